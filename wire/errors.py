@@ -1,0 +1,372 @@
+"""The error tree that broker and client share, and how an error crosses the wire.
+
+    SluiceError                     anything that SluiceMQ raises on purpose
+    |- ProtocolError                the peer sent bytes that make no sense: the connection ends
+    |  `- FrameTooLarge             one frame beyond the negotiated limit
+    |- VersionMismatch              the two sides share no protocol version
+    |- AuthenticationFailed         identity not proven, or mechanism not offered
+    |- NotAuthorized                identity known, action not allowed
+    |- InvalidRequest (ValueError)  well-formed, but a value is wrong; nothing was changed
+    |  |- UnknownOption             an option or column that this broker does not know
+    |  |- MessageTooLarge           one message beyond the limit
+    |  `- BatchTooLarge             one batch beyond the limit
+    |- NotFound (LookupError)       what was named does not exist
+    |  |- QueueNotFound, ConsumerNotFound, SessionNotFound, ProducerNotFound, MessageNotFound
+    |- Conflict                     what was asked contradicts what exists
+    |  |- QueueConflict             a declaration differs and cannot be applied live
+    |  |- ProducerFenced            a newer producer of that name has taken over
+    |  |- SequenceGap               a batch arrived ahead of its predecessors
+    |  |- LeaseLost                 the message is no longer yours to settle
+    |  `- AlreadySettled            another verdict was given before
+    |- Unavailable                  try again later; `retryable` is True
+    |  |- NotLeader, StaleEpoch, BrokerStopping, ResourceLow, LimitReached
+    |- OutcomeUnknown               it may or may not have happened; a resend with the same identity is safe
+    |- ConnectionFailed (ConnectionError)   no broker could be reached, or the connection broke
+    |  `- HeartbeatLost             the peer fell silent
+    |- ClientClosed                 the client or the producer or the consumer was closed
+    |- RequestTimeout (TimeoutError)
+    `- InternalError                our bug: please report it
+
+Catch by what you can do next: `error.retryable` says that the same call may succeed later, `error.retry_after`
+(seconds or None) when. Fields of an error stand in `error.fields` and as attributes. All errors pickle.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+__all__ = [
+    "AlreadySettled",
+    "AuthenticationFailed",
+    "BatchTooLarge",
+    "BrokerStopping",
+    "ClientClosed",
+    "Conflict",
+    "ConnectionFailed",
+    "ConsumerNotFound",
+    "FrameTooLarge",
+    "HeartbeatLost",
+    "InternalError",
+    "InvalidRequest",
+    "LeaseLost",
+    "LimitReached",
+    "MessageNotFound",
+    "MessageTooLarge",
+    "NotAuthorized",
+    "NotFound",
+    "NotLeader",
+    "OutcomeUnknown",
+    "ProducerFenced",
+    "ProducerNotFound",
+    "ProtocolError",
+    "QueueConflict",
+    "QueueNotFound",
+    "RequestTimeout",
+    "ResourceLow",
+    "SequenceGap",
+    "SessionNotFound",
+    "SluiceError",
+    "StaleEpoch",
+    "Unavailable",
+    "UnknownOption",
+    "VersionMismatch",
+    "error_from_wire",
+    "error_to_wire",
+]
+
+ERROR_TEXT_CHARACTERS_MAX = 2_000
+"""Longer error texts are cut before they cross the wire, so that an error never exceeds a frame."""
+
+
+class SluiceError(Exception):
+    """Root of all errors that SluiceMQ raises on purpose.
+
+    Args:
+        text: What was wrong, with which value, and what the caller can do; one sentence or two.
+        retryable: Overrides the class's own answer to "may the same call succeed later?".
+        retry_after: Seconds after which a retry makes sense, or None when nobody knows.
+        fields: The values that the text mentions, by name; plain msgpack types only. They are attributes too.
+
+    """
+
+    code: ClassVar[str] = "error"
+    retryable: bool = False
+
+    def __init__(
+        self, text: str = "", *, retryable: bool | None = None, retry_after: float | None = None, **fields: Any
+    ) -> None:
+        super().__init__(text)
+        self.text = text
+        self.fields = fields
+        self.retry_after = retry_after
+        if retryable is not None:
+            self.retryable = retryable
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __getattr__(self, name: str) -> Any:
+        # Only reached when the normal look-up failed; `fields` itself must not recurse while unpickling.
+        fields = self.__dict__.get("fields", {})
+        if name in fields:
+            return fields[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.text, self.retryable, self.retry_after, self.fields))
+
+
+def _rebuild(
+    cls: type[SluiceError], text: str, retryable: bool, retry_after: float | None, fields: dict[str, Any]
+) -> SluiceError:
+    return cls(text, retryable=retryable, retry_after=retry_after, **fields)
+
+
+class ProtocolError(SluiceError):
+    """The peer broke the protocol; its connection is closed and nothing else is touched."""
+
+    code = "protocol"
+
+
+class FrameTooLarge(ProtocolError):
+    """A frame announces more bytes than the handshake allowed."""
+
+    code = "frame_too_large"
+
+
+class VersionMismatch(SluiceError):
+    """The two sides have no protocol version in common; upgrade the older one."""
+
+    code = "version_mismatch"
+
+
+class AuthenticationFailed(SluiceError):
+    """The identity was not proven."""
+
+    code = "authentication_failed"
+
+
+class NotAuthorized(SluiceError):
+    """The identity may not do this to that."""
+
+    code = "not_authorized"
+
+
+class InvalidRequest(SluiceError, ValueError):
+    """A value in a well-formed request is wrong; nothing was changed."""
+
+    code = "invalid_request"
+
+
+class UnknownOption(InvalidRequest):
+    """An option, column or feature that this side does not know and must not ignore."""
+
+    code = "unknown_option"
+
+
+class MessageTooLarge(InvalidRequest):
+    """One message is larger than allowed."""
+
+    code = "message_too_large"
+
+
+class BatchTooLarge(InvalidRequest):
+    """One batch is larger than allowed; send it in smaller parts."""
+
+    code = "batch_too_large"
+
+
+class NotFound(SluiceError, LookupError):
+    """What was named does not exist."""
+
+    code = "not_found"
+
+
+class QueueNotFound(NotFound):
+    """No queue of that name; declare it first."""
+
+    code = "queue_not_found"
+
+
+class ConsumerNotFound(NotFound):
+    """No consumer of that number in this session."""
+
+    code = "consumer_not_found"
+
+
+class SessionNotFound(NotFound):
+    """The session has ended."""
+
+    code = "session_not_found"
+
+
+class ProducerNotFound(NotFound):
+    """The producer was closed, or forgotten after a long silence; open a new one."""
+
+    code = "producer_not_found"
+
+
+class MessageNotFound(NotFound):
+    """No message at that position."""
+
+    code = "message_not_found"
+
+
+class Conflict(SluiceError):
+    """The request contradicts what exists."""
+
+    code = "conflict"
+
+
+class QueueConflict(Conflict):
+    """The declaration differs from the existing queue in a way that cannot be applied live."""
+
+    code = "queue_conflict"
+
+
+class ProducerFenced(Conflict):
+    """A newer producer of the same name has taken over; this one must stop."""
+
+    code = "producer_fenced"
+
+
+class SequenceGap(Conflict):
+    """A batch arrived ahead of its predecessors; the client resends from `expected`."""
+
+    code = "sequence_gap"
+
+
+class LeaseLost(Conflict):
+    """The lease of the message is over: it belongs to another delivery now, or is gone."""
+
+    code = "lease_lost"
+
+
+class AlreadySettled(Conflict):
+    """The message got another verdict before."""
+
+    code = "already_settled"
+
+
+class Unavailable(SluiceError):
+    """Not now; the same call may succeed later."""
+
+    code = "unavailable"
+    retryable = True
+
+
+class NotLeader(Unavailable):
+    """This broker does not lead; `leader` names the one that does, where known."""
+
+    code = "not_leader"
+
+
+class StaleEpoch(Unavailable):
+    """The request belongs to an epoch that is over."""
+
+    code = "stale_epoch"
+
+
+class BrokerStopping(Unavailable):
+    """The broker is shutting down and takes no new work."""
+
+    code = "broker_stopping"
+
+
+class ResourceLow(Unavailable):
+    """Disk or memory is low; publishing resumes when there is room."""
+
+    code = "resource_low"
+
+
+class LimitReached(Unavailable):
+    """A configured limit is reached; `limit` and `value` say which."""
+
+    code = "limit_reached"
+
+
+class OutcomeUnknown(SluiceError):
+    """It may or may not have happened. Carries the identity with which a resend is safe."""
+
+    code = "outcome_unknown"
+    retryable = True
+
+
+class ConnectionFailed(SluiceError, ConnectionError):
+    """No broker could be reached, or the connection broke; each address stands in the text with its cause."""
+
+    code = "connection_failed"
+    retryable = True
+
+
+class HeartbeatLost(ConnectionFailed):
+    """The peer was silent for longer than the heartbeat allows."""
+
+    code = "heartbeat_lost"
+
+
+class ClientClosed(SluiceError):
+    """The client, producer or consumer that was used is closed."""
+
+    code = "client_closed"
+
+
+class RequestTimeout(SluiceError, TimeoutError):
+    """No answer within the time that the caller allowed."""
+
+    code = "request_timeout"
+    retryable = True
+
+
+class InternalError(SluiceError):
+    """A bug of ours; please report it with the text."""
+
+    code = "internal"
+
+
+def _all_classes(root: type[SluiceError]) -> list[type[SluiceError]]:
+    found = [root]
+    for child in root.__subclasses__():
+        found.extend(_all_classes(child))
+    return found
+
+
+_CLASS_BY_CODE: dict[str, type[SluiceError]] = {cls.code: cls for cls in _all_classes(SluiceError)}
+
+
+def error_to_wire(error: SluiceError) -> dict[str, Any]:
+    """Return the plain map that carries *error* in an ERROR or CLOSE frame."""
+    text = error.text
+    if len(text) > ERROR_TEXT_CHARACTERS_MAX:
+        text = text[: ERROR_TEXT_CHARACTERS_MAX - 1] + "…"
+    return {
+        "code": error.code,
+        "text": text,
+        "retryable": error.retryable,
+        "retry_after": error.retry_after,
+        "fields": error.fields,
+    }
+
+
+def error_from_wire(value: object) -> SluiceError:
+    """Return the error that a peer sent.
+
+    An unknown code (from a newer peer) becomes a plain `SluiceError` with the code among its fields. A map that is
+    not an error at all is a `ProtocolError`, which is returned too: the caller raises whatever it gets.
+    """
+    if not isinstance(value, dict):
+        return ProtocolError(f"an error frame holds {type(value).__name__} instead of a map")
+    code, text, fields = value.get("code"), value.get("text"), value.get("fields")
+    retryable, retry_after = value.get("retryable"), value.get("retry_after")
+    if not isinstance(code, str) or not isinstance(text, str) or not isinstance(fields, dict):
+        return ProtocolError("an error frame lacks code, text or fields")
+    if not isinstance(retryable, bool) or not isinstance(retry_after, (int, float, type(None))):
+        return ProtocolError("an error frame holds a retryable or retry_after of the wrong type")
+    if not all(isinstance(name, str) for name in fields):
+        return ProtocolError("an error frame holds a field whose name is no text")
+    reserved = {"text", "retryable", "retry_after", "self", "fields"}
+    clean = {name: field for name, field in fields.items() if name not in reserved}
+    cls = _CLASS_BY_CODE.get(code)
+    if cls is None:
+        cls, clean = SluiceError, {**clean, "code": code}
+    return cls(text, retryable=retryable, retry_after=retry_after, **clean)

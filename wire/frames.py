@@ -1,0 +1,145 @@
+"""How bytes become frames and frames become bytes.
+
+This module owns the outermost shape of the native protocol and nothing of its meaning: it must not know which
+frame types exist or when they may come.
+
+A connection opens with eight bytes (`PREFACE`), by which one port tells native clients from TLS, AMQP and HTTP.
+After that both sides send frames:
+
+    offset  size  field
+    0       4     length: bytes that follow this field (12 + head + tail), big-endian like all numbers here
+    4       1     type
+    5       1     flags: bit 0 = MORE (the tail goes on in the next frame of this correlation; reserved)
+    6       2     zero (reserved; anything else is refused, so that it can gain a meaning later)
+    8       4     correlation: which request this belongs to; 0 = none
+    12      4     head length
+    16      ...   head: msgpack map, see `fields`
+    ...     ...   tail: raw bytes that are never copied into msgpack (batches)
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import NamedTuple
+
+from sluicemq.wire.errors import FrameTooLarge, ProtocolError
+
+PREFACE = b"\x8fSluice\x01"
+"""First bytes of every native connection: a byte that no TLS, AMQP or HTTP peer begins with, name, wire generation."""
+
+FRAME_HEADER_BYTES = 16
+FRAME_BYTES_DEFAULT = 36 * 1024 * 1024
+"""Frame limit when the handshake says nothing else: the largest entry (32 MiB) with room for its head."""
+FRAME_BYTES_BEFORE_OPEN = 64 * 1024
+"""Frame limit until a peer is authenticated: strangers get no large buffers."""
+FRAME_BYTES_MIN = 4096
+"""Smallest frame limit that a peer may ask for."""
+
+FLAG_MORE = 0x01
+
+_HEADER = Struct(">IBBHII")
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Frame(NamedTuple):
+    """One frame as it was read.
+
+    Attributes:
+        type: Frame type, see `messages`.
+        flags: Bits, see `FLAG_MORE`.
+        correlation: Number that ties a reply to its request; 0 = none.
+        head: msgpack bytes.
+        tail: Raw bytes after the head; a view into the receive buffer that stays valid as long as it is referenced.
+
+    """
+
+    type: int
+    flags: int
+    correlation: int
+    head: memoryview
+    tail: memoryview
+
+
+def pack_frame(type_: int, head: bytes, tail_length: int = 0, *, correlation: int = 0, flags: int = 0) -> bytes:
+    """Return the header and head of a frame whose tail of *tail_length* bytes the caller sends right behind it."""
+    return (
+        _HEADER.pack(12 + len(head) + tail_length, type_, flags, 0, correlation, len(head)) + head
+    )
+
+
+class FrameReader:
+    """Cuts a stream of bytes into frames. Sans-IO: feed it what arrived, take what is complete.
+
+    Args:
+        frame_bytes_max: Largest frame (whole, with its header) that is accepted. May be raised after the handshake.
+
+    """
+
+    def __init__(self, frame_bytes_max: int = FRAME_BYTES_BEFORE_OPEN) -> None:
+        self.frame_bytes_max = frame_bytes_max
+        self._pieces: list[bytes] = []
+        self._buffered_bytes = 0
+        self._needed_bytes = FRAME_HEADER_BYTES
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that wait for the rest of their frame; bounded by `frame_bytes_max` plus one read."""
+        return self._buffered_bytes
+
+    @property
+    def missing_bytes(self) -> int:
+        """How many more bytes the frame under way needs at least; a hint for the next read's size."""
+        return max(0, self._needed_bytes - self._buffered_bytes)
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Return the frames that *data* completes, in order.
+
+        Args:
+            data: What the socket gave; kept by reference as long as a frame points into it.
+
+        Raises:
+            ProtocolError: The bytes are no frames. The connection is beyond repair: close it.
+            FrameTooLarge: A frame announces more than `frame_bytes_max`.
+
+        """
+        self._pieces.append(data)
+        self._buffered_bytes += len(data)
+        if self._buffered_bytes < self._needed_bytes:
+            return []
+        buffer = data if len(self._pieces) == 1 else b"".join(self._pieces)
+        view = memoryview(buffer)
+        frames: list[Frame] = []
+        start, end = 0, len(buffer)
+        needed = FRAME_HEADER_BYTES
+        while end - start >= FRAME_HEADER_BYTES:
+            length, type_, flags, reserved, correlation, head_length = _HEADER.unpack_from(buffer, start)
+            total = length + 4
+            if total > self.frame_bytes_max:
+                raise FrameTooLarge(
+                    f"a frame of type {type_} announces {total} bytes, allowed are {self.frame_bytes_max}",
+                    frame_bytes=total,
+                    frame_bytes_max=self.frame_bytes_max,
+                )
+            if reserved:
+                raise ProtocolError(f"a frame of type {type_} sets reserved bits ({reserved:#06x})")
+            if flags:
+                raise ProtocolError(f"a frame of type {type_} sets flags {flags:#04x}, which this version does not know")
+            if length < 12 or head_length > length - 12:
+                raise ProtocolError(
+                    f"a frame of type {type_} announces {length} bytes, too few for its head of {head_length}"
+                )
+            if end - start < total:
+                needed = total
+                break
+            head_start = start + FRAME_HEADER_BYTES
+            tail_start = head_start + head_length
+            frames.append(
+                Frame(type_, flags, correlation, view[head_start:tail_start], view[tail_start : start + total])
+            )
+            start += total
+        rest = buffer[start:] if start else buffer
+        self._pieces = [bytes(rest)] if rest else []
+        self._buffered_bytes = end - start
+        self._needed_bytes = needed
+        return frames

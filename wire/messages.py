@@ -1,0 +1,430 @@
+"""Every message of the native protocol: one frozen dataclass a frame type.
+
+This module owns the vocabulary. It must not know when a message may come (`connection`) nor what a broker does with
+it. Even field numbers must be understood, odd ones may be ignored (see `fields`). Durations on the wire are seconds
+unless the name says otherwise.
+
+Ranges of delivery tags are flat lists `[first, last, first, last, ...]`, both ends included, ascending. Runs of
+messages are flat lists with `RUN_NUMBERS` integers a run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sluicemq.wire.fields import (
+    Message,
+    binary,
+    boolean,
+    list_of,
+    map_of_text,
+    message,
+    number,
+    numbers,
+    optional,
+    text,
+    unsigned,
+    wire_field,
+)
+
+PROTOCOL_VERSION_MIN = 1
+PROTOCOL_VERSION_MAX = 1
+
+NAME_BYTES_MAX = 255
+"""Longest name of a queue, vhost, producer or consumer, in bytes of UTF-8."""
+SECONDS_MAX = 10 * 366 * 86_400.0
+"""Longest duration that any field takes: ten years."""
+
+RUN_NUMBERS = 9
+"""Integers a run in DELIVER and PEEKED: zxid, first index, count, bytes of its batch in the tail, published at
+(milliseconds since 1970), producer, sequence, deliveries so far (this one included; in PEEKED: without), attempts
+that are known to have begun before."""
+
+VERDICT_ACK = 1
+VERDICT_NACK = 2
+VERDICT_RELEASE = 3
+"""Give back untouched: counts no attempt and keeps the message's place."""
+VERDICT_HANDED_OVER = 4
+"""Not an end: says that user code has the message now, so that an attempt has begun."""
+
+_seconds = number(0, SECONDS_MAX)
+_name = text(NAME_BYTES_MAX)
+_tags = numbers(64, multiple_of=2)
+
+
+# --- handshake ------------------------------------------------------------------------------------------------
+
+
+@message(1)
+class Hello(Message):
+    """Client to broker, first frame: who I am and what I can."""
+
+    version_min: int = wire_field(2, unsigned(16))
+    version_max: int = wire_field(4, unsigned(16))
+    role: str = wire_field(6, text(16), default="client")
+    frame_bytes_max: int = wire_field(8, unsigned(32), default=0)
+    heartbeat_seconds: float = wire_field(10, number(0, 3600), default=10.0)
+    client_name: str = wire_field(1, _name, default="")
+    client_version: str = wire_field(3, _name, default="")
+    platform: str = wire_field(5, _name, default="")
+
+
+@message(2)
+class Welcome(Message):
+    """Broker to client: the version chosen, the limits that hold for both, and how one may authenticate."""
+
+    version: int = wire_field(2, unsigned(16))
+    frame_bytes_max: int = wire_field(4, unsigned(32))
+    heartbeat_seconds: float = wire_field(6, number(0, 3600))
+    mechanisms: list[str] = wire_field(8, list_of(text(64), 32))
+    cluster_id: bytes = wire_field(10, binary(16))
+    group_id: int = wire_field(12, unsigned(32), default=0)
+    node_id: int = wire_field(1, unsigned(32), default=0)
+    server_name: str = wire_field(3, _name, default="")
+    server_version: str = wire_field(5, _name, default="")
+
+
+@message(3)
+class Authenticate(Message):
+    """Client to broker: a mechanism and its response; sent again in answer to each CHALLENGE."""
+
+    mechanism: str = wire_field(2, text(64))
+    response: bytes = wire_field(4, binary(), default=b"")
+
+
+@message(4)
+class Challenge(Message):
+    """Broker to client: the mechanism wants another response."""
+
+    data: bytes = wire_field(2, binary(), default=b"")
+
+
+@message(5)
+class Authenticated(Message):
+    """Broker to client: the identity that was proven."""
+
+    identity: str = wire_field(1, _name, default="")
+
+
+@message(6)
+class Open(Message):
+    """Client to broker: open a session, or resume one."""
+
+    vhost: str = wire_field(2, _name, default="/")
+    session: int = wire_field(4, unsigned(64), default=0)
+    resume_token: bytes = wire_field(6, binary(64), default=b"")
+
+
+@message(7)
+class Opened(Message):
+    """Broker to client: the session stands; limits that the client checks before it sends."""
+
+    session: int = wire_field(2, unsigned(64))
+    epoch: int = wire_field(4, unsigned(32))
+    message_bytes_max: int = wire_field(10, unsigned(32))
+    batch_bytes_max: int = wire_field(12, unsigned(32))
+    batch_messages_max: int = wire_field(14, unsigned(32))
+    resumed: bool = wire_field(6, boolean, default=False)
+    resume_token: bytes = wire_field(8, binary(64), default=b"")
+
+
+# --- at any time ----------------------------------------------------------------------------------------------
+
+
+@message(8)
+class Ping(Message):
+    """Either side: are you there? Answered by PONG with the same correlation."""
+
+
+@message(9)
+class Pong(Message):
+    """Answer to PING."""
+
+
+@message(10)
+class Close(Message):
+    """Either side: last frame of the connection, with the reason where something went wrong."""
+
+    error: dict[str, Any] | None = wire_field(2, optional(map_of_text), default=None)
+
+
+@message(11)
+class Error(Message):
+    """Broker to client: the request of this correlation failed."""
+
+    error: dict[str, Any] = wire_field(2, map_of_text)
+
+
+@message(12)
+class Blocked(Message):
+    """Broker to client: publishing (to *destination*, or everywhere) is held back for now."""
+
+    reason: str = wire_field(2, text())
+    destination: str = wire_field(4, _name, default="")
+    retry_after: float | None = wire_field(6, optional(_seconds), default=None)
+
+
+@message(13)
+class Unblocked(Message):
+    """Broker to client: publishing goes on."""
+
+    destination: str = wire_field(4, _name, default="")
+
+
+# --- queues ---------------------------------------------------------------------------------------------------
+
+
+@message(20)
+class DeclareQueue(Message):
+    """Make the queue as described, or converge the existing one. Answered by DECLARED."""
+
+    name: str = wire_field(2, _name)
+    settings: dict[str, Any] = wire_field(4, map_of_text, default={})
+    check_only: bool = wire_field(6, boolean, default=False)
+
+
+@message(21)
+class Declared(Message):
+    """What a declaration did: `created`, `changed` or `unchanged`, and each change as name -> [before, after]."""
+
+    outcome: str = wire_field(2, text(16))
+    changes: dict[str, Any] = wire_field(4, map_of_text, default={})
+
+
+@message(22)
+class DeleteQueue(Message):
+    """Delete a queue with its messages. Answered by DELETED."""
+
+    name: str = wire_field(2, _name)
+    if_empty: bool = wire_field(4, boolean, default=False)
+
+
+@message(23)
+class Deleted(Message):
+    """How many messages went with the queue."""
+
+    messages: int = wire_field(2, unsigned(64))
+
+
+@message(24)
+class ListQueues(Message):
+    """Ask for the queues of the vhost whose names sort after *after*, at most *count_max*. Answered by QUEUES."""
+
+    after: str = wire_field(2, _name, default="")
+    count_max: int = wire_field(4, unsigned(32), default=1000)
+
+
+@message(25)
+class Queues(Message):
+    """State of queues, a map each, sorted by name; *more* says that there are others after the last."""
+
+    queues: list[dict[str, Any]] = wire_field(2, list_of(map_of_text))
+    more: bool = wire_field(4, boolean, default=False)
+
+
+@message(26)
+class QueueInfo(Message):
+    """Ask for one queue. Answered by QUEUES with one map."""
+
+    name: str = wire_field(2, _name)
+
+
+@message(28)
+class PurgeQueue(Message):
+    """Drop every message of the queue that is ready or delayed; leased ones stay. Answered by PURGED."""
+
+    name: str = wire_field(2, _name)
+
+
+@message(29)
+class Purged(Message):
+    """How many messages were dropped."""
+
+    messages: int = wire_field(2, unsigned(64))
+
+
+@message(30)
+class Peek(Message):
+    """Look at ready messages without changing anything. Answered by PEEKED."""
+
+    name: str = wire_field(2, _name)
+    skip: int = wire_field(4, unsigned(64), default=0)
+    count_max: int = wire_field(6, unsigned(32), default=10)
+
+
+@message(31)
+class Peeked(Message):
+    """Messages as in DELIVER, without tags."""
+
+    runs: list[int] = wire_field(2, numbers(64, multiple_of=RUN_NUMBERS))
+
+
+# --- producers ------------------------------------------------------------------------------------------------
+
+
+@message(40)
+class OpenProducer(Message):
+    """Ask for a producer number; a name fences the older producer of that name. Answered by PRODUCER_OPENED."""
+
+    name: str = wire_field(2, _name, default="")
+
+
+@message(41)
+class ProducerOpened(Message):
+    """The producer's number: unique for ever; its batches are numbered from 1."""
+
+    producer: int = wire_field(2, unsigned(64))
+
+
+@message(42)
+class CloseProducer(Message):
+    """The producer is done; the broker may forget its sequence. Answered by PRODUCER_CLOSED."""
+
+    producer: int = wire_field(2, unsigned(64))
+
+
+@message(43)
+class ProducerClosed(Message):
+    """The producer is forgotten."""
+
+
+@message(44)
+class Publish(Message):
+    """One batch (the tail) for one destination. Answered by PUBLISHED once it is safe, or by ERROR."""
+
+    destination: str = wire_field(2, _name)
+    producer: int = wire_field(4, unsigned(64))
+    sequence: int = wire_field(6, unsigned(64))
+
+
+@message(45)
+class Published(Message):
+    """The batch is durable on a majority and committed; *duplicate*: it was so already, at this very place."""
+
+    zxid: int = wire_field(2, unsigned(64))
+    duplicate: bool = wire_field(4, boolean, default=False)
+
+
+# --- consumers ------------------------------------------------------------------------------------------------
+
+
+@message(50)
+class Consume(Message):
+    """Start a consumer. Answered by CONSUMING, then DELIVER frames come.
+
+    Credit bounds what is delivered and not settled yet, in messages and in bytes; at least one message is delivered
+    however large it is.
+    """
+
+    queue: str = wire_field(2, _name)
+    credit_messages: int = wire_field(4, unsigned(32))
+    credit_bytes: int = wire_field(6, unsigned(64))
+    lease_seconds: float = wire_field(8, number(0.05, SECONDS_MAX))
+    name: str = wire_field(1, _name, default="")
+
+
+@message(51)
+class Consuming(Message):
+    """The consumer's number within the session."""
+
+    consumer: int = wire_field(2, unsigned(32))
+
+
+@message(52)
+class Credit(Message):
+    """Replace the consumer's credit (not an increment). No answer. Zero messages pauses it."""
+
+    consumer: int = wire_field(2, unsigned(32))
+    credit_messages: int = wire_field(4, unsigned(32))
+    credit_bytes: int = wire_field(6, unsigned(64))
+
+
+@message(53)
+class Deliver(Message):
+    """Messages for a consumer: tags count on from *first_tag*, one a message; the tail holds one batch a run."""
+
+    consumer: int = wire_field(2, unsigned(32))
+    first_tag: int = wire_field(4, unsigned(64))
+    runs: list[int] = wire_field(6, numbers(64, multiple_of=RUN_NUMBERS))
+
+
+@message(54)
+class Settle(Message):
+    """A verdict on tags. Answered by SETTLED once committed."""
+
+    consumer: int = wire_field(2, unsigned(32))
+    verdict: int = wire_field(4, unsigned(8))
+    tags: list[int] = wire_field(6, _tags)
+    delay_seconds: float = wire_field(8, _seconds, default=0.0)
+    reason: str = wire_field(1, text(), default="")
+
+
+@message(55)
+class Settled(Message):
+    """The verdict is committed, but for the tags in *lost*, whose leases were over."""
+
+    lost: list[int] = wire_field(2, _tags, default=[])
+
+
+@message(56)
+class LeasesLost(Message):
+    """Broker to client, unasked: the leases of these tags are over (`expired`, `queue_deleted`)."""
+
+    consumer: int = wire_field(2, unsigned(32))
+    tags: list[int] = wire_field(4, _tags)
+    reason: str = wire_field(6, text(64), default="expired")
+
+
+@message(57)
+class Extend(Message):
+    """Let the leases of these tags end *seconds* from now. Answered by EXTENDED."""
+
+    consumer: int = wire_field(2, unsigned(32))
+    tags: list[int] = wire_field(4, _tags)
+    seconds: float = wire_field(6, number(0.05, SECONDS_MAX))
+
+
+@message(58)
+class Extended(Message):
+    """Done, but for the tags in *lost*, whose leases were over."""
+
+    lost: list[int] = wire_field(2, _tags, default=[])
+
+
+@message(59)
+class CancelConsumer(Message):
+    """Deliver nothing more; what was delivered can still be settled. Answered by CONSUMER_CANCELLED."""
+
+    consumer: int = wire_field(2, unsigned(32))
+
+
+@message(60)
+class ConsumerCancelled(Message):
+    """No DELIVER for this consumer follows."""
+
+
+@message(61)
+class ConsumerEnded(Message):
+    """Broker to client, unasked: the consumer is over (its queue was deleted, for one)."""
+
+    consumer: int = wire_field(2, unsigned(32))
+    error: dict[str, Any] = wire_field(4, map_of_text)
+
+
+# --- operators ------------------------------------------------------------------------------------------------
+
+
+@message(70)
+class Statistics(Message):
+    """Ask the broker for its own figures. Answered by STATISTICS_RESULT."""
+
+
+@message(71)
+class StatisticsResult(Message):
+    """Figures by name: counters since start, CPU seconds, bytes; names only ever get added."""
+
+    values: dict[str, Any] = wire_field(2, map_of_text)
+
+
+MESSAGES: dict[int, type[Message]] = {cls.TYPE: cls for cls in Message.__subclasses__() if hasattr(cls, "TYPE")}
+"""Message class by frame type."""

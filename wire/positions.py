@@ -1,0 +1,38 @@
+"""Addresses of messages as users see them: opaque texts that sort by nothing and parse only here.
+
+A message's address is (group, zxid, index in its batch) and never changes. Users get it as one short text, so that
+a later version may add to it. Default message ids are made here too, because both sides must derive the same one.
+"""
+
+from __future__ import annotations
+
+from sluicemq.wire.errors import InvalidRequest
+
+INDEX_MAX = 0xFFFF_FFFF
+
+
+def format_position(group: int, zxid: int, index: int) -> str:
+    """Return the opaque text for message *index* of the entry *zxid* in *group*."""
+    return f"{group:x}-{zxid:x}-{index:x}"
+
+
+def parse_position(position: str) -> tuple[int, int, int]:
+    """Return (group, zxid, index) of a text made by `format_position`.
+
+    Raises:
+        InvalidRequest: The text is none of ours.
+
+    """
+    parts = position.split("-")
+    try:
+        group, zxid, index = (int(part, 16) for part in parts)
+    except ValueError:
+        raise InvalidRequest(f"{position!r:.80} is no position; take it from a receipt or a message") from None
+    if group < 0 or zxid < 0 or not 0 <= index <= INDEX_MAX:
+        raise InvalidRequest(f"{position!r:.80} is no position; take it from a receipt or a message")
+    return group, zxid, index
+
+
+def default_message_id(producer: int, sequence: int, index: int) -> str:
+    """Return the id of a message whose sender gave none: known to the sender before the broker answers."""
+    return f"{producer:x}.{sequence:x}.{index:x}"

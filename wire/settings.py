@@ -1,0 +1,72 @@
+"""The settings of a queue: names, types, defaults and limits, shared so that a typo fails on both sides alike.
+
+This module owns the names. What a setting does stands in the broker's queue machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from sluicemq.wire.errors import InvalidRequest, UnknownOption
+from sluicemq.wire.messages import NAME_BYTES_MAX
+
+
+class QueueSettings(TypedDict, total=False):
+    """Settings of a queue, all optional.
+
+    Attributes:
+        retry_delay: Seconds that a message waits after a nack that names no delay; default 1.0.
+
+    """
+
+    retry_delay: float
+
+
+QUEUE_SETTINGS_DEFAULT: dict[str, Any] = {"retry_delay": 1.0}
+RETRY_DELAY_SECONDS_MAX = 366 * 86_400.0
+
+
+def check_queue_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *settings* as plain values, checked one by one; missing ones are not filled in.
+
+    Raises:
+        UnknownOption: A name that no queue has.
+        InvalidRequest: A value of the wrong type or out of range.
+
+    """
+    checked: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name not in QUEUE_SETTINGS_DEFAULT:
+            known = ", ".join(sorted(QUEUE_SETTINGS_DEFAULT))
+            raise UnknownOption(f"queues have no setting {name!r:.80}; known are: {known}", option=str(name)[:80])
+        if name == "retry_delay":
+            if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value <= RETRY_DELAY_SECONDS_MAX:
+                raise InvalidRequest(
+                    f"retry_delay is {value!r:.40}; it must be 0 to {RETRY_DELAY_SECONDS_MAX:.0f} seconds"
+                )
+            checked[name] = float(value)
+    return checked
+
+
+def check_name(name: str, what: str = "queue") -> str:
+    """Return *name* if it may name a *what*: 1 to 255 bytes of UTF-8, no control characters, no wildcard signs.
+
+    Raises:
+        InvalidRequest: It may not; the text says why.
+
+    """
+    if type(name) is not str:
+        raise InvalidRequest(f"the name of a {what} must be text, not {type(name).__name__}")
+    try:
+        size = len(name.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"the name of a {what} is no valid Unicode text: {name!r:.80}") from None
+    if not 1 <= size <= NAME_BYTES_MAX:
+        raise InvalidRequest(f"the name of a {what} has {size} bytes; allowed are 1 to {NAME_BYTES_MAX}")
+    if not name.isprintable() or name != name.strip():
+        raise InvalidRequest(f"the name of a {what} holds control characters or outer blanks: {name!r:.80}")
+    if "*" in name or "#" in name:
+        raise InvalidRequest(f"the name of a {what} must not hold the wildcard signs * and #: {name!r:.80}")
+    return name
