@@ -350,12 +350,15 @@ class Deliver(Message):
 
 @message(54)
 class Settle(Message):
-    """A verdict on tags. Answered by SETTLED once committed."""
+    """A verdict on tags. Answered by SETTLED once committed.
+
+    *delay_seconds* belongs to NACK: None = the queue's own retry delay, 0 = at once.
+    """
 
     consumer: int = wire_field(2, unsigned(32))
     verdict: int = wire_field(4, unsigned(8))
     tags: list[int] = wire_field(6, _tags)
-    delay_seconds: float = wire_field(8, _seconds, default=0.0)
+    delay_seconds: float | None = wire_field(8, optional(_seconds), default=None)
     reason: str = wire_field(1, text(), default="")
 
 
