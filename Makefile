@@ -1,0 +1,37 @@
+# Thin names for the scripts in tools/, which do the work and can be called without make. Works with GNU make 3.81 and newer.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help dev demo test check bench clean
+
+help:
+	@echo "make demo    a real broker and four services that use it, in a minute"
+	@echo "make test    every check and every test"
+	@echo "make check   lint, format, types, architecture; no tests"
+	@echo "make dev     the virtual environment for development, in .venv"
+	@echo "make bench   how fast the broker is on this machine"
+	@echo "make clean   remove .venv and everything else that was generated"
+	@echo
+	@echo "PYTHON=python3.12 make ...   chooses the Python; otherwise the newest one from 3.11 on is taken."
+
+dev:
+	@tools/environment dev
+
+demo:
+	@tools/environment plain
+	@.venv/bin/sluicemq demo
+
+test:
+	@tools/test
+
+check: dev
+	@tools/check
+
+bench:
+	@tools/environment plain
+	@.venv/bin/sluicemq bench
+
+clean:
+	rm -rf .venv build dist sluicemq.egg-info htmlcov .coverage .coverage.* .hypothesis
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache sluicemq-demo
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
