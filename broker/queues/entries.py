@@ -1,0 +1,412 @@
+"""The entries of the log: one frozen dataclass a kind, and how its header becomes bytes.
+
+This module owns the numbers of the kinds and the shape of the headers. It must not know what an entry does to the
+machine. A header is a msgpack array of the fields in the order in which they are declared. A kind, version or shape
+that is unknown here is `EntryUnknown`: the caller stops, because to skip an entry is to become another machine than
+the other brokers.
+
+All times are milliseconds since 1970 (`_ms`); `log_time_ms` is the time that the leader gave to the entry.
+Ranges of tags are flat lists `[first, last, first, last, ...]`, both ends included. Runs of messages in a GRANT are
+flat lists `[zxid, first index, count, ...]`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, Self
+
+import msgpack
+
+from sluicemq.wire.errors import SluiceError
+from sluicemq.wire.fields import (
+    Check,
+    binary,
+    boolean,
+    map_of_text,
+    numbers,
+    optional,
+    text,
+    unsigned,
+)
+from sluicemq.wire.messages import NAME_BYTES_MAX
+
+__all__ = [
+    "ENTRIES",
+    "EXPIRED",
+    "RESERVED_KINDS",
+    "Clock",
+    "Declare",
+    "Delete",
+    "Entry",
+    "EntryUnknown",
+    "Epoch",
+    "Grant",
+    "ProducerClose",
+    "ProducerOpen",
+    "Publish",
+    "Purge",
+    "SessionClose",
+    "SessionOpen",
+    "Settle",
+    "decode_entry",
+]
+
+EXPIRED = 16
+"""Verdict of a SETTLE that the broker itself writes when leases run out; the others are the wire's `VERDICT_*`."""
+
+RESERVED_KINDS: dict[int, str] = {
+    13: "ALTER",
+    14: "TRANSACTION",
+    15: "PREPARE",
+    16: "RESOLVE",
+    17: "MEMBERSHIP",
+    18: "FEATURE",
+}
+"""Kinds that later versions will write; met here, they are refused by name."""
+
+_number = unsigned(64)
+_name = text(NAME_BYTES_MAX)
+
+
+class EntryUnknown(SluiceError):
+    """The log holds an entry that this version cannot read: a newer broker wrote it, or it is damaged.
+
+    The broker must stop: an entry is never skipped. Install the version that wrote it.
+    """
+
+    code = "entry_unknown"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """Base of all entries.
+
+    Attributes:
+        log_time_ms: The leader's log time; the machine's time is the largest it has seen.
+
+    """
+
+    KIND: ClassVar[int]
+    VERSION: ClassVar[int] = 1
+    CHECKS: ClassVar[tuple[Check, ...]]
+
+    log_time_ms: int
+
+    @property
+    def payload(self) -> bytes | memoryview:
+        """The bytes that follow the header in the log; empty for all kinds but PUBLISH."""
+        return b""
+
+    def header(self) -> bytes:
+        """Return the header's bytes."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_fields(cls, fields: list[Any], payload: bytes | memoryview) -> Self:
+        """Return the entry with these checked *fields*; used by `decode_entry`."""
+        del payload
+        return cls(*fields)
+
+
+def _pack(*fields: Any) -> bytes:
+    packed: bytes = msgpack.packb(fields)
+    return packed
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Epoch(Entry):
+    """First entry of a leader's epoch."""
+
+    KIND = 1
+    CHECKS: ClassVar[tuple[Check, ...]] = (_number, unsigned(32))
+
+    node_id: int
+
+    def header(self) -> bytes:
+        """Return the header's bytes."""
+        return _pack(self.log_time_ms, self.node_id)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionOpen(Entry):
+    """A client's session begins; its number is the zxid of this entry."""
+
+    KIND = 2
+    CHECKS: ClassVar[tuple[Check, ...]] = (_number, _name, text(), _name, binary())
+
+    vhost: str
+    identity: str
+    client_name: str
+    resume_token: bytes
+
+    def header(self) -> bytes:
+        """Return the header's bytes."""
+        return _pack(self.log_time_ms, self.vhost, self.identity, self.client_name, self.resume_token)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionClose(Entry):
+    """A session is over: all its leases return to the places from which they were taken."""
+
+    KIND = 3
+    CHECKS: ClassVar[tuple[Check, ...]] = (_number, _number, text())
+
+    session: int
+    reason: str
+
+    def header(self) -> bytes:
+        """Return the header's bytes."""
+        return _pack(self.log_time_ms, self.session, self.reason)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ProducerOpen(Entry):
+    """A producer begins; its number is the zxid of this entry. A name (not empty) fences the older one of the name."""
+
+    KIND = 4
+    CHECKS: ClassVar[tuple[Check, ...]] = (_number, _name, _name, text())
+
+    vhost: str
+    name: str
+    identity: str
+
+    def header(self) -> bytes:
+        """Return the header's bytes."""
+        return _pack(self.log_time_ms, self.vhost, self.name, self.identity)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ProducerClose(Entry):
+    """A producer is done: its sequence may be forgotten."""
+
+    KIND = 5
+    CHECKS: ClassVar[tuple[Check, ...]] = (_number, _number)
+
+    producer: int
+
+    def header(self) -> bytes:
+        """Return the header's bytes."""
+        return _pack(self.log_time_ms, self.producer)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Publish(Entry):
+    """One batch for one queue; the payload is the batch as the client built it.
+
+    Attributes:
+        queue: Number of the queue.
+        producer: Number of the producer.
+        sequence: Number of the batch among all of the producer, from 1.
+        count: Messages in the batch.
+        body_bytes: Bytes of all bodies together.
+        origin: Where a mirrored batch came from: (cluster id, position); None for all others.
+        payload: The batch.
+
+    """
+
+    KIND = 6
+    CHECKS: ClassVar[tuple[Check, ...]] = (
+        _number,
+        _number,
+        _number,
+        _number,
+        unsigned(32),
+        unsigned(32),
+        optional(binary()),
+    )
+
+    queue: int
+    producer: int
+    sequence: int
+    count: int
+    body_bytes: int
+    origin: bytes | None = None
+    payload: bytes | memoryview = b""
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of the batch."""
+        return len(self.payload)
+
+    def header(self) -> bytes:
+        """Return the header's bytes."""
+        return _pack(
+            self.log_time_ms, self.queue, self.producer, self.sequence, self.count, self.body_bytes, self.origin
+        )
+
+    @classmethod
+    def from_fields(cls, fields: list[Any], payload: bytes | memoryview) -> Self:
+        """Return the entry with these checked *fields*; used by `decode_entry`."""
+        return cls(*fields, payload)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Grant(Entry):
+    """Messages go to a consumer, each under a lease; tags count on from *first_tag*, one a message."""
+
+    KIND = 7
+    CHECKS: ClassVar[tuple[Check, ...]] = (_number, _number, _number, unsigned(32), _number, numbers(64, multiple_of=3))
+
+    queue: int
+    session: int
+    consumer: int
+    first_tag: int
+    runs: list[int]
+
+    def header(self) -> bytes:
+        """Return the header's bytes."""
+        return _pack(self.log_time_ms, self.queue, self.session, self.consumer, self.first_tag, self.runs)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settle(Entry):
+    """A verdict on leased messages.
+
+    Attributes:
+        session: Number of the session.
+        consumer: Number of the consumer within the session.
+        verdict: One of the wire's `VERDICT_*`, or `EXPIRED`.
+        tags: Ranges of tags, ascending.
+        due_time_ms: Log time at which a nacked message becomes ready again; 0 = at once.
+        reason: Why, in the client's words; kept for whoever reads the log.
+
+    """
+
+    KIND = 8
+    CHECKS: ClassVar[tuple[Check, ...]] = (
+        _number,
+        _number,
+        unsigned(32),
+        unsigned(8),
+        numbers(64, multiple_of=2),
+        _number,
+        text(),
+    )
+
+    session: int
+    consumer: int
+    verdict: int
+    tags: list[int]
+    due_time_ms: int = 0
+    reason: str = ""
+
+    def header(self) -> bytes:
+        """Return the header's bytes."""
+        return _pack(
+            self.log_time_ms, self.session, self.consumer, self.verdict, self.tags, self.due_time_ms, self.reason
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Clock(Entry):
+    """Log time has come to *log_time_ms*: at most *items_max* runs whose time is up become ready."""
+
+    KIND = 9
+    CHECKS: ClassVar[tuple[Check, ...]] = (_number, unsigned(32))
+
+    items_max: int
+
+    def header(self) -> bytes:
+        """Return the header's bytes."""
+        return _pack(self.log_time_ms, self.items_max)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Declare(Entry):
+    """A queue shall exist with these settings; an existing one converges to them. *object_kind* is "queue"."""
+
+    KIND = 10
+    CHECKS: ClassVar[tuple[Check, ...]] = (_number, _name, text(16), text(), map_of_text)
+
+    vhost: str
+    object_kind: str
+    name: str
+    settings: dict[str, Any]
+
+    def header(self) -> bytes:
+        """Return the header's bytes."""
+        return _pack(self.log_time_ms, self.vhost, self.object_kind, self.name, self.settings)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Delete(Entry):
+    """A queue shall go, with its messages; with *if_empty* only when it holds none."""
+
+    KIND = 11
+    CHECKS: ClassVar[tuple[Check, ...]] = (_number, _name, text(16), text(), boolean)
+
+    vhost: str
+    object_kind: str
+    name: str
+    if_empty: bool
+
+    def header(self) -> bytes:
+        """Return the header's bytes."""
+        return _pack(self.log_time_ms, self.vhost, self.object_kind, self.name, self.if_empty)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Purge(Entry):
+    """Every message of the queue that is ready or delayed shall go; leased ones stay."""
+
+    KIND = 12
+    CHECKS: ClassVar[tuple[Check, ...]] = (_number, _number)
+
+    queue: int
+
+    def header(self) -> bytes:
+        """Return the header's bytes."""
+        return _pack(self.log_time_ms, self.queue)
+
+
+ENTRIES: dict[int, type[Entry]] = {
+    cls.KIND: cls
+    for cls in (
+        Epoch,
+        SessionOpen,
+        SessionClose,
+        ProducerOpen,
+        ProducerClose,
+        Publish,
+        Grant,
+        Settle,
+        Clock,
+        Declare,
+        Delete,
+        Purge,
+    )
+}
+"""Entry class by kind."""
+
+
+def decode_entry(kind: int, version: int, header: bytes | memoryview, payload: bytes | memoryview = b"") -> Entry:
+    """Return the entry that a record of the log holds.
+
+    Raises:
+        EntryUnknown: Unknown kind or version, or fields of another number or shape than this version writes.
+
+    """
+    cls = ENTRIES.get(kind)
+    if cls is None:
+        known_as = f" ({RESERVED_KINDS[kind]})" if kind in RESERVED_KINDS else ""
+        raise EntryUnknown(
+            f"entry kind {kind}{known_as} is unknown to this version; install the version that wrote it", kind=kind
+        )
+    if version != cls.VERSION:
+        raise EntryUnknown(
+            f"version {version} of entry kind {kind} ({cls.__name__}) is unknown; this version reads {cls.VERSION}",
+            kind=kind,
+            version=version,
+        )
+    try:
+        fields = msgpack.unpackb(header, strict_map_key=False)
+    except (ValueError, msgpack.UnpackException, TypeError, RecursionError) as error:
+        raise EntryUnknown(f"header of {cls.__name__}: no msgpack value ({error!s:.200})", kind=kind) from None
+    checks = cls.CHECKS
+    if type(fields) is not list or len(fields) != len(checks):
+        raise EntryUnknown(f"header of {cls.__name__}: no array of {len(checks)} fields", kind=kind)
+    for position, check in enumerate(checks):
+        problem = check(fields[position])
+        if problem:
+            raise EntryUnknown(f"header of {cls.__name__}: field {position} {problem}", kind=kind)
+    return cls.from_fields(fields, payload)
