@@ -1,0 +1,40 @@
+"""The durable log of a broker: segments, superblock, recovery. Synchronous; no event loop, no clock, no randomness of
+its own.
+
+Start reading at `log.py`; `files.py` is the line to the operating system, behind which the tests put a simulated disk.
+"""
+
+from __future__ import annotations
+
+if __name__ != "sluicemq.storage":
+    raise ImportError(
+        f"this package is imported as sluicemq.storage, not {__name__}: install the project first (pip install -e .)"
+    )
+
+from sluicemq.storage.errors import DirectoryLocked as DirectoryLocked
+from sluicemq.storage.errors import EntryTooLarge as EntryTooLarge
+from sluicemq.storage.errors import ForeignData as ForeignData
+from sluicemq.storage.errors import InvalidOption as InvalidOption
+from sluicemq.storage.errors import LogClosed as LogClosed
+from sluicemq.storage.errors import LogCorrupt as LogCorrupt
+from sluicemq.storage.errors import LogReadFailed as LogReadFailed
+from sluicemq.storage.errors import LogWriteFailed as LogWriteFailed
+from sluicemq.storage.errors import NewerFormat as NewerFormat
+from sluicemq.storage.errors import PromiseRegression as PromiseRegression
+from sluicemq.storage.errors import SpareNotPrepared as SpareNotPrepared
+from sluicemq.storage.errors import StorageError as StorageError
+from sluicemq.storage.errors import SuperblockDamaged as SuperblockDamaged
+from sluicemq.storage.errors import SuperblockMissing as SuperblockMissing
+from sluicemq.storage.errors import ZxidGap as ZxidGap
+from sluicemq.storage.errors import ZxidNotFound as ZxidNotFound
+from sluicemq.storage.files import Directory as Directory
+from sluicemq.storage.files import DirectoryLock as DirectoryLock
+from sluicemq.storage.files import File as File
+from sluicemq.storage.files import RealDirectory as RealDirectory
+from sluicemq.storage.files import RealFile as RealFile
+from sluicemq.storage.log import SegmentLog as SegmentLog
+from sluicemq.storage.options import Cut as Cut
+from sluicemq.storage.options import LogOptions as LogOptions
+from sluicemq.storage.options import LogStatistics as LogStatistics
+from sluicemq.storage.options import RecoveryReport as RecoveryReport
+from sluicemq.storage.record import Record as Record

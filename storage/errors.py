@@ -1,0 +1,278 @@
+"""What can go wrong with the files of a broker, each with the facts and the way on.
+
+Why: the shell decides between "refuse to start", "exit" and "tell the client to retry" by type, never by text, and an
+operator who reads only the message must know which file, which place and what to do. All errors survive pickling, for
+they cross process borders in tests and tools. This module knows nothing of files, records or clients.
+"""
+
+from __future__ import annotations
+
+import os
+
+__all__ = [
+    "DirectoryLocked",
+    "EntryTooLarge",
+    "ForeignData",
+    "InvalidOption",
+    "LogClosed",
+    "LogCorrupt",
+    "LogReadFailed",
+    "LogWriteFailed",
+    "NewerFormat",
+    "PromiseRegression",
+    "SpareNotPrepared",
+    "StorageError",
+    "SuperblockDamaged",
+    "SuperblockMissing",
+    "ZxidGap",
+    "ZxidNotFound",
+    "format_zxid",
+]
+
+
+def format_zxid(zxid: int) -> str:
+    """`epoch.counter`, the form in which every message and tool shows a zxid."""
+    return f"{zxid >> 32}.{zxid & 0xFFFFFFFF}"
+
+
+class StorageError(Exception):
+    """Root of all errors of the storage layer. Fields are positional arguments, so that every subclass pickles."""
+
+    def _explain(self) -> str:
+        """One or two sentences: what was wrong with which value, and what the caller can do."""
+        return ", ".join(str(value) for value in self.args)
+
+    def __str__(self) -> str:
+        return self._explain()
+
+
+class InvalidOption(StorageError):
+    """A log option has a value that cannot work. Fix the configuration."""
+
+    def __init__(self, option: str, value: object, requirement: str) -> None:
+        super().__init__(option, value, requirement)
+        self.option = option
+        self.value = value
+        self.requirement = requirement
+
+    def _explain(self) -> str:
+        return f"option {self.option} is {self.value!r}, but {self.requirement}"
+
+
+class DirectoryLocked(StorageError):
+    """Another process serves this data directory. Stop it, or choose another directory. Nothing was changed."""
+
+    def __init__(self, directory: str, pid: int | None) -> None:
+        super().__init__(directory, pid)
+        self.directory = directory
+        self.pid = pid
+
+    def _explain(self) -> str:
+        holder = "another process" if self.pid is None else f"process {self.pid}"
+        return f"data directory {self.directory} is in use by {holder}; stop it first, or choose another directory"
+
+
+class ForeignData(StorageError):
+    """The directory holds data of another cluster or group. Nothing was changed."""
+
+    def __init__(self, file: str, what: str, expected: str, found: str) -> None:
+        super().__init__(file, what, expected, found)
+        self.file = file
+        self.what = what
+        self.expected = expected
+        self.found = found
+
+    def _explain(self) -> str:
+        return (
+            f"{self.file} belongs to {self.what} {self.found}, expected {self.expected}; nothing was changed. "
+            "Point the broker at its own data directory, or at an empty one to start anew"
+        )
+
+
+class NewerFormat(StorageError):
+    """The file was written by a newer version of the software. Nothing was changed."""
+
+    def __init__(self, file: str, found: int, supported: int) -> None:
+        super().__init__(file, found, supported)
+        self.file = file
+        self.found = found
+        self.supported = supported
+
+    def _explain(self) -> str:
+        return (
+            f"{self.file} has format version {self.found}, this version reads up to {self.supported}; nothing was changed. "
+            "Run the version that wrote it, or a newer one"
+        )
+
+
+class SuperblockDamaged(StorageError):
+    """Neither copy of the superblock can be read. Nothing was changed."""
+
+    def __init__(self, file: str, reasons: tuple[str, ...]) -> None:
+        super().__init__(file, reasons)
+        self.file = file
+        self.reasons = reasons
+
+    def _explain(self) -> str:
+        return (
+            f"both copies in {self.file} are damaged ({'; '.join(self.reasons)}); nothing was changed. Restore the directory from a "
+            "backup; in a cluster, start with an empty directory: the broker then joins as a learner"
+        )
+
+
+class SuperblockMissing(StorageError):
+    """There are log files but no superblock. A missing part is never taken for an empty log. Nothing was changed."""
+
+    def __init__(self, file: str, segments: tuple[str, ...]) -> None:
+        super().__init__(file, segments)
+        self.file = file
+        self.segments = segments
+
+    def _explain(self) -> str:
+        return (
+            f"{self.file} is missing, yet {len(self.segments)} log segment(s) exist ({self.segments[0]}, ...); nothing was changed. "
+            "Restore the superblock from a backup, or move the directory away to start with an empty one"
+        )
+
+
+class LogCorrupt(StorageError):
+    """A place in the log that was durable once cannot be read any more. Never cut silently: nothing was changed.
+
+    Fields: `file` and byte `offset` of the damage, `reason`, `last_good_zxid` (the last entry before the damage) and
+    `synced_zxid` (entries up to this one are known to have been durable; None where that follows from the files alone).
+    """
+
+    def __init__(
+        self, file: str, offset: int, reason: str, last_good_zxid: int, synced_zxid: int | None = None
+    ) -> None:
+        super().__init__(file, offset, reason, last_good_zxid, synced_zxid)
+        self.file = file
+        self.offset = offset
+        self.reason = reason
+        self.last_good_zxid = last_good_zxid
+        self.synced_zxid = synced_zxid
+
+    def _explain(self) -> str:
+        known = (
+            "" if self.synced_zxid is None else f"; entries up to {format_zxid(self.synced_zxid)} had been made durable"
+        )
+        return (
+            f"the log is damaged in {self.file} at offset {self.offset}: {self.reason}; last good entry "
+            f"{format_zxid(self.last_good_zxid)}{known}. Nothing was changed. Restore this file from a backup; in a cluster, start with "
+            "an empty directory and the broker fetches its data from the others"
+        )
+
+
+class LogReadFailed(StorageError):
+    """The operating system refused to read a part of the log. The data may still be there; nothing was changed."""
+
+    def __init__(self, file: str, offset: int, errno: int) -> None:
+        super().__init__(file, offset, errno)
+        self.file = file
+        self.offset = offset
+        self.errno = errno
+
+    def _explain(self) -> str:
+        return f"reading {self.file} at offset {self.offset} failed: {os.strerror(self.errno)}; check the disk"
+
+
+class LogWriteFailed(StorageError):
+    """A write or sync on the log failed. Fatal: the process must exit, and must not retry.
+
+    After a failed sync the kernel may have dropped the data and call the next sync a success, so what is durable is
+    known only after a restart has read the files again. Every later call on the log raises this error.
+    """
+
+    def __init__(self, file: str, operation: str, errno: int) -> None:
+        super().__init__(file, operation, errno)
+        self.file = file
+        self.operation = operation
+        self.errno = errno
+
+    def _explain(self) -> str:
+        return (
+            f"{self.operation} on {self.file} failed: {os.strerror(self.errno)}. The log takes no more calls; exit, mend the disk "
+            "(space, hardware, mount), and start again: recovery keeps every entry that was confirmed"
+        )
+
+
+class LogClosed(StorageError):
+    """The log was closed; open it again. A mistake of the calling program."""
+
+    def _explain(self) -> str:
+        return "the log is closed"
+
+
+class EntryTooLarge(StorageError):
+    """An entry exceeds half a segment. Nothing of the group was written."""
+
+    def __init__(self, zxid: int, entry_bytes: int, entry_bytes_max: int) -> None:
+        super().__init__(zxid, entry_bytes, entry_bytes_max)
+        self.zxid = zxid
+        self.entry_bytes = entry_bytes
+        self.entry_bytes_max = entry_bytes_max
+
+    def _explain(self) -> str:
+        return (
+            f"entry {format_zxid(self.zxid)} takes {self.entry_bytes} bytes, the most is {self.entry_bytes_max}: split the batch, or "
+            "raise segment_bytes (an entry may fill half a segment)"
+        )
+
+
+class ZxidGap(StorageError):
+    """An entry does not follow the one before it. Nothing of the group was written."""
+
+    def __init__(self, previous_zxid: int, zxid: int) -> None:
+        super().__init__(previous_zxid, zxid)
+        self.previous_zxid = previous_zxid
+        self.zxid = zxid
+
+    def _explain(self) -> str:
+        return (
+            f"entry {format_zxid(self.zxid)} cannot follow {format_zxid(self.previous_zxid)}: the next is "
+            f"{format_zxid(self.previous_zxid + 1)}, or counter 0 of a higher epoch"
+        )
+
+
+class ZxidNotFound(StorageError):
+    """The log holds no entry with this zxid (any more). `start_zxid` itself is the position before the first entry."""
+
+    def __init__(self, zxid: int, start_zxid: int, last_zxid: int) -> None:
+        super().__init__(zxid, start_zxid, last_zxid)
+        self.zxid = zxid
+        self.start_zxid = start_zxid
+        self.last_zxid = last_zxid
+
+    def _explain(self) -> str:
+        return (
+            f"no entry {format_zxid(self.zxid)} in the log, which reaches from after {format_zxid(self.start_zxid)} to "
+            f"{format_zxid(self.last_zxid)}"
+        )
+
+
+class PromiseRegression(StorageError):
+    """The promised epoch never decreases. A mistake of the calling program."""
+
+    def __init__(self, promised_epoch: int, asked_epoch: int) -> None:
+        super().__init__(promised_epoch, asked_epoch)
+        self.promised_epoch = promised_epoch
+        self.asked_epoch = asked_epoch
+
+    def _explain(self) -> str:
+        return f"epoch {self.promised_epoch} was promised already, cannot promise {self.asked_epoch}"
+
+
+class SpareNotPrepared(StorageError):
+    """No spare segment could be made.
+
+    Not fatal: the log goes on in a growing file; refuse publishes while the disk is full.
+    """
+
+    def __init__(self, file: str, errno: int, bytes_needed: int) -> None:
+        super().__init__(file, errno, bytes_needed)
+        self.file = file
+        self.errno = errno
+        self.bytes_needed = bytes_needed
+
+    def _explain(self) -> str:
+        return f"cannot prepare {self.bytes_needed} bytes in {self.file}: {os.strerror(self.errno)}; free space on this disk"

@@ -1,0 +1,255 @@
+"""The few things that the log needs from a file system, and the real file system behind them.
+
+Why: every durability argument in this package rests on the order of these calls, so they are named here once, and the
+tests put a simulated disk behind the same two protocols. Nothing here knows records, segments or zxids.
+
+Rules for users of the protocols: data is durable after `File.sync`; a created, renamed or unlinked name is durable
+after `Directory.sync`; a failed write or sync is final (see `LogWriteFailed`).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from sluicemq.storage.errors import DirectoryLocked
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Directory", "DirectoryLock", "File", "RealDirectory", "RealFile"]
+
+IOVEC_MAX = 1024  # Linux and macOS accept this many buffers in one call
+LOCK_NAME = "lock"
+
+
+class File(Protocol):
+    """An open file. `pread` may be called from any thread; all else from one thread at a time."""
+
+    def pwritev(self, buffers: Sequence[bytes], offset: int) -> None:
+        """Write all buffers, one after the other, at this byte offset.
+
+        Raises OSError; then nothing is known of the range.
+        """
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Up to `length` bytes at the offset: fewer only at the end of the file. Raises OSError."""
+
+    def sync(self) -> None:
+        """Return when data and size are durable. Raises OSError; never call again after that."""
+
+    def size(self) -> int:
+        """Size in bytes."""
+
+    def truncate(self, size: int) -> None:
+        """Cut or extend to this size in bytes; durable after `sync`."""
+
+    def close(self) -> None:
+        """Close, once running `pread`s have ended. Later calls of `pread` raise OSError (EBADF)."""
+
+
+class DirectoryLock(Protocol):
+    """Held while a process owns the directory."""
+
+    def release(self) -> None:
+        """Give the directory up. May be called twice."""
+
+
+class Directory(Protocol):
+    """One flat directory of files."""
+
+    def names(self) -> list[str]:
+        """Names of all files, sorted."""
+
+    def open(self, name: str, *, create: bool = False) -> File:
+        """Open for reading and writing. `create` demands that the name is free.
+
+        Raises FileNotFoundError or FileExistsError.
+        """
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename, replacing `new` where it exists. Durable after `sync`."""
+
+    def unlink(self, name: str) -> None:
+        """Remove a name. Durable after `sync`."""
+
+    def sync(self) -> None:
+        """Return when all names are durable."""
+
+    def lock(self) -> DirectoryLock:
+        """Take the directory for this process. Raises DirectoryLocked with the holder's process id."""
+
+    def free_bytes(self) -> int:
+        """Bytes that can still be written here."""
+
+    def path_of(self, name: str) -> str:
+        """The name as an operator would look it up, for messages."""
+
+    def unique_id(self) -> bytes:
+        """16 bytes that no other directory has: the only place where randomness enters this package."""
+
+
+def _fdatasync(descriptor: int) -> None:
+    os.fdatasync(descriptor)
+
+
+def _full_fsync(descriptor: int) -> None:
+    # macOS: fsync leaves data in the drive's cache; F_FULLFSYNC does not. Some network file systems know only fsync.
+    try:
+        fcntl.fcntl(descriptor, 51)  # F_FULLFSYNC, by number: the constant exists on macOS only
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.EINVAL):
+            raise
+        os.fsync(descriptor)
+
+
+_sync_data = _full_fsync if sys.platform == "darwin" else _fdatasync
+
+
+class RealFile:
+    """A file of the operating system."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._guard = threading.Lock()
+        self._readers = 0
+        self._closing = False
+
+    def pwritev(self, buffers: Sequence[bytes], offset: int) -> None:
+        for start in range(0, len(buffers), IOVEC_MAX):
+            chunk = buffers[start : start + IOVEC_MAX] if len(buffers) > IOVEC_MAX else buffers
+            written = os.pwritev(self._descriptor, chunk, offset)
+            total = sum(map(len, chunk))
+            if written < total:
+                self._write_rest(chunk, offset, written)
+            offset += total
+
+    def _write_rest(self, buffers: Sequence[bytes], offset: int, written: int) -> None:
+        # A short write is legal (a signal, a nearly full disk) and rare: joining the rest is simpler than slicing
+        # buffers.
+        rest = memoryview(b"".join(buffers))
+        while written < len(rest):
+            count = os.pwrite(self._descriptor, rest[written:], offset + written)
+            if count == 0:
+                raise OSError(errno.EIO, "write made no progress")
+            written += count
+
+    def pread(self, length: int, offset: int) -> bytes:
+        with self._guard:
+            if self._closing:
+                raise OSError(errno.EBADF, "file is closed")
+            self._readers += 1
+        try:
+            data = os.pread(self._descriptor, length, offset)
+            if len(data) == length or not data:
+                return data
+            pieces = [data]
+            remaining = length - len(data)
+            while remaining:
+                data = os.pread(self._descriptor, remaining, offset + length - remaining)
+                if not data:
+                    break
+                pieces.append(data)
+                remaining -= len(data)
+            return b"".join(pieces)
+        finally:
+            with self._guard:
+                self._readers -= 1
+                last = self._closing and self._readers == 0
+            if last:
+                os.close(self._descriptor)
+
+    def sync(self) -> None:
+        _sync_data(self._descriptor)
+
+    def size(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._descriptor, size)
+
+    def close(self) -> None:
+        # The last reader closes: a descriptor number that is reused while a reader is about to use it would read
+        # another file.
+        with self._guard:
+            if self._closing:
+                return
+            self._closing = True
+            last = self._readers == 0
+        if last:
+            os.close(self._descriptor)
+
+
+class RealLock:
+    """A flock on the lock file; the kernel drops it when the process ends, however it ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+class RealDirectory:
+    """A directory of the operating system. Made, with its parents, where it does not exist."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        missing = [parent for parent in (self.path, *self.path.parents) if not parent.exists()]
+        self.path.mkdir(parents=True, exist_ok=True)
+        for made in missing:
+            _sync_directory(made.parent)
+
+    def names(self) -> list[str]:
+        with os.scandir(self.path) as entries:
+            return sorted(entry.name for entry in entries if entry.is_file())
+
+    def open(self, name: str, *, create: bool = False) -> File:
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
+        return RealFile(os.open(self.path / name, flags, 0o640))
+
+    def rename(self, old: str, new: str) -> None:
+        os.rename(self.path / old, self.path / new)
+
+    def unlink(self, name: str) -> None:
+        os.unlink(self.path / name)
+
+    def sync(self) -> None:
+        _sync_directory(self.path)
+
+    def lock(self) -> DirectoryLock:
+        descriptor = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).split(b"\n")[0]
+            os.close(descriptor)
+            raise DirectoryLocked(str(self.path), int(holder) if holder.isdigit() else None) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        return RealLock(descriptor)
+
+    def free_bytes(self) -> int:
+        figures = os.statvfs(self.path)
+        return figures.f_bavail * figures.f_frsize
+
+    def path_of(self, name: str) -> str:
+        return str(self.path / name)
+
+    def unique_id(self) -> bytes:
+        return os.urandom(16)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

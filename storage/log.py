@@ -1,0 +1,563 @@
+"""The segment log: append, sync, read, cut. One per broker, one stream of syncs for everything.
+
+Threads: one thread (the log thread) calls everything that changes the log. `read`, `read_after` and the properties may
+be used from any thread, `prepare_spare` from one more. No call here waits for another: group commit is the caller's
+loop (append what came, sync, append what came meanwhile).
+
+After a failed write or sync the log is dead: see LogWriteFailed. This module knows no clock, no event loop and no
+meaning of kinds.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from sluicemq.storage.errors import (
+    EntryTooLarge,
+    ForeignData,
+    LogClosed,
+    LogWriteFailed,
+    SuperblockMissing,
+    ZxidGap,
+)
+from sluicemq.storage.options import LogOptions, LogStatistics, RecoveryReport
+from sluicemq.storage.pages import PAGE_BYTES
+from sluicemq.storage.reading import LogReader
+from sluicemq.storage.record import (
+    CHAIN_START,
+    HEAD_BYTES,
+    MARK,
+    PADDING,
+    Record,
+    encode_head,
+    encode_mark,
+    record_size,
+)
+from sluicemq.storage.recovery import carry_out, recover, segment_sequences
+from sluicemq.storage.segment import Segment, SegmentHeader, install, segment_name
+from sluicemq.storage.spares import Spare, SparePool, zero_range
+from sluicemq.storage.superblock import SUPERBLOCK_NAME, Superblock, SuperblockStore, Truncation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sluicemq.storage.files import Directory, DirectoryLock
+
+__all__ = ["SegmentLog"]
+
+_COUNTER_MASK = 0xFFFFFFFF
+
+
+class SegmentLog:
+    """A durable, ordered log of records. Made by `SegmentLog.open`."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        lock: DirectoryLock,
+        options: LogOptions,
+        store: SuperblockStore,
+        pool: SparePool,
+        segments: Sequence[Segment],
+        generation_next: int,
+        proven_zxid: int,
+        recovery: RecoveryReport,
+    ) -> None:
+        self.recovery = recovery
+        self._directory = directory
+        self._lock = lock
+        self._options = options
+        self._store = store
+        self._pool = pool
+        self._reader = LogReader(directory.path_of, options.read_bytes)
+        self._reader.segments = tuple(segments)
+        self._active = segments[-1]
+        self._generation_next = generation_next
+        self._last_zxid = self._active.last_zxid
+        self._last_chain = self._active.chain
+        self._synced_zxid = self._last_zxid
+        self._dirty = False
+        # The highest `synced up to` in the file, and the highest that is durable there: what recovery could prove.
+        self._written_proof = self._proven_zxid = proven_zxid
+        self._failure: LogWriteFailed | None = None
+        self._closed = False
+        self._writes = self._syncs = self._rolls = 0
+
+    # --- Opening
+    # ---------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def open(
+        cls,
+        directory: Directory,
+        *,
+        options: LogOptions | None = None,
+        cluster_id: bytes | None = None,
+        group_id: int = 0,
+    ) -> SegmentLog:
+        """Lock the directory and recover its log, or make a new one in an empty directory.
+
+        Args:
+            directory: where the files are.
+            options: limits; the defaults are those of a broker. `segment_bytes` may change between runs.
+            cluster_id: 16 bytes. The data must be of this cluster; None accepts any, and lets an empty directory invent
+            one. group_id: the data must be of this group.
+
+        Raises:
+            DirectoryLocked, ForeignData, NewerFormat, SuperblockDamaged, SuperblockMissing, LogCorrupt: refuse to
+            start, show the text. LogWriteFailed: the disk refused a write; fatal. OSError: the directory or a file
+            cannot be opened or read.
+        """
+        options = options or LogOptions()
+        lock = directory.lock()
+        try:
+            return cls._open_locked(directory, lock, options, cluster_id, group_id)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def _open_locked(
+        cls, directory: Directory, lock: DirectoryLock, options: LogOptions, cluster_id: bytes | None, group_id: int
+    ) -> SegmentLog:
+        created = SUPERBLOCK_NAME not in directory.names()
+        if created:
+            store = _create_superblock(directory, options, cluster_id, group_id)
+            generation_next = 1
+        else:
+            store = _load_superblock(directory, cluster_id, group_id)
+            generation_next = store.current.generation_next
+        pool = SparePool(directory, options.segment_bytes, options.spares_max, options.zero_piece_bytes)
+        try:
+            directory.sync()
+            pool.adopt()
+            if store.current.first_segment == 0:
+                generation_next = _make_first_segment(directory, store, pool, options, generation_next)
+            recovered = recover(directory, store, pool, options)
+        except BaseException:
+            pool.close()
+            store.close()
+            raise
+        report = RecoveryReport(
+            created=created,
+            segments=len(recovered.segments),
+            entries=recovered.entries,
+            scanned_bytes=recovered.scanned_bytes,
+            cut=recovered.cut,
+            truncation_finished=recovered.truncation_finished,
+            superblock_repaired=store.repaired,
+        )
+        return cls(
+            directory, lock, options, store, pool, recovered.segments, generation_next, recovered.proven_zxid, report
+        )
+
+    # --- Looking
+    # ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def last_zxid(self) -> int:
+        """The last appended entry, synced or not; `start_zxid` while there is none."""
+        return self._last_zxid
+
+    @property
+    def synced_zxid(self) -> int:
+        """The last entry that is known to be durable."""
+        return self._synced_zxid
+
+    @property
+    def last_chain(self) -> bytes:
+        """The chain value (8 bytes) at `last_zxid`: equal on two brokers iff their histories are."""
+        return self._last_chain
+
+    @property
+    def start_zxid(self) -> int:
+        """The position before the first entry: 0 for a whole history, else what `discard_through` left."""
+        return self._reader.start_zxid
+
+    @property
+    def first_zxid(self) -> int:
+        """The first entry in the log; 0 while there is none."""
+        return self._reader.first_zxid
+
+    @property
+    def cluster_id(self) -> bytes:
+        """16 bytes."""
+        return self._store.current.cluster_id
+
+    @property
+    def group_id(self) -> int:
+        """The group whose log this is."""
+        return self._store.current.group_id
+
+    @property
+    def incarnation(self) -> bytes:
+        """16 bytes, new for every directory that starts empty: a wiped broker is another one."""
+        return self._store.current.incarnation
+
+    @property
+    def promised_epoch(self) -> int:
+        """The highest epoch that was promised durably."""
+        return self._store.current.promised_epoch
+
+    @property
+    def entry_bytes_max(self) -> int:
+        """The most bytes that an entry may take on disk, its 56-byte head included."""
+        return self._options.entry_bytes_max
+
+    @property
+    def needs_spare(self) -> bool:
+        """`prepare_spare` would do something."""
+        return self._pool.needed
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes free on the disk. Raises OSError."""
+        return self._directory.free_bytes()
+
+    def statistics(self) -> LogStatistics:
+        """Figures of this moment."""
+        segments = self._reader.segments
+        active = self._active
+        return LogStatistics(
+            segments=len(segments),
+            log_bytes=sum(segment.end_offset for segment in segments),
+            index_bytes=sum(segment.index_bytes for segment in segments),
+            writes=self._writes,
+            syncs=self._syncs,
+            rolls=self._rolls,
+            growing=active.allocated_bytes < self._options.segment_bytes,
+            spares=self._pool.ready,
+            recycled=self._pool.recycled,
+            start_zxid=self._reader.start_zxid,
+            last_zxid=self._last_zxid,
+            synced_zxid=self._synced_zxid,
+        )
+
+    # --- Reading: any thread
+    # ---------------------------------------------------------------------------------------------
+
+    def read(self, zxid: int) -> Record:
+        """One entry, verified. Raises ZxidNotFound, LogCorrupt, LogReadFailed."""
+        return self._reader.read(zxid)
+
+    def read_after(self, zxid: int, bytes_max: int = 4 * 1024 * 1024) -> list[Record]:
+        """Entries that follow `zxid` in order, verified one by one and against each other.
+
+        At least one if there is one, then more until `bytes_max` (bytes on disk) is reached. `zxid` is an entry of the
+        log, or `start_zxid`; at `last_zxid` the answer is empty. Entries that are not synced yet are returned too.
+        Whoever calls again with the last entry's zxid continues without a search.
+
+        Raises ZxidNotFound, LogCorrupt, LogReadFailed.
+        """
+        return self._reader.read_after(zxid, bytes_max)
+
+    def chain_at(self, zxid: int) -> bytes:
+        """The chain value at an entry or at `start_zxid`. Raises as `read`."""
+        return self._reader.place_after(zxid).chain
+
+    # --- Appending: the log thread
+    # ---------------------------------------------------------------------------------------
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Write a group of entries: one write, or one per segment where the group crosses into the next. Durable after
+        `sync`.
+
+        The group is checked before anything is written. Rolling to another segment syncs what was appended before.
+
+        Raises:
+            ZxidGap, EntryTooLarge, ValueError (kind 0): nothing was written.
+            LogWriteFailed: fatal. LogClosed.
+        """
+        self._check_usable()
+        records = self._admit(records)
+        segment = self._active
+        limit = self._limit_of(segment)
+        run_offset = offset = segment.end_offset
+        previous, chain, synced, seed = self._last_zxid, self._last_chain, self._synced_zxid, segment.seed
+        buffers: list[bytes] = []
+        places: list[tuple[int, int]] = []
+        for record in records:
+            header, payload = record.header, record.payload
+            body_bytes = len(header) + len(payload)
+            size = (HEAD_BYTES + body_bytes + 7) & -8
+            if offset + size > limit:
+                if buffers:
+                    self._write_run(buffers, run_offset, offset, previous, chain, places)
+                    buffers, places = [], []
+                segment = self._roll()
+                limit, seed, synced = self._options.segment_bytes, segment.seed, self._synced_zxid
+                run_offset = offset = segment.end_offset
+            head, chain = encode_head(seed, offset, synced, previous, chain, record)
+            previous = record.zxid
+            places.append((previous, offset))
+            buffers.append(head + header)
+            buffers.append(payload)
+            if body_bytes & 7:
+                buffers.append(PADDING[-body_bytes & 7])
+            offset += size
+        if buffers:
+            self._write_run(buffers, run_offset, offset, previous, chain, places)
+
+    def sync(self) -> int:
+        """Return the last durable entry, once everything appended so far is durable.
+
+        Raises LogWriteFailed, LogClosed.
+        """
+        self._check_usable()
+        if self._dirty:
+            file = self._active.file
+            try:
+                file.sync()
+            except OSError as error:
+                raise self._fail("sync", self._active.name, error) from error
+            self._syncs += 1
+            self._dirty = False
+            self._synced_zxid = self._last_zxid
+            self._proven_zxid = self._written_proof
+        return self._synced_zxid
+
+    def mark_idle(self) -> None:
+        """Make it provable that everything appended was durable: write and sync a MARK, if the log does not prove it
+        already.
+
+        Call it when nothing was appended for a while. Without it, damage to the last synced write looks like a torn
+        one. Raises LogWriteFailed, LogClosed.
+        """
+        last = self.sync()
+        if self._proven_zxid == last:
+            return
+        segment = self._active
+        if segment.end_offset + HEAD_BYTES > self._options.segment_bytes:
+            self._roll()  # the new segment's header proves the same
+            return
+        mark = encode_mark(segment.seed, segment.end_offset, last, last, self._last_chain)
+        self._write_run([mark], segment.end_offset, segment.end_offset + HEAD_BYTES, last, self._last_chain, [])
+        self.sync()
+
+    def save_promised_epoch(self, epoch: int) -> None:
+        """Promise an epoch, durably when this returns; everything appended before is durable then too.
+
+        Raises PromiseRegression, LogWriteFailed, LogClosed.
+        """
+        self.sync()
+        if epoch != self._store.current.promised_epoch:
+            try:
+                self._store.save(promised_epoch=epoch)
+            except OSError as error:
+                raise self._fail("saving the promised epoch", SUPERBLOCK_NAME, error) from error
+
+    def truncate_after(self, zxid: int) -> None:
+        """End the log after this entry (or at `start_zxid`), durably when this returns, whatever power cuts happen
+        meanwhile.
+
+        Raises ZxidNotFound, LogCorrupt or LogReadFailed (nothing was changed), LogWriteFailed, LogClosed.
+        """
+        self.sync()
+        if zxid == self._last_zxid:
+            return
+        segment, _zxid, offset, chain = self._reader.place_after(zxid)
+        segments = self._reader.segments
+        position = segments.index(segment)
+        kept = segment.without_tail(zxid, offset, chain)
+        # Published first: readers must not take what is being zeroed for damage.
+        self._reader.segments = (*segments[:position], kept)
+        self._active = kept
+        self._last_zxid = self._synced_zxid = zxid
+        self._last_chain = chain
+        self._written_proof = self._proven_zxid = min(self._proven_zxid, zxid)
+        truncation = Truncation(zxid, kept.header.sequence, offset)
+        later = [Spare(each.name, each.file) for each in reversed(segments[position + 1 :])]
+        try:
+            self._store.save_truncation(truncation)
+            carry_out(self._store, self._pool, truncation, later, kept.file)
+        except OSError as error:
+            raise self._fail("truncation", kept.name, error) from error
+
+    def discard_through(self, zxid: int) -> int:
+        """Give up the oldest segments, as far as all their entries are at or below `zxid`; returns how many. Durable.
+
+        The last segment always stays. Call it only for what a durable snapshot covers. Raises LogWriteFailed,
+        LogClosed.
+        """
+        self._check_usable()
+        segments = self._reader.segments
+        count = 0
+        while count < len(segments) - 1 and segments[count].last_zxid <= zxid:
+            count += 1
+        if count:
+            try:
+                self._store.save(first_segment=segments[count].header.sequence)
+                self._reader.segments = segments[count:]
+                self._pool.retire([Spare(each.name, each.file) for each in segments[:count]])
+            except OSError as error:
+                raise self._fail("discarding", segments[0].name, error) from error
+        return count
+
+    def close(self) -> None:
+        """Sync, leave a MARK, close all files and release the directory. May be called twice. Raises LogWriteFailed."""
+        if self._closed:
+            return
+        try:
+            if self._failure is None:
+                self.mark_idle()
+        finally:
+            self._closed = True
+            self._pool.close()
+            for segment in self._reader.segments:
+                segment.file.close()
+            self._store.close()
+            self._lock.release()
+
+    # --- Spares: one background thread
+    # -----------------------------------------------------------------------------------
+
+    def prepare_spare(self) -> bool:
+        """Zero one spare segment; blocks for as long as that takes (64 MiB: well under a second on a good disk).
+
+        Call it from a background thread while `needs_spare`. Returns False where nothing was to do. Raises
+        SpareNotPrepared: the log goes on in a growing file as long as the disk has room; refuse publishes until a spare
+        can be made.
+        """
+        return self._pool.prepare()
+
+    # --- Inside
+    # ----------------------------------------------------------------------------------------------------------
+
+    def _check_usable(self) -> None:
+        if self._failure is not None:
+            raise LogWriteFailed(*self._failure.args)
+        if self._closed:
+            raise LogClosed
+
+    def _fail(self, operation: str, name: str, error: OSError) -> LogWriteFailed:
+        self._failure = LogWriteFailed(self._directory.path_of(name), operation, error.errno or errno.EIO)
+        return self._failure
+
+    def _admit(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Check a whole group; returns it with payloads that are `bytes`."""
+        previous = self._last_zxid
+        largest = self._options.entry_bytes_max
+        plain = True
+        for record in records:
+            zxid = record.zxid
+            if zxid != previous + 1 and (zxid & _COUNTER_MASK or zxid >> 32 <= previous >> 32):
+                raise ZxidGap(previous, zxid)
+            previous = zxid
+            if type(record.payload) is not bytes or type(record.header) is not bytes:
+                plain = False
+            elif len(record.header) + len(record.payload) + HEAD_BYTES > largest:
+                raise EntryTooLarge(zxid, record_size(len(record.header) + len(record.payload)), largest)
+            if record.kind == MARK:
+                raise ValueError(f"kind {MARK} of entry {zxid} is the log's own")
+        if plain:
+            return records
+        # The checksum takes only bytes.
+        return self._admit(
+            [record._replace(header=bytes(record.header), payload=bytes(record.payload)) for record in records]
+        )
+
+    def _limit_of(self, segment: Segment) -> int:
+        """Up to where to fill a segment: a growing file is left for a spare rather than grown further."""
+        if segment.allocated_bytes < self._options.segment_bytes and self._pool.ready:
+            return segment.allocated_bytes
+        return self._options.segment_bytes
+
+    def _write_run(
+        self, buffers: list[bytes], start: int, end: int, zxid: int, chain: bytes, places: list[tuple[int, int]]
+    ) -> None:
+        segment = self._active
+        try:
+            segment.file.pwritev(buffers, start)
+        except OSError as error:
+            raise self._fail("write", segment.name, error) from error
+        for place in places:
+            segment.note(*place)
+        segment.end_offset = end
+        if end > segment.allocated_bytes:
+            segment.allocated_bytes = end
+        segment.chain = self._last_chain = chain
+        segment.last_zxid = self._last_zxid = zxid
+        self._written_proof = self._synced_zxid
+        self._dirty = True
+        self._writes += 1
+
+    def _roll(self) -> Segment:
+        """Go on in a new segment: the old one is durable before the new one exists, so holes between segments cannot happen."""
+        self.sync()
+        older = self._active
+        header = SegmentHeader(
+            cluster_id=self.cluster_id,
+            group_id=self.group_id,
+            sequence=older.header.sequence + 1,
+            generation=self._generation_next,
+            first_previous_zxid=self._last_zxid,
+            chain=self._last_chain,
+        )
+        try:
+            if self._generation_next >= self._store.current.generation_next:
+                self._store.save(generation_next=self._generation_next + self._options.generations_reserved)
+            self._generation_next += 1
+            name, file = self._pool.take() or self._pool.blank()
+            segment = install(self._directory, name, file, header, self._options.index_stride_bytes)
+        except OSError as error:
+            raise self._fail("starting a segment", segment_name(header.sequence), error) from error
+        self._reader.segments = (*self._reader.segments, segment)
+        self._active = segment
+        self._written_proof = self._proven_zxid = self._last_zxid
+        self._rolls += 1
+        return segment
+
+
+def _create_superblock(
+    directory: Directory, options: LogOptions, cluster_id: bytes | None, group_id: int
+) -> SuperblockStore:
+    sequences = segment_sequences(directory)
+    if sequences:
+        path = directory.path_of(SUPERBLOCK_NAME)
+        raise SuperblockMissing(path, tuple(segment_name(sequence) for sequence in sequences))
+    return SuperblockStore.create(
+        directory,
+        Superblock(
+            cluster_id=directory.unique_id() if cluster_id is None else cluster_id,
+            incarnation=directory.unique_id(),
+            group_id=group_id,
+            generation_next=1 + options.generations_reserved,
+        ),
+    )
+
+
+def _load_superblock(directory: Directory, cluster_id: bytes | None, group_id: int) -> SuperblockStore:
+    store = SuperblockStore.load(directory)
+    found = store.current
+    path = directory.path_of(SUPERBLOCK_NAME)
+    try:
+        if cluster_id is not None and cluster_id != found.cluster_id:
+            raise ForeignData(path, "cluster", cluster_id.hex(), found.cluster_id.hex())
+        if group_id != found.group_id:
+            raise ForeignData(path, "group", str(group_id), str(found.group_id))
+        store.make_durable()
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def _make_first_segment(
+    directory: Directory, store: SuperblockStore, pool: SparePool, options: LogOptions, generation_next: int
+) -> int:
+    """Make segment 1, and only then let the superblock name it: before that, a start begins anew.
+
+    Returns the next generation.
+    """
+    for sequence in segment_sequences(directory):
+        directory.unlink(segment_name(sequence))
+    if generation_next >= store.current.generation_next:
+        store.save(generation_next=generation_next + options.generations_reserved)
+    name, file = pool.blank()
+    zero_range(file, PAGE_BYTES, options.initial_bytes, options.initial_bytes)
+    superblock = store.current
+    header = SegmentHeader(superblock.cluster_id, superblock.group_id, 1, generation_next, 0, CHAIN_START)
+    install(directory, name, file, header, options.index_stride_bytes).file.close()
+    store.save(first_segment=1)
+    return generation_next + 1

@@ -1,0 +1,243 @@
+"""From what a power cut left to a log again: finish what was begun, read everything, judge the end.
+
+The rule for the end: the records of one unsynced write may reach the disk in any order, so behind a bad place there may
+be good ones. A record says what was durable when it was written (`synced up to`). If any record behind the bad place
+says that something beyond the last good entry was durable, then durable data was damaged: LogCorrupt, and nothing is
+cut. Otherwise all of it belongs to a write that was never confirmed: a torn tail, cut by intent. Only the last segment
+can be torn, for a segment is synced before the next one gets its header.
+
+Recovery may be interrupted anywhere and run again: it acts only on state that it made durable first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from sluicemq.storage.errors import ForeignData, LogCorrupt, NewerFormat
+from sluicemq.storage.options import Cut, LogOptions
+from sluicemq.storage.pages import PAGE_BYTES, PageDamaged
+from sluicemq.storage.record import MARK
+from sluicemq.storage.scan import DISCONTINUED, Trace, Walk, find_traces
+from sluicemq.storage.segment import SEGMENT_FORMAT_VERSION, Segment, SegmentHeader, segment_name, segment_sequence
+from sluicemq.storage.spares import Spare, SparePool, zero_range
+from sluicemq.storage.superblock import Superblock, SuperblockStore, Truncation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sluicemq.storage.files import Directory, File
+
+__all__ = ["LogEnd", "Recovered", "Verdict", "carry_out", "judge_end", "open_segment", "recover", "segment_sequences"]
+
+
+class Verdict(Enum):
+    """What stands behind the last good record."""
+
+    CLEAN = "nothing: the log simply ends"
+    TORN = "traces of a write that was never confirmed"
+    DAMAGED = "proof that durable data was lost"
+
+
+class LogEnd(NamedTuple):
+    """The judgement; `synced_zxid` is the proof for DAMAGED (None if the record itself is the proof)."""
+
+    verdict: Verdict
+    end_offset: int
+    synced_zxid: int | None
+
+
+def judge_end(last_good_zxid: int, end_offset: int, reason: str, traces: Iterable[Trace]) -> LogEnd:
+    """Judge the end of the last segment: pure, from the last good entry, why the walk ended, and the heads found from there on."""
+    synced = 0
+    furthest = end_offset
+    for trace in traces:
+        synced = max(synced, trace.head.synced_up_to)
+        furthest = max(furthest, trace.end_offset)
+    if synced > last_good_zxid:
+        return LogEnd(Verdict.DAMAGED, furthest, synced)
+    if reason == DISCONTINUED:
+        # A whole record of this generation at this place that follows something else: no write of ours made that.
+        return LogEnd(Verdict.DAMAGED, furthest, None)
+    return LogEnd(Verdict.TORN if furthest > end_offset else Verdict.CLEAN, furthest, None)
+
+
+@dataclass(slots=True)
+class Recovered:
+    """The log as recovery hands it over; all of it is durable.
+
+    `proven_zxid`: the highest `synced up to` that lies in the log.
+    """
+
+    segments: list[Segment]
+    proven_zxid: int
+    entries: int = 0
+    scanned_bytes: int = 0
+    cut: Cut | None = None
+    truncation_finished: bool = False
+
+
+def recover(directory: Directory, store: SuperblockStore, pool: SparePool, options: LogOptions) -> Recovered:
+    """Recover the log of a directory whose superblock was accepted and that has a first segment.
+
+    Raises LogCorrupt, ForeignData, NewerFormat, OSError.
+    """
+    finished = _finish_truncation(directory, store, pool)
+    _retire_discarded(directory, store.current.first_segment, pool)
+    recovered = Recovered([], 0, truncation_finished=finished)
+    try:
+        _read_segments(directory, store.current, options, recovered)
+        _settle_end(directory, store, pool, options, recovered)
+        # Everything that was read may have been in the page cache only.
+        recovered.segments[-1].file.sync()
+    except BaseException:
+        for segment in recovered.segments:
+            segment.file.close()
+        raise
+    return recovered
+
+
+def carry_out(
+    store: SuperblockStore, pool: SparePool, truncation: Truncation, later: Sequence[Spare], file: File
+) -> None:
+    """Carry out a truncation whose intent is durable: retire the later segments (newest first), zero the rest, clear
+    the intent.
+
+    Raises OSError.
+    """
+    if later:
+        pool.retire(later)
+    zero_range(file, truncation.offset, file.size(), _ZERO_PIECE_BYTES)
+    store.save_truncation(None)
+
+
+_ZERO_PIECE_BYTES = 64 * 1024 * 1024  # nobody else syncs meanwhile, so one piece
+
+
+def segment_sequences(directory: Directory) -> list[int]:
+    """Sequence numbers of all segment files, ascending."""
+    return sorted(sequence for name in directory.names() if (sequence := segment_sequence(name)) is not None)
+
+
+def open_segment(directory: Directory, superblock: Superblock, sequence: int, stride: int, last_zxid: int) -> Segment:
+    """Open a segment and check its header page.
+
+    `last_zxid` is for the error. Raises LogCorrupt, ForeignData, NewerFormat, OSError.
+    """
+    name = segment_name(sequence)
+    path = directory.path_of(name)
+    file = directory.open(name)
+    try:
+        try:
+            version, header = SegmentHeader.from_page(file.pread(PAGE_BYTES, 0))
+        except PageDamaged as damage:
+            raise LogCorrupt(path, 0, f"segment header: {damage}", last_zxid) from None
+        if version > SEGMENT_FORMAT_VERSION:
+            raise NewerFormat(path, version, SEGMENT_FORMAT_VERSION)
+        if header.cluster_id != superblock.cluster_id:
+            raise ForeignData(path, "cluster", superblock.cluster_id.hex(), header.cluster_id.hex())
+        if header.group_id != superblock.group_id:
+            raise ForeignData(path, "group", str(superblock.group_id), str(header.group_id))
+        if header.sequence != sequence:
+            raise LogCorrupt(
+                path, 0, f"the header says segment {header.sequence}: a file under a wrong name", last_zxid
+            )
+        return Segment(file, header, file.size(), stride)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _finish_truncation(directory: Directory, store: SuperblockStore, pool: SparePool) -> bool:
+    truncation = store.current.truncation
+    if truncation is None:
+        return False
+    name = segment_name(truncation.segment)
+    later = [sequence for sequence in reversed(segment_sequences(directory)) if sequence > truncation.segment]
+    try:
+        file = directory.open(name)
+    except FileNotFoundError:
+        raise LogCorrupt(directory.path_of(name), 0, "this segment is missing", truncation.zxid) from None
+    try:
+        spares = [Spare(segment_name(sequence), directory.open(segment_name(sequence))) for sequence in later]
+        carry_out(store, pool, truncation, spares, file)
+    finally:
+        file.close()
+    return True
+
+
+def _retire_discarded(directory: Directory, first_segment: int, pool: SparePool) -> None:
+    discarded = [segment_name(sequence) for sequence in segment_sequences(directory) if sequence < first_segment]
+    if discarded:
+        pool.retire([Spare(name, directory.open(name)) for name in discarded])
+
+
+def _read_segments(directory: Directory, superblock: Superblock, options: LogOptions, recovered: Recovered) -> None:
+    sequences = segment_sequences(directory)
+    for expected in range(superblock.first_segment, max(sequences, default=superblock.first_segment) + 1):
+        last_zxid = recovered.segments[-1].last_zxid if recovered.segments else 0
+        if expected not in sequences:
+            raise LogCorrupt(directory.path_of(segment_name(expected)), 0, "this segment is missing", last_zxid)
+        segment = open_segment(directory, superblock, expected, options.index_stride_bytes, last_zxid)
+        if recovered.segments:
+            try:
+                _check_joint(directory, recovered.segments[-1], segment, options)
+            except BaseException:
+                segment.file.close()
+                raise
+        recovered.segments.append(segment)
+        recovered.proven_zxid = segment.header.first_previous_zxid
+        _read_segment(segment, options, recovered)
+
+
+def _read_segment(segment: Segment, options: LogOptions, recovered: Recovered) -> None:
+    header = segment.header
+    walk = Walk(
+        segment.file,
+        segment.seed,
+        PAGE_BYTES,
+        segment.allocated_bytes,
+        header.first_previous_zxid,
+        header.chain,
+        options.read_bytes,
+    )
+    for offset, head, _header, _payload in walk:
+        if head.kind != MARK:
+            segment.note(head.zxid, offset)
+            recovered.entries += 1
+        recovered.proven_zxid = head.synced_up_to
+    assert walk.last_zxid is not None and walk.chain is not None
+    segment.end_offset = walk.offset
+    segment.last_zxid = walk.last_zxid
+    segment.chain = walk.chain
+    segment.end_reason = walk.reason
+    recovered.scanned_bytes += walk.offset
+
+
+def _check_joint(directory: Directory, older: Segment, newer: Segment, options: LogOptions) -> None:
+    """The newer segment's header proves how far the older one was durable."""
+    expected = newer.header.first_previous_zxid
+    if older.last_zxid == expected and older.chain == newer.header.chain:
+        return
+    if older.last_zxid >= expected:
+        reason = f"the header continues another history than that of {older.name}"
+        raise LogCorrupt(directory.path_of(newer.name), 0, reason, older.last_zxid)
+    raise LogCorrupt(directory.path_of(older.name), older.end_offset, older.end_reason, older.last_zxid, expected)
+
+
+def _settle_end(
+    directory: Directory, store: SuperblockStore, pool: SparePool, options: LogOptions, recovered: Recovered
+) -> None:
+    segment = recovered.segments[-1]
+    offset = segment.end_offset
+    traces = find_traces(segment.file, segment.seed, offset, segment.allocated_bytes, options.read_bytes)
+    end = judge_end(segment.last_zxid, offset, segment.end_reason, traces)
+    path = directory.path_of(segment.name)
+    if end.verdict is Verdict.DAMAGED:
+        raise LogCorrupt(path, offset, segment.end_reason, segment.last_zxid, end.synced_zxid)
+    if end.verdict is Verdict.TORN:
+        truncation = Truncation(segment.last_zxid, segment.header.sequence, offset)
+        store.save_truncation(truncation)
+        carry_out(store, pool, truncation, (), segment.file)
+        recovered.cut = Cut(path, offset, end.end_offset - offset, segment.last_zxid)

@@ -1,0 +1,161 @@
+"""One segment: a header page that binds the file to its place in the log, and the sparse index of what lies in it.
+
+Why a page of its own: the header names the generation that all checksums in the file depend on, and must be durable
+before the first record. It also repeats the position and chain at which the segment starts: as the segment before is
+synced first, a valid header proves that everything before it was durable. This module knows no policy: who rolls, cuts
+and recycles stands in `log` and `recovery`.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sluicemq.storage.pages import PAGE_BYTES, seal, unseal
+from sluicemq.storage.record import seed_of
+
+if TYPE_CHECKING:
+    from sluicemq.storage.files import Directory, File
+
+__all__ = ["SEGMENT_FORMAT_VERSION", "Segment", "SegmentHeader", "install", "segment_name", "segment_sequence"]
+
+SEGMENT_FORMAT_VERSION = 1
+
+_MAGIC = b"SluiceSG"
+_BODY = struct.Struct("<16sIIQQQ8s")
+_PREFIX = "segment-"
+
+
+def segment_name(sequence: int) -> str:
+    """File name of the segment with this sequence number; names sort like numbers."""
+    return f"{_PREFIX}{sequence:016d}"
+
+
+def segment_sequence(name: str) -> int | None:
+    """The sequence number in a segment's file name, None for other files."""
+    digits = name.removeprefix(_PREFIX)
+    return int(digits) if digits != name and digits.isdigit() else None
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentHeader:
+    """The first page of a segment.
+
+    `first_previous_zxid` is the entry before the segment's first; `chain` the chain value there.
+    """
+
+    cluster_id: bytes
+    group_id: int
+    sequence: int
+    generation: int
+    first_previous_zxid: int
+    chain: bytes
+
+    def to_page(self) -> bytes:
+        """The page as it lies on disk."""
+        body = _BODY.pack(
+            self.cluster_id, self.group_id, 0, self.sequence, self.generation, self.first_previous_zxid, self.chain
+        )
+        return seal(_MAGIC, SEGMENT_FORMAT_VERSION, body)
+
+    @classmethod
+    def from_page(cls, page: bytes) -> tuple[int, SegmentHeader]:
+        """Format version and header. Raises PageDamaged. The header means nothing if the version is not known."""
+        version, body = unseal(page, _MAGIC)
+        cluster, group, _reserved, sequence, generation, first_previous, chain = _BODY.unpack_from(body)
+        return version, cls(cluster, group, sequence, generation, first_previous, chain)
+
+
+class Segment:
+    """An open segment. The log thread alone changes it; any thread may look places up and read the file.
+
+    A reader takes `last_zxid` first and then trusts all below it: the log thread writes the file, then the index, then
+    `end_offset`, then `last_zxid`.
+    """
+
+    __slots__ = (
+        "_offsets",
+        "_stride",
+        "_zxids",
+        "allocated_bytes",
+        "chain",
+        "end_offset",
+        "end_reason",
+        "file",
+        "header",
+        "last_zxid",
+        "seed",
+    )
+
+    def __init__(self, file: File, header: SegmentHeader, allocated_bytes: int, index_stride_bytes: int) -> None:
+        self.file = file
+        self.header = header
+        self.seed = seed_of(header.generation)
+        self.allocated_bytes = allocated_bytes
+        self.end_offset = PAGE_BYTES
+        self.last_zxid = header.first_previous_zxid
+        self.chain = header.chain
+        self.end_reason = ""  # why recovery's walk ended here; for messages
+        self._stride = index_stride_bytes
+        self._zxids = array("Q")
+        self._offsets = array("Q")
+
+    @property
+    def name(self) -> str:
+        """File name."""
+        return segment_name(self.header.sequence)
+
+    @property
+    def first_zxid(self) -> int | None:
+        """The first entry in this segment, None while it has none."""
+        return self._zxids[0] if self._zxids else None
+
+    @property
+    def index_bytes(self) -> int:
+        """Memory of the index."""
+        return 16 * len(self._zxids)
+
+    def note(self, zxid: int, offset: int) -> None:
+        """An entry lies here. Remembered if the last remembered one is a stride away."""
+        offsets = self._offsets
+        if not offsets or offset - offsets[-1] >= self._stride:
+            # Readers search zxids first, so the offset must be there before.
+            offsets.append(offset)
+            self._zxids.append(zxid)
+
+    def span_of(self, zxid: int) -> tuple[int, int]:
+        """Byte range that starts with an entry and contains the entry with this zxid, if the segment holds it."""
+        end = self.end_offset
+        zxids = self._zxids
+        position = bisect_right(zxids, zxid)
+        start = self._offsets[position - 1] if position else PAGE_BYTES
+        return start, self._offsets[position] if position < len(zxids) else end
+
+    def without_tail(self, zxid: int, offset: int, chain: bytes) -> Segment:
+        """A copy of this segment that ends after this entry at this offset.
+
+        Readers of the old one are not disturbed.
+        """
+        kept = Segment(self.file, self.header, self.allocated_bytes, self._stride)
+        count = bisect_right(self._zxids, zxid)
+        kept._offsets = self._offsets[:count]
+        kept._zxids = self._zxids[:count]
+        kept.end_offset = offset
+        kept.last_zxid = zxid
+        kept.chain = chain
+        return kept
+
+
+def install(directory: Directory, name: str, file: File, header: SegmentHeader, index_stride_bytes: int) -> Segment:
+    """Make this file the segment of this header, durably; only then may records go into it. Raises OSError.
+
+    The header is durable before the name, so a segment without a valid header never comes from a power cut.
+    """
+    file.pwritev([header.to_page()], 0)
+    file.sync()
+    directory.rename(name, segment_name(header.sequence))
+    directory.sync()
+    return Segment(file, header, file.size(), index_stride_bytes)

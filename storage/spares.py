@@ -1,0 +1,184 @@
+"""Segments that wait for use: full-size files whose blocks are written, so that a sync of the log moves data only.
+
+Why: a sync on a growing file must also make the new size and new blocks durable, which more than doubles its time. So a
+background thread zeroes files ahead, and retired segments come back without being zeroed again, for record checksums
+depend on the generation. This module knows no records and no zxids; when to take and when to retire is the log's
+business.
+
+Names: `zeroing-N` while it is made (removed at start), `spare-N` when it is whole and durable.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from sluicemq.storage.errors import SpareNotPrepared
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sluicemq.storage.files import Directory, File
+
+__all__ = ["Spare", "SparePool", "zero_range"]
+
+_UNFINISHED = "zeroing-"
+_READY = "spare-"
+_ZERO_CHUNK = bytes(256 * 1024)
+
+
+class Spare(NamedTuple):
+    """A file that is ready to become a segment."""
+
+    name: str
+    file: File
+
+
+def zero_range(file: File, start: int, end: int, piece_bytes: int) -> None:
+    """Write zeros over a byte range and sync, piece by piece. Raises OSError."""
+    while start < end:
+        length = min(piece_bytes, end - start)
+        whole, rest = divmod(length, len(_ZERO_CHUNK))
+        file.pwritev([_ZERO_CHUNK] * whole + ([_ZERO_CHUNK[:rest]] if rest else []), start)
+        file.sync()
+        start += length
+
+
+class SparePool:
+    """The spares of one directory.
+
+    `take`, `retire` and `offer` belong to the log thread; `prepare` may run in one other thread at the same time.
+    """
+
+    def __init__(self, directory: Directory, segment_bytes: int, spares_max: int, piece_bytes: int) -> None:
+        self._directory = directory
+        self._segment_bytes = segment_bytes
+        self._spares_max = spares_max
+        self._piece_bytes = piece_bytes
+        self._guard = threading.Lock()
+        self._preparing = threading.Lock()
+        self._ready: deque[Spare] = deque()
+        self._next_number = 1
+        self._closing = False
+        self.recycled = 0
+
+    def adopt(self) -> None:
+        """Take over what an earlier run left: whole spares are kept, all else of ours is removed. Raises OSError."""
+        removed = False
+        for name in self._directory.names():
+            if name.startswith(_READY):
+                self._next_number = max(self._next_number, _number(name) + 1)
+                file = self._directory.open(name)
+                if len(self._ready) < self._spares_max and file.size() == self._segment_bytes:
+                    self._ready.append(Spare(name, file))
+                    continue
+                file.close()
+            elif not name.startswith(_UNFINISHED):
+                continue
+            self._directory.unlink(name)
+            removed = True
+        if removed:
+            self._directory.sync()
+
+    @property
+    def ready(self) -> int:
+        """How many spares can be taken now."""
+        return len(self._ready)
+
+    @property
+    def needed(self) -> bool:
+        """Another spare should be prepared."""
+        return len(self._ready) < self._spares_max and not self._closing
+
+    def take(self) -> Spare | None:
+        """The oldest spare, now the caller's; None if there is none."""
+        with self._guard:
+            return self._ready.popleft() if self._ready else None
+
+    def blank(self) -> Spare:
+        """An empty file under a name that a restart would remove: what a growing segment starts from.
+
+        Raises OSError.
+        """
+        name = f"{_UNFINISHED}{self._take_number()}"
+        return Spare(name, self._directory.open(name, create=True))
+
+    def retire(self, segments: Iterable[Spare]) -> None:
+        """Turn segment files, in this order, into spares where there is room and the size is right, or remove them.
+
+        They are offered after the directory is durable, never before: a spare that gets a new header while a power cut
+        can still bring its old name back would be a damaged segment. Raises OSError.
+        """
+        kept: list[Spare] = []
+        for name, file in segments:
+            if len(self._ready) + len(kept) < self._spares_max and file.size() == self._segment_bytes:
+                spare = Spare(f"{_READY}{self._take_number()}", file)
+                self._directory.rename(name, spare.name)
+                kept.append(spare)
+            else:
+                self._directory.unlink(name)
+                file.close()
+        self._directory.sync()
+        with self._guard:
+            self._ready.extend(kept)
+        self.recycled += len(kept)
+
+    def prepare(self) -> bool:
+        """Make one spare and offer it; blocks for the time of writing a segment of zeros. Call it from a background
+        thread.
+
+        Returns False without doing anything where no spare is needed, and when the pool is closed meanwhile. Raises
+        SpareNotPrepared, typically for a full disk; then nothing is left behind.
+        """
+        with self._preparing:
+            if not self.needed:
+                return False
+            name, file = f"{_UNFINISHED}{self._take_number()}", None
+            try:
+                file = self._directory.open(name, create=True)
+                if not self._fill(file):
+                    self._remove(name, file)
+                    return False
+                spare = Spare(f"{_READY}{self._take_number()}", file)
+                self._directory.rename(name, spare.name)
+                self._directory.sync()
+            except OSError as error:
+                self._remove(name, file)
+                raise SpareNotPrepared(self._directory.path_of(name), error.errno or 0, self._segment_bytes) from error
+            with self._guard:
+                self._ready.append(spare)
+            return True
+
+    def close(self) -> None:
+        """Stop a preparation after its current piece, wait for it, and close all files. The spares stay on disk."""
+        self._closing = True
+        with self._preparing, self._guard:
+            while self._ready:
+                self._ready.popleft().file.close()
+
+    def _fill(self, file: File) -> bool:
+        for start in range(0, self._segment_bytes, self._piece_bytes):
+            if self._closing:
+                return False
+            zero_range(file, start, min(start + self._piece_bytes, self._segment_bytes), self._piece_bytes)
+        return True
+
+    def _remove(self, name: str, file: File | None) -> None:
+        if file is not None:
+            file.close()
+        try:
+            self._directory.unlink(name)
+        except OSError:
+            pass  # it stays behind as `zeroing-N`, which the next start removes
+
+    def _take_number(self) -> int:
+        with self._guard:
+            number = self._next_number
+            self._next_number += 1
+            return number
+
+
+def _number(name: str) -> int:
+    digits = name.removeprefix(_READY)
+    return int(digits) if digits.isdigit() else 0

@@ -1,0 +1,192 @@
+"""What a broker must remember outside its log: who it is, what it promised, and what it is in the middle of.
+
+Why two copies: a power cut while one is rewritten leaves the other whole, and a later bit flip in one must not bring an
+older promise back. Both copies live in one file, a page each, and every save rewrites one, syncs, then the other, and
+syncs. This module knows the directory protocol and nothing of records.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from sluicemq.storage.errors import NewerFormat, PromiseRegression, SuperblockDamaged
+from sluicemq.storage.pages import PAGE_BYTES, PageDamaged, seal, unseal
+
+if TYPE_CHECKING:
+    from sluicemq.storage.files import Directory, File
+
+__all__ = ["FORMAT_VERSION", "Superblock", "SuperblockStore", "Truncation"]
+
+FORMAT_VERSION = 1
+SUPERBLOCK_NAME = "superblock"
+SUPERBLOCK_NEW_NAME = "superblock.new"
+
+_MAGIC = b"SluiceSB"
+_BODY = struct.Struct("<16s16sIIQQQQQQQ")
+_COPIES = 2
+_NO_TRUNCATION, _HAS_TRUNCATION = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """The intent to end the log after `zxid`, at byte `offset` of the segment with this sequence number."""
+
+    zxid: int
+    segment: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Superblock:
+    """The state; `sequence` counts saves. `first_segment` is 0 until the first segment exists.
+
+    `generation_next`: no segment with this generation or a later one was ever written.
+    """
+
+    cluster_id: bytes
+    incarnation: bytes
+    group_id: int = 0
+    sequence: int = 1
+    generation_next: int = 1
+    promised_epoch: int = 0
+    first_segment: int = 0
+    truncation: Truncation | None = None
+
+    def to_page(self) -> bytes:
+        """The page as it lies on disk."""
+        cut = self.truncation
+        return seal(
+            _MAGIC,
+            FORMAT_VERSION,
+            _BODY.pack(
+                self.cluster_id,
+                self.incarnation,
+                self.group_id,
+                _NO_TRUNCATION if cut is None else _HAS_TRUNCATION,
+                self.sequence,
+                self.generation_next,
+                self.promised_epoch,
+                self.first_segment,
+                *((0, 0, 0) if cut is None else (cut.zxid, cut.segment, cut.offset)),
+            ),
+        )
+
+    @classmethod
+    def from_body(cls, body: bytes) -> Superblock:
+        """The state in the body of a page of FORMAT_VERSION."""
+        cluster, incarnation, group, intent, sequence, generation, promised, first, zxid, segment, offset = (
+            _BODY.unpack_from(body)
+        )
+        return cls(
+            cluster_id=cluster,
+            incarnation=incarnation,
+            group_id=group,
+            sequence=sequence,
+            generation_next=generation,
+            promised_epoch=promised,
+            first_segment=first,
+            truncation=Truncation(zxid, segment, offset) if intent == _HAS_TRUNCATION else None,
+        )
+
+
+class SuperblockStore:
+    """The superblock of one directory. `current` is durable at all times.
+
+    Saving raises OSError, which is fatal for the log. Only the log thread saves.
+    """
+
+    def __init__(self, file: File, current: Superblock, repaired: bool) -> None:
+        self._file = file
+        self.current = current
+        self.repaired = repaired
+
+    @classmethod
+    def create(cls, directory: Directory, superblock: Superblock) -> SuperblockStore:
+        """Write the first superblock of a directory. It appears under its name only when it is whole and durable."""
+        if SUPERBLOCK_NEW_NAME in directory.names():
+            directory.unlink(SUPERBLOCK_NEW_NAME)
+        file = directory.open(SUPERBLOCK_NEW_NAME, create=True)
+        file.pwritev([superblock.to_page()] * _COPIES, 0)
+        file.sync()
+        directory.rename(SUPERBLOCK_NEW_NAME, SUPERBLOCK_NAME)
+        directory.sync()
+        return cls(file, superblock, repaired=False)
+
+    @classmethod
+    def load(cls, directory: Directory) -> SuperblockStore:
+        """Read both copies and take the newest valid one. Changes nothing: call `make_durable` once the owner is
+        accepted.
+
+        Raises FileNotFoundError, SuperblockDamaged, NewerFormat.
+        """
+        file = directory.open(SUPERBLOCK_NAME)
+        try:
+            return cls._load(directory.path_of(SUPERBLOCK_NAME), file)
+        except BaseException:
+            file.close()
+            raise
+
+    @classmethod
+    def _load(cls, path: str, file: File) -> SuperblockStore:
+        valid: list[Superblock] = []
+        reasons: list[str] = []
+        for copy in range(_COPIES):
+            try:
+                version, body = unseal(file.pread(PAGE_BYTES, copy * PAGE_BYTES), _MAGIC)
+            except PageDamaged as damage:
+                reasons.append(f"copy {copy + 1}: {damage}")
+                continue
+            if version > FORMAT_VERSION:
+                raise NewerFormat(path, version, FORMAT_VERSION)
+            valid.append(Superblock.from_body(body))
+        if not valid:
+            raise SuperblockDamaged(path, tuple(reasons))
+        newest = max(valid, key=lambda copy: copy.sequence)
+        return cls(file, newest, repaired=len(valid) < _COPIES or valid[0] != valid[1])
+
+    def make_durable(self) -> None:
+        """Bring both copies to the state that was loaded, where they differ.
+
+        The copy that was read may have been in the page cache only: acting on it before it is durable could let a power
+        cut take back what was acted on.
+        """
+        if self.repaired:
+            self._write(self.current)
+
+    def save(
+        self,
+        *,
+        generation_next: int | None = None,
+        promised_epoch: int | None = None,
+        first_segment: int | None = None,
+    ) -> None:
+        """Change the given fields, durably in both copies when this returns. Raises PromiseRegression, OSError."""
+        now = self.current
+        if promised_epoch is not None and promised_epoch < now.promised_epoch:
+            raise PromiseRegression(now.promised_epoch, promised_epoch)
+        self._write(
+            replace(
+                now,
+                sequence=now.sequence + 1,
+                generation_next=now.generation_next if generation_next is None else generation_next,
+                promised_epoch=now.promised_epoch if promised_epoch is None else promised_epoch,
+                first_segment=now.first_segment if first_segment is None else first_segment,
+            )
+        )
+
+    def save_truncation(self, truncation: Truncation | None) -> None:
+        """Note the intent to cut the log, or that it was carried out. Durable when this returns. Raises OSError."""
+        self._write(replace(self.current, sequence=self.current.sequence + 1, truncation=truncation))
+
+    def _write(self, superblock: Superblock) -> None:
+        page = superblock.to_page()
+        for copy in range(_COPIES):
+            self._file.pwritev([page], copy * PAGE_BYTES)
+            self._file.sync()
+        self.current = superblock
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
