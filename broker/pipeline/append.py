@@ -1,0 +1,196 @@
+"""Stage 2, append: a thread of its own writes entries to the segment log and syncs them, group by group.
+
+What arrives while one fdatasync runs forms the next write: group commit without an artificial wait. Entries that
+nobody waits for (GRANT) do not force a sync of their own; they ride with the next one, at the latest after
+`LAZY_SYNC_SECONDS`. When the log falls idle, a MARK covers what was confirmed last (design section 5).
+
+This stage must not know what entries mean. Any error of the log is fatal: it is handed to `on_failure` and the
+thread ends; nothing after it is ever reported durable.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+import trio
+
+from sluicemq.storage.log import SegmentLog
+from sluicemq.storage.record import Record
+
+GROUP_BYTES_MAX = 4 * 1024 * 1024
+"""Most bytes in one write; more would only delay the first confirm of the group."""
+GROUP_RECORDS_MAX = 4096
+PENDING_BYTES_MAX = 32 * 1024 * 1024
+"""Sessions stop reading while more than this waits for the disk."""
+LAZY_SYNC_SECONDS = 0.005
+IDLE_MARK_SECONDS = 0.2
+
+
+class AppendStage:
+    """The log's thread and its inbox.
+
+    Args:
+        log: Opened log; from now on only this thread appends to it.
+        on_durable: Called in the event loop with the zxid up to which everything is durable.
+        on_failure: Called in the event loop, once, with the error that ended the thread.
+
+    """
+
+    def __init__(
+        self,
+        log: SegmentLog,
+        *,
+        on_durable: Callable[[int], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self._log = log
+        self._on_durable = on_durable
+        self._on_failure = on_failure
+        self._inbox: queue.SimpleQueue[tuple[Record, bool] | None] = queue.SimpleQueue()
+        self._submitted_bytes = 0
+        self._written_bytes = 0
+        self._durable_bytes = 0
+        self._durable_zxid = log.last_zxid
+        self._room = trio.Event()
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._thread = threading.Thread(target=self._run, name="sluicemq-log", daemon=True)
+        self._spares_wanted = threading.Event()
+        self._stopping = False
+        self._spares_thread = threading.Thread(target=self._prepare_spares, name="sluicemq-spares", daemon=True)
+        self.syncs_total = 0
+
+    def start(self) -> None:
+        """Start the threads; call it within the event loop that is to hear of durable entries."""
+        self._token = trio.lowlevel.current_trio_token()
+        self._thread.start()
+        self._spares_thread.start()
+        self._spares_wanted.set()
+
+    def submit(self, record: Record, *, lazy: bool = False) -> None:
+        """Hand *record* to the thread. With *lazy* nobody waits for it: it does not force a sync of its own."""
+        self._submitted_bytes += len(record.payload) + len(record.header) + 64
+        self._inbox.put((record, lazy))
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes submitted and not durable yet."""
+        return self._submitted_bytes - self._durable_bytes
+
+    @property
+    def congested(self) -> bool:
+        """Whether sessions should stop reading until `wait_for_room` returns."""
+        return self.pending_bytes > PENDING_BYTES_MAX
+
+    async def wait_for_room(self) -> None:
+        """Wait until less than `PENDING_BYTES_MAX` waits for the disk."""
+        while self.congested:
+            await self._room.wait()
+
+    async def stop(self) -> None:
+        """Write and sync what was submitted, then end the threads."""
+        self._stopping = True
+        self._spares_wanted.set()
+        self._inbox.put(None)
+        if self._thread.ident is not None:
+            await trio.to_thread.run_sync(self._thread.join)
+            await trio.to_thread.run_sync(self._spares_thread.join)
+
+    # --- in the log's thread ----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._write_until_stopped()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the broker must not go on without its log
+            self._tell(self._on_failure, error)
+
+    def _write_until_stopped(self) -> None:
+        log, inbox = self._log, self._inbox
+        unsynced_since: float | None = None
+        marked = True
+        while True:
+            timeout: float | None
+            if unsynced_since is not None:
+                timeout = max(0.0, unsynced_since + LAZY_SYNC_SECONDS - time.monotonic())
+            else:
+                timeout = None if marked else IDLE_MARK_SECONDS
+            try:
+                item = inbox.get(timeout=timeout)
+            except queue.Empty:
+                if unsynced_since is not None:
+                    self._sync()
+                    unsynced_since = None
+                else:
+                    log.mark_idle()
+                    marked = True
+                continue
+            group: list[Record] = []
+            group_bytes = 0
+            urgent = False
+            while item is not None:
+                record, lazy = item
+                group.append(record)
+                group_bytes += len(record.payload) + len(record.header) + 64
+                urgent = urgent or not lazy
+                if group_bytes >= GROUP_BYTES_MAX or len(group) >= GROUP_RECORDS_MAX:
+                    break
+                try:
+                    item = inbox.get_nowait()
+                except queue.Empty:
+                    break
+            if group:
+                log.append(group)
+                self._written_bytes += group_bytes
+                marked = False
+                if unsynced_since is None:
+                    unsynced_since = time.monotonic()
+                if urgent or time.monotonic() - unsynced_since >= LAZY_SYNC_SECONDS:
+                    self._sync()
+                    unsynced_since = None
+            if item is None:
+                if unsynced_since is not None:
+                    self._sync()
+                log.mark_idle()
+                return
+
+    def _sync(self) -> None:
+        zxid = self._log.sync()
+        self.syncs_total += 1
+        self._durable_bytes = self._written_bytes
+        self._durable_zxid = zxid
+        assert self._token is not None
+        self._token.run_sync_soon(self._announce, idempotent=True)
+        if self._log.needs_spare:
+            self._spares_wanted.set()
+
+    def _tell(self, function: Callable[[BaseException], None], error: BaseException) -> None:
+        assert self._token is not None
+        try:
+            self._token.run_sync_soon(function, error)
+        except trio.RunFinishedError:
+            pass
+
+    # --- in the event loop ------------------------------------------------------------------------------------
+
+    def _announce(self) -> None:
+        self._on_durable(self._durable_zxid)
+        if not self.congested:
+            self._room.set()
+            self._room = trio.Event()
+
+    # --- in the spares' thread --------------------------------------------------------------------------------
+
+    def _prepare_spares(self) -> None:
+        """Zero the next segments in the background, so that the log never waits for one."""
+        try:
+            while True:
+                self._spares_wanted.wait()
+                self._spares_wanted.clear()
+                while not self._stopping and self._log.needs_spare:
+                    self._log.prepare_spare()
+                if self._stopping:
+                    return
+        except BaseException as error:  # noqa: BLE001 - an unexplained thread death must not pass unseen
+            self._tell(self._on_failure, error)

@@ -1,0 +1,59 @@
+"""Stage 5, apply: the machine judges each committed entry; the leader performs the effects.
+
+Followers would stop after `machine.apply`: effects are the leader's (sending, waking, telling).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from sluicemq.broker.queues.effects import LeasesGone, MoreDue, QueueGone, Ready, Returned, SessionGone
+
+if TYPE_CHECKING:
+    from sluicemq.broker.pipeline.road import Road
+    from sluicemq.broker.queues.effects import Effect
+
+ENTRIES_BETWEEN_LOOKS = 8
+"""How many entries are applied between two looks at the clock."""
+
+
+class ApplyStage:
+    """Feeds committed entries to the machine, in order."""
+
+    def __init__(self, road: Road) -> None:
+        self._road = road
+
+    def run(self, deadline: float) -> bool:
+        """Apply what is committed until *deadline* (`time.perf_counter`); return whether some is left."""
+        road = self._road
+        commit, machine = road.commit, road.machine
+        count = 0
+        while (proposed := commit.next_committed()) is not None:
+            outcome = machine.apply(proposed.zxid, proposed.entry)
+            if outcome.effects:
+                for effect in outcome.effects:
+                    self._perform(effect)
+            if proposed.on_applied is not None:
+                proposed.on_applied(outcome)
+            count += 1
+            if count % ENTRIES_BETWEEN_LOOKS == 0 and time.perf_counter() >= deadline:
+                return True
+        return False
+
+    def _perform(self, effect: Effect) -> None:
+        road = self._road
+        if isinstance(effect, Ready):
+            road.dispatch.ready(effect.queue_id)
+        elif isinstance(effect, Returned):
+            road.dispatch.returned(effect.queue_id, effect.runs)
+        elif isinstance(effect, LeasesGone):
+            road.settle.leases_gone(effect.session, effect.consumer, effect.tags, effect.reason)
+        elif isinstance(effect, QueueGone):
+            road.dispatch.queue_gone(effect.queue_id, effect.name)
+        elif isinstance(effect, MoreDue):
+            road.settle.clock_changed()
+        elif isinstance(effect, SessionGone):
+            road.dispatch.session_gone(effect.session)
+        else:
+            raise AssertionError(f"an effect that nobody performs: {effect!r}")

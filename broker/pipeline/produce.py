@@ -1,0 +1,151 @@
+"""Stage 1, produce: a request is validated once and becomes an entry.
+
+What can be refused on the applied state is refused here, early and typed; the machine judges again at apply. Must not
+know sockets: replies leave through callbacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sluicemq.broker.queues.entries import (
+    Declare,
+    Delete,
+    ProducerClose,
+    ProducerOpen,
+    Publish,
+    Purge,
+    SessionClose,
+    SessionOpen,
+)
+from sluicemq.wire.batch import BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, MESSAGE_BYTES_MAX, Batch
+from sluicemq.wire.errors import BatchTooLarge, BrokerStopping, QueueNotFound
+from sluicemq.wire.settings import check_name, check_queue_settings
+
+if TYPE_CHECKING:
+    from sluicemq.broker.pipeline.road import Road
+    from sluicemq.broker.queues.queue import Queue
+
+OnOutcome = Callable[[Any], None]
+QUEUE = "queue"
+
+
+class ProduceStage:
+    """Makes entries of requests.
+
+    Attributes:
+        message_bytes_max: Largest message taken.
+        batch_bytes_max: Largest batch taken.
+        batch_messages_max: Most messages in a batch.
+        stopping: Set when the broker takes no new work.
+
+    """
+
+    def __init__(self, road: Road) -> None:
+        self._road = road
+        self.message_bytes_max = MESSAGE_BYTES_MAX
+        self.batch_bytes_max = BATCH_BYTES_MAX
+        self.batch_messages_max = BATCH_MESSAGES_MAX
+        self.stopping = False
+        self.published_messages_total = 0
+
+    def refuse_when_stopping(self) -> None:
+        """Raise `BrokerStopping` once the broker takes no new work."""
+        if self.stopping:
+            raise BrokerStopping("the broker is shutting down; the client tries again elsewhere or later")
+
+    def find_queue(self, vhost: str, name: str) -> Queue:
+        """Return the queue.
+
+        Raises:
+            QueueNotFound: None of that name.
+
+        """
+        queue = self._road.machine.find_queue(vhost, name)
+        if queue is None:
+            raise QueueNotFound(f"there is no queue {name!r:.300}; declare it first", queue=name)
+        return queue
+
+    def publish(
+        self, vhost: str, destination: str, producer: int, sequence: int, data: memoryview, on_outcome: OnOutcome
+    ) -> None:
+        """Check the batch once and put it on the road; *on_outcome* hears the verdict when it is safe.
+
+        Raises:
+            ProtocolError: The batch is malformed.
+            InvalidRequest: A value in it is wrong or too large.
+            QueueNotFound: No such destination.
+            BrokerStopping: The broker is shutting down.
+
+        """
+        self.refuse_when_stopping()
+        queue = self.find_queue(vhost, destination)
+        if len(data) > self.batch_bytes_max:
+            raise BatchTooLarge(
+                f"a batch of {len(data)} bytes; allowed are {self.batch_bytes_max}: send it in parts",
+                batch_bytes=len(data),
+                batch_bytes_max=self.batch_bytes_max,
+            )
+        # The view points into a receive buffer; the entry must own its bytes, for the log and the cache.
+        payload = bytes(data)
+        batch = Batch(payload)
+        if batch.count > self.batch_messages_max:
+            raise BatchTooLarge(
+                f"a batch of {batch.count} messages; allowed are {self.batch_messages_max}: send it in parts",
+                messages=batch.count,
+                messages_max=self.batch_messages_max,
+            )
+        batch.check(message_bytes_max=self.message_bytes_max)
+        road = self._road
+        entry = Publish(road.clock.now_ms(), queue.id, producer, sequence, batch.count, batch.body_bytes, payload)
+        zxid = road.propose(entry, payload, on_applied=on_outcome)
+        road.bodies.add(zxid, entry)
+        self.published_messages_total += batch.count
+
+    def open_session(
+        self, vhost: str, identity: str, client_name: str, resume_token: bytes, on_outcome: OnOutcome
+    ) -> None:
+        """Make a session."""
+        self.refuse_when_stopping()
+        now_ms = self._road.clock.now_ms()
+        self._road.propose(SessionOpen(now_ms, vhost, identity, client_name, resume_token), on_applied=on_outcome)
+
+    def close_session(self, session: int, reason: str) -> None:
+        """End a session; its leases return."""
+        self._road.propose(SessionClose(self._road.clock.now_ms(), session, reason))
+
+    def open_producer(self, vhost: str, name: str, identity: str, on_outcome: OnOutcome) -> None:
+        """Make a producer; a name fences the older one."""
+        self.refuse_when_stopping()
+        if name:
+            check_name(name, "producer")
+        now_ms = self._road.clock.now_ms()
+        self._road.propose(ProducerOpen(now_ms, vhost, name, identity), on_applied=on_outcome)
+
+    def close_producer(self, producer: int, on_outcome: OnOutcome) -> None:
+        """Forget a producer."""
+        self._road.propose(ProducerClose(self._road.clock.now_ms(), producer), on_applied=on_outcome)
+
+    def declare_queue(self, vhost: str, name: str, settings: dict[str, Any], on_outcome: OnOutcome) -> None:
+        """Make a queue or converge it.
+
+        Raises:
+            InvalidRequest: A bad name or setting.
+
+        """
+        self.refuse_when_stopping()
+        check_name(name)
+        entry = Declare(self._road.clock.now_ms(), vhost, QUEUE, name, check_queue_settings(settings))
+        self._road.propose(entry, on_applied=on_outcome)
+
+    def delete_queue(self, vhost: str, name: str, if_empty: bool, on_outcome: OnOutcome) -> None:
+        """Delete a queue with everything in it."""
+        self.find_queue(vhost, name)
+        entry = Delete(self._road.clock.now_ms(), vhost, QUEUE, name, if_empty)
+        self._road.propose(entry, on_applied=on_outcome)
+
+    def purge_queue(self, vhost: str, name: str, on_outcome: OnOutcome) -> None:
+        """Drop what is ready or delayed in a queue."""
+        queue = self.find_queue(vhost, name)
+        self._road.propose(Purge(self._road.clock.now_ms(), queue.id), on_applied=on_outcome)

@@ -1,0 +1,189 @@
+"""The road: the stages put together, and the one place where an entry gets its zxid.
+
+    propose (here) -> append -> replicate -> commit -> apply -> dispatch
+                                                          `---> the verdict goes to whoever proposed it
+
+`Road.propose` is the only way to change durable state. It is synchronous: it gives the entry its zxid, hands the
+record to the log's thread and remembers who waits. When the log says "durable up to zxid", `advance` lets what a
+quorum has pass through the machine, in order, and offers what became ready to consumers. Both are bounded in time, so
+that the event loop serves sockets in between.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from sluicemq.broker.pipeline.append import AppendStage
+from sluicemq.broker.pipeline.apply import ApplyStage
+from sluicemq.broker.pipeline.bodies import Bodies
+from sluicemq.broker.pipeline.commit import CommitStage, OnApplied
+from sluicemq.broker.pipeline.dispatch import DispatchStage
+from sluicemq.broker.pipeline.log_clock import LogClock
+from sluicemq.broker.pipeline.produce import ProduceStage
+from sluicemq.broker.pipeline.replicate import Quorum
+from sluicemq.broker.pipeline.settle import SettleStage
+from sluicemq.broker.queues.entries import Entry, Epoch, SessionClose, decode_entry
+from sluicemq.broker.queues.machine import Machine
+from sluicemq.storage.record import Record
+
+if TYPE_CHECKING:
+    from sluicemq.storage.log import SegmentLog
+
+logger = logging.getLogger("sluicemq.road")
+
+SLICE_SECONDS = 0.004
+"""Longest time that `advance` works before it lets the event loop serve sockets."""
+REPLAY_BYTES = 8 * 1024 * 1024
+EPOCH_BITS = 32
+
+
+class Road:
+    """One broker's road, from a request to its effect.
+
+    Args:
+        log: Opened log of this broker.
+        node_id: Number of this broker among the voters.
+        cache_bytes_max: Most bytes of recent entries kept in memory for dispatch.
+        on_failure: Called in the event loop when the road cannot go on; the process must end.
+
+    """
+
+    def __init__(
+        self,
+        log: SegmentLog,
+        *,
+        node_id: int,
+        cache_bytes_max: int,
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self.log = log
+        self.node_id = node_id
+        self.machine = Machine()
+        self._on_failure = on_failure
+        self.failed = False
+        self.stall_seconds_max = 0.0
+        self.after_advance: Callable[[], None] = lambda: None
+        self.entries_total = 0
+        self._replay()
+        self.clock = LogClock(
+            self.machine.log_time_ms,
+            wall=time.time,
+            monotonic=time.monotonic,
+            alarm=lambda difference_ms: logger.warning(
+                "log time and wall time are %.1f s apart; log time slews towards wall time slowly",
+                difference_ms / 1000,
+            ),
+        )
+        self.epoch = max(log.promised_epoch, log.last_zxid >> EPOCH_BITS) + 1
+        log.save_promised_epoch(self.epoch)
+        self._next_zxid = self.epoch << EPOCH_BITS
+        self.append = AppendStage(log, on_durable=self._durable, on_failure=self.fail)
+        self.quorum = Quorum([node_id])
+        self.commit = CommitStage()
+        self.bodies = Bodies(log, cache_bytes_max=cache_bytes_max)
+        self.produce = ProduceStage(self)
+        self.dispatch = DispatchStage(self)
+        self.settle = SettleStage(self)
+        self.apply = ApplyStage(self)
+        self._more_to_do = False
+        self._idle = trio.Event()
+
+    def _replay(self) -> None:
+        """Give the machine everything in the log; nothing of it has effects."""
+        machine, log = self.machine, self.log
+        zxid = 0
+        while records := log.read_after(zxid, REPLAY_BYTES):
+            for record in records:
+                entry = decode_entry(record.kind, record.kind_version, record.header, record.payload)
+                machine.apply(record.zxid, entry)
+            zxid = records[-1].zxid
+
+    async def start(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Begin the epoch, end the sessions of the epoch before, and run the timers until cancelled."""
+        self.append.start()
+        begun = trio.Event()
+        self.propose(Epoch(self.clock.now_ms(), self.node_id))
+        for session in list(self.machine.sessions):
+            self.propose(SessionClose(self.clock.now_ms(), session, "broker restarted"))
+        # The verdict on a last, harmless entry tells that all of them are committed and applied.
+        self.propose(self.settle.clock_entry(), on_applied=lambda _outcome: begun.set())
+        await begun.wait()
+        async with trio.open_nursery() as nursery:
+            self.settle.start(nursery)
+            task_status.started()
+
+    def propose(
+        self, entry: Entry, payload: bytes = b"", *, on_applied: OnApplied | None = None, lazy: bool = False
+    ) -> int:
+        """Put *entry* on the road and return its zxid.
+
+        Args:
+            entry: What is to change.
+            payload: The batch of a PUBLISH.
+            on_applied: Called with the machine's `Outcome` once the entry is committed and applied.
+            lazy: Nobody waits for it; it need not force a sync.
+
+        """
+        zxid = self._next_zxid
+        self._next_zxid = zxid + 1
+        self.commit.propose(zxid, entry, on_applied)
+        self.append.submit(Record(zxid, entry.KIND, entry.VERSION, 0, entry.header(), payload), lazy=lazy)
+        self.entries_total += 1
+        return zxid
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing proposed is still under way."""
+        while len(self.commit):
+            self._idle = trio.Event()
+            await self._idle.wait()
+
+    async def stop(self) -> None:
+        """Write, sync and apply what was proposed, then end the log's thread."""
+        await self.append.stop()
+
+    def fail(self, error: BaseException) -> None:
+        """The road cannot go on: nothing is confirmed from here on."""
+        if not self.failed:
+            self.failed = True
+            self._on_failure(error)
+
+    # --- what the log's thread tells us -----------------------------------------------------------------------
+
+    def _durable(self, zxid: int) -> None:
+        self.commit.commit(self.quorum.durable(self.node_id, zxid))
+        self.advance()
+
+    def advance(self) -> None:
+        """Apply what is committed and dispatch what is ready, for at most about `SLICE_SECONDS`."""
+        if self.failed:
+            return
+        started = time.perf_counter()
+        deadline = started + SLICE_SECONDS
+        try:
+            more = self.apply.run(deadline)
+            self.settle.clock_changed()
+            more = self.dispatch.run(deadline) or more
+            self.after_advance()
+        except BaseException as error:  # noqa: BLE001 - a broken machine must stop the broker, not only this call
+            self.fail(error)
+            return
+        if more:
+            self.again()
+        if not len(self.commit):
+            self._idle.set()
+        self.stall_seconds_max = max(self.stall_seconds_max, time.perf_counter() - started)
+
+    def again(self) -> None:
+        """Let `advance` run again after the event loop served its sockets."""
+        if not self._more_to_do:
+            self._more_to_do = True
+            trio.lowlevel.current_trio_token().run_sync_soon(self._advance_again)
+
+    def _advance_again(self) -> None:
+        self._more_to_do = False
+        self.advance()

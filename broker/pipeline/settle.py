@@ -1,0 +1,166 @@
+"""Stage 7, settle: verdicts of consumers, lease renewals and expiries, and what is due.
+
+A verdict is a new entry at the start of the road. Deadlines live here, on the leader, and never in the log; an expiry
+is an entry of its own. Must not know sockets: replies leave through callbacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import trio
+
+from sluicemq.broker.pipeline.due import DueTimer
+from sluicemq.broker.queues.entries import EXPIRED, Clock, Settle
+from sluicemq.broker.queues.outstanding import Outstanding
+from sluicemq.wire.errors import InvalidRequest
+from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_RELEASE
+
+if TYPE_CHECKING:
+    from sluicemq.broker.pipeline.road import Road
+
+CLOCK_ITEMS_MAX = 10_000
+"""Most runs that one CLOCK entry makes ready; more wait for the next, so that a million due at once stall nobody."""
+VERDICTS = frozenset({VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_HANDED_OVER})
+RANGES_MAX = 200_000
+"""Most tag ranges in one SETTLE or EXTEND."""
+
+
+class LeaseOwner(Protocol):
+    """What settle needs of a session, to tell it what it lost."""
+
+    def leases_lost(self, consumer: int, tags: list[int], reason: str) -> None:
+        """Tell the client."""
+
+
+class SettleStage:
+    """Leases of this leader's consumers."""
+
+    def __init__(self, road: Road) -> None:
+        self._road = road
+        self._outstanding = Outstanding()
+        self._owners: dict[int, LeaseOwner] = {}
+        self._lease_timer = DueTimer(self._outstanding.next_deadline, self._expire)
+        self._clock_timer = DueTimer(self._next_clock, self._move_clock)
+        self._clock_under_way = False
+        self.settled_messages_total = 0
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Run the timers in *nursery*."""
+        nursery.start_soon(self._lease_timer.run)
+        nursery.start_soon(self._clock_timer.run)
+        nursery.start_soon(self._road.dispatch.load_cold_bodies)
+
+    def add_owner(self, session: int, owner: LeaseOwner) -> None:
+        """Tell *owner* when leases of *session* end unasked."""
+        self._owners[session] = owner
+
+    def remove_owner(self, session: int) -> None:
+        """The session's connection is gone."""
+        self._owners.pop(session, None)
+        self._outstanding.forget_session(session)
+
+    # --- leases -----------------------------------------------------------------------------------------------
+
+    def granted(
+        self, session: int, consumer: int, first_tag: int, last_tag: int, bytes_: int, lease_seconds: float
+    ) -> None:
+        """Messages were sent under a lease that begins now."""
+        deadline = trio.current_time() + lease_seconds
+        self._outstanding.granted(session, consumer, first_tag, last_tag, bytes_, deadline)
+        self._lease_timer.changed(deadline)
+
+    def extend(self, session: int, consumer: int, tags: list[int], seconds: float) -> list[int]:
+        """Let the leases of *tags* end *seconds* from now; return the ranges whose leases were over."""
+        check_ranges(tags)
+        deadline = trio.current_time() + seconds
+        lost: list[int] = self._outstanding.extend(session, consumer, tags, deadline)
+        self._lease_timer.changed(deadline)
+        return lost
+
+    def settle(
+        self,
+        session: int,
+        consumer: int,
+        verdict: int,
+        tags: list[int],
+        delay_seconds: float | None,
+        reason: str,
+        on_outcome: Callable[[Any], None],
+    ) -> None:
+        """Put a verdict on the road.
+
+        Raises:
+            InvalidRequest: An unknown verdict or ranges out of order.
+
+        """
+        if verdict not in VERDICTS:
+            raise InvalidRequest(f"verdict {verdict} is unknown; known are {sorted(VERDICTS)}", verdict=verdict)
+        check_ranges(tags)
+        road = self._road
+        now_ms = road.clock.now_ms()
+        due_ms = 0
+        if verdict == VERDICT_NACK:
+            delay = road.dispatch.retry_delay(session, consumer) if delay_seconds is None else delay_seconds
+            due_ms = now_ms + round(delay * 1000) if delay > 0 else 0
+        if verdict != VERDICT_HANDED_OVER:
+            self._give_credit_back(session, consumer, tags)
+        road.propose(Settle(now_ms, session, consumer, verdict, tags, due_ms, reason), on_applied=on_outcome)
+
+    def _give_credit_back(self, session: int, consumer: int, tags: list[int]) -> None:
+        messages, bytes_ = self._outstanding.take(session, consumer, tags)
+        if messages:
+            self.settled_messages_total += messages
+            self._road.dispatch.settled(session, consumer, messages, bytes_)
+
+    def leases_gone(self, session: int, consumer: int, tags: Sequence[int], reason: str) -> None:
+        """The machine ended leases (their queue is gone)."""
+        self._give_credit_back(session, consumer, list(tags))
+        owner = self._owners.get(session)
+        if owner is not None:
+            owner.leases_lost(consumer, list(tags), reason)
+
+    def _expire(self) -> None:
+        now = trio.current_time()
+        for session, consumer, tags, messages, bytes_ in self._outstanding.expired(now):
+            self._road.dispatch.settled(session, consumer, messages, bytes_)
+            entry = Settle(self._road.clock.now_ms(), session, consumer, EXPIRED, tags, 0, "lease expired")
+            self._road.propose(entry)
+            owner = self._owners.get(session)
+            if owner is not None:
+                owner.leases_lost(consumer, tags, "expired")
+
+    # --- what is due ------------------------------------------------------------------------------------------
+
+    def clock_entry(self) -> Clock:
+        """Return a CLOCK entry for now."""
+        return Clock(self._road.clock.now_ms(), CLOCK_ITEMS_MAX)
+
+    def clock_changed(self) -> None:
+        """Something became due earlier than planned, or more is due than one entry moved."""
+        self._clock_timer.changed(self._next_clock())
+
+    def _next_clock(self) -> float | None:
+        if self._clock_under_way:
+            return None
+        due_ms = self._road.machine.next_due_ms()
+        if due_ms is None:
+            return None
+        return trio.current_time() + max(0.0, (due_ms - self._road.clock.now_ms()) / 1000)
+
+    def _move_clock(self) -> None:
+        self._clock_under_way = True
+        self._road.propose(self.clock_entry(), on_applied=self._clock_moved)
+
+    def _clock_moved(self, _outcome: object) -> None:
+        self._clock_under_way = False
+        self.clock_changed()
+
+
+def check_ranges(tags: list[int]) -> None:
+    """Raise `InvalidRequest` unless *tags* is `[first, last, ...]`, ascending, without overlap, from 1 on."""
+    if len(tags) > 2 * RANGES_MAX:
+        raise InvalidRequest(f"{len(tags) // 2} tag ranges in one frame; allowed are {RANGES_MAX}")
+    if tags and (tags[0] < 1 or any(map(int.__gt__, tags, tags[1:])) or any(map(int.__ge__, tags[1::2], tags[2::2]))):
+        raise InvalidRequest("tag ranges must ascend, not overlap, and begin at 1 or later")

@@ -1,0 +1,242 @@
+"""One client's connection, from its first byte to its last.
+
+Reads frames, hands each message to its handler, and is what the road knows of a client (`Recipient`, `LeaseOwner`).
+Must not decide about messages. Bad input ends this connection and touches no other.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+
+import trio
+
+from sluicemq.broker.server.outbound import Hub, Outbound
+from sluicemq.wire.connection import Connection, Received, Role, State
+from sluicemq.wire.errors import InternalError, ProtocolError, QueueNotFound, SluiceError, error_to_wire
+from sluicemq.wire.fields import Message
+from sluicemq.wire.messages import Close, ConsumerEnded, Deliver, Error, LeasesLost, Ping, Pong
+
+if TYPE_CHECKING:
+    from sluicemq.broker.server.listener import Server
+
+logger = logging.getLogger("sluicemq.session")
+
+READ_BYTES = 32 * 1024
+"""Bytes of one read between large frames: bounds how many small frames one turn of the event loop handles."""
+READ_BYTES_MAX = 1024 * 1024
+"""Bytes of one read within a large frame."""
+TURN_SECONDS = 0.004
+"""After this long with one client the event loop serves others first."""
+GOODBYE_SECONDS = 1.0
+"""How long the last frame may take to leave."""
+
+Handler = Callable[["ClientSession", Message, int, memoryview], Awaitable[None] | None]
+
+
+class ClientSession:
+    """One connection of a client.
+
+    Args:
+        server: The listener's shared state: road, limits, handlers.
+        stream: Connected stream.
+        first: Bytes already read while telling protocols apart.
+
+    """
+
+    def __init__(self, server: Server, stream: trio.SocketStream, first: bytes) -> None:
+        self.server = server
+        self.road = server.road
+        self.connection = Connection(Role.BROKER, frame_bytes_max=server.config.frame_bytes_max)
+        self.outbound = Outbound(stream, server.hub)
+        self.outbound.on_room = self._room_again
+        self.peer = _peer_name(stream)
+        self.started_at = trio.current_time()
+        self.received_at = self.started_at
+        self.heartbeat_seconds = server.config.heartbeat_seconds
+        self.identity = ""
+        self.vhost = "/"
+        self.client_name = ""
+        self.session = 0
+        self.consumers: dict[int, int] = {}
+        self.next_consumer = 1
+        self.closing = False
+        self._stream = stream
+        self._first = first
+        self._scope = trio.CancelScope()
+
+    # --- life -------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve the connection until it ends, for whatever reason."""
+        reason = "connection closed by the client"
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.outbound.run)
+                with self._scope:
+                    reason = await self._read()
+                if not self.outbound.broken:
+                    self.server.hub.flush()
+                    with trio.move_on_after(GOODBYE_SECONDS, shield=True):
+                        await self.outbound.wait_written()
+                nursery.cancel_scope.cancel()
+        finally:
+            self.closing = True
+            self.outbound.abandon()
+            self.server.session_ended(self)
+            if self.session:
+                self.road.settle.remove_owner(self.session)
+                self.road.dispatch.session_gone(self.session)
+                if not self.road.failed:
+                    self.road.produce.close_session(self.session, reason)
+            logger.debug("connection of %s ended: %s", self.peer, reason)
+
+    async def _read(self) -> str:
+        data = self._first
+        socket = self._stream.socket
+        while True:
+            if data:
+                self.received_at = trio.current_time()
+                try:
+                    await self._take(data)
+                except SluiceError as error:
+                    logger.info("closing the connection of %s: %s", self.peer, error)
+                    self.close(error)
+                    return f"closed by the broker: {error}"
+                if self.connection.state is State.CLOSED:
+                    return "closed by the client"
+            size = min(READ_BYTES_MAX, self.connection.missing_bytes + READ_BYTES)
+            try:
+                data = await socket.recv(size)
+            except OSError as error:
+                self.outbound.abandon()
+                return f"connection broke: {error}"
+            if not data:
+                return "connection closed by the client"
+
+    async def _take(self, data: bytes) -> None:
+        started = time.perf_counter()
+        handlers = self.server.handlers
+        for item in self.connection.receive(data):
+            waiting = self._handle(item, handlers)
+            if waiting is not None:
+                await waiting
+                started = time.perf_counter()
+            elif time.perf_counter() - started > TURN_SECONDS:
+                self._turn_ends(started)
+                await trio.lowlevel.checkpoint()
+                started = time.perf_counter()
+        self._turn_ends(started)
+        if self.road.append.congested:
+            await self.road.append.wait_for_room()
+        if self.outbound.full:
+            await self.outbound.wait_room()
+
+    def _turn_ends(self, started: float) -> None:
+        self.server.hub.flush()
+        elapsed = time.perf_counter() - started
+        self.road.stall_seconds_max = max(self.road.stall_seconds_max, elapsed)
+
+    def _handle(self, item: Received, handlers: dict[type[Message], Handler]) -> Awaitable[None] | None:
+        message, correlation, tail = item
+        handler = handlers.get(type(message))
+        if handler is None:
+            return None
+        try:
+            return handler(self, message, correlation, tail)
+        except ProtocolError:
+            raise
+        except SluiceError as error:
+            if not correlation or self.connection.state is not State.OPEN:
+                raise
+            self.refuse(correlation, error)
+            return None
+        except Exception as error:
+            # Our bug: this client gets a typed error, the others are served, and the log has the traceback.
+            logger.exception("a request of %s (%s) failed", self.peer, type(message).__name__)
+            raise InternalError(f"the broker failed at {type(message).__name__}: {error!r:.300}") from error
+
+    def close(self, error: SluiceError | None) -> None:
+        """End the connection with CLOSE; what was sent before still leaves."""
+        if self.closing:
+            return
+        self.closing = True
+        if self.connection.state is not State.CLOSED:
+            self._put(Close(error_to_wire(error) if error else None))
+        self.server.hub.flush()
+        self._scope.cancel()
+
+    # --- sending ----------------------------------------------------------------------------------------------
+
+    def reply(self, correlation: int, message: Message) -> None:
+        """Answer a request."""
+        if not self.closing:
+            self._put(message, correlation)
+
+    def reply_with_parts(self, correlation: int, message: Message, parts: Sequence[bytes | memoryview]) -> None:
+        """Answer a request with a message whose tail is made of *parts*."""
+        if not self.closing:
+            head = self.connection.send(message, correlation=correlation, tail_length=sum(map(len, parts)))
+            self.outbound.put(head, parts)
+
+    def refuse(self, correlation: int, error: SluiceError) -> None:
+        """Answer a request with an error."""
+        if not self.closing:
+            self._put(Error(error_to_wire(error)), correlation)
+
+    def ping(self) -> None:
+        """Ask the silent peer whether it is there."""
+        self.outbound.sent_at = trio.current_time()
+        self._put(Ping())
+
+    def _put(self, message: Message, correlation: int = 0) -> None:
+        self.outbound.put(self.connection.send(message, correlation=correlation))
+
+    # --- what the road wants of a session ---------------------------------------------------------------------
+
+    def deliver(self, consumer: int, first_tag: int, runs: list[int], parts: Sequence[bytes | memoryview]) -> None:
+        """Send messages to one of our consumers."""
+        if not self.closing:
+            message = Deliver(consumer, first_tag, runs)
+            self.outbound.put(self.connection.send(message, tail_length=sum(map(len, parts))), parts)
+
+    def takes_more(self) -> bool:
+        """Whether the outgoing buffer has room."""
+        return not self.closing and not self.outbound.full
+
+    def consumer_ended(self, consumer: int, queue_name: str) -> None:
+        """Tell the client that the queue of its consumer is gone."""
+        self.consumers.pop(consumer, None)
+        if not self.closing:
+            error = QueueNotFound(f"queue {queue_name!r:.300} was deleted", queue=queue_name)
+            self._put(ConsumerEnded(consumer, error_to_wire(error)))
+
+    def leases_lost(self, consumer: int, tags: list[int], reason: str) -> None:
+        """Tell the client that leases ended unasked."""
+        if not self.closing:
+            self._put(LeasesLost(consumer, tags, reason))
+            if not self.outbound.full:
+                self.server.flush_soon()
+
+    def _room_again(self) -> None:
+        for queue_id in set(self.consumers.values()):
+            self.road.dispatch.wake(queue_id)
+
+
+def answer_ping(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """PING -> PONG."""
+    del message, tail
+    session.reply(correlation, Pong())
+
+
+def _peer_name(stream: trio.SocketStream) -> str:
+    try:
+        address = stream.socket.getpeername()
+    except OSError:
+        return "a peer that has left"
+    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address)
+
+
+__all__ = ["ClientSession", "Handler", "Hub", "answer_ping"]

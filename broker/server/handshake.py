@@ -1,0 +1,117 @@
+"""What the broker answers during the handshake: HELLO, AUTHENTICATE, OPEN.
+
+The order of these frames is the connection's (`sluicemq.wire.connection`); here is only what each one does.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from sluicemq.broker.server.authorization import MECHANISMS, authenticate, authorize
+from sluicemq.wire.errors import AuthenticationFailed, InvalidRequest, NotLeader, VersionMismatch
+from sluicemq.wire.frames import FRAME_BYTES_MIN
+from sluicemq.wire.messages import (
+    PROTOCOL_VERSION_MAX,
+    PROTOCOL_VERSION_MIN,
+    Authenticate,
+    Authenticated,
+    Hello,
+    Open,
+    Opened,
+    Welcome,
+)
+from sluicemq.wire.settings import check_name
+
+if TYPE_CHECKING:
+    from sluicemq.broker.queues.effects import Outcome
+    from sluicemq.broker.server.client_session import ClientSession
+    from sluicemq.wire.fields import Message
+
+HEARTBEAT_SECONDS_MIN = 0.5
+SERVER_NAME = "sluicemq"
+
+
+def hello(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """Choose version and limits."""
+    del tail
+    assert isinstance(message, Hello)
+    if message.role != "client":
+        raise NotLeader(f"this broker takes no links of role {message.role!r:.40} yet", role=message.role)
+    if message.version_max < PROTOCOL_VERSION_MIN or message.version_min > PROTOCOL_VERSION_MAX:
+        raise VersionMismatch(
+            f"the client speaks protocol versions {message.version_min} to {message.version_max}, this broker "
+            f"{PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION_MAX}; upgrade the older one",
+            version_min=PROTOCOL_VERSION_MIN,
+            version_max=PROTOCOL_VERSION_MAX,
+        )
+    config = session.server.config
+    frame_bytes_max = config.frame_bytes_max
+    if message.frame_bytes_max:
+        if message.frame_bytes_max < FRAME_BYTES_MIN:
+            raise InvalidRequest(f"frame_bytes_max is {message.frame_bytes_max}; it must be {FRAME_BYTES_MIN} or more")
+        frame_bytes_max = min(frame_bytes_max, message.frame_bytes_max)
+    heartbeat = message.heartbeat_seconds
+    if heartbeat:
+        heartbeat = max(HEARTBEAT_SECONDS_MIN, min(heartbeat, config.heartbeat_seconds or heartbeat))
+    session.heartbeat_seconds = heartbeat
+    session.client_name = message.client_name
+    session.reply(
+        correlation,
+        Welcome(
+            min(message.version_max, PROTOCOL_VERSION_MAX),
+            frame_bytes_max,
+            heartbeat,
+            MECHANISMS,
+            session.road.log.cluster_id,
+            node_id=session.road.node_id,
+            server_name=SERVER_NAME,
+            server_version=session.server.version,
+        ),
+    )
+    session.connection.agree(frame_bytes_max)
+
+
+def authenticate_peer(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """Learn who the peer is."""
+    del tail
+    assert isinstance(message, Authenticate)
+    session.identity = authenticate(message.mechanism, message.response)
+    session.reply(correlation, Authenticated(session.identity))
+
+
+def open_session(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """Put a SESSION entry on the road; OPENED follows when it is committed."""
+    del tail
+    assert isinstance(message, Open)
+    vhost = check_name(message.vhost, "vhost")
+    if not session.identity:
+        raise AuthenticationFailed("OPEN before an identity was proven")
+    authorize(session.identity, "open", (vhost, "vhost", vhost))
+    token = secrets.token_bytes(16)
+
+    def opened(outcome: Outcome) -> None:
+        if outcome.error is not None:
+            session.close(outcome.error)
+            return
+        session.session = outcome.zxid
+        session.vhost = vhost
+        if session.closing:
+            session.road.produce.close_session(session.session, "connection closed while the session opened")
+            return
+        session.road.settle.add_owner(session.session, session)
+        produce = session.road.produce
+        session.reply(
+            correlation,
+            Opened(
+                session.session,
+                session.road.epoch,
+                produce.message_bytes_max,
+                produce.batch_bytes_max,
+                produce.batch_messages_max,
+                resume_token=token,
+            ),
+        )
+
+    session.road.produce.open_session(vhost, session.identity, session.client_name, token, opened)
+

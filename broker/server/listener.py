@@ -1,0 +1,175 @@
+"""The broker's port: accepts connections, tells protocols apart by their first bytes, watches over silence.
+
+One port serves everything; today only the native protocol has a face behind it. A peer that speaks another one is
+told so in its own words and closed.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+from sluicemq.broker.server.client_session import ClientSession
+from sluicemq.broker.server.outbound import Hub
+from sluicemq.broker.server.requests import HANDLERS
+from sluicemq.wire.connection import State
+from sluicemq.wire.errors import BrokerStopping, HeartbeatLost, LimitReached, RequestTimeout, error_to_wire
+from sluicemq.wire.frames import PREFACE, pack_frame
+from sluicemq.wire.messages import Close
+
+if TYPE_CHECKING:
+    from sluicemq.broker.config import BrokerConfig
+    from sluicemq.broker.pipeline.road import Road
+
+logger = logging.getLogger("sluicemq.listener")
+
+HANDSHAKE_SECONDS = 10.0
+"""A connection that is not open after this long is closed."""
+WATCH_SECONDS = 1.0
+"""How often silence is looked at."""
+BACKLOG = 1024
+ACCEPT_RETRY_SECONDS = 0.1
+_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+_HTTP_METHODS = (b"GET ", b"POST", b"PUT ", b"HEAD", b"DELE", b"OPTI", b"PATC", b"CONN", b"TRAC")
+_HTTP_ANSWER = (
+    b"HTTP/1.1 426 Upgrade Required\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: 59\r\n\r\n"
+    b"This port speaks the SluiceMQ protocol, there is no HTTP.\r\n"
+)
+
+
+class Server:
+    """Everything that the sessions of one listener share.
+
+    Args:
+        road: The road that requests take.
+        config: Limits.
+        version: Version of this broker, told in WELCOME.
+
+    """
+
+    def __init__(self, road: Road, config: BrokerConfig, version: str) -> None:
+        self.road = road
+        self.config = config
+        self.version = version
+        self.hub = Hub()
+        self.handlers = HANDLERS
+        self.sessions: set[ClientSession] = set()
+        self.started_monotonic = time.monotonic()
+        self._stopping = False
+        self._session_count_changed = trio.Event()
+        self._any_session = trio.Event()
+        road.after_advance = self.hub.flush
+
+    def flush_soon(self) -> None:
+        """Flush what timers put outside of a turn of the road."""
+        trio.lowlevel.current_trio_token().run_sync_soon(self.hub.flush, idempotent=True)
+
+    async def accept(self, listener: trio.SocketListener) -> None:
+        """Accept connections until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch)
+            while True:
+                try:
+                    stream = await listener.accept()
+                except OSError as error:
+                    if error.errno in _OUT_OF_RESOURCES:
+                        logger.error("cannot accept connections: %s; trying again", error)
+                        await trio.sleep(ACCEPT_RETRY_SECONDS)
+                        continue
+                    raise
+                nursery.start_soon(self._serve, stream)
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        try:
+            async with stream:
+                if self._stopping:
+                    await _turn_away(stream, BrokerStopping("the broker is shutting down"))
+                    return
+                if len(self.sessions) >= self.config.connections_max:
+                    limit = self.config.connections_max
+                    await _turn_away(
+                        stream,
+                        LimitReached(f"the broker serves {limit} connections", limit="connections_max", value=limit),
+                    )
+                    return
+                first = b""
+                with trio.move_on_after(HANDSHAKE_SECONDS):
+                    first = await stream.receive_some(64)
+                if not first:
+                    return
+                if not first.startswith(PREFACE[:1]):
+                    await _answer_stranger(stream, first)
+                    return
+                session = ClientSession(self, stream, bytes(first))
+                self.sessions.add(session)
+                self._any_session.set()
+                await session.run()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
+            logger.debug("a connection broke: %s", error)
+
+    def session_ended(self, session: ClientSession) -> None:
+        """Called by each session at its end."""
+        self.sessions.discard(session)
+        self._session_count_changed.set()
+
+    async def _watch(self) -> None:
+        """Send heartbeats, and close who is silent for too long; sleeps for good while there are no connections."""
+        while True:
+            if not self.sessions:
+                self._any_session = trio.Event()
+                await self._any_session.wait()
+            await trio.sleep(WATCH_SECONDS)
+            now = trio.current_time()
+            for session in list(self.sessions):
+                if session.connection.state is not State.OPEN:
+                    if now - session.started_at > HANDSHAKE_SECONDS:
+                        session.close(RequestTimeout(f"the handshake took longer than {HANDSHAKE_SECONDS:.0f} s"))
+                    continue
+                heartbeat = session.heartbeat_seconds
+                if not heartbeat:
+                    continue
+                silent = now - session.received_at
+                if silent > 2 * heartbeat:
+                    session.close(HeartbeatLost(f"nothing was heard from the client for {silent:.1f} s"))
+                elif now - session.outbound.sent_at > heartbeat / 2 and not session.outbound.full:
+                    session.ping()
+            self.hub.flush()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """End every session: what is on the road is confirmed first, then each client hears CLOSE."""
+        self._stopping = True
+        self.road.produce.stopping = True
+        self.road.dispatch.paused = True
+        with trio.move_on_after(grace_seconds):
+            await self.road.wait_idle()
+        self.hub.flush()
+        for session in list(self.sessions):
+            session.close(BrokerStopping("the broker is shutting down; the client reconnects by itself"))
+        with trio.move_on_after(grace_seconds):
+            while self.sessions:
+                self._session_count_changed = trio.Event()
+                await self._session_count_changed.wait()
+        with trio.move_on_after(grace_seconds):
+            await self.road.wait_idle()
+
+
+async def _turn_away(stream: trio.SocketStream, error: LimitReached | BrokerStopping) -> None:
+    with trio.move_on_after(1.0):
+        await stream.send_all(pack_frame(Close.TYPE, Close(error_to_wire(error)).encode()))
+
+
+async def _answer_stranger(stream: trio.SocketStream, first: bytes) -> None:
+    logger.info("a connection speaks another protocol: it opens with %r", first[:8])
+    answer = b""
+    if first.startswith(_HTTP_METHODS):
+        answer = _HTTP_ANSWER
+    elif first.startswith(b"\x16"):
+        answer = b"\x15\x03\x01\x00\x02\x02\x28"  # a TLS alert: fatal, handshake_failure
+    elif first.startswith(b"AMQP"):
+        answer = b"AMQP\x00\x00\x00\x00"  # no version of AMQP is spoken here
+    with trio.move_on_after(1.0):
+        await stream.send_all(answer)

@@ -1,0 +1,165 @@
+"""What leaves a connection: frames are collected and written with as few system calls and task switches as possible.
+
+Frames that one turn of the event loop produces go out together, straight from the turn that made them (`flush`); only
+when the peer's window is full a task waits for it. Bounded by who produces: replies by the requests read, deliveries
+by `takes_more`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Buffer = bytes | memoryview
+
+OUTBOUND_BYTES_MAX = 4 * 1024 * 1024
+"""Beyond this a session is neither read from nor delivered to until its peer has read."""
+WRITE_BUFFERS_MAX = 512
+"""Most buffers in one writev; the system's limit is 1024 (IOV_MAX)."""
+
+
+class Hub:
+    """All outbounds that have something to flush in this turn of the event loop."""
+
+    def __init__(self) -> None:
+        self._dirty: list[Outbound] = []
+
+    def add(self, outbound: Outbound) -> None:
+        """Flush *outbound* at the end of this turn."""
+        self._dirty.append(outbound)
+
+    def flush(self) -> None:
+        """Write what was collected."""
+        dirty = self._dirty
+        if dirty:
+            self._dirty = []
+            for outbound in dirty:
+                outbound.flush()
+
+
+class Outbound:
+    """The sending side of one connection.
+
+    Args:
+        stream: Connected TCP stream; this object alone writes to it.
+        hub: Where to ask for a flush.
+        on_room: Called when a full buffer has room again.
+
+    """
+
+    def __init__(self, stream: trio.SocketStream, hub: Hub) -> None:
+        self._stream = stream
+        self._fd = stream.socket.fileno()
+        self._hub = hub
+        self._buffers: deque[Buffer] = deque()
+        self._room = trio.Event()
+        self._blocked = trio.Event()
+        self._waiting_for_peer = False
+        self._in_hub = False
+        self._watched = False
+        self.pending_bytes = 0
+        self.broken = False
+        self.sent_at = trio.current_time()
+
+    def put(self, head: bytes, parts: Iterable[Buffer] = ()) -> None:
+        """Collect one frame: its header and head, and the parts of its tail."""
+        if self.broken:
+            return
+        self._buffers.append(head)
+        size = len(head)
+        for part in parts:
+            self._buffers.append(part)
+            size += len(part)
+        self.pending_bytes += size
+        if not self._in_hub and not self._waiting_for_peer:
+            self._in_hub = True
+            self._hub.add(self)
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more should be produced for this connection."""
+        return self.pending_bytes > OUTBOUND_BYTES_MAX
+
+    def flush(self) -> None:
+        """Write what the peer's window takes; the rest waits for `run`."""
+        self._in_hub = False
+        if self._waiting_for_peer or self.broken:
+            return
+        self._write()
+        if self._buffers:
+            self._waiting_for_peer = True
+            self._blocked.set()
+
+    def _write(self) -> None:
+        buffers = self._buffers
+        while buffers:
+            batch = [buffers[position] for position in range(min(len(buffers), WRITE_BUFFERS_MAX))]
+            try:
+                written = os.writev(self._fd, batch)
+            except BlockingIOError:
+                return
+            except OSError:
+                # The reading side notices the same and ends the session with its reason.
+                self.abandon()
+                return
+            self.pending_bytes -= written
+            while written:
+                first = buffers[0]
+                if len(first) > written:
+                    buffers[0] = memoryview(first)[written:]
+                    break
+                written -= len(first)
+                buffers.popleft()
+            while buffers and not len(buffers[0]):
+                buffers.popleft()
+        self.sent_at = trio.current_time()
+
+    def abandon(self) -> None:
+        """Throw away what was not written; nothing more leaves this connection."""
+        self.broken = True
+        self._buffers.clear()
+        self.pending_bytes = 0
+        self._room.set()
+        self._blocked.set()
+
+    async def run(self) -> None:
+        """Wait for the peer's window whenever a flush could not write everything; until abandoned."""
+        while not self.broken:
+            await self._blocked.wait()
+            self._blocked = trio.Event()
+            while self._buffers and not self.broken:
+                try:
+                    await trio.lowlevel.wait_writable(self._fd)
+                except (trio.ClosedResourceError, OSError):
+                    self.abandon()
+                    return
+                was_full = self.full
+                self._write()
+                if was_full and not self.full:
+                    self._room.set()
+                    self._room = trio.Event()
+                    self.on_room()
+            self._waiting_for_peer = False
+
+    def on_room(self) -> None:
+        """Replaced by the session: dispatch may go on."""
+
+    async def wait_room(self) -> None:
+        """Wait until the buffer is no longer full."""
+        while self.full and not self.broken:
+            await self._room.wait()
+
+    async def wait_written(self) -> None:
+        """Wait until everything collected was written (or the connection broke)."""
+        self.flush()
+        while self._buffers and not self.broken:
+            await trio.lowlevel.checkpoint()
+            if self._buffers and not self.broken:
+                await trio.lowlevel.wait_writable(self._fd)
+                self._write()

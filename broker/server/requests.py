@@ -1,0 +1,295 @@
+"""What each request of an open session does: unpack it, ask for permission, hand it to a stage, shape the reply.
+
+One function a request, and the table `HANDLERS`. Must not decide about messages: stages and the machine do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sluicemq.broker.server.authorization import authorize
+from sluicemq.broker.server.client_session import answer_ping
+from sluicemq.broker.server.handshake import authenticate_peer, hello, open_session
+from sluicemq.broker.server.statistics import queue_state, statistics_of
+from sluicemq.wire import messages as m
+from sluicemq.wire.errors import ConsumerNotFound, LimitReached
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sluicemq.broker.queues.effects import Outcome
+    from sluicemq.broker.server.client_session import ClientSession, Handler
+    from sluicemq.wire.fields import Message
+
+CONSUMERS_MAX = 10_000
+"""Most consumers of one session."""
+PEEK_MESSAGES_MAX = 10_000
+PEEK_BYTES_MAX = 8 * 1024 * 1024
+LIST_QUEUES_MAX = 1000
+
+
+def _answer(
+    session: ClientSession, correlation: int, shape: Callable[[Any], Message]
+) -> Callable[[Outcome], None]:
+    """Return what replies with *shape* of the outcome's value, or with its error."""
+
+    def on_outcome(outcome: Outcome) -> None:
+        if outcome.error is not None:
+            session.refuse(correlation, outcome.error)
+        else:
+            session.reply(correlation, shape(outcome.value))
+
+    return on_outcome
+
+
+# --- queues ---------------------------------------------------------------------------------------------------
+
+
+def declare_queue(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """DECLARE_QUEUE: make or converge; with *check_only* say what would happen."""
+    del tail
+    assert isinstance(message, m.DeclareQueue)
+    authorize(session.identity, "declare", (session.vhost, "queue", message.name))
+    if message.check_only:
+        outcome, changes = session.road.machine.plan_declare(session.vhost, message.name, message.settings)
+        session.reply(correlation, m.Declared(outcome, changes))
+        return
+    session.road.produce.declare_queue(
+        session.vhost,
+        message.name,
+        message.settings,
+        _answer(session, correlation, lambda value: m.Declared(value.outcome, value.changes)),
+    )
+
+
+def delete_queue(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """DELETE_QUEUE."""
+    del tail
+    assert isinstance(message, m.DeleteQueue)
+    authorize(session.identity, "delete", (session.vhost, "queue", message.name))
+    session.road.produce.delete_queue(
+        session.vhost,
+        message.name,
+        message.if_empty,
+        _answer(session, correlation, lambda value: m.Deleted(value.count)),
+    )
+
+
+def purge_queue(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """PURGE_QUEUE."""
+    del tail
+    assert isinstance(message, m.PurgeQueue)
+    authorize(session.identity, "purge", (session.vhost, "queue", message.name))
+    session.road.produce.purge_queue(
+        session.vhost, message.name, _answer(session, correlation, lambda value: m.Purged(value.count))
+    )
+
+
+def list_queues(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """LIST_QUEUES: one page, sorted by name."""
+    del tail
+    assert isinstance(message, m.ListQueues)
+    authorize(session.identity, "list", (session.vhost, "vhost", session.vhost))
+    count_max = max(1, min(message.count_max, LIST_QUEUES_MAX))
+    queues = [queue for queue in session.road.machine.queues_of(session.vhost) if queue.name > message.after]
+    page = [queue_state(session.road, queue) for queue in queues[:count_max]]
+    session.reply(correlation, m.Queues(page, len(queues) > count_max))
+
+
+def queue_info(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """QUEUE_INFO: one queue."""
+    del tail
+    assert isinstance(message, m.QueueInfo)
+    authorize(session.identity, "info", (session.vhost, "queue", message.name))
+    queue = session.road.produce.find_queue(session.vhost, message.name)
+    session.reply(correlation, m.Queues([queue_state(session.road, queue)]))
+
+
+async def peek(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """PEEK: ready messages, read without any change; bounded in messages and bytes."""
+    del tail
+    assert isinstance(message, m.Peek)
+    authorize(session.identity, "peek", (session.vhost, "queue", message.name))
+    road = session.road
+    queue = road.produce.find_queue(session.vhost, message.name)
+    runs = road.machine.peek(queue.id, message.skip, min(message.count_max, PEEK_MESSAGES_MAX))
+    numbers: list[int] = []
+    parts: list[bytes] = []
+    size = 0
+    for run in runs:
+        stored = road.bodies.get(run.zxid)
+        if stored is None:
+            await road.bodies.load([run.zxid])
+            stored = road.bodies.get(run.zxid)
+            assert stored is not None
+        part = stored.batch.part(run.first, run.count)
+        if parts and size + len(part) > PEEK_BYTES_MAX:
+            break
+        size += len(part)
+        parts.append(part)
+        numbers += (run.zxid, run.first, run.count, len(part), stored.published_ms, stored.producer, stored.sequence)
+        numbers += (run.deliveries, run.attempts)
+    session.reply_with_parts(correlation, m.Peeked(numbers), parts)
+
+
+# --- producers ------------------------------------------------------------------------------------------------
+
+
+def open_producer(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """OPEN_PRODUCER."""
+    del tail
+    assert isinstance(message, m.OpenProducer)
+
+    def on_outcome(outcome: Outcome) -> None:
+        if outcome.error is not None:
+            session.refuse(correlation, outcome.error)
+        else:
+            session.reply(correlation, m.ProducerOpened(outcome.zxid))
+
+    session.road.produce.open_producer(session.vhost, message.name, session.identity, on_outcome)
+
+
+def close_producer(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """CLOSE_PRODUCER."""
+    del tail
+    assert isinstance(message, m.CloseProducer)
+    session.road.produce.close_producer(
+        message.producer, _answer(session, correlation, lambda _value: m.ProducerClosed())
+    )
+
+
+def publish(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """PUBLISH: one batch; PUBLISHED follows when it is durable, committed and judged."""
+    assert isinstance(message, m.Publish)
+    authorize(session.identity, "publish", (session.vhost, "queue", message.destination))
+
+    def on_outcome(outcome: Outcome) -> None:
+        if outcome.error is not None:
+            session.refuse(correlation, outcome.error)
+        else:
+            session.reply(correlation, m.Published(outcome.value.zxid, outcome.value.duplicate))
+
+    session.road.produce.publish(
+        session.vhost, message.destination, message.producer, message.sequence, tail, on_outcome
+    )
+
+
+# --- consumers ------------------------------------------------------------------------------------------------
+
+
+def consume(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """CONSUME: CONSUMING goes out before the first DELIVER."""
+    del tail
+    assert isinstance(message, m.Consume)
+    authorize(session.identity, "consume", (session.vhost, "queue", message.queue))
+    session.road.produce.refuse_when_stopping()
+    queue = session.road.produce.find_queue(session.vhost, message.queue)
+    if len(session.consumers) >= CONSUMERS_MAX:
+        raise LimitReached(
+            f"one session may have {CONSUMERS_MAX} consumers", limit="consumers_max", value=CONSUMERS_MAX
+        )
+    consumer = session.next_consumer
+    session.next_consumer += 1
+    session.consumers[consumer] = queue.id
+    session.reply(correlation, m.Consuming(consumer))
+    session.road.dispatch.add_consumer(
+        session,
+        session.session,
+        consumer,
+        queue.id,
+        credit_messages=message.credit_messages,
+        credit_bytes=message.credit_bytes,
+        lease_seconds=message.lease_seconds,
+    )
+
+
+def _known(session: ClientSession, consumer: int) -> None:
+    if not 0 < consumer < session.next_consumer:
+        raise ConsumerNotFound(f"this session has had no consumer {consumer}", consumer=consumer)
+
+
+def credit(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """CREDIT: replace the limits."""
+    del correlation, tail
+    assert isinstance(message, m.Credit)
+    _known(session, message.consumer)
+    if message.consumer in session.consumers:
+        session.road.dispatch.set_credit(
+            session.session, message.consumer, message.credit_messages, message.credit_bytes
+        )
+
+
+def settle(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """SETTLE: a verdict on tags; SETTLED follows when it is committed."""
+    del tail
+    assert isinstance(message, m.Settle)
+    _known(session, message.consumer)
+    session.road.settle.settle(
+        session.session,
+        message.consumer,
+        message.verdict,
+        message.tags,
+        message.delay_seconds,
+        message.reason,
+        _answer(session, correlation, lambda value: m.Settled(value.lost)),
+    )
+
+
+def extend(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """EXTEND: new deadlines; answered at once, as deadlines live on the leader."""
+    del tail
+    assert isinstance(message, m.Extend)
+    _known(session, message.consumer)
+    lost = session.road.settle.extend(session.session, message.consumer, message.tags, message.seconds)
+    session.reply(correlation, m.Extended(lost))
+
+
+def cancel_consumer(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """CANCEL_CONSUMER: nothing more is delivered; leases stay."""
+    del tail
+    assert isinstance(message, m.CancelConsumer)
+    _known(session, message.consumer)
+    session.consumers.pop(message.consumer, None)
+    session.road.dispatch.remove_consumer(session.session, message.consumer)
+    session.reply(correlation, m.ConsumerCancelled())
+
+
+# --- operators ------------------------------------------------------------------------------------------------
+
+
+def statistics(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """STATISTICS: the broker's own figures."""
+    del message, tail
+    authorize(session.identity, "statistics", (session.vhost, "vhost", session.vhost))
+    session.reply(correlation, m.StatisticsResult(statistics_of(session.server)))
+
+
+def close(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """CLOSE: the connection's state says it all; reading ends."""
+    del session, message, correlation, tail
+
+
+HANDLERS: dict[type[Message], Handler] = {
+    m.Hello: hello,
+    m.Authenticate: authenticate_peer,
+    m.Open: open_session,
+    m.Ping: answer_ping,
+    m.Close: close,
+    m.DeclareQueue: declare_queue,
+    m.DeleteQueue: delete_queue,
+    m.PurgeQueue: purge_queue,
+    m.ListQueues: list_queues,
+    m.QueueInfo: queue_info,
+    m.Peek: peek,
+    m.OpenProducer: open_producer,
+    m.CloseProducer: close_producer,
+    m.Publish: publish,
+    m.Consume: consume,
+    m.Credit: credit,
+    m.Settle: settle,
+    m.Extend: extend,
+    m.CancelConsumer: cancel_consumer,
+    m.Statistics: statistics,
+}
+"""Handler by message; PONG has none: that it came is all it says."""
+

@@ -1,0 +1,76 @@
+"""The broker's own figures, as STATISTICS and QUEUES give them. Reads only; names only ever get added."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sluicemq.broker.pipeline.road import Road
+    from sluicemq.broker.queues.queue import Queue
+    from sluicemq.broker.server.listener import Server
+
+
+def queue_state(road: Road, queue: Queue) -> dict[str, Any]:
+    """Return the state of one queue as plain values."""
+    oldest_ms = queue.oldest_ready_ms()
+    age = 0.0 if oldest_ms is None else max(0, road.clock.now_ms() - oldest_ms) / 1000
+    return {
+        "name": queue.name,
+        "settings": dict(queue.settings),
+        "ready": queue.ready_count,
+        "leased": queue.leased_count,
+        "delayed": queue.delayed_count,
+        "dead": 0,
+        "consumers": road.dispatch.consumer_count(queue.id),
+        "published_total": queue.published_total,
+        "settled_total": queue.settled_total,
+        "redelivered_total": queue.redelivered_total,
+        "oldest_age_seconds": age,
+        "created_at": queue.created_ms,
+    }
+
+
+def statistics_of(server: Server) -> dict[str, Any]:
+    """Return the figures of the whole broker."""
+    road = server.road
+    times = os.times()
+    log = road.log.statistics()
+    return {
+        "node_id": road.node_id,
+        "epoch": road.epoch,
+        "last_zxid": road.log.last_zxid,
+        "committed_zxid": road.commit.committed_zxid,
+        "entries_total": road.entries_total,
+        "fsyncs_total": log.syncs,
+        "appends_total": log.writes,
+        "log_bytes": log.bytes,
+        "segments": log.segments,
+        "spare_segments": log.spares,
+        "published_messages_total": road.produce.published_messages_total,
+        "delivered_messages_total": road.dispatch.delivered_messages_total,
+        "settled_messages_total": road.settle.settled_messages_total,
+        "connections": len(server.sessions),
+        "sessions": len(road.machine.sessions),
+        "queues": len(road.machine.queues),
+        "consumers": sum(len(session.consumers) for session in server.sessions),
+        "cpu_user_seconds": times.user,
+        "cpu_system_seconds": times.system,
+        "memory_resident_bytes": resident_bytes(),
+        "uptime_seconds": time.monotonic() - server.started_monotonic,
+        "loop_stall_seconds_max": road.stall_seconds_max,
+    }
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        import resource
+        import sys
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
