@@ -89,13 +89,17 @@ def recover(directory: Directory, store: SuperblockStore, pool: SparePool, optio
     try:
         _read_segments(directory, store.current, options, recovered)
         _settle_end(directory, store, pool, options, recovered)
-        # Everything that was read may have been in the page cache only.
-        recovered.segments[-1].file.sync()
+        sync_end(recovered.segments[-1])
     except BaseException:
         for segment in recovered.segments:
             segment.file.close()
         raise
     return recovered
+
+
+def sync_end(segment: Segment) -> None:
+    """Make durable what was read: after kill -9 it may lie in the page cache only. Earlier segments were synced in time."""
+    segment.file.sync()
 
 
 def carry_out(
