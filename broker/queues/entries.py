@@ -221,7 +221,7 @@ class Publish(Entry):
     count: int
     body_bytes: int
     origin: bytes | None = None
-    payload: bytes | memoryview = b""
+    payload: bytes | memoryview = dataclasses.field(default=b"", repr=False)
 
     @property
     def payload_bytes(self) -> int:
@@ -237,7 +237,8 @@ class Publish(Entry):
     @classmethod
     def from_fields(cls, fields: list[Any], payload: bytes | memoryview) -> Self:
         """Return the entry with these checked *fields*; used by `decode_entry`."""
-        return cls(*fields, payload)
+        log_time_ms, queue, producer, sequence, count, body_bytes, origin = fields
+        return cls(log_time_ms, queue, producer, sequence, count, body_bytes, origin, payload)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

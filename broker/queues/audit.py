@@ -1,0 +1,118 @@
+"""What only tests and operators' checks need of a machine: a digest of its state, and its invariants.
+
+Both walk through the whole state. This module must not change anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from sluicemq.broker.queues.runs import Run, RunFifo, messages_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sluicemq.broker.queues.machine import Machine
+    from sluicemq.broker.queues.queue import Queue
+
+
+def state_hash(machine: Machine) -> bytes:
+    """Return a digest of the whole state: equal for machines that will judge every further entry alike."""
+    digest = hashlib.sha256()
+    for part in _canonical(machine):
+        digest.update(msgpack.packb(part))
+    return digest.digest()
+
+
+def _canonical(machine: Machine) -> Iterator[Any]:
+    yield machine.applied_zxid, machine.log_time_ms
+    for queue in machine.queues():
+        yield from _canonical_queue(queue)
+    for session in machine.sessions.values():
+        yield session.number, session.vhost, session.identity, session.client_name, session.resume_token
+        yield session.opened_ms
+        for consumer, table in session.leases.items():
+            yield consumer, table.queue_id, table.last_tag
+            yield list(table.pieces())
+    for producer in machine.producers:
+        yield producer.number, producer.vhost, producer.name, producer.identity, producer.last, producer.receipts()
+    yield sorted(machine.producers.fenced().items())
+
+
+def _canonical_queue(queue: Queue) -> Iterator[Any]:
+    yield queue.id, queue.vhost, queue.name, sorted(queue.settings.items()), queue.created_ms
+    yield queue.leased, queue.published_total, queue.settled_total, queue.purged_total, queue.redelivered_total
+    yield queue.main.packed()
+    yield list(queue.returned)
+    for due_ms, bucket in queue.delayed:
+        yield due_ms, bucket.packed()
+
+
+def check(machine: Machine) -> None:
+    """Assert every invariant of *machine*."""
+    due = {}
+    for queue in machine.queues():
+        assert machine.find_queue(queue.vhost, queue.name) is queue, "a queue is found by its name"
+        _check_counts(queue)
+        _check_runs(queue, machine.applied_zxid)
+        if queue.delayed.next_due_ms is not None:
+            due[queue.id] = queue.delayed.next_due_ms
+        for (session, consumer), table in queue.leases.items():
+            assert machine.sessions[session].leases[consumer] is table, "a lease belongs to a session that lives"
+    assert machine.due_times() == due, "the index of due times names the first one of each queue"
+    for holder in machine.sessions.values():
+        for consumer, table in holder.leases.items():
+            found = machine.queue(table.queue_id)
+            assert found is not None, "leases go with their queue"
+            assert found.leases[holder.number, consumer] is table, "a queue knows who holds its messages"
+    machine.producers.check()
+
+
+def _check_counts(queue: Queue) -> None:
+    assert queue.main.messages == messages_in(_all(queue.main)), "messages of main are counted"
+    assert queue.returned.messages == messages_in(queue.returned), "returned messages are counted"
+    assert queue.delayed.messages == sum(bucket.messages for _, bucket in queue.delayed), "delayed ones are counted"
+    leased = 0
+    for table in queue.leases.values():
+        held = messages_in(run for _, run, _ in table.pieces())
+        assert held == table.messages > 0, "a table counts its leases, and goes with the last"
+        leased += held
+    assert queue.leased == leased, "leased messages are counted"
+    assert queue.published_total == queue.messages + queue.settled_total + queue.purged_total, (
+        "every published message is exactly one of ready, leased, delayed, settled, purged"
+    )
+
+
+def _check_runs(queue: Queue, applied_zxid: int) -> None:
+    main = _all(queue.main)
+    readies = [run.ready for run in main]
+    assert readies == sorted(readies), "main is in the order in which messages became ready"
+    runs = main + list(queue.returned)
+    for _, bucket in queue.delayed:
+        assert bucket, "an empty bucket is dropped"
+        runs += _all(bucket)
+    for table in queue.leases.values():
+        next_tag = 1
+        for first_tag, run, mark in table.pieces():
+            assert first_tag >= next_tag, "tags ascend"
+            assert mark in (0, 1), "a lease is marked or not"
+            next_tag = first_tag + run.size
+            runs.append(run)
+        assert next_tag <= table.last_tag + 1, "no tag lies beyond the last one granted"
+    runs.sort()
+    for run in runs:
+        assert run.size > 0, "a run holds messages"
+        assert run.first + run.size <= run.batch_count, "a run lies within its batch"
+        assert run.zxid <= run.ready <= applied_zxid, "a message becomes ready when or after it is published"
+        assert run.attempts <= run.deliveries, "an attempt needs a delivery"
+    by_address = sorted(runs, key=lambda run: (run.zxid, run.first))
+    for before, run in itertools.pairwise(by_address):
+        assert before.zxid < run.zxid or before.first + before.size <= run.first, "a message is at one place only"
+
+
+def _all(fifo: RunFifo) -> list[Run]:
+    return fifo.read(fifo.head, len(fifo))

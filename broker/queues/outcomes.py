@@ -1,0 +1,185 @@
+"""What an entry did: the verdict for whoever asked for it, and the effects for the leader to perform.
+
+Every broker computes the same outcomes; only the leader acts on them. This module must not know how they come about.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from sluicemq.broker.queues.runs import Run
+    from sluicemq.wire.errors import SluiceError
+
+# --- values: the answer to the request behind the entry ----------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionOpened:
+    """The session stands."""
+
+    session: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionClosed:
+    """The session is over; so many messages went back to their places."""
+
+    messages: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ProducerOpened:
+    """The producer stands."""
+
+    producer: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ProducerClosed:
+    """The producer is forgotten; *known* is False when it was so already."""
+
+    known: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Published:
+    """The batch is stored.
+
+    Attributes:
+        zxid: The entry that stored it; 0 for a duplicate so old that its receipt is forgotten.
+        count: Messages in it.
+        duplicate: Whether it was stored before, under this zxid.
+
+    """
+
+    zxid: int
+    count: int
+    duplicate: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Granted:
+    """Messages are under lease, but for the tags in *void*, whose messages were gone or elsewhere."""
+
+    void: list[int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settled:
+    """The verdict holds for *settled* messages; the tags in *lost* had no lease any more."""
+
+    lost: list[int]
+    settled: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Clocked:
+    """So many messages became ready because their time had come."""
+
+    messages: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Declared:
+    """The queue is as declared: `created`, `changed` or `unchanged`; changes as name -> [before, after]."""
+
+    queue_id: int
+    outcome: str
+    changes: dict[str, list[Any]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Deleted:
+    """The queue is gone, and so many messages with it."""
+
+    count: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Purged:
+    """So many messages are gone."""
+
+    count: int
+
+
+Value: TypeAlias = (
+    SessionOpened
+    | SessionClosed
+    | ProducerOpened
+    | ProducerClosed
+    | Published
+    | Granted
+    | Settled
+    | Clocked
+    | Declared
+    | Deleted
+    | Purged
+    | None
+)
+
+# --- effects: what the leader has to do now ----------------------------------------------------------------------
+
+
+class Ready(NamedTuple):
+    """Messages came in behind the tail of the queue: there may be something to dispatch."""
+
+    queue_id: int
+
+
+class Returned(NamedTuple):
+    """Runs went back to their former places: they are to be offered before all others. Sorted by place."""
+
+    queue_id: int
+    runs: list[Run]
+
+
+class QueuePurged(NamedTuple):
+    """Nothing of what was ready is there any more."""
+
+    queue_id: int
+
+
+class QueueGone(NamedTuple):
+    """The queue is deleted; its consumers end."""
+
+    queue_id: int
+    name: str
+
+
+class LeasesGone(NamedTuple):
+    """These leases ended, or never began, without the consumer's doing: `expired`, `queue_deleted` or `purged`."""
+
+    session: int
+    consumer: int
+    tags: list[int]
+    reason: str
+
+
+class SessionGone(NamedTuple):
+    """The session is over, with all its consumers."""
+
+    session: int
+
+
+class MoreDue(NamedTuple):
+    """The time of more messages has come than one CLOCK entry may make ready: write another."""
+
+
+Effect: TypeAlias = Ready | Returned | QueuePurged | QueueGone | LeasesGone | SessionGone | MoreDue
+
+
+class Outcome(NamedTuple):
+    """What `Machine.apply` returns.
+
+    Attributes:
+        value: The answer; None where there is none, or where *error* stands instead.
+        error: The verdict against the entry: nothing was changed. A SETTLE of an unknown session has both.
+        effects: What the leader has to do, in this order.
+
+    """
+
+    value: Value = None
+    error: SluiceError | None = None
+    effects: tuple[Effect, ...] = ()

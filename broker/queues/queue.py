@@ -1,0 +1,245 @@
+"""A queue: where its messages are, and how many.
+
+Every published message is exactly one of ready (in `main` or `returned`), leased, delayed, settled or purged. This
+module owns these sets and the counts; it must not know sessions' lives, entries or the log.
+"""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from sluicemq.broker.queues.delayed import DelayedRuns
+from sluicemq.broker.queues.returned import ReturnedRuns
+from sluicemq.broker.queues.runs import Run, RunFifo, joined, messages_in, place_of, size_of
+from sluicemq.wire.settings import QUEUE_SETTINGS_DEFAULT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sluicemq.broker.queues.leases import LeaseTable
+
+_zxid_of = itemgetter(0)
+_first_of = itemgetter(2)
+_deliveries_of = itemgetter(7)
+
+
+def compare_settings(existing: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return what declaring *settings* (checked) would do to a queue with the settings *existing* (None: no queue).
+
+    Returns:
+        The outcome, `created`, `changed` or `unchanged`, and each change as name -> [before, after]. A setting that
+        the declaration does not name keeps its value. A queue that is created differs from the defaults.
+
+    """
+    before = QUEUE_SETTINGS_DEFAULT if existing is None else existing
+    changes = {name: [before[name], value] for name, value in settings.items() if before[name] != value}
+    if existing is None:
+        return "created", changes
+    return ("changed" if changes else "unchanged"), changes
+
+
+class Queue:
+    """One queue.
+
+    Attributes:
+        id: Its number: the zxid of the entry that created it.
+        vhost: Its vhost.
+        name: Its name.
+        settings: All its settings, defaults filled in.
+        created_ms: Log time of its creation.
+        main: What became ready and was never taken, in order.
+        returned: What was taken and given back; comes before `main`.
+        delayed: What waits for its time.
+        leases: The tables of the consumers that hold messages, by (session, consumer).
+        leased: Messages under lease.
+        published_total: Messages ever published here.
+        settled_total: Messages ever acknowledged.
+        purged_total: Messages ever purged.
+        redelivered_total: Messages ever granted that had been granted before.
+
+    """
+
+    __slots__ = (
+        "created_ms",
+        "delayed",
+        "id",
+        "leased",
+        "leases",
+        "main",
+        "name",
+        "published_total",
+        "purged_total",
+        "redelivered_total",
+        "returned",
+        "settings",
+        "settled_total",
+        "vhost",
+    )
+
+    def __init__(self, id_: int, vhost: str, name: str, settings: Mapping[str, Any], created_ms: int) -> None:
+        self.id = id_
+        self.vhost = vhost
+        self.name = name
+        self.settings: dict[str, Any] = {**QUEUE_SETTINGS_DEFAULT, **settings}
+        self.created_ms = created_ms
+        self.main = RunFifo()
+        self.returned = ReturnedRuns()
+        self.delayed = DelayedRuns()
+        self.leases: dict[tuple[int, int], LeaseTable] = {}
+        self.leased = 0
+        self.published_total = 0
+        self.settled_total = 0
+        self.purged_total = 0
+        self.redelivered_total = 0
+
+    @property
+    def ready(self) -> int:
+        """Messages that could be delivered now."""
+        return self.main.messages + self.returned.messages
+
+    @property
+    def messages(self) -> int:
+        """All messages: ready, leased and delayed."""
+        return self.main.messages + self.returned.messages + self.leased + self.delayed.messages
+
+    @property
+    def retry_delay_ms(self) -> int:
+        """Milliseconds that a message waits after a nack that names no delay."""
+        return round(float(self.settings["retry_delay"]) * 1000)
+
+    @property
+    def oldest_published_ms(self) -> int | None:
+        """Log time at which the message in front was published; None when nothing is ready."""
+        run = self.returned.first() or self.main.first()
+        return None if run is None else run.published_ms
+
+    def publish(self, zxid: int, count: int, batch_bytes: int, published_ms: int) -> None:
+        """Put a new batch behind the tail."""
+        self.main.append(Run(zxid, zxid, 0, count, count, batch_bytes, published_ms))
+        self.published_total += count
+
+    def make_ready(self, runs: list[Run], zxid: int) -> None:
+        """Put *runs* behind the tail, in this order, because of the entry *zxid*."""
+        self.main.extend(joined([run._replace(ready=zxid) for run in runs]))
+
+    def give_back(self, runs: list[Run]) -> list[Run]:
+        """Put *runs* back to their former places; return them as they lie there, by place."""
+        placed = joined(sorted(runs, key=place_of))
+        for run in placed:
+            self.returned.add(run)
+        return placed
+
+    def take(self, flat: list[int]) -> list[Run | int]:
+        """Take the ready runs that a GRANT names out of the queue.
+
+        Args:
+            flat: `[zxid, first, count, ...]`. Each must be the front of `main` at its turn, or of a returned run;
+                in both cases the whole run or its front part.
+
+        Returns:
+            For each one the run, or the count of messages that were asked for where they are not to be had.
+
+        """
+        runs = self._take_front(flat)
+        taken: list[Run | int] = list(runs)
+        bulk = not runs
+        start = len(runs)
+        total = len(flat) // 3
+        while start < total:
+            zxid, first, count = flat[3 * start : 3 * start + 3]
+            run = self.returned.take(zxid, first, count) if self.returned else None
+            if run is None and bulk:
+                # What was returned comes first in a grant; the rest is the front of main, mostly.
+                bulk = False
+                rest = self._take_front(flat[3 * start :])
+                if rest:
+                    taken += rest
+                    start += len(rest)
+                    continue
+            if run is None:
+                run = self._take_first(zxid, first, count)
+            taken.append(count if run is None else run)
+            start += 1
+        self._count_redelivered([run for run in taken if isinstance(run, Run)])
+        return taken
+
+    def purge(self) -> int:
+        """Drop what is ready or delayed; return how many messages that were."""
+        count = self.ready + self.delayed.messages
+        self.main.clear()
+        self.returned.clear()
+        self.delayed = DelayedRuns()
+        self.purged_total += count
+        return count
+
+    def peek(self, skip: int, count_max: int) -> list[Run]:
+        """Return ready runs in order: at most *count_max* messages after the first *skip*."""
+        found: list[Run] = []
+        if skip < self.returned.messages:
+            for run in self.returned:
+                if count_max <= 0:
+                    return found
+                if skip >= run.size:
+                    skip -= run.size
+                    continue
+                count_max -= _append_part(found, run, skip, count_max)
+                skip = 0
+        else:
+            skip -= self.returned.messages
+        ordinal, inside = self.main.find(skip)
+        while count_max > 0:
+            for run in self.main.read(ordinal, 1):
+                count_max -= _append_part(found, run, inside, count_max)
+                inside = 0
+                ordinal += 1
+                break
+            else:
+                break
+        return found
+
+    def _take_front(self, flat: list[int]) -> list[Run]:
+        """Take runs out of the front of `main` as long as they are those of *flat*; all at once if possible."""
+        main = self.main
+        wanted = len(flat) // 3
+        runs = main.read(main.head, wanted)
+        if not runs or runs[0][0] != flat[0] or runs[0][2] != flat[1]:
+            return []
+        zxids, firsts, counts = flat[::3], flat[1::3], flat[2::3]
+        if len(runs) < wanted or list(map(_zxid_of, runs)) != zxids or list(map(_first_of, runs)) != firsts:
+            return []
+        if list(map(size_of, runs)) == counts:
+            main.consume(wanted, sum(counts))
+            return runs
+        last = runs[-1]
+        if list(map(size_of, runs[:-1])) != counts[:-1] or not 0 < counts[-1] < last.size:
+            return []
+        main.consume(wanted - 1, sum(counts) - counts[-1])
+        main.trim(counts[-1])
+        runs[-1], _ = last.split(counts[-1])
+        return runs
+
+    def _take_first(self, zxid: int, first: int, count: int) -> Run | None:
+        """Take the front of `main` out if it is this; else None."""
+        run = self.main.first()
+        if run is None or run.zxid != zxid or run.first != first or not 0 < count <= run.size:
+            return None
+        if count == run.size:
+            self.main.consume(1, count)
+            return run
+        self.main.trim(count)
+        return run.split(count)[0]
+
+    def _count_redelivered(self, runs: list[Run]) -> None:
+        if any(map(_deliveries_of, runs)):
+            self.redelivered_total += messages_in(run for run in runs if run.deliveries)
+
+
+def _append_part(found: list[Run], run: Run, skip: int, count_max: int) -> int:
+    """Append at most *count_max* messages of *run* after its first *skip* to *found*; return how many."""
+    if skip:
+        run = run.split(skip)[1]
+    if run.size > count_max:
+        run = run.split(count_max)[0]
+    found.append(run)
+    return run.size

@@ -1,0 +1,72 @@
+"""Runs that went back to their former places: in front of everything that was never taken.
+
+What a consumer gives back lay in front of the queue once, so it comes before the whole main index; among each other
+such runs are ordered by place. A GRANT names runs by address, so they are found by that too. There are never more of
+them than there were leases. This module must not know sessions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sortedcontainers import SortedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sluicemq.broker.queues.runs import Run
+
+
+class ReturnedRuns:
+    """The returned runs of one queue.
+
+    Attributes:
+        messages: Messages in all of them.
+
+    """
+
+    __slots__ = ("_by_place", "_ready", "messages")
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self._ready: dict[tuple[int, int], int] = {}
+        self._by_place: SortedDict[tuple[int, int, int], Run] = SortedDict()
+
+    def __len__(self) -> int:
+        return len(self._ready)
+
+    def __iter__(self) -> Iterator[Run]:
+        """Yield all runs by place."""
+        return iter(self._by_place.values())
+
+    def first(self) -> Run | None:
+        """Return the run in front."""
+        return self._by_place.peekitem(0)[1] if self._by_place else None
+
+    def add(self, run: Run) -> None:
+        """Put *run* at its place."""
+        self._ready[run.zxid, run.first] = run.ready
+        self._by_place[run.place] = run
+        self.messages += run.size
+
+    def take(self, zxid: int, first: int, count: int) -> Run | None:
+        """Take *count* messages from *first* of the batch *zxid* out; None unless they are the front of one run."""
+        ready = self._ready.get((zxid, first))
+        if ready is None:
+            return None
+        run: Run = self._by_place[ready, zxid, first]
+        if not 0 < count <= run.size:
+            return None
+        del self._ready[zxid, first]
+        del self._by_place[ready, zxid, first]
+        self.messages -= run.size
+        if count < run.size:
+            run, rest = run.split(count)
+            self.add(rest)
+        return run
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._ready.clear()
+        self._by_place.clear()
+        self.messages = 0
