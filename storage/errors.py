@@ -100,8 +100,8 @@ class NewerFormat(StorageError):
 
     def _explain(self) -> str:
         return (
-            f"{self.file} has format version {self.found}, this version reads up to {self.supported}; nothing was changed. "
-            "Run the version that wrote it, or a newer one"
+            f"{self.file} has format version {self.found}, this version reads up to {self.supported}; nothing was "
+            "changed. Run the version that wrote it, or a newer one"
         )
 
 
@@ -115,8 +115,8 @@ class SuperblockDamaged(StorageError):
 
     def _explain(self) -> str:
         return (
-            f"both copies in {self.file} are damaged ({'; '.join(self.reasons)}); nothing was changed. Restore the directory from a "
-            "backup; in a cluster, start with an empty directory: the broker then joins as a learner"
+            f"both copies in {self.file} are damaged ({'; '.join(self.reasons)}); nothing was changed. Restore the "
+            "directory from a backup; in a cluster, start with an empty directory: the broker then joins as a learner"
         )
 
 
@@ -130,8 +130,8 @@ class SuperblockMissing(StorageError):
 
     def _explain(self) -> str:
         return (
-            f"{self.file} is missing, yet {len(self.segments)} log segment(s) exist ({self.segments[0]}, ...); nothing was changed. "
-            "Restore the superblock from a backup, or move the directory away to start with an empty one"
+            f"{self.file} is missing, yet {len(self.segments)} log segment(s) exist ({self.segments[0]}, ...); nothing "
+            "was changed. Restore the superblock from a backup, or move the directory away to start with an empty one"
         )
 
 
@@ -158,8 +158,8 @@ class LogCorrupt(StorageError):
         )
         return (
             f"the log is damaged in {self.file} at offset {self.offset}: {self.reason}; last good entry "
-            f"{format_zxid(self.last_good_zxid)}{known}. Nothing was changed. Restore this file from a backup; in a cluster, start with "
-            "an empty directory and the broker fetches its data from the others"
+            f"{format_zxid(self.last_good_zxid)}{known}. Nothing was changed. Restore this file from a backup; in a "
+            "cluster, start with an empty directory and the broker fetches its data from the others"
         )
 
 
@@ -191,8 +191,8 @@ class LogWriteFailed(StorageError):
 
     def _explain(self) -> str:
         return (
-            f"{self.operation} on {self.file} failed: {os.strerror(self.errno)}. The log takes no more calls; exit, mend the disk "
-            "(space, hardware, mount), and start again: recovery keeps every entry that was confirmed"
+            f"{self.operation} on {self.file} failed: {os.strerror(self.errno)}. The log takes no more calls; exit, "
+            "mend the disk (space, hardware, mount), and start again: recovery keeps every entry that was confirmed"
         )
 
 
@@ -214,8 +214,8 @@ class EntryTooLarge(StorageError):
 
     def _explain(self) -> str:
         return (
-            f"entry {format_zxid(self.zxid)} takes {self.entry_bytes} bytes, the most is {self.entry_bytes_max}: split the batch, or "
-            "raise segment_bytes (an entry may fill half a segment)"
+            f"entry {format_zxid(self.zxid)} takes {self.entry_bytes} bytes, the most is {self.entry_bytes_max}: split "
+            "the batch, or raise segment_bytes (an entry may fill half a segment)"
         )
 
 
@@ -275,4 +275,5 @@ class SpareNotPrepared(StorageError):
         self.bytes_needed = bytes_needed
 
     def _explain(self) -> str:
-        return f"cannot prepare {self.bytes_needed} bytes in {self.file}: {os.strerror(self.errno)}; free space on this disk"
+        why = os.strerror(self.errno)
+        return f"cannot prepare {self.bytes_needed} bytes in {self.file}: {why}; free space on this disk"

@@ -121,6 +121,7 @@ class RealFile:
         self._closing = False
 
     def pwritev(self, buffers: Sequence[bytes], offset: int) -> None:
+        """Write all buffers at this byte offset; a short write is continued."""
         for start in range(0, len(buffers), IOVEC_MAX):
             chunk = buffers[start : start + IOVEC_MAX] if len(buffers) > IOVEC_MAX else buffers
             written = os.pwritev(self._descriptor, chunk, offset)
@@ -140,6 +141,7 @@ class RealFile:
             written += count
 
     def pread(self, length: int, offset: int) -> bytes:
+        """Read up to `length` bytes; any thread."""
         with self._guard:
             if self._closing:
                 raise OSError(errno.EBADF, "file is closed")
@@ -165,15 +167,19 @@ class RealFile:
                 os.close(self._descriptor)
 
     def sync(self) -> None:
+        """fdatasync, or F_FULLFSYNC on macOS."""
         _sync_data(self._descriptor)
 
     def size(self) -> int:
+        """Size in bytes."""
         return os.fstat(self._descriptor).st_size
 
     def truncate(self, size: int) -> None:
+        """Set the size."""
         os.ftruncate(self._descriptor, size)
 
     def close(self) -> None:
+        """Close; the last running reader does it."""
         # The last reader closes: a descriptor number that is reused while a reader is about to use it would read
         # another file.
         with self._guard:
@@ -192,6 +198,7 @@ class RealLock:
         self._descriptor: int | None = descriptor
 
     def release(self) -> None:
+        """Give the directory up."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -208,23 +215,29 @@ class RealDirectory:
             _sync_directory(made.parent)
 
     def names(self) -> list[str]:
+        """Names of all files, sorted."""
         with os.scandir(self.path) as entries:
             return sorted(entry.name for entry in entries if entry.is_file())
 
     def open(self, name: str, *, create: bool = False) -> File:
+        """Open a file, or create it."""
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
         return RealFile(os.open(self.path / name, flags, 0o640))
 
     def rename(self, old: str, new: str) -> None:
+        """Rename; durable after `sync`."""
         os.rename(self.path / old, self.path / new)
 
     def unlink(self, name: str) -> None:
+        """Remove; durable after `sync`."""
         os.unlink(self.path / name)
 
     def sync(self) -> None:
+        """fsync of the directory."""
         _sync_directory(self.path)
 
     def lock(self) -> DirectoryLock:
+        """Take the lock file; see `DirectoryLock`."""
         descriptor = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -237,13 +250,16 @@ class RealDirectory:
         return RealLock(descriptor)
 
     def free_bytes(self) -> int:
+        """Bytes free for this user."""
         figures = os.statvfs(self.path)
         return figures.f_bavail * figures.f_frsize
 
     def path_of(self, name: str) -> str:
+        """The full path."""
         return str(self.path / name)
 
     def unique_id(self) -> bytes:
+        """16 random bytes."""
         return os.urandom(16)
 
 

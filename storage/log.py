@@ -15,17 +15,14 @@ from typing import TYPE_CHECKING
 
 from sluicemq.storage.errors import (
     EntryTooLarge,
-    ForeignData,
     LogClosed,
     LogWriteFailed,
-    SuperblockMissing,
     ZxidGap,
 )
+from sluicemq.storage.forming import create_superblock, load_superblock, make_first_segment
 from sluicemq.storage.options import LogOptions, LogStatistics, RecoveryReport
-from sluicemq.storage.pages import PAGE_BYTES
 from sluicemq.storage.reading import LogReader
 from sluicemq.storage.record import (
-    CHAIN_START,
     HEAD_BYTES,
     MARK,
     PADDING,
@@ -34,10 +31,10 @@ from sluicemq.storage.record import (
     encode_mark,
     record_size,
 )
-from sluicemq.storage.recovery import carry_out, recover, segment_sequences
+from sluicemq.storage.recovery import carry_out, recover
 from sluicemq.storage.segment import Segment, SegmentHeader, install, segment_name
-from sluicemq.storage.spares import Spare, SparePool, zero_range
-from sluicemq.storage.superblock import SUPERBLOCK_NAME, Superblock, SuperblockStore, Truncation
+from sluicemq.storage.spares import Spare, SparePool
+from sluicemq.storage.superblock import SUPERBLOCK_NAME, SuperblockStore, Truncation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,8 +103,8 @@ class SegmentLog:
 
         Raises:
             DirectoryLocked, ForeignData, NewerFormat, SuperblockDamaged, SuperblockMissing, LogCorrupt: refuse to
-            start, show the text. LogWriteFailed: the disk refused a write; fatal. OSError: the directory or a file
-            cannot be opened or read.
+                start and show the text.
+            OSError: the directory or a file cannot be opened, read or written.
         """
         options = options or LogOptions()
         lock = directory.lock()
@@ -123,17 +120,17 @@ class SegmentLog:
     ) -> SegmentLog:
         created = SUPERBLOCK_NAME not in directory.names()
         if created:
-            store = _create_superblock(directory, options, cluster_id, group_id)
+            store = create_superblock(directory, options, cluster_id, group_id)
             generation_next = 1
         else:
-            store = _load_superblock(directory, cluster_id, group_id)
+            store = load_superblock(directory, cluster_id, group_id)
             generation_next = store.current.generation_next
         pool = SparePool(directory, options.segment_bytes, options.spares_max, options.zero_piece_bytes)
         try:
             directory.sync()
             pool.adopt()
             if store.current.first_segment == 0:
-                generation_next = _make_first_segment(directory, store, pool, options, generation_next)
+                generation_next = make_first_segment(directory, store, pool, options, generation_next)
             recovered = recover(directory, store, pool, options)
         except BaseException:
             pool.close()
@@ -483,7 +480,7 @@ class SegmentLog:
         self._writes += 1
 
     def _roll(self) -> Segment:
-        """Go on in a new segment: the old one is durable before the new one exists, so holes between segments cannot happen."""
+        """Go on in a new segment. The old one is durable before the new one exists: no holes between segments."""
         self.sync()
         older = self._active
         header = SegmentHeader(
@@ -507,57 +504,3 @@ class SegmentLog:
         self._written_proof = self._proven_zxid = self._last_zxid
         self._rolls += 1
         return segment
-
-
-def _create_superblock(
-    directory: Directory, options: LogOptions, cluster_id: bytes | None, group_id: int
-) -> SuperblockStore:
-    sequences = segment_sequences(directory)
-    if sequences:
-        path = directory.path_of(SUPERBLOCK_NAME)
-        raise SuperblockMissing(path, tuple(segment_name(sequence) for sequence in sequences))
-    return SuperblockStore.create(
-        directory,
-        Superblock(
-            cluster_id=directory.unique_id() if cluster_id is None else cluster_id,
-            incarnation=directory.unique_id(),
-            group_id=group_id,
-            generation_next=1 + options.generations_reserved,
-        ),
-    )
-
-
-def _load_superblock(directory: Directory, cluster_id: bytes | None, group_id: int) -> SuperblockStore:
-    store = SuperblockStore.load(directory)
-    found = store.current
-    path = directory.path_of(SUPERBLOCK_NAME)
-    try:
-        if cluster_id is not None and cluster_id != found.cluster_id:
-            raise ForeignData(path, "cluster", cluster_id.hex(), found.cluster_id.hex())
-        if group_id != found.group_id:
-            raise ForeignData(path, "group", str(group_id), str(found.group_id))
-        store.make_durable()
-    except BaseException:
-        store.close()
-        raise
-    return store
-
-
-def _make_first_segment(
-    directory: Directory, store: SuperblockStore, pool: SparePool, options: LogOptions, generation_next: int
-) -> int:
-    """Make segment 1, and only then let the superblock name it: before that, a start begins anew.
-
-    Returns the next generation.
-    """
-    for sequence in segment_sequences(directory):
-        directory.unlink(segment_name(sequence))
-    if generation_next >= store.current.generation_next:
-        store.save(generation_next=generation_next + options.generations_reserved)
-    name, file = pool.blank()
-    zero_range(file, PAGE_BYTES, options.initial_bytes, options.initial_bytes)
-    superblock = store.current
-    header = SegmentHeader(superblock.cluster_id, superblock.group_id, 1, generation_next, 0, CHAIN_START)
-    install(directory, name, file, header, options.index_stride_bytes).file.close()
-    store.save(first_segment=1)
-    return generation_next + 1

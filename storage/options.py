@@ -34,10 +34,10 @@ class LogOptions:
     """How many zeroed or recycled segments are kept ready."""
 
     zero_piece_bytes: int = 4 * MIB
-    """A spare is zeroed and synced in pieces of this size, so that the log's own syncs wait behind one piece at most."""
+    """A spare is zeroed and synced in pieces of this size: the log's own syncs wait behind one piece at most."""
 
     index_stride_bytes: int = 32 * KIB
-    """Every so many bytes of log, one entry's place is kept in memory (16 bytes); the entries between are found by a short walk."""
+    """Every so many bytes of log, one entry's place is kept in memory (16 bytes); those between are found by a walk."""
 
     read_bytes: int = 4 * MIB
     """How much recovery and sequential reads fetch at once."""

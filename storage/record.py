@@ -141,7 +141,7 @@ def encode_head(
     previous_chain: bytes,
     record: Record,
 ) -> tuple[bytes, bytes]:
-    """The 56 bytes in front of an entry that will lie at this offset of a segment with this seed, and the chain value after it."""
+    """The 56 bytes in front of an entry at this offset of a segment with this seed, and the chain value after it."""
     zxid, kind, kind_version, flags, header, payload = record
     neutral = _pack_neutral(
         zxid,
@@ -165,7 +165,7 @@ def encode_mark(seed: int, offset: int, synced_up_to: int, last_zxid: int, chain
 
 
 def parse_head(data: bytes, position: int, seed: int, offset: int) -> Head | None:
-    """The head at `position` of `data`, which was read from `offset` of a segment with this seed; None unless its checksum holds."""
+    """The head at `position` of `data`, which lies at `offset` of a segment with this seed; None if it is not valid."""
     checked = data[position + 8 : position + HEAD_BYTES]
     if len(checked) != HEAD_BYTES - 8:
         return None

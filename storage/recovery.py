@@ -49,7 +49,7 @@ class LogEnd(NamedTuple):
 
 
 def judge_end(last_good_zxid: int, end_offset: int, reason: str, traces: Iterable[Trace]) -> LogEnd:
-    """Judge the end of the last segment: pure, from the last good entry, why the walk ended, and the heads found from there on."""
+    """Judge the log's end: pure, from the last good entry, why the walk ended, and the heads found behind it."""
     synced = 0
     furthest = end_offset
     for trace in traces:
@@ -98,7 +98,7 @@ def recover(directory: Directory, store: SuperblockStore, pool: SparePool, optio
 
 
 def sync_end(segment: Segment) -> None:
-    """Make durable what was read: after kill -9 it may lie in the page cache only. Earlier segments were synced in time."""
+    """Make durable what was read: after kill -9 it may lie in the page cache only. Earlier segments were synced."""
     segment.file.sync()
 
 
@@ -211,7 +211,8 @@ def _read_segment(segment: Segment, options: LogOptions, recovered: Recovered) -
             segment.note(head.zxid, offset)
             recovered.entries += 1
         recovered.proven_zxid = head.synced_up_to
-    assert walk.last_zxid is not None and walk.chain is not None
+    assert walk.last_zxid is not None
+    assert walk.chain is not None
     segment.end_offset = walk.offset
     segment.last_zxid = walk.last_zxid
     segment.chain = walk.chain

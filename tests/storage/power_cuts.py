@@ -216,7 +216,7 @@ class Story:
         return self.open()
 
     def kill_and_open(self, log: SegmentLog) -> SegmentLog:
-        """kill -9: the kernel keeps all writes, synced or not, and the next start must not take them for durable unseen."""
+        """kill -9: the kernel keeps all writes, synced or not; the next start must not take them for durable."""
         remaining = self.disk
         self.disk = remaining.restart()
         if remaining.cut_at is not None:
@@ -442,7 +442,8 @@ def main(arguments: list[str] | None = None) -> int:
     seconds = time.perf_counter() - started
     print(
         f"{result.cuts} power cuts, seeds {result.first_seed} to {result.last_seed}, "
-        f"{result.operations} disk operations: 0 confirmed entries lost; {seconds:.1f} s, {result.operations / seconds:.0f} operations/s"
+        f"{result.operations} disk operations: 0 confirmed entries lost; "
+        f"{seconds:.1f} s, {result.operations / seconds:.0f} operations/s"
     )
     print(", ".join(f"{count} {what}" for what, count in result.seen.items()))
     return 0

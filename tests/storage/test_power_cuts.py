@@ -1,0 +1,19 @@
+"""Power cuts, in a number that fits every test run, and the proof that they bite. The long run: `python -m tests.storage.power_cuts`."""
+
+from __future__ import annotations
+
+import pytest
+from tests.storage.power_cuts import MUTANTS, first_seed_that_catches, run_cuts
+
+
+def test_no_confirmed_entry_is_lost_in_300_power_cuts():
+    result = run_cuts(count=300, seed=1)
+
+    assert result.cuts >= 300
+    # The run must have met what it is there for.
+    assert min(result.seen[what] for what in ("torn tails cut", "truncations finished", "superblocks repaired")) > 0
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_known_mistake_is_caught(mutant):
+    assert first_seed_that_catches(mutant, seed=1, seeds_max=300) is not None

@@ -1,0 +1,119 @@
+"""The superblock: one of two copies always survives, the newest wins, and what it does not know it does not touch."""
+
+from __future__ import annotations
+
+import pytest
+from sluicemq.storage import NewerFormat, PromiseRegression, SuperblockDamaged
+from sluicemq.storage.pages import PAGE_BYTES, seal
+from sluicemq.storage.superblock import Superblock, SuperblockStore, Truncation
+from tests.disk import PowerCut, SimulatedDisk
+
+FIRST = Superblock(cluster_id=b"c" * 16, incarnation=b"i" * 16, group_id=3, generation_next=9)
+
+
+def created(seed: int = 0) -> tuple[SimulatedDisk, SuperblockStore]:
+    disk = SimulatedDisk(seed)
+    return disk, SuperblockStore.create(disk, FIRST)
+
+
+def test_all_fields_come_back():
+    disk, store = created()
+    store.save(generation_next=100, promised_epoch=4, first_segment=2)
+    store.save_truncation(Truncation(zxid=5, segment=6, offset=7))
+
+    found = SuperblockStore.load(disk.crash()).current
+
+    assert (found.cluster_id, found.incarnation, found.group_id) == (b"c" * 16, b"i" * 16, 3)
+    assert (found.generation_next, found.promised_epoch, found.first_segment) == (100, 4, 2)
+    assert found.truncation == Truncation(5, 6, 7)
+    assert found.sequence == 3
+
+
+@pytest.mark.parametrize("copy", [0, 1])
+def test_a_damaged_copy_is_replaced_by_the_other(copy):
+    disk, store = created()
+    store.save(promised_epoch=8)
+    disk.flip_bit("superblock", copy * PAGE_BYTES + 50)
+
+    repaired = SuperblockStore.load(disk)
+    repaired.make_durable()
+
+    assert repaired.repaired
+    assert repaired.current.promised_epoch == 8
+    again = SuperblockStore.load(disk.crash())
+    assert not again.repaired
+    assert again.current.promised_epoch == 8
+
+
+@pytest.mark.parametrize("byte", [0, 9, 13, 40, 100, PAGE_BYTES - 1])
+def test_with_both_copies_damaged_the_start_is_refused_and_nothing_changed(byte):
+    disk, _store = created()
+    for copy in range(2):
+        disk.flip_bit("superblock", copy * PAGE_BYTES + byte)
+    before = disk.content_of("superblock")
+
+    with pytest.raises(SuperblockDamaged, match="copy 1: .*copy 2: ") as refused:
+        SuperblockStore.load(disk)
+
+    assert refused.value.file == "superblock"
+    assert disk.content_of("superblock") == before
+
+
+@pytest.mark.parametrize("copies", [[0], [1], [0, 1]])
+def test_a_newer_format_is_refused_and_nothing_changed(copies):
+    disk, _store = created()
+    for copy in copies:
+        disk.overwrite("superblock", copy * PAGE_BYTES, seal(b"SluiceSB", 2, b"fields of the future"))
+    before = disk.content_of("superblock")
+
+    with pytest.raises(NewerFormat) as refused:
+        SuperblockStore.load(disk)
+
+    assert (refused.value.found, refused.value.supported) == (2, 1)
+    assert disk.content_of("superblock") == before
+
+
+def test_a_promise_never_decreases():
+    _disk, store = created()
+    store.save(promised_epoch=5)
+
+    with pytest.raises(PromiseRegression):
+        store.save(promised_epoch=4)
+
+    assert store.current.promised_epoch == 5
+
+
+@pytest.mark.parametrize("operation", range(1, 5))
+@pytest.mark.parametrize("seed", range(20))
+def test_a_power_cut_during_a_save_leaves_the_old_state_or_the_new(seed, operation):
+    disk, store = created(seed)
+    disk.cut_power_after(operation)
+    with pytest.raises(PowerCut):
+        store.save(promised_epoch=1)
+
+    disk = disk.crash()
+    found = SuperblockStore.load(disk)
+    found.make_durable()
+
+    assert found.current.promised_epoch in (0, 1)
+    if operation > 2:  # the first copy was synced
+        assert found.current.promised_epoch == 1
+    assert SuperblockStore.load(disk.crash()).current == found.current
+
+
+@pytest.mark.parametrize("operation", range(1, 7))
+@pytest.mark.parametrize("seed", range(10))
+def test_a_superblock_appears_whole_or_not_at_all(seed, operation):
+    disk = SimulatedDisk(seed)
+    disk.cut_power_after(operation)
+    try:
+        SuperblockStore.create(disk, FIRST)
+    except PowerCut:
+        pass
+    disk = disk.crash()
+
+    if "superblock" in disk.names():
+        assert SuperblockStore.load(disk).current == FIRST
+    else:
+        assert operation < 6
+        SuperblockStore.create(disk, FIRST)
