@@ -15,25 +15,30 @@ The handshake, client on the left:
                         <-  OPENED
     requests, SETTLE    <->  replies, DELIVER
 
-Either side may end it with CLOSE at any point. The table below is the whole truth; ARCHITECTURE.md draws it.
+Either side may end it with CLOSE at any point. The table below is the whole truth; docs/protocol.md shows it to others.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.wire import messages as m
 from sluicemq.wire.errors import InternalError, ProtocolError
-from sluicemq.wire.fields import Message
 from sluicemq.wire.frames import (
     FRAME_BYTES_BEFORE_OPEN,
     FRAME_BYTES_DEFAULT,
     FRAME_BYTES_MIN,
+    FRAME_HEADER_BYTES,
     PREFACE,
     FrameReader,
     pack_frame,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sluicemq.wire.fields import Message
 
 
 class Role(enum.Enum):
@@ -88,16 +93,25 @@ REQUESTS: dict[type[Message], type[Message] | None] = {
 }
 """What a client may send once the connection is open, and what answers it (or ERROR); None = nothing does."""
 
-_BOTH = {m.Ping, m.Pong}
-_UNASKED = {m.Deliver, m.LeasesLost, m.ConsumerEnded, m.Blocked, m.Unblocked, m.Error}
-_OPEN: dict[Role, frozenset[int]] = {
-    _C: frozenset(cls.TYPE for cls in (*REQUESTS, *_BOTH)),
-    _B: frozenset(cls.TYPE for cls in (*(reply for reply in REQUESTS.values() if reply), *_UNASKED, *_BOTH)),
-}
-"""Frame types that each role may send in state OPEN."""
+_BOTH: tuple[type[Message], ...] = (m.Ping, m.Pong)
+_UNASKED: tuple[type[Message], ...] = (m.Deliver, m.LeasesLost, m.ConsumerEnded, m.Blocked, m.Unblocked, m.Error)
+_REPLIES: tuple[type[Message], ...] = tuple(reply for reply in REQUESTS.values() if reply is not None)
 
-_MAY_HAVE_TAIL = frozenset({m.Publish.TYPE, m.Deliver.TYPE, m.Peeked.TYPE})
-_MUST_CORRELATE = frozenset(cls.TYPE for cls, reply in REQUESTS.items() if reply is not None)
+
+def _types(classes: Iterable[type[Message]]) -> frozenset[int]:
+    return frozenset(cls.TYPE for cls in classes)
+
+
+OPEN_TYPES: dict[Role, frozenset[int]] = {
+    _C: _types((*REQUESTS, *_BOTH)),
+    _B: _types((*_REPLIES, *_UNASKED, *_BOTH)),
+}
+"""Frame types that each role may send in state OPEN, besides CLOSE."""
+
+MAY_HAVE_TAIL: frozenset[int] = _types((m.Publish, m.Deliver, m.Peeked))
+"""Frame types that carry batches behind their head."""
+MUST_CORRELATE: frozenset[int] = _types((*(cls for cls, reply in REQUESTS.items() if reply is not None), *_REPLIES))
+"""Frame types whose correlation must not be 0: requests that are answered, and the answers."""
 
 
 class Received(NamedTuple):
@@ -128,6 +142,8 @@ class Connection:
         self.frame_bytes_max = frame_bytes_max
         self._reader = FrameReader(FRAME_BYTES_BEFORE_OPEN)
         self._preface = b"" if role is _C else PREFACE
+        self._closed_by_us = False
+        self._broken = False
 
     @property
     def missing_bytes(self) -> int:
@@ -137,26 +153,40 @@ class Connection:
     def receive(self, data: bytes) -> list[Received]:
         """Return the messages that *data* completes, in order, with the state moved on.
 
+        Once we have sent CLOSE, what the peer sent before it knew is dropped and the answer is always empty.
+
         Raises:
             ProtocolError: The peer broke the protocol. What it sent before in the same *data* is lost with it; send
-                CLOSE with the error and end the connection.
+                CLOSE with the error and end the connection. Every later call raises as well.
 
         """
+        if self._closed_by_us:
+            return []
+        if self._broken:
+            raise ProtocolError("the peer broke the protocol before; nothing more is read from this connection")
+        try:
+            return self._receive(data)
+        except ProtocolError:
+            self._broken = True
+            raise
+
+    def _receive(self, data: bytes) -> list[Received]:
         if self._preface:
             data = self._take_preface(data)
             if not data:
                 return []
         received = []
+        expected = OPEN_TYPES[self.peer]
         for frame in self._reader.feed(data):
             type_ = frame.type
-            if self.state is State.OPEN and type_ in _OPEN[self.peer]:
-                if type_ in _MUST_CORRELATE and not frame.correlation:
-                    raise ProtocolError(f"{m.MESSAGES[type_].__name__} needs a correlation other than 0")
-            else:
+            if self.state is not State.OPEN or type_ not in expected:
                 self._move(self.peer, type_)
-            if frame.tail and type_ not in _MAY_HAVE_TAIL:
-                raise ProtocolError(f"{m.MESSAGES[type_].__name__} with a tail of {len(frame.tail)} bytes")
-            message = m.MESSAGES[type_].decode(frame.head)
+            cls = m.MESSAGES[type_]
+            if type_ in MUST_CORRELATE and not frame.correlation:
+                raise ProtocolError(f"{cls.__name__} needs a correlation other than 0")
+            if frame.tail and type_ not in MAY_HAVE_TAIL:
+                raise ProtocolError(f"{cls.__name__} with a tail of {len(frame.tail)} bytes")
+            message = cls.decode(frame.head)
             if type_ == m.Welcome.TYPE:
                 assert isinstance(message, m.Welcome)
                 self.agree(message.frame_bytes_max)
@@ -166,25 +196,42 @@ class Connection:
     def send(self, message: Message, *, correlation: int = 0, tail_length: int = 0) -> bytes:
         """Return the bytes of *message* up to its tail, which the caller sends right behind.
 
+        Nothing has changed when it raises.
+
         Raises:
             InternalError: The table does not allow this message now, or it is larger than the peer takes.
+            InvalidRequest: A field holds what it must not; see `Message.encode`.
 
         """
         type_ = message.TYPE
-        if self.state is not State.OPEN or type_ not in _OPEN[self.role]:
+        head = message.encode()
+        moves = self.state is not State.OPEN or type_ not in OPEN_TYPES[self.role]
+        # Before the handshake is through the peer takes only small frames, whatever was agreed for later.
+        limit = self.frame_bytes_max
+        if self.state is not State.OPEN:
+            limit = min(limit, FRAME_BYTES_BEFORE_OPEN)
+        frame_bytes = FRAME_HEADER_BYTES + len(head) + tail_length
+        if frame_bytes > limit:
+            raise InternalError(f"{type(message).__name__} of {frame_bytes} bytes; the peer takes {limit}")
+        if type_ in MUST_CORRELATE and not correlation:
+            raise InternalError(f"{type(message).__name__} needs a correlation other than 0")
+        if tail_length and type_ not in MAY_HAVE_TAIL:
+            raise InternalError(f"{type(message).__name__} with a tail of {tail_length} bytes")
+        if moves:
             try:
                 self._move(self.role, type_)
             except ProtocolError as error:
                 raise InternalError(f"we must not send this: {error}") from error
-        data = pack_frame(type_, message.encode(), tail_length, correlation=correlation)
-        if len(data) + tail_length > self.frame_bytes_max:
-            raise InternalError(
-                f"{type(message).__name__} of {len(data) + tail_length} bytes; the peer takes {self.frame_bytes_max}"
-            )
-        return data
+            self._closed_by_us = type_ == m.Close.TYPE
+        return pack_frame(type_, head, tail_length, correlation=correlation)
 
     def agree(self, frame_bytes_max: int) -> None:
-        """Set the frame limit that both sides keep from now on (the broker calls it with what it put in WELCOME)."""
+        """Set the frame limit that both sides keep from now on (the broker calls it with what it put in WELCOME).
+
+        Raises:
+            ProtocolError: The limit is below `FRAME_BYTES_MIN`.
+
+        """
         if frame_bytes_max < FRAME_BYTES_MIN:
             raise ProtocolError(f"a frame limit of {frame_bytes_max} bytes is below {FRAME_BYTES_MIN}")
         self.frame_bytes_max = min(self.frame_bytes_max, frame_bytes_max)

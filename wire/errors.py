@@ -33,7 +33,10 @@ Catch by what you can do next: `error.retryable` says that the same call may suc
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
+
+import msgpack
 
 __all__ = [
     "AlreadySettled",
@@ -76,6 +79,15 @@ __all__ = [
 
 ERROR_TEXT_CHARACTERS_MAX = 2_000
 """Longer error texts are cut before they cross the wire, so that an error never exceeds a frame."""
+ERROR_FIELDS_MAX = 32
+"""Most fields of an error that cross the wire."""
+ERROR_FIELD_CHARACTERS_MAX = 400
+"""Longer texts and binaries in the fields of an error are cut before they cross the wire."""
+ERROR_FIELD_ITEMS_MAX = 64
+"""Most items of a list or map in the fields of an error; nested ones cross the wire as text."""
+ERROR_FIELDS_BYTES_MAX = 16 * 1024
+"""Most bytes that the fields of an error take together."""
+_CUT = "…"
 
 
 class SluiceError(Exception):
@@ -106,9 +118,10 @@ class SluiceError(Exception):
         return self.text
 
     def __getattr__(self, name: str) -> Any:
-        # Only reached when the normal look-up failed; `fields` itself must not recurse while unpickling.
+        # Only reached when the normal look-up failed; `fields` itself must not recurse while unpickling. Names with
+        # two underscores are Python's (`__deepcopy__`, `__notes__`): a peer's fields must not answer for them.
         fields = self.__dict__.get("fields", {})
-        if name in fields:
+        if name in fields and not name.startswith("__"):
             return fields[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -119,7 +132,10 @@ class SluiceError(Exception):
 def _rebuild(
     cls: type[SluiceError], text: str, retryable: bool, retry_after: float | None, fields: dict[str, Any]
 ) -> SluiceError:
-    return cls(text, retryable=retryable, retry_after=retry_after, **fields)
+    # The fields are no keyword arguments here: a peer may have named one "text" or "self".
+    error = cls(text, retryable=retryable, retry_after=retry_after)
+    error.fields = fields
+    return error
 
 
 class ProtocolError(SluiceError):
@@ -334,17 +350,52 @@ def _all_classes(root: type[SluiceError]) -> list[type[SluiceError]]:
 _CLASS_BY_CODE: dict[str, type[SluiceError]] = {cls.code: cls for cls in _all_classes(SluiceError)}
 
 
+def _cut_text(text: str, characters_max: int) -> str:
+    if not text.isascii():  # half a surrogate pair (from a file name, for one) cannot be sent as it is
+        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text if len(text) <= characters_max else text[: characters_max - 1] + _CUT
+
+
+def _plain(value: Any, *, nested: bool = False) -> Any:
+    """Return *value* as msgpack can carry it: scalars, and lists and maps of scalars; anything else as text."""
+    if value is None or type(value) in (bool, float):
+        return value
+    if type(value) is int:
+        return value if -(1 << 63) <= value < 1 << 64 else str(value)
+    if type(value) is bytes:
+        return value[:ERROR_FIELD_CHARACTERS_MAX]
+    if not nested and isinstance(value, (list, tuple)):
+        return [_plain(item, nested=True) for item in value[:ERROR_FIELD_ITEMS_MAX]]
+    if not nested and isinstance(value, dict):
+        items = list(value.items())[:ERROR_FIELD_ITEMS_MAX]
+        return {_cut_text(str(name), ERROR_FIELD_CHARACTERS_MAX): _plain(item, nested=True) for name, item in items}
+    return _cut_text(str(value), ERROR_FIELD_CHARACTERS_MAX)
+
+
+def _plain_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    room = ERROR_FIELDS_BYTES_MAX
+    for name, value in list(fields.items())[:ERROR_FIELDS_MAX]:
+        cut = {_cut_text(str(name), ERROR_FIELD_CHARACTERS_MAX): _plain(value)}
+        room -= len(msgpack.packb(cut))
+        if room >= 0:
+            plain.update(cut)
+    return plain
+
+
 def error_to_wire(error: SluiceError) -> dict[str, Any]:
-    """Return the plain map that carries *error* in an ERROR or CLOSE frame."""
-    text = error.text
-    if len(text) > ERROR_TEXT_CHARACTERS_MAX:
-        text = text[: ERROR_TEXT_CHARACTERS_MAX - 1] + "…"
+    """Return the plain map that carries *error* in an ERROR or CLOSE frame.
+
+    It always fits the smallest frame limit before the handshake is through: texts are cut, and fields that have no
+    room are left out.
+    """
+    retry_after = error.retry_after
     return {
         "code": error.code,
-        "text": text,
-        "retryable": error.retryable,
-        "retry_after": error.retry_after,
-        "fields": error.fields,
+        "text": _cut_text(error.text, ERROR_TEXT_CHARACTERS_MAX),
+        "retryable": bool(error.retryable),
+        "retry_after": retry_after if retry_after is not None and 0 <= retry_after < math.inf else None,
+        "fields": _plain_fields(error.fields),
     }
 
 
@@ -354,19 +405,36 @@ def error_from_wire(value: object) -> SluiceError:
     An unknown code (from a newer peer) becomes a plain `SluiceError` with the code among its fields. A map that is
     not an error at all is a `ProtocolError`, which is returned too: the caller raises whatever it gets.
     """
-    if not isinstance(value, dict):
-        return ProtocolError(f"an error frame holds {type(value).__name__} instead of a map")
-    code, text, fields = value.get("code"), value.get("text"), value.get("fields")
-    retryable, retry_after = value.get("retryable"), value.get("retry_after")
-    if not isinstance(code, str) or not isinstance(text, str) or not isinstance(fields, dict):
-        return ProtocolError("an error frame lacks code, text or fields")
-    if not isinstance(retryable, bool) or not isinstance(retry_after, (int, float, type(None))):
-        return ProtocolError("an error frame holds a retryable or retry_after of the wrong type")
-    if not all(isinstance(name, str) for name in fields):
-        return ProtocolError("an error frame holds a field whose name is no text")
-    reserved = {"text", "retryable", "retry_after", "self", "fields"}
-    clean = {name: field for name, field in fields.items() if name not in reserved}
-    cls = _CLASS_BY_CODE.get(code)
+    problem = _problem_of_error(value)
+    if problem is not None:
+        return ProtocolError(f"an error frame {problem}")
+    assert isinstance(value, dict)
+    fields = dict(value["fields"])
+    cls = _CLASS_BY_CODE.get(value["code"])
     if cls is None:
-        cls, clean = SluiceError, {**clean, "code": code}
-    return cls(text, retryable=retryable, retry_after=retry_after, **clean)
+        cls, fields = SluiceError, {**fields, "code": value["code"]}
+    return _rebuild(cls, value["text"], value["retryable"], value["retry_after"], fields)
+
+
+def _problem_of_error(value: object) -> str | None:
+    if type(value) is not dict:
+        return f"holds {type(value).__name__} instead of a map"
+    code, text, fields = value.get("code"), value.get("text"), value.get("fields")
+    if type(code) is not str or type(text) is not str or type(fields) is not dict:
+        return "lacks code, text or fields"
+    if (
+        len(code) > ERROR_FIELD_CHARACTERS_MAX
+        or len(text) > ERROR_TEXT_CHARACTERS_MAX
+        or len(fields) > ERROR_FIELDS_MAX
+    ):
+        return f"is too long: {len(code)} and {len(text)} characters and {len(fields)} fields"
+    if not all(type(name) is str for name in fields):
+        return "holds a field whose name is no text"
+    retryable, retry_after = value.get("retryable"), value.get("retry_after")
+    if type(retryable) is not bool:
+        return "holds a retryable that is neither true nor false"
+    if retry_after is not None and (
+        type(retry_after) not in (int, float) or not math.isfinite(retry_after) or retry_after < 0
+    ):
+        return "holds a retry_after that is no number of seconds"
+    return None

@@ -35,11 +35,12 @@ FRAME_BYTES_BEFORE_OPEN = 64 * 1024
 FRAME_BYTES_MIN = 4096
 """Smallest frame limit that a peer may ask for."""
 
+PINNED_SHARE = 8
+"""A tail smaller than one part in this many of its receive buffer is copied, so that keeping it frees the buffer."""
+
 FLAG_MORE = 0x01
 
 _HEADER = Struct(">IBBHII")
-
-Buffer = bytes | bytearray | memoryview
 
 
 class Frame(NamedTuple):
@@ -50,7 +51,7 @@ class Frame(NamedTuple):
         flags: Bits, see `FLAG_MORE`.
         correlation: Number that ties a reply to its request; 0 = none.
         head: msgpack bytes.
-        tail: Raw bytes after the head; a view into the receive buffer that stays valid as long as it is referenced.
+        tail: Raw bytes after the head; stays valid as long as it is referenced.
 
     """
 
@@ -63,13 +64,15 @@ class Frame(NamedTuple):
 
 def pack_frame(type_: int, head: bytes, tail_length: int = 0, *, correlation: int = 0, flags: int = 0) -> bytes:
     """Return the header and head of a frame whose tail of *tail_length* bytes the caller sends right behind it."""
-    return (
-        _HEADER.pack(12 + len(head) + tail_length, type_, flags, 0, correlation, len(head)) + head
-    )
+    return _HEADER.pack(12 + len(head) + tail_length, type_, flags, 0, correlation, len(head)) + head
 
 
 class FrameReader:
     """Cuts a stream of bytes into frames. Sans-IO: feed it what arrived, take what is complete.
+
+    What memory it costs: a frame that arrives whole is not copied, its head and tail point into *data*. A frame in
+    pieces is gathered in a buffer of its own that grows with what arrived, never with what was announced. A tail
+    that is kept keeps at most `PINNED_SHARE` times its own size: a smaller share of a buffer is copied out of it.
 
     Args:
         frame_bytes_max: Largest frame (whole, with its header) that is accepted. May be raised after the handshake.
@@ -78,19 +81,18 @@ class FrameReader:
 
     def __init__(self, frame_bytes_max: int = FRAME_BYTES_BEFORE_OPEN) -> None:
         self.frame_bytes_max = frame_bytes_max
-        self._pieces: list[bytes] = []
-        self._buffered_bytes = 0
+        self._partial = bytearray()
         self._needed_bytes = FRAME_HEADER_BYTES
 
     @property
     def buffered_bytes(self) -> int:
-        """Bytes that wait for the rest of their frame; bounded by `frame_bytes_max` plus one read."""
-        return self._buffered_bytes
+        """Bytes that wait for the rest of their frame; less than `frame_bytes_max`."""
+        return len(self._partial)
 
     @property
     def missing_bytes(self) -> int:
-        """How many more bytes the frame under way needs at least; a hint for the next read's size."""
-        return max(0, self._needed_bytes - self._buffered_bytes)
+        """How many more bytes the frame under way needs at least; 0 between frames. A hint for the next read's size."""
+        return self._needed_bytes - len(self._partial) if self._partial else 0
 
     def feed(self, data: bytes) -> list[Frame]:
         """Return the frames that *data* completes, in order.
@@ -99,47 +101,68 @@ class FrameReader:
             data: What the socket gave; kept by reference as long as a frame points into it.
 
         Raises:
-            ProtocolError: The bytes are no frames. The connection is beyond repair: close it.
+            ProtocolError: The bytes are no frames. The connection is beyond repair: close it, feed nothing more.
             FrameTooLarge: A frame announces more than `frame_bytes_max`.
 
         """
-        self._pieces.append(data)
-        self._buffered_bytes += len(data)
-        if self._buffered_bytes < self._needed_bytes:
-            return []
-        buffer = data if len(self._pieces) == 1 else b"".join(self._pieces)
-        view = memoryview(buffer)
         frames: list[Frame] = []
-        start, end = 0, len(buffer)
-        needed = FRAME_HEADER_BYTES
+        view = memoryview(data)
+        start = self._complete_partial(view, frames) if self._partial else 0
+        end = len(view)
         while end - start >= FRAME_HEADER_BYTES:
-            length, type_, flags, reserved, correlation, head_length = _HEADER.unpack_from(buffer, start)
-            total = length + 4
-            if total > self.frame_bytes_max:
-                raise FrameTooLarge(
-                    f"a frame of type {type_} announces {total} bytes, allowed are {self.frame_bytes_max}",
-                    frame_bytes=total,
-                    frame_bytes_max=self.frame_bytes_max,
-                )
-            if reserved:
-                raise ProtocolError(f"a frame of type {type_} sets reserved bits ({reserved:#06x})")
-            if flags:
-                raise ProtocolError(f"a frame of type {type_} sets flags {flags:#04x}, which this version does not know")
-            if length < 12 or head_length > length - 12:
-                raise ProtocolError(
-                    f"a frame of type {type_} announces {length} bytes, too few for its head of {head_length}"
-                )
-            if end - start < total:
-                needed = total
+            needed = self._frame_bytes(view, start)
+            if end - start < needed:
+                self._needed_bytes = needed
                 break
-            head_start = start + FRAME_HEADER_BYTES
-            tail_start = head_start + head_length
-            frames.append(
-                Frame(type_, flags, correlation, view[head_start:tail_start], view[tail_start : start + total])
-            )
-            start += total
-        rest = buffer[start:] if start else buffer
-        self._pieces = [bytes(rest)] if rest else []
-        self._buffered_bytes = end - start
-        self._needed_bytes = needed
+            frames.append(_cut(view[start : start + needed], end))
+            start += needed
+        if start < end:
+            self._partial += view[start:]
         return frames
+
+    def _complete_partial(self, view: memoryview, frames: list[Frame]) -> int:
+        """Take from *view* what the frame under way lacks, and return how many bytes that was."""
+        partial = self._partial
+        taken = 0
+        while True:  # twice at most: the rest of the header, then the rest of the frame
+            missing = self._needed_bytes - len(partial)
+            partial += view[taken : taken + missing]
+            taken = min(len(view), taken + missing)
+            if len(partial) < self._needed_bytes:
+                return taken
+            self._needed_bytes = self._frame_bytes(partial, 0)
+            if len(partial) == self._needed_bytes:
+                break
+        frames.append(_cut(memoryview(partial).toreadonly(), len(partial)))
+        self._partial = bytearray()
+        self._needed_bytes = FRAME_HEADER_BYTES
+        return taken
+
+    def _frame_bytes(self, buffer: memoryview | bytearray, start: int) -> int:
+        """Return how long the frame is whose header begins at *start*, having checked all that the header says."""
+        length, type_, flags, reserved, _correlation, head_length = _HEADER.unpack_from(buffer, start)
+        total: int = length + 4
+        if total > self.frame_bytes_max:
+            raise FrameTooLarge(
+                f"a frame of type {type_} announces {total} bytes, allowed are {self.frame_bytes_max}",
+                frame_bytes=total,
+                frame_bytes_max=self.frame_bytes_max,
+            )
+        if reserved:
+            raise ProtocolError(f"a frame of type {type_} sets reserved bits ({reserved:#06x})")
+        if flags:
+            raise ProtocolError(f"a frame of type {type_} sets flags {flags:#04x}, which this version does not know")
+        if length < 12 or head_length > length - 12:
+            raise ProtocolError(
+                f"a frame of type {type_} announces {length} bytes, too few for its head of {head_length}"
+            )
+        return total
+
+
+def _cut(frame: memoryview, buffer_bytes: int) -> Frame:
+    _length, type_, flags, _reserved, correlation, head_length = _HEADER.unpack_from(frame)
+    tail_start = FRAME_HEADER_BYTES + head_length
+    tail = frame[tail_start:]
+    if len(tail) * PINNED_SHARE < buffer_bytes:
+        tail = memoryview(bytes(tail))
+    return Frame(type_, flags, correlation, frame[FRAME_HEADER_BYTES:tail_start], tail)

@@ -22,6 +22,7 @@ from sluicemq.wire.fields import (
     number,
     numbers,
     optional,
+    ranges,
     text,
     unsigned,
     wire_field,
@@ -34,6 +35,9 @@ NAME_BYTES_MAX = 255
 """Longest name of a queue, vhost, producer or consumer, in bytes of UTF-8."""
 SECONDS_MAX = 10 * 366 * 86_400.0
 """Longest duration that any field takes: ten years."""
+
+QUEUES_PAGE_MAX = 4096
+"""Most queues in one answer, whatever `count_max` asks for."""
 
 RUN_NUMBERS = 9
 """Integers a run in DELIVER and PEEKED: zxid, first index, count, bytes of its batch in the tail, published at
@@ -49,7 +53,8 @@ VERDICT_HANDED_OVER = 4
 
 _seconds = number(0, SECONDS_MAX)
 _name = text(NAME_BYTES_MAX)
-_tags = numbers(64, multiple_of=2)
+_lost = numbers(64, multiple_of=2)
+_tags = ranges(64)
 
 
 # --- handshake ------------------------------------------------------------------------------------------------
@@ -218,7 +223,7 @@ class ListQueues(Message):
 class Queues(Message):
     """State of queues, a map each, sorted by name; *more* says that there are others after the last."""
 
-    queues: list[dict[str, Any]] = wire_field(2, list_of(map_of_text))
+    queues: list[dict[str, Any]] = wire_field(2, list_of(map_of_text, QUEUES_PAGE_MAX))
     more: bool = wire_field(4, boolean, default=False)
 
 
@@ -366,7 +371,7 @@ class Settle(Message):
 class Settled(Message):
     """The verdict is committed, but for the tags in *lost*, whose leases were over."""
 
-    lost: list[int] = wire_field(2, _tags, default=[])
+    lost: list[int] = wire_field(2, _lost, default=[])
 
 
 @message(56)
@@ -374,7 +379,7 @@ class LeasesLost(Message):
     """Broker to client, unasked: the leases of these tags are over (`expired`, `queue_deleted`)."""
 
     consumer: int = wire_field(2, unsigned(32))
-    tags: list[int] = wire_field(4, _tags)
+    tags: list[int] = wire_field(4, _lost)
     reason: str = wire_field(6, text(64), default="expired")
 
 
@@ -391,7 +396,7 @@ class Extend(Message):
 class Extended(Message):
     """Done, but for the tags in *lost*, whose leases were over."""
 
-    lost: list[int] = wire_field(2, _tags, default=[])
+    lost: list[int] = wire_field(2, _lost, default=[])
 
 
 @message(59)

@@ -6,9 +6,16 @@ a later version may add to it. Default message ids are made here too, because bo
 
 from __future__ import annotations
 
+import re
+
 from sluicemq.wire.errors import InvalidRequest
 
+GROUP_MAX = 0xFFFF_FFFF
+ZXID_MAX = 0xFFFF_FFFF_FFFF_FFFF
 INDEX_MAX = 0xFFFF_FFFF
+
+# int() would also take signs, blanks, underscores and other scripts' digits: two texts for one address.
+_POSITION = re.compile(r"(0|[1-9a-f][0-9a-f]{0,7})-(0|[1-9a-f][0-9a-f]{0,15})-(0|[1-9a-f][0-9a-f]{0,7})", re.ASCII)
 
 
 def format_position(group: int, zxid: int, index: int) -> str:
@@ -23,13 +30,10 @@ def parse_position(position: str) -> tuple[int, int, int]:
         InvalidRequest: The text is none of ours.
 
     """
-    parts = position.split("-")
-    try:
-        group, zxid, index = (int(part, 16) for part in parts)
-    except ValueError:
-        raise InvalidRequest(f"{position!r:.80} is no position; take it from a receipt or a message") from None
-    if group < 0 or zxid < 0 or not 0 <= index <= INDEX_MAX:
+    match = _POSITION.fullmatch(position) if isinstance(position, str) else None
+    if match is None:
         raise InvalidRequest(f"{position!r:.80} is no position; take it from a receipt or a message")
+    group, zxid, index = (int(part, 16) for part in match.groups())
     return group, zxid, index
 
 

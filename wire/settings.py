@@ -5,12 +5,13 @@ This module owns the names. What a setting does stands in the broker's queue mac
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from sluicemq.wire.errors import InvalidRequest, UnknownOption
 from sluicemq.wire.messages import NAME_BYTES_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class QueueSettings(TypedDict, total=False):
@@ -42,11 +43,12 @@ def check_queue_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
             known = ", ".join(sorted(QUEUE_SETTINGS_DEFAULT))
             raise UnknownOption(f"queues have no setting {name!r:.80}; known are: {known}", option=str(name)[:80])
         if name == "retry_delay":
-            if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value <= RETRY_DELAY_SECONDS_MAX:
+            # NaN and infinity fail the comparison too.
+            if type(value) not in (int, float) or not 0 <= value <= RETRY_DELAY_SECONDS_MAX:
                 raise InvalidRequest(
                     f"retry_delay is {value!r:.40}; it must be 0 to {RETRY_DELAY_SECONDS_MAX:.0f} seconds"
                 )
-            checked[name] = float(value)
+            checked[name] = float(value) + 0.0  # no negative zero: equal settings are equal bytes
     return checked
 
 
