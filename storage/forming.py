@@ -75,5 +75,5 @@ def make_first_segment(
     superblock = store.current
     header = SegmentHeader(superblock.cluster_id, superblock.group_id, 1, generation_next, 0, CHAIN_START)
     install(directory, name, file, header, options.index_stride_bytes).file.close()
-    store.save(first_segment=1)
+    store.save(first_segment=1, last_segment=1)
     return generation_next + 1

@@ -497,6 +497,7 @@ class SegmentLog:
             self._generation_next += 1
             name, file = self._pool.take() or self._pool.blank()
             segment = install(self._directory, name, file, header, self._options.index_stride_bytes)
+            self._store.save(last_segment=header.sequence)
         except OSError as error:
             raise self._fail("starting a segment", segment_name(header.sequence), error) from error
         self._reader.segments = (*self._reader.segments, segment)

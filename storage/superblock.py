@@ -24,7 +24,7 @@ SUPERBLOCK_NAME = "superblock"
 SUPERBLOCK_NEW_NAME = "superblock.new"
 
 _MAGIC = b"SluiceSB"
-_BODY = struct.Struct("<16s16sIIQQQQQQQ")
+_BODY = struct.Struct("<16s16sIIQQQQQQQQ")
 _COPIES = 2
 _NO_TRUNCATION, _HAS_TRUNCATION = 0, 1
 
@@ -40,7 +40,10 @@ class Truncation:
 
 @dataclass(frozen=True, slots=True)
 class Superblock:
-    """The state; `sequence` counts saves. `first_segment` is 0 until the first segment exists.
+    """The state; `sequence` counts saves.
+
+    `first_segment` is 0 until the first segment exists. Segments from `first_segment` to `last_segment` must be there;
+    later ones may be: a segment that vanished is damage, also if it was the last.
 
     `generation_next`: no segment with this generation or a later one was ever written.
     """
@@ -52,6 +55,7 @@ class Superblock:
     generation_next: int = 1
     promised_epoch: int = 0
     first_segment: int = 0
+    last_segment: int = 0
     truncation: Truncation | None = None
 
     def to_page(self) -> bytes:
@@ -69,6 +73,7 @@ class Superblock:
                 self.generation_next,
                 self.promised_epoch,
                 self.first_segment,
+                self.last_segment,
                 *((0, 0, 0) if cut is None else (cut.zxid, cut.segment, cut.offset)),
             ),
         )
@@ -76,7 +81,7 @@ class Superblock:
     @classmethod
     def from_body(cls, body: bytes) -> Superblock:
         """The state in the body of a page of FORMAT_VERSION."""
-        cluster, incarnation, group, intent, sequence, generation, promised, first, zxid, segment, offset = (
+        cluster, incarnation, group, intent, sequence, generation, promised, first, last, zxid, segment, offset = (
             _BODY.unpack_from(body)
         )
         return cls(
@@ -87,6 +92,7 @@ class Superblock:
             generation_next=generation,
             promised_epoch=promised,
             first_segment=first,
+            last_segment=last,
             truncation=Truncation(zxid, segment, offset) if intent == _HAS_TRUNCATION else None,
         )
 
@@ -161,6 +167,7 @@ class SuperblockStore:
         generation_next: int | None = None,
         promised_epoch: int | None = None,
         first_segment: int | None = None,
+        last_segment: int | None = None,
     ) -> None:
         """Change the given fields, durably in both copies when this returns. Raises PromiseRegression, OSError."""
         now = self.current
@@ -173,12 +180,15 @@ class SuperblockStore:
                 generation_next=now.generation_next if generation_next is None else generation_next,
                 promised_epoch=now.promised_epoch if promised_epoch is None else promised_epoch,
                 first_segment=now.first_segment if first_segment is None else first_segment,
+                last_segment=now.last_segment if last_segment is None else last_segment,
             )
         )
 
     def save_truncation(self, truncation: Truncation | None) -> None:
         """Note the intent to cut the log, or that it was carried out. Durable when this returns. Raises OSError."""
-        self._write(replace(self.current, sequence=self.current.sequence + 1, truncation=truncation))
+        now = self.current
+        last_segment = now.last_segment if truncation is None else truncation.segment
+        self._write(replace(now, sequence=now.sequence + 1, truncation=truncation, last_segment=last_segment))
 
     def _write(self, superblock: Superblock) -> None:
         page = superblock.to_page()

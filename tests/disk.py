@@ -311,7 +311,7 @@ class SimulatedDisk:
     # ------------------------------------------------------------------------------------------------------
 
     def cut_power_after(self, operations: int) -> None:
-        """The power goes off during the n-th operation from now (1: the next one); all later ones raise PowerCut too."""
+        """The power goes off during the n-th operation from now (1: the next); all later ones raise PowerCut too."""
         self.cut_at = self.operations + operations
 
     def fail_after(self, operations: int, error_number: int = errno.EIO, kind: str | None = None) -> None:
@@ -342,6 +342,13 @@ class SimulatedDisk:
         after._unsynced_names = self._unsynced_names
         self.powered = False
         return after
+
+    def flush(self) -> None:
+        """The kernel wrote everything back on its own: all of it is durable, though nobody asked."""
+        for inode in self._names.values():
+            inode.settle()
+        self._durable_names = dict(self._names)
+        self._unsynced_names.clear()
 
     def content_of(self, name: str) -> bytes:
         """All bytes of a file as readers see them."""
