@@ -1,0 +1,40 @@
+"""What every test can lean on: the hypothesis profiles, and how a test names a program that the machine may lack.
+
+It must not know any part of the product; fixtures that start brokers live beside the tests that use them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+from hypothesis import settings
+
+INSIST_VARIABLE = "SLUICEMQ_TESTS_INSIST"
+
+# `ci` gives the same verdict for the same code. `dev` looks at new examples in every run, and remembers failing ones.
+settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("dev", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get(INSIST_VARIABLE) else "dev"))
+
+
+def needs(program: str, command: str) -> pytest.MarkDecorator:
+    """Mark a test, class or module (`pytestmark = needs(...)`) that cannot run without `program` on PATH.
+
+    Without it the test is skipped with `command`, the shell command that installs it, as part of the reason. Where
+    SLUICEMQ_TESTS_INSIST is set, as in .ci/run, it fails: there, a skipped test would be a test that nobody ever runs.
+    """
+    return pytest.mark.needs(program, command)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip or fail a test whose programs are not there."""
+    for mark in item.iter_markers("needs"):
+        program, command = mark.args
+        if shutil.which(program) is not None:
+            continue
+        reason = f"needs {program}, which this enables: {command}"
+        if os.environ.get(INSIST_VARIABLE):
+            pytest.fail(f"{reason} ({INSIST_VARIABLE} is set, so this is a failure)", pytrace=False)
+        pytest.skip(reason)
