@@ -182,7 +182,7 @@ def _retire_discarded(directory: Directory, first_segment: int, pool: SparePool)
 
 def _read_segments(directory: Directory, superblock: Superblock, options: LogOptions, recovered: Recovered) -> None:
     sequences = segment_sequences(directory)
-    for expected in range(superblock.first_segment, max(sequences[-1:] + [superblock.last_segment]) + 1):
+    for expected in range(superblock.first_segment, max(*sequences[-1:], superblock.last_segment, 0) + 1):
         last_zxid = recovered.segments[-1].last_zxid if recovered.segments else 0
         if expected not in sequences:
             raise LogCorrupt(directory.path_of(segment_name(expected)), 0, "this segment is missing", last_zxid)

@@ -6,6 +6,7 @@ import errno
 import pickle
 
 import pytest
+
 from sluicemq.storage import errors
 
 EXAMPLES = [

@@ -1,8 +1,12 @@
-"""Power cuts, in a number that fits every test run, and the proof that they bite. The long run: `python -m tests.storage.power_cuts`."""
+"""Power cuts, in a number that fits every test run, and the proof that they bite.
+
+The long run: `python -m tests.storage.power_cuts --count 10000 --seed 1`.
+"""
 
 from __future__ import annotations
 
 import pytest
+
 from tests.storage.power_cuts import MUTANTS, first_seed_that_catches, run_cuts
 
 

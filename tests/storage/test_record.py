@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sluicemq.storage.record import (
     CHAIN_START,
     HEAD_BYTES,
@@ -67,7 +68,8 @@ def test_a_head_counts_only_in_its_generation_and_at_its_offset(record, generati
 def test_the_chain_is_the_same_on_every_broker(record, previous, generations, synced, offsets):
     """Generation, offset and what was synced are local: two brokers differ in them and still agree on the chain."""
     one, other = (
-        encode_head(seed_of(generations[n]), offsets[n] % 2**40, synced[n], previous, CHAIN_START, record)[1] for n in (0, 1)
+        encode_head(seed_of(generations[n]), offsets[n] % 2**40, synced[n], previous, CHAIN_START, record)[1]
+        for n in (0, 1)
     )
 
     assert one == other

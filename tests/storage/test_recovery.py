@@ -1,4 +1,4 @@
-"""What recovery makes of a damaged or interrupted log: a torn tail is cut, damage is named, and nothing depends on luck."""
+"""What recovery makes of an interrupted or damaged log: a torn tail is cut, damage is named, luck has no part."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sluicemq.storage import ForeignData, LogCorrupt, NewerFormat, SegmentLog, SuperblockMissing
 from sluicemq.storage.pages import PAGE_BYTES, seal
 from sluicemq.storage.record import CHAIN_START, HEAD_BYTES, encode_head, parse_head, seed_of
@@ -28,7 +29,7 @@ def place_of(disk: SimulatedDisk, name: str, payload: bytes) -> tuple[int, int]:
     return content.rindex(b"\xb5SqR", 0, at), at
 
 
-# --- The judgement, as a table -----------------------------------------------------------------------------------------------
+# --- The judgement, as a table ------------------------------------------------------------------------------
 
 
 def trace(offset: int, synced_up_to: int) -> Trace:
@@ -78,7 +79,7 @@ def test_traces_are_found_wherever_reads_are_split(gaps, shift, read_bytes):
     assert found == expected
 
 
-# --- Torn tails ---------------------------------------------------------------------------------------------------------------
+# --- Torn tails ---------------------------------------------------------------------------------------------
 
 
 def log_with_unsynced_group(seed: int = 0) -> tuple[SimulatedDisk, SegmentLog]:
@@ -95,7 +96,7 @@ def test_a_hole_in_the_last_unsynced_write_is_a_torn_tail():
     """The sectors of 1.4 and 1.5 reached the disk, those of 1.3 did not: nobody was told that they are durable."""
     disk, _log = log_with_unsynced_group()
     disk = disk.restart()
-    start, payload_at = place_of(disk, FIRST, b"%d " % zxid(1, 3))
+    start, _ = place_of(disk, FIRST, b"%d " % zxid(1, 3))
     disk.overwrite(FIRST, start, bytes(600))
 
     log = open_log(disk)
@@ -186,7 +187,7 @@ def test_a_truncation_may_be_interrupted_anywhere(seed, operation):
     assert all_entries(open_log(disk.crash())) == written[:10] + entries(zxid(2, 0), 1)
 
 
-# --- Damage -------------------------------------------------------------------------------------------------------------------
+# --- Damage -------------------------------------------------------------------------------------------------
 
 
 def synced_log() -> SimulatedDisk:
@@ -298,7 +299,7 @@ def test_a_missing_superblock_is_never_an_empty_directory():
         open_log(disk)
 
 
-# --- Data of others -----------------------------------------------------------------------------------------------------------
+# --- Data of others -----------------------------------------------------------------------------------------
 
 
 def test_data_of_another_cluster_or_group_is_refused_and_nothing_changed():

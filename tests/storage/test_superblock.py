@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from sluicemq.storage import NewerFormat, PromiseRegression, SuperblockDamaged
 from sluicemq.storage.pages import PAGE_BYTES, seal
 from sluicemq.storage.superblock import Superblock, SuperblockStore, Truncation
@@ -52,7 +53,7 @@ def test_with_both_copies_damaged_the_start_is_refused_and_nothing_changed(byte)
         disk.flip_bit("superblock", copy * PAGE_BYTES + byte)
     before = disk.content_of("superblock")
 
-    with pytest.raises(SuperblockDamaged, match="copy 1: .*copy 2: ") as refused:
+    with pytest.raises(SuperblockDamaged, match=r"copy 1: .*copy 2: ") as refused:
         SuperblockStore.load(disk)
 
     assert refused.value.file == "superblock"
