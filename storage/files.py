@@ -108,7 +108,7 @@ def _full_fsync(descriptor: int) -> None:
         os.fsync(descriptor)
 
 
-_sync_data = _full_fsync if sys.platform == "darwin" else _fdatasync
+sync_data = _full_fsync if sys.platform == "darwin" else _fdatasync
 
 
 class RealFile:
@@ -168,7 +168,7 @@ class RealFile:
 
     def sync(self) -> None:
         """fdatasync, or F_FULLFSYNC on macOS."""
-        _sync_data(self._descriptor)
+        sync_data(self._descriptor)
 
     def size(self) -> int:
         """Size in bytes."""

@@ -33,7 +33,7 @@ from sluicemq.storage.record import (
 )
 from sluicemq.storage.recovery import carry_out, recover
 from sluicemq.storage.segment import Segment, SegmentHeader, install, segment_name
-from sluicemq.storage.spares import Spare, SparePool
+from sluicemq.storage.spares import Spare, SparePool, write_zeros
 from sluicemq.storage.superblock import SUPERBLOCK_NAME, SuperblockStore, Truncation
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SegmentLog"]
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _COUNTER_MASK = 0xFFFFFFFF
 
 
@@ -472,12 +473,26 @@ class SegmentLog:
             segment.note(*place)
         segment.end_offset = end
         if end > segment.allocated_bytes:
-            segment.allocated_bytes = end
+            self._grow(segment, end)
         segment.chain = self._last_chain = chain
         segment.last_zxid = self._last_zxid = zxid
         self._written_proof = self._synced_zxid
         self._dirty = True
         self._writes += 1
+
+    def _grow(self, segment: Segment, end: int) -> None:
+        """The file grew up to `end`: zero a step ahead, for the sake of the next syncs. On a full disk, do without."""
+        step = self._options.growth_bytes
+        goal = min(-(-end // step) * step, self._options.segment_bytes)
+        segment.allocated_bytes = max(segment.allocated_bytes, end)
+        if goal > end:
+            try:
+                write_zeros(segment.file, end, goal)
+            except OSError as error:
+                if error.errno not in _NO_SPACE:
+                    raise self._fail("write", segment.name, error) from error
+            else:
+                segment.allocated_bytes = goal
 
     def _roll(self) -> Segment:
         """Go on in a new segment. The old one is durable before the new one exists: no holes between segments."""

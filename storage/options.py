@@ -30,6 +30,9 @@ class LogOptions:
     The segment grows beyond it if need be.
     """
 
+    growth_bytes: int = 256 * KIB
+    """A growing segment is zeroed ahead to the next multiple of this, so that most of its syncs move data only."""
+
     spares_max: int = 2
     """How many zeroed or recycled segments are kept ready."""
 
@@ -54,6 +57,7 @@ class LogOptions:
             "initial_bytes",
             f"must be between {2 * PAGE_BYTES} and segment_bytes",
         )
+        self._require(self.growth_bytes >= 1, "growth_bytes", "must be at least 1")
         self._require(self.spares_max >= 0, "spares_max", "must not be negative")
         self._require(self.zero_piece_bytes >= PAGE_BYTES, "zero_piece_bytes", f"must be at least {PAGE_BYTES}")
         self._require(self.index_stride_bytes >= HEAD_BYTES, "index_stride_bytes", f"must be at least {HEAD_BYTES}")

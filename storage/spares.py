@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sluicemq.storage.files import Directory, File
 
-__all__ = ["Spare", "SparePool", "zero_range"]
+__all__ = ["Spare", "SparePool", "write_zeros", "zero_range"]
 
 _UNFINISHED = "zeroing-"
 _READY = "spare-"
@@ -35,14 +35,19 @@ class Spare(NamedTuple):
     file: File
 
 
+def write_zeros(file: File, start: int, end: int) -> None:
+    """Write zeros over a byte range, without a sync. Raises OSError."""
+    whole, rest = divmod(end - start, len(_ZERO_CHUNK))
+    file.pwritev([_ZERO_CHUNK] * whole + ([_ZERO_CHUNK[:rest]] if rest else []), start)
+
+
 def zero_range(file: File, start: int, end: int, piece_bytes: int) -> None:
     """Write zeros over a byte range and sync, piece by piece. Raises OSError."""
     while start < end:
-        length = min(piece_bytes, end - start)
-        whole, rest = divmod(length, len(_ZERO_CHUNK))
-        file.pwritev([_ZERO_CHUNK] * whole + ([_ZERO_CHUNK[:rest]] if rest else []), start)
+        piece_end = min(start + piece_bytes, end)
+        write_zeros(file, start, piece_end)
         file.sync()
-        start += length
+        start = piece_end
 
 
 class SparePool:

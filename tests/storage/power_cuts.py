@@ -108,6 +108,7 @@ class Story:
         self.options = LogOptions(
             segment_bytes=segment_bytes,
             initial_bytes=rng.choice((8192, segment_bytes)),
+            growth_bytes=rng.choice((1, 4096, 10_000)),
             spares_max=rng.choice((0, 1, 2)),
             zero_piece_bytes=rng.choice((4096, 16384)),
             index_stride_bytes=rng.choice((64, 1024, 8192)),

@@ -9,6 +9,7 @@ from tests.disk import SimulatedDisk
 SMALL = LogOptions(
     segment_bytes=16 * 1024,
     initial_bytes=8 * 1024,
+    growth_bytes=1024,
     zero_piece_bytes=8 * 1024,
     index_stride_bytes=256,
     read_bytes=PAGE_BYTES,

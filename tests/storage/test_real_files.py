@@ -14,10 +14,10 @@ import pytest
 
 from sluicemq.storage import (
     DirectoryLocked,
+    File,
     LogOptions,
     LogWriteFailed,
     RealDirectory,
-    RealFile,
     SegmentLog,
     ZxidNotFound,
 )
@@ -81,6 +81,7 @@ def test_a_second_process_is_refused_and_told_who_holds_the_directory(directory)
         [sys.executable, "-c", HOLDER, str(directory.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with holder:
+        assert holder.stdout is not None
         assert holder.stdout.readline() == "open\n"
 
         with pytest.raises(DirectoryLocked) as refused:
@@ -127,7 +128,7 @@ def test_a_short_write_is_continued(directory, monkeypatch):
         return real(descriptor, [b"".join(buffers)[:100]], offset)
 
     log = open_log(directory)
-    monkeypatch.setattr(files_module.os, "pwritev", short)
+    monkeypatch.setattr(os, "pwritev", short)
     log.append(entries(zxid(1, 0), 5))
 
     assert all_entries(log) == entries(zxid(1, 0), 5)
@@ -136,8 +137,8 @@ def test_a_short_write_is_continued(directory, monkeypatch):
 
 def test_a_write_without_progress_is_an_error_not_a_loop(directory, monkeypatch):
     log = open_log(directory)
-    monkeypatch.setattr(files_module.os, "pwritev", lambda *_: 3)
-    monkeypatch.setattr(files_module.os, "pwrite", lambda *_: 0)
+    monkeypatch.setattr(os, "pwritev", lambda *_: 3)
+    monkeypatch.setattr(os, "pwrite", lambda *_: 0)
 
     with pytest.raises(LogWriteFailed) as failed:
         log.append(entries(zxid(1, 0), 5))
@@ -149,7 +150,7 @@ def test_a_write_without_progress_is_an_error_not_a_loop(directory, monkeypatch)
 class BrokenFile:
     """A real file whose syncs fail from now on."""
 
-    def __init__(self, file: RealFile) -> None:
+    def __init__(self, file: File) -> None:
         self._file = file
         self.calls = 0
 

@@ -1,0 +1,216 @@
+"""What the log costs on this machine's disk, beside the bare system calls. Prints one line a figure.
+
+    python -m tests.storage.measure [--data DIRECTORY]
+
+Run it on the disk that matters: a temporary directory in memory tells nothing about syncs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from sluicemq.storage import LogOptions, RealDirectory, Record, SegmentLog
+from sluicemq.storage.files import sync_data
+
+MIB = 1 << 20
+FIRST = 1 << 32
+
+
+def timed(work) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def microseconds(samples: list[float]) -> str:
+    samples = sorted(samples)
+    p50, p99 = statistics.median(samples), samples[int(len(samples) * 0.99)]
+    return f"p50 {p50 * 1e6:.0f} µs, p99 {p99 * 1e6:.0f} µs, max {samples[-1] * 1e6:.0f} µs"
+
+
+def zeroed_file(path: Path, size: int) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    for offset in range(0, size, MIB):
+        os.pwrite(descriptor, bytes(MIB), offset)
+    os.fsync(descriptor)
+    return descriptor
+
+
+def bare(base: Path, size: int, count: int, *, growing: bool) -> list[float]:
+    """pwrite and sync of the same sizes, without a log."""
+    path = base / "bare"
+    descriptor = zeroed_file(path, 0 if growing else size * count)
+    data, samples = os.urandom(size), []
+    for number in range(count):
+        started = time.perf_counter()
+        os.pwrite(descriptor, data, number * size)
+        sync_data(descriptor)
+        samples.append(time.perf_counter() - started)
+    os.close(descriptor)
+    path.unlink()
+    return samples
+
+
+def log_in(base: Path, name: str, **options) -> SegmentLog:
+    return SegmentLog.open(RealDirectory(base / name), options=replace(LogOptions(), **options))
+
+
+def append_and_sync(log: SegmentLog, payload: bytes, count: int) -> list[float]:
+    zxid, samples = log.last_zxid or FIRST - 1, []
+    for _ in range(count):
+        zxid += 1
+        started = time.perf_counter()
+        log.append([Record(zxid, 1, 1, 0, b"", payload)])
+        log.sync()
+        samples.append(time.perf_counter() - started)
+    return samples
+
+
+def on_spares(base: Path, name: str, spares: int) -> SegmentLog:
+    """A log whose first segment is full-size and which has spares ready."""
+    log = log_in(base, name, initial_bytes=64 * MIB, spares_max=max(spares, 1))
+    for _ in range(spares):
+        log.prepare_spare()
+    return log
+
+
+def measure_throughput(base: Path) -> None:
+    payload = os.urandom(MIB - 64)
+    rates = {}
+    for label, samples in (
+        ("bare, zeroed file", bare(base, MIB, 300, growing=False)),
+        ("bare, growing file", bare(base, MIB, 300, growing=True)),
+        ("log on spares", append_and_sync(on_spares(base, "spares", 5), payload, 300)),
+        ("log growing", append_and_sync(log_in(base, "growing"), payload, 300)),
+    ):
+        rates[label] = len(samples) / sum(samples)
+        print(f"1 MiB append and sync, {label}: {rates[label]:.0f} MiB/s, {microseconds(samples)}")
+
+
+def measure_latency(base: Path) -> None:
+    payload = os.urandom(4096 - 64)
+    print(f"4 KiB, bare, zeroed file: {microseconds(bare(base, 4096, 2000, growing=False))}")
+    print(f"4 KiB, bare, growing file: {microseconds(bare(base, 4096, 2000, growing=True))}")
+    print(f"4 KiB, log on a spare: {microseconds(append_and_sync(on_spares(base, 'spare', 0), payload, 2000))}")
+    growing = log_in(base, "grow")
+    append_and_sync(growing, payload, 260)  # beyond what was zeroed at the start
+    print(f"4 KiB, log growing: {microseconds(append_and_sync(growing, payload, 2000))}")
+
+
+def measure_zeroing(base: Path) -> None:
+    """The log's syncs while a spare is zeroed beside them, by piece size."""
+    payload = os.urandom(4096 - 64)
+    for piece in (MIB // 4, MIB, 4 * MIB, 16 * MIB, 64 * MIB):
+        log = log_in(base, f"zero{piece}", initial_bytes=64 * MIB, zero_piece_bytes=piece, spares_max=6)
+        seconds = []
+
+        def prepare(log=log, seconds=seconds) -> None:
+            seconds.extend(timed(log.prepare_spare) for _ in range(6))
+
+        thread = threading.Thread(target=prepare)
+        thread.start()
+        samples = []
+        while thread.is_alive():
+            samples += append_and_sync(log, payload, 1)
+        thread.join()
+        print(
+            f"4 KiB while spares are zeroed in pieces of {piece // 1024} KiB: {microseconds(samples)}; "
+            f"a spare takes {statistics.mean(seconds):.2f} s"
+        )
+        log.close()
+        shutil.rmtree(base / f"zero{piece}")
+
+
+def measure_python(base: Path) -> None:
+    """The same calls with a file that takes everything at once."""
+    log = log_in(base, "python", initial_bytes=64 * MIB)
+
+    class Nowhere:
+        def pwritev(self, buffers, offset) -> None:
+            pass
+
+        def sync(self) -> None:
+            pass
+
+    real = log._active.file
+    for size in (100, 1000, 100_000):
+        payload = os.urandom(size)
+        count = min(20_000, 30 * MIB // size // 3)
+        log.truncate_after(0)
+        log._active.file = Nowhere()
+        zxid = FIRST - 1
+
+        def one_by_one(payload=payload, count=count) -> None:
+            nonlocal zxid
+            for _ in range(count):
+                zxid += 1
+                log.append([Record(zxid, 1, 1, 0, b"header", payload)])
+
+        single = timed(one_by_one) / count
+        group = [Record(zxid + 1 + n, 1, 1, 0, b"header", payload) for n in range(100)]
+        grouped = timed(lambda group=group: log.append(group)) / 100
+        log._active.file = real
+        print(
+            f"Python per append of {size} bytes: {single * 1e6:.1f} µs alone, "
+            f"{grouped * 1e6:.1f} µs in a group of 100 (checksum included)"
+        )
+        log._reader.segments = (log._active,)
+
+
+def measure_open(base: Path) -> None:
+    print(f"open of an empty directory: {timed(lambda: log_in(base, 'empty')) * 1e3:.1f} ms")
+    for size, count in ((100_000, 10_000), (1000, 1_000_000)):
+        log = log_in(base, "big")
+        payload = os.urandom(size)
+        group = max(1, MIB // size)
+        for start in range(0, count, group):
+            log.append([Record(FIRST + start + n, 1, 1, 0, b"header", payload) for n in range(group)])
+        log.close()
+        seconds = timed(lambda: log_in(base, "big").close())
+        log = log_in(base, "big")
+
+        def scan(log=log) -> None:
+            position = log.start_zxid
+            while records := log.read_after(position):
+                position = records[-1].zxid
+
+        print(
+            f"1 GB log in entries of {size} bytes: open {seconds:.2f} s, read through {timed(scan):.2f} s, "
+            f"index {log.statistics().index_bytes} bytes"
+        )
+        log.close()
+        shutil.rmtree(base / "big")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=None, help="directory on the disk to measure")
+    parser.add_argument("--only", choices=sorted(MEASURES), default=None)
+    options = parser.parse_args()
+    base = Path(tempfile.mkdtemp(dir=options.data))
+    try:
+        for name, measure in MEASURES.items():
+            if options.only in (None, name):
+                measure(base)
+    finally:
+        shutil.rmtree(base)
+
+
+MEASURES = {
+    "throughput": measure_throughput,
+    "latency": measure_latency,
+    "zeroing": measure_zeroing,
+    "python": measure_python,
+    "open": measure_open,
+}
+
+if __name__ == "__main__":
+    main()
