@@ -16,7 +16,8 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 ROOTS = ("wire", "storage", "broker", "client")
-LINES_PER_FILE_MAX = 600
+LINES_PER_MODULE_MAX = 600
+LINES_PER_TEST_MAX = 700
 
 # Which parts the modules of a part may import, beside their own. Parts that are not listed (the command line, the node,
 # the examples) put the others together and may import all of them.
@@ -32,8 +33,10 @@ ALLOWED_PARTS = {
     "broker.config": {"wire"},
 }
 
-IMPURE = set("anyio asyncio datetime os random secrets selectors socket threading time trio uuid".split())
-
+IMPURE = {
+    *("anyio", "asyncio", "selectors", "socket", "threading", "trio"),
+    *("datetime", "os", "random", "secrets", "time", "uuid"),
+}
 # The same input gives the same state on every broker: what could differ between two of them cannot even be imported.
 FORBIDDEN_IN_PURE_PARTS = {
     "wire": {"anyio", "asyncio", "os", "selectors", "socket", "threading", "trio"},
@@ -117,7 +120,8 @@ def test_every_module_opens_with_its_reason(module: Path) -> None:
 @pytest.mark.parametrize("module", modules_of(*ROOTS, "examples", "tests", "bench"), ids=str)
 def test_no_file_grows_past_what_one_can_hold(module: Path) -> None:
     lines = (CHECKOUT / module).read_text(encoding="utf-8").count("\n")
-    assert lines <= LINES_PER_FILE_MAX, f"{module} has {lines} lines; split it by concern"
+    limit = LINES_PER_TEST_MAX if module.parts[0] == "tests" else LINES_PER_MODULE_MAX
+    assert lines <= limit, f"{module} has {lines} lines; split it by concern"
 
 
 @pytest.mark.parametrize("root", ROOTS)
