@@ -28,13 +28,25 @@ def needs(program: str, command: str) -> pytest.MarkDecorator:
     return pytest.mark.needs(program, command)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, by name, every test whose programs are not there."""
+    for item in items:
+        lacking = _lacking(item)
+        if lacking and not os.environ.get(INSIST_VARIABLE):
+            item.add_marker(pytest.mark.skip(reason=f"{item.name} {lacking}"))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip or fail a test whose programs are not there."""
+    """Fail a test whose programs are not there, where that is no excuse."""
+    lacking = _lacking(item)
+    if lacking:
+        pytest.fail(f"{lacking} ({INSIST_VARIABLE} is set, so this is a failure)", pytrace=False)
+
+
+def _lacking(item: pytest.Item) -> str | None:
+    """Return what the test needs and this machine has not, with the command that installs it."""
     for mark in item.iter_markers("needs"):
         program, command = mark.args
-        if shutil.which(program) is not None:
-            continue
-        reason = f"needs {program}, which this enables: {command}"
-        if os.environ.get(INSIST_VARIABLE):
-            pytest.fail(f"{reason} ({INSIST_VARIABLE} is set, so this is a failure)", pytrace=False)
-        pytest.skip(reason)
+        if shutil.which(program) is None:
+            return f"needs {program}, which this installs: {command}"
+    return None
