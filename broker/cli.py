@@ -19,6 +19,7 @@ from sluicemq.broker.commands.manners import failure_of
 
 COMMANDS = {
     "serve": "serve",
+    "log": "log",
     "config": "config",
 }
 """Command -> module in `sluicemq.broker.commands`, whose attribute `command` it is; in the order of `--help`."""

@@ -12,7 +12,8 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import IO, Any, TypeVar
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -22,6 +23,11 @@ EXIT_UNREACHABLE = 3
 EXIT_NOT_FOUND = 4
 
 URL_DEFAULT = "sluicemq://127.0.0.1:7650"
+
+if TYPE_CHECKING:
+    ParameterType = click.ParamType[Any]
+else:  # generic only in newer versions of click
+    ParameterType = click.ParamType
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -80,6 +86,19 @@ def url_option(function: Function) -> Function:
         show_envvar=True,
         metavar="URL",
         help="The broker, or several as sluicemq://HOST:PORT,HOST:PORT.",
+    )(function)
+
+
+def data_option(function: Function) -> Function:
+    """Add `--data`."""
+    return click.option(
+        "--data",
+        type=click.Path(file_okay=False, path_type=Path),
+        default="sluicemq-data",
+        show_default=True,
+        envvar="SLUICEMQ_DATA",
+        metavar="DIR",
+        help="The broker's data directory.",
     )(function)
 
 
@@ -152,11 +171,6 @@ def _print_rich(
         table.add_row(*(Text(cell) for cell in row))  # Text: a queue named "[red]" stays a name
     # rich itself honours NO_COLOR and TERM=dumb.
     Console(highlight=False).print(table)
-
-
-def output_ended(error: OSError) -> bool:
-    """Whether *error* says that nobody reads our output any more (`sluicemq consume | head`)."""
-    return error.errno == errno.EPIPE
 
 
 def silence_output() -> None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 from click.core import ParameterSource
 
+from sluicemq.broker.commands.manners import ParameterType
 from sluicemq.broker.config import (
     SETTINGS,
     BrokerConfig,
@@ -25,11 +26,6 @@ from sluicemq.broker.config import (
     read_settings_file,
 )
 from sluicemq.wire.errors import InvalidRequest
-
-if TYPE_CHECKING:
-    _ParameterType = click.ParamType[Any]
-else:  # generic only in newer versions of click
-    _ParameterType = click.ParamType
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -47,7 +43,7 @@ class Origin(NamedTuple):
     name: str
 
 
-class _SettingType(_ParameterType):
+class _SettingType(ParameterType):
     """Lets the setting itself read what stands in the flag or in the environment."""
 
     def __init__(self, setting: Setting) -> None:

@@ -1,0 +1,313 @@
+"""`sluicemq log verify` and `sluicemq log dump`: look into the log of a data directory, without a broker.
+
+This module owns what an operator sees of an entry. How the files are read stands in `log_files`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sluicemq.broker.commands.manners import (
+    Failure,
+    ParameterType,
+    data_option,
+    json_option,
+    note,
+    on_terminal,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from sluicemq.broker.commands.log_files import Located, LogFiles
+    from sluicemq.broker.queues.entries import Entry
+
+
+@click.group(name="log")
+def command() -> None:
+    """Look into the log of a data directory; nothing is changed.
+
+    Works with the broker stopped, and while it runs: reading then ends where the log ended when it was read.
+    """
+
+
+# --- verify --------------------------------------------------------------------------------------------------------
+
+
+@command.command(name="verify")
+@data_option
+@json_option
+def verify(data: Path, as_json: bool) -> None:
+    """Check every record, checksum, entry and the chain that ties them together.
+
+    Exit code 0: all is well. 1: damage, named by file and offset. A torn tail, which a power cut may leave behind a
+    write that was never confirmed, is no damage: the next start of the broker removes it.
+    """
+    from sluicemq.broker.commands.log_files import LogFiles, ReadOnlyDirectory
+
+    files = LogFiles(ReadOnlyDirectory(data))
+    with _progress(0 if as_json else files.size_bytes()) as advance:
+        for located in files.entries():
+            problem = _problem_of(located)
+            if problem is not None:
+                files.report(located, problem)
+            advance(located.head.size)
+    if as_json:
+        _print_verdict_json(files)
+    else:
+        _print_verdict(files)
+    if files.problems:
+        raise click.exceptions.Exit(1)
+
+
+@contextmanager
+def _progress(total_bytes: int) -> Iterator[Callable[[int], object]]:
+    """Show a bar on a terminal; yield what moves it by so many bytes."""
+    if not total_bytes or not on_terminal(sys.stderr):
+        yield lambda _read_bytes: None
+        return
+    with click.progressbar(length=total_bytes, label="Reading", file=sys.stderr, update_min_steps=1 << 20) as bar:
+        yield bar.update
+
+
+def _problem_of(located: Located) -> str | None:
+    """Return what is wrong with an entry whose record is whole."""
+    from sluicemq.broker.queues.entries import Publish
+    from sluicemq.wire.batch import batch_facts
+    from sluicemq.wire.errors import SluiceError
+
+    try:
+        entry = _entry_of(located)
+        if isinstance(entry, Publish):
+            messages, _columns, body_bytes = batch_facts(entry.payload)
+            if (messages, body_bytes) != (entry.count, entry.body_bytes):
+                return f"the entry names {entry.count} messages, its batch holds {messages}"
+    except SluiceError as error:
+        return str(error)
+    return None
+
+
+def _entry_of(located: Located) -> Entry:
+    from sluicemq.broker.queues.entries import decode_entry
+
+    return decode_entry(located.head.kind, located.head.kind_version, located.header, located.payload)
+
+
+def _print_verdict_json(files: LogFiles) -> None:
+    print_json(
+        {
+            "ok": not files.problems,
+            "directory": str(files.directory.path),
+            "segments": files.segments,
+            "entries": files.records,
+            "marks": files.marks,
+            "log_bytes": files.read_bytes,
+            "first_zxid": _zxid(files.first_zxid),
+            "last_zxid": _zxid(files.last_zxid),
+            "served_by_process": files.served_by,
+            "problems": [
+                {**problem._asdict(), "last_good_zxid": _zxid(problem.last_good_zxid)} for problem in files.problems
+            ],
+            "notes": files.notes,
+        }
+    )
+
+
+def _print_verdict(files: LogFiles) -> None:
+    for text in files.notes:
+        note(f"note: {text}")
+    range_read = f", {_zxid(files.first_zxid)} to {_zxid(files.last_zxid)}" if files.records else ""
+    what = f"{files.records} entries in {files.segments} segments, {files.read_bytes} bytes{range_read}"
+    if not files.problems:
+        click.echo(f"The log is whole: {what}.")
+        return
+    for problem in files.problems:
+        click.echo(
+            f"{problem.file} at offset {problem.offset}: {problem.reason}; good up to {_zxid(problem.last_good_zxid)}"
+        )
+    click.echo(f"The log is damaged in {len(files.problems)} places; good are {what}. Nothing was changed.")
+
+
+# --- dump ----------------------------------------------------------------------------------------------------------
+
+
+class _ZxidType(ParameterType):
+    """`EPOCH.COUNTER`, as all tools show a zxid."""
+
+    name = "ZXID"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        epoch, dot, counter = str(value).partition(".")
+        if not (dot and epoch.isdecimal() and counter.isdecimal()) or int(epoch) >> 32 or int(counter) >> 32:
+            self.fail(f"{value!r} is no zxid; write EPOCH.COUNTER, for one 3.17", param, ctx)
+        return int(epoch) << 32 | int(counter)
+
+
+@command.command(name="dump")
+@data_option
+@click.option("--from", "first", type=_ZxidType(), default=0, help="First entry shown.")
+@click.option("--to", "last", type=_ZxidType(), default=None, help="Last entry shown.")
+@click.option(
+    "--kind", "kinds", multiple=True, metavar="KIND", help="Only this kind, for one publish; may be repeated."
+)
+@click.option("--queue", metavar="NAME", help="Only entries of this queue.")
+@json_option
+def dump(data: Path, first: int, last: int | None, kinds: tuple[str, ...], queue: str | None, as_json: bool) -> None:
+    """Print the entries, a line each: zxid, time, kind, fields, size on disk.
+
+    Numbers of queues, sessions and producers are zxids, written EPOCH.COUNTER; queues appear by name where the log
+    still holds their declaration. Bodies are not shown.
+    """
+    from sluicemq.broker.commands.log_files import LogFiles, ReadOnlyDirectory
+
+    wanted = _kind_numbers(kinds)
+    files = LogFiles(ReadOnlyDirectory(data))
+    names = _Names()
+    show = _print_entry_json if as_json else _print_entry
+    for located in files.entries():
+        zxid = located.head.zxid
+        if last is not None and zxid > last:
+            break
+        entry = _entry_of(located)
+        names.learn(zxid, entry)
+        if zxid < first or (wanted and entry.KIND not in wanted):
+            continue
+        of_queue = names.queue_of(entry)
+        if queue is None or of_queue == queue:
+            show(located, entry, of_queue)
+    else:
+        for text in files.notes:
+            note(f"note: {text}")
+        if files.problems:
+            problem = files.problems[0]
+            raise Failure(f"{problem.file} at offset {problem.offset}: {problem.reason}; see `sluicemq log verify`")
+
+
+def _kind_numbers(kinds: tuple[str, ...]) -> set[int]:
+    from sluicemq.broker.config import nearest
+    from sluicemq.broker.queues.entries import ENTRIES
+
+    numbers = {_kind_name(entry): number for number, entry in ENTRIES.items()}
+    for kind in kinds:
+        if kind.lower() not in numbers:
+            hint = nearest(kind.lower(), numbers) or f"; known are: {', '.join(numbers)}"
+            raise click.UsageError(f"there is no kind {kind!r}{hint}")
+    return {numbers[kind.lower()] for kind in kinds}
+
+
+def _kind_name(cls: type[Entry]) -> str:
+    """`ProducerOpen` -> `producer-open`."""
+    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in cls.__name__).lstrip("-")
+
+
+class _Names:
+    """Which queue an entry is about, as far as the log read so far tells."""
+
+    def __init__(self) -> None:
+        self._queue_names: dict[int, str] = {}
+        self._consumer_queues: dict[tuple[int, int], str] = {}
+
+    def learn(self, zxid: int, entry: Entry) -> None:
+        from sluicemq.broker.queues.entries import Declare, Grant, SessionClose
+
+        if isinstance(entry, Declare):
+            self._queue_names[zxid] = entry.name
+        elif isinstance(entry, Grant):
+            self._consumer_queues[entry.session, entry.consumer] = self._name(entry.queue)
+        elif isinstance(entry, SessionClose):
+            gone = [key for key in self._consumer_queues if key[0] == entry.session]
+            for key in gone:
+                del self._consumer_queues[key]
+
+    def _name(self, queue: int) -> str:
+        return self._queue_names.get(queue, _zxid(queue))
+
+    def queue_of(self, entry: Entry) -> str | None:
+        from sluicemq.broker.queues.entries import Declare, Delete, Settle
+
+        if isinstance(entry, Declare | Delete):
+            return entry.name
+        if isinstance(entry, Settle):
+            return self._consumer_queues.get((entry.session, entry.consumer))
+        queue = getattr(entry, "queue", None)
+        return None if queue is None else self._name(queue)
+
+
+def _zxid(zxid: int) -> str:
+    from sluicemq.storage.errors import format_zxid
+
+    return format_zxid(zxid)
+
+
+_ZXID_FIELDS = ("session", "producer")
+_HIDDEN_FIELDS = ("log_time_ms", "payload", "queue", "resume_token")
+
+
+def _fields(entry: Entry) -> dict[str, Any]:
+    """Return the fields of an entry as a reader wants them."""
+    fields: dict[str, Any] = {}
+    for one in dataclasses.fields(entry):
+        value = getattr(entry, one.name)
+        if one.name in _HIDDEN_FIELDS or value in ("", None):
+            continue
+        if one.name in _ZXID_FIELDS:
+            value = _zxid(value)
+        elif one.name == "runs":
+            value = [
+                f"{_zxid(zxid)}[{index}..{index + count - 1}]"
+                for zxid, index, count in zip(value[::3], value[1::3], value[2::3], strict=True)
+            ]
+        elif one.name == "tags":
+            value = [f"{first}..{last}" for first, last in zip(value[::2], value[1::2], strict=True)]
+        elif one.name == "verdict":
+            value = _VERDICTS.get(value, value)
+        fields[one.name] = value
+    return fields
+
+
+_VERDICTS = {1: "ack", 2: "nack", 3: "release", 4: "handed-over", 16: "expired"}
+
+
+def _print_entry_json(located: Located, entry: Entry, queue: str | None) -> None:
+    head = located.head
+    print_json(
+        {
+            "zxid": _zxid(head.zxid),
+            "time_ms": entry.log_time_ms,
+            "kind": _kind_name(type(entry)),
+            "kind_version": head.kind_version,
+            "queue": queue,
+            **_fields(entry),
+            "payload_bytes": head.payload_bytes,
+            "record_bytes": head.size,
+            "file": located.file,
+            "offset": located.offset,
+        }
+    )
+
+
+def _print_entry(located: Located, entry: Entry, queue: str | None) -> None:
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(entry.log_time_ms // 1000))
+    fields = _fields(entry)
+    fields.pop("name", None) if queue is not None else None
+    shown = [f"queue={queue}"] if queue is not None else []
+    shown += [f"{name}={_text(value)}" for name, value in fields.items()]
+    click.echo(
+        f"{_zxid(located.head.zxid):<10} {moment}.{entry.log_time_ms % 1000:03d}Z {_kind_name(type(entry)):<14} "
+        f"{' '.join(shown)} ({located.head.size} bytes)"
+    )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value)) if len(value) <= 8 else f"{','.join(map(str, value[:8]))},...({len(value)})"
+    return value.hex() if isinstance(value, bytes) else str(value)

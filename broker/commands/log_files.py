@@ -1,0 +1,279 @@
+"""Reads the log of a data directory without changing a byte of it, and lists what is wrong.
+
+Why beside recovery: recovery repairs and refuses at the first damage; an operator wants to see all of it, and to look
+while a broker serves. The rules of what a good record is are storage's own (`Walk`, `judge_end`); this module adds
+only the way through the files. It must not know what an entry means.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from sluicemq.storage.errors import LogCorrupt, StorageError, SuperblockMissing
+from sluicemq.storage.files import LOCK_NAME, File, RealDirectory, RealFile
+from sluicemq.storage.pages import PAGE_BYTES, PageDamaged
+from sluicemq.storage.record import MARK, Head
+from sluicemq.storage.recovery import Verdict, judge_end, open_segment, segment_sequences
+from sluicemq.storage.scan import Walk, find_traces
+from sluicemq.storage.segment import Segment, SegmentHeader, segment_name
+from sluicemq.storage.superblock import SUPERBLOCK_NAME, Superblock, SuperblockStore
+
+READ_BYTES = 4 * 1024 * 1024
+_STRIDE_BYTES = 1 << 30
+"""No index is built here, so one place for each segment is enough."""
+
+
+class ReadOnlyDirectory(RealDirectory):
+    """A directory whose files are opened for reading only; whatever would change it is refused."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "there is no such data directory", str(path))
+        self.path = path
+
+    def open(self, name: str, *, create: bool = False) -> File:
+        """Open a file for reading."""
+        if create:
+            self._refuse(name)
+        return RealFile(os.open(self.path / name, os.O_RDONLY | os.O_CLOEXEC))
+
+    def rename(self, old: str, new: str) -> None:
+        """Refused."""
+        del new
+        self._refuse(old)
+
+    def unlink(self, name: str) -> None:
+        """Refused."""
+        self._refuse(name)
+
+    def _refuse(self, name: str) -> NoReturn:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), self.path_of(name))
+
+    def holder(self) -> int | None:
+        """Return the process id of the broker that serves this directory (0 where it is not known), or None."""
+        try:
+            descriptor = os.open(self.path / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            # Given up at once: a broker must be able to start while somebody looks.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            digits = os.pread(descriptor, 32, 0).split(b"\n")[0]
+            return int(digits) if digits.isdigit() else 0
+        finally:
+            os.close(descriptor)
+        return None
+
+
+class Located(NamedTuple):
+    """One good record and where it lies."""
+
+    file: str
+    offset: int
+    head: Head
+    header: bytes
+    payload: bytes
+
+
+class SegmentStart(NamedTuple):
+    """The entry before a file's first, and the chain there."""
+
+    zxid: int
+    chain: bytes
+
+
+class Problem(NamedTuple):
+    """One place that is not as it should be."""
+
+    file: str
+    offset: int
+    reason: str
+    last_good_zxid: int
+
+
+@dataclass(slots=True)
+class LogFiles:
+    """The log of one directory. Iterate `entries` to its end, then look at the rest.
+
+    Attributes:
+        directory: Where it lies.
+        problems: Damage, in the order of the log.
+        notes: What is worth knowing and no damage.
+        segments: Files read.
+        records: Entries read.
+        marks: Marks read: the log's own notes.
+        read_bytes: Bytes of good records.
+        first_zxid: The first entry, 0 without any.
+        last_zxid: The last one.
+        served_by: Process id of a broker that serves the directory (0: unknown), None when there is none.
+
+    """
+
+    directory: ReadOnlyDirectory
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    segments: int = 0
+    records: int = 0
+    marks: int = 0
+    read_bytes: int = 0
+    first_zxid: int = 0
+    last_zxid: int = 0
+    served_by: int | None = None
+
+    def size_bytes(self) -> int:
+        """Bytes of all segment files, for a progress bar."""
+        return sum((self.directory.path / segment_name(number)).stat().st_size for number in self._sequences())
+
+    def _sequences(self) -> list[int]:
+        return segment_sequences(self.directory)
+
+    def entries(self) -> Iterator[Located]:
+        """Yield every good record but marks, in order.
+
+        Damage is noted in `problems`, and reading goes on at the next file.
+
+        Raises:
+            StorageError: There is no log, or its superblock cannot be read.
+
+        """
+        self.served_by = self.directory.holder()
+        if self.served_by is not None:
+            self.notes.append(
+                f"a broker (process {self.served_by or 'unknown'}) serves this directory; reading changes nothing, and "
+                "ends where the log ended when it was read"
+            )
+        superblock = self._superblock()
+        if superblock.first_segment == 0:
+            self.notes.append("the log was never begun; a broker's next start begins it")
+            return
+        older: Segment | None = None
+        number = superblock.first_segment
+        while number <= max(self._sequences(), default=0):
+            older = yield from self._read_segment(superblock, number, older)
+            number += 1
+        if number == superblock.first_segment:
+            self._problem(segment_name(number), 0, "this segment is missing")
+
+    def _superblock(self) -> Superblock:
+        try:
+            store = SuperblockStore.load(self.directory)
+        except FileNotFoundError:
+            names = tuple(segment_name(number) for number in self._sequences())
+            path = self.directory.path_of(SUPERBLOCK_NAME)
+            if names:
+                raise SuperblockMissing(path, names) from None
+            place = str(self.directory.path)
+            raise FileNotFoundError(errno.ENOENT, "this is no data directory of a broker", place) from None
+        store.close()
+        if store.repaired and self.served_by is None:
+            self.notes.append("one copy of the superblock is damaged or older; a broker's next start mends it")
+        if store.current.truncation is not None:
+            self.notes.append("a truncation was interrupted; a broker's next start finishes it")
+        return store.current
+
+    def report(self, located: Located, reason: str) -> None:
+        """Note that a whole record holds something that makes no sense."""
+        self._problem(located.file, located.offset, reason)
+
+    def _problem(self, file: str, offset: int, reason: str) -> None:
+        self.problems.append(Problem(self.directory.path_of(file), offset, reason, self.last_zxid))
+
+    def _read_segment(
+        self, superblock: Superblock, number: int, older: Segment | None
+    ) -> Generator[Located, None, Segment | None]:
+        """Read one file; return it as far as it is good, or None where its end is damaged."""
+        try:
+            segment = open_segment(self.directory, superblock, number, _STRIDE_BYTES, self.last_zxid)
+        except FileNotFoundError:
+            if self.served_by is None:
+                self._problem(segment_name(number), 0, "this segment is missing")
+            return None
+        except LogCorrupt as error:
+            self._problem(segment_name(number), error.offset, error.reason)
+            return None
+        except StorageError as error:
+            self._problem(segment_name(number), 0, str(error))
+            return None
+        self.segments += 1
+        try:
+            start = SegmentStart(segment.header.first_previous_zxid, segment.header.chain)
+            if older is not None and SegmentStart(older.last_zxid, older.chain) != start:
+                self._problem(segment.name, 0, f"the header continues another history than that of {older.name}")
+            good = yield from self._walk(segment, _end_of(superblock, segment))
+            return segment if good else None
+        finally:
+            segment.file.close()
+
+    def _walk(self, segment: Segment, end_offset: int) -> Generator[Located, None, bool]:
+        """Read the records of a file and judge why they end."""
+        again = self.served_by is not None
+        while True:
+            start = segment.end_offset
+            walk = Walk(segment.file, segment.seed, start, end_offset, segment.last_zxid, segment.chain, READ_BYTES)
+            for found in walk:
+                if found.head.kind == MARK:
+                    self.marks += 1
+                    continue
+                self.records += 1
+                self.first_zxid = self.first_zxid or found.head.zxid
+                self.last_zxid = found.head.zxid
+                yield Located(segment.name, found.offset, found.head, found.header, found.payload)
+            assert walk.last_zxid is not None
+            assert walk.chain is not None
+            segment.end_offset, segment.last_zxid, segment.chain = walk.offset, walk.last_zxid, walk.chain
+            self.read_bytes += walk.offset - start
+            newer = self._after(segment)
+            if newer is not None and newer == SegmentStart(segment.last_zxid, segment.chain):
+                return True
+            if newer is not None and again:
+                again = False  # the broker finished this file while it was read: the rest stands there now
+                continue
+            return self._judge(segment, walk, end_offset, newer)
+
+    def _judge(self, segment: Segment, walk: Walk, end_offset: int, newer: SegmentStart | None) -> bool:
+        if newer is not None:
+            self._problem(segment.name, walk.offset, walk.reason)
+            return False
+        if self.served_by is not None:
+            return True
+        traces = find_traces(segment.file, segment.seed, walk.offset, end_offset, READ_BYTES)
+        end = judge_end(segment.last_zxid, walk.offset, walk.reason, traces)
+        if end.verdict is Verdict.DAMAGED:
+            self._problem(segment.name, walk.offset, walk.reason)
+            return False
+        if end.verdict is Verdict.TORN:
+            self.notes.append(
+                f"{segment.name} ends with {end.end_offset - walk.offset} bytes of a write that was never confirmed; a "
+                "broker's next start cuts them off"
+            )
+        return True
+
+    def _after(self, segment: Segment) -> SegmentStart | None:
+        """Return where the next file starts, if there is one and its first page can be read."""
+        name = segment_name(segment.header.sequence + 1)
+        try:
+            file = self.directory.open(name)
+        except FileNotFoundError:
+            return None
+        try:
+            _version, header = SegmentHeader.from_page(file.pread(PAGE_BYTES, 0))
+        except PageDamaged:
+            return SegmentStart(-1, b"")  # some file follows, so this one was complete
+        finally:
+            file.close()
+        return SegmentStart(header.first_previous_zxid, header.chain)
+
+
+def _end_of(superblock: Superblock, segment: Segment) -> int:
+    """Where reading must stop: an interrupted truncation has condemned what lies behind its offset."""
+    cut = superblock.truncation
+    if cut is not None and cut.segment == segment.header.sequence:
+        return min(cut.offset, segment.allocated_bytes)
+    return segment.allocated_bytes
