@@ -36,7 +36,7 @@ class LogOptions:
     spares_max: int = 2
     """How many zeroed or recycled segments are kept ready."""
 
-    zero_piece_bytes: int = 4 * MIB
+    zero_piece_bytes: int = MIB
     """A spare is zeroed and synced in pieces of this size: the log's own syncs wait behind one piece at most."""
 
     index_stride_bytes: int = 32 * KIB

@@ -120,9 +120,9 @@ class LogReader:
         start, end = segment.span_of(zxid)
         walk = Walk(segment.file, segment.seed, start, end, None, None, end - start)
         for found in walk:
-            if found.head.zxid == zxid and found.head.kind != MARK:
+            if found.zxid == zxid and found.kind != MARK:
                 return segment, found
-            if found.head.zxid > zxid:
+            if found.zxid > zxid:
                 raise self._not_found(segments, zxid)
         if walk.offset < end:
             raise _BadPlaceError(segment, walk)
@@ -133,7 +133,7 @@ class LogReader:
         if zxid == first.header.first_previous_zxid:
             return Place(first, zxid, PAGE_BYTES, first.header.chain)
         segment, found = self._find(segments, zxid)
-        return Place(segment, zxid, found.offset + found.head.size, found.head.chain)
+        return Place(segment, zxid, found.end_offset, found.chain)
 
     def _read_after(self, segments: tuple[Segment, ...], zxid: int, bytes_max: int) -> list[Record]:
         if zxid == segments[-1].last_zxid:
@@ -151,12 +151,12 @@ class LogReader:
             end = segment.end_offset
             walk = Walk(segment.file, segment.seed, place.offset, end, place.zxid, place.chain, window_bytes)
             for found in walk:
-                if found.head.kind == MARK:
+                if found.kind == MARK:
                     continue
                 records.append(_record(found))
-                total += found.head.size
+                total += found.end_offset - found.offset
                 if total >= bytes_max:
-                    self._remember(Place(segment, found.head.zxid, walk.offset, found.head.chain))
+                    self._remember(Place(segment, found.zxid, found.end_offset, found.chain))
                     return records
             if walk.offset < end:
                 raise _BadPlaceError(segment, walk)
@@ -191,5 +191,4 @@ def _start_of(segment: Segment) -> Place:
 
 
 def _record(found: Found) -> Record:
-    head = found.head
-    return Record(head.zxid, head.kind, head.kind_version, head.flags, found.header, found.payload)
+    return Record(found.zxid, found.kind, found.kind_version, found.flags, found.header, found.payload)

@@ -41,20 +41,28 @@ __all__ = [
     "HEAD_BYTES",
     "MAGIC",
     "MARK",
+    "NEUTRAL_BYTES",
+    "PADDING",
     "Head",
     "Record",
     "body_digest",
     "chain_after",
+    "crc32c",
+    "crc32c_extend",
     "encode_head",
+    "encode_mark",
+    "pack_offset",
     "parse_head",
     "record_size",
     "seed_of",
+    "unpack_head",
 ]
 
 MAGIC = b"\xb5SqR"
 HEAD_BYTES = 56
 ALIGNMENT = 8
 MARK = 0
+NEUTRAL_BYTES = 32
 CHAIN_START = bytes(8)
 
 PADDING = tuple(bytes(count) for count in range(ALIGNMENT))
@@ -67,7 +75,8 @@ _HEAD = struct.Struct("<4sIQQIIBBHIQ8s")
 _pack_neutral = _NEUTRAL.pack
 _pack_u32 = _U32.pack
 _pack_u64 = _U64.pack
-_unpack_head = _HEAD.unpack_from
+pack_offset = _pack_u64
+unpack_head = _HEAD.unpack_from
 
 
 class Record(NamedTuple):
@@ -169,7 +178,7 @@ def parse_head(data: bytes, position: int, seed: int, offset: int) -> Head | Non
     checked = data[position + 8 : position + HEAD_BYTES]
     if len(checked) != HEAD_BYTES - 8:
         return None
-    fields = _unpack_head(data, position)
+    fields = unpack_head(data, position)
     if fields[0] != MAGIC or crc32c_extend(seed, checked + _pack_u64(offset)) != fields[1]:
         return None
     return Head._make(fields[2:])

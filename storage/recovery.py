@@ -194,7 +194,6 @@ def _read_segments(directory: Directory, superblock: Superblock, options: LogOpt
                 segment.file.close()
                 raise
         recovered.segments.append(segment)
-        recovered.proven_zxid = segment.header.first_previous_zxid
         _read_segment(segment, options, recovered)
 
 
@@ -208,12 +207,16 @@ def _read_segment(segment: Segment, options: LogOptions, recovered: Recovered) -
         header.first_previous_zxid,
         header.chain,
         options.read_bytes,
+        bodies=False,
     )
-    for offset, head, _header, _payload in walk:
-        if head.kind != MARK:
-            segment.note(head.zxid, offset)
-            recovered.entries += 1
-        recovered.proven_zxid = head.synced_up_to
+    entries, synced_up_to, note = 0, header.first_previous_zxid, segment.note
+    for found in walk:
+        if found.kind != MARK:
+            note(found.zxid, found.offset)
+            entries += 1
+        synced_up_to = found.synced_up_to
+    recovered.entries += entries
+    recovered.proven_zxid = synced_up_to
     assert walk.last_zxid is not None
     assert walk.chain is not None
     segment.end_offset = walk.offset

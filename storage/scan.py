@@ -9,7 +9,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from sluicemq.storage.record import HEAD_BYTES, MAGIC, MARK, Head, body_digest, chain_after, parse_head
+from sluicemq.storage.record import (
+    HEAD_BYTES,
+    MAGIC,
+    MARK,
+    NEUTRAL_BYTES,
+    Head,
+    chain_after,
+    crc32c,
+    crc32c_extend,
+    pack_offset,
+    parse_head,
+    unpack_head,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,10 +37,17 @@ DISCONTINUED = "a whole record that does not follow the one before it"
 
 
 class Found(NamedTuple):
-    """A good record. `header` and `payload` are slices, made anew."""
+    """A good record; `end_offset` is where the next one starts. `header` and `payload` are slices, made anew."""
 
     offset: int
-    head: Head
+    end_offset: int
+    zxid: int
+    previous_zxid: int
+    kind: int
+    kind_version: int
+    flags: int
+    synced_up_to: int
+    chain: bytes
     header: bytes
     payload: bytes
 
@@ -38,8 +57,8 @@ class Walk:
 
     Start where a record starts. With `previous_zxid` and `chain` given, each record must follow the one before; with
     None, the first is taken on its own checksum, and the rest must follow it. After the iteration, `offset` is the
-    first byte that is not part of a good record, and `reason` says why (one of the constants of this module). Raises
-    OSError.
+    first byte that is not part of a good record, and `reason` says why (one of the constants of this module). Without
+    `bodies`, header and payload are verified and not handed out. Raises OSError.
     """
 
     def __init__(
@@ -51,67 +70,65 @@ class Walk:
         previous_zxid: int | None,
         chain: bytes | None,
         read_bytes: int,
+        *,
+        bodies: bool = True,
     ) -> None:
         self._file = file
         self._seed = seed
         self._end_offset = end_offset
         self._read_bytes = read_bytes
-        self._window = b""
-        self._window_offset = start_offset
+        self._bodies = bodies
         self.offset = start_offset
         self.last_zxid = previous_zxid
         self.chain = chain
         self.reason = BLANK
 
-    def __iter__(self) -> Iterator[Found]:
+    def __iter__(self) -> Iterator[Found]:  # noqa: C901 - one loop on purpose: a call per check would double the time of a scan
+        seed, offset, last_zxid, chain = self._seed, self.offset, self.last_zxid, self.chain
+        base, window = offset, b""
+        limit = offset
         while True:
-            offset = self.offset
-            head = self._head_at(offset)
-            if head is None:
-                self.reason = BLANK
-                return
-            body_start = offset + HEAD_BYTES
-            body_end = body_start + head.header_bytes + head.payload_bytes
-            if not self._fetch(offset, body_end - offset):
-                self.reason = CUT_OFF
-                return
-            at = body_start - self._window_offset
-            middle = at + head.header_bytes
-            header = self._window[at:middle]
-            payload = self._window[middle : middle + head.payload_bytes]
-            if body_digest(header, payload) != head.digest:
+            if offset + HEAD_BYTES > limit:
+                base, window = offset, self._read(offset, HEAD_BYTES)
+                limit = base + len(window)
+            at = offset - base
+            checked = window[at + 8 : at + HEAD_BYTES]
+            if len(checked) != HEAD_BYTES - 8:
+                break
+            magic, checksum, zxid, previous, header_bytes, payload_bytes, kind, version, flags, digest, synced, own = (
+                unpack_head(window, at)
+            )
+            if magic != MAGIC or crc32c_extend(seed, checked + pack_offset(offset)) != checksum:
+                break
+            length = HEAD_BYTES + header_bytes + payload_bytes
+            if offset + length > limit:
+                base, window = offset, self._read(offset, length)
+                limit, at = base + len(window), 0
+                if offset + length > limit:
+                    self.reason = CUT_OFF
+                    break
+            body = window[at + HEAD_BYTES : at + length]
+            if crc32c(body) != digest:
                 self.reason = BAD_BODY
-                return
-            if not self._follows(head):
+                break
+            if kind == MARK:
+                follows = last_zxid is None or (zxid == last_zxid and own == chain)
+            elif chain is None:
+                follows = last_zxid is None or previous == last_zxid
+            else:
+                follows = previous == last_zxid and chain_after(chain, checked[:NEUTRAL_BYTES]) == own
+            if not follows:
                 self.reason = DISCONTINUED
-                return
-            self.offset = offset + head.size
-            self.last_zxid = head.zxid
-            self.chain = head.chain
-            yield Found(offset, head, header, payload)
+                break
+            start, offset = offset, offset + ((length + 7) & -8)
+            self.offset, self.last_zxid, self.chain = offset, zxid, own
+            last_zxid, chain = zxid, own
+            header, payload = (body[:header_bytes], body[header_bytes:]) if self._bodies else (b"", b"")
+            yield Found(start, offset, zxid, previous, kind, version, flags, synced, own, header, payload)
 
-    def _head_at(self, offset: int) -> Head | None:
-        if not self._fetch(offset, HEAD_BYTES):
-            return None
-        return parse_head(self._window, offset - self._window_offset, self._seed, offset)
-
-    def _follows(self, head: Head) -> bool:
-        if head.kind == MARK:
-            return self.last_zxid is None or (head.zxid == self.last_zxid and head.chain == self.chain)
-        if self.last_zxid is not None and head.previous_zxid != self.last_zxid:
-            return False
-        return self.chain is None or chain_after(self.chain, head.neutral) == head.chain
-
-    def _fetch(self, offset: int, length: int) -> bool:
-        """Have this range in the window; False when it reaches beyond the end."""
-        if offset + length <= self._window_offset + len(self._window):
-            return True
-        if offset + length > self._end_offset:
-            return False
-        wanted = min(max(length, self._read_bytes), self._end_offset - offset)
-        self._window = self._file.pread(wanted, offset)
-        self._window_offset = offset
-        return length <= len(self._window)
+    def _read(self, offset: int, length: int) -> bytes:
+        """At least this many bytes from here, and as many as one read fetches; fewer where the range ends."""
+        return self._file.pread(max(0, min(max(length, self._read_bytes), self._end_offset - offset)), offset)
 
 
 class Trace(NamedTuple):

@@ -110,7 +110,7 @@ def measure_zeroing(base: Path) -> None:
     payload = os.urandom(4096 - 64)
     for piece in (MIB // 4, MIB, 4 * MIB, 16 * MIB, 64 * MIB):
         log = log_in(base, f"zero{piece}", initial_bytes=64 * MIB, zero_piece_bytes=piece, spares_max=6)
-        seconds = []
+        seconds: list[float] = []
 
         def prepare(log=log, seconds=seconds) -> None:
             seconds.extend(timed(log.prepare_spare) for _ in range(6))
@@ -145,7 +145,7 @@ def measure_python(base: Path) -> None:
         payload = os.urandom(size)
         count = min(20_000, 30 * MIB // size // 3)
         log.truncate_after(0)
-        log._active.file = Nowhere()
+        log._active.file = Nowhere()  # type: ignore[assignment]
         zxid = FIRST - 1
 
         def one_by_one(payload=payload, count=count) -> None:
