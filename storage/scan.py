@@ -46,10 +46,27 @@ class Found(NamedTuple):
     kind: int
     kind_version: int
     flags: int
+    digest: int
     synced_up_to: int
     chain: bytes
     header: bytes
     payload: bytes
+
+    @property
+    def head(self) -> Head:
+        """The fixed part as it lies on disk. Only for a walk with bodies."""
+        return Head(
+            self.zxid,
+            self.previous_zxid,
+            len(self.header),
+            len(self.payload),
+            self.kind,
+            self.kind_version,
+            self.flags,
+            self.digest,
+            self.synced_up_to,
+            self.chain,
+        )
 
 
 class Walk:
@@ -124,7 +141,7 @@ class Walk:
             self.offset, self.last_zxid, self.chain = offset, zxid, own
             last_zxid, chain = zxid, own
             header, payload = (body[:header_bytes], body[header_bytes:]) if self._bodies else (b"", b"")
-            yield Found(start, offset, zxid, previous, kind, version, flags, synced, own, header, payload)
+            yield Found(start, offset, zxid, previous, kind, version, flags, digest, synced, own, header, payload)
 
     def _read(self, offset: int, length: int) -> bytes:
         """At least this many bytes from here, and as many as one read fetches; fewer where the range ends."""
