@@ -47,8 +47,8 @@ def serve(config: BrokerConfig) -> int:
 
 
 async def _serve(config: BrokerConfig) -> int:
-    directory = RealDirectory(config.data, create=True)
-    log = SegmentLog.open(directory, options=LogOptions(segment_bytes=config.segment_bytes))
+    options = LogOptions(segment_bytes=config.segment_bytes, spares_max=config.spares_max)
+    log = SegmentLog.open(RealDirectory(config.data), options=options)
     try:
         return await serve_log(log, config, announce=_print_ready)
     finally:
@@ -70,12 +70,20 @@ async def serve_log(log: SegmentLog, config: BrokerConfig, *, announce: Callable
         failed.set()
 
     report = log.recovery
-    if report.cut_bytes:
-        logger.warning("recovery cut a torn tail of %d bytes that nobody was promised", report.cut_bytes)
+    if report.cut is not None:
+        logger.warning(
+            "recovery cut a torn tail of %d bytes from %s at offset %d; nobody was promised what it held",
+            report.cut.lost_bytes,
+            report.cut.file,
+            report.cut.offset,
+        )
     road = Road(log, node_id=config.node_id, cache_bytes_max=config.cache_bytes_max, on_failure=on_failure)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_end_when_failed, failed, nursery.cancel_scope)
         await nursery.start(road.start)
+        road.produce.message_bytes_max = config.message_bytes_max
+        road.produce.batch_bytes_max = config.batch_bytes_max
+        road.produce.batch_messages_max = config.batch_messages_max
         server = Server(road, config, _version())
         listeners = await trio.open_tcp_listeners(config.port, host=config.host, backlog=BACKLOG)
         for listener in listeners:

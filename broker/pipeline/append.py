@@ -29,6 +29,14 @@ LAZY_SYNC_SECONDS = 0.005
 IDLE_MARK_SECONDS = 0.2
 
 
+RECORD_BYTES = 64
+"""About what a record takes beyond its header and payload."""
+
+
+def _size(record: Record) -> int:
+    return len(record.payload) + len(record.header) + RECORD_BYTES
+
+
 class AppendStage:
     """The log's thread and its inbox.
 
@@ -52,6 +60,7 @@ class AppendStage:
         self._inbox: queue.SimpleQueue[tuple[Record, bool] | None] = queue.SimpleQueue()
         self._submitted_bytes = 0
         self._written_bytes = 0
+        self._unsynced_since: float | None = None
         self._durable_bytes = 0
         self._durable_zxid = log.last_zxid
         self._room = trio.Event()
@@ -60,7 +69,6 @@ class AppendStage:
         self._spares_wanted = threading.Event()
         self._stopping = False
         self._spares_thread = threading.Thread(target=self._prepare_spares, name="sluicemq-spares", daemon=True)
-        self.syncs_total = 0
 
     def start(self) -> None:
         """Start the threads; call it within the event loop that is to hear of durable entries."""
@@ -71,7 +79,7 @@ class AppendStage:
 
     def submit(self, record: Record, *, lazy: bool = False) -> None:
         """Hand *record* to the thread. With *lazy* nobody waits for it: it does not force a sync of its own."""
-        self._submitted_bytes += len(record.payload) + len(record.header) + 64
+        self._submitted_bytes += _size(record)
         self._inbox.put((record, lazy))
 
     @property
@@ -107,57 +115,59 @@ class AppendStage:
             self._tell(self._on_failure, error)
 
     def _write_until_stopped(self) -> None:
-        log, inbox = self._log, self._inbox
-        unsynced_since: float | None = None
         marked = True
         while True:
-            timeout: float | None
-            if unsynced_since is not None:
-                timeout = max(0.0, unsynced_since + LAZY_SYNC_SECONDS - time.monotonic())
-            else:
-                timeout = None if marked else IDLE_MARK_SECONDS
             try:
-                item = inbox.get(timeout=timeout)
+                first = self._inbox.get(timeout=self._patience(marked))
             except queue.Empty:
-                if unsynced_since is not None:
+                if self._unsynced_since is not None:
                     self._sync()
-                    unsynced_since = None
                 else:
-                    log.mark_idle()
+                    self._log.mark_idle()
                     marked = True
                 continue
-            group: list[Record] = []
-            group_bytes = 0
-            urgent = False
-            while item is not None:
-                record, lazy = item
-                group.append(record)
-                group_bytes += len(record.payload) + len(record.header) + 64
-                urgent = urgent or not lazy
-                if group_bytes >= GROUP_BYTES_MAX or len(group) >= GROUP_RECORDS_MAX:
-                    break
-                try:
-                    item = inbox.get_nowait()
-                except queue.Empty:
-                    break
-            if group:
-                log.append(group)
-                self._written_bytes += group_bytes
-                marked = False
-                if unsynced_since is None:
-                    unsynced_since = time.monotonic()
-                if urgent or time.monotonic() - unsynced_since >= LAZY_SYNC_SECONDS:
-                    self._sync()
-                    unsynced_since = None
-            if item is None:
-                if unsynced_since is not None:
-                    self._sync()
-                log.mark_idle()
-                return
+            if first is None:
+                break
+            marked = False
+            if self._write_group(first):
+                break
+        if self._unsynced_since is not None:
+            self._sync()
+        self._log.mark_idle()
+
+    def _patience(self, marked: bool) -> float | None:
+        """Return how long the next entry may take to come before something else is to be done."""
+        if self._unsynced_since is not None:
+            return max(0.0, self._unsynced_since + LAZY_SYNC_SECONDS - time.monotonic())
+        return None if marked else IDLE_MARK_SECONDS
+
+    def _write_group(self, item: tuple[Record, bool] | None) -> bool:
+        """Write *item* and what else has arrived, and sync it if anybody waits; return whether the end has come."""
+        group: list[Record] = []
+        group_bytes = 0
+        urgent = False
+        while item is not None:
+            record, lazy = item
+            group.append(record)
+            group_bytes += _size(record)
+            urgent = urgent or not lazy
+            if group_bytes >= GROUP_BYTES_MAX or len(group) >= GROUP_RECORDS_MAX:
+                break
+            try:
+                item = self._inbox.get_nowait()
+            except queue.Empty:
+                break
+        self._log.append(group)
+        self._written_bytes += group_bytes
+        if self._unsynced_since is None:
+            self._unsynced_since = time.monotonic()
+        if urgent or time.monotonic() - self._unsynced_since >= LAZY_SYNC_SECONDS:
+            self._sync()
+        return item is None
 
     def _sync(self) -> None:
         zxid = self._log.sync()
-        self.syncs_total += 1
+        self._unsynced_since = None
         self._durable_bytes = self._written_bytes
         self._durable_zxid = zxid
         assert self._token is not None

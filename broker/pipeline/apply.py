@@ -8,11 +8,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from sluicemq.broker.queues.effects import LeasesGone, MoreDue, QueueGone, Ready, Returned, SessionGone
+from sluicemq.broker.queues.outcomes import LeasesGone, QueueGone
 
 if TYPE_CHECKING:
     from sluicemq.broker.pipeline.road import Road
-    from sluicemq.broker.queues.effects import Effect
+    from sluicemq.broker.queues.outcomes import Effect
 
 ENTRIES_BETWEEN_LOOKS = 8
 """How many entries are applied between two looks at the clock."""
@@ -32,6 +32,7 @@ class ApplyStage:
         while (proposed := commit.next_committed()) is not None:
             outcome = machine.apply(proposed.zxid, proposed.entry)
             if outcome.effects:
+                road.dispatch.dispatcher.on_effects(outcome.effects)
                 for effect in outcome.effects:
                     self._perform(effect)
             if proposed.on_applied is not None:
@@ -42,18 +43,9 @@ class ApplyStage:
         return False
 
     def _perform(self, effect: Effect) -> None:
+        """Do what an effect asks of the leader beyond its dispatcher, which has seen it already."""
         road = self._road
-        if isinstance(effect, Ready):
-            road.dispatch.ready(effect.queue_id)
-        elif isinstance(effect, Returned):
-            road.dispatch.returned(effect.queue_id, effect.runs)
-        elif isinstance(effect, LeasesGone):
+        if isinstance(effect, LeasesGone):
             road.settle.leases_gone(effect.session, effect.consumer, effect.tags, effect.reason)
         elif isinstance(effect, QueueGone):
             road.dispatch.queue_gone(effect.queue_id, effect.name)
-        elif isinstance(effect, MoreDue):
-            road.settle.clock_changed()
-        elif isinstance(effect, SessionGone):
-            road.dispatch.session_gone(effect.session)
-        else:
-            raise AssertionError(f"an effect that nobody performs: {effect!r}")

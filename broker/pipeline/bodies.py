@@ -16,8 +16,9 @@ from sluicemq.broker.queues.entries import Publish, decode_entry
 from sluicemq.storage.log import SegmentLog
 from sluicemq.wire.batch import Batch
 
-READ_AHEAD_BYTES = 4 * 1024 * 1024
-"""How much one cold read fetches at least, so that a backlog is read at the disk's speed."""
+PIECE_BYTES_MIN = 256 * 1024
+PIECE_BYTES_MAX = 4 * 1024 * 1024
+"""One cold read fetches between these, so that a backlog is read at the disk's speed and a single message cheaply."""
 
 
 class Stored(NamedTuple):
@@ -43,15 +44,15 @@ class Bodies:
         self._cache_bytes_max = cache_bytes_max
         self._cache: OrderedDict[int, Stored] = OrderedDict()
         self._cached_bytes = 0
+        self._piece_bytes_max = max(PIECE_BYTES_MIN, min(PIECE_BYTES_MAX, cache_bytes_max // 4))
         self._limiter = trio.CapacityLimiter(2)
 
     def add(self, zxid: int, entry: Publish) -> None:
         """Keep *entry*, just proposed or just read."""
         if zxid in self._cache:
             return
-        batch = Batch(entry.payload)
-        self._cache[zxid] = Stored(batch, entry.log_time_ms, entry.producer, entry.sequence)
-        self._cached_bytes += len(batch.data)
+        stored = self._cache[zxid] = _stored(entry)
+        self._cached_bytes += len(stored.batch.data)
         while self._cached_bytes > self._cache_bytes_max and len(self._cache) > 1:
             _, evicted = self._cache.popitem(last=False)
             self._cached_bytes -= len(evicted.batch.data)
@@ -66,35 +67,52 @@ class Bodies:
         if stored is not None:
             self._cached_bytes -= len(stored.batch.data)
 
-    async def load(self, zxids: Iterable[int]) -> None:
-        """Read what of *zxids* is not in memory, with what follows it in the log, in a thread.
-
-        At least the first of *zxids* is in memory afterwards; the others as far as one read's size goes.
+    async def load(self, zxids: Iterable[int]) -> dict[int, Stored]:
+        """Return these entries, read in a thread where they are not in memory, and keep what was read along.
 
         Raises:
             LogCorrupt: A record does not match its checksum.
+            LogReadFailed: The disk does not answer.
 
         """
-        wanted = sorted(zxid for zxid in zxids if zxid not in self._cache)
-        if not wanted:
-            return
-        for zxid, entry in await trio.to_thread.run_sync(self._read, wanted, limiter=self._limiter):
-            self.add(zxid, entry)
+        found: dict[int, Stored] = {}
+        missing: list[int] = []
+        for zxid in zxids:
+            stored = self._cache.get(zxid)
+            if stored is None:
+                missing.append(zxid)
+            else:
+                found[zxid] = stored
+        if missing:
+            wanted = sorted(set(missing))
+            needed = set(wanted)
+            for zxid, entry in await trio.to_thread.run_sync(self._read, wanted, limiter=self._limiter):
+                if zxid in needed:
+                    found[zxid] = _stored(entry)
+                self.add(zxid, entry)
+        return found
 
     def _read(self, wanted: list[int]) -> list[tuple[int, Publish]]:
+        """Read *wanted* (ascending), in pieces that grow while they contain what is wanted: a backlog lies together,
+        messages that came back lie scattered."""
         needed = set(wanted)
         found: list[tuple[int, Publish]] = []
-        read_bytes = 0
+        piece_bytes = PIECE_BYTES_MIN
         for zxid in wanted:
             if zxid not in needed:
                 continue
-            if read_bytes >= READ_AHEAD_BYTES:
-                break
-            for record in self._log.read_after(zxid - 1, min(READ_AHEAD_BYTES, self._cache_bytes_max // 2)):
-                read_bytes += len(record.payload)
+            hits = 0
+            for record in (self._log.read(zxid), *self._log.read_after(zxid, piece_bytes)):
                 if record.kind == Publish.KIND:
                     entry = decode_entry(record.kind, record.kind_version, record.header, record.payload)
                     assert isinstance(entry, Publish)
                     found.append((record.zxid, entry))
-                    needed.discard(record.zxid)
+                    if record.zxid in needed:
+                        needed.discard(record.zxid)
+                        hits += 1
+            piece_bytes = min(2 * piece_bytes, self._piece_bytes_max) if hits > 1 else PIECE_BYTES_MIN
         return found
+
+
+def _stored(entry: Publish) -> Stored:
+    return Stored(Batch(entry.payload), entry.log_time_ms, entry.producer, entry.sequence)

@@ -8,7 +8,8 @@ grant is based on is committed, and a verdict on it stands behind it in the log 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -18,12 +19,9 @@ from sluicemq.broker.queues.entries import Grant
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sluicemq.broker.pipeline.bodies import Stored
     from sluicemq.broker.pipeline.road import Road
     from sluicemq.broker.queues.dispatch import Pick
-    from sluicemq.broker.queues.runs import Run
-
-UPCOMING_RUNS = 512
-"""How many runs ahead a cold read looks."""
 
 
 class Recipient(Protocol):
@@ -39,9 +37,14 @@ class Recipient(Protocol):
         """Tell the client that the consumer's queue is gone."""
 
 
-class _Consumer(NamedTuple):
+@dataclass(slots=True)
+class _Consumer:
     recipient: Recipient
     lease_seconds: float
+    credit_messages: int
+    credit_bytes: int
+    held_back: bool = False
+    """Whether its credit is taken away because its session's outgoing buffer is full."""
 
 
 class DispatchStage:
@@ -53,10 +56,9 @@ class DispatchStage:
         self._consumers: dict[tuple[int, int], _Consumer] = {}
         self._consumers_of_queue: dict[int, set[tuple[int, int]]] = {}
         self._queues_of_session: dict[int, dict[int, int]] = {}
-        self._dirty: dict[int, None] = {}
         self._loading: set[int] = set()
-        self._load_requests: list[int] = []
-        self._load_wanted = trio.Event()
+        self._cold_picks: list[Pick] = []
+        self._cold = trio.Event()
         self.paused = False
         self.delivered_messages_total = 0
 
@@ -75,10 +77,10 @@ class DispatchStage:
     ) -> None:
         """Start delivering messages of the queue to *recipient*."""
         self.dispatcher.add_consumer(session, consumer, queue_id, credit_messages, credit_bytes)
-        self._consumers[session, consumer] = _Consumer(recipient, lease_seconds)
+        self._consumers[session, consumer] = _Consumer(recipient, lease_seconds, credit_messages, credit_bytes)
         self._consumers_of_queue.setdefault(queue_id, set()).add((session, consumer))
         self._queues_of_session.setdefault(session, {})[consumer] = queue_id
-        self.wake(queue_id)
+        self._road.again()
 
     def remove_consumer(self, session: int, consumer: int) -> None:
         """Deliver nothing more to the consumer; its leases stay."""
@@ -93,8 +95,13 @@ class DispatchStage:
 
     def set_credit(self, session: int, consumer: int, credit_messages: int, credit_bytes: int) -> None:
         """Replace the consumer's limits."""
-        self.dispatcher.set_credit(session, consumer, credit_messages, credit_bytes)
-        self._wake(session, consumer)
+        found = self._consumers.get((session, consumer))
+        if found is None:
+            return
+        found.credit_messages, found.credit_bytes = credit_messages, credit_bytes
+        if not found.held_back:
+            self.dispatcher.set_credit(session, consumer, credit_messages, credit_bytes)
+            self._road.again()
 
     def consumer_count(self, queue_id: int) -> int:
         """Return how many consumers the queue has on this leader."""
@@ -112,29 +119,19 @@ class DispatchStage:
 
     # --- what makes work --------------------------------------------------------------------------------------
 
-    def ready(self, queue_id: int) -> None:
-        """The queue has something to dispatch, or a consumer that may take more."""
-        self._dirty[queue_id] = None
-
-    def returned(self, queue_id: int, runs: Sequence[Run]) -> None:
-        """Messages came back to their former place."""
-        self.dispatcher.returned(queue_id, runs)
-        self._dirty[queue_id] = None
-
-    def wake(self, queue_id: int) -> None:
-        """Like `ready`, from outside of `Road.advance`: dispatch soon."""
-        self._dirty[queue_id] = None
+    def settled(self, session: int, consumer: int, tags: list[int]) -> None:
+        """Credit came back."""
+        self.dispatcher.settled(session, consumer, tags)
         self._road.again()
 
-    def settled(self, session: int, consumer: int, messages: int, bytes_: int) -> None:
-        """Credit came back."""
-        self.dispatcher.settled(session, consumer, messages, bytes_)
-        self._wake(session, consumer)
-
-    def _wake(self, session: int, consumer: int) -> None:
-        queue_id = self.queue_of(session, consumer)
-        if queue_id is not None:
-            self.wake(queue_id)
+    def session_has_room(self, session: int) -> None:
+        """The session's outgoing buffer has room again: its consumers get their credit back."""
+        for consumer in list(self._queues_of_session.get(session, ())):
+            found = self._consumers.get((session, consumer))
+            if found is not None and found.held_back:
+                found.held_back = False
+                self.dispatcher.set_credit(session, consumer, found.credit_messages, found.credit_bytes)
+        self._road.again()
 
     def queue_gone(self, queue_id: int, name: str) -> None:
         """The queue was deleted: its consumers end."""
@@ -142,8 +139,6 @@ class DispatchStage:
             recipient = self._consumers[session, consumer].recipient
             self.remove_consumer(session, consumer)
             recipient.consumer_ended(consumer, name)
-        self.dispatcher.queue_gone(queue_id)
-        self._dirty.pop(queue_id, None)
 
     def session_gone(self, session: int) -> None:
         """The session ended: nothing more is delivered to its consumers."""
@@ -157,60 +152,33 @@ class DispatchStage:
         """Send what may be sent until *deadline* (`time.perf_counter`); return whether some is left."""
         if self.paused:
             return False
-        dirty = self._dirty
-        while dirty:
-            queue_id = next(iter(dirty))
-            del dirty[queue_id]
-            while queue_id not in self._loading and self._dispatch_once(queue_id):
-                if time.perf_counter() >= deadline:
-                    # To the end of the line, so that one busy queue does not starve the others.
-                    dirty[queue_id] = None
-                    return True
+        bodies = self._road.bodies
+        while (pick := self.dispatcher.next_pick(self._loading)) is not None:
+            stored = {run.zxid: found for run in pick.runs if (found := bodies.get(run.zxid)) is not None}
+            if all(run.zxid in stored for run in pick.runs):
+                self._send(pick, stored)
+            else:
+                # The pick keeps its place: nothing else of this queue is picked until it was sent.
+                self._loading.add(pick.queue_id)
+                self._cold_picks.append(pick)
+                self._cold.set()
+            if time.perf_counter() >= deadline:
+                return True
         return False
 
-    def _dispatch_once(self, queue_id: int) -> bool:
-        """Send one frame of the queue's messages; return whether there may be more to send."""
-        missing = self._missing(queue_id)
-        if missing:
-            self._loading.add(queue_id)
-            self._load_requests.append(queue_id)
-            self._load_wanted.set()
-            return False
-        pick = self.dispatcher.next_grant(queue_id, self._takes_more, self._is_loaded)
-        if pick is None:
-            return False
-        self._send(queue_id, pick)
-        return True
-
-    def _takes_more(self, session: int, consumer: int) -> bool:
-        return self._consumers[session, consumer].recipient.takes_more()
-
-    def _is_loaded(self, zxid: int) -> bool:
-        return self._road.bodies.get(zxid) is not None
-
-    def _missing(self, queue_id: int) -> bool:
-        if not self.dispatcher.has_taker(queue_id, self._takes_more):
-            return False
-        upcoming = self.dispatcher.upcoming(queue_id, 1)
-        return bool(upcoming) and self._road.bodies.get(upcoming[0]) is None
-
-    def _send(self, queue_id: int, pick: Pick) -> None:
+    def _send(self, pick: Pick, bodies: dict[int, Stored]) -> None:
         road = self._road
         numbers: list[int] = []
         granted: list[int] = []
         parts: list[bytes | memoryview] = []
-        size = 0
-        count = 0
         for run in pick.runs:
-            stored = road.bodies.get(run.zxid)
-            assert stored is not None
-            whole = run.first == 0 and run.count == stored.batch.count
-            part = stored.batch.data if whole else stored.batch.part(run.first, run.count)
+            stored = bodies[run.zxid]
+            part = stored.batch.data if run.whole else stored.batch.part(run.first, run.size)
             parts.append(part)
             numbers += (
                 run.zxid,
                 run.first,
-                run.count,
+                run.size,
                 len(part),
                 stored.published_ms,
                 stored.producer,
@@ -218,34 +186,40 @@ class DispatchStage:
                 run.deliveries + 1,
                 run.attempts,
             )
-            granted += (run.zxid, run.first, run.count)
-            size += len(part)
-            count += run.count
-        recipient, lease_seconds = self._consumers[pick.session, pick.consumer]
-        entry = Grant(road.clock.now_ms(), queue_id, pick.session, pick.consumer, pick.first_tag, granted)
+            granted += (run.zxid, run.first, run.size)
+        session, consumer, first_tag = pick.session, pick.consumer, pick.first_tag
+        # The GRANT is appended even when the consumer has left meanwhile: the dispatcher has gone past these messages,
+        # and the machine's verdict on the grant is what brings them back.
+        entry = Grant(road.clock.now_ms(), pick.queue_id, session, consumer, first_tag, granted)
         road.propose(entry, lazy=True)
-        road.settle.granted(
-            pick.session, pick.consumer, pick.first_tag, pick.first_tag + count - 1, pick.bytes, lease_seconds
-        )
-        recipient.deliver(pick.consumer, pick.first_tag, numbers, parts)
-        self.delivered_messages_total += count
+        found = self._consumers.get((session, consumer))
+        if found is None:
+            return
+        last_tag = first_tag + pick.messages - 1
+        road.settle.granted(session, consumer, first_tag, last_tag, pick.bytes, found.lease_seconds)
+        found.recipient.deliver(consumer, first_tag, numbers, parts)
+        self.delivered_messages_total += pick.messages
+        if not found.recipient.takes_more() and not found.held_back:
+            found.held_back = True
+            self.dispatcher.set_credit(session, consumer, 0, 0)
 
-    async def load_cold_bodies(self) -> None:
-        """Read bodies that are not in memory, for queues that wait for them, until cancelled."""
+    async def send_cold_picks(self) -> None:
+        """Read the bodies of picks that are not in memory, and send them, until cancelled."""
         async with trio.open_nursery() as nursery:
             while True:
-                await self._load_wanted.wait()
-                self._load_wanted = trio.Event()
-                requests, self._load_requests = self._load_requests, []
-                for queue_id in requests:
-                    nursery.start_soon(self._load, queue_id)
+                await self._cold.wait()
+                self._cold = trio.Event()
+                picks, self._cold_picks = self._cold_picks, []
+                for pick in picks:
+                    nursery.start_soon(self._load_and_send, pick)
 
-    async def _load(self, queue_id: int) -> None:
+    async def _load_and_send(self, pick: Pick) -> None:
         try:
-            await self._road.bodies.load(self.dispatcher.upcoming(queue_id, UPCOMING_RUNS))
-        except Exception as error:  # noqa: BLE001 - a log that cannot be read ends the broker with its reason
+            bodies = await self._road.bodies.load(run.zxid for run in pick.runs)
+            self._send(pick, bodies)
+        except Exception as error:  # noqa: BLE001 - a log that cannot be read ends the broker, with its reason
             self._road.fail(error)
             return
-        self._loading.discard(queue_id)
-        self._dirty[queue_id] = None
+        self._loading.discard(pick.queue_id)
+        self.dispatcher.ready(pick.queue_id)
         self._road.advance()

@@ -19,6 +19,7 @@ from sluicemq.broker.queues.entries import (
     SessionClose,
     SessionOpen,
 )
+from sluicemq.broker.queues.queue import compare_settings
 from sluicemq.wire.batch import BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, MESSAGE_BYTES_MAX, Batch
 from sluicemq.wire.errors import BatchTooLarge, BrokerStopping, QueueNotFound
 from sluicemq.wire.settings import check_name, check_queue_settings
@@ -98,7 +99,9 @@ class ProduceStage:
             )
         batch.check(message_bytes_max=self.message_bytes_max)
         road = self._road
-        entry = Publish(road.clock.now_ms(), queue.id, producer, sequence, batch.count, batch.body_bytes, payload)
+        entry = Publish(
+            road.clock.now_ms(), queue.id, producer, sequence, batch.count, batch.body_bytes, payload=payload
+        )
         zxid = road.propose(entry, payload, on_applied=on_outcome)
         road.bodies.add(zxid, entry)
         self.published_messages_total += batch.count
@@ -138,6 +141,18 @@ class ProduceStage:
         check_name(name)
         entry = Declare(self._road.clock.now_ms(), vhost, QUEUE, name, check_queue_settings(settings))
         self._road.propose(entry, on_applied=on_outcome)
+
+    def plan_queue(self, vhost: str, name: str, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Return what `declare_queue` would do: the outcome, and each change as name -> [before, after].
+
+        Raises:
+            InvalidRequest: A bad name or setting.
+
+        """
+        check_name(name)
+        wanted = check_queue_settings(settings)
+        queue = self._road.machine.find_queue(vhost, name)
+        return compare_settings(None if queue is None else queue.settings, wanted)
 
     def delete_queue(self, vhost: str, name: str, if_empty: bool, on_outcome: OnOutcome) -> None:
         """Delete a queue with everything in it."""

@@ -96,7 +96,7 @@ class Road:
     def _replay(self) -> None:
         """Give the machine everything in the log; nothing of it has effects."""
         machine, log = self.machine, self.log
-        zxid = 0
+        zxid = log.start_zxid
         while records := log.read_after(zxid, REPLAY_BYTES):
             for record in records:
                 entry = decode_entry(record.kind, record.kind_version, record.header, record.payload)

@@ -6,7 +6,7 @@ is an entry of its own. Must not know sockets: replies leave through callbacks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
@@ -50,7 +50,7 @@ class SettleStage:
         """Run the timers in *nursery*."""
         nursery.start_soon(self._lease_timer.run)
         nursery.start_soon(self._clock_timer.run)
-        nursery.start_soon(self._road.dispatch.load_cold_bodies)
+        nursery.start_soon(self._road.dispatch.send_cold_picks)
 
     def add_owner(self, session: int, owner: LeaseOwner) -> None:
         """Tell *owner* when leases of *session* end unasked."""
@@ -105,31 +105,23 @@ class SettleStage:
             delay = road.dispatch.retry_delay(session, consumer) if delay_seconds is None else delay_seconds
             due_ms = now_ms + round(delay * 1000) if delay > 0 else 0
         if verdict != VERDICT_HANDED_OVER:
-            self._give_credit_back(session, consumer, tags)
+            # Credit returns at once, so that the next messages need not wait for the disk.
+            messages, _bytes = self._outstanding.take(session, consumer, tags)
+            self.settled_messages_total += messages
+            road.dispatch.settled(session, consumer, tags)
         road.propose(Settle(now_ms, session, consumer, verdict, tags, due_ms, reason), on_applied=on_outcome)
 
-    def _give_credit_back(self, session: int, consumer: int, tags: list[int]) -> None:
-        messages, bytes_ = self._outstanding.take(session, consumer, tags)
-        if messages:
-            self.settled_messages_total += messages
-            self._road.dispatch.settled(session, consumer, messages, bytes_)
-
-    def leases_gone(self, session: int, consumer: int, tags: Sequence[int], reason: str) -> None:
-        """The machine ended leases (their queue is gone)."""
-        self._give_credit_back(session, consumer, list(tags))
+    def leases_gone(self, session: int, consumer: int, tags: list[int], reason: str) -> None:
+        """The machine ended leases unasked (expired, queue deleted): the client must hear of it."""
+        self._outstanding.take(session, consumer, tags)
         owner = self._owners.get(session)
         if owner is not None:
-            owner.leases_lost(consumer, list(tags), reason)
+            owner.leases_lost(consumer, tags, reason)
 
     def _expire(self) -> None:
-        now = trio.current_time()
-        for session, consumer, tags, messages, bytes_ in self._outstanding.expired(now):
-            self._road.dispatch.settled(session, consumer, messages, bytes_)
-            entry = Settle(self._road.clock.now_ms(), session, consumer, EXPIRED, tags, 0, "lease expired")
-            self._road.propose(entry)
-            owner = self._owners.get(session)
-            if owner is not None:
-                owner.leases_lost(consumer, tags, "expired")
+        now_ms = self._road.clock.now_ms()
+        for session, consumer, tags in self._outstanding.expired(trio.current_time()):
+            self._road.propose(Settle(now_ms, session, consumer, EXPIRED, tags, 0, "lease expired"))
 
     # --- what is due ------------------------------------------------------------------------------------------
 

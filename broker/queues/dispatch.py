@@ -26,7 +26,7 @@ from sluicemq.broker.queues.outcomes import LeasesGone, QueueGone, QueuePurged, 
 from sluicemq.broker.queues.tags import Span, TagLedger, range_pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.outcomes import Effect
@@ -368,11 +368,17 @@ class Dispatcher:
 
     # --- picking -------------------------------------------------------------------------------------------------
 
-    def next_pick(self) -> Pick | None:
-        """Return the next pick over all queues, one queue after the other; None when nothing can be dispatched."""
+    def next_pick(self, blocked: Container[int] = ()) -> Pick | None:
+        """Return the next pick over all queues, one queue after the other; None when nothing can be dispatched.
+
+        Queues in *blocked* are passed over; call `ready` for each of them when it is blocked no longer.
+        """
         waiting = self._waiting
         while waiting:
             line = waiting.popleft()
+            if line.queue.id in blocked:
+                line.waiting = False
+                continue
             pick = self._pick(line)
             if pick is not None:
                 waiting.append(line)

@@ -50,8 +50,7 @@ class ClientSession:
         self.server = server
         self.road = server.road
         self.connection = Connection(Role.BROKER, frame_bytes_max=server.config.frame_bytes_max)
-        self.outbound = Outbound(stream, server.hub)
-        self.outbound.on_room = self._room_again
+        self.outbound = Outbound(stream, server.hub, self._room_again)
         self.peer = _peer_name(stream)
         self.started_at = trio.current_time()
         self.received_at = self.started_at
@@ -221,8 +220,7 @@ class ClientSession:
                 self.server.flush_soon()
 
     def _room_again(self) -> None:
-        for queue_id in set(self.consumers.values()):
-            self.road.dispatch.wake(queue_id)
+        self.road.dispatch.session_has_room(self.session)
 
 
 def answer_ping(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:

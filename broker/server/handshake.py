@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
+from sluicemq.broker.queues.outcomes import SessionOpened
 from sluicemq.broker.server.authorization import MECHANISMS, authenticate, authorize
 from sluicemq.wire.errors import AuthenticationFailed, InvalidRequest, NotLeader, VersionMismatch
 from sluicemq.wire.frames import FRAME_BYTES_MIN
@@ -24,7 +25,7 @@ from sluicemq.wire.messages import (
 from sluicemq.wire.settings import check_name
 
 if TYPE_CHECKING:
-    from sluicemq.broker.queues.effects import Outcome
+    from sluicemq.broker.queues.outcomes import Outcome
     from sluicemq.broker.server.client_session import ClientSession
     from sluicemq.wire.fields import Message
 
@@ -94,7 +95,8 @@ def open_session(session: ClientSession, message: Message, correlation: int, tai
         if outcome.error is not None:
             session.close(outcome.error)
             return
-        session.session = outcome.zxid
+        assert isinstance(outcome.value, SessionOpened)
+        session.session = outcome.value.session
         session.vhost = vhost
         if session.closing:
             session.road.produce.close_session(session.session, "connection closed while the session opened")
@@ -114,4 +116,3 @@ def open_session(session: ClientSession, message: Message, correlation: int, tai
         )
 
     session.road.produce.open_session(vhost, session.identity, session.client_name, token, opened)
-

@@ -75,9 +75,12 @@ class Server:
             while True:
                 try:
                     stream = await listener.accept()
+                except trio.ClosedResourceError:
+                    # The broker stops; this nursery goes on serving those who are connected until it is cancelled.
+                    return
                 except OSError as error:
                     if error.errno in _OUT_OF_RESOURCES:
-                        logger.error("cannot accept connections: %s; trying again", error)
+                        logger.warning("cannot accept connections: %s; trying again", error)
                         await trio.sleep(ACCEPT_RETRY_SECONDS)
                         continue
                     raise

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 Buffer = bytes | memoryview
 
@@ -53,16 +53,15 @@ class Outbound:
 
     """
 
-    def __init__(self, stream: trio.SocketStream, hub: Hub) -> None:
-        self._stream = stream
+    def __init__(self, stream: trio.SocketStream, hub: Hub, on_room: Callable[[], None]) -> None:
         self._fd = stream.socket.fileno()
         self._hub = hub
+        self._on_room = on_room
         self._buffers: deque[Buffer] = deque()
         self._room = trio.Event()
         self._blocked = trio.Event()
         self._waiting_for_peer = False
         self._in_hub = False
-        self._watched = False
         self.pending_bytes = 0
         self.broken = False
         self.sent_at = trio.current_time()
@@ -144,11 +143,8 @@ class Outbound:
                 if was_full and not self.full:
                     self._room.set()
                     self._room = trio.Event()
-                    self.on_room()
+                    self._on_room()
             self._waiting_for_peer = False
-
-    def on_room(self) -> None:
-        """Replaced by the session: dispatch may go on."""
 
     async def wait_room(self) -> None:
         """Wait until the buffer is no longer full."""

@@ -17,7 +17,7 @@ from sluicemq.wire.errors import ConsumerNotFound, LimitReached
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sluicemq.broker.queues.effects import Outcome
+    from sluicemq.broker.queues.outcomes import Outcome, Published
     from sluicemq.broker.server.client_session import ClientSession, Handler
     from sluicemq.wire.fields import Message
 
@@ -28,9 +28,7 @@ PEEK_BYTES_MAX = 8 * 1024 * 1024
 LIST_QUEUES_MAX = 1000
 
 
-def _answer(
-    session: ClientSession, correlation: int, shape: Callable[[Any], Message]
-) -> Callable[[Outcome], None]:
+def _answer(session: ClientSession, correlation: int, shape: Callable[[Any], Message]) -> Callable[[Outcome], None]:
     """Return what replies with *shape* of the outcome's value, or with its error."""
 
     def on_outcome(outcome: Outcome) -> None:
@@ -51,7 +49,7 @@ def declare_queue(session: ClientSession, message: Message, correlation: int, ta
     assert isinstance(message, m.DeclareQueue)
     authorize(session.identity, "declare", (session.vhost, "queue", message.name))
     if message.check_only:
-        outcome, changes = session.road.machine.plan_declare(session.vhost, message.name, message.settings)
+        outcome, changes = session.road.produce.plan_queue(session.vhost, message.name, message.settings)
         session.reply(correlation, m.Declared(outcome, changes))
         return
     session.road.produce.declare_queue(
@@ -91,7 +89,7 @@ def list_queues(session: ClientSession, message: Message, correlation: int, tail
     assert isinstance(message, m.ListQueues)
     authorize(session.identity, "list", (session.vhost, "vhost", session.vhost))
     count_max = max(1, min(message.count_max, LIST_QUEUES_MAX))
-    queues = [queue for queue in session.road.machine.queues_of(session.vhost) if queue.name > message.after]
+    queues = session.road.machine.queues_of(session.vhost, message.after, count_max + 1)
     page = [queue_state(session.road, queue) for queue in queues[:count_max]]
     session.reply(correlation, m.Queues(page, len(queues) > count_max))
 
@@ -112,22 +110,17 @@ async def peek(session: ClientSession, message: Message, correlation: int, tail:
     authorize(session.identity, "peek", (session.vhost, "queue", message.name))
     road = session.road
     queue = road.produce.find_queue(session.vhost, message.name)
-    runs = road.machine.peek(queue.id, message.skip, min(message.count_max, PEEK_MESSAGES_MAX))
     numbers: list[int] = []
     parts: list[bytes] = []
     size = 0
-    for run in runs:
-        stored = road.bodies.get(run.zxid)
-        if stored is None:
-            await road.bodies.load([run.zxid])
-            stored = road.bodies.get(run.zxid)
-            assert stored is not None
-        part = stored.batch.part(run.first, run.count)
+    for run in road.machine.peek(queue.id, message.skip, min(message.count_max, PEEK_MESSAGES_MAX)):
+        stored = road.bodies.get(run.zxid) or (await road.bodies.load([run.zxid]))[run.zxid]
+        part = stored.batch.part(run.first, run.size)
         if parts and size + len(part) > PEEK_BYTES_MAX:
             break
         size += len(part)
         parts.append(part)
-        numbers += (run.zxid, run.first, run.count, len(part), stored.published_ms, stored.producer, stored.sequence)
+        numbers += (run.zxid, run.first, run.size, len(part), stored.published_ms, stored.producer, stored.sequence)
         numbers += (run.deliveries, run.attempts)
     session.reply_with_parts(correlation, m.Peeked(numbers), parts)
 
@@ -140,13 +133,12 @@ def open_producer(session: ClientSession, message: Message, correlation: int, ta
     del tail
     assert isinstance(message, m.OpenProducer)
 
-    def on_outcome(outcome: Outcome) -> None:
-        if outcome.error is not None:
-            session.refuse(correlation, outcome.error)
-        else:
-            session.reply(correlation, m.ProducerOpened(outcome.zxid))
-
-    session.road.produce.open_producer(session.vhost, message.name, session.identity, on_outcome)
+    session.road.produce.open_producer(
+        session.vhost,
+        message.name,
+        session.identity,
+        _answer(session, correlation, lambda value: m.ProducerOpened(value.producer)),
+    )
 
 
 def close_producer(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
@@ -163,15 +155,18 @@ def publish(session: ClientSession, message: Message, correlation: int, tail: me
     assert isinstance(message, m.Publish)
     authorize(session.identity, "publish", (session.vhost, "queue", message.destination))
 
-    def on_outcome(outcome: Outcome) -> None:
-        if outcome.error is not None:
-            session.refuse(correlation, outcome.error)
-        else:
-            session.reply(correlation, m.Published(outcome.value.zxid, outcome.value.duplicate))
-
     session.road.produce.publish(
-        session.vhost, message.destination, message.producer, message.sequence, tail, on_outcome
+        session.vhost,
+        message.destination,
+        message.producer,
+        message.sequence,
+        tail,
+        _answer(session, correlation, _published),
     )
+
+
+def _published(value: Published) -> Message:
+    return m.Published(value.zxid, value.duplicate)
 
 
 # --- consumers ------------------------------------------------------------------------------------------------
@@ -292,4 +287,3 @@ HANDLERS: dict[type[Message], Handler] = {
     m.Statistics: statistics,
 }
 """Handler by message; PONG has none: that it came is all it says."""
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,14 +15,14 @@ if TYPE_CHECKING:
 
 def queue_state(road: Road, queue: Queue) -> dict[str, Any]:
     """Return the state of one queue as plain values."""
-    oldest_ms = queue.oldest_ready_ms()
+    oldest_ms = queue.oldest_published_ms
     age = 0.0 if oldest_ms is None else max(0, road.clock.now_ms() - oldest_ms) / 1000
     return {
         "name": queue.name,
         "settings": dict(queue.settings),
-        "ready": queue.ready_count,
-        "leased": queue.leased_count,
-        "delayed": queue.delayed_count,
+        "ready": queue.ready,
+        "leased": queue.leased,
+        "delayed": queue.delayed.messages,
         "dead": 0,
         "consumers": road.dispatch.consumer_count(queue.id),
         "published_total": queue.published_total,
@@ -45,7 +46,7 @@ def statistics_of(server: Server) -> dict[str, Any]:
         "entries_total": road.entries_total,
         "fsyncs_total": log.syncs,
         "appends_total": log.writes,
-        "log_bytes": log.bytes,
+        "log_bytes": log.log_bytes,
         "segments": log.segments,
         "spare_segments": log.spares,
         "published_messages_total": road.produce.published_messages_total,
@@ -53,7 +54,7 @@ def statistics_of(server: Server) -> dict[str, Any]:
         "settled_messages_total": road.settle.settled_messages_total,
         "connections": len(server.sessions),
         "sessions": len(road.machine.sessions),
-        "queues": len(road.machine.queues),
+        "queues": len(road.machine.queues()),
         "consumers": sum(len(session.consumers) for session in server.sessions),
         "cpu_user_seconds": times.user,
         "cpu_system_seconds": times.system,
@@ -66,8 +67,8 @@ def statistics_of(server: Server) -> dict[str, Any]:
 def resident_bytes() -> int:
     """Return the resident memory of this process; 0 where the system does not tell."""
     try:
-        with open("/proc/self/statm", encoding="ascii") as statm:
-            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         import resource
         import sys
