@@ -132,7 +132,10 @@ def _wait_until_busy(broker: BrokerProcess, workers: list[subprocess.Popen[bytes
                 if worker.poll() is not None:
                     raise BrokerFailed(f"a client process ended with {worker.returncode}: {worker.args!r}")
             if time.monotonic() > deadline:
-                raise BrokerFailed(f"no messages flow after {BUSY_SECONDS_MAX} s; the broker said:\n{broker.stderr}")
+                raise BrokerFailed(
+                    f"not all messages flow after {BUSY_SECONDS_MAX} s: {figures}\n{operator.queue_info(QUEUE)}\n"
+                    f"the broker said:\n{broker.stderr}"
+                )
             _pause(POLL_SECONDS)
 
 

@@ -7,6 +7,7 @@ producer number and the same sequence. On the bare protocol; `kill_worker_librar
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sys
 import threading
@@ -176,10 +177,8 @@ class Consumer(Worker):
         epoch = client.opened.epoch
         consumer = client.consume(self.queue, credit=CREDIT_MESSAGES, lease_seconds=LEASE_SECONDS)
         while not self.finished():
-            try:
+            with contextlib.suppress(TimeoutError):
                 client.pump(time.monotonic() + TURN_SECONDS)
-            except TimeoutError:
-                continue
             while client.deliveries and len(self.settling) < SETTLEMENTS_MAX:
                 delivery = client.deliveries.popleft()
                 self.delivery_count += 1

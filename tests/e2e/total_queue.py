@@ -156,14 +156,19 @@ class Ledger:
         return self.delivered_messages - len(ids)
 
     def in_flight(self, at: float) -> tuple[int, int]:
-        """Return (batches sent and unconfirmed, deliveries whose verdict was unconfirmed) at that instant."""
+        """Return (batches sent and unconfirmed, deliveries whose verdict was unconfirmed) at that instant.
+
+        Deliveries of earlier epochs do not count: their verdicts died with their broker.
+        """
         batches = sum(
             batch.sent_at <= at and (batch.confirmed_at is None or batch.confirmed_at > at)
             for batch in self._batches.values()
         )
+        before = [delivery for delivery in self._deliveries.values() if delivery.at <= at]
+        epoch = max((delivery.epoch for delivery in before), default=0)
         deliveries = sum(
-            delivery.at <= at and (delivery.confirmed_at is None or delivery.confirmed_at > at)
-            for delivery in self._deliveries.values()
+            delivery.epoch == epoch and (delivery.confirmed_at is None or delivery.confirmed_at > at)
+            for delivery in before
         )
         return batches, deliveries
 
