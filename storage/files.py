@@ -94,21 +94,31 @@ class Directory(Protocol):
         """16 bytes that no other directory has: the only place where randomness enters this package."""
 
 
-def _fdatasync(descriptor: int) -> None:
-    os.fdatasync(descriptor)
+if sys.platform == "darwin":
+
+    def sync_data(descriptor: int) -> None:
+        """Make the data of a file durable. Raises OSError."""
+        # fsync leaves data in the drive's cache; F_FULLFSYNC does not. Some network file systems know only fsync.
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.EINVAL):
+                raise
+            os.fsync(descriptor)
+
+else:
+
+    def sync_data(descriptor: int) -> None:
+        """Make the data of a file durable. Raises OSError."""
+        os.fdatasync(descriptor)
 
 
-def _full_fsync(descriptor: int) -> None:
-    # macOS: fsync leaves data in the drive's cache; F_FULLFSYNC does not. Some network file systems know only fsync.
-    try:
-        fcntl.fcntl(descriptor, 51)  # F_FULLFSYNC, by number: the constant exists on macOS only
-    except OSError as error:
-        if error.errno not in (errno.ENOTSUP, errno.EINVAL):
-            raise
-        os.fsync(descriptor)
+def _join_and_write(descriptor: int, buffers: Sequence[bytes], offset: int) -> int:
+    return os.pwrite(descriptor, b"".join(buffers), offset)
 
 
-sync_data = _full_fsync if sys.platform == "darwin" else _fdatasync
+# Pythons built for older versions of macOS lack pwritev.
+write_vector = os.pwritev if hasattr(os, "pwritev") else _join_and_write
 
 
 class RealFile:
@@ -124,7 +134,7 @@ class RealFile:
         """Write all buffers at this byte offset; a short write is continued."""
         for start in range(0, len(buffers), IOVEC_MAX):
             chunk = buffers[start : start + IOVEC_MAX] if len(buffers) > IOVEC_MAX else buffers
-            written = os.pwritev(self._descriptor, chunk, offset)
+            written = write_vector(self._descriptor, chunk, offset)
             total = sum(map(len, chunk))
             if written < total:
                 self._write_rest(chunk, offset, written)

@@ -71,7 +71,7 @@ def make_first_segment(
     if generation_next >= store.current.generation_next:
         store.save(generation_next=generation_next + options.generations_reserved)
     name, file = pool.blank()
-    zero_range(file, PAGE_BYTES, options.initial_bytes, options.initial_bytes)
+    zero_range(file, PAGE_BYTES, min(options.initial_bytes, options.segment_bytes), options.segment_bytes)
     superblock = store.current
     header = SegmentHeader(superblock.cluster_id, superblock.group_id, 1, generation_next, 0, CHAIN_START)
     install(directory, name, file, header, options.index_stride_bytes).file.close()

@@ -27,7 +27,7 @@ class LogOptions:
     initial_bytes: int = MIB
     """How much of the very first segment is zeroed before `SegmentLog.open` returns.
 
-    The segment grows beyond it if need be.
+    At most `segment_bytes`. The segment grows beyond it if need be.
     """
 
     growth_bytes: int = 256 * KIB
@@ -52,11 +52,7 @@ class LogOptions:
         """Check every value."""
         self._require(self.segment_bytes >= 4 * PAGE_BYTES, "segment_bytes", f"must be at least {4 * PAGE_BYTES}")
         self._require(self.segment_bytes % PAGE_BYTES == 0, "segment_bytes", f"must be a multiple of {PAGE_BYTES}")
-        self._require(
-            2 * PAGE_BYTES <= self.initial_bytes <= self.segment_bytes,
-            "initial_bytes",
-            f"must be between {2 * PAGE_BYTES} and segment_bytes",
-        )
+        self._require(self.initial_bytes >= 2 * PAGE_BYTES, "initial_bytes", f"must be at least {2 * PAGE_BYTES}")
         self._require(self.growth_bytes >= 1, "growth_bytes", "must be at least 1")
         self._require(self.spares_max >= 0, "spares_max", "must not be negative")
         self._require(self.zero_piece_bytes >= PAGE_BYTES, "zero_piece_bytes", f"must be at least {PAGE_BYTES}")

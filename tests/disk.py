@@ -252,8 +252,9 @@ class SimulatedDisk:
     # ---------------------------------------------------------------
 
     def names(self) -> list[str]:
-        self.require_power()
-        return sorted(self._names)
+        with self.guard:
+            self.require_power()
+            return sorted(self._names)
 
     def open(self, name: str, *, create: bool = False) -> SimulatedFile:
         if create:

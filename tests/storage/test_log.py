@@ -586,7 +586,6 @@ def test_a_promise_makes_what_was_appended_before_durable(log, disk):
         ("segment_bytes", 4096),
         ("segment_bytes", 20_000),
         ("initial_bytes", 4096),
-        ("initial_bytes", 1 << 40),
         ("growth_bytes", 0),
         ("spares_max", -1),
         ("zero_piece_bytes", 0),

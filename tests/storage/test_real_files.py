@@ -128,7 +128,17 @@ def test_a_short_write_is_continued(directory, monkeypatch):
         return real(descriptor, [b"".join(buffers)[:100]], offset)
 
     log = open_log(directory)
-    monkeypatch.setattr(os, "pwritev", short)
+    monkeypatch.setattr(files_module, "write_vector", short)
+    log.append(entries(zxid(1, 0), 5))
+
+    assert all_entries(log) == entries(zxid(1, 0), 5)
+    log.close()
+
+
+def test_a_system_without_vectored_writes_gets_one_buffer(directory, monkeypatch):
+    monkeypatch.setattr(files_module, "write_vector", files_module._join_and_write)
+    log = open_log(directory)
+
     log.append(entries(zxid(1, 0), 5))
 
     assert all_entries(log) == entries(zxid(1, 0), 5)
@@ -137,7 +147,7 @@ def test_a_short_write_is_continued(directory, monkeypatch):
 
 def test_a_write_without_progress_is_an_error_not_a_loop(directory, monkeypatch):
     log = open_log(directory)
-    monkeypatch.setattr(os, "pwritev", lambda *_: 3)
+    monkeypatch.setattr(files_module, "write_vector", lambda *_: 3)
     monkeypatch.setattr(os, "pwrite", lambda *_: 0)
 
     with pytest.raises(LogWriteFailed) as failed:
