@@ -26,6 +26,7 @@ HEADER_CONTAINERS_MAX = 4
 HEADER_CONTAINERS_SPARE = 4096
 
 _PIECE_BYTES = 64 * 1024
+_NONE = b"\xc0"
 _FIXARRAY, _FIXARRAY_MAX = 0x90, 15
 _ARRAY16, _ARRAY16_MAX = 0xDC, 0xFFFF
 _ARRAY32 = 0xDD
@@ -143,7 +144,7 @@ def _pieces_of_bodies(column: memoryview, count: int) -> Iterator[tuple[list[byt
         if piece:
             found += len(piece)
             yield piece, piece_bytes
-    _check_end(unpacker, column, found, count, "BODIES")
+    _check_end(unpacker, found, count, "BODIES")
 
 
 def decode_texts(column: memoryview, count: int, bytes_max: int, name: str) -> list[str | None]:
@@ -220,7 +221,8 @@ def _unpacker(column: memoryview, **limits: Any) -> msgpack.Unpacker:
     options = {"max_array_len": 0, "max_map_len": 0, **limits}
     return msgpack.Unpacker(
         strict_map_key=False,
-        max_buffer_size=len(column) + 1,
+        max_buffer_size=len(column) + len(_NONE),
+        read_size=min(_PIECE_BYTES, len(column) + len(_NONE)),
         max_ext_len=0,
         ext_hook=refuse_extension,
         **options,
@@ -236,9 +238,16 @@ def _read_list_head(unpacker: msgpack.Unpacker, column: memoryview, count: int, 
         raise ProtocolError(f"batch column {name} is no list of {count} values")
 
 
-def _check_end(unpacker: msgpack.Unpacker, column: memoryview, found: int, count: int, name: str) -> None:
-    # The unpacker stops at the end of the bytes as well as within a value that lacks bytes: both lengths must fit.
-    if found != count or unpacker.tell() != len(column):
+def _check_end(unpacker: msgpack.Unpacker, found: int, count: int, name: str) -> None:
+    """Check that *count* values were found and that the column ends behind the last."""
+    # The unpacker stops at the end of the bytes as well as within a value that lacks some, and does not say which.
+    # So it gets one more value: only where it stood between values does this come out as it went in.
+    unpacker.feed(_NONE)
+    try:
+        ends = next(unpacker, False) is None
+    except UNPACK_ERRORS:
+        ends = False
+    if found != count or not ends:
         raise ProtocolError(f"batch column {name} is no list of {count} values")
 
 
@@ -250,5 +259,5 @@ def _read_values(column: memoryview, count: int, name: str, **limits: Any) -> li
         values = list(unpacker)
     except UNPACK_ERRORS as error:
         raise ProtocolError(f"batch column {name} holds what it must not ({error!s:.200})") from None
-    _check_end(unpacker, column, len(values), count, name)
+    _check_end(unpacker, len(values), count, name)
     return values

@@ -84,7 +84,9 @@ ERROR_FIELDS_MAX = 32
 ERROR_FIELD_CHARACTERS_MAX = 400
 """Longer texts and binaries in the fields of an error are cut before they cross the wire."""
 ERROR_FIELD_ITEMS_MAX = 64
-"""Most items of a list or map in the fields of an error; nested ones cross the wire as text."""
+"""Most items of a list or map in the fields of an error."""
+ERROR_FIELD_DEPTH_MAX = 2
+"""How deep lists and maps nest in the fields of an error; what is deeper crosses the wire as text."""
 ERROR_FIELDS_BYTES_MAX = 16 * 1024
 """Most bytes that the fields of an error take together."""
 _CUT = "…"
@@ -356,19 +358,19 @@ def _cut_text(text: str, characters_max: int) -> str:
     return text if len(text) <= characters_max else text[: characters_max - 1] + _CUT
 
 
-def _plain(value: Any, *, nested: bool = False) -> Any:
-    """Return *value* as msgpack can carry it: scalars, and lists and maps of scalars; anything else as text."""
+def _plain(value: Any, depth_max: int = ERROR_FIELD_DEPTH_MAX) -> Any:
+    """Return *value* as msgpack can carry it: scalars, and lists and maps of them; anything else as text."""
     if value is None or type(value) in (bool, float):
         return value
     if type(value) is int:
         return value if -(1 << 63) <= value < 1 << 64 else str(value)
     if type(value) is bytes:
         return value[:ERROR_FIELD_CHARACTERS_MAX]
-    if not nested and isinstance(value, (list, tuple)):
-        return [_plain(item, nested=True) for item in value[:ERROR_FIELD_ITEMS_MAX]]
-    if not nested and isinstance(value, dict):
+    if depth_max and isinstance(value, (list, tuple)):
+        return [_plain(item, depth_max - 1) for item in value[:ERROR_FIELD_ITEMS_MAX]]
+    if depth_max and isinstance(value, dict):
         items = list(value.items())[:ERROR_FIELD_ITEMS_MAX]
-        return {_cut_text(str(name), ERROR_FIELD_CHARACTERS_MAX): _plain(item, nested=True) for name, item in items}
+        return {_cut_text(str(name), ERROR_FIELD_CHARACTERS_MAX): _plain(item, depth_max - 1) for name, item in items}
     return _cut_text(str(value), ERROR_FIELD_CHARACTERS_MAX)
 
 
@@ -413,7 +415,7 @@ def error_from_wire(value: object) -> SluiceError:
     cls = _CLASS_BY_CODE.get(value["code"])
     if cls is None:
         cls, fields = SluiceError, {**fields, "code": value["code"]}
-    return _rebuild(cls, value["text"], value["retryable"], value["retry_after"], fields)
+    return _rebuild(cls, value["text"], value["retryable"], value.get("retry_after"), fields)
 
 
 def _problem_of_error(value: object) -> str | None:

@@ -44,6 +44,9 @@ RUN_NUMBERS = 9
 (milliseconds since 1970), producer, sequence, deliveries so far (this one included; in PEEKED: without), attempts
 that are known to have begun before."""
 
+RANGES_MAX = 1_024
+"""Most ranges of tags in one SETTLE or EXTEND; who has more sends several frames."""
+
 VERDICT_ACK = 1
 VERDICT_NACK = 2
 VERDICT_RELEASE = 3

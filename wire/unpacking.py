@@ -121,6 +121,7 @@ def _unpack_long_map(data: bytes | memoryview, lists: Mapping[int, LongList], wh
     unpacker = msgpack.Unpacker(
         strict_map_key=False,
         max_buffer_size=len(data),
+        read_size=len(data),
         max_array_len=PLAIN_ITEMS_MAX,
         max_map_len=PLAIN_ITEMS_MAX,
         max_ext_len=0,
