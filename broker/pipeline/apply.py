@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from sluicemq.broker.pipeline.road import Road
     from sluicemq.broker.queues.outcomes import Effect
 
-ENTRIES_BETWEEN_LOOKS = 8
-"""How many entries are applied between two looks at the clock."""
-
 
 class ApplyStage:
     """Feeds committed entries to the machine, in order."""
@@ -28,7 +25,6 @@ class ApplyStage:
         """Apply what is committed until *deadline* (`time.perf_counter`); return whether some is left."""
         road = self._road
         commit, machine = road.commit, road.machine
-        count = 0
         while (proposed := commit.next_committed()) is not None:
             outcome = machine.apply(proposed.zxid, proposed.entry)
             if outcome.effects:
@@ -37,8 +33,7 @@ class ApplyStage:
                     self._perform(effect)
             if proposed.on_applied is not None:
                 proposed.on_applied(outcome)
-            count += 1
-            if count % ENTRIES_BETWEEN_LOOKS == 0 and time.perf_counter() >= deadline:
+            if time.perf_counter() >= deadline:
                 return True
         return False
 

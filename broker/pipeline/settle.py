@@ -6,25 +6,32 @@ is an entry of its own. Must not know sockets: replies leave through callbacks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from sluicemq.broker.pipeline.due import DueTimer
 from sluicemq.broker.queues.entries import EXPIRED, Clock, Settle
+from sluicemq.broker.queues.outcomes import Outcome, Settled
 from sluicemq.broker.queues.outstanding import Outstanding
+from sluicemq.broker.queues.tags import ranges_problem
 from sluicemq.wire.errors import InvalidRequest
-from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_RELEASE
+from sluicemq.wire.messages import RANGES_MAX, VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_RELEASE
 
 if TYPE_CHECKING:
     from sluicemq.broker.pipeline.road import Road
+    from sluicemq.wire.errors import SluiceError
 
-CLOCK_ITEMS_MAX = 10_000
+CLOCK_ITEMS_MAX = 2_000
 """Most runs that one CLOCK entry makes ready; more wait for the next, so that a million due at once stall nobody."""
+TAGS_SPAN_MAX = 10_000_000
+"""Most tags between the first and the last of one SETTLE or EXTEND."""
 VERDICTS = frozenset({VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_HANDED_OVER})
-RANGES_MAX = 200_000
-"""Most tag ranges in one SETTLE or EXTEND."""
+ENTRY_TAGS_MAX = 4_096
+"""Most messages that one SETTLE entry settles: each may be a run of its own, at some microseconds a run."""
+ENTRY_RANGES_MAX = 1_024
+"""Most ranges in one SETTLE entry."""
 
 
 class LeaseOwner(Protocol):
@@ -44,7 +51,7 @@ class SettleStage:
         self._lease_timer = DueTimer(self._outstanding.next_deadline, self._expire)
         self._clock_timer = DueTimer(self._next_clock, self._move_clock)
         self._clock_under_way = False
-        self.settled_messages_total = 0
+        self.acknowledged_messages_total = 0
 
     def start(self, nursery: trio.Nursery) -> None:
         """Run the timers in *nursery*."""
@@ -55,11 +62,6 @@ class SettleStage:
     def add_owner(self, session: int, owner: LeaseOwner) -> None:
         """Tell *owner* when leases of *session* end unasked."""
         self._owners[session] = owner
-
-    def remove_owner(self, session: int) -> None:
-        """The session's connection is gone."""
-        self._owners.pop(session, None)
-        self._outstanding.forget_session(session)
 
     # --- leases -----------------------------------------------------------------------------------------------
 
@@ -87,7 +89,7 @@ class SettleStage:
         tags: list[int],
         delay_seconds: float | None,
         reason: str,
-        on_outcome: Callable[[Any], None],
+        on_outcome: Callable[[Outcome], None],
     ) -> None:
         """Put a verdict on the road.
 
@@ -99,17 +101,47 @@ class SettleStage:
             raise InvalidRequest(f"verdict {verdict} is unknown; known are {sorted(VERDICTS)}", verdict=verdict)
         check_ranges(tags)
         road = self._road
-        now_ms = road.clock.now_ms()
         due_ms = 0
         if verdict == VERDICT_NACK:
             delay = road.dispatch.retry_delay(session, consumer) if delay_seconds is None else delay_seconds
-            due_ms = now_ms + round(delay * 1000) if delay > 0 else 0
+            due_ms = road.clock.now_ms() + round(delay * 1000) if delay > 0 else 0
         if verdict != VERDICT_HANDED_OVER:
             # Credit returns at once, so that the next messages need not wait for the disk.
             messages, _bytes = self._outstanding.take(session, consumer, tags)
-            self.settled_messages_total += messages
+            if verdict == VERDICT_ACK:
+                self.acknowledged_messages_total += messages
             road.dispatch.settled(session, consumer, tags)
-        road.propose(Settle(now_ms, session, consumer, verdict, tags, due_ms, reason), on_applied=on_outcome)
+        self._propose(session, consumer, verdict, tags, due_ms, reason, on_outcome)
+
+    def _propose(
+        self,
+        session: int,
+        consumer: int,
+        verdict: int,
+        tags: list[int],
+        due_ms: int = 0,
+        reason: str = "",
+        on_outcome: Callable[[Outcome], None] | None = None,
+    ) -> None:
+        """Put one verdict on the road, in entries small enough that applying one never stalls the event loop."""
+        road = self._road
+        pieces = list(in_pieces(tags, ENTRY_TAGS_MAX, ENTRY_RANGES_MAX))
+        if on_outcome is not None and not pieces:
+            on_outcome(Outcome(Settled([], 0)))
+        elif on_outcome is not None and len(pieces) > 1:
+            on_outcome = _Gathering(len(pieces), on_outcome)
+        now_ms = road.clock.now_ms()
+        for piece in pieces:
+            road.propose(Settle(now_ms, session, consumer, verdict, piece, due_ms, reason), on_applied=on_outcome)
+
+    def release_session(self, session: int) -> None:
+        """Give back what the session still holds, in small entries, ahead of the entry that closes it."""
+        self._owners.pop(session, None)
+        for consumer in self._outstanding.consumers_of(session):
+            tags = self._outstanding.tags_of(session, consumer)
+            if tags:
+                self._propose(session, consumer, VERDICT_RELEASE, tags)
+        self._outstanding.forget_session(session)
 
     def leases_gone(self, session: int, consumer: int, tags: list[int], reason: str) -> None:
         """The machine ended leases unasked (expired, queue deleted): the client must hear of it."""
@@ -119,9 +151,8 @@ class SettleStage:
             owner.leases_lost(consumer, tags, reason)
 
     def _expire(self) -> None:
-        now_ms = self._road.clock.now_ms()
         for session, consumer, tags in self._outstanding.expired(trio.current_time()):
-            self._road.propose(Settle(now_ms, session, consumer, EXPIRED, tags, 0, "lease expired"))
+            self._propose(session, consumer, EXPIRED, tags, reason="lease expired")
 
     # --- what is due ------------------------------------------------------------------------------------------
 
@@ -150,9 +181,55 @@ class SettleStage:
         self.clock_changed()
 
 
+class _Gathering:
+    """Makes one outcome of those of several entries that carry one verdict."""
+
+    def __init__(self, expected: int, on_outcome: Callable[[Outcome], None]) -> None:
+        self._expected = expected
+        self._on_outcome = on_outcome
+        self._lost: list[int] = []
+        self._settled = 0
+        self._error: SluiceError | None = None
+
+    def __call__(self, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            self._error = outcome.error
+        if isinstance(outcome.value, Settled):
+            self._lost += outcome.value.lost
+            self._settled += outcome.value.settled
+        self._expected -= 1
+        if not self._expected:
+            self._on_outcome(Outcome(Settled(self._lost, self._settled), self._error))
+
+
+def in_pieces(tags: list[int], tags_max: int, ranges_max: int) -> Iterator[list[int]]:
+    """Cut `[first, last, ...]` into lists of at most *tags_max* tags and *ranges_max* ranges, in order."""
+    piece: list[int] = []
+    room = tags_max
+    for first, last in zip(tags[::2], tags[1::2], strict=True):
+        start = first
+        while start <= last:
+            end = min(last, start + room - 1)
+            piece += (start, end)
+            room -= end - start + 1
+            start = end + 1
+            if not room or len(piece) >= 2 * ranges_max:
+                yield piece
+                piece, room = [], tags_max
+    if piece:
+        yield piece
+
+
 def check_ranges(tags: list[int]) -> None:
     """Raise `InvalidRequest` unless *tags* is `[first, last, ...]`, ascending, without overlap, from 1 on."""
     if len(tags) > 2 * RANGES_MAX:
-        raise InvalidRequest(f"{len(tags) // 2} tag ranges in one frame; allowed are {RANGES_MAX}")
-    if tags and (tags[0] < 1 or any(map(int.__gt__, tags, tags[1:])) or any(map(int.__ge__, tags[1::2], tags[2::2]))):
-        raise InvalidRequest("tag ranges must ascend, not overlap, and begin at 1 or later")
+        raise InvalidRequest(
+            f"{len(tags) // 2} tag ranges in one frame; allowed are {RANGES_MAX}: send several frames",
+            ranges=len(tags) // 2,
+            ranges_max=RANGES_MAX,
+        )
+    problem = ranges_problem(tags)
+    if problem is not None:
+        raise InvalidRequest(problem)
+    if tags and tags[-1] - tags[0] >= TAGS_SPAN_MAX:
+        raise InvalidRequest(f"tags {tags[0]} to {tags[-1]} in one frame; allowed is a span of {TAGS_SPAN_MAX}")

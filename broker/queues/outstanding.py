@@ -119,6 +119,10 @@ class Outstanding:
         deadline: float = self._by_deadline.peekitem(0)[0][0]
         return deadline
 
+    def consumers_of(self, session: int) -> list[int]:
+        """Return the consumers of a session that hold anything."""
+        return sorted(self._sessions.get(session, ()))
+
     def tags_of(self, session: int, consumer: int) -> list[int]:
         """Return the ranges of all outstanding tags of a consumer."""
         holder = self._find(session, consumer)

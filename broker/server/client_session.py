@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from sluicemq.broker.server.outbound import Hub, Outbound
-from sluicemq.wire.connection import Connection, Received, Role, State
+from sluicemq.broker.server.outbound import Outbound
+from sluicemq.wire.connection import Connection, Role, State
 from sluicemq.wire.errors import InternalError, ProtocolError, QueueNotFound, SluiceError, error_to_wire
 from sluicemq.wire.fields import Message
 from sluicemq.wire.messages import Close, ConsumerEnded, Deliver, Error, LeasesLost, Ping, Pong
@@ -86,10 +86,9 @@ class ClientSession:
             self.outbound.abandon()
             self.server.session_ended(self)
             if self.session:
-                self.road.settle.remove_owner(self.session)
                 self.road.dispatch.session_gone(self.session)
-                if not self.road.failed:
-                    self.road.produce.close_session(self.session, reason)
+                self.road.settle.release_session(self.session)
+                self.road.produce.close_session(self.session, reason)
             logger.debug("connection of %s ended: %s", self.peer, reason)
 
     async def _read(self) -> str:
@@ -118,12 +117,19 @@ class ClientSession:
     async def _take(self, data: bytes) -> None:
         started = time.perf_counter()
         handlers = self.server.handlers
-        for item in self.connection.receive(data):
-            waiting = self._handle(item, handlers)
-            if waiting is not None:
-                await waiting
-                started = time.perf_counter()
-            elif time.perf_counter() - started > TURN_SECONDS:
+        for message, correlation, tail in self.connection.receive(data):
+            handler = handlers.get(type(message))
+            if handler is None:
+                continue
+            try:
+                waiting = handler(self, message, correlation, tail)
+                if waiting is not None:
+                    self._turn_ends(started)
+                    await waiting
+                    started = time.perf_counter()
+            except Exception as error:  # noqa: BLE001 - sorted out there: whose fault was it?
+                self._request_failed(message, correlation, error)
+            if time.perf_counter() - started > TURN_SECONDS:
                 self._turn_ends(started)
                 await trio.lowlevel.checkpoint()
                 started = time.perf_counter()
@@ -138,24 +144,16 @@ class ClientSession:
         elapsed = time.perf_counter() - started
         self.road.stall_seconds_max = max(self.road.stall_seconds_max, elapsed)
 
-    def _handle(self, item: Received, handlers: dict[type[Message], Handler]) -> Awaitable[None] | None:
-        message, correlation, tail = item
-        handler = handlers.get(type(message))
-        if handler is None:
-            return None
-        try:
-            return handler(self, message, correlation, tail)
-        except ProtocolError:
-            raise
-        except SluiceError as error:
-            if not correlation or self.connection.state is not State.OPEN:
-                raise
+    def _request_failed(self, message: Message, correlation: int, error: Exception) -> None:
+        """Refuse the request; raise where the connection cannot go on."""
+        if isinstance(error, SluiceError):
+            if isinstance(error, ProtocolError) or not correlation or self.connection.state is not State.OPEN:
+                raise error
             self.refuse(correlation, error)
-            return None
-        except Exception as error:
-            # Our bug: this client gets a typed error, the others are served, and the log has the traceback.
-            logger.exception("a request of %s (%s) failed", self.peer, type(message).__name__)
-            raise InternalError(f"the broker failed at {type(message).__name__}: {error!r:.300}") from error
+            return
+        # Our bug: this client gets a typed error, the others are served, and the log has the traceback.
+        logger.error("a request of %s (%s) failed", self.peer, type(message).__name__, exc_info=error)
+        raise InternalError(f"the broker failed at {type(message).__name__}: {error!r:.300}") from error
 
     def close(self, error: SluiceError | None) -> None:
         """End the connection with CLOSE; what was sent before still leaves."""
@@ -163,43 +161,42 @@ class ClientSession:
             return
         self.closing = True
         if self.connection.state is not State.CLOSED:
-            self._put(Close(error_to_wire(error) if error else None))
-        self.server.hub.flush()
+            message = Close(error_to_wire(error) if error else None)
+            self.outbound.put(self.connection.send(message))
         self._scope.cancel()
 
     # --- sending ----------------------------------------------------------------------------------------------
 
-    def reply(self, correlation: int, message: Message) -> None:
-        """Answer a request."""
-        if not self.closing:
-            self._put(message, correlation)
-
-    def reply_with_parts(self, correlation: int, message: Message, parts: Sequence[bytes | memoryview]) -> None:
-        """Answer a request with a message whose tail is made of *parts*."""
-        if not self.closing:
-            head = self.connection.send(message, correlation=correlation, tail_length=sum(map(len, parts)))
-            self.outbound.put(head, parts)
+    def reply(self, correlation: int, message: Message, parts: Sequence[bytes | memoryview] = ()) -> None:
+        """Answer a request; *parts* make up the tail."""
+        self._put(message, correlation, parts)
 
     def refuse(self, correlation: int, error: SluiceError) -> None:
         """Answer a request with an error."""
-        if not self.closing:
-            self._put(Error(error_to_wire(error)), correlation)
+        self._put(Error(error_to_wire(error)), correlation)
 
     def ping(self) -> None:
         """Ask the silent peer whether it is there."""
         self.outbound.sent_at = trio.current_time()
         self._put(Ping())
 
-    def _put(self, message: Message, correlation: int = 0) -> None:
-        self.outbound.put(self.connection.send(message, correlation=correlation))
+    def _put(self, message: Message, correlation: int = 0, parts: Sequence[bytes | memoryview] = ()) -> None:
+        if self.closing:
+            return
+        try:
+            head = self.connection.send(message, correlation=correlation, tail_length=sum(map(len, parts)))
+        except InternalError as error:
+            # Larger than this client takes, mostly: its own limit ends its own connection, never the road.
+            logger.warning("cannot send %s to %s: %s", type(message).__name__, self.peer, error)
+            self.close(error)
+            return
+        self.outbound.put(head, parts)
 
     # --- what the road wants of a session ---------------------------------------------------------------------
 
     def deliver(self, consumer: int, first_tag: int, runs: list[int], parts: Sequence[bytes | memoryview]) -> None:
         """Send messages to one of our consumers."""
-        if not self.closing:
-            message = Deliver(consumer, first_tag, runs)
-            self.outbound.put(self.connection.send(message, tail_length=sum(map(len, parts))), parts)
+        self._put(Deliver(consumer, first_tag, runs), 0, parts)
 
     def takes_more(self) -> bool:
         """Whether the outgoing buffer has room."""
@@ -208,16 +205,12 @@ class ClientSession:
     def consumer_ended(self, consumer: int, queue_name: str) -> None:
         """Tell the client that the queue of its consumer is gone."""
         self.consumers.pop(consumer, None)
-        if not self.closing:
-            error = QueueNotFound(f"queue {queue_name!r:.300} was deleted", queue=queue_name)
-            self._put(ConsumerEnded(consumer, error_to_wire(error)))
+        error = QueueNotFound(f"queue {queue_name!r:.300} was deleted", queue=queue_name)
+        self._put(ConsumerEnded(consumer, error_to_wire(error)))
 
     def leases_lost(self, consumer: int, tags: list[int], reason: str) -> None:
         """Tell the client that leases ended unasked."""
-        if not self.closing:
-            self._put(LeasesLost(consumer, tags, reason))
-            if not self.outbound.full:
-                self.server.flush_soon()
+        self._put(LeasesLost(consumer, tags, reason))
 
     def _room_again(self) -> None:
         self.road.dispatch.session_has_room(self.session)
@@ -235,6 +228,3 @@ def _peer_name(stream: trio.SocketStream) -> str:
     except OSError:
         return "a peer that has left"
     return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address)
-
-
-__all__ = ["ClientSession", "Handler", "Hub", "answer_ping"]

@@ -64,10 +64,6 @@ class Server:
         self._any_session = trio.Event()
         road.after_advance = self.hub.flush
 
-    def flush_soon(self) -> None:
-        """Flush what timers put outside of a turn of the road."""
-        trio.lowlevel.current_trio_token().run_sync_soon(self.hub.flush, idempotent=True)
-
     async def accept(self, listener: trio.SocketListener) -> None:
         """Accept connections until cancelled."""
         async with trio.open_nursery() as nursery:
@@ -113,6 +109,9 @@ class Server:
                 await session.run()
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
             logger.debug("a connection broke: %s", error)
+        except Exception:
+            # Whatever went wrong with one connection, the others are served.
+            logger.exception("a connection ended by an error of ours")
 
     def session_ended(self, session: ClientSession) -> None:
         """Called by each session at its end."""

@@ -60,6 +60,7 @@ class Outbound:
         self._buffers: deque[Buffer] = deque()
         self._room = trio.Event()
         self._blocked = trio.Event()
+        self._written = trio.Event()
         self._waiting_for_peer = False
         self._in_hub = False
         self.pending_bytes = 0
@@ -126,6 +127,7 @@ class Outbound:
         self.pending_bytes = 0
         self._room.set()
         self._blocked.set()
+        self._written.set()
 
     async def run(self) -> None:
         """Wait for the peer's window whenever a flush could not write everything; until abandoned."""
@@ -155,7 +157,6 @@ class Outbound:
         """Wait until everything collected was written (or the connection broke)."""
         self.flush()
         while self._buffers and not self.broken:
-            await trio.lowlevel.checkpoint()
-            if self._buffers and not self.broken:
-                await trio.lowlevel.wait_writable(self._fd)
-                self._write()
+            # `run` alone waits for the peer's window: two tasks must not wait for one descriptor.
+            self._written = trio.Event()
+            await self._written.wait()

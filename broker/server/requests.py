@@ -122,7 +122,7 @@ async def peek(session: ClientSession, message: Message, correlation: int, tail:
         parts.append(part)
         numbers += (run.zxid, run.first, run.size, len(part), stored.published_ms, stored.producer, stored.sequence)
         numbers += (run.deliveries, run.attempts)
-    session.reply_with_parts(correlation, m.Peeked(numbers), parts)
+    session.reply(correlation, m.Peeked(numbers), parts)
 
 
 # --- producers ------------------------------------------------------------------------------------------------

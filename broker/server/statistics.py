@@ -51,7 +51,7 @@ def statistics_of(server: Server) -> dict[str, Any]:
         "spare_segments": log.spares,
         "published_messages_total": road.produce.published_messages_total,
         "delivered_messages_total": road.dispatch.delivered_messages_total,
-        "settled_messages_total": road.settle.settled_messages_total,
+        "settled_messages_total": road.settle.acknowledged_messages_total,
         "connections": len(server.sessions),
         "sessions": len(road.machine.sessions),
         "queues": len(road.machine.queues()),
