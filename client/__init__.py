@@ -1,0 +1,28 @@
+"""The client library of SluiceMQ: `async with connect(url) as client`, on trio and asyncio alike.
+
+The way in for a reader: `client` (what users call), `producer` and `consumer` (their faces), `publisher` with
+`sending_window` (how sends become batches and survive a reconnect), `attachment` with `delivery_buffer`, `leases` and
+`settlement` (a consumer on one connection), `session` (one connection), `reconnect` (a session after the other),
+`runtime` (what differs between trio and asyncio). What is pure says so in its first lines.
+"""
+
+if __name__ != "sluicemq.client":
+    raise ImportError(
+        "the folder 'client' is installed as 'sluicemq.client': run `make dev` (or `pip install .`) and import that "
+        "name; importing it from the checkout would make every class twice"
+    )
+
+from sluicemq.client.client import Client as Client
+from sluicemq.client.client import Declaration as Declaration
+from sluicemq.client.client import connect as connect
+from sluicemq.client.consumer import Consumer as Consumer
+from sluicemq.client.consumer import ConsumerStatistics as ConsumerStatistics
+from sluicemq.client.message import Batch as Batch
+from sluicemq.client.message import Message as Message
+from sluicemq.client.peeked import PeekedMessage as PeekedMessage
+from sluicemq.client.producer import NewMessage as NewMessage
+from sluicemq.client.producer import Producer as Producer
+from sluicemq.client.producer import Submitted as Submitted
+from sluicemq.client.receipts import Receipt as Receipt
+from sluicemq.client.receipts import Receipts as Receipts
+from sluicemq.wire.settings import QueueSettings as QueueSettings

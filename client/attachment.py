@@ -1,0 +1,415 @@
+"""A consumer on one session: what it was delivered, what it holds, what it has settled.
+
+Tags mean something only on the session that delivered them, so a message keeps its attachment and not its consumer.
+When the session ends the attachment is over for good: the broker returns its leases at once, and every message that was
+handed out and not settled has lost its lease.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from sluicemq.client.delivery_buffer import DeliveryBuffer, Slice
+from sluicemq.client.errors import LeaseLost, OutcomeUnknown, SluiceError, another
+from sluicemq.client.leases import LeaseBook
+from sluicemq.client.runtime import Runtime, Slot
+from sluicemq.client.session import Session
+from sluicemq.client.settlement import SettlementBuffer, Verdict
+from sluicemq.client.tag_ranges import FlatRanges, TagRanges, count_tags, pairs
+from sluicemq.client.timers import Timer, Timers
+from sluicemq.wire import messages as m
+from sluicemq.wire.fields import Message as WireMessage
+
+log = logging.getLogger("sluicemq.client")
+
+SETTLES_UNDER_WAY_MAX = 64
+"""Most SETTLE frames that wait for their answer; what is settled meanwhile melts together in the buffer."""
+SETTLE_RANGES_WAITING_MAX = 10_000
+"""With so many ranges in the buffer, the next verdict waits."""
+LOST_RANGES_MAX = 10_000
+"""Most remembered ranges of lost leases; of older messages only is known that they are not ours."""
+RELEASE = Verdict(m.VERDICT_RELEASE)
+HANDED_OVER = Verdict(m.VERDICT_HANDED_OVER)
+BLOCKED_SHARE = 0.1
+"""A renewal that comes later than this share of the lease shows a blocked event loop."""
+
+
+class AttachmentHost(Protocol):
+    """What an attachment needs of its consumer."""
+
+    lease_seconds: float
+    auto_renew: bool
+    max_lease_seconds: float
+    queue: str
+
+    async def step(self) -> None:
+        """Let others run now and then."""
+
+    def leases_lost(self, messages: int, reason: str, *, handed: bool) -> None:
+        """Leases ended without a verdict; *handed*: user code had the messages."""
+
+    def settled_counted(self, code: int, messages: int) -> None:
+        """Verdicts were given."""
+
+    def schedule_flush(self) -> None:
+        """Send verdicts at the next turn of the loop."""
+
+
+class _Settle:
+    """One SETTLE frame that is under way."""
+
+    __slots__ = ("lost", "tags", "verdict")
+
+    def __init__(self, verdict: Verdict, tags: FlatRanges) -> None:
+        self.verdict = verdict
+        self.tags = tags
+        self.lost: FlatRanges = []
+
+
+class _Confirm:
+    """A task that waits until SETTLE frames are answered."""
+
+    __slots__ = ("error", "frames", "handle", "lost")
+
+    def __init__(self, frames: set[_Settle]) -> None:
+        self.handle: object = None
+        self.frames = frames
+        self.lost = TagRanges()
+        self.error: SluiceError | None = None
+
+
+class Attachment:
+    """One consumer on one session.
+
+    Attributes:
+        host: The consumer.
+        group: Group id for the positions of its messages.
+        number: The consumer's number on this session.
+        buffer: Messages that were not handed out yet.
+        book: Leases of everything delivered and not settled.
+        over: Whether the session, or the consumer on it, has ended.
+
+    """
+
+    def __init__(self, host: AttachmentHost, session: Session, number: int, runtime: Runtime, timers: Timers) -> None:
+        self.group = 0 if session.welcome is None else session.welcome.group_id
+        self.number = number
+        self.buffer = DeliveryBuffer(self)
+        self.book = LeaseBook()
+        self.over = False
+        self.host = host
+        self._session = session
+        self._runtime = runtime
+        self._now = runtime.now
+        self._timers = timers
+        self._settlements = SettlementBuffer()
+        self._under_way: dict[_Settle, None] = {}
+        self._confirms: list[_Confirm] = []
+        self._room_waiters: list[Slot] = []
+        self._lost = TagRanges()
+        self._lost_floor = 0
+        self._renewal: Timer | None = None
+        if host.auto_renew:
+            self._renewal = timers.call_after(host.lease_seconds / 3, self._renew)
+
+    # --- delivery -------------------------------------------------------------------------------------------------
+
+    def deliver(self, message: m.Deliver, tail: memoryview) -> int:
+        """Take in a DELIVER frame; return how many messages it brought.
+
+        Raises:
+            ProtocolError: It contradicts itself, or what came before.
+
+        """
+        count = self.buffer.add(message.first_tag, message.runs, tail)
+        self.book.delivered(message.first_tag, message.first_tag + count - 1, self._now() + self.host.lease_seconds)
+        return count
+
+    def report_hand_over(self, slices: list[Slice]) -> None:
+        """Tell the broker, before user code gets them, of the messages that were delivered before."""
+        tags: FlatRanges = []
+        for run, start, stop in slices:
+            if run.deliveries > 1:
+                tags += (run.first_tag + start, run.first_tag + stop - 1)
+        if tags and not self.over:
+            self._send(HANDED_OVER, tags)
+
+    def release_buffered(self) -> None:
+        """Give back, at once, what was not handed out."""
+        buffer = self.buffer
+        for first, last in pairs(self.book.take(buffer.next_tag, buffer.last_tag)):
+            self._settlements.add(RELEASE, first, last)
+        buffer.clear()
+        self.flush()
+
+    # --- leases ---------------------------------------------------------------------------------------------------
+
+    def is_lost(self, tag: int) -> bool:
+        """Whether the message *tag* was handed out and its lease ended without a verdict."""
+        return tag <= self._lost_floor or tag in self._lost
+
+    def lease_lost(self, messages: int) -> LeaseLost:
+        """Return the error for *messages* whose leases are over."""
+        what = "the lease of the message is over" if messages == 1 else f"the leases of {messages} messages are over"
+        why = "the connection that delivered it has ended" if self.over else "it was not renewed or settled in time"
+        return LeaseLost(f"{what}: {why}; it will be delivered again", queue=self.host.queue, messages=messages)
+
+    def expire(self, now: float) -> None:
+        """Give up every message whose lease has run out by our own clock."""
+        expired = self.book.expire(now)
+        if not expired:
+            return
+        blocked = 0.0 if self._renewal is None else now - self._renewal.due
+        if blocked > BLOCKED_SHARE * self.host.lease_seconds:
+            log.warning(
+                "the event loop was blocked for %.1f seconds: the leases (%g seconds) of %d messages of %r ran out; "
+                "they will be delivered again. Run blocking code in a thread, or ask for a longer lease",
+                blocked, self.host.lease_seconds, count_tags(expired), self.host.queue,
+            )  # fmt: skip
+        self._lose(expired, "expired")
+
+    def lost(self, tags: FlatRanges, reason: str) -> None:
+        """Note that the broker has ended the leases of *tags*."""
+        taken: FlatRanges = []
+        for first, last in pairs(tags):
+            taken += self.book.take(first, last)
+        if taken:
+            self._lose(taken, reason)
+
+    def _lose(self, tags: FlatRanges, reason: str) -> None:
+        """Handle *tags*, which are out of the book already."""
+        next_tag = self.buffer.next_tag
+        handed = 0
+        for first, last in pairs(tags):
+            if first < next_tag:
+                until = min(last, next_tag - 1)
+                self._lost.add(first, until)
+                handed += until - first + 1
+        if self._lost.ranges > LOST_RANGES_MAX:
+            first, last = next(iter(self._lost))
+            self._lost.take(first, last)
+            self._lost_floor = last
+        buffered = self.buffer.lose(tags)
+        if buffered:
+            self.host.leases_lost(buffered, reason, handed=False)
+        if handed:
+            self.host.leases_lost(handed, reason, handed=True)
+
+    def _renew(self) -> None:
+        if self.over:
+            return
+        now = self._now()
+        host = self.host
+        self.book.hand_over(self.buffer.next_tag, now)
+        if now >= self.book.safe_until:
+            self.expire(now)
+        tags = self.book.to_renew(now - host.max_lease_seconds, now + host.lease_seconds)
+        if tags:
+            self._request_extension(tags, host.lease_seconds, lambda _lost, _error: None)
+        self._renewal = self._timers.call_at(now + host.lease_seconds / 3, self._renew)
+
+    async def extend(self, tags: FlatRanges, seconds: float) -> None:
+        """Let the leases of *tags* end *seconds* from now.
+
+        Raises:
+            LeaseLost: Some are over; the others are extended.
+            OutcomeUnknown: The connection broke before the answer.
+
+        """
+        held: FlatRanges = []
+        for first, last in pairs(tags):
+            held += self.book.held(first, last)
+        if not held:
+            raise self.lease_lost(count_tags(tags))
+        slot = Slot()
+        answers: list[tuple[FlatRanges, SluiceError | None]] = []
+
+        def on_answer(gone: FlatRanges, error: SluiceError | None) -> None:
+            answers.append((gone, error))
+            self._runtime.wake(slot)
+
+        self._request_extension(held, seconds, on_answer)
+        if not answers:
+            await self._runtime.park(slot)
+        gone, error = answers[0]
+        if error is not None:
+            if self.over:
+                raise self.lease_lost(count_tags(held)) from error
+            raise another(error)
+        if gone:
+            raise self.lease_lost(count_tags(gone))
+
+    def _request_extension(
+        self, tags: FlatRanges, seconds: float, on_answer: Callable[[FlatRanges, SluiceError | None], None]
+    ) -> None:
+        sent_at = self._now()
+
+        def on_reply(reply: WireMessage | None, _tail: memoryview | None, error: SluiceError | None) -> None:
+            gone: FlatRanges = []
+            if isinstance(reply, m.Extended):
+                # Counted from the sending: the broker's lease ends no earlier than that.
+                gone = reply.lost
+                self.lost(gone, "expired")
+                self.book.renewed(tags, sent_at + seconds)
+            on_answer(gone, error)
+
+        self._session.request(m.Extend(consumer=self.number, tags=tags, seconds=seconds), on_reply)
+
+    # --- verdicts -------------------------------------------------------------------------------------------------
+
+    def settle(self, tag: int, verdict: Verdict) -> bool:
+        """Give the verdict on one message; False if it is not ours to settle (any more)."""
+        book = self.book
+        now = self._now()
+        if now >= book.safe_until:
+            self.expire(now)
+        if not book.settle(tag):
+            return False
+        if not self._settlements:
+            self.host.schedule_flush()
+        self._settlements.add(verdict, tag, tag)
+        self.host.settled_counted(verdict.code, 1)
+        return True
+
+    def settle_ranges(self, tags: FlatRanges, verdict: Verdict) -> int:
+        """Give the verdict on all of *tags* that have none; return for how many it is too late."""
+        now = self._now()
+        if now >= self.book.safe_until:
+            self.expire(now)
+        if not self._settlements:
+            self.host.schedule_flush()
+        settled = lost = 0
+        for first, last in pairs(tags):
+            for low, high in pairs(self.book.take(first, last)):
+                self._settlements.add(verdict, low, high)
+                settled += high - low + 1
+            if self._lost or self._lost_floor:
+                lost += self._count_lost(first, last)
+        self.host.settled_counted(verdict.code, settled)
+        return lost
+
+    def _count_lost(self, first: int, last: int) -> int:
+        lost = max(0, min(last, self._lost_floor) - first + 1)
+        first = max(first, self._lost_floor + 1)
+        return lost + sum(
+            min(last, high) - max(first, low) + 1 for low, high in self._lost if low <= last and high >= first
+        )
+
+    async def settled(self, confirm_tag: int | None) -> None:
+        """After a verdict: wait for its commit if asked to, else for room if too many are waiting, else hardly ever.
+
+        Raises:
+            LeaseLost: *confirm_tag* was given, and the broker refused its verdict.
+            OutcomeUnknown: *confirm_tag* was given, and the connection broke before the answer.
+
+        """
+        if confirm_tag is not None:
+            lost = await self.confirmed()
+            if confirm_tag in lost:
+                raise self.lease_lost(1)
+        elif len(self._under_way) >= SETTLES_UNDER_WAY_MAX and self._settlements.ranges >= SETTLE_RANGES_WAITING_MAX:
+            slot = Slot()
+            self._room_waiters.append(slot)
+            await self._runtime.park(slot)
+        else:
+            await self.host.step()
+
+    async def confirmed(self) -> TagRanges:
+        """Send what waits and wait until all verdicts under way are committed; return the tags that were refused.
+
+        Raises:
+            OutcomeUnknown: The connection broke before the answer.
+
+        """
+        self.flush(force=True)
+        if not self._under_way:
+            await self._runtime.checkpoint()
+            return TagRanges()
+        waiter = _Confirm(set(self._under_way))
+        self._confirms.append(waiter)
+        try:
+            await self._runtime.park(waiter)
+        finally:
+            if waiter in self._confirms:
+                self._confirms.remove(waiter)
+        if waiter.error is not None:
+            raise another(waiter.error)
+        return waiter.lost
+
+    def flush(self, *, force: bool = False) -> None:
+        """Send the verdicts that wait, unless too many frames are under way already."""
+        if self.over:
+            return
+        if self._settlements and (force or len(self._under_way) < SETTLES_UNDER_WAY_MAX):
+            for verdict, tags in self._settlements.take():
+                self._send(verdict, tags)
+
+    def _send(self, verdict: Verdict, tags: FlatRanges) -> None:
+        settle = _Settle(verdict, tags)
+        self._under_way[settle] = None
+        message = m.Settle(consumer=self.number, verdict=verdict.code, tags=tags, delay_seconds=verdict.delay_seconds)
+        self._session.request(message, partial(self._settled, settle))
+
+    def _settled(
+        self, settle: _Settle, reply: WireMessage | None, _tail: memoryview | None, error: SluiceError | None
+    ) -> None:
+        if self.over or (error is not None and self._session.error is not None):
+            return  # `end` deals with everything at once
+        del self._under_way[settle]
+        lost = reply.lost if isinstance(reply, m.Settled) else settle.tags
+        if error is not None:
+            log.warning("a verdict on messages of %r was refused: %s", self.host.queue, error)
+        if lost:
+            self._refused(settle, lost)
+        for waiter in list(self._confirms):
+            if settle in waiter.frames:
+                waiter.frames.discard(settle)
+                for first, last in pairs(lost):
+                    waiter.lost.add(first, last)
+                if not waiter.frames:
+                    self._confirms.remove(waiter)
+                    self._runtime.wake(waiter)
+        if len(self._under_way) < SETTLES_UNDER_WAY_MAX:
+            self.flush()
+            waiters, self._room_waiters = self._room_waiters, []
+            for slot in waiters:
+                self._runtime.wake(slot)
+
+    def _refused(self, settle: _Settle, lost: FlatRanges) -> None:
+        if settle.verdict.code == m.VERDICT_HANDED_OVER:
+            self.lost(lost, "expired")
+        elif settle.verdict.code != m.VERDICT_RELEASE:
+            self.host.leases_lost(count_tags(lost), "refused", handed=True)
+
+    # --- end ------------------------------------------------------------------------------------------------------
+
+    def end(self, error: SluiceError) -> None:
+        """The session, or the consumer on it, is over because of *error*."""
+        if self.over:
+            return
+        self.over = True
+        if self._renewal is not None:
+            self._renewal.cancel()
+        unconfirmed = sum(
+            count_tags(settle.tags)
+            for settle in self._under_way
+            if settle.verdict.code in (m.VERDICT_ACK, m.VERDICT_NACK)
+        ) + sum(count_tags(tags) for verdict, tags in self._settlements.take() if verdict.code != m.VERDICT_RELEASE)
+        self._under_way.clear()
+        self._lose(self.book.take(1, self.buffer.last_tag), "connection ended")
+        self.buffer.clear()
+        if unconfirmed:
+            self.host.leases_lost(unconfirmed, "connection ended before the verdict was confirmed", handed=True)
+        for waiter in self._confirms:
+            waiter.error = OutcomeUnknown(
+                f"the connection ended before the verdict was confirmed; the message may come again: {error}"
+            )
+            waiter.error.__cause__ = error
+            self._runtime.wake(waiter)
+        self._confirms.clear()
+        for slot in self._room_waiters:
+            self._runtime.wake(slot)
+        self._room_waiters.clear()

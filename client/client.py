@@ -1,0 +1,506 @@
+"""`connect` and the client: the door through which users come, and the owner of every background task."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+import anyio
+
+from sluicemq.client.attachment import Attachment
+from sluicemq.client.consumer import (
+    CREDIT_BYTES_DEFAULT,
+    CREDIT_DEFAULT,
+    LEASE_SECONDS_DEFAULT,
+    LEASE_SECONDS_MIN,
+    MAX_LEASE_SECONDS_DEFAULT,
+    Consumer,
+    OnLeaseLost,
+)
+from sluicemq.client.delivery_buffer import Run
+from sluicemq.client.errors import ClientClosed, InternalError, InvalidRequest, ProtocolError, SluiceError, another
+from sluicemq.client.options import Body, Duration, count_of, seconds_of
+from sluicemq.client.outgoing import Pending
+from sluicemq.client.peeked import PeekedMessage
+from sluicemq.client.producer import SEND_SECONDS, Producer, enter
+from sluicemq.client.publisher import Publisher
+from sluicemq.client.receipts import Receipt
+from sluicemq.client.reconnect import Link
+from sluicemq.client.runtime import Runtime, Slot, Stream, current_runtime, open_socket
+from sluicemq.client.session import Identity
+from sluicemq.client.timers import Timers
+from sluicemq.client.tls import TlsStream
+from sluicemq.client.url import Address, parse_url
+from sluicemq.wire import messages as m
+from sluicemq.wire.fields import Message as WireMessage
+from sluicemq.wire.settings import QueueSettings, check_name, check_queue_settings
+
+log = logging.getLogger("sluicemq.client")
+
+HEARTBEAT_SECONDS_MAX = 3600.0
+QUEUES_PER_PAGE = 1000
+CREDIT_BYTES_MAX = 2**40
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What a declaration did.
+
+    Attributes:
+        outcome: `created`, `changed` or `unchanged`.
+        changes: Setting -> (before, after).
+
+    """
+
+    outcome: str
+    changes: Mapping[str, tuple[Any, Any]]
+
+
+class Client:
+    """A connection to a broker or a cluster; made by `connect`, used with `async with`.
+
+    It owns its background tasks and outlives single connections. Its methods may be called from any task of the loop.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str | None,
+        connect_timeout: Duration,
+        close_timeout: Duration,
+        heartbeat: Duration,
+        request_timeout: Duration,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self._url = parse_url(url)
+        self._name = check_name(name, "client") if name is not None else ""
+        self._connect_seconds = seconds_of(connect_timeout, "connect_timeout")
+        self._close_seconds = seconds_of(close_timeout, "close_timeout")
+        self._heartbeat_seconds = seconds_of(heartbeat, "heartbeat")
+        if self._heartbeat_seconds > HEARTBEAT_SECONDS_MAX:
+            raise InvalidRequest(f"heartbeat is {heartbeat}; it must be 0 (none) to {HEARTBEAT_SECONDS_MAX:g} seconds")
+        self._request_seconds = seconds_of(request_timeout, "request_timeout")
+        if tls is not None and not isinstance(tls, ssl.SSLContext):
+            raise TypeError(f"tls must be an ssl.SSLContext, not {type(tls).__name__}")
+        self._tls = tls
+        self._parts: _Parts | None = None
+        self._closed = False
+
+    # --- queues ---------------------------------------------------------------------------------------------------
+
+    async def declare_queue(self, name: str, **settings: Unpack[QueueSettings]) -> Declaration:
+        """Make the queue as described, or converge the existing one to it.
+
+        Args:
+            name: 1 to 255 bytes.
+            settings: See `QueueSettings`; a setting that is not given keeps its value, or gets its default.
+
+        Returns:
+            What was created or changed.
+
+        Raises:
+            UnknownOption: No such setting.
+            InvalidRequest: A name or value that is not allowed.
+            QueueConflict: The queue exists and cannot be changed like that while it lives.
+
+        """
+        checked = check_queue_settings(settings)
+        reply = await self._ask(m.DeclareQueue(name=check_name(name), settings=checked))
+        assert isinstance(reply, m.Declared)
+        changes = {setting: (before, after) for setting, (before, after) in reply.changes.items()}
+        return Declaration(reply.outcome, changes)
+
+    async def delete_queue(self, name: str, *, if_empty: bool = False) -> int:
+        """Delete the queue with its messages; return how many there were.
+
+        Raises:
+            QueueNotFound: No queue of that name.
+            Conflict: *if_empty*, and it holds messages.
+            OutcomeUnknown: The connection broke before the answer.
+
+        """
+        reply = await self._ask(m.DeleteQueue(name=check_name(name), if_empty=if_empty), repeatable=False)
+        assert isinstance(reply, m.Deleted)
+        return reply.messages
+
+    async def purge_queue(self, name: str) -> int:
+        """Drop every message of the queue that is ready or delayed; return how many. Leased ones stay.
+
+        Raises:
+            QueueNotFound: No queue of that name.
+            OutcomeUnknown: The connection broke before the answer.
+
+        """
+        reply = await self._ask(m.PurgeQueue(name=check_name(name)), repeatable=False)
+        assert isinstance(reply, m.Purged)
+        return reply.messages
+
+    async def queues(self) -> list[dict[str, Any]]:
+        """Return the state of every queue, sorted by name; keys as for `queue_info`."""
+        found: list[dict[str, Any]] = []
+        after = ""
+        while True:
+            reply = await self._ask(m.ListQueues(after=after, count_max=QUEUES_PER_PAGE))
+            assert isinstance(reply, m.Queues)
+            found += reply.queues
+            if not reply.more or not reply.queues:
+                return found
+            after = str(reply.queues[-1]["name"])
+
+    async def queue_info(self, name: str) -> dict[str, Any]:
+        """Return the state of one queue.
+
+        Its keys: `name`, `settings`, `ready`, `leased`, `delayed`, `dead`, `consumers`, `published_total`,
+        `settled_total`, `redelivered_total`, `oldest_age_seconds`, `created_at` (milliseconds since 1970).
+
+        Raises:
+            QueueNotFound: No queue of that name.
+
+        """
+        reply = await self._ask(m.QueueInfo(name=check_name(name)))
+        assert isinstance(reply, m.Queues)
+        if len(reply.queues) != 1:
+            raise ProtocolError(f"the broker described {len(reply.queues)} queues instead of one")
+        return reply.queues[0]
+
+    async def peek(self, name: str, count: int = 10, skip: int = 0) -> list[PeekedMessage]:
+        """Look at ready messages without changing anything.
+
+        Args:
+            name: The queue.
+            count: Most messages to return; the broker may return fewer.
+            skip: How many ready messages to pass over.
+
+        Raises:
+            QueueNotFound: No queue of that name.
+
+        """
+        link = self._link()
+        request = m.Peek(
+            name=check_name(name),
+            skip=count_of(skip, "skip", minimum=0, maximum=2**64 - 1),
+            count_max=count_of(count, "count"),
+        )
+        answer = await link.request(request, timeout=self._request_seconds)
+        assert isinstance(answer.message, m.Peeked)
+        welcome = None if link.session is None else link.session.welcome
+        return peeked_messages(answer.message.runs, answer.tail, 0 if welcome is None else welcome.group_id)
+
+    async def statistics(self) -> dict[str, Any]:
+        """Return the broker's own figures by name: counters since its start, CPU seconds, bytes."""
+        reply = await self._ask(m.Statistics())
+        assert isinstance(reply, m.StatisticsResult)
+        return reply.values
+
+    async def _ask(self, message: WireMessage, *, repeatable: bool = True) -> WireMessage:
+        answer = await self._link().request(message, timeout=self._request_seconds, repeatable=repeatable)
+        return answer.message
+
+    # --- producers and consumers ----------------------------------------------------------------------------------
+
+    def producer(self, destination: str, name: str | None = None, *, timeout: Duration = SEND_SECONDS) -> Producer:
+        """Return a producer for *destination*, to be entered with `async with`.
+
+        Args:
+            destination: Name of the queue.
+            name: A name fences the older producer of the same name: that one must stop.
+            timeout: How long a send may take in all, reconnecting included, unless the send says otherwise.
+
+        """
+        parts = self._alive()
+        publisher = Publisher(
+            parts.runtime, parts.timers, parts.link, "" if name is None else check_name(name, "producer")
+        )
+        seconds = seconds_of(timeout, "timeout")
+        return Producer(
+            publisher, check_name(destination, "destination"), seconds, self._close_seconds, parts.publishers
+        )
+
+    async def send(
+        self,
+        destination: str,
+        body: Body,
+        key: str | None = None,
+        subject: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        message_id: str | None = None,
+        timeout: Duration = SEND_SECONDS,
+    ) -> Receipt:
+        """Send one message and wait until it is durable; arguments and errors as for `Producer.send`.
+
+        All such sends share one producer, and travel together like those of a producer.
+        """
+        parts = self._alive()
+        publisher = parts.shared
+        if publisher is None or publisher.error is not None:
+            if publisher is not None:
+                parts.publishers.pop(publisher, None)
+            publisher = parts.shared = Publisher(parts.runtime, parts.timers, parts.link)
+            publisher.join()
+            parts.publishers[publisher] = None
+        if destination not in parts.checked_destinations:
+            check_name(destination, "destination")
+            parts.remember_destination(destination)
+        pending = Pending(publisher.now() + seconds_of(timeout, "timeout"))
+        enter(publisher, pending, destination, body, key, subject, headers, message_id)
+        confirmation = await publisher.wait(pending)
+        return Receipt(confirmation, pending.index)
+
+    def consumer(
+        self,
+        queue: str,
+        *,
+        credit: int = CREDIT_DEFAULT,
+        credit_bytes: int = CREDIT_BYTES_DEFAULT,
+        lease: Duration = LEASE_SECONDS_DEFAULT,
+        auto_renew: bool = True,
+        max_lease: Duration = MAX_LEASE_SECONDS_DEFAULT,
+        name: str | None = None,
+        on_lease_lost: OnLeaseLost | None = None,
+    ) -> Consumer:
+        """Return a consumer of *queue*, to be entered with `async with`.
+
+        Args:
+            queue: Name of the queue.
+            credit: Most messages that the broker delivers ahead of their settlement.
+            credit_bytes: Most bytes of them; at least one message comes however large it is.
+            lease: How long a message is ours before it must be settled or renewed.
+            auto_renew: Renew the leases of all messages that are held, as long as the event loop runs.
+            max_lease: Renewal of a message that user code has stops after so long.
+            name: Shown by the broker's tools.
+            on_lease_lost: See `Consumer.on_lease_lost`.
+
+        """
+        parts = self._alive()
+        consumer = Consumer(
+            parts.runtime,
+            parts.timers,
+            parts.link,
+            check_name(queue),
+            name="" if name is None else check_name(name, "consumer"),
+            credit=count_of(credit, "credit"),
+            credit_bytes=count_of(credit_bytes, "credit_bytes", maximum=CREDIT_BYTES_MAX),
+            lease_seconds=seconds_of(lease, "lease", minimum=LEASE_SECONDS_MIN),
+            auto_renew=auto_renew,
+            max_lease_seconds=seconds_of(max_lease, "max_lease"),
+            on_lease_lost=on_lease_lost,
+            request_seconds=self._request_seconds,
+            by_number=parts.by_number,
+        )
+        return consumer
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    def _alive(self) -> _Parts:
+        parts = self._parts
+        if parts is None or self._closed:
+            raise ClientClosed("the client is closed" if self._closed else "enter the client with 'async with' first")
+        if parts.link.failure is not None:
+            raise another(parts.link.failure)
+        return parts
+
+    def _link(self) -> Link:
+        return self._alive().link
+
+    async def __aenter__(self) -> Self:
+        if self._parts is not None:
+            raise ClientClosed("a client is entered once: call connect() again")
+        parts = self._parts = _Parts(self._url.addresses, self._identity(), self._open_stream)
+        await parts.start()
+        try:
+            with anyio.move_on_after(self._connect_seconds):
+                await parts.link.connected()
+        except BaseException:
+            await self._stop(parts)
+            raise
+        if parts.link.session is None:
+            problem = parts.link.unreachable()
+            await self._stop(parts)
+            raise problem
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Send what waits, at most `close_timeout` seconds; then everything that still waits gets `ClientClosed`."""
+        parts = self._parts
+        assert parts is not None
+        self._closed = True
+        if parts.link.failure is None and parts.link.session is not None:
+            with anyio.move_on_after(self._close_seconds, shield=True):
+                await parts.flush()
+        await self._stop(parts)
+
+    async def _stop(self, parts: _Parts) -> None:
+        self._closed = True
+        parts.link.fail(ClientClosed("the client is closed"))
+        await parts.stop()
+
+    def _identity(self) -> Identity:
+        url = self._url
+        return Identity(self._name, _version(), url.user, url.password, url.vhost, self._heartbeat_seconds)
+
+    async def _open_stream(self, address: Address) -> Stream:
+        parts = self._parts
+        assert parts is not None
+        host, port = address
+        stream = parts.runtime.stream(await open_socket(parts.runtime, host, port))
+        return stream if self._tls is None else TlsStream(stream, self._tls, host)
+
+
+class _Parts:
+    """What exists only while the client is entered."""
+
+    def __init__(
+        self, addresses: tuple[Address, ...], identity: Identity, open_stream: Callable[[Address], Awaitable[Stream]]
+    ) -> None:
+        self.runtime: Runtime = current_runtime()
+        self.timers = Timers(self.runtime)
+        self.link = Link(self.runtime, self.timers, addresses, identity, open_stream)
+        self.link.listen(self._unasked)
+        self.by_number: dict[int, tuple[Consumer, Attachment]] = {}
+        self.publishers: dict[Publisher, None] = {}
+        self.shared: Publisher | None = None
+        self.checked_destinations: set[str] = set()
+        self._tasks = anyio.create_task_group()
+        self._running = 0
+        self._all_ended = Slot()
+
+    def remember_destination(self, destination: str) -> None:
+        """Spare the next send the check of the name."""
+        if len(self.checked_destinations) >= CHECKED_DESTINATIONS_MAX:
+            self.checked_destinations.clear()
+        self.checked_destinations.add(destination)
+
+    def _unasked(self, message: WireMessage, tail: memoryview) -> None:
+        if isinstance(message, (m.Deliver, m.LeasesLost, m.ConsumerEnded)):
+            found = self.by_number.get(message.consumer)
+            if found is None:
+                return  # of a consumer that ended on our side meanwhile
+            consumer, attachment = found
+            if isinstance(message, m.Deliver):
+                consumer.delivered(attachment, message, tail)
+            elif isinstance(message, m.LeasesLost):
+                attachment.lost(message.tags, message.reason)
+            else:
+                consumer.ended(message)
+        elif isinstance(message, m.Blocked):
+            for publisher in self.publishers:
+                publisher.blocked(message)
+        elif isinstance(message, m.Unblocked):
+            for publisher in self.publishers:
+                publisher.unblocked(message.destination)
+
+    async def start(self) -> None:
+        """Start the background tasks."""
+        await self._tasks.__aenter__()
+        for task in (self.runtime.run_hops, self.timers.run, self.link.run):
+            self._running += 1
+            self._tasks.start_soon(self._guarded, task)
+
+    async def _guarded(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run *task* so that a bug of ours reaches the callers as an error, and never cancels the user's body."""
+        try:
+            await task()
+        except Exception as error:
+            log.exception("a background task of the client failed")
+            failure = InternalError(f"the client failed in the background: {error!r:.500}")
+            failure.__cause__ = error
+            self.link.fail(failure)
+        finally:
+            self._running -= 1
+            if not self._running:
+                self.runtime.wake(self._all_ended)
+
+    async def flush(self) -> None:
+        """Send everything that waits, give back what nobody handled, and wait for the answers."""
+        for consumer, attachment in list(self.by_number.values()):
+            consumer.leave()
+            try:
+                await attachment.confirmed()
+            except SluiceError as error:
+                log.info("the last verdicts were not confirmed: %s", error)
+        if self.shared is not None:
+            await self.shared.flushed()
+
+    async def stop(self) -> None:
+        """End the background tasks and wait for them; leaves the task group that was entered in `start`."""
+        self._tasks.cancel_scope.cancel()
+        # The group is left without the body's exception, which therefore leaves as it is and not inside a group. Waiting
+        # first, shielded, leaves nothing for the group itself to wait for, hence nothing to be cancelled in.
+        with anyio.CancelScope(shield=True):
+            while self._running:
+                await self.runtime.park(self._all_ended)
+        await self._tasks.__aexit__(None, None, None)
+
+
+CHECKED_DESTINATIONS_MAX = 10_000
+
+
+def peeked_messages(runs: list[int], tail: memoryview, group: int) -> list[PeekedMessage]:
+    """Return the messages of a PEEKED frame.
+
+    Raises:
+        ProtocolError: The runs do not match the tail.
+
+    """
+    found: list[PeekedMessage] = []
+    start = 0
+    for position in range(0, len(runs), m.RUN_NUMBERS):
+        numbers = runs[position : position + m.RUN_NUMBERS]
+        end = start + numbers[3]
+        run = Run(None, 0, numbers, tail[start:end])
+        found.extend(PeekedMessage.of(run, offset, group) for offset in range(run.count))
+        start = end
+    return found
+
+
+def _version() -> str:
+    try:
+        return metadata.version("sluicemq")
+    except metadata.PackageNotFoundError:  # a checkout that was never installed
+        return "unknown"
+
+
+def connect(
+    url: str,
+    *,
+    name: str | None = None,
+    connect_timeout: Duration = 10.0,
+    close_timeout: Duration = 2.0,
+    heartbeat: Duration = 10.0,
+    request_timeout: Duration = 30.0,
+    tls: ssl.SSLContext | None = None,
+) -> Client:
+    """Return a client for `async with connect(url) as client:`; works on trio and on asyncio.
+
+    Args:
+        url: `sluicemq://[user:password@]host:port[,host:port...][/vhost]`; the addresses are tried in turn.
+        name: Shown by the broker's tools.
+        connect_timeout: Seconds (or a timedelta, as everywhere) until the first connection must stand.
+        close_timeout: Most seconds that leaving waits for verdicts and sends under way.
+        heartbeat: Seconds between signs of life that we propose; 0 = none.
+        request_timeout: Seconds that any other call than a send waits for its answer.
+        tls: An SSLContext: encrypt, and check the broker's certificate as the context says.
+
+    Raises on entering:
+        ConnectionFailed: No broker could be reached in time; each address stands in the text with its cause.
+        AuthenticationFailed: The broker does not take these credentials.
+        VersionMismatch: No common protocol version.
+        InvalidRequest: The URL or an option is wrong (raised at once).
+    """
+    return Client(
+        url,
+        name=name,
+        connect_timeout=connect_timeout,
+        close_timeout=close_timeout,
+        heartbeat=heartbeat,
+        request_timeout=request_timeout,
+        tls=tls,
+    )

@@ -1,0 +1,533 @@
+"""The face of a consumer: async iteration, `receive`, `drain`. It outlives connections; attachments do not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from sluicemq.client.attachment import Attachment
+from sluicemq.client.delivery_buffer import Slice
+from sluicemq.client.errors import ClientClosed, ConnectionFailed, LeaseLost, RequestTimeout, SluiceError, another
+from sluicemq.client.message import ACK, Batch, Message
+from sluicemq.client.options import Duration, count_of, seconds_of
+from sluicemq.client.reconnect import Link
+from sluicemq.client.runtime import Runtime, Slot
+from sluicemq.client.session import Session
+from sluicemq.client.timers import Timer, Timers
+from sluicemq.wire import messages as m
+from sluicemq.wire.errors import error_from_wire
+from sluicemq.wire.fields import Message as WireMessage
+
+log = logging.getLogger("sluicemq.client")
+
+CREDIT_DEFAULT = 500
+CREDIT_BYTES_DEFAULT = 16 * 1024 * 1024
+LEASE_SECONDS_DEFAULT = 30.0
+LEASE_SECONDS_MIN = 0.05
+MAX_LEASE_SECONDS_DEFAULT = 12 * 3600.0
+CHECKPOINT_MESSAGES = 64
+"""While messages are at hand, the loop gets its turn after so many of them,"""
+CHECKPOINT_SECONDS = 0.005
+"""or after so long, whichever comes first."""
+RETRY_SECONDS = 0.1
+
+OnLeaseLost = Callable[[LeaseLost], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerStatistics:
+    """Figures of a consumer since it was entered.
+
+    Attributes:
+        delivered: Messages that the broker sent.
+        handed_out: Messages that user code got.
+        redelivered: Of those, how many had been delivered before.
+        acked: Verdicts "ack".
+        nacked: Verdicts "nack".
+        released: Messages that were given back untouched.
+        leases_lost: Handed-out messages whose lease ended without a committed verdict.
+        buffered: Messages at hand now.
+        in_hand: Messages with user code now.
+        attached: Whether the consumer stands on a live connection.
+        attachments: How often it was (re-)created.
+
+    """
+
+    delivered: int
+    handed_out: int
+    redelivered: int
+    acked: int
+    nacked: int
+    released: int
+    leases_lost: int
+    buffered: int
+    in_hand: int
+    attached: bool
+    attachments: int
+
+
+class Consumer:
+    """Receives from one queue; made by `Client.consumer`, used with `async with`.
+
+    Any number of tasks may iterate it; each message goes to one of them. While messages are at hand, taking one and
+    settling it wait for nothing and are no checkpoints, except every 64 messages or 5 ms.
+
+    Attributes:
+        on_lease_lost: Called with a `LeaseLost` (its fields: `queue`, `messages`, `reason`) when handed-out messages
+            lose their leases, or a verdict is refused after the fact. Without it a warning goes to the log.
+
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        timers: Timers,
+        link: Link,
+        queue: str,
+        *,
+        name: str,
+        credit: int,
+        credit_bytes: int,
+        lease_seconds: float,
+        auto_renew: bool,
+        max_lease_seconds: float,
+        on_lease_lost: OnLeaseLost | None,
+        request_seconds: float,
+        by_number: dict[int, tuple[Consumer, Attachment]],
+    ) -> None:
+        self.queue = queue
+        self.on_lease_lost = on_lease_lost
+        self.lease_seconds = lease_seconds
+        self.auto_renew = auto_renew
+        self.max_lease_seconds = max_lease_seconds
+        self._runtime = runtime
+        self._now = runtime.now
+        self._timers = timers
+        self._link = link
+        self._name = name
+        self._credit = credit
+        self._credit_bytes = credit_bytes
+        self._request_seconds = request_seconds
+        self._by_number = by_number
+        self._attachment: Attachment | None = None
+        self._session: Session | None = None
+        self._retry: Timer | None = None
+        self._waiting: dict[Slot, None] = {}
+        self._attach_waiters: list[Slot] = []
+        self._flush_hop = runtime.hop(self._flush)
+        self._error: SluiceError | None = None
+        self._entered = False
+        self._draining = False
+        self._budget = self._ack_budget = CHECKPOINT_MESSAGES
+        self._yield_by = 0.0
+        self._lost_since_flush = 0
+        self._delivered = self._handed_out = self._redelivered = 0
+        self._counts = {m.VERDICT_ACK: 0, m.VERDICT_NACK: 0, m.VERDICT_RELEASE: 0}
+        self._leases_lost = 0
+        self._attachments = 0
+
+    # --- iteration ------------------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        now = self._now()
+        self._budget -= 1
+        if self._budget <= 0 or now >= self._yield_by:
+            await self._checkpoint()
+            now = self._now()
+        while True:
+            attachment = self._attachment
+            if attachment is not None and attachment.buffer.count:
+                if now >= attachment.book.safe_until:
+                    attachment.expire(now)
+                taken = attachment.buffer.take_one()
+                if taken is not None:
+                    run, offset = taken
+                    self._handed_out += 1
+                    if run.deliveries > 1:
+                        self._redelivered += 1
+                        attachment.report_hand_over([Slice(run, offset, offset + 1)])
+                    return Message(run, offset)
+            if self._draining:
+                raise StopAsyncIteration
+            await self._wait_for_messages()
+            now = self._now()
+
+    async def receive(self, max_messages: int = 1000, max_wait: Duration | None = None) -> Batch:
+        """Return the messages at hand, waiting for the first one if there is none.
+
+        Cancelling it loses nothing. Asking for more than half the credit raises the credit.
+
+        Args:
+            max_messages: Most messages to return.
+            max_wait: Seconds or timedelta to wait for the first message; default: as long as it takes.
+
+        Returns:
+            At least one message, or an empty batch when *max_wait* has passed or the consumer was drained meanwhile.
+
+        Raises:
+            ClientClosed: The consumer was drained or closed before.
+            SluiceError: The consumer is over, for example because its queue was deleted.
+
+        """
+        count_of(max_messages, "max_messages")
+        wait = None if max_wait is None else seconds_of(max_wait, "max_wait")
+        if self._draining:
+            raise ClientClosed(f"the consumer of {self.queue!r} was drained")
+        self._raise_credit(2 * max_messages)
+        if self._budget <= 0 or self._now() >= self._yield_by:
+            await self._checkpoint()
+        batch = self._take(max_messages)
+        if batch is not None:
+            return batch
+        if wait is None:
+            return await self._first(max_messages)
+        with anyio.move_on_after(wait):
+            return await self._first(max_messages)
+        return Batch(None, [])
+
+    async def _first(self, max_messages: int) -> Batch:
+        while True:
+            if self._draining:
+                return Batch(None, [])
+            await self._wait_for_messages()
+            batch = self._take(max_messages)
+            if batch is not None:
+                return batch
+
+    def _take(self, messages_max: int) -> Batch | None:
+        attachment = self._attachment
+        if attachment is None or not attachment.buffer.count:
+            return None
+        now = self._now()
+        if now >= attachment.book.safe_until:
+            attachment.expire(now)
+        slices = attachment.buffer.take(messages_max)
+        if not slices:
+            return None
+        count = redelivered = 0
+        for run, start, stop in slices:
+            count += stop - start
+            if run.deliveries > 1:
+                redelivered += stop - start
+        if redelivered:
+            self._redelivered += redelivered
+            attachment.report_hand_over(slices)
+        self._handed_out += count
+        self._budget -= count
+        return Batch(attachment, slices)
+
+    async def _wait_for_messages(self) -> None:
+        """Wait until there may be messages, or an end of waiting."""
+        if self._error is not None:
+            raise another(self._error)
+        if not self._entered:
+            raise ClientClosed(f"enter the consumer of {self.queue!r} with 'async with' before receiving")
+        slot = Slot()
+        self._waiting[slot] = None
+        try:
+            await self._runtime.park(slot)
+        except BaseException:
+            # Woken and cancelled at once: the message that woke this task must wake another one.
+            if self._waiting.pop(slot, slot) is slot:
+                self._wake_waiting()
+            raise
+        self._budget = self._ack_budget = CHECKPOINT_MESSAGES
+        self._yield_by = self._now() + CHECKPOINT_SECONDS
+
+    def _wake_waiting(self) -> None:
+        attachment = self._attachment
+        count = len(self._waiting) if self._over else 0 if attachment is None else attachment.buffer.count
+        while count > 0 and self._waiting:
+            slot = next(iter(self._waiting))
+            del self._waiting[slot]
+            self._runtime.wake(slot)
+            count -= 1
+
+    @property
+    def _over(self) -> bool:
+        return self._draining or self._error is not None
+
+    async def _checkpoint(self) -> None:
+        await self._runtime.checkpoint()
+        self._budget = self._ack_budget = CHECKPOINT_MESSAGES
+        self._yield_by = self._now() + CHECKPOINT_SECONDS
+
+    async def step(self) -> None:
+        """After a verdict: let others run now and then."""
+        self._ack_budget -= 1
+        if self._ack_budget <= 0:
+            await self._checkpoint()
+
+    # --- verdicts on more than one message ------------------------------------------------------------------------
+
+    async def ack_through(self, message: Message) -> None:
+        """Acknowledge *message* and every message that was handed out before it on the same connection.
+
+        Raises:
+            LeaseLost: The lease of *message* is over; the earlier ones that are still held are acknowledged.
+
+        """
+        owner = message.attachment
+        if owner.host is not self:
+            raise ValueError("the message belongs to another consumer")
+        owner.settle_ranges([1, message.tag], ACK)
+        await owner.settled(None)
+        if owner.is_lost(message.tag):
+            raise owner.lease_lost(1)
+
+    async def flush(self) -> None:
+        """Send the verdicts that wait, and wait until all that were given are committed.
+
+        Raises:
+            LeaseLost: Verdicts given since the last flush came too late; `messages` says how many.
+            OutcomeUnknown: The connection broke before the answer.
+
+        """
+        attachment = self._attachment
+        if attachment is not None:
+            await attachment.confirmed()
+        else:
+            await self._runtime.checkpoint()
+        lost, self._lost_since_flush = self._lost_since_flush, 0
+        if lost:
+            raise LeaseLost(f"the leases of {lost} messages were over", queue=self.queue, messages=lost)
+
+    async def drain(self) -> None:
+        """End cleanly: take nothing more, give back what was not handed out.
+
+        Every `async for` ends after the message it has; messages that were handed out can still be settled until the
+        client closes. Does not wait for them.
+        """
+        if self._draining:
+            await self._runtime.checkpoint()
+            return
+        self._draining = True
+        attachment, session = self._attachment, self._session
+        self._wake_waiting()
+        if attachment is None or session is None:
+            await self._runtime.checkpoint()
+            return
+        attachment.release_buffered()
+        slot = Slot()
+        answered: list[bool] = []
+
+        def on_reply(_reply: WireMessage | None, _tail: memoryview | None, _error: SluiceError | None) -> None:
+            answered.append(True)
+            self._runtime.wake(slot)
+
+        session.request(m.CancelConsumer(consumer=attachment.number), on_reply)
+        if not answered:
+            await self._runtime.park(slot)
+
+    # --- figures --------------------------------------------------------------------------------------------------
+
+    def statistics(self) -> ConsumerStatistics:
+        """Return the consumer's figures."""
+        attachment = self._attachment
+        buffered = 0 if attachment is None else attachment.buffer.count
+        held = 0 if attachment is None else attachment.book.count
+        return ConsumerStatistics(
+            delivered=self._delivered,
+            handed_out=self._handed_out,
+            redelivered=self._redelivered,
+            acked=self._counts[m.VERDICT_ACK],
+            nacked=self._counts[m.VERDICT_NACK],
+            released=self._counts[m.VERDICT_RELEASE],
+            leases_lost=self._leases_lost,
+            buffered=buffered,
+            in_hand=held - buffered,
+            attached=attachment is not None,
+            attachments=self._attachments,
+        )
+
+    # --- called by attachments ------------------------------------------------------------------------------------
+
+    def leases_lost(self, messages: int, reason: str, *, handed: bool) -> None:
+        """Count and report lost leases; those of messages that nobody saw are no news."""
+        if not handed:
+            return
+        self._leases_lost += messages
+        self._lost_since_flush += messages
+        error = LeaseLost(
+            f"{messages} messages of {self.queue!r} lost their leases ({reason}); they will be delivered again",
+            queue=self.queue,
+            messages=messages,
+            reason=reason,
+        )
+        if self.on_lease_lost is None:
+            log.warning("%s", error)
+            return
+        try:
+            self.on_lease_lost(error)
+        except Exception:
+            log.exception("on_lease_lost of the consumer of %r failed", self.queue)
+
+    def settled_counted(self, code: int, messages: int) -> None:
+        """Count verdicts."""
+        self._counts[code] += messages
+
+    def schedule_flush(self) -> None:
+        """Send verdicts at the next turn of the loop."""
+        self._flush_hop.schedule()
+
+    def _flush(self) -> None:
+        attachment = self._attachment
+        if attachment is not None:
+            attachment.flush()
+
+    # --- frames ---------------------------------------------------------------------------------------------------
+
+    def delivered(self, attachment: Attachment, message: m.Deliver, tail: memoryview) -> None:
+        """Take in a DELIVER frame."""
+        self._delivered += attachment.deliver(message, tail)
+        if self._draining or self._error is not None:
+            attachment.release_buffered()
+        elif self._waiting:
+            self._wake_waiting()
+
+    def ended(self, message: m.ConsumerEnded) -> None:
+        """The broker has ended the consumer."""
+        self._end(error_from_wire(message.error))
+
+    def _end(self, error: SluiceError) -> None:
+        if self._error is None:
+            self._error = error
+        if self._retry is not None:
+            self._retry.cancel()
+        self._link.remove(self)
+        self._detach(error)
+        self._wake_waiting()
+        self._wake_attach_waiters()
+
+    def _detach(self, error: SluiceError) -> None:
+        attachment, self._attachment = self._attachment, None
+        if attachment is not None:
+            self._by_number.pop(attachment.number, None)
+            attachment.end(error)
+
+    # --- as a resident of the link --------------------------------------------------------------------------------
+
+    def session_opened(self, session: Session) -> None:
+        """Create the consumer on the new session."""
+        if self._over:
+            self._link.remove(self)
+            return
+        self._session = session
+        self._consume()
+
+    def _consume(self) -> None:
+        session = self._session
+        if session is None or session.error is not None:
+            return
+
+        def on_reply(reply: WireMessage | None, _tail: memoryview | None, error: SluiceError | None) -> None:
+            if session is not self._session or session.error is not None:
+                return
+            if isinstance(reply, m.Consuming):
+                self._attached(session, reply.consumer)
+            elif error is not None and error.retryable and self._entered:
+                self._retry = self._timers.call_after(error.retry_after or RETRY_SECONDS, self._consume)
+            elif error is not None:
+                self._end(error)
+
+        request = m.Consume(
+            queue=self.queue,
+            credit_messages=self._credit,
+            credit_bytes=self._credit_bytes,
+            lease_seconds=self.lease_seconds,
+            name=self._name,
+        )
+        session.request(request, on_reply)
+
+    def _attached(self, session: Session, number: int) -> None:
+        attachment = Attachment(self, session, number, self._runtime, self._timers)
+        self._attachment = attachment
+        self._attachments += 1
+        self._by_number[number] = (self, attachment)
+        if self._over:
+            session.request(m.CancelConsumer(consumer=number), lambda _message, _tail, _error: None)
+        self._wake_attach_waiters()
+
+    def _wake_attach_waiters(self) -> None:
+        waiters, self._attach_waiters = self._attach_waiters, []
+        for slot in waiters:
+            self._runtime.wake(slot)
+
+    def session_lost(self, error: SluiceError) -> None:
+        """The attachment is over; the next session brings another."""
+        self._session = None
+        if self._retry is not None:
+            self._retry.cancel()
+        self._detach(error)
+
+    def failed(self, error: SluiceError) -> None:
+        """The client has failed, or is closed."""
+        self._session = None
+        self._end(error)
+
+    def _raise_credit(self, messages: int) -> None:
+        if messages <= self._credit:
+            return
+        self._credit = messages
+        attachment, session = self._attachment, self._session
+        if attachment is not None and session is not None:
+            session.post(
+                m.Credit(consumer=attachment.number, credit_messages=self._credit, credit_bytes=self._credit_bytes)
+            )
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._entered or self._error is not None:
+            raise ClientClosed(f"the consumer of {self.queue!r} was entered before: make a new one")
+        self._link.add(self)
+        try:
+            with anyio.move_on_after(self._request_seconds):
+                while self._attachment is None and self._error is None:
+                    slot = Slot()
+                    self._attach_waiters.append(slot)
+                    await self._runtime.park(slot)
+        except BaseException:
+            self.leave()
+            raise
+        if self._error is not None:
+            raise another(self._error)
+        if self._attachment is None:
+            problem = self._late()
+            self.leave()
+            raise problem
+        self._entered = True
+        self._yield_by = self._now() + CHECKPOINT_SECONDS
+        return self
+
+    def _late(self) -> ConnectionFailed | RequestTimeout:
+        if self._session is None:
+            return self._link.unreachable()
+        return RequestTimeout(f"the broker did not start a consumer of {self.queue!r} in time")
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Give back at once what was not handed out; what was can be settled until the client closes."""
+        attachment, session = self._attachment, self._session
+        if self._error is None and not self._draining:
+            self._error = ClientClosed(f"the consumer of {self.queue!r} is closed")
+            if attachment is not None and session is not None:
+                session.request(m.CancelConsumer(consumer=attachment.number), lambda _message, _tail, _error: None)
+        if attachment is not None:
+            attachment.release_buffered()
+        else:
+            self._link.remove(self)
+        self._wake_waiting()
+        self._wake_attach_waiters()

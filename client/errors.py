@@ -1,0 +1,119 @@
+"""The errors that the client raises, under the name by which users import them.
+
+The tree itself lives in `sluicemq.wire.errors`, because the broker raises the same classes. This module adds only what
+a client needs around it: one error that several waiting tasks must raise.
+"""
+
+from sluicemq.wire.errors import (
+    AlreadySettled as AlreadySettled,
+)
+from sluicemq.wire.errors import (
+    AuthenticationFailed as AuthenticationFailed,
+)
+from sluicemq.wire.errors import (
+    BatchTooLarge as BatchTooLarge,
+)
+from sluicemq.wire.errors import (
+    BrokerStopping as BrokerStopping,
+)
+from sluicemq.wire.errors import (
+    ClientClosed as ClientClosed,
+)
+from sluicemq.wire.errors import (
+    Conflict as Conflict,
+)
+from sluicemq.wire.errors import (
+    ConnectionFailed as ConnectionFailed,
+)
+from sluicemq.wire.errors import (
+    ConsumerNotFound as ConsumerNotFound,
+)
+from sluicemq.wire.errors import (
+    FrameTooLarge as FrameTooLarge,
+)
+from sluicemq.wire.errors import (
+    HeartbeatLost as HeartbeatLost,
+)
+from sluicemq.wire.errors import (
+    InternalError as InternalError,
+)
+from sluicemq.wire.errors import (
+    InvalidRequest as InvalidRequest,
+)
+from sluicemq.wire.errors import (
+    LeaseLost as LeaseLost,
+)
+from sluicemq.wire.errors import (
+    LimitReached as LimitReached,
+)
+from sluicemq.wire.errors import (
+    MessageNotFound as MessageNotFound,
+)
+from sluicemq.wire.errors import (
+    MessageTooLarge as MessageTooLarge,
+)
+from sluicemq.wire.errors import (
+    NotAuthorized as NotAuthorized,
+)
+from sluicemq.wire.errors import (
+    NotFound as NotFound,
+)
+from sluicemq.wire.errors import (
+    NotLeader as NotLeader,
+)
+from sluicemq.wire.errors import (
+    OutcomeUnknown as OutcomeUnknown,
+)
+from sluicemq.wire.errors import (
+    ProducerFenced as ProducerFenced,
+)
+from sluicemq.wire.errors import (
+    ProducerNotFound as ProducerNotFound,
+)
+from sluicemq.wire.errors import (
+    ProtocolError as ProtocolError,
+)
+from sluicemq.wire.errors import (
+    QueueConflict as QueueConflict,
+)
+from sluicemq.wire.errors import (
+    QueueNotFound as QueueNotFound,
+)
+from sluicemq.wire.errors import (
+    RequestTimeout as RequestTimeout,
+)
+from sluicemq.wire.errors import (
+    ResourceLow as ResourceLow,
+)
+from sluicemq.wire.errors import (
+    SequenceGap as SequenceGap,
+)
+from sluicemq.wire.errors import (
+    SessionNotFound as SessionNotFound,
+)
+from sluicemq.wire.errors import (
+    SluiceError as SluiceError,
+)
+from sluicemq.wire.errors import (
+    StaleEpoch as StaleEpoch,
+)
+from sluicemq.wire.errors import (
+    Unavailable as Unavailable,
+)
+from sluicemq.wire.errors import (
+    UnknownOption as UnknownOption,
+)
+from sluicemq.wire.errors import (
+    VersionMismatch as VersionMismatch,
+)
+
+
+def another(error: SluiceError) -> SluiceError:
+    """Return an error equal to *error* with a traceback of its own.
+
+    One failure may wake many tasks. Were they to raise one object, each would append its frames to the same traceback.
+    """
+    copy = type(error)(error.text, retryable=error.retryable, retry_after=error.retry_after, **error.fields)
+    copy.__cause__ = error.__cause__
+    copy.__suppress_context__ = True
+    return copy

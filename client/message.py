@@ -1,0 +1,293 @@
+"""A message as a handler sees it, and a batch of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, overload
+
+from sluicemq.client.errors import AlreadySettled
+from sluicemq.client.options import Duration, seconds_of
+from sluicemq.client.settlement import Verdict
+from sluicemq.wire.messages import VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE
+from sluicemq.wire.positions import default_message_id, format_position
+
+if TYPE_CHECKING:
+    from sluicemq.client.attachment import Attachment
+    from sluicemq.client.delivery_buffer import Run, Slice
+
+EXTEND_SECONDS_MIN = 0.05
+ACK = Verdict(VERDICT_ACK)
+NACK = Verdict(VERDICT_NACK)
+RELEASE = Verdict(VERDICT_RELEASE)
+_VERDICT_NAMES = {VERDICT_ACK: "acknowledged", VERDICT_NACK: "nacked", VERDICT_RELEASE: "given back"}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Message:
+    """One delivered message.
+
+    `async with message:` acknowledges it on success, nacks it by the queue's retry policy on an exception, and gives it
+    back without counting an attempt on cancellation.
+
+    Attributes:
+        body: The payload.
+        tag: The delivery's number, for logs; counted by the consumer's connection.
+
+    """
+
+    __slots__ = ("_batch", "_offset", "_run", "_verdict", "body", "tag")
+
+    def __init__(self, run: Run, offset: int, batch: Batch | None = None) -> None:
+        self._run = run
+        self._offset = offset
+        self._batch = batch
+        self._verdict = 0
+        self.body: bytes = run.bodies[offset]
+        self.tag: int = run.first_tag + offset
+
+    @property
+    def key(self) -> str | None:
+        """The key that the sender gave."""
+        return self._run.key(self._offset)
+
+    @property
+    def subject(self) -> str | None:
+        """The subject that the sender gave."""
+        return self._run.subject(self._offset)
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        """The headers that the sender gave; read-only, empty if there are none."""
+        return self._run.headers(self._offset)
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is, from 1: how often user code has begun with it, this time included."""
+        return self._run.attempts + 1
+
+    @property
+    def position(self) -> str:
+        """Where the message lies: the opaque text that its sender's receipt holds too."""
+        run = self._run
+        return format_position(run.owner.group, run.zxid, run.first_index + self._offset)
+
+    @property
+    def message_id(self) -> str:
+        """The id that the sender gave, else the one that every message gets."""
+        run = self._run
+        given = run.message_id(self._offset)
+        return (
+            default_message_id(run.producer, run.sequence, run.first_index + self._offset) if given is None else given
+        )
+
+    @property
+    def published_at(self) -> datetime:
+        """When it was published: an aware UTC datetime, by the broker's clock."""
+        return _EPOCH + timedelta(milliseconds=self._run.published_ms)
+
+    @property
+    def lease_lost(self) -> bool:
+        """Whether the lease is known to be over without a verdict."""
+        return not self._verdict and self._run.owner.is_lost(self.tag)
+
+    @property
+    def attachment(self) -> Attachment:
+        """The consumer's connection that delivered it; for the client's own use."""
+        owner: Attachment = self._run.owner
+        return owner
+
+    async def ack(self, confirm: bool = False) -> None:
+        """Say that the message is dealt with; it will not come again.
+
+        Does not wait for the broker unless *confirm*, or unless very many verdicts are under way.
+
+        Args:
+            confirm: Wait until the verdict is committed.
+
+        Raises:
+            LeaseLost: The lease is over: somebody else may have the message now.
+            AlreadySettled: It got another verdict before.
+            OutcomeUnknown: Only with *confirm*: the connection broke before the answer.
+
+        """
+        owner: Attachment = self._run.owner
+        if self._settle(owner, ACK) or confirm:
+            await owner.settled(self.tag if confirm else None)
+
+    async def nack(self, delay: Duration | None = None) -> None:
+        """Say that the attempt failed; the message comes again.
+
+        Args:
+            delay: Seconds or timedelta until then; default: the queue's retry policy.
+
+        Raises:
+            LeaseLost: The lease is over.
+            AlreadySettled: It got another verdict before.
+
+        """
+        verdict = NACK if delay is None else Verdict(VERDICT_NACK, seconds_of(delay, "delay"))
+        owner: Attachment = self._run.owner
+        if self._settle(owner, verdict):
+            await owner.settled(None)
+
+    async def extend(self, seconds: Duration) -> None:
+        """Let the lease end *seconds* from now (at least); waits for the broker's answer.
+
+        Raises:
+            LeaseLost: The lease is over.
+            AlreadySettled: The message got a verdict before.
+
+        """
+        duration = seconds_of(seconds, "seconds", minimum=EXTEND_SECONDS_MIN)
+        if self._verdict:
+            raise AlreadySettled(f"the message was {_VERDICT_NAMES[self._verdict]} before")
+        owner: Attachment = self._run.owner
+        await owner.extend([self.tag, self.tag], duration)
+
+    def _settle(self, owner: Attachment, verdict: Verdict) -> bool:
+        """Give the verdict; False if it had the same one before."""
+        before = self._verdict
+        if not before:
+            if owner.settle(self.tag, verdict):
+                self._verdict = verdict.code
+                return True
+            if owner.is_lost(self.tag):
+                raise owner.lease_lost(1)
+            # The batch, or ack_through, has settled it.
+            before = (self._batch.verdict if self._batch is not None else 0) or VERDICT_ACK
+        if before != verdict.code:
+            raise AlreadySettled(f"the message was {_VERDICT_NAMES[before]} before")
+        return False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._verdict:
+            return
+        owner: Attachment = self._run.owner
+        verdict = ACK if kind is None else NACK if issubclass(kind, Exception) else RELEASE
+        # A lease that ended meanwhile was reported to the consumer when it did: the handler's loop must survive it.
+        if owner.settle(self.tag, verdict):
+            self._verdict = verdict.code
+            if verdict is not RELEASE:
+                await owner.settled(None)
+
+    def __repr__(self) -> str:
+        return f"<Message {self.message_id} attempt {self.attempt}, {len(self.body)} bytes>"
+
+
+class Batch(Sequence[Message]):
+    """Messages that one `receive` returned; may be empty. Its verdicts reach all of them that have none yet.
+
+    `async with batch:` settles them as `async with message:` settles one.
+
+    Attributes:
+        verdict: Code of the verdict that the batch got, 0 before.
+
+    """
+
+    __slots__ = ("_count", "_messages", "_owner", "_slices", "verdict")
+
+    def __init__(self, owner: Attachment | None, slices: list[Slice]) -> None:
+        self._owner = owner
+        self._slices = slices
+        self._count = sum(piece.stop - piece.start for piece in slices)
+        self._messages: list[Message] | None = None
+        self.verdict = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def _all(self) -> list[Message]:
+        if self._messages is None:
+            self._messages = [
+                Message(run, offset, self) for run, start, stop in self._slices for offset in range(start, stop)
+            ]
+        return self._messages
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self._all())
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Message]: ...
+    def __getitem__(self, index: int | slice) -> Message | list[Message]:
+        return self._all()[index]
+
+    @property
+    def bodies(self) -> list[bytes]:
+        """All payloads, without making a message of each."""
+        if len(self._slices) == 1:
+            run, start, stop = self._slices[0]
+            return run.bodies[start:stop]
+        bodies: list[bytes] = []
+        for run, start, stop in self._slices:
+            bodies += run.bodies if stop - start == run.count else run.bodies[start:stop]
+        return bodies
+
+    async def ack(self, confirm: bool = False) -> None:
+        """Acknowledge every message of the batch; arguments and errors as for `Message.ack`."""
+        await self._settle(ACK, confirm=confirm)
+
+    async def nack(self, delay: Duration | None = None) -> None:
+        """Nack every message of the batch; arguments and errors as for `Message.nack`."""
+        await self._settle(NACK if delay is None else Verdict(VERDICT_NACK, seconds_of(delay, "delay")))
+
+    async def extend(self, seconds: Duration) -> None:
+        """Extend the lease of every message without a verdict; errors as for `Message.extend`."""
+        duration = seconds_of(seconds, "seconds", minimum=EXTEND_SECONDS_MIN)
+        if self.verdict:
+            raise AlreadySettled(f"the batch was {_VERDICT_NAMES[self.verdict]} before")
+        if self._owner is not None:
+            await self._owner.extend(self._ranges(), duration)
+
+    def _ranges(self) -> list[int]:
+        ranges: list[int] = []
+        for run, start, stop in self._slices:
+            first, last = run.first_tag + start, run.first_tag + stop - 1
+            if ranges and ranges[-1] == first - 1:
+                ranges[-1] = last
+            else:
+                ranges += (first, last)
+        return ranges
+
+    async def _settle(self, verdict: Verdict, *, confirm: bool = False) -> None:
+        owner = self._owner
+        if owner is None:
+            return
+        if self.verdict:
+            if self.verdict != verdict.code:
+                raise AlreadySettled(f"the batch was {_VERDICT_NAMES[self.verdict]} before")
+            return
+        ranges = self._ranges()
+        lost = owner.settle_ranges(ranges, verdict)
+        self.verdict = verdict.code
+        await owner.settled(ranges[-1] if confirm else None)
+        if lost:
+            raise owner.lease_lost(lost)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.verdict or self._owner is None:
+            return
+        verdict = ACK if kind is None else NACK if issubclass(kind, Exception) else RELEASE
+        self._owner.settle_ranges(self._ranges(), verdict)
+        self.verdict = verdict.code
+        if verdict is not RELEASE:
+            await self._owner.settled(None)
+
+    def __repr__(self) -> str:
+        return f"<Batch of {self._count} messages>"
+
+
+__all__ = ["ACK", "NACK", "RELEASE", "Batch", "Message"]

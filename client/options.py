@@ -1,0 +1,101 @@
+"""Checks of what users pass: durations, bodies, texts. Knows neither sockets nor frames."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from sluicemq.client.errors import InvalidRequest
+from sluicemq.wire.batch import KEY_BYTES_MAX, MESSAGE_ID_BYTES_MAX, SUBJECT_BYTES_MAX
+from sluicemq.wire.messages import SECONDS_MAX
+
+Body = bytes | bytearray | memoryview
+Duration = float | timedelta
+
+
+def seconds_of(value: Duration, name: str, *, minimum: float = 0.0) -> float:
+    """Return the duration *value* in seconds.
+
+    Args:
+        value: Seconds, or a timedelta.
+        name: How the caller calls it; stands in the error.
+        minimum: Least seconds that are allowed.
+
+    Raises:
+        TypeError: Neither a number nor a timedelta.
+        InvalidRequest: NaN, negative, below *minimum*, or beyond ten years.
+
+    """
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be seconds or a timedelta, not {type(value).__name__}")
+    if math.isnan(value) or value < minimum or value > SECONDS_MAX:
+        raise InvalidRequest(f"{name} is {value}; it must be {minimum:g} to {SECONDS_MAX:.0f} seconds")
+    return float(value)
+
+
+def count_of(value: int, name: str, *, minimum: int = 1, maximum: int = 0xFFFF_FFFF) -> int:
+    """Return *value* if it is an integer from *minimum* to *maximum*.
+
+    Raises:
+        TypeError: No integer.
+        InvalidRequest: Out of range.
+
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
+    if not minimum <= value <= maximum:
+        raise InvalidRequest(f"{name} is {value}; it must be {minimum} to {maximum}")
+    return value
+
+
+def owned_body(body: Body) -> bytes:
+    """Return *body* as bytes that nobody else can change.
+
+    Raises:
+        TypeError: No bytes, bytearray or memoryview.
+
+    """
+    if type(body) is bytes:
+        return body
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        return bytes(body)
+    if isinstance(body, str):
+        raise TypeError("a body must be bytes, not str: call .encode() on it")
+    raise TypeError(f"a body must be bytes, bytearray or memoryview, not {type(body).__name__}")
+
+
+def check_attributes(
+    key: str | None, subject: str | None, headers: Mapping[str, Any] | None, message_id: str | None
+) -> None:
+    """Check what may accompany a body.
+
+    Raises:
+        TypeError: A value of the wrong type.
+        InvalidRequest: A text that is too long.
+
+    """
+    for name, value, bytes_max in (
+        ("key", key, KEY_BYTES_MAX),
+        ("subject", subject, SUBJECT_BYTES_MAX),
+        ("message_id", message_id, MESSAGE_ID_BYTES_MAX),
+    ):
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise TypeError(f"{name} must be str, not {type(value).__name__}")
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError:
+            raise InvalidRequest(f"{name} is no valid Unicode text: {value!r:.80}") from None
+        if size > bytes_max:
+            raise InvalidRequest(f"{name} has {size} bytes; allowed are {bytes_max}")
+    if headers is not None:
+        if not isinstance(headers, Mapping):
+            raise TypeError(f"headers must be a mapping, not {type(headers).__name__}")
+        for header in headers:
+            if not isinstance(header, str):
+                raise TypeError(f"the name of a header must be str, not {type(header).__name__}")

@@ -1,0 +1,174 @@
+"""A batch on its way out: the messages collected for one destination, and who waits for them. Pure.
+
+It must not know sequences' rules (`sending_window`), sessions or loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sluicemq.client.errors import SluiceError
+from sluicemq.client.receipts import Confirmation
+from sluicemq.wire.batch import encode_batch
+
+MESSAGE_OVERHEAD_BYTES = 5
+"""Most bytes that msgpack puts in front of one value."""
+BATCH_OVERHEAD_BYTES = 64
+"""Header, column lengths and list heads of a batch."""
+
+
+class Attributes(NamedTuple):
+    """What accompanies a body, where anything does."""
+
+    key: str | None
+    subject: str | None
+    headers: Mapping[str, Any] | None
+    message_id: str | None
+
+
+NO_ATTRIBUTES = Attributes(None, None, None, None)
+
+
+class Pending:
+    """One send that waits for its receipt (or, with `send_many`, for those of a whole batch).
+
+    Attributes:
+        handle: The waiting task; belongs to the runtime.
+        deadline: Time after which it waits no longer.
+        batch: The batch that it is part of, or None while it waits for room in the window.
+        index: Its place in that batch, known once confirmed.
+        confirmation: Set once the broker confirmed.
+        error: Set once it failed.
+
+    """
+
+    __slots__ = ("batch", "confirmation", "deadline", "error", "handle", "index")
+
+    def __init__(self, deadline: float) -> None:
+        self.handle: Any = None
+        self.deadline = deadline
+        self.batch: OutgoingBatch | None = None
+        self.index = 0
+        self.confirmation: Confirmation | None = None
+        self.error: SluiceError | None = None
+
+
+class OutgoingBatch:
+    """Messages for one destination that travel, and are stored, together.
+
+    Attributes:
+        destination: Name of the queue.
+        whole: Made by one `send_many`: takes no other message, and one pending stands for all.
+        bodies: The messages.
+        pendings: Who waits; one for each body, or a single one if *whole*.
+        size_bytes: Upper bound of its encoded size.
+        producer: Number of the producer under which it was sent, 0 before.
+        sequence: Number that it was sent with, 0 before.
+        awaiting: Sent on the current connection and not answered.
+        stale: Sent on an earlier connection and not answered there: it may be stored already.
+
+    """
+
+    __slots__ = (
+        "_attributes", "awaiting", "bodies", "destination", "pendings", "producer", "sequence", "size_bytes", "stale", "whole",
+    )  # fmt: skip
+
+    def __init__(self, destination: str, *, whole: bool = False) -> None:
+        self.destination = destination
+        self.whole = whole
+        self.bodies: list[bytes] = []
+        self.pendings: list[Pending] = []
+        self.size_bytes = BATCH_OVERHEAD_BYTES
+        self.producer = 0
+        self.sequence = 0
+        self.awaiting = False
+        self.stale = False
+        self._attributes: list[Attributes] | None = None
+
+    @property
+    def count(self) -> int:
+        """How many messages it holds."""
+        return len(self.bodies)
+
+    def add(self, body: bytes, attributes: Attributes, pending: Pending, size_bytes: int) -> None:
+        """Append one message."""
+        if attributes is not NO_ATTRIBUTES or self._attributes is not None:
+            if self._attributes is None:
+                self._attributes = [NO_ATTRIBUTES] * len(self.bodies)
+            self._attributes.append(attributes)
+        self.bodies.append(body)
+        self.pendings.append(pending)
+        self.size_bytes += size_bytes
+        pending.batch = self
+
+    def fill(self, bodies: list[bytes], attributes: list[Attributes] | None, pending: Pending, size_bytes: int) -> None:
+        """Become the batch of one `send_many`."""
+        self.bodies = bodies
+        self._attributes = attributes
+        self.pendings = [pending]
+        self.size_bytes = size_bytes
+        pending.batch = self
+
+    def withdraw(self, pending: Pending) -> int:
+        """Take the messages of *pending* out again; return their size."""
+        index = self.pendings.index(pending)
+        del self.pendings[index]
+        pending.batch = None
+        if self.whole:
+            self.bodies = []
+            return self.size_bytes
+        body = self.bodies.pop(index)
+        attributes = self._attributes.pop(index) if self._attributes is not None else NO_ATTRIBUTES
+        size = message_size(body, attributes)
+        self.size_bytes -= size
+        return size
+
+    def encode(self) -> bytes:
+        """Return the batch as it travels."""
+        columns = self._attributes
+        if columns is None:
+            return encode_batch(self.bodies)
+        return encode_batch(
+            self.bodies,
+            keys=_column([item.key for item in columns]),
+            subjects=_column([item.subject for item in columns]),
+            headers=_column([item.headers for item in columns]),
+            message_ids=self.message_ids,
+        )
+
+    @property
+    def message_ids(self) -> Sequence[str | None] | None:
+        """The ids that the sender gave, or None if it gave none."""
+        if self._attributes is None:
+            return None
+        return _column([item.message_id for item in self._attributes])
+
+
+def message_size(body: bytes, attributes: Attributes) -> int:
+    """Return the most bytes that one message adds to a batch."""
+    size = len(body) + MESSAGE_OVERHEAD_BYTES
+    if attributes is NO_ATTRIBUTES:
+        return size
+    # A None in a column that another message opened is one byte; four columns.
+    size += 4
+    for text in (attributes.key, attributes.subject, attributes.message_id):
+        if text is not None:
+            size += len(text.encode()) + MESSAGE_OVERHEAD_BYTES
+    if attributes.headers is not None:
+        size += packed_headers_size(attributes.headers)
+    return size
+
+
+def packed_headers_size(headers: Mapping[str, Any]) -> int:
+    """Return the size of *headers* as they travel.
+
+    Raises:
+        InvalidRequest: A value that msgpack cannot carry.
+
+    """
+    return len(encode_batch([b""], headers=[headers]))
+
+
+def _column(values: list[Any]) -> list[Any] | None:
+    return values if any(value is not None for value in values) else None

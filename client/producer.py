@@ -1,0 +1,339 @@
+"""The face of a producer: `send`, `submit`, `send_many`, `flush`."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+
+from sluicemq.client.errors import BatchTooLarge, ClientClosed, SluiceError, another
+from sluicemq.client.options import Body, Duration, check_attributes, owned_body, seconds_of
+from sluicemq.client.outgoing import (
+    BATCH_OVERHEAD_BYTES,
+    MESSAGE_OVERHEAD_BYTES,
+    NO_ATTRIBUTES,
+    Attributes,
+    OutgoingBatch,
+    Pending,
+    message_size,
+)
+from sluicemq.client.publisher import Publisher
+from sluicemq.client.receipts import Confirmation, Receipt, Receipts
+from sluicemq.client.runtime import Slot
+
+SEND_SECONDS = 30.0
+"""How long a send may take in all, reconnecting included, unless the user says otherwise."""
+UNSEEN_FAILURES_MAX = 1_000
+"""Most failed submissions whose receipts nobody has looked at that are kept for `flush` to report."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message for `send_many` that is more than its body.
+
+    Attributes:
+        body: The payload; bytes, bytearray or memoryview.
+        key: Groups messages that belong together; at most 1 KiB.
+        subject: What the message is about; at most 1 KiB.
+        headers: Text to plain value.
+        message_id: The sender's own id; at most 256 bytes. Without it each message gets one.
+
+    """
+
+    body: Body
+    key: str | None = None
+    subject: str | None = None
+    headers: Mapping[str, Any] | None = None
+    message_id: str | None = None
+
+
+class Submitted:
+    """The receipt of a submitted message: await it as often as you like.
+
+    Raises when awaited:
+        SluiceError: As `Producer.send`.
+    """
+
+    __slots__ = ("_others", "_pending", "_publisher", "_seen")
+
+    def __init__(self, publisher: Publisher, pending: Pending) -> None:
+        self._publisher = publisher
+        self._pending = pending
+        self._others: list[Slot] = []
+        self._seen = False
+
+    @property
+    def done(self) -> bool:
+        """Whether awaiting it would not wait."""
+        return self._pending.confirmation is not None or self._pending.error is not None
+
+    def __await__(self) -> Generator[Any, Any, Receipt]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> Receipt:
+        self._seen = True
+        pending, runtime = self._pending, self._publisher.runtime
+        while not self.done:
+            # One task waits for the answer itself, the others for that task.
+            if pending.handle is None:
+                try:
+                    await runtime.park(pending)
+                finally:
+                    others, self._others = self._others, []
+                    for other in others:
+                        runtime.wake(other)
+            else:
+                slot = Slot()
+                self._others.append(slot)
+                await runtime.park(slot)
+        if pending.confirmation is not None:
+            return Receipt(pending.confirmation, pending.index)
+        assert pending.error is not None
+        raise another(pending.error)
+
+    @property
+    def unseen_error(self) -> SluiceError | None:
+        """Its failure, as long as nobody awaited it."""
+        return None if self._seen else self._pending.error
+
+    def __repr__(self) -> str:
+        pending = self._pending
+        state = "confirmed" if pending.confirmation else f"failed: {pending.error}" if pending.error else "under way"
+        return f"<Submitted {state}>"
+
+
+class Producer:
+    """Sends to one destination; made by `Client.producer`, used with `async with`. Any task of the loop may send."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        destination: str,
+        timeout: float,
+        close_seconds: float,
+        registry: dict[Publisher, None],
+    ) -> None:
+        self.destination = destination
+        self._publisher = publisher
+        self._timeout = timeout
+        self._close_seconds = close_seconds
+        self._registry = registry
+        self._submitted: deque[Submitted] = deque()
+
+    async def send(
+        self,
+        body: Body,
+        key: str | None = None,
+        subject: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        message_id: str | None = None,
+        timeout: Duration | None = None,
+    ) -> Receipt:
+        """Send one message and wait until it is durable.
+
+        Sends of several tasks travel together in batches without any of them waiting for a timer.
+
+        Args:
+            body: The payload.
+            key: Groups messages that belong together.
+            subject: What the message is about.
+            headers: Text to plain value (whatever msgpack can carry).
+            message_id: The sender's own id; without it the message gets one, see `Receipt.message_id`.
+            timeout: Seconds or timedelta for everything, reconnecting included; default: the producer's.
+
+        Raises:
+            TypeError: The body is a str (call `.encode()`), or another argument has the wrong type.
+            MessageTooLarge: It is larger than the broker takes.
+            QueueNotFound: No queue of that name.
+            OutcomeUnknown: The time is over and it may have been stored; carries producer, sequence and index.
+            RequestTimeout: The time is over and it was never sent, though there was a connection.
+            ConnectionFailed: The same, and there was none.
+            ProducerFenced: A newer producer of this name has taken over.
+            ClientClosed: The producer or its client is closed.
+
+        """
+        publisher = self._publisher
+        pending = Pending(publisher.now() + (self._timeout if timeout is None else seconds_of(timeout, "timeout")))
+        enter(publisher, pending, self.destination, body, key, subject, headers, message_id)
+        confirmation = await publisher.wait(pending)
+        return Receipt(confirmation, pending.index)
+
+    async def submit(
+        self,
+        body: Body,
+        key: str | None = None,
+        subject: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        message_id: str | None = None,
+        timeout: Duration | None = None,
+    ) -> Submitted:
+        """Send one message and wait only for room in the window; arguments as for `send`.
+
+        Returns:
+            Its receipt, to be awaited when it suits. A failure that nobody awaits is raised by `flush` and on leaving
+            the producer.
+
+        """
+        publisher = self._publisher
+        pending = Pending(publisher.now() + (self._timeout if timeout is None else seconds_of(timeout, "timeout")))
+        if not enter(publisher, pending, self.destination, body, key, subject, headers, message_id):
+            await publisher.wait_for_room(pending)
+        submitted = Submitted(publisher, pending)
+        self._remember(submitted)
+        return submitted
+
+    def _remember(self, submitted: Submitted) -> None:
+        kept = self._submitted
+        while kept and kept[0].done and kept[0].unseen_error is None:
+            kept.popleft()
+        if len(kept) >= UNSEEN_FAILURES_MAX and kept[0].done:
+            kept.popleft()
+        kept.append(submitted)
+
+    async def send_many(self, messages: Iterable[Body | NewMessage], timeout: Duration | None = None) -> Receipts:
+        """Send messages as one batch, all or nothing, and wait until it is durable.
+
+        Args:
+            messages: Bodies, or `NewMessage` where a message is more than its body; both may be mixed.
+            timeout: As for `send`.
+
+        Returns:
+            One receipt a message, in order; made lazily.
+
+        Raises:
+            BatchTooLarge: More messages or bytes than one batch may have; send them in parts.
+            SluiceError: As for `send`.
+
+        """
+        publisher = self._publisher
+        pending = Pending(publisher.now() + (self._timeout if timeout is None else seconds_of(timeout, "timeout")))
+        items = messages if type(messages) is list else list(messages)
+        if not items:
+            return Receipts(_EMPTY)
+        publisher.enter_whole(pending, whole_batch(publisher, self.destination, items, pending))
+        return Receipts(await publisher.wait(pending))
+
+    async def flush(self) -> None:
+        """Wait until everything that was sent or submitted so far has its answer.
+
+        Raises:
+            SluiceError: The first failure among the submitted messages whose receipt nobody has awaited.
+
+        """
+        await self._publisher.flushed()
+        self._raise_unseen()
+
+    def _raise_unseen(self) -> None:
+        error = None
+        kept: deque[Submitted] = deque()
+        for submitted in self._submitted:
+            if not submitted.done:
+                kept.append(submitted)
+            elif error is None:
+                error = submitted.unseen_error
+        self._submitted = kept
+        if error is not None:
+            raise another(error)
+
+    async def __aenter__(self) -> Self:
+        await self._publisher.open(self._timeout)
+        self._registry[self._publisher] = None
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for what is under way (at most `close_timeout` seconds if the body failed), then end the producer."""
+        try:
+            if error is None:
+                await self._publisher.flushed()
+            else:
+                with anyio.move_on_after(self._close_seconds, shield=True):
+                    await self._publisher.flushed()
+        finally:
+            self._registry.pop(self._publisher, None)
+            self._publisher.close(ClientClosed(f"the producer for {self.destination!r} is closed"))
+        if error is None:
+            self._raise_unseen()
+
+
+def enter(
+    publisher: Publisher,
+    pending: Pending,
+    destination: str,
+    body: Body,
+    key: str | None,
+    subject: str | None,
+    headers: Mapping[str, Any] | None,
+    message_id: str | None,
+) -> bool:
+    """Check one message and put it into the window or in line for it; return whether there was room."""
+    if type(body) is not bytes:
+        body = owned_body(body)
+    publisher.check_size(len(body))
+    if key is None and subject is None and headers is None and message_id is None:
+        return publisher.enter(pending, destination, body, NO_ATTRIBUTES, len(body) + MESSAGE_OVERHEAD_BYTES)
+    check_attributes(key, subject, headers, message_id)
+    attributes = Attributes(key, subject, None if headers is None else dict(headers), message_id)
+    return publisher.enter(pending, destination, body, attributes, message_size(body, attributes))
+
+
+def whole_batch(
+    publisher: Publisher, destination: str, items: list[Body | NewMessage], pending: Pending
+) -> OutgoingBatch:
+    """Return the batch of one `send_many`, checked.
+
+    Raises:
+        TypeError: An item that is neither body nor `NewMessage`, or holds a wrong type.
+        BatchTooLarge: More than one batch may have.
+        MessageTooLarge: One of the messages is larger than the broker takes.
+
+    """
+    attributes: list[Attributes] | None = None
+    if set(map(type, items)) == {bytes}:
+        # The fast case stays free of Python loops. The list is the user's: keep our own.
+        bodies: list[bytes] = list(items)  # type: ignore[arg-type]
+        sizes = list(map(len, bodies))
+        size_bytes = BATCH_OVERHEAD_BYTES + sum(sizes) + MESSAGE_OVERHEAD_BYTES * len(bodies)
+    else:
+        bodies, attributes, size_bytes = _rows(items)
+        sizes = list(map(len, bodies))
+    publisher.check_size(max(sizes))
+    messages_max, bytes_max = publisher.batch_limits()
+    if len(bodies) > messages_max or size_bytes > bytes_max:
+        raise BatchTooLarge(
+            f"a batch of {len(bodies)} messages and {size_bytes} bytes; the broker takes {messages_max} messages and "
+            f"{bytes_max} bytes: send it in parts",
+            messages=len(bodies),
+            messages_max=messages_max,
+            batch_bytes=size_bytes,
+            batch_bytes_max=bytes_max,
+        )
+    batch = OutgoingBatch(destination, whole=True)
+    batch.fill(bodies, attributes, pending, size_bytes)
+    return batch
+
+
+def _rows(items: list[Body | NewMessage]) -> tuple[list[bytes], list[Attributes] | None, int]:
+    bodies: list[bytes] = []
+    attributes: list[Attributes] = []
+    size_bytes = BATCH_OVERHEAD_BYTES
+    for item in items:
+        if isinstance(item, NewMessage):
+            check_attributes(item.key, item.subject, item.headers, item.message_id)
+            headers = None if item.headers is None else dict(item.headers)
+            row = Attributes(item.key, item.subject, headers, item.message_id)
+            body = owned_body(item.body)
+        else:
+            row, body = NO_ATTRIBUTES, owned_body(item)
+        bodies.append(body)
+        attributes.append(row)
+        size_bytes += message_size(body, row)
+    return bodies, attributes if any(row is not NO_ATTRIBUTES for row in attributes) else None, size_bytes
+
+
+_EMPTY = Confirmation(0, 0, False, 0, 0, 0, None)

@@ -1,0 +1,106 @@
+"""What a producer gets once its messages are safe. Pure values, made lazily: a thousand receipts cost as much as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, overload
+
+from sluicemq.wire.positions import default_message_id, format_position
+
+
+class Confirmation(NamedTuple):
+    """What the broker said about one batch, with what names its messages.
+
+    Attributes:
+        group: Group of brokers that holds it.
+        zxid: Entry of the log that holds it.
+        duplicate: Whether it was there before this send.
+        producer: Number of the producer.
+        sequence: The batch's number, counted by the producer.
+        messages: How many messages it holds.
+        message_ids: Ids that the sender gave, None where it gave none at all.
+
+    """
+
+    group: int
+    zxid: int
+    duplicate: bool
+    producer: int
+    sequence: int
+    messages: int
+    message_ids: Sequence[str | None] | None
+
+
+class Receipt:
+    """Proof that one message is durable and committed."""
+
+    __slots__ = ("_confirmation", "_index")
+
+    def __init__(self, confirmation: Confirmation, index: int) -> None:
+        self._confirmation = confirmation
+        self._index = index
+
+    @property
+    def position(self) -> str:
+        """Where the message lies: an opaque text that never changes."""
+        confirmation = self._confirmation
+        return format_position(confirmation.group, confirmation.zxid, self._index)
+
+    @property
+    def message_id(self) -> str:
+        """The id that the sender gave, else the one that every message gets."""
+        confirmation = self._confirmation
+        given = confirmation.message_ids[self._index] if confirmation.message_ids is not None else None
+        if given is not None:
+            return given
+        return default_message_id(confirmation.producer, confirmation.sequence, self._index)
+
+    @property
+    def duplicate(self) -> bool:
+        """Whether the message was safe before, at this very position: the send had been repeated."""
+        return self._confirmation.duplicate
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Receipt):
+            return NotImplemented
+        return self.position == other.position
+
+    def __hash__(self) -> int:
+        return hash(self.position)
+
+    def __repr__(self) -> str:
+        return f"Receipt(position={self.position!r}, message_id={self.message_id!r}, duplicate={self.duplicate})"
+
+
+class Receipts(Sequence[Receipt]):
+    """The receipts of one `send_many`, in the order of its messages; each is made when it is asked for."""
+
+    __slots__ = ("_confirmation", "_indices")
+
+    def __init__(self, confirmation: Confirmation, indices: range | None = None) -> None:
+        self._confirmation = confirmation
+        self._indices = range(confirmation.messages) if indices is None else indices
+
+    @property
+    def duplicate(self) -> bool:
+        """Whether the whole batch was safe before."""
+        return self._confirmation.duplicate
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Receipt: ...
+    @overload
+    def __getitem__(self, index: slice) -> Receipts: ...
+    def __getitem__(self, index: int | slice) -> Receipt | Receipts:
+        if isinstance(index, slice):
+            return Receipts(self._confirmation, self._indices[index])
+        return Receipt(self._confirmation, self._indices[index])
+
+    def __iter__(self) -> Iterator[Receipt]:
+        confirmation = self._confirmation
+        return (Receipt(confirmation, index) for index in self._indices)
+
+    def __repr__(self) -> str:
+        return f"<Receipts of {len(self)} messages, duplicate={self.duplicate}>"
