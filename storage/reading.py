@@ -72,11 +72,6 @@ class LogReader:
         """The log's first entry; 0 when it has none."""
         return next((first for segment in self.segments if (first := segment.first_zxid) is not None), 0)
 
-    @property
-    def last_zxid(self) -> int:
-        """The log's last entry that was appended, synced or not; the start position when it has none."""
-        return self.segments[-1].last_zxid
-
     def read(self, zxid: int) -> Record:
         """One entry. Raises ZxidNotFound, LogCorrupt, LogReadFailed."""
         return self._with_retry(lambda segments: _record(self._find(segments, zxid)[1]))

@@ -189,7 +189,7 @@ def _read_segments(directory: Directory, superblock: Superblock, options: LogOpt
         segment = open_segment(directory, superblock, expected, options.index_stride_bytes, last_zxid)
         if recovered.segments:
             try:
-                _check_joint(directory, recovered.segments[-1], segment, options)
+                _check_joint(directory, recovered.segments[-1], segment)
             except BaseException:
                 segment.file.close()
                 raise
@@ -226,7 +226,7 @@ def _read_segment(segment: Segment, options: LogOptions, recovered: Recovered) -
     recovered.scanned_bytes += walk.offset
 
 
-def _check_joint(directory: Directory, older: Segment, newer: Segment, options: LogOptions) -> None:
+def _check_joint(directory: Directory, older: Segment, newer: Segment) -> None:
     """The newer segment's header proves how far the older one was durable."""
     expected = newer.header.first_previous_zxid
     if older.last_zxid == expected and older.chain == newer.header.chain:

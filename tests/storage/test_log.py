@@ -26,6 +26,7 @@ from sluicemq.storage import (
     ZxidGap,
     ZxidNotFound,
 )
+from sluicemq.storage.reading import CURSORS_MAX
 from sluicemq.storage.record import record_size
 from tests.disk import SimulatedDisk
 from tests.storage.stories import SMALL, all_entries, entries, entry, open_log, zxid
@@ -434,10 +435,22 @@ def test_damage_met_while_reading_is_named(log, disk):
 def test_many_readers_are_remembered_within_a_bound(log):
     log.append(entries(zxid(1, 0), 400, 20))
 
-    for counter in range(399):
+    for counter in reversed(range(399)):
         assert log.read_after(zxid(1, counter), 1)[0].zxid == zxid(1, counter + 1)
 
-    assert len(log._reader._cursors) <= 256
+    assert len(log._reader._cursors) == CURSORS_MAX < 399
+
+
+def test_a_reader_that_goes_on_neither_searches_nor_reads_twice(log, monkeypatch):
+    log.append(entries(zxid(1, 0), 20, 100))
+    position = log.read_after(0, 500)[-1].zxid
+    monkeypatch.setattr(log._reader, "place_after", None)
+    monkeypatch.setattr(log._reader, "_search", None)
+
+    while records := log.read_after(position, 500):
+        position = records[-1].zxid
+
+    assert position == zxid(1, 19)
 
 
 # --- Refusals and failures ----------------------------------------------------------------------------------
@@ -549,6 +562,28 @@ def test_a_full_disk_stops_spares_but_not_the_log(disk):
     assert log.free_bytes > 0
     log.append(entries(zxid(1, 4), 4))
     assert log.sync() == zxid(1, 7)
+
+
+def test_a_disk_without_room_for_the_step_ahead_still_takes_the_entry(disk):
+    log = open_log(disk, replace(SMALL, growth_bytes=8192))
+    log.append(entries(zxid(1, 0), 7))
+    disk.capacity_bytes = disk.used_bytes() + 1000
+
+    log.append(entries(zxid(1, 7), 1))
+
+    assert log.sync() == zxid(1, 7)
+    assert open_log(disk.crash()).last_zxid == zxid(1, 7)
+
+
+def test_any_other_failure_of_the_step_ahead_is_final(log, disk):
+    log.append(entries(zxid(1, 0), 7))
+    disk.fail_after(2, errno.EIO, "write")
+
+    with pytest.raises(LogWriteFailed):
+        log.append(entries(zxid(1, 7), 1))
+
+    with pytest.raises(LogWriteFailed):
+        log.sync()
 
 
 def test_a_read_that_the_disk_refuses_is_reported_as_such(log, monkeypatch):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from sluicemq.storage.pages import PAGE_BYTES, seal
 from sluicemq.storage.record import CHAIN_START, HEAD_BYTES, encode_head, parse_head, seed_of
 from sluicemq.storage.recovery import Verdict, judge_end
 from sluicemq.storage.scan import BAD_BODY, BLANK, CUT_OFF, DISCONTINUED, Trace, find_traces
+from sluicemq.storage.segment import SegmentHeader
 from sluicemq.storage.superblock import SuperblockStore, Truncation
 from tests.disk import PowerCut, SimulatedDisk
 from tests.storage.stories import SMALL, all_entries, entries, entry, open_log, zxid
@@ -270,6 +273,19 @@ def test_a_missing_segment_is_damage(missing):
         open_log(disk)
 
     assert refused.value.file == missing
+
+
+@pytest.mark.parametrize("other_past", ["chain", "position"])
+def test_a_segment_that_continues_another_history_is_damage(other_past):
+    disk = synced_log()
+    _version, header = SegmentHeader.from_page(disk.content_of(SECOND)[:PAGE_BYTES])
+    change: dict[str, Any] = {"chain": b"another."} if other_past == "chain" else {"first_previous_zxid": zxid(1, 2)}
+    disk.overwrite(SECOND, 0, replace(header, **change).to_page())
+
+    with pytest.raises(LogCorrupt, match="another history") as refused:
+        open_log(disk)
+
+    assert (refused.value.file, refused.value.offset) == (SECOND, 0)
 
 
 def test_a_segment_under_a_wrong_name_is_damage():
