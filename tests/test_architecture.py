@@ -9,13 +9,15 @@ import ast
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 ROOTS = ("wire", "storage", "broker", "client")
+USERS = ("examples", "tests", "bench")
+BARE_NAMES = {*ROOTS, "examples"}
 LINES_PER_MODULE_MAX = 600
 LINES_PER_TEST_MAX = 700
 
@@ -68,9 +70,9 @@ def imports_of(tree: ast.Module) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" if base.startswith("sluicemq") else base for alias in node.names)
 
 
-def part_of(dotted: str, parts: dict[str, set[str]]) -> str | None:
+def part_of(name: str, parts: Iterable[str]) -> str | None:
     """Return the one of `parts` that a name such as `broker.queues.machine` belongs to, or None."""
-    return next((part for part in parts if dotted == part or dotted.startswith(part + ".")), None)
+    return next((part for part in parts if name == part or name.startswith(part + ".")), None)
 
 
 def dotted_name(module: Path) -> str:
@@ -78,50 +80,98 @@ def dotted_name(module: Path) -> str:
     return ".".join(module.with_suffix("").parts).removesuffix(".__init__")
 
 
-@pytest.mark.parametrize("module", modules_of(*ROOTS), ids=str)
-def test_a_module_imports_only_the_parts_that_its_own_part_may_know(module: Path) -> None:
-    own_part = part_of(dotted_name(module), ALLOWED_PARTS)
+def parts_that_must_stay_unknown(name: str, tree: ast.Module) -> list[str]:
+    """Return the imports of the product that the module called `name` must do without."""
+    own_part = part_of(name, ALLOWED_PARTS)
     if own_part is None:
-        return
-    for imported in imports_of(tree_of(module)):
-        if not imported.startswith("sluicemq."):
-            continue
-        name = imported.removeprefix("sluicemq.")
-        part = part_of(name, ALLOWED_PARTS) or name
-        assert part == own_part or part in ALLOWED_PARTS[own_part], f"{module} imports {imported}"
+        return []
+    allowed = {own_part} | ALLOWED_PARTS[own_part]
+    imported = [found for found in imports_of(tree) if found.startswith("sluicemq.")]
+    return [found for found in imported if part_of(found.removeprefix("sluicemq."), ALLOWED_PARTS) not in allowed]
 
 
-@pytest.mark.parametrize("module", modules_of(*ROOTS), ids=str)
-def test_a_pure_part_cannot_reach_clock_chance_or_network(module: Path) -> None:
-    own_part = part_of(dotted_name(module), FORBIDDEN_IN_PURE_PARTS)
+def sources_of_difference(name: str, tree: ast.Module) -> list[str]:
+    """Return the imports of the module called `name` that a pure part must do without."""
+    own_part = part_of(name, FORBIDDEN_IN_PURE_PARTS)
     if own_part is None:
-        return
-    reached = {imported.partition(".")[0] for imported in imports_of(tree_of(module))}
-    assert not reached & FORBIDDEN_IN_PURE_PARTS[own_part], f"{module} imports what {own_part} must do without"
+        return []
+    return [found for found in imports_of(tree) if found.partition(".")[0] in FORBIDDEN_IN_PURE_PARTS[own_part]]
 
 
-@pytest.mark.parametrize("module", modules_of(*ROOTS, "examples", "tests", "bench"), ids=str)
-def test_the_product_is_imported_by_its_full_name(module: Path) -> None:
-    for imported in imports_of(tree_of(module)):
-        assert not imported.startswith("."), f"{module} has a relative import: write sluicemq..."
-        assert imported.partition(".")[0] not in (*ROOTS, "examples"), (
-            f"{module} imports {imported} without `sluicemq.`"
-        )
+def imports_without_the_namespace(name: str, tree: ast.Module) -> list[str]:
+    """Return the relative imports of a module and those of a root folder by its bare name."""
+    return [found for found in imports_of(tree) if found.startswith(".") or found.partition(".")[0] in BARE_NAMES]
 
 
-@pytest.mark.parametrize("module", modules_of(*ROOTS, "examples", "tests", "bench"), ids=str)
-def test_every_module_opens_with_its_reason(module: Path) -> None:
-    tree = tree_of(module)
-    assert not tree.body or ast.get_docstring(tree), (
-        f"{module} has no docstring: why does it exist, and what must it not know?"
+def found_in(modules: list[Path], look_for: Callable[[str, ast.Module], list[str]]) -> list[str]:
+    """Look for what must not be in each of the modules; return what was found as lines to read."""
+    assert modules, "there is nothing to check"
+    return [f"{module}: {what}" for module in modules for what in look_for(dotted_name(module), tree_of(module))]
+
+
+def test_a_module_imports_only_the_parts_that_its_own_part_may_know() -> None:
+    assert found_in(modules_of(*ROOTS), parts_that_must_stay_unknown) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("wire.frames", "from sluicemq.storage import SegmentLog"),
+        ("storage.log", "import sluicemq.wire.frames"),
+        ("client.producer", "from sluicemq import broker"),
+        ("broker.queues.machine", "from sluicemq.broker.pipeline.road import Road"),
+        ("broker.replication.election", "from sluicemq.broker.queues import machine"),
+        ("broker.pipeline.apply", "from sluicemq.broker import server"),
+        ("broker.server.listener", "def late():\n    from sluicemq.storage.log import SegmentLog"),
+    ],
+)
+def test_an_import_across_the_house_would_be_found(name: str, line: str) -> None:
+    assert parts_that_must_stay_unknown(name, ast.parse(line)) != []
+
+
+def test_a_pure_part_cannot_reach_clock_chance_or_network() -> None:
+    assert found_in(modules_of(*ROOTS), sources_of_difference) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("wire.batch", "import os.path"),
+        ("storage.recovery", "from time import monotonic"),
+        ("broker.queues.machine", "import random"),
+        ("broker.replication.broadcast", "import trio"),
+    ],
+)
+def test_an_import_of_clock_chance_or_network_would_be_found(name: str, line: str) -> None:
+    assert sources_of_difference(name, ast.parse(line)) != []
+
+
+def test_the_product_is_imported_by_its_full_name() -> None:
+    assert found_in(modules_of(*ROOTS, *USERS), imports_without_the_namespace) == []
+
+
+@pytest.mark.parametrize(
+    "line", ["import wire.frames", "from broker import cli", "from . import frames", "from .x import y"]
+)
+def test_an_import_without_the_namespace_would_be_found(line: str) -> None:
+    assert imports_without_the_namespace("wire.messages", ast.parse(line)) != []
+
+
+def test_every_module_opens_with_its_reason() -> None:
+    silent = [str(module) for module in modules_of(*ROOTS, *USERS) if not ast.get_docstring(tree_of(module))]
+    assert silent == [], "why do they exist, and what must they not know?"
+
+
+def test_no_file_grows_past_what_one_can_hold() -> None:
+    lines_of = {
+        module: (CHECKOUT / module).read_text(encoding="utf-8").count("\n") for module in modules_of(*ROOTS, *USERS)
+    }
+    limit_of = {
+        module: LINES_PER_TEST_MAX if module.parts[0] == "tests" else LINES_PER_MODULE_MAX for module in lines_of
+    }
+    assert {str(module): lines for module, lines in lines_of.items() if lines > limit_of[module]} == {}, (
+        "split by concern"
     )
-
-
-@pytest.mark.parametrize("module", modules_of(*ROOTS, "examples", "tests", "bench"), ids=str)
-def test_no_file_grows_past_what_one_can_hold(module: Path) -> None:
-    lines = (CHECKOUT / module).read_text(encoding="utf-8").count("\n")
-    limit = LINES_PER_TEST_MAX if module.parts[0] == "tests" else LINES_PER_MODULE_MAX
-    assert lines <= limit, f"{module} has {lines} lines; split it by concern"
 
 
 @pytest.mark.parametrize("root", ROOTS)
