@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from sluicemq.broker.queues.leases import LeaseTable
 
+PEEK_RUNS = 64
+"""Runs that a look into the queue reads at a time."""
+
 _zxid_of = itemgetter(0)
 _first_of = itemgetter(2)
 _deliveries_of = itemgetter(7)
@@ -189,13 +192,15 @@ class Queue:
             skip -= self.returned.messages
         ordinal, inside = self.main.find(skip)
         while count_max > 0:
-            for run in self.main.read(ordinal, 1):
+            runs = self.main.read(ordinal, min(count_max, PEEK_RUNS))
+            if not runs:
+                break
+            ordinal += len(runs)
+            for run in runs:
                 count_max -= _append_part(found, run, inside, count_max)
                 inside = 0
-                ordinal += 1
-                break
-            else:
-                break
+                if count_max <= 0:
+                    break
         return found
 
     def _take_front(self, flat: list[int]) -> list[Run]:

@@ -56,7 +56,7 @@ def count_tags(tags: Sequence[int]) -> int:
 
 
 def without(tags: Sequence[int], holes: Sequence[int]) -> list[int]:
-    """Return the ranges *tags* without the ranges *holes*, each of which lies within one of them."""
+    """Return the ranges *tags* without the ranges *holes*; a hole may reach over several ranges that touch."""
     if not holes:
         return list(tags)
     left: list[int] = []
@@ -67,7 +67,9 @@ def without(tags: Sequence[int], holes: Sequence[int]) -> list[int]:
         while gap is not None and gap[0] <= last:
             if start < gap[0]:
                 left += (start, gap[0] - 1)
-            start = gap[1] + 1
+            start = max(start, gap[1] + 1)
+            if gap[1] > last:
+                break
             gap = next(gaps, None)
         if start <= last:
             left += (start, last)
