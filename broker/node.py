@@ -85,7 +85,7 @@ async def serve_log(log: SegmentLog, config: BrokerConfig, *, announce: Callable
         road.produce.batch_bytes_max = config.batch_bytes_max
         road.produce.batch_messages_max = config.batch_messages_max
         server = Server(road, config, _version())
-        listeners = await trio.open_tcp_listeners(config.port, host=config.host, backlog=BACKLOG)
+        listeners = await _listen(config.host, config.port)
         for listener in listeners:
             nursery.start_soon(server.accept, listener)
         gc.set_threshold(*GARBAGE_COLLECTION_THRESHOLDS)
@@ -105,6 +105,14 @@ async def serve_log(log: SegmentLog, config: BrokerConfig, *, announce: Callable
         logger.critical("the broker stops, because it cannot trust its log any more: %s", failures[0])
         return EXIT_FAILED
     return EXIT_OK
+
+
+async def _listen(host: str, port: int) -> list[trio.SocketListener]:
+    try:
+        return await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+    except OSError as error:
+        # The system's own words do not say which address it means.
+        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror or error}") from error
 
 
 async def _end_when_failed(failed: trio.Event, scope: trio.CancelScope) -> None:

@@ -107,6 +107,7 @@ class WireClient:
         self.connection = Connection(Role.CLIENT, frame_bytes_max=frame_bytes_max)
         self.deliveries: deque[Delivery] = deque()
         self.unasked: deque[Message] = deque()
+        self.ended: ConnectionEnded | None = None
         self._replies: dict[int, Received] = {}
         self._correlation = 0
         self.socket = socket.create_connection((address.hostname, address.port), timeout=timeout)
@@ -177,11 +178,19 @@ class WireClient:
         return received.message
 
     def pump(self, deadline: float) -> None:
-        """Read once, waiting until *deadline* (`time.monotonic`) at most; raise `TimeoutError` beyond it."""
+        """Read once, waiting until *deadline* (`time.monotonic`) at most.
+
+        Raises:
+            TimeoutError: Nothing came.
+            ConnectionEnded: The connection ended before; what came with its end can still be taken.
+
+        """
         for received in self._read(deadline):
             self._take(received)
 
     def _read(self, deadline: float) -> list[Received]:
+        if self.ended is not None:
+            raise self.ended
         # A timeout of 0 would make the socket non-blocking, which is another mode with other errors.
         self.socket.settimeout(max(0.001, deadline - time.monotonic()))
         try:
@@ -198,8 +207,9 @@ class WireClient:
         message = received.message
         if isinstance(message, m.Close):
             error = None if message.error is None else error_from_wire(message.error)
-            raise ConnectionEnded(error, "the broker sent CLOSE")
-        if isinstance(message, m.Ping):
+            # Raised by the next read: replies that came before CLOSE count.
+            self.ended = ConnectionEnded(error, "the broker sent CLOSE")
+        elif isinstance(message, m.Ping):
             self.socket.sendall(self.connection.send(m.Pong(), correlation=received.correlation))
         elif isinstance(message, m.Deliver):
             self.deliveries.append(decode_delivery(message, received.tail))
