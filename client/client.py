@@ -278,7 +278,7 @@ class Client:
 
         """
         parts = self._alive()
-        consumer = Consumer(
+        return Consumer(
             parts.runtime,
             parts.timers,
             parts.link,
@@ -293,7 +293,6 @@ class Client:
             request_seconds=self._request_seconds,
             by_number=parts.by_number,
         )
-        return consumer
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -432,8 +431,8 @@ class _Parts:
     async def stop(self) -> None:
         """End the background tasks and wait for them; leaves the task group that was entered in `start`."""
         self._tasks.cancel_scope.cancel()
-        # The group is left without the body's exception, which therefore leaves as it is and not inside a group. Waiting
-        # first, shielded, leaves nothing for the group itself to wait for, hence nothing to be cancelled in.
+        # The group is left without the body's exception, which therefore leaves as it is and not inside a group.
+        # Waiting first, shielded, leaves nothing for the group itself to wait for, hence nothing to be cancelled in.
         with anyio.CancelScope(shield=True):
             while self._running:
                 await self.runtime.park(self._all_ended)

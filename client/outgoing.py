@@ -71,7 +71,8 @@ class OutgoingBatch:
     """
 
     __slots__ = (
-        "_attributes", "awaiting", "bodies", "destination", "pendings", "producer", "sequence", "size_bytes", "stale", "whole",
+        "_attributes", "awaiting", "bodies", "destination", "pendings",
+        "producer", "sequence", "size_bytes", "stale", "whole",
     )  # fmt: skip
 
     def __init__(self, destination: str, *, whole: bool = False) -> None:

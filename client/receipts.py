@@ -1,4 +1,4 @@
-"""What a producer gets once its messages are safe. Pure values, made lazily: a thousand receipts cost as much as one."""
+"""What a producer gets once its messages are safe. Pure; made lazily: a thousand receipts cost as much as one."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ class AsyncioRuntime(Runtime):
         self._create_future = self.loop.create_future
 
     async def park(self, holder: Holder) -> None:
+        """Wait until `wake(holder)`."""
         future = self._create_future()
         holder.handle = future
         try:
@@ -30,6 +31,7 @@ class AsyncioRuntime(Runtime):
             raise
 
     def wake(self, holder: Holder) -> None:
+        """Let the task that parks on *holder* go on."""
         future = holder.handle
         if future is not None:
             holder.handle = None
@@ -37,18 +39,22 @@ class AsyncioRuntime(Runtime):
                 future.set_result(None)
 
     async def checkpoint(self) -> None:
+        """Let others run, and be cancelled."""
         await asyncio.sleep(0)
 
     def hop(self, function: Callable[[], None]) -> Hop:
+        """Return a hop for *function*."""
         return _AsyncioHop(self.loop, function)
 
     async def run_hops(self) -> None:
-        return
+        """Return at once: the loop's own callbacks serve them."""
 
     async def connect_socket(self, sock: socket.socket, address: Any) -> None:
+        """Connect the non-blocking *sock*."""
         await self.loop.sock_connect(sock, address)
 
     def stream(self, sock: socket.socket) -> Stream:
+        """Return the stream over the connected *sock*."""
         return _AsyncioStream(self, sock)
 
 

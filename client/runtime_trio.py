@@ -23,6 +23,8 @@ class TrioRuntime(Runtime):
         self._hopper = Slot()
 
     async def park(self, holder: Holder) -> None:
+        """Wait until `wake(holder)`."""
+
         def abort(_raise_cancel: object) -> Abort:
             holder.handle = None
             return Abort.SUCCEEDED
@@ -31,15 +33,18 @@ class TrioRuntime(Runtime):
         await wait_task_rescheduled(abort)
 
     def wake(self, holder: Holder) -> None:
+        """Let the task that parks on *holder* go on."""
         task = holder.handle
         if task is not None:
             holder.handle = None
             reschedule(task)
 
     async def checkpoint(self) -> None:
+        """Let others run, and be cancelled."""
         await trio.lowlevel.checkpoint()
 
     def hop(self, function: Callable[[], None]) -> Hop:
+        """Return a hop for *function*."""
         return _TrioHop(self, function)
 
     def request(self, hop: _TrioHop) -> None:
@@ -48,6 +53,7 @@ class TrioRuntime(Runtime):
         self.wake(self._hopper)
 
     async def run_hops(self) -> None:
+        """Serve hops."""
         while True:
             while self._hops:
                 hops, self._hops = self._hops, []
@@ -57,6 +63,7 @@ class TrioRuntime(Runtime):
             await self.park(self._hopper)
 
     async def connect_socket(self, sock: socket.socket, address: Any) -> None:
+        """Connect the non-blocking *sock*."""
         try:
             sock.connect(address)
         except BlockingIOError:
@@ -66,6 +73,7 @@ class TrioRuntime(Runtime):
                 raise OSError(code, os.strerror(code)) from None
 
     def stream(self, sock: socket.socket) -> Stream:
+        """Return the stream over the connected *sock*."""
         return _TrioStream(self, sock)
 
 

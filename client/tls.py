@@ -28,6 +28,7 @@ class TlsStream(Stream):
         self._early: list[bytes] = []
 
     def write(self, data: bytes, tail: bytes | memoryview | None = None) -> None:
+        """Encrypt and send."""
         if not self._ready:
             self._early.append(data if tail is None else data + bytes(tail))
             self._shake_hands()
@@ -57,6 +58,8 @@ class TlsStream(Stream):
             self._inner.write(self._outgoing.read())
 
     async def read_into(self, on_data: Callable[[bytes], None]) -> None:
+        """Call *on_data* with the plaintext of all that arrives."""
+
         def on_ciphertext(data: bytes) -> None:
             self._incoming.write(data)
             if not self._ready:
@@ -76,9 +79,11 @@ class TlsStream(Stream):
         await self._inner.read_into(on_ciphertext)
 
     async def write_loop(self) -> None:
+        """Send what `write` could not."""
         await self._inner.write_loop()
 
     def close(self) -> None:
+        """Say goodbye and close the stream below."""
         if self._ready:
             try:
                 self._tls.unwrap()
