@@ -41,6 +41,8 @@ PINNED_SHARE = 8
 FLAG_MORE = 0x01
 
 _HEADER = Struct(">IBBHII")
+_Header = tuple[int, int, int, int, int, int]
+_NO_TAIL = memoryview(b"")
 
 
 class Frame(NamedTuple):
@@ -110,11 +112,12 @@ class FrameReader:
         start = self._complete_partial(view, frames) if self._partial else 0
         end = len(view)
         while end - start >= FRAME_HEADER_BYTES:
-            needed = self._frame_bytes(view, start)
+            header = _HEADER.unpack_from(view, start)
+            needed = self._frame_bytes(header)
             if end - start < needed:
                 self._needed_bytes = needed
                 break
-            frames.append(_cut(view[start : start + needed], end))
+            frames.append(_cut(header, view, start, start + needed))
             start += needed
         if start < end:
             self._partial += view[start:]
@@ -130,18 +133,19 @@ class FrameReader:
             taken = min(len(view), taken + missing)
             if len(partial) < self._needed_bytes:
                 return taken
-            self._needed_bytes = self._frame_bytes(partial, 0)
+            header = _HEADER.unpack_from(partial)
+            self._needed_bytes = self._frame_bytes(header)
             if len(partial) == self._needed_bytes:
                 break
-        frames.append(_cut(memoryview(partial).toreadonly(), len(partial)))
+        frames.append(_cut(header, memoryview(partial).toreadonly(), 0, len(partial)))
         self._partial = bytearray()
         self._needed_bytes = FRAME_HEADER_BYTES
         return taken
 
-    def _frame_bytes(self, buffer: memoryview | bytearray, start: int) -> int:
-        """Return how long the frame is whose header begins at *start*, having checked all that the header says."""
-        length, type_, flags, reserved, _correlation, head_length = _HEADER.unpack_from(buffer, start)
-        total: int = length + 4
+    def _frame_bytes(self, header: _Header) -> int:
+        """Return how long the frame of *header* is, having checked all that the header says."""
+        length, type_, flags, reserved, _correlation, head_length = header
+        total = length + 4
         if total > self.frame_bytes_max:
             raise FrameTooLarge(
                 f"a frame of type {type_} announces {total} bytes, allowed are {self.frame_bytes_max}",
@@ -152,17 +156,18 @@ class FrameReader:
             raise ProtocolError(f"a frame of type {type_} sets reserved bits ({reserved:#06x})")
         if flags:
             raise ProtocolError(f"a frame of type {type_} sets flags {flags:#04x}, which this version does not know")
-        if length < 12 or head_length > length - 12:
+        if head_length > length - 12:  # also where the length is below 12
             raise ProtocolError(
                 f"a frame of type {type_} announces {length} bytes, too few for its head of {head_length}"
             )
         return total
 
 
-def _cut(frame: memoryview, buffer_bytes: int) -> Frame:
-    _length, type_, flags, _reserved, correlation, head_length = _HEADER.unpack_from(frame)
-    tail_start = FRAME_HEADER_BYTES + head_length
-    tail = frame[tail_start:]
-    if len(tail) * PINNED_SHARE < buffer_bytes:
-        tail = memoryview(bytes(tail))
-    return Frame(type_, flags, correlation, frame[FRAME_HEADER_BYTES:tail_start], tail)
+def _cut(header: _Header, view: memoryview, start: int, end: int) -> Frame:
+    _length, type_, flags, _reserved, correlation, head_length = header
+    head_start = start + FRAME_HEADER_BYTES
+    tail_start = head_start + head_length
+    tail = view[tail_start:end]
+    if (end - tail_start) * PINNED_SHARE < len(view):
+        tail = memoryview(bytes(tail)) if tail_start < end else _NO_TAIL
+    return Frame(type_, flags, correlation, view[head_start:tail_start], tail)
