@@ -33,5 +33,5 @@ bench:
 
 clean:
 	rm -rf .venv build dist sluicemq.egg-info htmlcov .coverage .coverage.* .hypothesis
-	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache sluicemq-demo
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache sluicemq-demo sluicemq-bench-*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
