@@ -2,7 +2,8 @@
 
 Everything here is pure: bytes in, values out. No socket, no clock, no event loop, no file; the broker and the
 client bring their own. The way in for a reader: `frames` (how bytes become frames), `fields` and `messages` (what a
-frame says), `batch` (how many messages travel as one), `handshake` (which frame may come when), `errors`.
+frame says), `batch` and `columns` (how many messages travel as one), `connection` (which frame may come when),
+`unpacking` (what a stranger's msgpack may cost), `errors`.
 """
 
 if __name__ != "sluicemq.wire":
