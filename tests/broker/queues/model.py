@@ -139,7 +139,7 @@ class Model:
         return zxid, entry.count, False
 
     def Grant(self, zxid: int, entry: e.Grant) -> list[int]:
-        void = []
+        void: list[int] = []
         tag = entry.first_tag
         for start in range(0, len(entry.runs), 3):
             batch, first, count = entry.runs[start : start + 3]
@@ -164,8 +164,8 @@ class Model:
         return void
 
     def to_be_had(self, queue: int, addresses: list[Address]) -> bool:
-        found = [self.messages.get(address) for address in addresses]
-        if any(m is None or m["queue"] != queue or m["state"] != "ready" for m in found):
+        found = [self.messages[address] for address in addresses if address in self.messages]
+        if len(found) < len(addresses) or any(m["queue"] != queue or m["state"] != "ready" for m in found):
             return False
         return all(m["returned"] for m in found) or self.queues[queue]["line"][: len(addresses)] == addresses
 
