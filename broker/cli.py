@@ -19,7 +19,12 @@ from sluicemq.broker.commands.manners import failure_of
 
 COMMANDS = {
     "serve": "serve",
+    "publish": "publish",
+    "consume": "consume",
+    "queue": "queue",
     "log": "log",
+    "bench": "bench",
+    "demo": "demo",
     "config": "config",
 }
 """Command -> module in `sluicemq.broker.commands`, whose attribute `command` it is; in the order of `--help`."""
@@ -58,6 +63,8 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             ctx.exit(130)
         except BaseException as error:
+            if isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt) is not None:
+                ctx.exit(130)
             if ctx.params.get("debug"):
                 raise
             failure = failure_of(error)

@@ -409,8 +409,8 @@ def read_settings_file(path: Path) -> dict[str, Any]:
         raise InvalidRequest(f"settings file {path}: {error}", **error.fields) from None
 
 
-# Kubernetes sets these for every pod beside a service called "sluicemq", without being asked.
-_FOREIGN = re.compile(r"SLUICEMQ_(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_(TCP|UDP)\w*)")
+# Kubernetes sets the first four for every pod beside a service called "sluicemq", unasked; the last are for our tests.
+_FOREIGN = re.compile(r"SLUICEMQ_(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_(TCP|UDP)\w*|TESTS_\w+)")
 _OTHER_VARIABLES = ("SLUICEMQ_CONFIG", "SLUICEMQ_URL")
 
 

@@ -1,0 +1,200 @@
+"""`sluicemq queue`: declare, list, show, delete, purge and peek."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from sluicemq.broker.commands.manners import json_option, on_terminal, print_json, print_table, url_option
+
+
+@click.group(name="queue")
+def command() -> None:
+    """Declare, list, show, delete, purge and peek into queues."""
+
+
+@command.command(name="declare")
+@click.argument("name")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of the queue; may be repeated.")
+@url_option
+@json_option
+def declare(name: str, settings: tuple[str, ...], url: str, as_json: bool) -> None:
+    """Make the queue NAME, or bring an existing one to the given settings.
+
+    Settings that are not named stay as they are, in a new queue at their defaults.
+    """
+    from sluicemq.broker.commands.asking import with_client
+
+    wanted = _settings(settings)
+    declared = with_client(url, lambda client: client.declare_queue(name, **wanted))
+    if as_json:
+        print_json({"name": name, "outcome": declared.outcome, "changes": dict(declared.changes)})
+        return
+    click.echo(f"{name}: {declared.outcome}")
+    for setting, (before, after) in sorted(declared.changes.items()):
+        click.echo(f"  {setting}: {before} -> {after}")
+
+
+def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """Read NAME=VALUE; a value that is JSON (a number, true, a list) is taken as such, anything else as text."""
+    import json
+
+    from sluicemq.broker.config import nearest
+    from sluicemq.wire.settings import QUEUE_SETTINGS_DEFAULT, check_queue_settings
+
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise click.UsageError(f"--set {pair!r}: write NAME=VALUE")
+        if name not in QUEUE_SETTINGS_DEFAULT:
+            hint = nearest(name, QUEUE_SETTINGS_DEFAULT) or f"; known are: {', '.join(sorted(QUEUE_SETTINGS_DEFAULT))}"
+            raise click.UsageError(f"queues have no setting {name!r}{hint}")
+        try:
+            settings[name] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[name] = value
+    return check_queue_settings(settings)
+
+
+@command.command(name="ls")
+@url_option
+@json_option
+def ls(url: str, as_json: bool) -> None:
+    """List all queues with what is in them."""
+    from sluicemq.broker.commands.asking import with_client
+
+    queues = with_client(url, lambda client: client.queues())
+    if as_json:
+        print_json(queues)
+        return
+    columns = ("name", "ready", "leased", "delayed", "consumers", "published", "settled", "oldest")
+    print_table(
+        columns,
+        [
+            (
+                queue["name"],
+                queue["ready"],
+                queue["leased"],
+                queue["delayed"],
+                queue["consumers"],
+                queue["published_total"],
+                queue["settled_total"],
+                _oldest(queue),
+            )
+            for queue in queues
+        ],
+    )
+
+
+@command.command(name="show")
+@click.argument("name")
+@url_option
+@json_option
+def show(name: str, url: str, as_json: bool) -> None:
+    """Show the state and the settings of one queue."""
+    from sluicemq.broker.commands.asking import with_client
+
+    queue = with_client(url, lambda client: client.queue_info(name))
+    if as_json:
+        print_json(queue)
+        return
+    settings = queue.pop("settings")
+    created = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(queue.pop("created_at") / 1000))
+    oldest = _oldest(queue)
+    queue.pop("oldest_age_seconds")
+    rows = [*queue.items(), ("oldest", oldest), ("created", created)]
+    rows += [(f"setting {setting}", value) for setting, value in sorted(settings.items())]
+    print_table(("figure", "value"), [(figure.replace("_", " "), str(value)) for figure, value in rows])
+
+
+@command.command(name="delete")
+@click.argument("name")
+@click.option("--if-empty", is_flag=True, help="Only when it holds no message.")
+@click.option("--yes", is_flag=True, help="Do not ask, also on a terminal.")
+@url_option
+@json_option
+def delete(name: str, if_empty: bool, yes: bool, url: str, as_json: bool) -> None:
+    """Delete the queue NAME with all its messages."""
+    from sluicemq.broker.commands.asking import with_client
+
+    if not if_empty:
+        _confirm(f"Delete the queue {name} with all its messages?", yes)
+    messages = with_client(url, lambda client: client.delete_queue(name, if_empty=if_empty))
+    if as_json:
+        print_json({"name": name, "messages": messages})
+    else:
+        click.echo(f"{name}: deleted with {messages} messages")
+
+
+@command.command(name="purge")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask, also on a terminal.")
+@url_option
+@json_option
+def purge(name: str, yes: bool, url: str, as_json: bool) -> None:
+    """Drop the messages of NAME that are ready or delayed; those that a consumer holds stay."""
+    from sluicemq.broker.commands.asking import with_client
+
+    _confirm(f"Drop all messages of the queue {name}?", yes)
+    messages = with_client(url, lambda client: client.purge_queue(name))
+    if as_json:
+        print_json({"name": name, "messages": messages})
+    else:
+        click.echo(f"{name}: {messages} messages dropped")
+
+
+@command.command(name="peek")
+@click.argument("name")
+@click.option("--count", "-n", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many to show.")
+@click.option("--skip", type=click.IntRange(0), default=0, show_default=True, help="How many to leave out in front.")
+@url_option
+@json_option
+def peek(name: str, count: int, skip: int, url: str, as_json: bool) -> None:
+    """Look at the messages that are next in NAME; nothing changes."""
+    from sluicemq.broker.commands.asking import with_client
+    from sluicemq.broker.commands.consume import as_plain
+
+    messages = with_client(url, lambda client: client.peek(name, count=count, skip=skip))
+    plain = [as_plain(message) for message in messages]
+    if as_json:
+        for one in plain:
+            print_json(one)
+        return
+    rows = [
+        (
+            one["position"],
+            one["published_at"],
+            one["key"] or "-",
+            one["attempts"],
+            len(message.body),
+            _short(one["body"]),
+        )
+        for one, message in zip(plain, messages, strict=True)
+    ]
+    print_table(("position", "published", "key", "attempts", "bytes", "body"), rows)
+
+
+def _confirm(question: str, yes: bool) -> None:
+    """Ask a person; a script has decided already."""
+    if not yes and on_terminal(sys.stdin):
+        click.confirm(question, abort=True, err=True)
+
+
+def _short(body: str, characters_max: int = 60) -> str:
+    line = "".join(letter if letter.isprintable() else "." for letter in body[: characters_max + 1])
+    return line if len(body) <= characters_max else line[:characters_max] + "..."
+
+
+def _oldest(queue: dict[str, Any]) -> str:
+    return _age(queue["oldest_age_seconds"]) if queue["ready"] else "-"
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
