@@ -61,11 +61,11 @@ class Bodies:
         """Return the entry if it is in memory."""
         return self._cache.get(zxid)
 
-    def drop(self, zxid: int) -> None:
-        """Forget an entry that nobody will ask for again."""
-        stored = self._cache.pop(zxid, None)
+    def forget_decoded(self, zxid: int) -> None:
+        """Keep only the bytes of an entry whose columns were decoded to send it in parts: they count as its size."""
+        stored = self._cache.get(zxid)
         if stored is not None:
-            self._cached_bytes -= len(stored.batch.data)
+            self._cache[zxid] = stored._replace(batch=Batch(stored.batch.data))
 
     async def load(self, zxids: Iterable[int]) -> dict[int, Stored]:
         """Return these entries, read in a thread where they are not in memory, and keep what was read along.

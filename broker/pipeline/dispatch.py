@@ -173,7 +173,12 @@ class DispatchStage:
         parts: list[bytes | memoryview] = []
         for run in pick.runs:
             stored = bodies[run.zxid]
-            part = stored.batch.data if run.whole else stored.batch.part(run.first, run.size)
+            if run.whole:
+                part = stored.batch.data
+            else:
+                part = stored.batch.part(run.first, run.size)
+                if run.first + run.size == run.batch_count:
+                    road.bodies.forget_decoded(run.zxid)
             parts.append(part)
             numbers += (
                 run.zxid,

@@ -181,7 +181,7 @@ class ClientSession:
         self._put(Ping())
 
     def _put(self, message: Message, correlation: int = 0, parts: Sequence[bytes | memoryview] = ()) -> None:
-        if self.closing:
+        if self.closing or self.connection.state is State.CLOSED:
             return
         try:
             head = self.connection.send(message, correlation=correlation, tail_length=sum(map(len, parts)))
