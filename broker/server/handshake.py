@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from sluicemq.broker.server.client_session import ClientSession
     from sluicemq.wire.fields import Message
 
-HEARTBEAT_SECONDS_MIN = 0.5
+HEARTBEAT_SECONDS_MIN = 2.0
+"""Twice as long as the pause between two looks at silence, so that a PING's answer is always in before the next."""
 SERVER_NAME = "sluicemq"
 
 

@@ -137,7 +137,8 @@ class Server:
                 silent = now - session.received_at
                 if silent > 2 * heartbeat:
                     session.close(HeartbeatLost(f"nothing was heard from the client for {silent:.1f} s"))
-                elif now - session.outbound.sent_at > heartbeat / 2 and not session.outbound.full:
+                elif max(silent, now - session.outbound.sent_at) > heartbeat / 2 and not session.outbound.full:
+                    # A peer that gets deliveries all the time and has nothing to say is asked too.
                     session.ping()
             self.hub.flush()
 

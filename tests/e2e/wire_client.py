@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from sluicemq.wire import messages as m
 from sluicemq.wire.batch import Batch, encode_batch
-from sluicemq.wire.connection import Connection, Received, Role
+from sluicemq.wire.connection import Connection, Received, Role, State
 from sluicemq.wire.errors import SluiceError, error_from_wire
 from sluicemq.wire.fields import Message
 from sluicemq.wire.frames import FRAME_BYTES_DEFAULT, PREFACE
@@ -210,6 +210,8 @@ class WireClient:
             # Raised by the next read: replies that came before CLOSE count.
             self.ended = ConnectionEnded(error, "the broker sent CLOSE")
         elif isinstance(message, m.Ping):
+            if self.connection.state is State.CLOSED:
+                return
             self.socket.sendall(self.connection.send(m.Pong(), correlation=received.correlation))
         elif isinstance(message, m.Deliver):
             self.deliveries.append(decode_delivery(message, received.tail))
