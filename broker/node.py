@@ -80,14 +80,14 @@ async def serve_log(log: SegmentLog, config: BrokerConfig, *, announce: Callable
     road = Road(log, node_id=config.node_id, cache_bytes_max=config.cache_bytes_max, on_failure=on_failure)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_end_when_failed, failed, nursery.cancel_scope)
-        await nursery.start(road.start)
+        await road.begin()
+        nursery.start_soon(road.run)
         road.produce.message_bytes_max = config.message_bytes_max
         road.produce.batch_bytes_max = config.batch_bytes_max
         road.produce.batch_messages_max = config.batch_messages_max
         server = Server(road, config, _version())
         listeners = await _listen(config.host, config.port)
-        for listener in listeners:
-            nursery.start_soon(server.accept, listener)
+        nursery.start_soon(server.run, listeners)
         gc.set_threshold(*GARBAGE_COLLECTION_THRESHOLDS)
         gc.freeze()
         host, port = listeners[0].socket.getsockname()[:2]

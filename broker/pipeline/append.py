@@ -111,7 +111,7 @@ class AppendStage:
     def _run(self) -> None:
         try:
             self._write_until_stopped()
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the broker must not go on without its log
+        except Exception as error:  # noqa: BLE001 - whatever it is, the broker must not go on without its log
             self._tell(self._on_failure, error)
 
     def _write_until_stopped(self) -> None:
@@ -202,5 +202,5 @@ class AppendStage:
                     self._log.prepare_spare()
                 if self._stopping:
                     return
-        except BaseException as error:  # noqa: BLE001 - an unexplained thread death must not pass unseen
+        except Exception as error:  # noqa: BLE001 - an unexplained thread death must not pass unseen
             self._tell(self._on_failure, error)

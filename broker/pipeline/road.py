@@ -103,19 +103,21 @@ class Road:
                 machine.apply(record.zxid, entry)
             zxid = records[-1].zxid
 
-    async def start(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Begin the epoch, end the sessions of the epoch before, and run the timers until cancelled."""
+    async def begin(self) -> None:
+        """Start the log's threads, begin the epoch and end the sessions of the epoch before."""
         self.append.start()
         begun = trio.Event()
         self.propose(Epoch(self.clock.now_ms(), self.node_id))
-        for session in list(self.machine.sessions):
+        for session in self.machine.sessions_to_close():
             self.propose(SessionClose(self.clock.now_ms(), session, "broker restarted"))
         # The verdict on a last, harmless entry tells that all of them are committed and applied.
         self.propose(self.settle.clock_entry(), on_applied=lambda _outcome: begun.set())
         await begun.wait()
+
+    async def run(self) -> None:
+        """Run the timers and the cold reads until cancelled."""
         async with trio.open_nursery() as nursery:
             self.settle.start(nursery)
-            task_status.started()
 
     def propose(
         self, entry: Entry, payload: bytes = b"", *, on_applied: OnApplied | None = None, lazy: bool = False
@@ -169,7 +171,7 @@ class Road:
             self.settle.clock_changed()
             more = self.dispatch.run(deadline) or more
             self.after_advance()
-        except BaseException as error:  # noqa: BLE001 - a broken machine must stop the broker, not only this call
+        except Exception as error:  # noqa: BLE001 - a broken machine must stop the broker, not only this call
             self.fail(error)
             return
         if more:

@@ -64,23 +64,27 @@ class Server:
         self._any_session = trio.Event()
         road.after_advance = self.hub.flush
 
-    async def accept(self, listener: trio.SocketListener) -> None:
-        """Accept connections until cancelled."""
+    async def run(self, listeners: list[trio.SocketListener]) -> None:
+        """Serve everyone who connects, until cancelled; closing a listener only ends its accepting."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
-            while True:
-                try:
-                    stream = await listener.accept()
-                except trio.ClosedResourceError:
-                    # The broker stops; this nursery goes on serving those who are connected until it is cancelled.
-                    return
-                except OSError as error:
-                    if error.errno in _OUT_OF_RESOURCES:
-                        logger.warning("cannot accept connections: %s; trying again", error)
-                        await trio.sleep(ACCEPT_RETRY_SECONDS)
-                        continue
+            for listener in listeners:
+                nursery.start_soon(self._accept, listener, nursery)
+
+    async def _accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
+        while True:
+            exhausted = None
+            try:
+                nursery.start_soon(self._serve, await listener.accept())
+            except trio.ClosedResourceError:
+                return
+            except OSError as error:
+                if error.errno not in _OUT_OF_RESOURCES:
                     raise
-                nursery.start_soon(self._serve, stream)
+                exhausted = error
+            if exhausted is not None:
+                logger.warning("cannot accept connections: %s; trying again", exhausted)
+                await trio.sleep(ACCEPT_RETRY_SECONDS)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         try:
