@@ -5,7 +5,6 @@ What is measured, and how, stands in `sluicemq.broker.commands.benchmark`.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,7 +83,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
     Clients run as processes of their own; every message is durable before it counts as sent. Without --url a broker of
     its own runs on a directory below the current one, so that the figures are those of this disk. Each measurement
-    warms up for a second first.
+    warms up for a second first. All modes together take two minutes, and some gigabytes of disk while they run.
     """
     if ctx.invoked_subcommand is None:
         _bench(["publish", "send", "consume", "each", "through", "latency"], options)
@@ -138,6 +137,8 @@ def worker(role: str, plan: str) -> None:
 
 
 def _plan(mode: str, url: str, options: dict[str, Any]) -> Plan:
+    import secrets
+
     from sluicemq.broker.commands.benchmark.plan import Plan
 
     given = {name: value for name, value in options.items() if value is not None}
@@ -153,12 +154,15 @@ def _bench(modes: list[str], options: dict[str, Any]) -> None:
     as_json = options.pop("as_json")
     url = options.pop("url")
     measured: list[tuple[Plan, dict[str, Any]]] = []
-    with _broker(url) as (broker_url, directory):
-        where = f"broker at {broker_url}" if directory is None else f"own broker, data on {file_system_of(directory)}"
-        for mode in modes:
+    for mode in modes:
+        if len(modes) > 1:
+            note(f"{mode} ...")
+        # A broker for each mode: none pays for what the others left, and only one of them lies on the disk.
+        with _broker(url) as (broker_url, directory):
+            where = (
+                f"broker at {broker_url}" if directory is None else f"own broker, data on {file_system_of(directory)}"
+            )
             plan = _plan(mode, broker_url, options)
-            if len(modes) > 1:
-                note(f"{mode} ...")
             if mode == "latency" and directory is not None:
                 before = sync_latency(directory)
                 figures = run(plan)

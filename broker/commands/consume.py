@@ -54,7 +54,8 @@ def command(
 ) -> None:
     """Take messages from QUEUE and print them, a line each; ends when the queue is empty.
 
-    A message is acknowledged after it was printed. Formats: `body` is the bytes as they are; `json` an object with key,
+    A message is acknowledged after it was printed; into a pipe, that is when it went into the pipe, so use --count
+    rather than `head`. Formats: `body` is the bytes as they are; `json` an object with key,
     headers, attempt, position and body (base64 where it is no UTF-8, and then `body_encoding` says so); `full` the same
     for people.
     """
@@ -83,7 +84,11 @@ async def _take(client: Client, queue: str, count: int | None, idle: float | Non
             batch = await consumer.receive(max_messages=wanted, max_wait=idle)
             if not len(batch):
                 break
-            _write(map(show, batch))
+            try:
+                _write(map(show, batch))
+            except BrokenPipeError:
+                consumer.on_lease_lost = lambda _error: None  # expected: the reader went away, the messages stay
+                raise
             await batch.ack()
             taken += len(batch)
         await consumer.flush()

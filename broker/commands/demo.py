@@ -46,7 +46,7 @@ def command(data: Path, orders: int, as_json: bool) -> None:
         print_json({**plain, "lost": outcome.lost})
     else:
         print_table(
-            ("service", "queue", "orders handled", "delivered again", "recognised as repeated"),
+            ("service", "queue", "orders handled", "delivered again", "repeats ignored"),
             [
                 (service, queue, outcome.handled[service], outcome.redelivered[service], outcome.repeats[service])
                 for service, queue in SERVICES.items()

@@ -22,6 +22,9 @@ EXIT_USAGE = 2
 EXIT_UNREACHABLE = 3
 EXIT_NOT_FOUND = 4
 
+UNBROKEN_CHARACTERS_MAX = 24
+"""A cell up to this length is not broken into lines, however narrow the terminal."""
+
 URL_DEFAULT = "sluicemq://127.0.0.1:7650"
 
 if TYPE_CHECKING:
@@ -149,7 +152,7 @@ def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:,.3f}" if abs(value) < 10 else f"{value:,.1f}"
+        return f"{value:.2f}" if abs(value) < 1000 else f"{value:.0f}"
     # Plain digits elsewhere: a program that cuts columns wants numbers.
     if isinstance(value, int) and on_terminal():
         return f"{value:,}"
@@ -164,9 +167,11 @@ def _print_rich(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
-    for name, to_right in zip(columns, right, strict=True):
-        table.add_column(name, justify="right" if to_right else "left", overflow="fold")
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
+    for place, (name, to_right) in enumerate(zip(columns, right, strict=True)):
+        longest = max((len(row[place]) for row in texts), default=0)
+        whole = to_right or longest <= UNBROKEN_CHARACTERS_MAX
+        table.add_column(name, justify="right" if to_right else "left", no_wrap=whole, overflow="fold")
     for row in texts:
         table.add_row(*(Text(cell) for cell in row))  # Text: a queue named "[red]" stays a name
     # rich itself honours NO_COLOR and TERM=dumb.

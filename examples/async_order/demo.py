@@ -255,7 +255,7 @@ class Demo:
                 float(told[order][0]) - float(asked) for order, (asked, _answered) in accepted.items() if order in told
             ],
             kills=self.kills,
-            log_is_whole=subprocess.run(verify, stdout=subprocess.DEVNULL, check=False).returncode == 0,
+            log_is_whole=subprocess.run(verify, capture_output=True, check=False).returncode == 0,
         )
 
 

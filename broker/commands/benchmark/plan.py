@@ -7,7 +7,7 @@ import json
 from typing import Self
 
 MODES = {
-    "publish": "send_many in batches",
+    "publish": "send_many",
     "send": "send one by one, many tasks",
     "consume": "receive and one ack a batch",
     "each": "async for with an ack each",

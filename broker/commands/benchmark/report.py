@@ -20,16 +20,16 @@ def _seconds(seconds: float | None) -> str:
 
 def print_one(plan: Plan, figures: dict[str, Any], where: str) -> None:
     """Print the figures of one measurement, a line each."""
+    end = "; the queue was empty then" if figures["ran_empty"] else ""
     rows = [
-        ("messages", f"{figures['messages']:,} in {figures['seconds']:.1f} s"),
+        ("messages", f"{figures['messages']:,} in {figures['seconds']:.1f} s{end}"),
         ("messages a second", f"{figures['messages_per_second']:,.0f}"),
         ("megabytes a second", f"{figures['megabytes_per_second']:.1f}"),
-        (
-            "latency p50, p99, max",
-            ", ".join(_milliseconds(figures[f"latency_{name}_seconds"]) for name in ("p50", "p99", "max")),
-        ),
-        ("broker CPU per million", _seconds(figures["broker_cpu_seconds_per_million"])),
     ]
+    if figures["latency_p50_seconds"] is not None:
+        waits = ", ".join(_milliseconds(figures[f"latency_{name}_seconds"]) for name in ("p50", "p99", "max"))
+        rows.append(("latency p50, p99, max", waits))
+    rows.append(("broker CPU per million", _seconds(figures["broker_cpu_seconds_per_million"])))
     rows += [
         (f"{role} CPU per million", _seconds(figures[f"{role}_cpu_seconds_per_million"]))
         for role in ("producer", "consumer")
@@ -47,30 +47,35 @@ def print_one(plan: Plan, figures: dict[str, Any], where: str) -> None:
 
 
 def _what(plan: Plan) -> str:
-    processes = [f"{plan.producers} producers"] if plan.mode not in ("consume", "each") else []
-    processes += [f"{plan.consumers} consumers"] if plan.mode in ("consume", "each", "through") else []
-    batch = f" of {plan.batch:,}" if plan.mode in ("publish", "consume", "through") else ""
+    processes = [_count(plan.producers, "producer")] if plan.mode not in ("consume", "each") else []
+    processes += [_count(plan.consumers, "consumer")] if plan.mode in ("consume", "each", "through") else []
+    batch = f", batches of {plan.batch:,}" if plan.mode in ("publish", "consume", "through") else ""
     return f"{MODES[plan.mode]}{batch}, {plan.size} bytes, {' and '.join(processes)}, {plan.backend}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def print_all(measured: list[tuple[Plan, dict[str, Any]]], where: str) -> None:
     """Print one row a measurement."""
-    columns = ("mode", "messages/s", "MB/s", "p50", "p99", "max", "broker CPU/M", "client CPU/M", "fsyncs/s")
+    columns = ("mode", "messages/s", "p50 ms", "p99 ms", "max ms", "broker CPU", "client CPU", "fsyncs/s")
     rows = []
     for plan, figures in measured:
+        waits = [figures[f"latency_{name}_seconds"] for name in ("p50", "p99", "max")]
         client = sum(figures[f"{role}_cpu_seconds_per_million"] or 0.0 for role in ("producer", "consumer"))
         rows.append(
             (
                 plan.mode,
                 round(figures["messages_per_second"]),
-                round(figures["megabytes_per_second"], 1),
-                *(_milliseconds(figures[f"latency_{name}_seconds"]) for name in ("p50", "p99", "max")),
-                _seconds(figures["broker_cpu_seconds_per_million"]),
-                _seconds(client),
+                *(None if wait is None else wait * 1e3 for wait in waits),
+                figures["broker_cpu_seconds_per_million"],
+                client,
                 round(figures["fsyncs_per_second"]),
             )
         )
     print_table(columns, rows, title=where)
+    click.echo("CPU is seconds per million messages.")
     for plan, figures in measured:
         if "bare_sync_p50_seconds" in figures:
             above = _milliseconds(figures["above_bare_sync_seconds"])

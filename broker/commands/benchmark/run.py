@@ -24,7 +24,7 @@ from sluicemq.broker.commands.processes import SELF
 
 WORKER_SECONDS_MAX = 120.0
 """Patience with a worker beyond the time that it measures."""
-PREFILL_FACTORS = {"consume": 1.3, "each": 0.4}
+PREFILL_FACTORS = {"consume": 1.6, "each": 0.4}
 """Seconds of publishing for each second of consuming, so that the queue does not run empty before the time is up."""
 
 
@@ -103,7 +103,11 @@ def run(plan: Plan) -> dict[str, Any]:
         if plan.mode in (*PREFILL_FACTORS, "through"):
             roles += ["consumer"] * plan.consumers
         results, before, after = _run_workers(plan, roles)
-    return figures_of(results, plan.size, before, after)
+    figures = figures_of(results, plan.size, before, after)
+    figures["ran_empty"] = (
+        plan.mode in PREFILL_FACTORS and not plan.messages and figures["seconds"] < plan.seconds * 0.98
+    )
+    return figures
 
 
 def _prefill(plan: Plan) -> None:
@@ -129,14 +133,16 @@ def _prefill(plan: Plan) -> None:
 
 def _run_workers(plan: Plan, roles: list[str]) -> tuple[list[WorkerResult], dict[str, Any], dict[str, Any]]:
     with ExitStack() as stack:
-        workers = []
-        for role in roles:
-            worker = _Worker(plan, role)
-            stack.callback(worker.end)
-            workers.append(worker)
-        for worker in workers:
-            if worker.read_line() != b"ready\n":
-                raise Failure("a worker process said something else than that it is ready")
+        workers: list[_Worker] = []
+        # Consumers start when the producers have warmed up, and begin with what these have left.
+        for role in ("producer", "consumer"):
+            started = [_Worker(plan, role) for _ in range(roles.count(role))]
+            for worker in started:
+                stack.callback(worker.end)
+            for worker in started:
+                if worker.read_line() != b"ready\n":
+                    raise Failure("a worker process said something else than that it is ready")
+            workers += started
         before = statistics_of(plan.url)
         for worker in workers:
             worker.go()

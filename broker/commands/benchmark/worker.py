@@ -143,10 +143,10 @@ async def _consume(consumer: Consumer, plan: Plan, messages: int, seconds: float
         await _receive_each(consumer, messages, until, samples)
     else:
         await _receive_batches(consumer, plan, messages, until, samples)
-    if samples.messages:
-        await consumer.flush()
-        if plan.mode != "through":
-            samples.ended = clock()
+    # What the last verdicts take to be committed counts; what an empty queue was watched for does not.
+    flushing = clock()
+    await consumer.flush()
+    samples.ended += clock() - flushing
     return samples
 
 
@@ -168,7 +168,8 @@ async def _run(plan: Plan, role: str) -> WorkerResult:
                 return await _measure(role, lambda: _produce(producer, plan, plan.share(plan.producers), plan.seconds))
         credit = max(1000, 4 * plan.batch)
         async with client.consumer(plan.queue, credit=credit) as consumer:
-            await _consume(consumer, plan, 0, plan.warm_up_seconds)
+            # Through: until the queue is empty, so that only what is sent from now on is counted.
+            await _consume(consumer, plan, 0, 3600.0 if plan.mode == "through" else plan.warm_up_seconds)
             return await _measure(role, lambda: _consume(consumer, plan, plan.share(plan.consumers), plan.seconds))
 
 
