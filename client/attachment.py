@@ -54,6 +54,9 @@ class AttachmentHost(Protocol):
     def settled_counted(self, code: int, messages: int) -> None:
         """Verdicts were given."""
 
+    def idle(self, attachment: Attachment) -> None:
+        """Everything that was delivered so far is settled, and every verdict is answered."""
+
     def schedule_flush(self) -> None:
         """Send verdicts at the next turn of the loop."""
 
@@ -114,6 +117,11 @@ class Attachment:
         self._renewal: Timer | None = None
         if host.auto_renew:
             self._renewal = timers.call_after(host.lease_seconds / 3, self._renew)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is held and nothing is under way."""
+        return not (self.book or self._settlements or self._under_way)
 
     # --- delivery -------------------------------------------------------------------------------------------------
 
@@ -364,6 +372,16 @@ class Attachment:
             log.warning("a verdict on messages of %r was refused: %s", self.host.queue, error)
         if lost:
             self._refused(settle, lost)
+        self._tell_confirms(settle, lost)
+        if len(self._under_way) < SETTLES_UNDER_WAY_MAX:
+            self.flush()
+            if self.is_idle:
+                self.host.idle(self)
+            waiters, self._room_waiters = self._room_waiters, []
+            for slot in waiters:
+                self._runtime.wake(slot)
+
+    def _tell_confirms(self, settle: _Settle, lost: FlatRanges) -> None:
         for waiter in list(self._confirms):
             if settle in waiter.frames:
                 waiter.frames.discard(settle)
@@ -372,11 +390,6 @@ class Attachment:
                 if not waiter.frames:
                     self._confirms.remove(waiter)
                     self._runtime.wake(waiter)
-        if len(self._under_way) < SETTLES_UNDER_WAY_MAX:
-            self.flush()
-            waiters, self._room_waiters = self._room_waiters, []
-            for slot in waiters:
-                self._runtime.wake(slot)
 
     def _refused(self, settle: _Settle, lost: FlatRanges) -> None:
         if settle.verdict.code == m.VERDICT_HANDED_OVER:

@@ -363,6 +363,7 @@ class _Parts:
         self.timers = Timers(self.runtime)
         self.link = Link(self.runtime, self.timers, addresses, identity, open_stream)
         self.link.listen(self._unasked)
+        self.runtime.on_failure = self._failed
         self.by_number: dict[int, tuple[Consumer, Attachment]] = {}
         self.publishers: dict[Publisher, None] = {}
         self.shared: Publisher | None = None
@@ -407,20 +408,26 @@ class _Parts:
         """Run *task* so that a bug of ours reaches the callers as an error, and never cancels the user's body."""
         try:
             await task()
-        except Exception as error:
-            log.exception("a background task of the client failed")
-            failure = InternalError(f"the client failed in the background: {error!r:.500}")
-            failure.__cause__ = error
-            self.link.fail(failure)
+        except Exception as error:  # noqa: BLE001 - reported to every caller
+            self._failed(error)
         finally:
             self._running -= 1
             if not self._running:
                 self.runtime.wake(self._all_ended)
 
+    def _failed(self, error: Exception) -> None:
+        failure = InternalError(f"the client failed in the background: {error!r:.500}")
+        failure.__cause__ = error
+        log.error("%s", failure, exc_info=error)
+        self.link.fail(failure)
+
     async def flush(self) -> None:
         """Send everything that waits, give back what nobody handled, and wait for the answers."""
-        for consumer, attachment in list(self.by_number.values()):
+        attached = list(self.by_number.values())
+        for consumer, attachment in attached:
             consumer.leave()
+            attachment.flush(force=True)
+        for _, attachment in attached:
             try:
                 await attachment.confirmed()
             except SluiceError as error:

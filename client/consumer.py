@@ -123,6 +123,8 @@ class Consumer:
         self._error: SluiceError | None = None
         self._entered = False
         self._draining = False
+        # The broker has said that no delivery follows.
+        self._cancelled = False
         self._budget = self._ack_budget = CHECKPOINT_MESSAGES
         self._yield_by = 0.0
         self._lost_since_flush = 0
@@ -317,15 +319,21 @@ class Consumer:
             return
         attachment.release_buffered()
         slot = Slot()
-        answered: list[bool] = []
+        self._cancel(session, attachment, slot)
+        if not self._cancelled:
+            await self._runtime.park(slot)
+
+    def _cancel(self, session: Session, attachment: Attachment, slot: Slot | None = None) -> None:
+        """Ask the broker to deliver nothing more."""
 
         def on_reply(_reply: WireMessage | None, _tail: memoryview | None, _error: SluiceError | None) -> None:
-            answered.append(True)
-            self._runtime.wake(slot)
+            self._cancelled = True
+            if attachment.is_idle:
+                self.idle(attachment)
+            if slot is not None:
+                self._runtime.wake(slot)
 
         session.request(m.CancelConsumer(consumer=attachment.number), on_reply)
-        if not answered:
-            await self._runtime.park(slot)
 
     # --- figures --------------------------------------------------------------------------------------------------
 
@@ -373,6 +381,12 @@ class Consumer:
     def settled_counted(self, code: int, messages: int) -> None:
         """Count verdicts."""
         self._counts[code] += messages
+
+    def idle(self, attachment: Attachment) -> None:
+        """Forget an attachment that was left and has nothing to do any more."""
+        if self._cancelled and attachment is self._attachment:
+            self._link.remove(self)
+            self._detach(self._error or ClientClosed(f"the consumer of {self.queue!r} was drained"))
 
     def schedule_flush(self) -> None:
         """Send verdicts at the next turn of the loop."""
@@ -453,7 +467,7 @@ class Consumer:
         self._attachments += 1
         self._by_number[number] = (self, attachment)
         if self._over:
-            session.request(m.CancelConsumer(consumer=number), lambda _message, _tail, _error: None)
+            self._cancel(session, attachment)
         self._wake_attach_waiters()
 
     def _wake_attach_waiters(self) -> None:
@@ -524,7 +538,7 @@ class Consumer:
         if self._error is None and not self._draining:
             self._error = ClientClosed(f"the consumer of {self.queue!r} is closed")
             if attachment is not None and session is not None:
-                session.request(m.CancelConsumer(consumer=attachment.number), lambda _message, _tail, _error: None)
+                self._cancel(session, attachment)
         if attachment is not None:
             attachment.release_buffered()
         else:

@@ -27,6 +27,8 @@ from sluicemq.client.runtime import Slot
 
 SEND_SECONDS = 30.0
 """How long a send may take in all, reconnecting included, unless the user says otherwise."""
+CHECKPOINT_SUBMITS = 64
+"""While the window has room, `submit` lets the loop have its turn after so many of them."""
 UNSEEN_FAILURES_MAX = 1_000
 """Most failed submissions whose receipts nobody has looked at that are kept for `flush` to report."""
 
@@ -122,6 +124,7 @@ class Producer:
         self._timeout = timeout
         self._close_seconds = close_seconds
         self._registry = registry
+        self._budget = CHECKPOINT_SUBMITS
         self._submitted: deque[Submitted] = deque()
 
     async def send(
@@ -182,6 +185,10 @@ class Producer:
         pending = Pending(publisher.now() + (self._timeout if timeout is None else seconds_of(timeout, "timeout")))
         if not enter(publisher, pending, self.destination, body, key, subject, headers, message_id):
             await publisher.wait_for_room(pending)
+        self._budget -= 1
+        if self._budget <= 0:
+            self._budget = CHECKPOINT_SUBMITS
+            await publisher.runtime.checkpoint()
         submitted = Submitted(publisher, pending)
         self._remember(submitted)
         return submitted

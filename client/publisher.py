@@ -350,6 +350,7 @@ class Publisher:
             for index, pending in enumerate(batch.pendings):
                 pending.index = index
                 pending.confirmation = confirmation
+                pending.batch = None  # a receipt that is kept must not keep the bodies
                 wake(pending)
             self._fail_batches(failed)
         else:

@@ -125,6 +125,13 @@ class Link:
             resident.session_opened(session)
         self._wake_all()
 
+    def session_ended(self, session: Session, error: SluiceError) -> None:
+        """*session* is over: there is none until the next one opens."""
+        if session is self.session:
+            self.session = None
+            for resident in list(self._residents):
+                resident.session_lost(error)
+
     def unasked(self, session: Session, message: Message, tail: memoryview) -> None:
         """Pass on what the broker sent unasked."""
         if session is self.session:
@@ -169,17 +176,11 @@ class Link:
         reason = await session.run(ATTEMPT_SECONDS_MAX)
         opened = session.opened is not None
         self._problems[address] = reason
-        if opened and self.session is session:
+        if opened:
             log.info("the connection to %s ended: %s", show_address(address), reason)
-            self._lost(reason)
         if isinstance(reason, HOPELESS):
             self.fail(reason)
         return opened
-
-    def _lost(self, error: SluiceError) -> None:
-        self.session = None
-        for resident in list(self._residents):
-            resident.session_lost(error)
 
     def fail(self, error: SluiceError) -> None:
         """Give up for good: everything that waits, and every later call, raises *error*."""
@@ -204,7 +205,7 @@ class Link:
         """Return the error that lists each address with its cause."""
         parts = [
             f"{show_address(address)}: {self._problems[address]}" if address in self._problems
-            else f"{show_address(address)}: not tried yet"
+            else f"{show_address(address)}: no answer yet"
             for address in self._addresses
         ]  # fmt: skip
         error = ConnectionFailed("no broker could be reached: " + "; ".join(parts))

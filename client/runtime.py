@@ -80,6 +80,8 @@ class Runtime(abc.ABC):
 
     now: Callable[[], float]
     """The loop's clock, in seconds; virtual where the loop's is."""
+    on_failure: Callable[[Exception], None]
+    """Set by the client: hears of a hop that raised, which is a bug of ours."""
 
     @abc.abstractmethod
     async def park(self, holder: Holder) -> None:
@@ -95,7 +97,7 @@ class Runtime(abc.ABC):
 
     @abc.abstractmethod
     def hop(self, function: Callable[[], None]) -> Hop:
-        """Return a hop for *function*, which must not raise."""
+        """Return a hop for *function*."""
 
     @abc.abstractmethod
     async def run_hops(self) -> None:
@@ -119,7 +121,7 @@ def current_runtime() -> Runtime:
     """
     # Looking among the loaded modules first: importing trio only to ask it costs a quarter of a second.
     trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_run():
+    if trio is not None and trio.lowlevel.in_trio_task():
         from sluicemq.client.runtime_trio import TrioRuntime
 
         return TrioRuntime()

@@ -44,7 +44,7 @@ class AsyncioRuntime(Runtime):
 
     def hop(self, function: Callable[[], None]) -> Hop:
         """Return a hop for *function*."""
-        return _AsyncioHop(self.loop, function)
+        return _AsyncioHop(self, function)
 
     async def run_hops(self) -> None:
         """Return at once: the loop's own callbacks serve them."""
@@ -59,21 +59,24 @@ class AsyncioRuntime(Runtime):
 
 
 class _AsyncioHop(Hop):
-    __slots__ = ("_function", "_loop", "_scheduled")
+    __slots__ = ("_function", "_runtime", "_scheduled")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
-        self._loop = loop
+    def __init__(self, runtime: AsyncioRuntime, function: Callable[[], None]) -> None:
+        self._runtime = runtime
         self._function = function
         self._scheduled = False
 
     def schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._run)
+            self._runtime.loop.call_soon(self._run)
 
     def _run(self) -> None:
         self._scheduled = False
-        self._function()
+        try:
+            self._function()
+        except Exception as error:  # noqa: BLE001 - the loop would only log it, and every caller would hang
+            self._runtime.on_failure(error)
 
 
 class _AsyncioStream(Stream):

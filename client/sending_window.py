@@ -93,6 +93,8 @@ class SendingWindow:
         self._repairing = False
         self._refused_sequence = 0
         self._retire = False
+        # A copy of the refused batch may still be taken, and after it copies of those that stood behind it.
+        self._ghosts = False
 
     # --- in -------------------------------------------------------------------------------------------------------
 
@@ -219,13 +221,13 @@ class SendingWindow:
             if not isinstance(expected, int) or expected < oldest:
                 # The broker misses what it once confirmed, or never heard of: the number is of no use any more.
                 self._refused_sequence = oldest
-                self._retire = True
+                self._retire = self._ghosts = True
         self._repairing = True
 
     def _refuse(self, batch: OutgoingBatch, error: SluiceError, failed: list[Failed]) -> None:
         unknown_producer = isinstance(error, ProducerNotFound)
         if batch.stale or unknown_producer:
-            self._retire = True
+            self._retire = self._ghosts = True
         if not self._refused_sequence or batch.sequence < self._refused_sequence:
             self._refused_sequence = batch.sequence
         self._repairing = True
@@ -258,8 +260,10 @@ class SendingWindow:
         self.in_flight = [batch for batch in self.in_flight if batch not in behind]
         self._unsent = sum(not batch.awaiting for batch in self.in_flight)
         failed: list[Failed] = []
+        # A stale batch behind the refused one comes to life if the refused number is ever taken: so it must not be.
+        retire = self._retire or any(batch.stale for batch in behind)
         for batch in reversed(behind):
-            if batch.stale and self._retire:
+            if batch.stale and self._ghosts:
                 self.messages -= batch.count
                 self.bytes -= batch.size_bytes
                 failed.append(Failed(batch, outcome_unknown(batch, None)))
@@ -267,8 +271,8 @@ class SendingWindow:
                 batch.producer = batch.sequence = 0
                 batch.stale = False
                 self.backlog.appendleft(batch)
-        if self._retire:
-            self._retire = False
+        self._retire = self._ghosts = False
+        if retire:
             self.number = 0
         else:
             self._next_sequence = refused
@@ -281,11 +285,11 @@ class SendingWindow:
         refused = self._refused_sequence
         if refused:
             # The refused number stays unused under this producer: so no copy of what stood behind it can ever be
-            # taken, and it may safely go out again under a new producer number.
+            # taken, and it may safely go out again under a new producer number. Unless the refused batch has a ghost.
             for batch in self.in_flight:
                 if batch.awaiting and batch.sequence > refused and batch.producer == self.number:
                     batch.awaiting = False
-                    self._unsent += 1
+                    batch.stale = batch.stale or self._ghosts
             self._retire = True
             failed = self._renumber()
         for batch in self.in_flight:

@@ -6,6 +6,7 @@ straight to the socket. A session knows neither producers nor consumers: they ha
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -28,6 +29,8 @@ from sluicemq.wire.connection import REQUESTS, Connection, Role, State
 from sluicemq.wire.errors import error_from_wire, error_to_wire
 from sluicemq.wire.fields import Message
 from sluicemq.wire.frames import FRAME_BYTES_DEFAULT, PREFACE
+
+log = logging.getLogger("sluicemq.client")
 
 CORRELATION_MAX = 0xFFFF_FFFF
 HEARTBEATS_MISSED_MAX = 2
@@ -63,6 +66,9 @@ class SessionOwner(Protocol):
 
     def session_opened(self, session: Session) -> None:
         """The handshake is through."""
+
+    def session_ended(self, session: Session, error: SluiceError) -> None:
+        """An opened session is over; its open requests have failed with *error*."""
 
     def unasked(self, session: Session, message: Message, tail: memoryview) -> None:
         """The broker said something that answers no request."""
@@ -133,6 +139,8 @@ class Session:
         awaited, self._awaited = self._awaited, {}
         for item in awaited.values():
             item.on_reply(None, None, error)
+        if self.opened is not None:
+            self._owner.session_ended(self, error)
         self._runtime.wake(self._end_slot)
 
     def close(self, error: SluiceError | None = None) -> None:
@@ -248,6 +256,8 @@ class Session:
             self.post(m.Pong())
         elif kind is m.Close:
             self._closed_by_broker(message)
+        elif kind is m.Error:
+            log.warning("the broker reports: %s", error_from_wire(message.error))  # type: ignore[attr-defined]
         elif kind is not m.Pong:
             self._owner.unasked(self, message, tail)
 
