@@ -1,0 +1,221 @@
+"""Is the broker's event loop ever blocked? `python -m tests.e2e.stalls [--seconds 5] [SCENARIO...]`.
+
+Each scenario loads a broker of its own with what could block it, while a `probe` measures the longest PING. Two
+figures come out: the broker's own `loop_stall_seconds_max` (its longest turn of work, the promise is 20 ms) and the
+longest round trip, which contains scheduling by the operating system, the probe's own interpreter and the requests of
+other clients that came first as well: an upper bound, and on a busy machine a loose one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sluicemq.wire import messages as m
+from sluicemq.wire.batch import BATCH_BYTES_MAX, BATCH_MESSAGES_MAX
+from sluicemq.wire.frames import FRAME_BYTES_DEFAULT, FrameReader, pack_frame
+from tests.e2e.broker_process import BrokerProcess
+from tests.e2e.probe import Probe
+from tests.e2e.wire_client import WireClient
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator, Sequence
+
+STALL_SECONDS_PROMISED = 0.020
+QUEUE = "stalls"
+WINDOW_BATCHES = 4
+FLOOD_CONNECTIONS = 64
+FLOOD_FRAMES = 400
+CREDIT_MESSAGES = 20_000
+
+
+@dataclass(frozen=True)
+class Stalls:
+    """What one scenario showed, in seconds.
+
+    Attributes:
+        broker_longest: The broker's own `loop_stall_seconds_max`.
+        ping_longest: Longest round trip of a PING.
+        ping_p99: 99 of 100 were shorter.
+        pings: How many there were.
+        work: What the load did, for the reader.
+
+    """
+
+    broker_longest: float
+    ping_longest: float
+    ping_p99: float
+    pings: int
+    work: str
+
+
+# --- loads -------------------------------------------------------------------------------------------------------
+
+
+def publish_for(client: WireClient, bodies: Sequence[bytes], until: float) -> int:
+    """Publish the same batch again and again with a small window; return how many were confirmed."""
+    producer = client.open_producer()
+    waiting: list[int] = []
+    sequence = 0
+    while time.monotonic() < until or waiting:
+        while len(waiting) < WINDOW_BATCHES and time.monotonic() < until:
+            sequence += 1
+            waiting.append(client.send_publish(QUEUE, producer, sequence, bodies))
+        client.reply_to(waiting.pop(0))
+    return sequence
+
+
+def consume_until(client: WireClient, stopping: threading.Event, taken: list[int]) -> None:
+    """Consume and acknowledge until told to stop; *taken* counts."""
+    consumer = client.consume(QUEUE, credit=CREDIT_MESSAGES, credit_bytes=64 << 20)
+    while not stopping.is_set():
+        with contextlib.suppress(TimeoutError):
+            delivery = client.delivery(timeout=0.1)
+            client.send(m.Settle(consumer, m.VERDICT_ACK, delivery.tags))
+            taken[0] += len(delivery.messages)
+
+
+@contextlib.contextmanager
+def consuming(url: str) -> Iterator[list[int]]:
+    """Consume in the background; the list's one item counts messages."""
+    stopping, taken = threading.Event(), [0]
+    with WireClient(url) as client:
+        thread = threading.Thread(target=consume_until, args=(client, stopping, taken))
+        thread.start()
+        try:
+            yield taken
+        finally:
+            stopping.set()
+            thread.join()
+
+
+def nothing(broker: BrokerProcess, seconds: float) -> str:
+    """What the machine itself does to a PING."""
+    del broker
+    threading.Event().wait(seconds)
+    return "no load"
+
+
+def largest_batches(broker: BrokerProcess, seconds: float) -> str:
+    """16 MiB in two messages, published and consumed."""
+    bodies = [bytes((BATCH_BYTES_MAX - 1024) // 2)] * 2
+    with WireClient(broker.url) as client, consuming(broker.url) as taken:
+        count = publish_for(client, bodies, time.monotonic() + seconds)
+    return f"{count} batches of 16 MiB published, {taken[0]} messages consumed"
+
+
+def fullest_batches(broker: BrokerProcess, seconds: float) -> str:
+    """100,000 tiny messages a batch, published and consumed in pieces."""
+    bodies = [b"%d" % number for number in range(BATCH_MESSAGES_MAX)]
+    with WireClient(broker.url) as client, consuming(broker.url) as taken:
+        count = publish_for(client, bodies, time.monotonic() + seconds)
+    return f"{count} batches of {BATCH_MESSAGES_MAX:,} published, {taken[0]:,} messages consumed"
+
+
+def floods(broker: BrokerProcess, seconds: float) -> str:
+    """64 connections that send small frames as fast as the broker takes them."""
+    frames = b"".join(
+        pack_frame(message.TYPE, message.encode(), correlation=number + 1)
+        for number in range(FLOOD_FRAMES // 4)
+        for message in (m.Ping(), m.QueueInfo(QUEUE), m.OpenProducer(), m.Statistics())
+    )
+    until = time.monotonic() + seconds
+    answered = [0] * FLOOD_CONNECTIONS
+
+    def flood(place: int, connection: socket.socket) -> None:
+        reader = FrameReader(FRAME_BYTES_DEFAULT)
+        sent = 0
+        while time.monotonic() < until:
+            # At most two blocks are unanswered, or the system's buffers would hold minutes of work.
+            connection.sendall(frames)
+            sent += FLOOD_FRAMES
+            while answered[place] < sent - FLOOD_FRAMES:
+                answered[place] += len(reader.feed(connection.recv(1 << 18)))
+
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(WireClient(broker.url)) for _ in range(FLOOD_CONNECTIONS)]
+        threads = [threading.Thread(target=flood, args=(*item,)) for item in enumerate(one.socket for one in clients)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return f"{FLOOD_CONNECTIONS} connections, {sum(answered):,} requests answered"
+
+
+def cold_backlog(broker: BrokerProcess, seconds: float) -> str:
+    """A backlog far larger than the cache, consumed from disk."""
+    with WireClient(broker.url) as client:
+        count = publish_for(client, [bytes(1000)] * 1000, time.monotonic() + seconds / 2)
+        with consuming(broker.url) as taken:
+            deadline = time.monotonic() + max(60.0, 20 * seconds)
+            while client.queue_info(QUEUE)["settled_total"] < count * 1000:
+                assert time.monotonic() < deadline, "the backlog is not consumed in time"
+                threading.Event().wait(0.05)
+    return f"{count} MB published, then {taken[0]:,} messages consumed"
+
+
+def segment_rolls(broker: BrokerProcess, seconds: float) -> str:
+    """Small segments, so that files are rolled, zeroed and opened all the time."""
+    with WireClient(broker.url) as client:
+        count = publish_for(client, [bytes(1000)] * 100, time.monotonic() + seconds)
+        segments = client.statistics()["segments"]
+    return f"{count} batches of 100 KB into {segments} segments"
+
+
+SCENARIOS: dict[str, tuple[Callable[[BrokerProcess, float], str], tuple[str, ...]]] = {
+    "nothing": (nothing, ()),
+    "largest-batches": (largest_batches, ()),
+    "fullest-batches": (fullest_batches, ()),
+    "floods": (floods, ()),
+    "cold-backlog": (cold_backlog, ("--cache-bytes-max", "4MiB")),
+    "segment-rolls": (segment_rolls, ("--segment-bytes", "1MiB")),
+}
+"""Load and options of its broker, by name."""
+
+
+def measure(name: str, directory: Path, *, seconds: float) -> Stalls:
+    """Run one scenario on a broker of its own in *directory*."""
+    load, options = SCENARIOS[name]
+    with BrokerProcess(directory / name, options=(*options, "--log-level", "warning")) as broker:
+        with WireClient(broker.url) as client:
+            client.declare(QUEUE)
+        with Probe(broker.url) as probe:
+            work = load(broker, seconds)
+        with WireClient(broker.url) as client:
+            longest = client.statistics()["loop_stall_seconds_max"]
+        broker.stop()
+    figures = probe.figures
+    return Stalls(longest, figures["longest"], figures["p99"], figures["count"], work)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("scenario", nargs="*", help=f"of {', '.join(SCENARIOS)}; default: all")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of each scenario")
+    chosen = parser.parse_args(arguments)
+    worst = 0.0
+    print("scenario          broker's longest turn   longest PING    p99 PING   load")
+    # Below the checkout: /tmp is memory on many machines, and this is about what a disk does to the loop.
+    with tempfile.TemporaryDirectory(prefix=".sluicemq-stalls-", dir=Path(__file__).resolve().parents[2]) as temporary:
+        for name in chosen.scenario or SCENARIOS:
+            one = measure(name, Path(temporary), seconds=chosen.seconds)
+            worst = max(worst, one.broker_longest)
+            print(
+                f"{name:16} {one.broker_longest * 1000:19.1f} ms {one.ping_longest * 1000:11.1f} ms "
+                f"{one.ping_p99 * 1000:8.1f} ms   {one.work}",
+                flush=True,
+            )
+    return 1 if worst > STALL_SECONDS_PROMISED else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

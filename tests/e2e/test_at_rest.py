@@ -1,0 +1,54 @@
+"""A broker that has nothing to do costs next to nothing, and is there at once.
+
+The promises are 50 MB, 0.5 % CPU and half a second; `python -m tests.e2e.at_rest` measures against them. Time gets
+wider limits here, because the machine runs other tests as well; memory does not care who else runs.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING
+
+from tests.e2e.at_rest import QUIET, idle_clients, start_up, start_up_with_log, wait_settled, watch
+from tests.e2e.wire_client import WireClient
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.e2e.conftest import StartBroker
+
+RESIDENT_BYTES_PROMISED = 50e6
+CPU_SHARE_MAX = 0.02
+START_SECONDS_MAX = 2.0
+
+
+def test_a_broker_without_clients_stays_small_and_quiet(start_broker: StartBroker) -> None:
+    broker = start_broker(options=QUIET)
+    wait_settled(broker)
+    rest = watch(broker, seconds=3.0)
+    assert rest.resident_bytes < RESIDENT_BYTES_PROMISED
+    assert rest.cpu_share < CPU_SHARE_MAX
+
+
+def test_idle_connections_and_queues_cost_little(start_broker: StartBroker) -> None:
+    broker = start_broker(options=QUIET)
+    wait_settled(broker)
+    before = broker.usage().resident_bytes
+    with idle_clients(broker, connections=200, queues=200):
+        rest = watch(broker, seconds=2.0)
+        assert (rest.resident_bytes - before) / 200 < 50_000, "a connection and a queue take less than 50 KB"
+        assert rest.cpu_share < 2 * CPU_SHARE_MAX
+        with WireClient(broker.url) as client:
+            assert client.statistics()["connections"] == 201
+    broker.stop()
+
+
+def test_it_is_ready_soon_after_its_start(tmp_path: Path) -> None:
+    assert statistics.median(start_up(tmp_path, starts=3)) < START_SECONDS_MAX
+
+
+def test_it_is_ready_soon_with_a_log_too(tmp_path: Path) -> None:
+    seconds, log_bytes, resident_bytes = start_up_with_log(tmp_path, 50_000_000)
+    assert log_bytes > 50_000_000
+    assert seconds < 5 * START_SECONDS_MAX
+    assert resident_bytes < 4 * RESIDENT_BYTES_PROMISED
