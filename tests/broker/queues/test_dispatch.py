@@ -122,6 +122,21 @@ def test_nothing_is_picked_without_messages_or_consumers_or_queue(place: Place) 
     assert place.cluster.pick(place.orders) is None
 
 
+def test_a_blocked_queue_is_passed_over_until_it_is_ready_again(place: Place) -> None:
+    mail = place.declare("mail")
+    place.consume(1)
+    place.consume(2, queue=mail)
+    place.publish(1)
+    place.publish(1, queue=mail)
+    picked = place.dispatcher.next_pick({place.orders})
+    assert picked is not None
+    assert picked.queue_id == mail
+    assert place.dispatcher.next_pick({place.orders}) is None
+    assert place.dispatcher.next_pick() is None, "it is asked for again only once it is called ready"
+    place.dispatcher.ready(place.orders)
+    assert place.pick().queue_id == place.orders
+
+
 def test_one_queue_can_be_asked_for_its_next_grant(place: Place) -> None:
     place.consume(1)
     place.publish(1)
@@ -191,6 +206,22 @@ def test_lowered_credit_holds_until_enough_is_settled(place: Place) -> None:
     assert place.cluster.pick() is None
     place.settle(VERDICT_ACK, 1, 8, 8)
     assert place.pick().messages == 1
+
+
+def test_a_consumer_whose_turn_it_was_loses_it_with_its_credit(place: Place) -> None:
+    place.consume(1)
+    place.consume(2)
+    place.dispatcher.set_credit(place.session, 1, 0, PLENTY)
+    place.publish(3)
+    assert place.picks() == [(2, 3)]
+
+
+def test_a_consumer_whose_turn_it_was_loses_it_when_it_goes(place: Place) -> None:
+    place.consume(1)
+    place.consume(2)
+    place.dispatcher.remove_consumer(place.session, 1)
+    place.publish(3)
+    assert place.picks() == [(2, 3)]
 
 
 def test_raising_credit_twice_gives_no_second_turn() -> None:

@@ -7,12 +7,16 @@ everything that was published can be consumed.
 
 from __future__ import annotations
 
+import inspect
+import random
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.outcomes import (
@@ -38,7 +42,8 @@ from tests.broker.queues.model import Message, Model, tags_in
 NAMES = ("orders", "billing", "mail")
 BYTES_A_MESSAGE = 10
 
-verdicts = st.sampled_from((VERDICT_ACK, VERDICT_NACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_HANDED_OVER))
+VERDICTS = (VERDICT_ACK, VERDICT_NACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_HANDED_OVER)
+verdicts = st.sampled_from(VERDICTS)
 counts = st.lists(st.sampled_from((1, 1, 2, 3, 8)), min_size=1, max_size=6)
 any_pair = st.tuples(st.integers(0, 5), st.integers(0, 5))
 which = st.integers(0, 19)
@@ -91,6 +96,7 @@ class LivesOfACluster(RuleBasedStateMachine):
         self.model = Model()
         self.consumer_numbers: Counter[int] = Counter()
         self.queue_of: dict[tuple[int, int], int] = {}
+        self.credit_of: dict[tuple[int, int], tuple[int, int]] = {}
         for written in self.cluster.log:
             self.model.apply(written.zxid, written.entry())
 
@@ -203,10 +209,13 @@ class LivesOfACluster(RuleBasedStateMachine):
             consumer = self.consumer_numbers[chosen]
             self.cluster.dispatcher.add_consumer(chosen, consumer, number, credit, 100)
             self.queue_of[chosen, consumer] = number
+            self.credit_of[chosen, consumer] = credit, 100
 
     @rule(who=which, credit=st.integers(0, 30), bytes_=st.integers(0, 200))
     def change_credit(self, who: int, credit: int, bytes_: int) -> None:
-        self.cluster.dispatcher.set_credit(*self.a_consumer(who), credit, bytes_)
+        consumer = self.a_consumer(who)
+        self.credit_of[consumer] = credit, bytes_
+        self.cluster.dispatcher.set_credit(*consumer, credit, bytes_)
 
     @rule(who=which, chance=st.integers(0, 2))
     def cancel(self, who: int, chance: int) -> None:
@@ -269,12 +278,40 @@ class LivesOfACluster(RuleBasedStateMachine):
 
     @rule()
     def dispatch(self) -> None:
-        self.cluster.pick()
+        self.dispatched()
+
+    def dispatched(self) -> bool:
+        """Let the leader pick once, within the consumer's credit; return whether there was anything to pick."""
+        pick = self.cluster.pick()
+        if pick is None:
+            return False
+        who = pick.session, pick.consumer
+        messages_max, bytes_max = self.credit_of[who]
+        messages, bytes_ = self.cluster.dispatcher.held(*who)
+        assert self.queue_of[who] == pick.queue_id
+        assert messages <= messages_max, "credit in messages is never exceeded"
+        assert bytes_ < max(bytes_max, 1) + BYTES_A_MESSAGE, "credit in bytes is exceeded by one message at most"
+        return True
 
     @rule()
     def dispatch_all(self) -> None:
-        while self.cluster.pick() is not None:
+        while self.dispatched():
             pass
+
+    @rule()
+    def come_to_rest(self) -> None:
+        """When everything is committed and dispatched, nothing waits that somebody could have."""
+        self.commit_some(1000)
+        self.dispatch_all()
+        self.commit_some(1000)
+        self.dispatch_all()
+        self.commit_some(1000)
+        for number in self.model.queues:
+            for who in self.cluster.dispatcher.consumers_of(number):
+                messages, bytes_ = self.cluster.dispatcher.held(*who)
+                messages_max, bytes_max = self.credit_of[who]
+                if messages < messages_max and (bytes_ < bytes_max or not messages):
+                    assert not self.model.ready(number), "messages are ready and a consumer has credit"
 
     @rule(ms=st.sampled_from((0, 100, 800, 800, 20_000)))
     def time_passes(self, ms: int) -> None:
@@ -285,12 +322,10 @@ class LivesOfACluster(RuleBasedStateMachine):
     def clock(self, items_max: int) -> None:
         self.cluster.propose(e.Clock(self.now, items_max))
 
-    @precondition(lambda self: self.cluster.in_flight)
     @rule()
     def commit_one(self) -> None:
-        self.follow(self.cluster.commit())
+        self.commit_some(1)
 
-    @precondition(lambda self: self.cluster.in_flight)
     @rule(count=st.integers(1, 10))
     def commit_some(self, count: int) -> None:
         for _ in range(min(count, len(self.cluster.in_flight))):
@@ -387,6 +422,79 @@ class LivesOfACluster(RuleBasedStateMachine):
         left = {m["state"] for m in self.model.messages.values()}
         assert left <= {"settled", "purged"}, f"messages are left behind: {left}"
         assert self.cluster.replay().state_hash() == self.cluster.machine.state_hash(), "the log tells the same story"
+
+
+# How often things happen in a long life, beside one another. Hypothesis tries what is odd; this tries what is common.
+WEIGHTS: dict[str, int] = {
+    "deliver": 12,
+    "publish": 4,
+    "settle_a_range": 14,
+    "settle": 4,
+    "settle_everything": 3,
+    "dispatch": 3,
+    "dispatch_all": 3,
+    "come_to_rest": 2,
+    "commit_one": 4,
+    "commit_some": 8,
+    "consume": 3,
+    "change_credit": 3,
+    "time_passes": 3,
+    "clock": 4,
+    "disconnect": 2,
+    "cancel": 1,
+    "purge": 1,
+    "delete": 1,
+    "declare": 2,
+    "open_producer": 1,
+    "close_producer": 1,
+    "publish_out_of_sequence": 1,
+    "settle_nonsense": 1,
+    "lose_the_leader": 2,
+}
+LONG_LIFE_STEPS = 200
+
+
+def any_arguments(rng: random.Random) -> dict[str, Callable[[], Any]]:
+    """How to choose the argument of each name."""
+    return {
+        "producer": lambda: rng.randint(0, 17),
+        "queue": lambda: rng.randint(0, 18),
+        "who": lambda: rng.randint(0, 18),
+        "session": lambda: rng.randint(0, 9),
+        "counts": lambda: rng.choices((1, 1, 2, 3, 8), k=rng.randint(1, 5)),
+        "credit": lambda: rng.randint(0, 25),
+        "bytes_": lambda: rng.choice((0, 50, 200, 1000)),
+        "chance": lambda: rng.randint(0, 1),
+        "verdict": lambda: rng.choice(VERDICTS),
+        "numbers": lambda: set(rng.sample(range(13), rng.randint(1, 6))),
+        "start": lambda: rng.randint(0, 3),
+        "size": lambda: rng.randint(1, 6),
+        "due": lambda: rng.random() < 0.5,
+        "count": lambda: rng.randint(1, 10),
+        "ms": lambda: rng.choice((0, 100, 400, 800, 1_500)),
+        "items_max": lambda: rng.randint(1, 4),
+        "survivors": lambda: rng.randint(0, 8),
+        "name": lambda: rng.choice(NAMES),
+        "delay": lambda: rng.choice((None, 1.0, 5.0)),
+        "if_empty": lambda: rng.randint(0, 3),
+        "sequence": lambda: rng.randint(0, 5),
+        "pairs": lambda: [(rng.randint(0, 5), rng.randint(0, 5)) for _ in range(rng.randint(0, 3))],
+    }
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_long_life(seed: int) -> None:
+    rng = random.Random(seed)
+    choose = any_arguments(rng)
+    life = LivesOfACluster()
+    life.begin()
+    for step in rng.choices(list(WEIGHTS), list(WEIGHTS.values()), k=LONG_LIFE_STEPS):
+        action = getattr(life, step)
+        action(**{name: choose[name]() for name in inspect.signature(action).parameters})
+        life.every_message_is_at_one_place()
+        life.leases_are_the_models()
+        life.credit_is_what_is_in_flight_or_leased()
+    life.teardown()
 
 
 TestLivesOfACluster = LivesOfACluster.TestCase

@@ -273,6 +273,26 @@ def test_a_release_puts_messages_back_to_their_former_place_and_counts_no_attemp
     assert broker.ready() == [(first, 1, 1), (second, 0, 2), (third, 0, 2)]
 
 
+def test_released_pieces_return_in_the_order_of_their_places_whatever_their_tags(broker: Broker) -> None:
+    zxid = broker.publish(6)
+    broker.grant(1, zxid, 0, 3)
+    broker.grant(4, zxid, 3, 3)
+    broker.settle(VERDICT_RELEASE, 1, 3)
+    broker.grant(7, zxid, 0, 3)
+    broker.settle(VERDICT_RELEASE, 4, 5)
+    broker.grant(10, zxid, 3, 2)
+    outcome = broker.settle(VERDICT_RELEASE, 6, 11)
+    assert outcome.effects == (
+        Returned(
+            broker.orders,
+            [
+                Run(zxid, zxid, 0, 5, 6, 60, 1_000, deliveries=2),
+                Run(zxid, zxid, 5, 1, 6, 60, 1_000, deliveries=1),
+            ],
+        ),
+    )
+
+
 def test_an_attempt_counts_once_it_was_handed_over(broker: Broker) -> None:
     zxid = broker.publish(4)
     broker.grant(1, zxid, 0, 4)
@@ -282,6 +302,19 @@ def test_an_attempt_counts_once_it_was_handed_over(broker: Broker) -> None:
     broker.disconnect()
     attempts = {run.first: (run.size, run.deliveries, run.attempts) for run in broker.machine.peek(broker.orders, 0, 9)}
     assert attempts == {0: (1, 1, 1), 1: (1, 1, 1), 2: (1, 1, 0), 3: (1, 1, 0)}
+
+
+def test_a_lost_session_counts_the_attempts_that_had_begun_and_no_others(broker: Broker) -> None:
+    zxid = broker.publish(4)
+    broker.grant(1, zxid, 0, 4)
+    broker.settle(VERDICT_HANDED_OVER, 2, 3)
+    broker.disconnect()
+    runs = broker.machine.peek(broker.orders, 0, 9)
+    assert [(run.first, run.size, run.deliveries, run.attempts) for run in runs] == [
+        (0, 1, 1, 0),
+        (1, 2, 1, 1),
+        (3, 1, 1, 0),
+    ]
 
 
 def test_a_mark_belongs_to_its_lease_alone(broker: Broker) -> None:

@@ -80,7 +80,9 @@ def test_a_session_that_ended_expires_no_more() -> None:
     outstanding.granted(1, 1, 1, 10, 0, 30.0)
     outstanding.granted(1, 2, 1, 10, 0, 30.0)
     outstanding.granted(2, 1, 1, 10, 0, 50.0)
+    assert outstanding.consumers_of(1) == [1, 2]
     outstanding.forget_session(1)
+    assert outstanding.consumers_of(1) == []
     outstanding.forget_session(1)
     assert outstanding.next_deadline() == 50.0
     assert outstanding.expired(99.0) == [(2, 1, [1, 10])]
