@@ -10,11 +10,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+OPTIONS = ("--segment-bytes", "1MiB", "--log-level", "warning")
+
+
 def test_three_kills_under_load_lose_nothing_and_repeat_nothing_that_was_settled(tmp_path: Path) -> None:
-    options = ("--segment-bytes", "1MiB", "--log-level", "warning")
-    result = run_rounds(tmp_path, rounds=3, seed=1, options=options)
+    result = run_rounds(tmp_path, rounds=3, seed=1, options=OPTIONS)
     assert result.violations == []
     # A kill that hits an idle broker shows nothing.
     assert all(one.batches_in_flight for one in result.rounds), result.rounds
     assert result.counts["messages confirmed"] == result.counts["messages sent"] > 1000
     assert result.counts["connected"] >= 4 * 4, "four clients connect at the start and after each kill"
+
+
+def test_the_client_library_comes_through_kills_by_itself(tmp_path: Path) -> None:
+    result = run_rounds(tmp_path, rounds=2, seed=2, client="library", options=OPTIONS)
+    assert result.violations == []
+    assert all(one.batches_in_flight for one in result.rounds), result.rounds
+    assert result.counts["messages confirmed"] == result.counts["messages sent"] > 1000

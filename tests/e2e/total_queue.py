@@ -158,17 +158,20 @@ class Ledger:
     def in_flight(self, at: float) -> tuple[int, int]:
         """Return (batches sent and unconfirmed, deliveries whose verdict was unconfirmed) at that instant.
 
-        Deliveries of earlier epochs do not count: their verdicts died with their broker.
+        Deliveries of earlier epochs do not count: their verdicts died with their broker. Of a consumer that is not told
+        the epoch only the last delivery counts.
         """
         batches = sum(
             batch.sent_at <= at and (batch.confirmed_at is None or batch.confirmed_at > at)
             for batch in self._batches.values()
         )
-        before = [delivery for delivery in self._deliveries.values() if delivery.at <= at]
-        epoch = max((delivery.epoch for delivery in before), default=0)
+        before = {key: delivery for key, delivery in self._deliveries.items() if delivery.at <= at}
+        epoch = max((delivery.epoch for delivery in before.values()), default=0)
+        if not epoch:
+            before = {(key[0], 0): delivery for key, delivery in sorted(before.items())}
         deliveries = sum(
             delivery.epoch == epoch and (delivery.confirmed_at is None or delivery.confirmed_at > at)
-            for delivery in before
+            for delivery in before.values()
         )
         return batches, deliveries
 
