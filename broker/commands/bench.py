@@ -21,6 +21,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 IN_FLIGHT_DEFAULT = {"send": 64, "latency": 1}
 OTHERS_IN_FLIGHT_DEFAULT = 4
+WARM_UP_SECONDS = 1.0
+"""How long a worker works before it is measured; less where the measurement itself is short."""
 
 _OPTIONS = {
     "size": click.option(
@@ -142,6 +144,7 @@ def _plan(mode: str, url: str, options: dict[str, Any]) -> Plan:
     from sluicemq.broker.commands.benchmark.plan import Plan
 
     given = {name: value for name, value in options.items() if value is not None}
+    given.setdefault("warm_up_seconds", min(WARM_UP_SECONDS, options["seconds"] / 10))
     given.setdefault("in_flight", IN_FLIGHT_DEFAULT.get(mode, OTHERS_IN_FLIGHT_DEFAULT))
     return Plan(mode=mode, url=url, queue=f"bench-{mode}-{secrets.token_hex(4)}", **given)
 

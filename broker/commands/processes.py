@@ -45,7 +45,7 @@ class OwnBroker:
             self.url = self._wait_until_ready()
         except BaseException:
             self._process.kill()
-            self._process.wait()
+            self._end()
             raise
         return self
 
@@ -72,6 +72,9 @@ class OwnBroker:
             self._process.wait(STOP_SECONDS_MAX)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+        self._end()
+
+    def _end(self) -> None:
+        self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()

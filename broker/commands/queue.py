@@ -106,9 +106,10 @@ def show(name: str, url: str, as_json: bool) -> None:
     created = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(queue.pop("created_at") / 1000))
     oldest = _oldest(queue)
     queue.pop("oldest_age_seconds")
-    rows = [*queue.items(), ("oldest", oldest), ("created", created)]
-    rows += [(f"setting {setting}", value) for setting, value in sorted(settings.items())]
-    print_table(("figure", "value"), [(figure.replace("_", " "), str(value)) for figure, value in rows])
+    rows = [(figure.replace("_", " "), str(value)) for figure, value in queue.items()]
+    rows += [("oldest", oldest), ("created", created)]
+    rows += [(f"setting {setting}", str(value)) for setting, value in sorted(settings.items())]
+    print_table(("figure", "value"), rows)
 
 
 @command.command(name="delete")

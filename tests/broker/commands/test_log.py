@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -81,11 +82,11 @@ def sluicemq(*arguments: object) -> Result:
     return CliRunner().invoke(command, [str(argument) for argument in arguments])
 
 
-def verify(story: Story) -> dict[str, object]:
+def verify(story: Story) -> dict[str, Any]:
     before = story.digest()
     result = sluicemq("log", "verify", "--json", "--data", story.directory)
     assert story.digest() == before, "looking changed something"
-    found: dict[str, object] = json.loads(result.stdout)
+    found: dict[str, Any] = json.loads(result.stdout)
     assert result.exit_code == (0 if found["ok"] else 1)
     return found
 
@@ -132,7 +133,7 @@ def test_a_flipped_bit_is_named_by_file_and_offset(story: Story) -> None:
     first.write_bytes(data)
     found = verify(story)
     assert found["ok"] is False
-    [problem] = found["problems"]  # type: ignore[misc]
+    [problem] = found["problems"]
     assert problem["file"] == str(first)
     assert PAGE_BYTES < problem["offset"] <= place
     assert problem["last_good_zxid"] == "1.0"
@@ -150,7 +151,7 @@ def test_reading_goes_on_behind_a_damaged_file(story: Story) -> None:
         data[data.index(b"xxxx")] ^= 1
         path.write_bytes(data)
     found = verify(story)
-    assert [problem["file"] for problem in found["problems"]] == [str(path) for path in story.segments()[1:3]]  # type: ignore[union-attr, attr-defined]
+    assert [problem["file"] for problem in found["problems"]] == [str(path) for path in story.segments()[1:3]]
     assert found["last_zxid"] == f"1.{story.counter}"
 
 
@@ -161,7 +162,7 @@ def test_a_missing_file_is_named(story: Story) -> None:
     found = verify(story)
     assert {"file": str(missing), "offset": 0, "reason": "this segment is missing"}.items() <= found["problems"][
         0
-    ].items()  # type: ignore[index]
+    ].items()
 
 
 def test_a_damaged_header_page_is_named(story: Story) -> None:
@@ -171,7 +172,7 @@ def test_a_damaged_header_page_is_named(story: Story) -> None:
     data[20] ^= 1
     path.write_bytes(data)
     found = verify(story)
-    assert any(problem["file"] == str(path) and problem["offset"] == 0 for problem in found["problems"])  # type: ignore[attr-defined]
+    assert any(problem["file"] == str(path) and problem["offset"] == 0 for problem in found["problems"])
 
 
 def test_a_torn_tail_is_no_damage(story: Story, tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def test_a_torn_tail_is_no_damage(story: Story, tmp_path: Path) -> None:
     found = verify(story)
     assert found["ok"] is True
     assert found["last_zxid"] == f"1.{story.counter}"
-    assert any("never confirmed" in text for text in found["notes"])  # type: ignore[attr-defined]
+    assert any("never confirmed" in text for text in found["notes"])
 
 
 def test_an_entry_that_makes_no_sense_is_named(story: Story) -> None:
@@ -194,14 +195,14 @@ def test_an_entry_that_makes_no_sense_is_named(story: Story) -> None:
     story.log.sync()
     story.close()
     found = verify(story)
-    assert "entry kind 99 is unknown" in found["problems"][0]["reason"]  # type: ignore[index]
+    assert "entry kind 99 is unknown" in found["problems"][0]["reason"]
 
 
 def test_a_batch_that_is_not_what_its_entry_says_is_named(story: Story) -> None:
     lying = e.Publish(0, zxid(1, 1), zxid(1, 2), 2, 7, 3, None, encode_batch([b"abc"]))
     story.write(lying).close()
     found = verify(story)
-    assert "names 7 messages, its batch holds 1" in found["problems"][0]["reason"]  # type: ignore[index]
+    assert "names 7 messages, its batch holds 1" in found["problems"][0]["reason"]
 
 
 def test_what_is_no_data_directory_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,223 @@
+"""The commands against a real broker, as a person at a shell or a script uses them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sluicemq.broker.commands.manners import Failure
+from sluicemq.broker.commands.processes import SELF, OwnBroker
+
+SECONDS_MAX = 60
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with OwnBroker(tmp_path_factory.mktemp("broker") / "data") as broker:
+        yield broker.url
+
+
+class Shell:
+    """Runs `sluicemq` with the broker's address in the environment."""
+
+    def __init__(self, url: str) -> None:
+        import os
+
+        self.environment = {**os.environ, "SLUICEMQ_URL": url}
+
+    def run(self, *arguments: str, give: bytes = b"", expect: int = 0) -> bytes:
+        done = subprocess.run(
+            [*SELF, *arguments], input=give, env=self.environment, capture_output=True, timeout=SECONDS_MAX, check=False
+        )
+        self.errors = done.stderr.decode()
+        assert done.returncode == expect, (arguments, done.returncode, self.errors)
+        assert "Traceback" not in self.errors
+        return done.stdout
+
+    def json(self, *arguments: str, give: bytes = b"") -> Any:
+        return json.loads(self.run(*arguments, "--json", give=give))
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*SELF, *arguments],
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+
+@pytest.fixture
+def shell(url: str) -> Shell:
+    return Shell(url)
+
+
+def test_a_message_goes_in_and_comes_out(shell: Shell) -> None:
+    assert shell.run("queue", "declare", "greetings") == b"greetings: created\n"
+    position = shell.run("publish", "greetings", "hello world").decode().strip()
+    assert shell.run("consume", "greetings", "--peek") == b"hello world\n"
+    [found] = [json.loads(line) for line in shell.run("consume", "greetings", "--json").splitlines()]
+    assert (found["body"], found["position"], found["attempt"]) == ("hello world", position, 1)
+    assert shell.run("consume", "greetings", "--timeout", "0.1") == b""
+    assert shell.json("queue", "show", "greetings")["settled_total"] == 1
+
+
+def test_what_accompanies_a_message_arrives_with_it(shell: Shell, tmp_path: Path) -> None:
+    picture = tmp_path / "picture"
+    picture.write_bytes(b"\xff\xd8\n\n")
+    sent = shell.json(
+        *("publish", "pictures", "--declare", "--file", str(picture)),
+        *("--key", "k-1", "--header", "kind=jpeg", "--header", "empty=", "--message-id", "m-1"),
+    )
+    assert (sent["message_id"], sent["duplicate"]) == ("m-1", False)
+    assert b"kind='jpeg'" in shell.run("consume", "pictures", "--peek", "--format", "full")
+    found = shell.json("consume", "pictures", "--count", "1")
+    assert found["body_encoding"] == "base64"
+    assert found["body"] == "/9gKCg=="
+    assert (found["key"], found["headers"], found["message_id"]) == ("k-1", {"kind": "jpeg", "empty": ""}, "m-1")
+
+
+def test_every_line_becomes_a_message_and_keeps_its_place(shell: Shell) -> None:
+    lines = b"".join(b"line %d\n" % number for number in range(5000)) + b"\nlast without an end"
+    sent = shell.json("publish", "lines", "--declare", "--lines", "--batch", "300", give=lines)
+    assert sent["messages"] == 5002
+    assert sent["last_position"] != sent["first_position"]
+    first = shell.run("consume", "lines", "--count", "1501")
+    rest = shell.run("consume", "lines")
+    assert first + rest == lines + b"\n"
+
+
+def test_lines_of_a_file(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "lines.txt"
+    file.write_bytes(b"a\nb\n")
+    assert shell.run("publish", "file", "--declare", "--lines", "--file", str(file)).startswith(b"published 2 messages")
+    assert shell.run("consume", "file") == b"a\nb\n"
+
+
+def test_nothing_in_nothing_out(shell: Shell) -> None:
+    assert shell.json("publish", "nothing", "--declare", "--lines")["messages"] == 0
+    assert shell.run("consume", "nothing", "--timeout", "0.1") == b""
+    shell.run("consume", "nothing", "--timeout", "0.1", "--count", "2", expect=1)
+    assert shell.errors == "sluicemq: only 0 of 2 messages came\n"
+
+
+def test_an_unknown_queue_is_exit_code_4(shell: Shell) -> None:
+    for arguments in (
+        ["publish", "unknown", "x"],
+        ["consume", "unknown"],
+        ["consume", "unknown", "--peek"],
+        *(["queue", action, "unknown"] for action in ("show", "delete", "purge", "peek")),
+    ):
+        shell.run(*arguments, expect=4)
+        assert len(shell.errors.splitlines()) == 1
+        assert "unknown" in shell.errors
+
+
+def test_a_queue_from_its_declaration_to_its_end(shell: Shell) -> None:
+    declared = shell.json("queue", "declare", "life", "--set", "retry_delay=2.5")
+    assert declared["outcome"] == "created"
+    changed = shell.run("queue", "declare", "life", "--set", "retry_delay=3")
+    assert changed == b"life: changed\n  retry_delay: 2.5 -> 3.0\n"
+    assert shell.json("queue", "declare", "life")["outcome"] == "unchanged"
+    shell.run("publish", "life", "--lines", give=b"one\ntwo\nthree\n")
+    peeked = shell.run("queue", "peek", "life", "--skip", "1", "--json").splitlines()
+    assert [json.loads(line)["body"] for line in peeked] == ["two", "three"]
+    assert b"one" in shell.run("queue", "peek", "life", "--count", "1")
+    listed = {queue["name"]: queue for queue in shell.json("queue", "ls")}
+    assert (listed["life"]["ready"], listed["life"]["settings"]) == (3, {"retry_delay": 3.0})
+    names = [line.split()[0] for line in shell.run("queue", "ls").splitlines()]
+    assert names[0] == b"name"
+    assert b"life" in names
+    assert b"setting retry_delay  3.0" in shell.run("queue", "show", "life")
+    shell.run("queue", "delete", "life", "--if-empty", expect=1)
+    assert shell.json("queue", "purge", "life") == {"name": "life", "messages": 3}
+    assert shell.run("queue", "delete", "life", "--if-empty") == b"life: deleted with 0 messages\n"
+
+
+def test_a_follower_gets_what_comes_later_and_ends_on_ctrl_c(shell: Shell) -> None:
+    shell.run("queue", "declare", "later")
+    follower = shell.start("consume", "later", "--follow")
+    with follower:
+        assert follower.stdout is not None
+        assert follower.stderr is not None
+        for word in ("first", "second"):
+            shell.run("publish", "later", word)
+            assert follower.stdout.readline() == word.encode() + b"\n"
+        follower.send_signal(signal.SIGINT)
+        assert follower.wait(SECONDS_MAX) == 130
+        assert (follower.stdout.read(), follower.stderr.read()) == (b"", b"")
+
+
+def test_lines_are_sent_as_they_come(shell: Shell) -> None:
+    shell.run("queue", "declare", "trickle")
+    publisher, follower = shell.start("publish", "trickle", "--lines"), shell.start("consume", "trickle", "--follow")
+    with publisher, follower:
+        assert publisher.stdin is not None
+        assert follower.stdout is not None
+        for word in (b"drip\n", b"drop\n"):
+            publisher.stdin.write(word)
+            publisher.stdin.flush()
+            assert follower.stdout.readline() == word
+        publisher.stdin.close()
+        assert publisher.wait(SECONDS_MAX) == 0
+        follower.terminate()
+
+
+def test_a_reader_that_goes_away_ends_consuming_silently(shell: Shell) -> None:
+    shell.run("publish", "pipe", "--declare", "--lines", give=b"x" * 200 + b"\n" + b"y" * 99 + b"\n" * 3000)
+    consumer = shell.start("consume", "pipe")
+    with consumer:
+        assert consumer.stdout is not None
+        assert consumer.stderr is not None
+        consumer.stdout.close()
+        assert consumer.wait(SECONDS_MAX) == 1
+        assert consumer.stderr.read() == b""
+    assert shell.json("queue", "show", "pipe")["ready"] > 0, "what nobody could read is still there"
+
+
+def test_a_running_brokers_log_can_be_looked_at(tmp_path: Path) -> None:
+    with OwnBroker(tmp_path / "data") as broker:
+        shell = Shell(broker.url)
+        shell.run("publish", "seen", "--declare", "--lines", give=b"1\n2\n")
+        found = shell.json("log", "verify", "--data", str(tmp_path / "data"))
+        assert found["ok"] is True
+        assert found["served_by_process"] > 0
+        assert b"publish        queue=seen" in shell.run("log", "dump", "--data", str(tmp_path / "data"))
+        with pytest.raises(Failure, match="did not start"), OwnBroker(tmp_path / "data"):
+            pass
+    assert shell.json("log", "verify", "--data", str(tmp_path / "data"))["served_by_process"] is None
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+@pytest.mark.parametrize(
+    "mode", [["publish"], ["send"], ["consume"], ["consume", "--each"], ["through"], ["latency"]], ids=" ".join
+)
+def test_a_benchmark_counts_what_it_says(shell: Shell, url: str, mode: list[str], backend: str) -> None:
+    figures = shell.json("bench", *mode, "--url", url, "--backend", backend, "--seconds", "0.2")
+    assert figures["messages"] > 0
+    assert figures["messages_per_second"] == pytest.approx(figures["messages"] / figures["seconds"])
+    assert figures["fsyncs"] > 0
+    assert figures["broker_cpu_seconds_per_million"] > 0
+    assert not [queue for queue in shell.json("queue", "ls") if queue["name"].startswith("bench-")]
+
+
+def test_a_benchmark_of_so_many_messages(shell: Shell, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, *SELF[1:], "bench", "latency", "--messages", "20", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=SECONDS_MAX,
+        check=True,
+    )
+    figures = json.loads(done.stdout)
+    assert figures["messages"] == 20
+    assert figures["bare_sync_p50_seconds"] > 0
+    assert list(tmp_path.iterdir()) == [], "the own broker's data is gone"
