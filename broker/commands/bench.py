@@ -81,11 +81,12 @@ def _options(*names: str) -> Callable[[Function], Function]:
 @_options("size", "batch")
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> None:
-    """Measure how fast a broker is on this machine: one mode, or all of them when none is named.
+    """Measure how fast a broker is on this machine.
 
-    Clients run as processes of their own; every message is durable before it counts as sent. Without --url a broker of
-    its own runs on a directory below the current one, so that the figures are those of this disk. Each measurement
-    warms up for a second first. All modes together take two minutes, and some gigabytes of disk while they run.
+    Measures one mode, or all of them when none is named. Clients run as processes of their own; every message is
+    durable before it counts as sent. Without --url a broker of its own runs on a directory below the current one, so
+    that the figures are those of this disk. Each measurement warms up for a second first. All modes together take two
+    minutes, and some gigabytes of disk while they run.
     """
     if ctx.invoked_subcommand is None:
         _bench(["publish", "send", "consume", "each", "through", "latency"], options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from sluicemq.broker.commands.manners import EXIT_USAGE, Failure
 from sluicemq.broker.commands.settings import config_of, settings_options
 
 
@@ -20,6 +21,11 @@ def command(ctx: click.Context, /, **_settings: object) -> None:
     `sluicemq config` shows what is in effect.
     """
     config, _origins = config_of(ctx)
+    if len(config.peers) > 1:
+        # Better refused than silently alone: who names peers expects copies of every message.
+        raise Failure(
+            "this version runs one broker on its own: leave --peers out, or name only this broker", EXIT_USAGE
+        )
     # From here on the imports that cost time: the settings are right.
     from sluicemq.broker.commands.logs import start_logging
     from sluicemq.broker.node import serve

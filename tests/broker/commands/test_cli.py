@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from sluicemq.broker import cli
 from sluicemq.broker.commands.logs import start_logging
 from sluicemq.broker.commands.manners import failure_of, print_table
+from sluicemq.broker.config import BrokerConfig
 from sluicemq.storage.errors import DirectoryLocked
 from sluicemq.wire import errors
 
@@ -183,6 +184,33 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], complaint: str) -> Non
     assert result.exit_code == 2
     assert complaint in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_serve_hands_its_settings_to_the_broker_and_its_exit_code_to_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[BrokerConfig] = []
+
+    def serve(config: BrokerConfig) -> int:
+        served.append(config)
+        return 7
+
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    monkeypatch.setattr("sluicemq.broker.node.serve", serve)
+    try:
+        result = sluicemq(
+            "serve", "--data", "here", "--listen", "[::1]:0", "--segment-bytes", "1MiB", "--peers", "1=a:1"
+        )
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+    assert result.exit_code == 7
+    assert served == [BrokerConfig(data=Path("here"), host="::1", port=0, segment_bytes=2**20, peers={1: "a:1"})]
+
+
+def test_peers_are_refused_rather_than_ignored() -> None:
+    result = sluicemq("serve", "--peers", "1=a:1,2=b:1")
+    assert result.exit_code == 2
+    assert "one broker on its own" in result.stderr
 
 
 def test_tables_are_plain_columns_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
