@@ -172,6 +172,17 @@ def test_credit_in_bytes_cuts_a_batch_by_its_mean(place: Place) -> None:
     assert place.dispatcher.held(place.session, 1) == (4, 40)
 
 
+def test_credit_in_bytes_ends_a_pick_between_batches_as_well(place: Place) -> None:
+    place.consume(1, PLENTY, 35)
+    zxids = place.publish(1, 1, 1, 1, 1)
+    assert [run.zxid for run in place.pick().runs] == zxids[:3]
+    place.commit()
+    place.settle(VERDICT_RELEASE, 1, 1, 3)
+    assert [run.zxid for run in place.pick().runs] == zxids[:3], "the fourth has no room, and waits in its place"
+    assert [run.zxid for run in place.pick().runs] == zxids[3:4]
+    assert [outcome.value for outcome in place.commit()] == [Granted([]), Granted([])]
+
+
 def test_a_message_larger_than_all_credit_goes_alone(place: Place) -> None:
     place.consume(1, PLENTY, 3)
     place.publish(1, 1)

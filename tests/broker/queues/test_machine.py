@@ -200,6 +200,23 @@ def test_a_grant_of_what_is_not_in_front_is_void_run_by_run(broker: Broker) -> N
     assert broker.settle(VERDICT_ACK, 1, 9).value == Settled([1, 2, 5, 9], 2)
 
 
+def test_what_is_in_front_is_granted_although_the_rest_of_the_grant_is_void(broker: Broker) -> None:
+    first, second, third = (broker.publish(3) for _ in range(3))
+    assert broker.grant(1, first, 0, 2, third, 0, 3).value == Granted([3, 5])
+    assert broker.grant(6, first, 2, 1, second, 0, 9).value == Granted([7, 15])
+    assert broker.grant(16, second, 0, 1, second, 1, 2, third, 0, 4).value == Granted([19, 22])
+    assert broker.ready() == [(third, 0, 3)]
+    assert broker.counts() == (3, 6, 0, 0)
+
+
+def test_a_grant_of_more_than_a_returned_run_holds_is_void(broker: Broker) -> None:
+    zxid = broker.publish(3)
+    broker.grant(1, zxid, 0, 2)
+    broker.settle(VERDICT_RELEASE, 1, 2)
+    assert broker.grant(3, zxid, 0, 3).value == Granted([3, 5])
+    assert broker.grant(6, zxid, 0, 2, zxid, 2, 1).value == Granted([])
+
+
 def test_a_grant_to_a_session_that_has_ended_counts_as_given_and_returned(broker: Broker) -> None:
     """The leader planned it before the connection broke; the grants behind it must find the queue as planned."""
     gone = broker.session
