@@ -97,17 +97,34 @@ class Outbound:
             self._blocked.set()
 
     def _write(self) -> None:
+        """Write what the peer's window takes, and tell whoever waits for room or for the end of the writing.
+
+        Told here and nowhere else: whoever saw `full` is woken by whichever write makes room.
+        """
+        was_full = self.full
+        if self._write_buffers():
+            self.sent_at = trio.current_time()
+        if was_full and not self.full and not self.broken:
+            self._room.set()
+            self._room = trio.Event()
+            self._on_room()
+        if not self._buffers:
+            self._written.set()
+
+    def _write_buffers(self) -> bool:
+        """Write until the peer's window is full; return whether anything left."""
         buffers = self._buffers
+        before = self.pending_bytes
         while buffers:
             batch = [buffers[position] for position in range(min(len(buffers), WRITE_BUFFERS_MAX))]
             try:
                 written = os.writev(self._fd, batch)
             except BlockingIOError:
-                return
+                break
             except OSError:
                 # The reading side notices the same and ends the session with its reason.
                 self.abandon()
-                return
+                return False
             self.pending_bytes -= written
             while written:
                 first = buffers[0]
@@ -118,7 +135,7 @@ class Outbound:
                 buffers.popleft()
             while buffers and not len(buffers[0]):
                 buffers.popleft()
-        self.sent_at = trio.current_time()
+        return self.pending_bytes < before
 
     def abandon(self) -> None:
         """Throw away what was not written; nothing more leaves this connection."""
@@ -140,12 +157,7 @@ class Outbound:
                 except (trio.ClosedResourceError, OSError):
                     self.abandon()
                     return
-                was_full = self.full
                 self._write()
-                if was_full and not self.full:
-                    self._room.set()
-                    self._room = trio.Event()
-                    self._on_room()
             self._waiting_for_peer = False
 
     async def wait_room(self) -> None:
