@@ -18,7 +18,12 @@ from sluicemq.wire.batch import Batch
 
 PIECE_BYTES_MIN = 256 * 1024
 PIECE_BYTES_MAX = 4 * 1024 * 1024
-"""One cold read fetches between these, so that a backlog is read at the disk's speed and a single message cheaply."""
+"""One cold read fetches between these, so that a backlog is read at the disk's speed and a single message cheaply; so
+much is kept at most of what was read along."""
+
+
+NEAR_ENTRIES = 64
+"""Entries that lie no farther apart than this are worth one read."""
 
 
 class Stored(NamedTuple):
@@ -97,20 +102,30 @@ class Bodies:
         messages that came back lie scattered."""
         needed = set(wanted)
         found: list[tuple[int, Publish]] = []
+        along_bytes = 0
         piece_bytes = PIECE_BYTES_MIN
-        for zxid in wanted:
+        for position, zxid in enumerate(wanted):
             if zxid not in needed:
                 continue
             hits = 0
-            for record in (self._log.read(zxid), *self._log.read_after(zxid, piece_bytes)):
-                if record.kind == Publish.KIND:
-                    entry = decode_entry(record.kind, record.kind_version, record.header, record.payload)
-                    assert isinstance(entry, Publish)
-                    found.append((record.zxid, entry))
-                    if record.zxid in needed:
-                        needed.discard(record.zxid)
-                        hits += 1
-            piece_bytes = min(2 * piece_bytes, self._piece_bytes_max) if hits > 1 else PIECE_BYTES_MIN
+            records = [self._log.read(zxid)]
+            if piece_bytes or (position + 1 < len(wanted) and wanted[position + 1] - zxid <= NEAR_ENTRIES):
+                records += self._log.read_after(zxid, piece_bytes or PIECE_BYTES_MIN)
+            for record in records:
+                if record.kind != Publish.KIND:
+                    continue
+                if record.zxid in needed:
+                    needed.discard(record.zxid)
+                    hits += 1
+                elif along_bytes + len(record.payload) <= self._piece_bytes_max:
+                    along_bytes += len(record.payload)
+                else:
+                    continue
+                entry = decode_entry(record.kind, record.kind_version, record.header, record.payload)
+                assert isinstance(entry, Publish)
+                found.append((record.zxid, entry))
+            # Where the first piece held nothing else that was wanted, messages lie scattered: read them one by one.
+            piece_bytes = min(max(2 * piece_bytes, PIECE_BYTES_MIN), self._piece_bytes_max) if hits > 1 else 0
         return found
 
 

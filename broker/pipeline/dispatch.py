@@ -17,11 +17,15 @@ from sluicemq.broker.queues.dispatch import Dispatcher
 from sluicemq.broker.queues.entries import Grant
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sluicemq.broker.pipeline.bodies import Stored
     from sluicemq.broker.pipeline.road import Road
     from sluicemq.broker.queues.dispatch import Pick
+    from sluicemq.broker.queues.runs import Run
+
+LOAD_BYTES_MAX = 16 * 1024 * 1024
+"""Most bytes of whole batches in memory for one cold pick, which may want one message of each of a thousand batches."""
 
 
 class Recipient(Protocol):
@@ -43,8 +47,17 @@ class _Consumer:
     lease_seconds: float
     credit_messages: int
     credit_bytes: int
-    held_back: bool = False
-    """Whether its credit is taken away because its session's outgoing buffer is full."""
+
+
+class _Cargo:
+    """What one DELIVER frame and one GRANT say about a pick."""
+
+    __slots__ = ("granted", "numbers", "parts")
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.granted: list[int] = []
+        self.parts: list[bytes | memoryview] = []
 
 
 class DispatchStage:
@@ -55,7 +68,10 @@ class DispatchStage:
         self.dispatcher = Dispatcher(road.machine)
         self._consumers: dict[tuple[int, int], _Consumer] = {}
         self._consumers_of_queue: dict[int, set[tuple[int, int]]] = {}
+        # Also those that were cancelled, as long as they hold leases: a nack asks for the queue's retry delay.
         self._queues_of_session: dict[int, dict[int, int]] = {}
+        # Sessions whose outgoing buffer is full: their consumers have no credit for the time being.
+        self._held_back: set[int] = set()
         self._loading: set[int] = set()
         self._cold_picks: list[Pick] = []
         self._cold = trio.Event()
@@ -76,7 +92,10 @@ class DispatchStage:
         lease_seconds: float,
     ) -> None:
         """Start delivering messages of the queue to *recipient*."""
-        self.dispatcher.add_consumer(session, consumer, queue_id, credit_messages, credit_bytes)
+        held_back = session in self._held_back
+        self.dispatcher.add_consumer(
+            session, consumer, queue_id, 0 if held_back else credit_messages, 0 if held_back else credit_bytes
+        )
         self._consumers[session, consumer] = _Consumer(recipient, lease_seconds, credit_messages, credit_bytes)
         self._consumers_of_queue.setdefault(queue_id, set()).add((session, consumer))
         self._queues_of_session.setdefault(session, {})[consumer] = queue_id
@@ -92,6 +111,17 @@ class DispatchStage:
         consumers.discard((session, consumer))
         if not consumers:
             del self._consumers_of_queue[queue_id]
+        if not self._road.settle.holds(session, consumer):
+            self.leases_over(session, consumer)
+
+    def leases_over(self, session: int, consumer: int) -> None:
+        """The consumer holds no lease any more: if it was cancelled, nothing will ever be asked about it."""
+        if (session, consumer) not in self._consumers:
+            queues = self._queues_of_session.get(session)
+            if queues is not None:
+                queues.pop(consumer, None)
+                if not queues:
+                    del self._queues_of_session[session]
 
     def set_credit(self, session: int, consumer: int, credit_messages: int, credit_bytes: int) -> None:
         """Replace the consumer's limits."""
@@ -99,7 +129,7 @@ class DispatchStage:
         if found is None:
             return
         found.credit_messages, found.credit_bytes = credit_messages, credit_bytes
-        if not found.held_back:
+        if session not in self._held_back:
             self.dispatcher.set_credit(session, consumer, credit_messages, credit_bytes)
             self._road.again()
 
@@ -108,7 +138,7 @@ class DispatchStage:
         return len(self._consumers_of_queue.get(queue_id, ()))
 
     def queue_of(self, session: int, consumer: int) -> int | None:
-        """Return the queue that the consumer consumes, or consumed before it was cancelled."""
+        """Return the queue that the consumer consumes, or consumed until it was cancelled, if it holds leases."""
         return self._queues_of_session.get(session, {}).get(consumer)
 
     def retry_delay(self, session: int, consumer: int) -> float:
@@ -126,12 +156,22 @@ class DispatchStage:
 
     def session_has_room(self, session: int) -> None:
         """The session's outgoing buffer has room again: its consumers get their credit back."""
-        for consumer in list(self._queues_of_session.get(session, ())):
+        if session not in self._held_back:
+            return
+        self._held_back.discard(session)
+        for consumer in self._queues_of_session.get(session, ()):
             found = self._consumers.get((session, consumer))
-            if found is not None and found.held_back:
-                found.held_back = False
+            if found is not None:
                 self.dispatcher.set_credit(session, consumer, found.credit_messages, found.credit_bytes)
         self._road.again()
+
+    def _hold_back(self, session: int) -> None:
+        """Take the credit of all consumers of the session away until it has room: each would send one pick more."""
+        if session not in self._held_back:
+            self._held_back.add(session)
+            for consumer in self._queues_of_session.get(session, ()):
+                if (session, consumer) in self._consumers:
+                    self.dispatcher.set_credit(session, consumer, 0, 0)
 
     def queue_gone(self, queue_id: int, name: str) -> None:
         """The queue was deleted: its consumers end."""
@@ -145,6 +185,7 @@ class DispatchStage:
         for consumer in list(self._queues_of_session.get(session, ())):
             self.remove_consumer(session, consumer)
         self._queues_of_session.pop(session, None)
+        self._held_back.discard(session)
 
     # --- the work ---------------------------------------------------------------------------------------------
 
@@ -156,7 +197,9 @@ class DispatchStage:
         while (pick := self.dispatcher.next_pick(self._loading)) is not None:
             stored = {run.zxid: found for run in pick.runs if (found := bodies.get(run.zxid)) is not None}
             if all(run.zxid in stored for run in pick.runs):
-                self._send(pick, stored)
+                cargo = _Cargo()
+                self._load_cargo(cargo, pick.runs, stored)
+                self._send(pick, cargo)
             else:
                 # The pick keeps its place: nothing else of this queue is picked until it was sent.
                 self._loading.add(pick.queue_id)
@@ -166,19 +209,18 @@ class DispatchStage:
                 return True
         return False
 
-    def _send(self, pick: Pick, bodies: dict[int, Stored]) -> None:
-        road = self._road
-        numbers: list[int] = []
-        granted: list[int] = []
-        parts: list[bytes | memoryview] = []
-        for run in pick.runs:
+    def _load_cargo(self, cargo: _Cargo, runs: Sequence[Run], bodies: dict[int, Stored]) -> None:
+        """Add *runs* to what one DELIVER frame and one GRANT say."""
+        forget_decoded = self._road.bodies.forget_decoded
+        numbers, granted, parts = cargo.numbers, cargo.granted, cargo.parts
+        for run in runs:
             stored = bodies[run.zxid]
             if run.whole:
                 part = stored.batch.data
             else:
                 part = stored.batch.part(run.first, run.size)
                 if run.first + run.size == run.batch_count:
-                    road.bodies.forget_decoded(run.zxid)
+                    forget_decoded(run.zxid)
             parts.append(part)
             numbers += (
                 run.zxid,
@@ -192,21 +234,25 @@ class DispatchStage:
                 run.attempts,
             )
             granted += (run.zxid, run.first, run.size)
+
+    def _send(self, pick: Pick, cargo: _Cargo) -> None:
+        road = self._road
         session, consumer, first_tag = pick.session, pick.consumer, pick.first_tag
+        last_tag = first_tag + pick.messages - 1
         # The GRANT is appended even when the consumer has left meanwhile: the dispatcher has gone past these messages,
         # and the machine's verdict on the grant is what brings them back.
-        entry = Grant(road.clock.now_ms(), pick.queue_id, session, consumer, first_tag, granted)
+        entry = Grant(road.clock.now_ms(), pick.queue_id, session, consumer, first_tag, cargo.granted)
         road.propose(entry, lazy=True)
         found = self._consumers.get((session, consumer))
         if found is None:
+            # Where the session lives on, the machine gives the lease to a consumer that will never hear of it.
+            road.settle.give_back(session, consumer, [first_tag, last_tag])
             return
-        last_tag = first_tag + pick.messages - 1
         road.settle.granted(session, consumer, first_tag, last_tag, pick.bytes, found.lease_seconds)
-        found.recipient.deliver(consumer, first_tag, numbers, parts)
+        found.recipient.deliver(consumer, first_tag, cargo.numbers, cargo.parts)
         self.delivered_messages_total += pick.messages
-        if not found.recipient.takes_more() and not found.held_back:
-            found.held_back = True
-            self.dispatcher.set_credit(session, consumer, 0, 0)
+        if not found.recipient.takes_more():
+            self._hold_back(session)
 
     async def send_cold_picks(self) -> None:
         """Read the bodies of picks that are not in memory, and send them, until cancelled."""
@@ -220,11 +266,24 @@ class DispatchStage:
 
     async def _load_and_send(self, pick: Pick) -> None:
         try:
-            bodies = await self._road.bodies.load(run.zxid for run in pick.runs)
-            self._send(pick, bodies)
+            cargo = _Cargo()
+            for runs in _in_loads(pick.runs):
+                self._load_cargo(cargo, runs, await self._road.bodies.load(run.zxid for run in runs))
+            self._send(pick, cargo)
         except Exception as error:  # noqa: BLE001 - a log that cannot be read ends the broker, with its reason
             self._road.fail(error)
             return
         self._loading.discard(pick.queue_id)
         self.dispatcher.ready(pick.queue_id)
         self._road.advance()
+
+
+def _in_loads(runs: Sequence[Run]) -> Iterator[Sequence[Run]]:
+    """Cut *runs* where their batches would take more than `LOAD_BYTES_MAX` together; one batch is always taken."""
+    start = size = 0
+    for position, run in enumerate(runs):
+        if size and size + run.batch_bytes > LOAD_BYTES_MAX:
+            yield runs[start:position]
+            start, size = position, 0
+        size += run.batch_bytes
+    yield runs[start:]

@@ -38,6 +38,9 @@ logger = logging.getLogger("sluicemq.road")
 
 SLICE_SECONDS = 0.004
 """Longest time that `advance` works before it lets the event loop serve sockets."""
+WAITING_ENTRIES_MAX = 10_000
+"""Sessions stop reading while more entries than this are proposed and not applied yet: many sessions read faster than
+one road applies, and the disk need not be what is slow."""
 REPLAY_BYTES = 8 * 1024 * 1024
 EPOCH_BITS = 32
 
@@ -92,6 +95,7 @@ class Road:
         self.apply = ApplyStage(self)
         self._more_to_do = False
         self._idle = trio.Event()
+        self._room: trio.Event | None = None
 
     def _replay(self) -> None:
         """Give the machine everything in the log; nothing of it has effects."""
@@ -138,6 +142,20 @@ class Road:
         self.entries_total += 1
         return zxid
 
+    @property
+    def congested(self) -> bool:
+        """Whether sessions should stop reading until `wait_for_room` returns."""
+        return len(self.commit) > WAITING_ENTRIES_MAX or self.append.congested
+
+    async def wait_for_room(self) -> None:
+        """Wait until the disk and apply have caught up."""
+        while self.congested:
+            await self.append.wait_for_room()
+            if len(self.commit) > WAITING_ENTRIES_MAX:
+                if self._room is None:
+                    self._room = trio.Event()
+                await self._room.wait()
+
     async def wait_idle(self) -> None:
         """Wait until nothing proposed is still under way."""
         while len(self.commit):
@@ -178,6 +196,9 @@ class Road:
             self.again()
         if not len(self.commit):
             self._idle.set()
+        if self._room is not None and len(self.commit) <= WAITING_ENTRIES_MAX:
+            self._room.set()
+            self._room = None
         self.stall_seconds_max = max(self.stall_seconds_max, time.perf_counter() - started)
 
     def again(self) -> None:

@@ -6,7 +6,8 @@ is an entry of its own. Must not know sockets: replies leave through callbacks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -15,7 +16,7 @@ from sluicemq.broker.pipeline.due import DueTimer
 from sluicemq.broker.queues.entries import EXPIRED, Clock, Settle
 from sluicemq.broker.queues.outcomes import Outcome, Settled
 from sluicemq.broker.queues.outstanding import Outstanding
-from sluicemq.broker.queues.tags import ranges_problem
+from sluicemq.broker.queues.tags import count_tags, ranges_problem, without
 from sluicemq.wire.errors import InvalidRequest
 from sluicemq.wire.messages import RANGES_MAX, VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_RELEASE
 
@@ -101,6 +102,12 @@ class SettleStage:
             raise InvalidRequest(f"verdict {verdict} is unknown; known are {sorted(VERDICTS)}", verdict=verdict)
         check_ranges(tags)
         road = self._road
+        if count_tags(tags) > ENTRY_TAGS_MAX:
+            # A frame of 40 bytes can name ten million tags; only those that are held are worth entries.
+            lost = without(tags, self._outstanding.tags_of(session, consumer))
+            if lost:
+                tags = without(tags, lost)
+                on_outcome = _Gathering(1, on_outcome, lost)
         due_ms = 0
         if verdict == VERDICT_NACK:
             delay = road.dispatch.retry_delay(session, consumer) if delay_seconds is None else delay_seconds
@@ -111,6 +118,7 @@ class SettleStage:
             if verdict == VERDICT_ACK:
                 self.acknowledged_messages_total += messages
             road.dispatch.settled(session, consumer, tags)
+            self._leases_over(session, consumer)
         self._propose(session, consumer, verdict, tags, due_ms, reason, on_outcome)
 
     def _propose(
@@ -134,6 +142,18 @@ class SettleStage:
         for piece in pieces:
             road.propose(Settle(now_ms, session, consumer, verdict, piece, due_ms, reason), on_applied=on_outcome)
 
+    def holds(self, session: int, consumer: int) -> bool:
+        """Return whether the consumer holds leases."""
+        return self._outstanding.holds(session, consumer)
+
+    def _leases_over(self, session: int, consumer: int) -> None:
+        if not self._outstanding.holds(session, consumer):
+            self._road.dispatch.leases_over(session, consumer)
+
+    def give_back(self, session: int, consumer: int, tags: list[int]) -> None:
+        """Put messages that were granted but never sent back to their places."""
+        self._propose(session, consumer, VERDICT_RELEASE, tags)
+
     def release_session(self, session: int) -> None:
         """Give back what the session still holds, in small entries, ahead of the entry that closes it."""
         self._owners.pop(session, None)
@@ -146,6 +166,7 @@ class SettleStage:
     def leases_gone(self, session: int, consumer: int, tags: list[int], reason: str) -> None:
         """The machine ended leases unasked (expired, queue deleted): the client must hear of it."""
         self._outstanding.take(session, consumer, tags)
+        self._leases_over(session, consumer)
         owner = self._owners.get(session)
         if owner is not None:
             owner.leases_lost(consumer, tags, reason)
@@ -153,6 +174,7 @@ class SettleStage:
     def _expire(self) -> None:
         for session, consumer, tags in self._outstanding.expired(trio.current_time()):
             self._propose(session, consumer, EXPIRED, tags, reason="lease expired")
+            self._leases_over(session, consumer)
 
     # --- what is due ------------------------------------------------------------------------------------------
 
@@ -182,12 +204,12 @@ class SettleStage:
 
 
 class _Gathering:
-    """Makes one outcome of those of several entries that carry one verdict."""
+    """Makes one outcome of those of several entries that carry one verdict, and of tags known to be *lost* before."""
 
-    def __init__(self, expected: int, on_outcome: Callable[[Outcome], None]) -> None:
+    def __init__(self, expected: int, on_outcome: Callable[[Outcome], None], lost: Sequence[int] = ()) -> None:
         self._expected = expected
         self._on_outcome = on_outcome
-        self._lost: list[int] = []
+        self._lost = list(lost)
         self._settled = 0
         self._error: SluiceError | None = None
 
@@ -199,7 +221,8 @@ class _Gathering:
             self._settled += outcome.value.settled
         self._expected -= 1
         if not self._expected:
-            self._on_outcome(Outcome(Settled(self._lost, self._settled), self._error))
+            ranges = sorted(zip(self._lost[::2], self._lost[1::2], strict=True))
+            self._on_outcome(Outcome(Settled([*chain.from_iterable(ranges)], self._settled), self._error))
 
 
 def in_pieces(tags: list[int], tags_max: int, ranges_max: int) -> Iterator[list[int]]:

@@ -132,6 +132,10 @@ class Outstanding:
                 add_range(tags, span.first, span.last)
         return tags
 
+    def holds(self, session: int, consumer: int) -> bool:
+        """Return whether anything of a consumer is outstanding."""
+        return self._find(session, consumer) is not None
+
     def messages_of(self, session: int, consumer: int) -> int:
         """Return how many messages of a consumer are outstanding."""
         return count_tags(self.tags_of(session, consumer))
