@@ -15,7 +15,7 @@ import trio
 
 from sluicemq.broker.server.outbound import Outbound
 from sluicemq.wire.connection import Connection, Role, State
-from sluicemq.wire.errors import InternalError, ProtocolError, QueueNotFound, SluiceError, error_to_wire
+from sluicemq.wire.errors import InternalError, InvalidRequest, ProtocolError, QueueNotFound, SluiceError, error_to_wire
 from sluicemq.wire.fields import Message
 from sluicemq.wire.messages import Close, ConsumerEnded, Deliver, Error, LeasesLost, Ping, Pong
 
@@ -32,6 +32,9 @@ TURN_SECONDS = 0.004
 """After this long with one client the event loop serves others first."""
 GOODBYE_SECONDS = 1.0
 """How long the last frame may take to leave."""
+
+LOST_RANGES_MAX = 200
+"""Most ranges of tags in one LEASES_LOST: it fits the smallest frame that a client may ask for."""
 
 Handler = Callable[["ClientSession", Message, int, memoryview], Awaitable[None] | None]
 
@@ -62,6 +65,9 @@ class ClientSession:
         self.consumers: dict[int, int] = {}
         self.next_consumer = 1
         self.closing = False
+        self.suspended = False
+        self._left = False
+        self._reason = "connection closed by the client"
         self._stream = stream
         self._first = first
         self._scope = trio.CancelScope()
@@ -70,26 +76,32 @@ class ClientSession:
 
     async def run(self) -> None:
         """Serve the connection until it ends, for whatever reason."""
-        reason = "connection closed by the client"
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.outbound.run)
                 with self._scope:
-                    reason = await self._read()
+                    self._reason = await self._read()
+                self._leave()
                 if not self.outbound.broken:
                     self.server.hub.flush()
                     with trio.move_on_after(GOODBYE_SECONDS, shield=True):
                         await self.outbound.wait_written()
                 nursery.cancel_scope.cancel()
         finally:
-            self.closing = True
+            self._leave()
             self.outbound.abandon()
             self.server.session_ended(self)
-            if self.session:
-                self.road.dispatch.session_gone(self.session)
-                self.road.settle.release_session(self.session)
-                self.road.produce.close_session(self.session, reason)
-            logger.debug("connection of %s ended: %s", self.peer, reason)
+            logger.debug("connection of %s ended: %s", self.peer, self._reason)
+
+    def _leave(self) -> None:
+        """Nothing more is read: give back at once what the client holds, others may be waiting for it."""
+        if self._left:
+            return
+        self._left = self.closing = True
+        if self.session:
+            self.road.dispatch.session_gone(self.session)
+            self.road.settle.release_session(self.session)
+            self.road.produce.close_session(self.session, self._reason)
 
     async def _read(self) -> str:
         data = self._first
@@ -102,7 +114,7 @@ class ClientSession:
                 except SluiceError as error:
                     logger.info("closing the connection of %s: %s", self.peer, error)
                     self.close(error)
-                    return f"closed by the broker: {error}"
+                    return self._reason
                 if self.connection.state is State.CLOSED:
                     return "closed by the client"
             size = min(READ_BYTES_MAX, self.connection.missing_bytes + READ_BYTES)
@@ -129,15 +141,28 @@ class ClientSession:
                     started = time.perf_counter()
             except Exception as error:  # noqa: BLE001 - sorted out there: whose fault was it?
                 self._request_failed(message, correlation, error)
-            if time.perf_counter() - started > TURN_SECONDS:
+            if self.outbound.full or self.road.congested:
+                self._turn_ends(started)
+                await self._wait_for_room()
+                started = time.perf_counter()
+            elif time.perf_counter() - started > TURN_SECONDS:
                 self._turn_ends(started)
                 await trio.lowlevel.checkpoint()
                 started = time.perf_counter()
         self._turn_ends(started)
-        if self.road.append.congested:
-            await self.road.append.wait_for_room()
-        if self.outbound.full:
+
+    async def _wait_for_room(self) -> None:
+        """Stop reading while the road is congested, or while the client does not take what we answer.
+
+        Looked at after every message: some of them are small and have large answers.
+        """
+        self.suspended = True
+        try:
+            await self.road.wait_for_room()
             await self.outbound.wait_room()
+        finally:
+            self.suspended = False
+            self.received_at = trio.current_time()
 
     def _turn_ends(self, started: float) -> None:
         self.server.hub.flush()
@@ -160,9 +185,14 @@ class ClientSession:
         if self.closing:
             return
         self.closing = True
+        if error is not None:
+            self._reason = f"closed by the broker: {error!s:.300}"
         if self.connection.state is not State.CLOSED:
-            message = Close(error_to_wire(error) if error else None)
-            self.outbound.put(self.connection.send(message))
+            try:
+                self.outbound.put(self.connection.send(Close(error_to_wire(error) if error else None)))
+            except SluiceError as unsendable:
+                # A client with the smallest frames may not take the longest texts.
+                logger.info("the connection of %s ends without a CLOSE: %s", self.peer, unsendable)
         self._scope.cancel()
 
     # --- sending ----------------------------------------------------------------------------------------------
@@ -185,7 +215,7 @@ class ClientSession:
             return
         try:
             head = self.connection.send(message, correlation=correlation, tail_length=sum(map(len, parts)))
-        except InternalError as error:
+        except (InternalError, InvalidRequest) as error:
             # Larger than this client takes, mostly: its own limit ends its own connection, never the road.
             logger.warning("cannot send %s to %s: %s", type(message).__name__, self.peer, error)
             self.close(error)
@@ -210,7 +240,8 @@ class ClientSession:
 
     def leases_lost(self, consumer: int, tags: list[int], reason: str) -> None:
         """Tell the client that leases ended unasked."""
-        self._put(LeasesLost(consumer, tags, reason))
+        for start in range(0, len(tags), 2 * LOST_RANGES_MAX):
+            self._put(LeasesLost(consumer, tags[start : start + 2 * LOST_RANGES_MAX], reason))
 
     def _room_again(self) -> None:
         self.road.dispatch.session_has_room(self.session)

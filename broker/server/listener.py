@@ -102,7 +102,7 @@ class Server:
                 first = b""
                 with trio.move_on_after(HANDSHAKE_SECONDS):
                     first = await stream.receive_some(64)
-                if not first:
+                if not first or self._stopping:
                     return
                 if not first.startswith(PREFACE[:1]):
                     await _answer_stranger(stream, first)
@@ -131,19 +131,10 @@ class Server:
             await trio.sleep(WATCH_SECONDS)
             now = trio.current_time()
             for session in list(self.sessions):
-                if session.connection.state is not State.OPEN:
-                    if now - session.started_at > HANDSHAKE_SECONDS:
-                        session.close(RequestTimeout(f"the handshake took longer than {HANDSHAKE_SECONDS:.0f} s"))
-                    continue
-                heartbeat = session.heartbeat_seconds
-                if not heartbeat:
-                    continue
-                silent = now - session.received_at
-                if silent > 2 * heartbeat:
-                    session.close(HeartbeatLost(f"nothing was heard from the client for {silent:.1f} s"))
-                elif max(silent, now - session.outbound.sent_at) > heartbeat / 2 and not session.outbound.full:
-                    # A peer that gets deliveries all the time and has nothing to say is asked too.
-                    session.ping()
+                if session.connection.state is State.OPEN:
+                    _look_after(session, now)
+                elif now - session.started_at > HANDSHAKE_SECONDS:
+                    session.close(RequestTimeout(f"the handshake took longer than {HANDSHAKE_SECONDS:.0f} s"))
             self.hub.flush()
 
     async def stop(self, grace_seconds: float) -> None:
@@ -162,6 +153,23 @@ class Server:
                 await self._session_count_changed.wait()
         with trio.move_on_after(grace_seconds):
             await self.road.wait_idle()
+
+
+def _look_after(session: ClientSession, now: float) -> None:
+    """Ask a silent client whether it is there; close the connection when it does not answer."""
+    heartbeat = session.heartbeat_seconds
+    if not heartbeat:
+        return
+    silent, stuck = now - session.received_at, now - session.outbound.sent_at
+    if session.suspended:
+        # We do not read: silence is no sign of death then, but to take nothing for so long is.
+        if session.outbound.full and stuck > 2 * heartbeat:
+            session.close(HeartbeatLost(f"the client has taken nothing for {stuck:.1f} s"))
+    elif silent > 2 * heartbeat:
+        session.close(HeartbeatLost(f"nothing was heard from the client for {silent:.1f} s"))
+    elif max(silent, stuck) > heartbeat / 2 and not session.outbound.full:
+        # A peer that gets deliveries all the time and has nothing to say is asked too.
+        session.ping()
 
 
 async def _turn_away(stream: trio.SocketStream, error: LimitReached | BrokerStopping) -> None:

@@ -5,14 +5,17 @@ One function a request, and the table `HANDLERS`. Must not decide about messages
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
+
+import trio
 
 from sluicemq.broker.server.authorization import authorize
 from sluicemq.broker.server.client_session import answer_ping
 from sluicemq.broker.server.handshake import authenticate_peer, hello, open_session
 from sluicemq.broker.server.statistics import queue_state, statistics_of
 from sluicemq.wire import messages as m
-from sluicemq.wire.errors import ConsumerNotFound, LimitReached
+from sluicemq.wire.errors import ConsumerNotFound, LimitReached, MessageTooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +28,14 @@ CONSUMERS_MAX = 10_000
 """Most consumers of one session."""
 PEEK_MESSAGES_MAX = 10_000
 PEEK_BYTES_MAX = 8 * 1024 * 1024
+PEEK_HEAD_BYTES = 256
+"""Room for what a PEEKED frame holds beside messages."""
+PEEK_RUN_BYTES = 9 * m.RUN_NUMBERS
+PEEK_SLICE_SECONDS = 0.004
+"""After so long the event loop serves others first."""
 LIST_QUEUES_MAX = 1000
+QUEUE_STATE_BYTES = 1024
+"""No state of a queue takes more: so a page is cut to what the client's frames can hold."""
 
 
 def _answer(session: ClientSession, correlation: int, shape: Callable[[Any], Message]) -> Callable[[Outcome], None]:
@@ -88,7 +98,8 @@ def list_queues(session: ClientSession, message: Message, correlation: int, tail
     del tail
     assert isinstance(message, m.ListQueues)
     authorize(session.identity, "list", (session.vhost, "vhost", session.vhost))
-    count_max = max(1, min(message.count_max, LIST_QUEUES_MAX))
+    fitting = session.connection.frame_bytes_max // QUEUE_STATE_BYTES - 1
+    count_max = max(1, min(message.count_max, LIST_QUEUES_MAX, fitting))
     queues = session.road.machine.queues_of(session.vhost, message.after, count_max + 1)
     page = [queue_state(session.road, queue) for queue in queues[:count_max]]
     session.reply(correlation, m.Queues(page, len(queues) > count_max))
@@ -112,16 +123,32 @@ async def peek(session: ClientSession, message: Message, correlation: int, tail:
     queue = road.produce.find_queue(session.vhost, message.name)
     numbers: list[int] = []
     parts: list[bytes] = []
-    size = 0
-    for run in road.machine.peek(queue.id, message.skip, min(message.count_max, PEEK_MESSAGES_MAX)):
+    frame_room = session.connection.frame_bytes_max - PEEK_HEAD_BYTES
+    room = min(frame_room, PEEK_BYTES_MAX)
+    runs = road.machine.peek(queue.id, message.skip, min(message.count_max, PEEK_MESSAGES_MAX))
+    if runs and runs[0].batch_bytes > room:
+        # One message is always shown, unless it alone is larger than the client takes.
+        runs = [runs[0]._replace(size=1)]
+    started = time.perf_counter()
+    for run in runs:
         stored = road.bodies.get(run.zxid) or (await road.bodies.load([run.zxid]))[run.zxid]
         part = stored.batch.part(run.first, run.size)
-        if parts and size + len(part) > PEEK_BYTES_MAX:
+        cost = len(part) + PEEK_RUN_BYTES
+        if cost > (room if parts else frame_room):
             break
-        size += len(part)
+        room -= cost
         parts.append(part)
         numbers += (run.zxid, run.first, run.size, len(part), stored.published_ms, stored.producer, stored.sequence)
         numbers += (run.deliveries, run.attempts)
+        if time.perf_counter() - started > PEEK_SLICE_SECONDS:
+            await trio.lowlevel.checkpoint()
+            started = time.perf_counter()
+    if runs and not parts:
+        raise MessageTooLarge(
+            f"the message in front takes {cost} bytes; this connection takes {frame_room}: "
+            "connect with a larger frame_bytes_max",
+            message_bytes=cost,
+        )
     session.reply(correlation, m.Peeked(numbers), parts)
 
 
