@@ -41,7 +41,7 @@ def print_one(plan: Plan, figures: dict[str, Any], where: str) -> None:
             ("sent meanwhile", f"{figures['sent_messages']:,}, {figures['sent_messages_per_second']:,.0f} a second")
         )
     if "bare_sync_p50_seconds" in figures:
-        rows.append(("bare fdatasync p50", _bare_sync(figures)))
+        rows.append(("bare fdatasync, 4 KiB", _bare_sync(figures)))
         rows.append(("above the bare disk", _milliseconds(figures["above_bare_sync_seconds"])))
     print_table(("figure", "value"), rows, title=f"{plan.mode}: {_what(plan)}; {where}")
 
@@ -79,12 +79,14 @@ def print_all(measured: list[tuple[Plan, dict[str, Any]]], where: str) -> None:
     for plan, figures in measured:
         if "bare_sync_p50_seconds" in figures:
             above = _milliseconds(figures["above_bare_sync_seconds"])
-            click.echo(f"{plan.mode}: a bare fdatasync of 4 KiB takes {_bare_sync(figures)} (p50); above it: {above}.")
+            click.echo(
+                f"{plan.mode}: a bare fdatasync of 4 KiB takes {_bare_sync(figures)}; the broker above it: {above}."
+            )
 
 
 def _bare_sync(figures: dict[str, Any]) -> str:
     """How long the disk alone takes, and whether that can be trusted."""
-    text = _milliseconds(figures["bare_sync_p50_seconds"])
+    text = f"{_milliseconds(figures['bare_sync_p50_seconds'])} (p50)"
     if not figures["bare_sync_steady"]:
         text += (
             f", {_milliseconds(figures['bare_sync_p50_afterwards_seconds'])} afterwards: something else used the disk"
