@@ -369,6 +369,7 @@ class _Parts:
         self.shared: Publisher | None = None
         self.checked_destinations: set[str] = set()
         self._tasks = anyio.create_task_group()
+        self._scopes: list[anyio.CancelScope] = []
         self._running = 0
         self._all_ended = Slot()
 
@@ -402,12 +403,16 @@ class _Parts:
         await self._tasks.__aenter__()
         for task in (self.runtime.run_hops, self.timers.run, self.link.run):
             self._running += 1
-            self._tasks.start_soon(self._guarded, task)
+            # Shielded, because the last verdicts must get through when the body is cancelled; `stop` ends it.
+            scope = anyio.CancelScope(shield=True)
+            self._scopes.append(scope)
+            self._tasks.start_soon(self._guarded, task, scope)
 
-    async def _guarded(self, task: Callable[[], Awaitable[None]]) -> None:
+    async def _guarded(self, task: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
         """Run *task* so that a bug of ours reaches the callers as an error, and never cancels the user's body."""
         try:
-            await task()
+            with scope:
+                await task()
         except Exception as error:  # noqa: BLE001 - reported to every caller
             self._failed(error)
         finally:
@@ -437,7 +442,8 @@ class _Parts:
 
     async def stop(self) -> None:
         """End the background tasks and wait for them; leaves the task group that was entered in `start`."""
-        self._tasks.cancel_scope.cancel()
+        for scope in self._scopes:
+            scope.cancel()
         # The group is left without the body's exception, which therefore leaves as it is and not inside a group.
         # Waiting first, shielded, leaves nothing for the group itself to wait for, hence nothing to be cancelled in.
         with anyio.CancelScope(shield=True):

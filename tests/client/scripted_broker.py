@@ -18,7 +18,7 @@ import anyio.abc
 
 from sluicemq.wire import messages as m
 from sluicemq.wire.batch import Batch, encode_batch
-from sluicemq.wire.connection import Connection, Role
+from sluicemq.wire.connection import Connection, Role, State
 from sluicemq.wire.errors import ProtocolError, QueueNotFound, SequenceGap, SluiceError, error_to_wire
 from sluicemq.wire.fields import Message
 
@@ -53,13 +53,17 @@ class Peer:
     consumers: dict[int, m.Consume] = field(default_factory=dict)
     last_tag: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     received: list[Message] = field(default_factory=list)
+    sending: anyio.Lock = field(default_factory=anyio.Lock)
     hello: m.Hello | None = None
     authenticate: m.Authenticate | None = None
 
     async def send(self, message: Message, *, correlation: int = 0, tail: bytes = b"") -> None:
+        if self.connection.state is State.CLOSED:
+            return  # the client's goodbye came in the same breath as what this answers
         head = self.connection.send(message, correlation=correlation, tail_length=len(tail))
         try:
-            await self.stream.send(head + tail)
+            async with self.sending:
+                await self.stream.send(head + tail)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             pass
 

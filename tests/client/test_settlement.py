@@ -24,7 +24,12 @@ def test_no_verdict_is_lost_or_changed(verdicts):
     for verdict, tag in verdicts:
         buffer.add(Verdict(*verdict), tag, tag)
     assert buffer.ranges <= len(verdicts)
-    sent = [(verdict, tag) for verdict, flat in buffer.take() for first, last in pairs(flat) for tag in range(first, last + 1)]
+    sent = [
+        (verdict, tag)
+        for verdict, flat in buffer.take()
+        for first, last in pairs(flat)
+        for tag in range(first, last + 1)
+    ]
     assert sorted(sent, key=lambda item: item[1]) == sorted(verdicts, key=lambda item: item[1])
     assert buffer.take() == []
 
