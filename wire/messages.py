@@ -379,7 +379,7 @@ class Settled(Message):
 
 @message(56)
 class LeasesLost(Message):
-    """Broker to client, unasked: the leases of these tags are over (`expired`, `queue_deleted`)."""
+    """Broker to client, unasked: the leases of these tags are over (`expired`, `queue_deleted`, `purged`)."""
 
     consumer: int = wire_field(2, unsigned(32))
     tags: list[int] = wire_field(4, _lost)
