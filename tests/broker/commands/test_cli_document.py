@@ -23,9 +23,9 @@ elsewhere plain columns; `--json` gives JSON.
 
 
 def sections(one: click.Command, path: str, parent: click.Context | None) -> list[str]:
-    context = click.Context(
-        one, info_name=path.split()[-1], parent=parent, terminal_width=WIDTH, max_content_width=WIDTH
-    )
+    # As click itself makes it, so that -h is there; only the width is ours.
+    context = one.make_context(path.split()[-1], [], parent=parent, resilient_parsing=True)
+    context.terminal_width = WIDTH
     found = [f"## `{path}`\n\n```text\n{one.get_help(context)}\n```\n"]
     if isinstance(one, click.Group):
         for name in one.list_commands(context):
