@@ -199,14 +199,13 @@ class ScriptedBroker:
         match message:
             case m.Hello():
                 peer.hello = message
-                welcome = m.Welcome(
+                return m.Welcome(
                     version=1,
                     frame_bytes_max=36 << 20,
                     heartbeat_seconds=self.heartbeat_seconds,
                     mechanisms=self.mechanisms,
                     cluster_id=bytes(16),
                 )
-                return welcome
             case m.Authenticate():
                 peer.authenticate = message
                 return m.Authenticated(identity="somebody")

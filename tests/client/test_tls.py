@@ -1,6 +1,5 @@
 """The same client over an encrypted stream, with real certificates."""
 
-import shutil
 import ssl
 import subprocess
 from contextlib import asynccontextmanager
@@ -12,10 +11,11 @@ from anyio.streams.tls import TLSListener
 from sluicemq.client import connect
 from sluicemq.client.errors import ConnectionFailed
 from tests.client.scripted_broker import ScriptedBroker
+from tests.conftest import needs
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl: apt install openssl"),
+    needs("openssl", "apt-get install openssl"),
 ]
 
 
