@@ -16,15 +16,17 @@ import subprocess
 import sys
 import time
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import psutil
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 READY = re.compile(rb"^sluicemq (\d+) ready on sluicemq://(\S+):(\d+)$")
+PROGRAM = ("-m", "sluicemq.broker.cli")
+"""Works from an editable install as well as with the packages on PYTHONPATH."""
 START_SECONDS_MAX = 60.0
 """Patience with a start on a loaded machine; how fast a start must be is the business of `at_rest`."""
 STOP_SECONDS_MAX = 30.0
@@ -59,13 +61,23 @@ class BrokerProcess:
         port: Port to listen on; 0 takes a free one, at every start another.
         options: More options of `sluicemq serve`.
         prefix: A command in front of the interpreter, which must run it as its own process (`strace -D ...`).
+        program: What the interpreter runs; another one for brokers that are wrong on purpose.
 
     """
 
-    def __init__(self, data: Path, *, port: int = 0, options: Sequence[str] = (), prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *,
+        port: int = 0,
+        options: Sequence[str] = (),
+        prefix: Sequence[str] = (),
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
         self.data = data
         self.options = list(options)
         self.prefix = list(prefix)
+        self.program = list(program)
         self.host = "127.0.0.1"
         self.port = port
         self.node_id = 0
@@ -95,7 +107,7 @@ class BrokerProcess:
             self._process = subprocess.Popen(
                 [
                     *self.prefix,
-                    *(sys.executable, "-m", "sluicemq.broker.cli", "serve"),
+                    *(sys.executable, *self.program, "serve"),
                     *("--data", str(self.data), "--listen", f"{self.host}:{self._port_wanted}"),
                     *self.options,
                 ],
@@ -103,6 +115,7 @@ class BrokerProcess:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 env=_environment(),
+                cwd=Path(__file__).resolve().parents[2],
                 # A test that is interrupted from the keyboard ends its brokers itself, in its own order.
                 start_new_session=True,
             )

@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.e2e.broker_process import BrokerFailed, BrokerProcess, unused_port
+from tests.e2e.broker_process import PROGRAM, BrokerFailed, BrokerProcess, unused_port
 from tests.e2e.journal import read_journals
 from tests.e2e.wire_client import WireClient
 
@@ -57,11 +57,17 @@ class Result:
 
 
 def run_rounds(
-    directory: Path, *, rounds: int, seed: int, client: str = "wire", options: tuple[str, ...] = ()
+    directory: Path,
+    *,
+    rounds: int,
+    seed: int,
+    client: str = "wire",
+    options: tuple[str, ...] = (),
+    program: tuple[str, ...] = PROGRAM,
 ) -> Result:
     """Do the rounds in *directory* and return the judgement."""
     chance = random.Random(seed)
-    broker = BrokerProcess(directory / "data", port=unused_port(), options=options)
+    broker = BrokerProcess(directory / "data", port=unused_port(), options=options, program=program)
     workers: list[subprocess.Popen[bytes]] = []
     journals: list[Path] = []
     done: list[Round] = []

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.e2e.broker_process import BrokerFailed
 from tests.e2e.kill_rounds import run_rounds
+from tests.e2e.mutants import program_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,3 +29,13 @@ def test_the_client_library_comes_through_kills_by_itself(tmp_path: Path) -> Non
     assert result.violations == []
     assert all(one.batches_in_flight for one in result.rounds), result.rounds
     assert result.counts["messages confirmed"] == result.counts["messages sent"] > 1000
+
+
+def test_a_broker_that_confirms_before_it_writes_is_found_out(tmp_path: Path) -> None:
+    program = program_of("confirm-before-write")
+    try:
+        found = run_rounds(tmp_path, rounds=2, seed=3, options=OPTIONS, program=program).violations
+    except BrokerFailed as error:
+        # Its memory of a producer's sequence is lost as well, so that the producer cannot go on.
+        found = [str(error)]
+    assert any("lost" in one or "a client process ended" in one for one in found), found

@@ -12,6 +12,8 @@ from sluicemq.wire import messages as m
 from sluicemq.wire.batch import encode_batch
 from sluicemq.wire.frames import PREFACE, pack_frame
 from tests.conftest import needs
+from tests.e2e.broker_process import PROGRAM
+from tests.e2e.mutants import program_of
 from tests.e2e.sync_trace import STRACE, TraceUnreadable, parse_trace, prove
 from tests.e2e.wire_client import WireClient
 
@@ -188,12 +190,28 @@ def test_no_confirm_leaves_the_process_before_its_fdatasync(
         assert len(syncs) < count, "many in flight: one sync confirms several"
 
 
-def start_traced(start_broker: StartBroker, trace: Path) -> BrokerProcess:
+@needs("strace", "apt-get install strace")
+@pytest.mark.parametrize("mutant", ["sync-every-other-time", "never-sync"])
+def test_a_process_that_does_not_sync_what_it_confirms_is_found_out(
+    mutant: str, start_broker: StartBroker, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    traced = start_traced(start_broker, trace, program=program_of(mutant))
+    with WireClient(traced.url) as client:
+        client.declare(QUEUE)
+        count = publish_one_by_one(client)
+    traced.stop()
+    proofs, failures = prove(parse_trace(trace.read_text(errors="replace").splitlines()), str(traced.data))
+    assert len(proofs) + len(failures) == count
+    assert len(failures) > count / 4, failures
+
+
+def start_traced(start_broker: StartBroker, trace: Path, *, program: tuple[str, ...] = PROGRAM) -> BrokerProcess:
     """Start a broker under strace."""
     skip_where_nothing_can_be_traced()
     # Small segments: zeroing the next one would fill the trace with zeros.
     options = ("--segment-bytes", "1MiB", "--spares-max", "1")
-    return start_broker(prefix=[*STRACE, "-o", str(trace)], options=options)
+    return start_broker(prefix=[*STRACE, "-o", str(trace)], options=options, program=program)
 
 
 def skip_where_nothing_can_be_traced() -> None:
