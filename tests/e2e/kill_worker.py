@@ -24,8 +24,8 @@ from tests.e2e.wire_client import DeliveredMessage, Delivery, WireClient
 WINDOW_BATCHES = 16
 BATCH_MESSAGES_MAX = 40
 CREDIT_MESSAGES = 300
-LEASE_SECONDS = 120.0
-"""Longer than any run: no lease may end by the clock here, only by a verdict or with its session."""
+LEASE_SECONDS = 1.0
+"""Short, since some deliveries are never settled: their leases end by the clock."""
 SETTLEMENTS_MAX = 8
 RECONNECT_SECONDS = 0.02
 TURN_SECONDS = 0.05
@@ -158,7 +158,7 @@ class Producer(Worker):
 
 
 class Consumer(Worker):
-    """Acknowledges most deliveries, gives some back."""
+    """Acknowledges most deliveries, gives some back, forgets some."""
 
     delivery_count = 0
 
@@ -185,8 +185,10 @@ class Consumer(Worker):
                 number = self.delivery_count
                 runs = runs_of(delivery.messages, self.journal)
                 self.journal.delivered(self.number, number, client.opened.session, epoch, runs)
-                verdict = self.random.choices(("ack", "nack", "release"), (94, 3, 3))[0]
+                verdict = self.random.choices(("ack", "nack", "release", "forget"), (91, 3, 3, 3))[0]
                 self.journal.verdict(self.number, number, verdict)
+                if verdict == "forget":
+                    continue
                 delay = 0.0 if verdict == "nack" else None
                 settle = m.Settle(consumer, VERDICTS[verdict], delivery.tags, delay)
                 self.settling[client.send(settle)] = (number, delivery)
