@@ -64,6 +64,7 @@ def run_rounds(
     client: str = "wire",
     options: tuple[str, ...] = (),
     program: tuple[str, ...] = PROGRAM,
+    graceful_share: float = 0.0,
 ) -> Result:
     """Do the rounds in *directory* and return the judgement."""
     chance = random.Random(seed)
@@ -83,6 +84,8 @@ def run_rounds(
             _wait_until_busy(broker, workers)
             _pause(chance.uniform(0, INSTANT_SECONDS_MAX))
             killed_at = time.monotonic()
+            if chance.random() < graceful_share:
+                broker.stop()
             broker.kill()
             recovery_kills = 0
             while chance.random() < RECOVERY_KILL_SHARE:
@@ -179,6 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--client", choices=("wire", "library"), default="wire")
     parser.add_argument("--directory", type=Path, help="keep data and journals here (default: a temporary directory)")
+    parser.add_argument("--graceful-share", type=float, default=0.0, help="share of rounds that stop it by SIGTERM")
     parser.add_argument("--segment-bytes", default="1MiB", help="small, so that segments roll and are recycled")
     chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="sluicemq-kill-") as temporary:
@@ -186,7 +190,14 @@ def main(arguments: list[str] | None = None) -> int:
         directory.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         options = ("--segment-bytes", chosen.segment_bytes, "--log-level", "warning")
-        result = run_rounds(directory, rounds=chosen.rounds, seed=chosen.seed, client=chosen.client, options=options)
+        result = run_rounds(
+            directory,
+            rounds=chosen.rounds,
+            seed=chosen.seed,
+            client=chosen.client,
+            options=options,
+            graceful_share=chosen.graceful_share,
+        )
     print(f"seed {chosen.seed}, {chosen.rounds} rounds, {chosen.client} client, {time.monotonic() - started:.0f} s")
     print("round  unconfirmed batches  unsettled deliveries  kills in recovery  restart (s)")
     for number, one in enumerate(result.rounds, 1):

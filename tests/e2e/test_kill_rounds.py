@@ -39,3 +39,9 @@ def test_a_broker_that_confirms_before_it_writes_is_found_out(tmp_path: Path) ->
         # Its memory of a producer's sequence is lost as well, so that the producer cannot go on.
         found = [str(error)]
     assert any("lost" in one or "a client process ended" in one for one in found), found
+
+
+def test_graceful_stops_under_load_are_no_less_safe_than_kills(tmp_path: Path) -> None:
+    result = run_rounds(tmp_path, rounds=2, seed=4, options=OPTIONS, graceful_share=1.0)
+    assert result.violations == []
+    assert result.counts["messages confirmed"] == result.counts["messages sent"] > 1000

@@ -151,6 +151,8 @@ class WireClient:
 
     def send(self, message: Message, tail: bytes = b"") -> int:
         """Send a request and return its correlation, for `reply_to`."""
+        if self.ended is not None:
+            raise self.ended
         self._correlation += 1
         head = self.connection.send(message, correlation=self._correlation, tail_length=len(tail))
         self.socket.settimeout(self.timeout)
