@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import pytest
 from sluicemq.wire import messages as m
 from sluicemq.wire.batch import encode_batch
 from sluicemq.wire.frames import PREFACE, pack_frame
-from tests.conftest import needs
+from tests.conftest import INSIST_VARIABLE, needs
 from tests.e2e.broker_process import PROGRAM
 from tests.e2e.mutants import program_of
 from tests.e2e.sync_trace import STRACE, TraceUnreadable, parse_trace, prove
@@ -216,5 +217,9 @@ def start_traced(start_broker: StartBroker, trace: Path, *, program: tuple[str, 
 
 def skip_where_nothing_can_be_traced() -> None:
     """Some containers have strace but forbid what it does."""
-    if subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, check=False).returncode != 0:
-        pytest.skip("strace may not trace here (needs the capability SYS_PTRACE)")
+    if subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, check=False).returncode == 0:
+        return
+    reason = "strace may not trace here; give the container the capability SYS_PTRACE"
+    if os.environ.get(INSIST_VARIABLE):
+        pytest.fail(f"{reason} ({INSIST_VARIABLE} is set, so this is a failure)", pytrace=False)
+    pytest.skip(reason)

@@ -332,7 +332,9 @@ def test_a_broker_whose_disk_fails_ends_at_once_and_confirms_nothing_more(call: 
     skip_where_nothing_can_be_traced()
     # The Nth call of the process fails, and every one after it, as those of a broken disk do.
     strace = ("strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}")
-    broker = start_broker(prefix=(*strace, "-e", f"inject={call}:error=EIO:when=40+"))
+    # One small spare segment: its zeroing must not be what meets the error.
+    options = ("--segment-bytes", "1MiB", "--spares-max", "1")
+    broker = start_broker(prefix=(*strace, "-e", f"inject={call}:error=EIO:when=40+"), options=options)
     with WireClient(broker.url) as client:
         client.declare("orders")
         producer = client.open_producer()
@@ -340,6 +342,7 @@ def test_a_broker_whose_disk_fails_ends_at_once_and_confirms_nothing_more(call: 
     assert broker.wait() not in (0, -9)
     assert "Traceback" not in broker.stderr, broker.stderr
     assert "Input/output error" in broker.stderr
+    assert confirmed >= 10, "it served until the disk failed"
     healthy = start_broker()
     with WireClient(healthy.url) as client:
         ready, leased, delayed = counts(client, "orders")
