@@ -44,7 +44,7 @@ PORT_DEFAULT = 7650
 ENVIRONMENT_PREFIX = "SLUICEMQ_"
 ENTRY_HEAD_BYTES_MAX = 64 * KIB
 """Room beside a batch in its log entry and in its frame: record head, entry header, frame head."""
-SEGMENT_BYTES_MIN = 64 * KIB
+SEGMENT_BYTES_MIN = 256 * KIB
 SEGMENT_BYTES_MAX = 1024 * MIB
 SEGMENT_BYTES_STEP = 4096
 NODE_ID_MAX = 65_535
@@ -152,7 +152,7 @@ class BrokerConfig:
 
     def _check_sizes(self, room: int) -> None:
         if not SEGMENT_BYTES_MIN <= self.segment_bytes <= SEGMENT_BYTES_MAX or self.segment_bytes % SEGMENT_BYTES_STEP:
-            raise _invalid("segment_bytes", self.segment_bytes, "must be 64 KiB to 1 GiB, a multiple of 4 KiB")
+            raise _invalid("segment_bytes", self.segment_bytes, "must be 256 KiB to 1 GiB, a multiple of 4 KiB")
         for name, value, minimum, maximum in (
             ("spares_max", self.spares_max, 0, 64),
             ("cache_bytes_max", self.cache_bytes_max, MIB, 1 << 40),

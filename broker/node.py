@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import logging
-import math
+import resource
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -28,6 +28,11 @@ logger = logging.getLogger("sluicemq.node")
 GARBAGE_COLLECTION_THRESHOLDS = (50_000, 20, 50)
 """Fewer collections than Python's default: bulk state lives in arrays, and a full collection stalls the loop."""
 
+FILES_MAX = 65_536
+"""Most files that the broker asks the system to let it open."""
+FILES_RESERVED = 48
+"""Files kept for the log, its tools and standard streams."""
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 
@@ -42,7 +47,11 @@ def serve(config: BrokerConfig) -> int:
         OSError: The address cannot be listened on.
 
     """
+    if not __debug__:
+        raise RuntimeError("run the broker without python -O: its assertions guard what was confirmed")
     sys.setswitchinterval(config.switch_interval_seconds)
+    gc.set_threshold(*GARBAGE_COLLECTION_THRESHOLDS)
+    _raise_file_limit()
     return trio.run(_serve, config)
 
 
@@ -78,33 +87,66 @@ async def serve_log(log: SegmentLog, config: BrokerConfig, *, announce: Callable
             report.cut.offset,
         )
     road = Road(log, node_id=config.node_id, cache_bytes_max=config.cache_bytes_max, on_failure=on_failure)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_end_when_failed, failed, nursery.cancel_scope)
-        await road.begin()
-        nursery.start_soon(road.run)
-        road.produce.message_bytes_max = config.message_bytes_max
-        road.produce.batch_bytes_max = config.batch_bytes_max
-        road.produce.batch_messages_max = config.batch_messages_max
-        server = Server(road, config, _version())
-        listeners = await _listen(config.host, config.port)
-        nursery.start_soon(server.run, listeners)
-        gc.set_threshold(*GARBAGE_COLLECTION_THRESHOLDS)
-        gc.freeze()
-        host, port = listeners[0].socket.getsockname()[:2]
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    try:
+        await _serve_road(road, config, failed, announce)
+    finally:
+        # On every way out: nobody but the log's thread may touch the log while it writes.
+        with trio.CancelScope(shield=True):
+            await road.stop()
+    if failures:
+        logger.critical("the broker stops, because it cannot go on safely: %s", failures[0])
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+async def _serve_road(
+    road: Road, config: BrokerConfig, failed: trio.Event, announce: Callable[[int, str, int], None]
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_end_when_failed, failed, nursery.cancel_scope)
+            await road.begin()
+            nursery.start_soon(road.run)
+            road.produce.message_bytes_max = config.message_bytes_max
+            road.produce.batch_bytes_max = config.batch_bytes_max
+            road.produce.batch_messages_max = config.batch_messages_max
+            server = Server(road, config, _version(), connections_max=_connections_max(config))
+            listeners = await _listen(config.host, config.port)
+            nursery.start_soon(server.run, listeners)
+            gc.freeze()
+            host, port = listeners[0].socket.getsockname()[:2]
             announce(config.node_id, host, port)
             async for number in signals:
                 logger.info("%s: stopping", signal.Signals(number).name)
                 break
             for listener in listeners:
                 await listener.aclose()
-            await server.stop(config.drain_seconds if math.isfinite(config.drain_seconds) else 3600.0)
-        await road.stop()
-        nursery.cancel_scope.cancel()
-    if failures:
-        logger.critical("the broker stops, because it cannot trust its log any more: %s", failures[0])
-        return EXIT_FAILED
-    return EXIT_OK
+            await server.stop(config.drain_seconds)
+            nursery.cancel_scope.cancel()
+
+
+def _raise_file_limit() -> None:
+    """Let this process open as many files as the system allows it: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _connections_max(config: BrokerConfig) -> int:
+    """Return how many connections leave enough files for the log: without those the broker would have to stop."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return config.connections_max
+    possible = max(1, soft - FILES_RESERVED)
+    if possible < config.connections_max:
+        logger.warning(
+            "the limit of %d open files leaves room for %d connections instead of %d; raise it with ulimit -n",
+            soft,
+            possible,
+            config.connections_max,
+        )
+    return min(config.connections_max, possible)
 
 
 async def _listen(host: str, port: int) -> list[trio.SocketListener]:

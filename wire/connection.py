@@ -150,6 +150,11 @@ class Connection:
         """How many more bytes the frame under way needs at least; 0 between frames."""
         return self._reader.missing_bytes
 
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes held of a frame that is not whole yet."""
+        return self._reader.buffered_bytes
+
     def receive(self, data: bytes) -> list[Received]:
         """Return the messages that *data* completes, in order, with the state moved on.
 

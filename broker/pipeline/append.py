@@ -10,6 +10,7 @@ thread ends; nothing after it is ever reported durable.
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -17,8 +18,11 @@ from collections.abc import Callable
 
 import trio
 
+from sluicemq.storage.errors import SpareNotPrepared
 from sluicemq.storage.log import SegmentLog
 from sluicemq.storage.record import Record
+
+logger = logging.getLogger("sluicemq.append")
 
 GROUP_BYTES_MAX = 4 * 1024 * 1024
 """Most bytes in one write; more would only delay the first confirm of the group."""
@@ -26,6 +30,8 @@ GROUP_RECORDS_MAX = 4096
 PENDING_BYTES_MAX = 32 * 1024 * 1024
 """Sessions stop reading while more than this waits for the disk."""
 LAZY_SYNC_SECONDS = 0.005
+SPARE_RETRY_SECONDS = 2.0
+"""How long to wait before another try to make a spare segment on a full disk."""
 IDLE_MARK_SECONDS = 0.2
 
 
@@ -68,6 +74,8 @@ class AppendStage:
         self._thread = threading.Thread(target=self._run, name="sluicemq-log", daemon=True)
         self._spares_wanted = threading.Event()
         self._stopping = False
+        self._stopping_soon = threading.Event()
+        self.space_problem: SpareNotPrepared | None = None
         self._spares_thread = threading.Thread(target=self._prepare_spares, name="sluicemq-spares", daemon=True)
 
     def start(self) -> None:
@@ -88,6 +96,12 @@ class AppendStage:
         return self._submitted_bytes - self._durable_bytes
 
     @property
+    def out_of_space(self) -> SpareNotPrepared | None:
+        """Why nothing more may be published: no next segment is ready, and the disk has no room for one."""
+        problem = self.space_problem
+        return problem if problem is not None and not self._log.statistics().spares else None
+
+    @property
     def congested(self) -> bool:
         """Whether sessions should stop reading until `wait_for_room` returns."""
         return self.pending_bytes > PENDING_BYTES_MAX
@@ -100,6 +114,7 @@ class AppendStage:
     async def stop(self) -> None:
         """Write and sync what was submitted, then end the threads."""
         self._stopping = True
+        self._stopping_soon.set()
         self._spares_wanted.set()
         self._inbox.put(None)
         if self._thread.ident is not None:
@@ -192,6 +207,19 @@ class AppendStage:
 
     # --- in the spares' thread --------------------------------------------------------------------------------
 
+    def _prepare_spare(self) -> None:
+        try:
+            self._log.prepare_spare()
+        except SpareNotPrepared as error:
+            if self.space_problem is None:
+                logger.warning("%s; publishing is refused once no spare is left", error)
+            self.space_problem = error
+            self._stopping_soon.wait(SPARE_RETRY_SECONDS)
+        else:
+            if self.space_problem is not None:
+                logger.warning("there is space for the log again")
+            self.space_problem = None
+
     def _prepare_spares(self) -> None:
         """Zero the next segments in the background, so that the log never waits for one."""
         try:
@@ -199,7 +227,7 @@ class AppendStage:
                 self._spares_wanted.wait()
                 self._spares_wanted.clear()
                 while not self._stopping and self._log.needs_spare:
-                    self._log.prepare_spare()
+                    self._prepare_spare()
                 if self._stopping:
                     return
         except Exception as error:  # noqa: BLE001 - an unexplained thread death must not pass unseen

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from sluicemq.broker.queues.outcomes import LeasesGone, QueueGone
+from sluicemq.broker.queues.outcomes import LeasesGone, Published, QueueGone
 
 if TYPE_CHECKING:
     from sluicemq.broker.pipeline.road import Road
@@ -27,6 +27,9 @@ class ApplyStage:
         commit, machine = road.commit, road.machine
         while (proposed := commit.next_committed()) is not None:
             outcome = machine.apply(proposed.zxid, proposed.entry)
+            value = outcome.value
+            if type(value) is Published and not value.duplicate:
+                road.produce.published_messages_total += value.count
             if outcome.effects:
                 road.dispatch.dispatcher.on_effects(outcome.effects)
                 for effect in outcome.effects:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sluicemq.broker.pipeline.append import SPARE_RETRY_SECONDS
 from sluicemq.broker.queues.entries import (
     Declare,
     Delete,
@@ -19,14 +20,16 @@ from sluicemq.broker.queues.entries import (
     SessionClose,
     SessionOpen,
 )
+from sluicemq.broker.queues.outcomes import Outcome, Published
 from sluicemq.broker.queues.queue import compare_settings
 from sluicemq.wire.batch import BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, MESSAGE_BYTES_MAX, Batch
-from sluicemq.wire.errors import BatchTooLarge, BrokerStopping, QueueNotFound
+from sluicemq.wire.errors import BatchTooLarge, BrokerStopping, ProducerNotFound, QueueNotFound, ResourceLow
 from sluicemq.wire.settings import check_name, check_queue_settings
 
 if TYPE_CHECKING:
     from sluicemq.broker.pipeline.road import Road
     from sluicemq.broker.queues.queue import Queue
+    from sluicemq.broker.queues.sequences import Producer
 
 OnOutcome = Callable[[Any], None]
 QUEUE = "queue"
@@ -69,7 +72,14 @@ class ProduceStage:
         return queue
 
     def publish(
-        self, vhost: str, destination: str, producer: int, sequence: int, data: memoryview, on_outcome: OnOutcome
+        self,
+        vhost: str,
+        identity: str,
+        destination: str,
+        producer: int,
+        sequence: int,
+        data: memoryview,
+        on_outcome: OnOutcome,
     ) -> None:
         """Check the batch once and put it on the road; *on_outcome* hears the verdict when it is safe.
 
@@ -77,11 +87,20 @@ class ProduceStage:
             ProtocolError: The batch is malformed.
             InvalidRequest: A value in it is wrong or too large.
             QueueNotFound: No such destination.
+            ProducerNotFound: No such producer of this identity in this vhost.
+            ProducerFenced: A newer producer of its name has taken over.
             BrokerStopping: The broker is shutting down.
+            ResourceLow: The disk has no room for more.
 
         """
         self.refuse_when_stopping()
+        known = self.find_producer(vhost, identity, producer)
+        if 0 < sequence <= known.last:
+            # Sent again, and long since applied: nothing of it needs to enter the log a second time.
+            on_outcome(Outcome(Published(known.receipt(sequence), 0, True)))
+            return
         queue = self.find_queue(vhost, destination)
+        self._refuse_without_space()
         if len(data) > self.batch_bytes_max:
             raise BatchTooLarge(
                 f"a batch of {len(data)} bytes; allowed are {self.batch_bytes_max}: send it in parts",
@@ -104,7 +123,30 @@ class ProduceStage:
         )
         zxid = road.propose(entry, payload, on_applied=on_outcome)
         road.bodies.add(zxid, entry)
-        self.published_messages_total += batch.count
+
+    def _refuse_without_space(self) -> None:
+        problem = self._road.append.out_of_space
+        if problem is not None:
+            raise ResourceLow(
+                f"the broker's disk is full: {problem}; deliveries and settlements go on",
+                retry_after=SPARE_RETRY_SECONDS,
+            )
+
+    def find_producer(self, vhost: str, identity: str, number: int) -> Producer:
+        """Return the producer, as far as it is applied.
+
+        Raises:
+            ProducerNotFound: Unknown, forgotten, or not of this identity in this vhost.
+            ProducerFenced: A newer producer of its name has taken over.
+
+        """
+        producers = self._road.machine.producers
+        known = producers.get(number)
+        if known is None:
+            raise producers.unknown(number)
+        if known.vhost != vhost or known.identity != identity:
+            raise ProducerNotFound(f"producer {number} belongs to somebody else; open one of your own", producer=number)
+        return known
 
     def open_session(
         self, vhost: str, identity: str, client_name: str, resume_token: bytes, on_outcome: OnOutcome
@@ -126,8 +168,9 @@ class ProduceStage:
         now_ms = self._road.clock.now_ms()
         self._road.propose(ProducerOpen(now_ms, vhost, name, identity), on_applied=on_outcome)
 
-    def close_producer(self, producer: int, on_outcome: OnOutcome) -> None:
-        """Forget a producer."""
+    def close_producer(self, vhost: str, identity: str, producer: int, on_outcome: OnOutcome) -> None:
+        """Forget a producer. Raises as `find_producer`."""
+        self.find_producer(vhost, identity, producer)
         self._road.propose(ProducerClose(self._road.clock.now_ms(), producer), on_applied=on_outcome)
 
     def declare_queue(self, vhost: str, name: str, settings: dict[str, Any], on_outcome: OnOutcome) -> None:

@@ -30,6 +30,7 @@ from sluicemq.broker.pipeline.settle import SettleStage
 from sluicemq.broker.queues.entries import Entry, Epoch, SessionClose, decode_entry
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.storage.record import Record
+from sluicemq.wire.errors import InternalError, LimitReached
 
 if TYPE_CHECKING:
     from sluicemq.storage.log import SegmentLog
@@ -43,6 +44,9 @@ WAITING_ENTRIES_MAX = 10_000
 one road applies, and the disk need not be what is slow."""
 REPLAY_BYTES = 8 * 1024 * 1024
 EPOCH_BITS = 32
+COUNTER_MASK = 0xFFFF_FFFF
+COUNTER_MAX = 0xF000_0000
+"""Entries of one epoch; what is left of the counter is never used, so that it cannot run into the next epoch."""
 
 
 class Road:
@@ -103,8 +107,16 @@ class Road:
         zxid = log.start_zxid
         while records := log.read_after(zxid, REPLAY_BYTES):
             for record in records:
-                entry = decode_entry(record.kind, record.kind_version, record.header, record.payload)
-                machine.apply(record.zxid, entry)
+                try:
+                    entry = decode_entry(record.kind, record.kind_version, record.header, record.payload)
+                    machine.apply(record.zxid, entry)
+                except Exception as error:
+                    place = f"{record.zxid >> EPOCH_BITS}.{record.zxid & COUNTER_MASK}"
+                    raise InternalError(
+                        f"the log's entry {place} (kind {record.kind}) "
+                        f"cannot be applied: {error}; nothing was changed; `sluicemq log dump` shows it, and a newer "
+                        "version may know it"
+                    ) from error
             zxid = records[-1].zxid
 
     async def begin(self) -> None:
@@ -134,11 +146,28 @@ class Road:
             on_applied: Called with the machine's `Outcome` once the entry is committed and applied.
             lazy: Nobody waits for it; it need not force a sync.
 
+        Raises:
+            LimitReached: The entry is larger than the log takes; nothing was proposed.
+
         """
+        header = entry.header()
+        if len(header) + len(payload) > self.log.entry_bytes_max:
+            raise LimitReached(
+                f"an entry of {len(header) + len(payload)} bytes; the log takes {self.log.entry_bytes_max}",
+                retryable=False,
+                limit="entry_bytes_max",
+                value=self.log.entry_bytes_max,
+            )
         zxid = self._next_zxid
+        if zxid & COUNTER_MASK >= COUNTER_MAX:
+            # About five days at 10,000 entries a second. A restart begins a new epoch and takes well under a second.
+            self.fail(
+                InternalError(f"epoch {self.epoch} has used up its {COUNTER_MAX} entries; start the broker again")
+            )
         self._next_zxid = zxid + 1
         self.commit.propose(zxid, entry, on_applied)
-        self.append.submit(Record(zxid, entry.KIND, entry.VERSION, 0, entry.header(), payload), lazy=lazy)
+        if not self.failed:
+            self.append.submit(Record(zxid, entry.KIND, entry.VERSION, 0, header, payload), lazy=lazy)
         self.entries_total += 1
         return zxid
 
@@ -159,7 +188,8 @@ class Road:
     async def wait_idle(self) -> None:
         """Wait until nothing proposed is still under way."""
         while len(self.commit):
-            self._idle = trio.Event()
+            if self._idle.is_set():
+                self._idle = trio.Event()
             await self._idle.wait()
 
     async def stop(self) -> None:

@@ -16,7 +16,7 @@ from sluicemq.broker.pipeline.due import DueTimer
 from sluicemq.broker.queues.entries import EXPIRED, Clock, Settle
 from sluicemq.broker.queues.outcomes import Outcome, Settled
 from sluicemq.broker.queues.outstanding import Outstanding
-from sluicemq.broker.queues.tags import count_tags, ranges_problem, without
+from sluicemq.broker.queues.tags import ranges_problem, without
 from sluicemq.wire.errors import InvalidRequest
 from sluicemq.wire.messages import RANGES_MAX, VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_RELEASE
 
@@ -52,6 +52,7 @@ class SettleStage:
         self._lease_timer = DueTimer(self._outstanding.next_deadline, self._expire)
         self._clock_timer = DueTimer(self._next_clock, self._move_clock)
         self._clock_under_way = False
+        self._planned_due_ms: int | None = None
         self.acknowledged_messages_total = 0
 
     def start(self, nursery: trio.Nursery) -> None:
@@ -102,12 +103,12 @@ class SettleStage:
             raise InvalidRequest(f"verdict {verdict} is unknown; known are {sorted(VERDICTS)}", verdict=verdict)
         check_ranges(tags)
         road = self._road
-        if count_tags(tags) > ENTRY_TAGS_MAX:
-            # A frame of 40 bytes can name ten million tags; only those that are held are worth entries.
-            lost = without(tags, self._outstanding.tags_of(session, consumer))
-            if lost:
-                tags = without(tags, lost)
-                on_outcome = _Gathering(1, on_outcome, lost)
+        lost = without(tags, self._outstanding.tags_of(session, consumer))
+        if lost:
+            # Only what is held is worth entries (a frame of 40 bytes can name ten million tags), and only that gives
+            # credit back: other tags may be granted already and not yet sent.
+            tags = without(tags, lost)
+            on_outcome = _Gathering(1, on_outcome, lost)
         due_ms = 0
         if verdict == VERDICT_NACK:
             delay = road.dispatch.retry_delay(session, consumer) if delay_seconds is None else delay_seconds
@@ -175,6 +176,7 @@ class SettleStage:
         for session, consumer, tags in self._outstanding.expired(trio.current_time()):
             self._propose(session, consumer, EXPIRED, tags, reason="lease expired")
             self._leases_over(session, consumer)
+        self._lease_timer.changed(self._outstanding.next_deadline())
 
     # --- what is due ------------------------------------------------------------------------------------------
 
@@ -183,23 +185,31 @@ class SettleStage:
         return Clock(self._road.clock.now_ms(), CLOCK_ITEMS_MAX)
 
     def clock_changed(self) -> None:
-        """Something became due earlier than planned, or more is due than one entry moved."""
-        self._clock_timer.changed(self._next_clock())
+        """Something may have become due earlier than planned."""
+        due_ms = self._road.machine.next_due_ms()
+        # Compared in log time: on the timer's clock the same due time moves a little at every look.
+        if due_ms is not None and (self._planned_due_ms is None or due_ms < self._planned_due_ms):
+            self._clock_timer.changed(self._next_clock())
 
     def _next_clock(self) -> float | None:
         if self._clock_under_way:
             return None
-        due_ms = self._road.machine.next_due_ms()
+        due_ms = self._planned_due_ms = self._road.machine.next_due_ms()
         if due_ms is None:
             return None
         return trio.current_time() + max(0.0, (due_ms - self._road.clock.now_ms()) / 1000)
 
     def _move_clock(self) -> None:
+        due_ms = self._road.machine.next_due_ms()
+        if due_ms is None or due_ms > self._road.clock.now_ms():
+            # Log time runs slower than the timer's clock while it slews: the timer looks again.
+            return
         self._clock_under_way = True
         self._road.propose(self.clock_entry(), on_applied=self._clock_moved)
 
     def _clock_moved(self, _outcome: object) -> None:
         self._clock_under_way = False
+        self._planned_due_ms = None
         self.clock_changed()
 
 

@@ -137,7 +137,7 @@ class Producers:
         """
         producer = self._producers.get(number)
         if producer is None:
-            return self._unknown(number)
+            return self.unknown(number)
         self._producers.move_to_end(number)
         expected = producer.last + 1
         if sequence == expected:
@@ -156,7 +156,8 @@ class Producers:
         """Accept the next batch of *producer* as *zxid*."""
         producer.record(zxid, self._receipts_max)
 
-    def _unknown(self, number: int) -> SluiceError:
+    def unknown(self, number: int) -> SluiceError:
+        """Return the error for a number that `get` does not know: fenced, or not found."""
         key = self._fenced.get(number)
         if key is not None:
             return ProducerFenced(

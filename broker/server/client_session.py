@@ -15,7 +15,15 @@ import trio
 
 from sluicemq.broker.server.outbound import Outbound
 from sluicemq.wire.connection import Connection, Role, State
-from sluicemq.wire.errors import InternalError, InvalidRequest, ProtocolError, QueueNotFound, SluiceError, error_to_wire
+from sluicemq.wire.errors import (
+    InternalError,
+    InvalidRequest,
+    ProtocolError,
+    QueueNotFound,
+    ResourceLow,
+    SluiceError,
+    error_to_wire,
+)
 from sluicemq.wire.fields import Message
 from sluicemq.wire.messages import Close, ConsumerEnded, Deliver, Error, LeasesLost, Ping, Pong
 
@@ -30,6 +38,10 @@ READ_BYTES_MAX = 1024 * 1024
 """Bytes of one read within a large frame."""
 TURN_SECONDS = 0.004
 """After this long with one client the event loop serves others first."""
+PARTIAL_BYTES_MAX = 256 * 1024 * 1024
+"""Most bytes of half-received frames over all connections."""
+PARTIAL_BYTES_FREE = 256 * 1024
+"""A connection that holds no more than this of a half-received frame is never closed for it."""
 GOODBYE_SECONDS = 1.0
 """How long the last frame may take to leave."""
 
@@ -66,7 +78,8 @@ class ClientSession:
         self.next_consumer = 1
         self.closing = False
         self.suspended = False
-        self._left = False
+        self._partial_bytes = 0
+        self.left = False
         self._reason = "connection closed by the client"
         self._stream = stream
         self._first = first
@@ -90,14 +103,15 @@ class ClientSession:
         finally:
             self._leave()
             self.outbound.abandon()
+            self.server.partial_bytes -= self._partial_bytes
             self.server.session_ended(self)
             logger.debug("connection of %s ended: %s", self.peer, self._reason)
 
     def _leave(self) -> None:
         """Nothing more is read: give back at once what the client holds, others may be waiting for it."""
-        if self._left:
+        if self.left:
             return
-        self._left = self.closing = True
+        self.left = self.closing = True
         if self.session:
             self.road.dispatch.session_gone(self.session)
             self.road.settle.release_session(self.session)
@@ -111,6 +125,7 @@ class ClientSession:
                 self.received_at = trio.current_time()
                 try:
                     await self._take(data)
+                    self._account_partial()
                 except SluiceError as error:
                     logger.info("closing the connection of %s: %s", self.peer, error)
                     self.close(error)
@@ -150,6 +165,19 @@ class ClientSession:
                 await trio.lowlevel.checkpoint()
                 started = time.perf_counter()
         self._turn_ends(started)
+
+    def _account_partial(self) -> None:
+        """Bound what all connections together hold of frames that are not whole yet.
+
+        Raises:
+            ResourceLow: They hold too much, and this one has a large part of it.
+
+        """
+        partial_bytes = self.connection.buffered_bytes
+        self.server.partial_bytes += partial_bytes - self._partial_bytes
+        self._partial_bytes = partial_bytes
+        if self.server.partial_bytes > PARTIAL_BYTES_MAX and partial_bytes > PARTIAL_BYTES_FREE:
+            raise ResourceLow("the broker holds too many half-received frames; send it again", retry_after=1.0)
 
     async def _wait_for_room(self) -> None:
         """Stop reading while the road is congested, or while the client does not take what we answer.

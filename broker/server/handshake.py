@@ -99,7 +99,7 @@ def open_session(session: ClientSession, message: Message, correlation: int, tai
         assert isinstance(outcome.value, SessionOpened)
         session.session = outcome.value.session
         session.vhost = vhost
-        if session.closing:
+        if session.left:
             session.road.produce.close_session(session.session, "connection closed while the session opened")
             return
         session.road.settle.add_owner(session.session, session)

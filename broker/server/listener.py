@@ -48,10 +48,11 @@ class Server:
         road: The road that requests take.
         config: Limits.
         version: Version of this broker, told in WELCOME.
+        connections_max: Most connections at once, those that have said nothing yet among them; default as configured.
 
     """
 
-    def __init__(self, road: Road, config: BrokerConfig, version: str) -> None:
+    def __init__(self, road: Road, config: BrokerConfig, version: str, *, connections_max: int | None = None) -> None:
         self.road = road
         self.config = config
         self.version = version
@@ -59,6 +60,9 @@ class Server:
         self.handlers = HANDLERS
         self.sessions: set[ClientSession] = set()
         self.started_monotonic = time.monotonic()
+        self._connections_max = config.connections_max if connections_max is None else connections_max
+        self._connections = 0
+        self.partial_bytes = 0
         self._stopping = False
         self._session_count_changed = trio.Event()
         self._any_session = trio.Event()
@@ -87,13 +91,14 @@ class Server:
                 await trio.sleep(ACCEPT_RETRY_SECONDS)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
+        self._connections += 1
         try:
             async with stream:
                 if self._stopping:
                     await _turn_away(stream, BrokerStopping("the broker is shutting down"))
                     return
-                if len(self.sessions) >= self.config.connections_max:
-                    limit = self.config.connections_max
+                if self._connections > self._connections_max:
+                    limit = self._connections_max
                     await _turn_away(
                         stream,
                         LimitReached(f"the broker serves {limit} connections", limit="connections_max", value=limit),
@@ -116,6 +121,8 @@ class Server:
         except Exception:
             # Whatever went wrong with one connection, the others are served.
             logger.exception("a connection ended by an error of ours")
+        finally:
+            self._connections -= 1
 
     def session_ended(self, session: ClientSession) -> None:
         """Called by each session at its end."""
@@ -138,20 +145,21 @@ class Server:
             self.hub.flush()
 
     async def stop(self, grace_seconds: float) -> None:
-        """End every session: what is on the road is confirmed first, then each client hears CLOSE."""
+        """End every session within *grace_seconds*: what is on the road is confirmed first, then each hears CLOSE."""
+        deadline = trio.current_time() + grace_seconds
         self._stopping = True
         self.road.produce.stopping = True
         self.road.dispatch.paused = True
-        with trio.move_on_after(grace_seconds):
+        with trio.move_on_at(deadline):
             await self.road.wait_idle()
         self.hub.flush()
         for session in list(self.sessions):
             session.close(BrokerStopping("the broker is shutting down; the client reconnects by itself"))
-        with trio.move_on_after(grace_seconds):
+        with trio.move_on_at(deadline):
             while self.sessions:
                 self._session_count_changed = trio.Event()
                 await self._session_count_changed.wait()
-        with trio.move_on_after(grace_seconds):
+        with trio.move_on_at(deadline):
             await self.road.wait_idle()
 
 

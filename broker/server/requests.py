@@ -15,6 +15,7 @@ from sluicemq.broker.server.client_session import answer_ping
 from sluicemq.broker.server.handshake import authenticate_peer, hello, open_session
 from sluicemq.broker.server.statistics import queue_state, statistics_of
 from sluicemq.wire import messages as m
+from sluicemq.wire.batch import Batch
 from sluicemq.wire.errors import ConsumerNotFound, LimitReached, MessageTooLarge
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 CONSUMERS_MAX = 10_000
 """Most consumers of one session."""
+CREDIT_MESSAGES_MAX = 100_000
+"""Most messages that one consumer may hold, whatever credit it asks for."""
+CREDIT_BYTES_MAX = 1024 * 1024 * 1024
+"""Most bytes likewise."""
 PEEK_MESSAGES_MAX = 10_000
 PEEK_BYTES_MAX = 8 * 1024 * 1024
 PEEK_HEAD_BYTES = 256
@@ -132,7 +137,8 @@ async def peek(session: ClientSession, message: Message, correlation: int, tail:
     started = time.perf_counter()
     for run in runs:
         stored = road.bodies.get(run.zxid) or (await road.bodies.load([run.zxid]))[run.zxid]
-        part = stored.batch.part(run.first, run.size)
+        # A batch of its own, because the cached one would keep what is decoded here.
+        part = Batch(stored.batch.data).part(run.first, run.size)
         cost = len(part) + PEEK_RUN_BYTES
         if cost > (room if parts else frame_room):
             break
@@ -159,7 +165,7 @@ def open_producer(session: ClientSession, message: Message, correlation: int, ta
     """OPEN_PRODUCER."""
     del tail
     assert isinstance(message, m.OpenProducer)
-
+    authorize(session.identity, "open", (session.vhost, "producer", message.name))
     session.road.produce.open_producer(
         session.vhost,
         message.name,
@@ -173,7 +179,10 @@ def close_producer(session: ClientSession, message: Message, correlation: int, t
     del tail
     assert isinstance(message, m.CloseProducer)
     session.road.produce.close_producer(
-        message.producer, _answer(session, correlation, lambda _value: m.ProducerClosed())
+        session.vhost,
+        session.identity,
+        message.producer,
+        _answer(session, correlation, lambda _value: m.ProducerClosed()),
     )
 
 
@@ -184,6 +193,7 @@ def publish(session: ClientSession, message: Message, correlation: int, tail: me
 
     session.road.produce.publish(
         session.vhost,
+        session.identity,
         message.destination,
         message.producer,
         message.sequence,
@@ -219,8 +229,8 @@ def consume(session: ClientSession, message: Message, correlation: int, tail: me
         session.session,
         consumer,
         queue.id,
-        credit_messages=message.credit_messages,
-        credit_bytes=message.credit_bytes,
+        credit_messages=min(message.credit_messages, CREDIT_MESSAGES_MAX),
+        credit_bytes=min(message.credit_bytes, CREDIT_BYTES_MAX),
         lease_seconds=message.lease_seconds,
     )
 
@@ -237,7 +247,10 @@ def credit(session: ClientSession, message: Message, correlation: int, tail: mem
     _known(session, message.consumer)
     if message.consumer in session.consumers:
         session.road.dispatch.set_credit(
-            session.session, message.consumer, message.credit_messages, message.credit_bytes
+            session.session,
+            message.consumer,
+            min(message.credit_messages, CREDIT_MESSAGES_MAX),
+            min(message.credit_bytes, CREDIT_BYTES_MAX),
         )
 
 

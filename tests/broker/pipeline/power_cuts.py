@@ -251,7 +251,7 @@ class Day:
         zxid = road._next_zxid
         sent.proposed.append(zxid)
         known.by_zxid[zxid] = sent
-        self._ask(road.produce.publish, "/", name, sent.producer, sent.sequence, memoryview(sent.payload), then=told)
+        self._ask(road.produce.publish, "/", "anonymous", name, sent.producer, sent.sequence, memoryview(sent.payload), then=told)
 
     def connect(self) -> None:
         if len(self.clients) < 4:
