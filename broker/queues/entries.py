@@ -31,6 +31,7 @@ from sluicemq.wire.fields import (
 from sluicemq.wire.messages import NAME_BYTES_MAX
 
 __all__ = [
+    "ABANDONED",
     "ENTRIES",
     "EXPIRED",
     "RESERVED_KINDS",
@@ -53,6 +54,13 @@ __all__ = [
 
 EXPIRED = 16
 """Verdict of a SETTLE that the broker itself writes when leases run out; the others are the wire's `VERDICT_*`."""
+
+ABANDONED = 17
+"""Verdict of a SETTLE that the broker itself writes for leases whose session has ended.
+
+It settles like the wire's release, at the former place, but an attempt counts where the message was marked as handed
+over: nobody says that the handler stopped in good order.
+"""
 
 RESERVED_KINDS: dict[int, str] = {
     13: "ALTER",
@@ -266,7 +274,7 @@ class Settle(Entry):
     Attributes:
         session: Number of the session.
         consumer: Number of the consumer within the session.
-        verdict: One of the wire's `VERDICT_*`, or `EXPIRED`.
+        verdict: One of the wire's `VERDICT_*`, `EXPIRED` or `ABANDONED`.
         tags: Ranges of tags, ascending.
         due_time_ms: Log time at which a nacked message becomes ready again; 0 = at once.
         reason: Why, in the client's words; kept for whoever reads the log.

@@ -58,7 +58,7 @@ from sluicemq.wire.settings import check_name, check_queue_settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-VERDICTS = frozenset((VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_HANDED_OVER, e.EXPIRED))
+VERDICTS = frozenset((VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_HANDED_OVER, e.EXPIRED, e.ABANDONED))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -309,8 +309,13 @@ class Machine:
         """Put messages whose leases ended without an ack where the verdict wants them."""
         if not taken.runs:
             return ()
-        if entry.verdict == VERDICT_RELEASE:
-            runs = [run.settled_back(run.ready, handed) for run, handed in zip(taken.runs, taken.handed, strict=True)]
+        if entry.verdict in (VERDICT_RELEASE, e.ABANDONED):
+            if entry.verdict == VERDICT_RELEASE:  # a handler that was cancelled in good order made no attempt
+                runs = [run.settled_back(run.ready, 0) for run in taken.runs]
+            else:
+                runs = [
+                    run.settled_back(run.ready, handed) for run, handed in zip(taken.runs, taken.handed, strict=True)
+                ]
             return (Returned(queue.id, queue.give_back(runs)),)
         runs = [run.settled_back(run.ready, 1) for run in taken.runs]
         runs.sort(key=place_of)

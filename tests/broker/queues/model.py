@@ -172,7 +172,7 @@ class Model:
     def Settle(self, zxid: int, entry: e.Settle) -> Any:
         tags = tags_in(entry.tags)
         backwards = any(first > last for first, last in zip(entry.tags[::2], entry.tags[1::2], strict=True))
-        if entry.verdict not in (1, 2, 3, 4, 16):
+        if entry.verdict not in (1, 2, 3, 4, 16, 17):
             return InvalidRequest
         if backwards or not tags or tags != sorted(set(tags)) or tags[0] < 1:
             return InvalidRequest
@@ -189,6 +189,8 @@ class Model:
             if entry.verdict == VERDICT_ACK:
                 message["state"] = "settled"
             elif entry.verdict == VERDICT_RELEASE:
+                self.back(message, attempts=False)
+            elif entry.verdict == e.ABANDONED:
                 self.back(message, attempts=message["handed"])
             else:
                 self.back(message, attempts=True)

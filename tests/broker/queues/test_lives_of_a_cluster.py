@@ -42,7 +42,7 @@ from tests.broker.queues.model import Message, Model, tags_in
 NAMES = ("orders", "billing", "mail")
 BYTES_A_MESSAGE = 10
 
-VERDICTS = (VERDICT_ACK, VERDICT_NACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_HANDED_OVER)
+VERDICTS = (VERDICT_ACK, VERDICT_NACK, VERDICT_NACK, VERDICT_RELEASE, e.ABANDONED, VERDICT_HANDED_OVER)
 verdicts = st.sampled_from(VERDICTS)
 counts = st.lists(st.sampled_from((1, 1, 2, 3, 8)), min_size=1, max_size=6)
 any_pair = st.tuples(st.integers(0, 5), st.integers(0, 5))
@@ -267,7 +267,7 @@ class LivesOfACluster(RuleBasedStateMachine):
 
     @rule(
         who=which,
-        verdict=st.sampled_from((0, 1, 2, 5, 15, 17)),
+        verdict=st.sampled_from((0, 1, 2, 5, 15, 18)),
         pairs=st.lists(st.tuples(*[st.integers(0, 5)] * 2), max_size=3),
     )
     def settle_nonsense(self, who: int, verdict: int, pairs: list[tuple[int, int]]) -> None:

@@ -318,7 +318,33 @@ def test_an_attempt_counts_once_it_was_handed_over(broker: Broker) -> None:
     broker.settle(VERDICT_NACK, 1, 1)
     broker.disconnect()
     attempts = {run.first: (run.size, run.deliveries, run.attempts) for run in broker.machine.peek(broker.orders, 0, 9)}
-    assert attempts == {0: (1, 1, 1), 1: (1, 1, 1), 2: (1, 1, 0), 3: (1, 1, 0)}
+    assert attempts == {0: (1, 1, 1), 1: (2, 1, 0), 3: (1, 1, 0)}
+
+
+def test_a_release_counts_no_attempt_even_of_what_was_handed_over(broker: Broker) -> None:
+    """A handler that is cancelled, or a consumer that drains, gives back what user code has already seen."""
+    zxid = broker.publish(4)
+    broker.grant(1, zxid, 0, 4)
+    broker.settle(VERDICT_HANDED_OVER, 1, 4)
+    broker.settle(VERDICT_RELEASE, 2, 3)
+    runs = broker.machine.peek(broker.orders, 0, 9)
+    assert [(run.first, run.size, run.deliveries, run.attempts) for run in runs] == [(1, 2, 1, 0)]
+
+
+def test_what_a_session_abandoned_keeps_its_place_and_counts_the_attempts_that_had_begun(broker: Broker) -> None:
+    zxid = broker.publish(4)
+    broker.publish()
+    broker.grant(1, zxid, 0, 4)
+    broker.settle(VERDICT_HANDED_OVER, 2, 3)
+    outcome = broker.settle(e.ABANDONED, 1, 4)
+    assert outcome.value == Settled([], 4)
+    assert [type(effect) for effect in outcome.effects] == [Returned]
+    runs = broker.machine.peek(broker.orders, 0, 4)
+    assert [(run.first, run.size, run.deliveries, run.attempts) for run in runs] == [
+        (0, 1, 1, 0),
+        (1, 2, 1, 1),
+        (3, 1, 1, 0),
+    ]
 
 
 def test_a_lost_session_counts_the_attempts_that_had_begun_and_no_others(broker: Broker) -> None:
@@ -338,9 +364,9 @@ def test_a_mark_belongs_to_its_lease_alone(broker: Broker) -> None:
     zxid = broker.publish()
     broker.grant(1, zxid, 0, 1)
     broker.settle(VERDICT_HANDED_OVER, 1, 1)
-    broker.settle(VERDICT_RELEASE, 1, 1)
+    broker.settle(e.ABANDONED, 1, 1)
     broker.grant(2, zxid, 0, 1)
-    broker.settle(VERDICT_RELEASE, 2, 2)
+    broker.settle(e.ABANDONED, 2, 2)
     run = broker.machine.peek(broker.orders, 0, 9)[0]
     assert (run.deliveries, run.attempts) == (2, 1)
 
