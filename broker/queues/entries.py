@@ -53,7 +53,10 @@ __all__ = [
 ]
 
 EXPIRED = 16
-"""Verdict of a SETTLE that the broker itself writes when leases run out; the others are the wire's `VERDICT_*`."""
+"""Verdict of a SETTLE that the broker itself writes when leases run out; the others are the wire's `VERDICT_*`.
+
+The messages go behind the tail; an attempt counts where the message was marked as handed over.
+"""
 
 ABANDONED = 17
 """Verdict of a SETTLE that the broker itself writes for leases whose session has ended.

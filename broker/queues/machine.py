@@ -9,6 +9,7 @@ broken, and names it. Its costs follow runs, never messages. This module must no
 from __future__ import annotations
 
 import dataclasses
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from sortedcontainers import SortedDict
@@ -56,7 +57,7 @@ from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NAC
 from sluicemq.wire.settings import check_name, check_queue_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 VERDICTS = frozenset((VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_HANDED_OVER, e.EXPIRED, e.ABANDONED))
 
@@ -317,7 +318,12 @@ class Machine:
                     run.settled_back(run.ready, handed) for run, handed in zip(taken.runs, taken.handed, strict=True)
                 ]
             return (Returned(queue.id, queue.give_back(runs)),)
-        runs = [run.settled_back(run.ready, 1) for run in taken.runs]
+        if entry.verdict == e.EXPIRED:
+            # A client that froze charges what user code had begun, not all that lay in its buffer.
+            attempts: Iterable[int] = taken.handed
+        else:
+            attempts = repeat(1)
+        runs = [run.settled_back(run.ready, count) for run, count in zip(taken.runs, attempts, strict=False)]
         runs.sort(key=place_of)
         effects: tuple[Effect, ...] = ()
         if entry.due_time_ms > self.log_time_ms:

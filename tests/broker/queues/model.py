@@ -18,7 +18,7 @@ from sluicemq.wire.errors import (
     SequenceGap,
     SessionNotFound,
 )
-from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_RELEASE
+from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_RELEASE
 
 Address = tuple[int, int]
 Message = dict[str, Any]
@@ -193,7 +193,7 @@ class Model:
             elif entry.verdict == e.ABANDONED:
                 self.back(message, attempts=message["handed"])
             else:
-                self.back(message, attempts=True)
+                self.back(message, attempts=entry.verdict == VERDICT_NACK or message["handed"])
                 message["returned"] = False
                 if entry.due_time_ms > self.time:
                     message.update(state="delayed", due=entry.due_time_ms, nacked=zxid)

@@ -375,10 +375,22 @@ def test_an_expired_lease_goes_behind_the_tail_and_its_consumer_is_told(broker: 
     zxid = broker.publish(3)
     broker.grant(1, zxid, 0, 3)
     broker.settle(VERDICT_ACK, 2, 2)
+    broker.settle(VERDICT_HANDED_OVER, 3, 3)
     outcome = broker.settle(e.EXPIRED, 1, 3)
     assert outcome.value == Settled([2, 2], 2)
     assert outcome.effects == (LeasesGone(broker.session, 1, [1, 1, 3, 3], "expired"), Ready(broker.orders))
-    assert [(run.first, run.attempts) for run in broker.machine.peek(broker.orders, 0, 9)] == [(0, 1), (2, 1)]
+    assert [(run.first, run.attempts) for run in broker.machine.peek(broker.orders, 0, 9)] == [(0, 0), (2, 1)]
+
+
+def test_a_frozen_client_charges_the_message_in_hand_and_not_its_whole_buffer(broker: Broker) -> None:
+    zxid = broker.publish(500)
+    broker.grant(1, zxid, 0, 500)
+    broker.settle(VERDICT_HANDED_OVER, 1, 1)
+    later = broker.publish()
+    broker.settle(e.EXPIRED, 1, 500)
+    assert broker.ready() == [(later, 0, 1), (zxid, 0, 1), (zxid, 1, 499)], "an expired lease goes behind the tail"
+    runs = broker.machine.peek(broker.orders, 1, 500)
+    assert [(run.size, run.deliveries, run.attempts) for run in runs] == [(1, 1, 1), (499, 1, 0)]
 
 
 @pytest.mark.parametrize(
