@@ -470,7 +470,7 @@ def _check_object_kind(object_kind: str) -> None:
 
 
 def _queue_not_found(queue_id: int) -> QueueNotFound:
-    return QueueNotFound(f"queue {queue_id} has been deleted", queue_id=queue_id)
+    return QueueNotFound("the queue was deleted meanwhile; declare it again", queue_id=queue_id)
 
 
 def _session_not_found(session: int) -> SessionNotFound:

@@ -599,6 +599,7 @@ def test_a_deleted_queue_takes_everything_with_it(broker: Broker) -> None:
     assert broker.machine.peek(broker.orders, 0, 9) == []
     assert isinstance(broker.delete("orders").error, QueueNotFound)
     assert isinstance(broker.purge().error, QueueNotFound)
+    assert str(broker.purge().error) == "the queue was deleted meanwhile; declare it again", "people know no numbers"
 
 
 def test_a_queue_of_the_same_name_is_another_queue(broker: Broker) -> None:
