@@ -13,6 +13,7 @@ if __name__ != "sluicemq.storage":
 
 from sluicemq.storage.errors import DirectoryLocked as DirectoryLocked
 from sluicemq.storage.errors import EntryTooLarge as EntryTooLarge
+from sluicemq.storage.errors import EpochExhausted as EpochExhausted
 from sluicemq.storage.errors import ForeignData as ForeignData
 from sluicemq.storage.errors import InvalidOption as InvalidOption
 from sluicemq.storage.errors import LogClosed as LogClosed

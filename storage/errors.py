@@ -12,6 +12,7 @@ import os
 __all__ = [
     "DirectoryLocked",
     "EntryTooLarge",
+    "EpochExhausted",
     "ForeignData",
     "InvalidOption",
     "LogClosed",
@@ -231,6 +232,20 @@ class ZxidGap(StorageError):
         return (
             f"entry {format_zxid(self.zxid)} cannot follow {format_zxid(self.previous_zxid)}: the next is "
             f"{format_zxid(self.previous_zxid + 1)}, or counter 0 of a higher epoch"
+        )
+
+
+class EpochExhausted(ZxidGap):
+    """An epoch has used up its counters. Nothing of the group was written.
+
+    The last counter of an epoch is 0xFFFF_FFFE, so that counter 0 of a higher epoch always means a new epoch, never an
+    entry too many of the one before.
+    """
+
+    def _explain(self) -> str:
+        return (
+            f"entry {format_zxid(self.zxid)} cannot follow {format_zxid(self.previous_zxid)}: the epoch has no number "
+            "left; a leader begins a new epoch, so restart the broker"
         )
 
 

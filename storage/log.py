@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from sluicemq.storage.errors import (
     EntryTooLarge,
+    EpochExhausted,
     LogClosed,
     LogWriteFailed,
     ZxidGap,
@@ -264,7 +265,7 @@ class SegmentLog:
         The group is checked before anything is written. Rolling to another segment syncs what was appended before.
 
         Raises:
-            ZxidGap, EntryTooLarge, ValueError (kind 0): nothing was written.
+            ZxidGap, EpochExhausted, EntryTooLarge, ValueError (kind 0): nothing was written.
             LogWriteFailed: fatal. LogClosed.
         """
         self._check_usable()
@@ -441,6 +442,9 @@ class SegmentLog:
             zxid = record.zxid
             if zxid != previous + 1 and (zxid & _COUNTER_MASK or zxid >> 32 <= previous >> 32):
                 raise ZxidGap(previous, zxid)
+            if zxid & _COUNTER_MASK == _COUNTER_MASK:
+                # The number behind it would be the next epoch's first, which nobody could tell from a new epoch.
+                raise EpochExhausted(previous, zxid)
             previous = zxid
             if type(record.payload) is not bytes or type(record.header) is not bytes:
                 plain = False

@@ -24,6 +24,7 @@ EXAMPLES = [
     errors.LogClosed(),
     errors.EntryTooLarge(1 << 32, 100, 50),
     errors.ZxidGap(1 << 32, (1 << 32) + 2),
+    errors.EpochExhausted((2 << 32) - 2, (2 << 32) - 1),
     errors.ZxidNotFound(7, 0, 5),
     errors.PromiseRegression(5, 4),
     errors.SpareNotPrepared("spare-1", errno.ENOSPC, 1024),

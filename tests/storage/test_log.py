@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sluicemq.storage import (
     DirectoryLocked,
     EntryTooLarge,
+    EpochExhausted,
     InvalidOption,
     LogClosed,
     LogCorrupt,
@@ -190,6 +191,21 @@ def test_what_follows(log, last, following):
     log.append([entry(following)])
 
     assert log.last_zxid == following
+
+
+def test_an_epoch_never_runs_over_into_the_next(log, disk):
+    """The number behind counter 0xFFFF_FFFF would look like a new epoch, whatever the entry is."""
+    log.append([entry(zxid(1, 0))])
+    log._last_zxid = zxid(1, 0xFFFF_FFFD)  # four billion entries later
+    before = disk.operations
+
+    with pytest.raises(EpochExhausted, match=r"1\.4294967295 .* no number left") as refused:
+        log.append([entry(zxid(1, 0xFFFF_FFFE)), entry(zxid(1, 0xFFFF_FFFF)), entry(zxid(2, 0))])
+
+    assert (refused.value.previous_zxid, refused.value.zxid) == (zxid(1, 0xFFFF_FFFE), zxid(1, 0xFFFF_FFFF))
+    assert disk.operations == before
+    log.append([entry(zxid(1, 0xFFFF_FFFE)), entry(zxid(2, 0))])
+    assert log.last_zxid == zxid(2, 0)
 
 
 def test_the_same_history_has_the_same_chain_on_two_brokers():
