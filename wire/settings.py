@@ -5,6 +5,7 @@ This module owns the names. What a setting does stands in the broker's queue mac
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from sluicemq.wire.errors import InvalidRequest, UnknownOption
@@ -27,6 +28,13 @@ class QueueSettings(TypedDict, total=False):
 
 QUEUE_SETTINGS_DEFAULT: dict[str, Any] = {"retry_delay": 1.0}
 RETRY_DELAY_SECONDS_MAX = 366 * 86_400.0
+
+
+OUTER_BLANKS = frozenset(
+    "\u0020\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+)
+"""Blanks with which no name may begin or end. Frozen, see `check_name`."""
+_CONTROL = re.compile("[\u0000-\u001f\u007f-\u009f\u2028\u2029]")
 
 
 def check_queue_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,7 +61,11 @@ def check_queue_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_name(name: str, what: str = "queue") -> str:
-    """Return *name* if it may name a *what*: 1 to 255 bytes of UTF-8, no control characters, no wildcard signs.
+    """Return *name* if it may name a *what*: 1 to 255 bytes of UTF-8 without control characters and wildcard signs.
+
+    Control characters are U+0000 to U+001F, U+007F to U+009F, U+2028 and U+2029; `OUTER_BLANKS` may stand within a name
+    but not at its ends. The rule is spelled out because brokers judge by it when they read their log again: Python's
+    own `isprintable` and `strip` follow Unicode's tables, which differ between its versions. It is frozen.
 
     Raises:
         InvalidRequest: It may not; the text says why.
@@ -67,7 +79,7 @@ def check_name(name: str, what: str = "queue") -> str:
         raise InvalidRequest(f"the name of a {what} is no valid Unicode text: {name!r:.80}") from None
     if not 1 <= size <= NAME_BYTES_MAX:
         raise InvalidRequest(f"the name of a {what} has {size} bytes; allowed are 1 to {NAME_BYTES_MAX}")
-    if not name.isprintable() or name != name.strip():
+    if _CONTROL.search(name) or name[0] in OUTER_BLANKS or name[-1] in OUTER_BLANKS:
         raise InvalidRequest(f"the name of a {what} holds control characters or outer blanks: {name!r:.80}")
     if "*" in name or "#" in name:
         raise InvalidRequest(f"the name of a {what} must not hold the wildcard signs * and #: {name!r:.80}")
