@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from sluicemq.broker.pipeline.due import DueTimer
-from sluicemq.broker.queues.entries import EXPIRED, Clock, Settle
+from sluicemq.broker.queues.entries import ABANDONED, EXPIRED, Clock, Settle
 from sluicemq.broker.queues.outcomes import Outcome, Settled
 from sluicemq.broker.queues.outstanding import Outstanding
 from sluicemq.broker.queues.tags import ranges_problem, without
@@ -161,7 +161,7 @@ class SettleStage:
         for consumer in self._outstanding.consumers_of(session):
             tags = self._outstanding.tags_of(session, consumer)
             if tags:
-                self._propose(session, consumer, VERDICT_RELEASE, tags)
+                self._propose(session, consumer, ABANDONED, tags)
         self._outstanding.forget_session(session)
 
     def leases_gone(self, session: int, consumer: int, tags: list[int], reason: str) -> None:
