@@ -155,11 +155,10 @@ class LogFiles:
             return
         older: Segment | None = None
         number = superblock.first_segment
-        while number <= max(self._sequences(), default=0):
+        # The superblock knows how far the files must reach: one that is gone from the end leaves no other trace.
+        while number <= max(*self._sequences(), superblock.last_segment, superblock.first_segment):
             older = yield from self._read_segment(superblock, number, older)
             number += 1
-        if number == superblock.first_segment:
-            self._problem(segment_name(number), 0, "this segment is missing")
 
     def _superblock(self) -> Superblock:
         try:

@@ -155,14 +155,25 @@ def test_reading_goes_on_behind_a_damaged_file(story: Story) -> None:
     assert found["last_zxid"] == f"1.{story.counter}"
 
 
-def test_a_missing_file_is_named(story: Story) -> None:
+@pytest.mark.parametrize("place", [0, 1, 2], ids=["the first", "one in the middle", "the last"])
+def test_a_missing_file_is_named(story: Story, place: int) -> None:
     filled(story, 3).close()
-    missing = story.segments()[1]
+    missing = story.segments()[place]
     missing.unlink()
     found = verify(story)
     assert {"file": str(missing), "offset": 0, "reason": "this segment is missing"}.items() <= found["problems"][
         0
     ].items()
+
+
+def test_a_log_without_any_of_its_files_is_damaged(story: Story) -> None:
+    story.close()
+    only, *others = story.segments()
+    assert not others
+    only.unlink()
+    (problem,) = verify(story)["problems"]
+    assert problem["file"] == str(only)
+    assert problem["reason"] == "this segment is missing"
 
 
 def test_a_damaged_header_page_is_named(story: Story) -> None:
