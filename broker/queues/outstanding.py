@@ -1,19 +1,36 @@
 """Outstanding deliveries: which leases run out when. Only a leader keeps it; an expiry becomes an entry of its own.
 
 Times are seconds as floats on whatever clock the caller uses; this module must not know which. It works on spans of
-tags, one a grant, never on messages.
+tags, never on messages. Deadlines lie on a grid, so that neighbouring grants share a span: how many spans a consumer
+has depends on how long its leases are, not on how often it was granted something.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from sortedcontainers import SortedDict
 
-from sluicemq.broker.queues.tags import Span, TagLedger, add_range, count_tags, range_pairs
+from sluicemq.broker.queues.tags import Span, TagLedger, add_range, range_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+DEADLINE_GRID_SECONDS = 0.05
+"""Deadlines are rounded up to multiples of this: a lease never ends early, and at most so much late."""
+EXPIRED_SPANS_MAX = 1_000
+"""Most spans that one call of `expired` takes out, unless told otherwise: some milliseconds."""
+
+_GRID_STEPS_A_SECOND = round(1 / DEADLINE_GRID_SECONDS)
+
+
+def on_grid(deadline: float) -> float:
+    """Return the first deadline of the grid that is not before *deadline*."""
+    steps = math.ceil(deadline * _GRID_STEPS_A_SECOND)
+    rounded = steps / _GRID_STEPS_A_SECOND
+    return rounded if rounded >= deadline else (steps + 1) / _GRID_STEPS_A_SECOND  # the product was rounded down
 
 
 class _Holder:
@@ -37,7 +54,8 @@ class Outstanding:
         self._serial = 0
 
     def granted(self, session: int, consumer: int, first: int, last: int, bytes_: int, deadline: float) -> None:
-        """Note that the tags *first* to *last* were delivered, and that their leases end at *deadline*."""
+        """Note that the tags *first* to *last* were delivered, and that their leases end at *deadline*, on the grid."""
+        deadline = on_grid(deadline)
         holders = self._sessions.setdefault(session, {})
         holder = holders.get(consumer)
         if holder is None:
@@ -68,7 +86,8 @@ class Outstanding:
         return messages, bytes_
 
     def extend(self, session: int, consumer: int, tags: Sequence[int], deadline: float) -> list[int]:
-        """Let the leases of these tags end at *deadline*; return the ranges that are not outstanding."""
+        """Let the leases of these tags end at *deadline*, on the grid; return the ranges that are not outstanding."""
+        deadline = on_grid(deadline)
         holder = self._find(session, consumer)
         if holder is None:
             return list(tags)
@@ -93,23 +112,29 @@ class Outstanding:
                 add_range(lost, expected, last)
         return lost
 
-    def expired(self, now: float) -> list[tuple[int, int, list[int]]]:
-        """Take out all leases whose deadline is not after *now*: (session, consumer, ranges of tags ascending)."""
-        found: dict[tuple[int, int], list[Span]] = {}
+    def expired(self, now: float, spans_max: int = EXPIRED_SPANS_MAX) -> list[tuple[int, int, list[int]]]:
+        """Take out leases whose deadline is not after *now*: (session, consumer, ranges of tags ascending).
+
+        Takes the earliest at most *spans_max* spans, so that a call is short: call again, after others had their turn,
+        as long as `next_deadline()` is not after *now*.
+        """
+        found: dict[_Holder, list[Span]] = {}
         by_deadline = self._by_deadline
-        while by_deadline:
-            (deadline, _), (holder, span) = by_deadline.peekitem(0)
+        for _ in range(min(spans_max, len(by_deadline))):
+            (deadline, _serial), (holder, span) = by_deadline.peekitem(0)
             if deadline > now:
                 break
-            self._cut(holder, span.first, span.last)
-            self._drop_empty(holder)
-            found.setdefault((holder.session, holder.consumer), []).append(span)
+            by_deadline.popitem(0)
+            found.setdefault(holder, []).append(span)
         result = []
-        for (session, consumer), spans in found.items():
+        for holder, spans in found.items():
             tags: list[int] = []
             for span in sorted(spans, key=_first_tag):
                 add_range(tags, span.first, span.last)
-            result.append((session, consumer, tags))
+            for first, last in range_pairs(tags):
+                holder.ledger.cut(first, last)
+            self._drop_empty(holder)
+            result.append((holder.session, holder.consumer, tags))
         return result
 
     def next_deadline(self) -> float | None:
@@ -126,19 +151,11 @@ class Outstanding:
     def tags_of(self, session: int, consumer: int) -> list[int]:
         """Return the ranges of all outstanding tags of a consumer."""
         holder = self._find(session, consumer)
-        tags: list[int] = []
-        if holder is not None:
-            for span in holder.ledger:
-                add_range(tags, span.first, span.last)
-        return tags
+        return [] if holder is None else holder.ledger.ranges()
 
     def holds(self, session: int, consumer: int) -> bool:
         """Return whether anything of a consumer is outstanding."""
         return self._find(session, consumer) is not None
-
-    def messages_of(self, session: int, consumer: int) -> int:
-        """Return how many messages of a consumer are outstanding."""
-        return count_tags(self.tags_of(session, consumer))
 
     def forget_session(self, session: int) -> None:
         """Forget everything of a session that has ended."""
@@ -169,6 +186,17 @@ class Outstanding:
         self._by_deadline[span.key] = (holder, span)
 
     def _insert(self, holder: _Holder, span: Span, deadline: float) -> None:
+        """Add *span*; neighbours with the same deadline become one span with it."""
+        before, after = holder.ledger.beside(span)
+        if after is not None and after.key is not None and after.key[0] == deadline:
+            holder.ledger.cut(after.first, after.last)
+            del self._by_deadline[after.key]
+            span.last = after.last
+            span.bytes += after.bytes
+        if before is not None and before.key is not None and before.key[0] == deadline:
+            before.last = span.last
+            before.bytes += span.bytes
+            return
         self._register(holder, span, deadline)
         holder.ledger.insert(span)
 

@@ -8,8 +8,8 @@ ends included. This module must not know what a tag stands for.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from itertools import islice
-from operator import le, lt
+from itertools import compress, islice, repeat
+from operator import le, lt, ne, sub
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -111,24 +111,52 @@ class TagLedger:
     """Spans of tags of one consumer, ascending and disjoint.
 
     Bytes are conserved: whatever way spans are cut, the bytes that come out are those that went in.
+
+    Spans leave mostly from the front. So the lists keep what left in front of `_head` until that is the larger half:
+    then it is dropped at once, and taking one span out of a hundred thousand moves no others.
     """
 
-    __slots__ = ("_firsts", "_spans")
+    __slots__ = ("_firsts", "_head", "_spans")
 
     def __init__(self) -> None:
         self._firsts: list[int] = []
         self._spans: list[Span] = []
+        self._head = 0
 
     def __len__(self) -> int:
-        return len(self._spans)
+        return len(self._spans) - self._head
 
     def __iter__(self) -> Iterator[Span]:
-        return iter(self._spans)
+        return islice(self._spans, self._head, None)
 
     @property
     def last(self) -> Span | None:
         """The span with the highest tags."""
         return self._spans[-1] if self._spans else None
+
+    def ranges(self) -> list[int]:
+        """Return the ranges of all tags; spans that touch are one range. Costs about 0.1 µs a span."""
+        firsts = self._firsts[self._head :]
+        lasts = [span.last for span in self]
+        steps = list(map(sub, islice(firsts, 1, None), lasts))
+        if 1 in steps:
+            ends = list(map(ne, steps, repeat(1)))
+            firsts = [firsts[0], *compress(islice(firsts, 1, None), ends)]
+            lasts = [*compress(lasts, ends), lasts[-1]]
+        tags = [0] * (2 * len(firsts))
+        tags[::2] = firsts
+        tags[1::2] = lasts
+        return tags
+
+    def beside(self, span: Span) -> tuple[Span | None, Span | None]:
+        """Return the spans that touch *span* in front and behind; *span* itself is not there yet."""
+        index = bisect_left(self._firsts, span.first, self._head)
+        before = self._spans[index - 1] if index > self._head else None
+        after = self._spans[index] if index < len(self._spans) else None
+        return (
+            before if before is not None and before.last + 1 == span.first else None,
+            after if after is not None and span.last + 1 == after.first else None,
+        )
 
     def append(self, span: Span) -> None:
         """Add *span*, whose tags are higher than all others."""
@@ -138,9 +166,7 @@ class TagLedger:
 
     def insert(self, span: Span) -> None:
         """Add *span*, whose tags are not there yet."""
-        index = bisect_left(self._firsts, span.first)
-        self._firsts.insert(index, span.first)
-        self._spans.insert(index, span)
+        self._put(bisect_left(self._firsts, span.first, self._head), span)
 
     def cut(self, first: int, last: int) -> tuple[list[Span], Span | None]:
         """Take the tags *first* to *last* out, as far as they are there.
@@ -150,18 +176,38 @@ class TagLedger:
             span is cut, the part behind stays the old object; the part in front is a new one with the same key.
 
         """
-        index, left = self._border(first)
         end, _ = self._border(last + 1)
+        length = len(self._spans)
+        index, left = self._border(first)
+        end += len(self._spans) - length
         taken = self._spans[index:end]
-        del self._spans[index:end]
-        del self._firsts[index:end]
+        if index == self._head:
+            self._head = end
+            if 2 * end >= len(self._spans):
+                del self._spans[:end]
+                del self._firsts[:end]
+                self._head = 0
+        else:
+            del self._spans[index:end]
+            del self._firsts[index:end]
         return taken, left
+
+    def _put(self, index: int, span: Span) -> int:
+        """Add *span* at *index*; return where what stood there stands now."""
+        if index == self._head and index:
+            self._head = index - 1
+            self._firsts[self._head] = span.first
+            self._spans[self._head] = span
+            return index
+        self._firsts.insert(index, span.first)
+        self._spans.insert(index, span)
+        return index + 1
 
     def _border(self, tag: int) -> tuple[int, Span | None]:
         """Return the index of the first span at or behind *tag*, after cutting the span inside which it falls."""
-        index = bisect_right(self._firsts, tag) - 1
-        if index < 0:
-            return 0, None
+        index = bisect_right(self._firsts, tag, self._head) - 1
+        if index < self._head:
+            return self._head, None
         span = self._spans[index]
         if span.first == tag:
             return index, None
@@ -169,6 +215,4 @@ class TagLedger:
             return index + 1, None
         front = span.cut_front(tag - 1)
         self._firsts[index] = tag
-        self._firsts.insert(index, front.first)
-        self._spans.insert(index, front)
-        return index + 1, front
+        return self._put(index, front), front

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sluicemq.broker.queues.outstanding import Outstanding
+from sluicemq.broker.queues.outstanding import DEADLINE_GRID_SECONDS, Outstanding
 from sluicemq.broker.queues.tags import add_range, range_pairs
 
 
@@ -66,6 +68,45 @@ def test_grants_of_one_moment_share_a_span() -> None:
     assert outstanding.take(1, 1, [1, 20]) == (20, 400)
 
 
+@given(st.floats(0, 1e9))
+def test_a_lease_never_ends_early_and_at_most_one_step_late(deadline: float) -> None:
+    outstanding = Outstanding()
+    outstanding.granted(1, 1, 1, 1, 10, deadline)
+    ends = outstanding.next_deadline()
+    assert ends is not None
+    assert deadline <= ends <= deadline + DEADLINE_GRID_SECONDS * (1 + 1e-9) + 1e-6
+
+
+def test_grants_within_one_step_of_the_grid_share_a_span() -> None:
+    outstanding = Outstanding()
+    for number in range(1_000):
+        outstanding.granted(1, 1, number + 1, number + 1, 10, 30.0 + number * 0.001)
+    assert len(outstanding) == 21, "a second has twenty steps, and 30.0 itself is one"
+    assert outstanding.tags_of(1, 1) == [1, 1_000]
+
+
+def test_leases_extended_one_after_the_other_share_a_span() -> None:
+    outstanding = Outstanding()
+    for tag in range(1, 101):
+        outstanding.granted(1, 1, tag, tag, 10, float(tag))
+    for tag in (*range(2, 101, 2), *range(99, 0, -2)):
+        assert outstanding.extend(1, 1, [tag, tag], 999.99) == []
+    assert len(outstanding) == 1
+    assert outstanding.next_deadline() == 1_000.0
+    assert outstanding.take(1, 1, [1, 100]) == (100, 1_000)
+
+
+def test_one_call_expires_a_bounded_number_of_spans_earliest_first() -> None:
+    outstanding = Outstanding()
+    for tag in range(1, 26):
+        outstanding.granted(1, 1, tag, tag, 10, 100.0 - tag)
+    assert outstanding.expired(100.0, 10) == [(1, 1, [16, 25])]
+    assert outstanding.expired(100.0, 10) == [(1, 1, [6, 15])]
+    assert outstanding.next_deadline() == 95.0, "whoever calls sees that more is due"
+    assert outstanding.expired(100.0, 10) == [(1, 1, [1, 5])]
+    assert not outstanding.holds(1, 1)
+
+
 def test_what_expires_together_is_told_together_by_consumer() -> None:
     outstanding = Outstanding()
     outstanding.granted(1, 1, 1, 10, 0, 31.0)
@@ -95,7 +136,7 @@ def test_a_cancelled_consumers_leases_can_be_forgotten_alone() -> None:
     outstanding.take(1, 1, [3, 4])
     outstanding.forget_consumer(1, 1)
     assert outstanding.tags_of(1, 1) == []
-    assert outstanding.messages_of(1, 2) == 10
+    assert outstanding.tags_of(1, 2) == [1, 10]
     assert outstanding.expired(99.0) == [(1, 2, [1, 10])]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 from hypothesis import given
@@ -132,3 +133,50 @@ def test_what_was_cut_out_can_be_put_back() -> None:
     (middle,), _ = ledger.cut(4, 6)
     ledger.insert(middle)
     assert [(span.first, span.last) for span in ledger] == [(1, 3), (4, 6), (7, 9)]
+
+
+def test_what_leaves_in_front_is_kept_no_longer_than_it_is_the_smaller_half() -> None:
+    ledger = TagLedger()
+    for tag in range(1, 2_001):
+        ledger.append(Span(2 * tag, 2 * tag, 1))
+    dropped = 0
+    for tag in range(1, 2_001):
+        before = len(ledger._spans)
+        assert len(ledger.cut(2 * tag, 2 * tag)[0]) == 1
+        dropped += len(ledger._spans) < before
+        assert len(ledger) == 2_000 - tag
+        assert len(ledger._spans) <= 2 * len(ledger) + 1
+    assert dropped < 20, "the lists are moved as often as they halve, not with every span"
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_any_life_of_a_ledger_is_that_of_a_set_of_tags(seed: int) -> None:
+    """Mostly in front, where spans leave, are cut and come back."""
+    rng = random.Random(seed)
+    ledger = TagLedger()
+    held: set[int] = set()
+    next_tag = 1
+    for _ in range(400):
+        action = rng.choice(("append", "append", "cut", "cut", "insert"))
+        if action == "append":
+            first = next_tag + rng.choice((0, 1))
+            next_tag = first + rng.choice((1, 4))
+            ledger.append(Span(first, next_tag - 1, 0))
+            held.update(range(first, next_tag))
+        else:
+            first = min(held, default=1) + rng.choice((-2, 0, 0, 0, 1, 7))
+            wanted = set(range(first, first + rng.choice((1, 1, 3, 9))))
+            taken, left = ledger.cut(min(wanted), max(wanted))
+            assert {tag for span in taken for tag in range(span.first, span.last + 1)} == held & wanted
+            assert left is None or left in ledger
+            held -= wanted
+            if action == "insert":
+                for span in taken:
+                    before, after = ledger.beside(span)
+                    assert (before is not None) == (span.first - 1 in held)
+                    assert (after is not None) == (span.last + 1 in held)
+                    ledger.insert(span)
+                    held.update(range(span.first, span.last + 1))
+        assert ledger.ranges() == ranges_of(held)
+        assert [span.first for span in ledger] == ledger._firsts[ledger._head :]
+        assert sum(map(len, ledger)) == len(held)
