@@ -7,6 +7,7 @@ that a mistake in the client library cannot hide one of the broker's. It must no
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections import deque
@@ -113,7 +114,6 @@ class WireClient:
         self.socket = socket.create_connection((address.hostname, address.port), timeout=timeout)
         try:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.socket.sendall(PREFACE)
             hello = m.Hello(
                 m.PROTOCOL_VERSION_MIN,
                 m.PROTOCOL_VERSION_MAX,
@@ -121,7 +121,7 @@ class WireClient:
                 heartbeat_seconds=heartbeat_seconds,
                 client_name=client_name,
             )
-            self.welcome = self._handshake(hello, m.Welcome)
+            self.welcome = self._handshake(hello, m.Welcome, PREFACE)
             self._handshake(m.Authenticate(self.welcome.mechanisms[0]), m.Authenticated)
             self.opened = self._handshake(m.Open(), m.Opened)
         except BaseException:
@@ -140,8 +140,10 @@ class WireClient:
 
     # --- frames -----------------------------------------------------------------------------------------------
 
-    def _handshake(self, message: Message, reply: type[_Reply]) -> _Reply:
-        self.socket.sendall(self.connection.send(message))
+    def _handshake(self, message: Message, reply: type[_Reply], preface: bytes = b"") -> _Reply:
+        # A broker that turns us away has sent CLOSE and left before we have said a word: read what it said.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.socket.sendall(preface + self.connection.send(message))
         deadline = time.monotonic() + self.timeout
         while True:
             for received in self._read(deadline):
