@@ -99,6 +99,7 @@ class ClientSession:
                     self.server.hub.flush()
                     with trio.move_on_after(GOODBYE_SECONDS, shield=True):
                         await self.outbound.wait_written()
+                        await self._see_off()
                 nursery.cancel_scope.cancel()
         finally:
             self._leave()
@@ -106,6 +107,16 @@ class ClientSession:
             self.server.partial_bytes -= self._partial_bytes
             self.server.session_ended(self)
             logger.debug("connection of %s ended: %s", self.peer, self._reason)
+
+    async def _see_off(self) -> None:
+        """Read on without looking until the peer closes too: closing with unread bytes would reset the connection, and
+        the peer might never read the CLOSE that says why."""
+        try:
+            await self._stream.send_eof()
+            while await self._stream.socket.recv(READ_BYTES):
+                pass
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+            return
 
     def _leave(self) -> None:
         """Nothing more is read: give back at once what the client holds, others may be waiting for it."""
