@@ -127,16 +127,19 @@ class _Consumer:
 class _Line:
     """A queue with its consumers."""
 
-    __slots__ = ("able", "consumers", "first", "ordinal", "queue", "returned", "waiting")
+    __slots__ = ("able", "consumers", "first", "gone", "gone_listed", "ordinal", "queue", "returned", "waiting")
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
         self.consumers: dict[tuple[int, int], _Consumer] = {}
-        self.able: deque[_Consumer] = deque()  # in turn; one that lost its ability is dropped when it is met
+        # In turn; one that lost its ability is dropped when it is met, those gone once they are the larger half.
+        self.able: deque[_Consumer] = deque()
+        self.gone_listed = 0
         self.returned: SortedDict[tuple[int, int, int], Run] = SortedDict((run.place, run) for run in queue.returned)
         self.ordinal = queue.main.head  # the cursor: run of main,
         self.first = 0  # and index within its batch of the first message that was not picked yet
         self.waiting = False  # whether it stands in the dispatcher's `waiting`
+        self.gone = False  # whether its queue was deleted
 
     @property
     def offers(self) -> bool:
@@ -149,9 +152,22 @@ class _Line:
         while able:
             consumer = able.popleft()
             consumer.listed = False
-            if consumer.able and not consumer.gone:
+            if consumer.gone:
+                self.gone_listed -= 1
+            elif consumer.able:
                 return consumer
         return None
+
+    def drop_consumer(self, consumer: _Consumer) -> None:
+        """Give *consumer* no turn any more."""
+        consumer.gone = True
+        del self.consumers[consumer.session, consumer.number]
+        if consumer.listed:
+            self.gone_listed += 1
+            # Each sweep halves the list at least, so that a consumer that comes and goes costs the same every time.
+            if 2 * self.gone_listed > len(self.able):
+                self.able = deque(listed for listed in self.able if not listed.gone)
+                self.gone_listed = 0
 
     def list_consumer(self, consumer: _Consumer) -> None:
         """Give *consumer* a turn if it has credit."""
@@ -261,7 +277,9 @@ class Dispatcher:
         # A line stays when its last consumer goes: its cursor knows what is in flight.
         self._lines: dict[int, _Line] = {}
         self._sessions: dict[int, dict[int, _Consumer]] = {}
+        # In turn; lines of deleted queues are dropped when they are met, or once they are the larger half.
         self._waiting: deque[_Line] = deque()
+        self._lines_gone_waiting = 0
 
     # --- consumers -----------------------------------------------------------------------------------------------
 
@@ -286,8 +304,7 @@ class Dispatcher:
         numbers = self._sessions.get(session, {})
         removed = numbers.pop(consumer, None)
         if removed is not None:
-            removed.gone = True
-            del removed.line.consumers[session, consumer]
+            removed.line.drop_consumer(removed)
             if not numbers:
                 del self._sessions[session]
 
@@ -363,8 +380,12 @@ class Dispatcher:
         for session, consumer in self.consumers_of(queue_id):
             self.remove_consumer(session, consumer)
         line = self._lines.pop(queue_id, None)
-        if line is not None:
-            line.able.clear()
+        if line is not None and line.waiting:
+            self._lines_gone_waiting += 1
+            line.gone = True
+            if 2 * self._lines_gone_waiting > len(self._waiting):
+                self._waiting = deque(waiting for waiting in self._waiting if not waiting.gone)
+                self._lines_gone_waiting = 0
 
     # --- picking -------------------------------------------------------------------------------------------------
 
@@ -376,6 +397,9 @@ class Dispatcher:
         waiting = self._waiting
         while waiting:
             line = waiting.popleft()
+            if line.gone:
+                self._lines_gone_waiting -= 1
+                continue
             if line.queue.id in blocked:
                 line.waiting = False
                 continue

@@ -432,3 +432,45 @@ def test_the_cost_of_a_pick_does_not_grow_with_idle_queues_and_consumers(place: 
     assert [line.queue for line in waiting] == [queue]
     assert [consumer.number for consumer in waiting[0].able] == [1]
     assert place.pick().consumer == 1
+
+
+def test_consumers_that_come_and_go_leave_nothing_behind_on_an_idle_queue(place: Place) -> None:
+    """Nothing is picked there, so nobody walks the line of those whose turn it is."""
+    place.consume(1)
+    for consumer in range(2, 2_002):
+        place.consume(consumer)
+        place.dispatcher.remove_consumer(place.session, consumer)
+    line = place.dispatcher._lines[place.orders]
+    assert len(line.able) <= 2
+    place.publish(1)
+    assert place.pick().consumer == 1
+
+
+def test_consumers_that_leave_in_any_order_take_no_turn_from_the_others() -> None:
+    place = Place(grant_messages_max=1)
+    for consumer in range(1, 101):
+        place.consume(consumer)
+    staying = [consumer for consumer in range(1, 101) if consumer % 7 == 3]
+    line = place.dispatcher._lines[place.orders]
+    for consumer in range(100, 0, -1):
+        if consumer not in staying:
+            place.dispatcher.remove_consumer(place.session, consumer)
+        assert len(line.able) <= 2 * len(line.consumers) + 1
+    place.publish(2 * len(staying))
+    assert place.picks() == [(consumer, 1) for consumer in staying * 2]
+    assert line.gone_listed == 0
+
+
+def test_deleted_queues_do_not_wait_to_be_dispatched(place: Place) -> None:
+    """A dispatcher that is asked for nothing meets none of them."""
+    mail = place.declare("mail")
+    for number in range(1, 301):
+        queue = place.declare(f"reply-{number}")
+        place.consume(number, queue=queue)
+        if number == 150:
+            place.consume(1_000, queue=mail)
+        place.cluster.apply(e.Delete(1_000, "/", "queue", f"reply-{number}", False))
+    assert len(place.dispatcher._waiting) <= 2
+    place.publish(1, queue=mail)
+    assert place.picks() == [(1_000, 1)]
+    assert (len(place.dispatcher._waiting), place.dispatcher._lines_gone_waiting) == (0, 0)
