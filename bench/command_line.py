@@ -1,0 +1,54 @@
+"""The commands of `python -m bench`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Compare SluiceMQ with other systems.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="the whole comparison; at most 15 minutes")
+    run.add_argument("--quick", action="store_true", help="two minutes: one short round of everything")
+    run.add_argument("--only", default="", help="names of systems, by comma")
+    run.add_argument("--data", type=Path, default=Path.cwd(), help="a directory on the file system to measure")
+    run.add_argument("--out", type=Path, default=RESULTS, help="where results go")
+    run.add_argument("--lock", type=Path, help="a file to lock during each measurement, for machines with other work")
+    report = commands.add_parser("report", help="write table and charts again from results.json")
+    report.add_argument("--out", type=Path, default=RESULTS)
+    commands.add_parser("check", help="say what is missing on this machine, and how to install it")
+    compare = commands.add_parser("compare", help="hold two commits of SluiceMQ against each other")
+    compare.add_argument("commit_a")
+    compare.add_argument("commit_b")
+    compare.add_argument("--rounds", type=int, default=5)
+    compare.add_argument("--data", type=Path, default=Path.cwd())
+    worker = commands.add_parser("worker")
+    worker.add_argument("system")
+    given = parser.parse_args(arguments)
+    # Imports wait until they are needed: a worker should know its own system only.
+    if given.command == "worker":
+        from bench.worker import work
+
+        work(given.system)
+        return 0
+    if given.command == "check":
+        from bench.run import check
+
+        return check()
+    if given.command == "report":
+        from bench.report import write_all
+
+        write_all(given.out)
+        return 0
+    if given.command == "compare":
+        from bench.compare import compare as compare_commits
+
+        return compare_commits(given.commit_a, given.commit_b, given.rounds, given.data)
+    from bench.run import run as run_all
+
+    only = [name for name in given.only.split(",") if name]
+    return run_all(quick=given.quick, only=only, data=given.data, out=given.out, lock=given.lock)
