@@ -33,6 +33,7 @@ from sluicemq.wire.columns import (
     HEADERS_FORMAT_MSGPACK,
     check_body_bytes,
     check_texts,
+    check_values,
     decode_bodies,
     decode_headers,
     decode_texts,
@@ -113,7 +114,8 @@ def encode_batch(
     Raises:
         InvalidRequest: No bodies, a column of another length, a value of the wrong type or too long, or one that
             msgpack cannot carry.
-        BatchTooLarge: More than `BATCH_MESSAGES_MAX` messages or `BATCH_BYTES_MAX` bytes.
+        BatchTooLarge: More than `BATCH_MESSAGES_MAX` messages, `BATCH_BYTES_MAX` bytes, or `BATCH_VALUES_MAX` values
+            beside the bodies.
 
     """
     count = len(bodies)
@@ -125,6 +127,8 @@ def encode_batch(
             messages=count,
             messages_max=BATCH_MESSAGES_MAX,
         )
+    values_count = count * sum(values is not None for values in (keys, message_ids, subjects, headers))
+    check_values(values_count)
     bits = int(Column.BODIES)
     columns: list[bytes] = []
     for bit, values in (
@@ -135,10 +139,10 @@ def encode_batch(
     ):
         if values is not None:
             bits |= bit
-            columns.append(_encode_column(bit, values, count))
+            columns.append(_encode_column(bit, values, count, values_count))
     packed = _pack(bodies)
     columns.append(packed)
-    size = sum(map(len, columns))
+    size = _HEADER.size + sum(_LENGTH.size + len(column) for column in columns)
     if size > BATCH_BYTES_MAX:
         raise BatchTooLarge(
             f"a batch of {size} bytes; allowed are {BATCH_BYTES_MAX}: send it in parts",
@@ -164,7 +168,7 @@ def _body_bytes(bodies: Sequence[bytes | bytearray | memoryview], packed: bytes)
     return total
 
 
-def _encode_column(bit: Column, values: Sequence[Any], count: int) -> bytes:
+def _encode_column(bit: Column, values: Sequence[Any], count: int, values_count: int) -> bytes:
     if len(values) != count:
         raise InvalidRequest(f"column {bit.name} has {len(values)} values for {count} messages")
     try:
@@ -172,7 +176,7 @@ def _encode_column(bit: Column, values: Sequence[Any], count: int) -> bytes:
             column = bytes((HEADERS_FORMAT_MSGPACK,)) + _pack(
                 [None if value is None else dict(value) for value in values]
             )
-            decode_headers(column, count, str(bit.name))
+            decode_headers(column, count, str(bit.name), values_count)
             return column
         check_texts(values, _TEXT_BYTES_MAX[bit], str(bit.name))
     except (ProtocolError, TypeError, ValueError) as error:
@@ -258,6 +262,11 @@ class Batch:
         self._bodies: list[bytes] | None = None
         self._sliced: dict[int, list[Any]] = {}
 
+    @property
+    def _values_count(self) -> int:
+        """Values in all columns other than bodies, the items within headers not counted."""
+        return self.count * (self.columns.bit_count() - 1)
+
     def _column(self, bit: int) -> memoryview | None:
         place = self._places.get(bit)
         return None if place is None else memoryview(self.data)[place[0] : place[1]]
@@ -293,7 +302,7 @@ class Batch:
     def headers(self) -> list[dict[str, Any] | None] | None:
         """One map of headers or None a message; None when no message has any."""
         column = self._column(Column.HEADERS)
-        return None if column is None else decode_headers(column, self.count, "HEADERS")
+        return None if column is None else decode_headers(column, self.count, "HEADERS", self._values_count)
 
     def _texts(self, bit: Column) -> list[str | None] | None:
         column = self._column(bit)
@@ -306,7 +315,8 @@ class Batch:
 
         Raises:
             ProtocolError: A column is malformed.
-            InvalidRequest: A value is too long (`MessageTooLarge` for a body), or there are too many messages.
+            InvalidRequest: A value is too long (`MessageTooLarge` for a body), or there are too many messages or values
+                beside the bodies (`BatchTooLarge`).
             UnknownOption: A column that this version would have to act upon but cannot yet.
 
         """
@@ -322,6 +332,7 @@ class Batch:
                 f"this broker does not support the batch columns {Column(unsupported)!r} yet", columns=unsupported
             )
         if self.columns != _BODIES_ONLY:
+            check_values(self._values_count)
             # Each property checks its own column; nothing else is wanted from it here.
             _ = (self.keys, self.message_ids, self.subjects, self.headers)
         largest = self._largest_body(message_bytes_max)

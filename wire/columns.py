@@ -8,12 +8,12 @@ it can take memory.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgpack
 
-from sluicemq.wire.errors import InvalidRequest, ProtocolError, UnknownOption
-from sluicemq.wire.unpacking import UNPACK_ERRORS, ContainerBudget, refuse_extension
+from sluicemq.wire.errors import BatchTooLarge, InvalidRequest, ProtocolError, UnknownOption
+from sluicemq.wire.unpacking import UNPACK_ERRORS, refuse_extension
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 HEADERS_FORMAT_MSGPACK = 1
 HEADER_ITEMS_MAX = 256
 """Most items of one map of headers, and of each map and list within it."""
-HEADER_CONTAINERS_MAX = 4
-"""Most maps and lists a message, on average over the batch; `HEADER_CONTAINERS_SPARE` may come on top."""
-HEADER_CONTAINERS_SPARE = 4096
+BATCH_VALUES_MAX = 20_000
+"""Most values of a batch in all columns other than bodies together, a None counted too; so are the items of the maps
+and lists in headers, and an empty map or list counts as one. Looking at a value costs some tenths of a microsecond, and
+whoever checks or splits a batch does nothing else meanwhile."""
+
+_Container = TypeVar("_Container", list[Any], dict[Any, Any])
 
 _PIECE_BYTES = 64 * 1024
 _NONE = b"\xc0"
@@ -183,25 +186,44 @@ def check_texts(values: Sequence[Any], bytes_max: int, name: str) -> None:
         raise InvalidRequest(f"a value of batch column {name} has {longest} bytes, allowed are {bytes_max}")
 
 
-def decode_headers(column: bytes | memoryview, count: int, name: str) -> list[dict[str, Any] | None]:
+def check_values(values: int) -> None:
+    """Raise BatchTooLarge when a batch has more than `BATCH_VALUES_MAX` *values* other than bodies."""
+    if values > BATCH_VALUES_MAX:
+        raise BatchTooLarge(
+            f"a batch of {values} or more values beside its bodies (keys, ids, subjects, headers and their items); "
+            f"allowed are {BATCH_VALUES_MAX}: send it in parts",
+            values=values,
+            values_max=BATCH_VALUES_MAX,
+        )
+
+
+def decode_headers(column: bytes | memoryview, count: int, name: str, values: int = 0) -> list[dict[str, Any] | None]:
     """Return the *count* maps of headers (or None) in *column*.
 
-    Values may be plain scalars, lists and maps.
+    Values may be plain scalars, lists and maps. *values* says how many the batch has that count against
+    `BATCH_VALUES_MAX`, before any item of a header.
 
     Raises:
-        ProtocolError: It holds anything else, or more maps and lists than `HEADER_CONTAINERS_MAX` allows.
+        ProtocolError: It holds anything else.
+        BatchTooLarge: Too many items in all maps and lists together.
         UnknownOption: The column has a format that this version does not know.
 
     """
     if len(column) == 0 or column[0] != HEADERS_FORMAT_MSGPACK:
         raise UnknownOption("the headers column has a format that is unknown here; 1 = msgpack maps")
     column = memoryview(column)[1:]
-    budget = ContainerBudget(HEADER_CONTAINERS_MAX * count + HEADER_CONTAINERS_SPARE)
+
+    def take_items(value: _Container) -> _Container:
+        nonlocal values
+        values += len(value) or 1
+        if values > BATCH_VALUES_MAX:
+            check_values(values)
+        return value
 
     def take_map(value: dict[Any, Any]) -> dict[Any, Any]:
         if not set(map(type, value)) <= {str}:
             raise ValueError("headers that are no map with text keys")
-        return budget.spend(value)
+        return take_items(value)
 
     values: list[dict[str, Any] | None] = _read_values(
         column,
@@ -209,7 +231,7 @@ def decode_headers(column: bytes | memoryview, count: int, name: str) -> list[di
         name,
         max_array_len=HEADER_ITEMS_MAX,
         max_map_len=HEADER_ITEMS_MAX,
-        list_hook=budget.spend,
+        list_hook=take_items,
         object_hook=take_map,
     )
     if not set(map(type, values)) <= {dict, type(None)}:
@@ -257,6 +279,8 @@ def _read_values(column: memoryview, count: int, name: str, **limits: Any) -> li
     _read_list_head(unpacker, column, count, name)
     try:
         values = list(unpacker)
+    except BatchTooLarge:
+        raise
     except UNPACK_ERRORS as error:
         raise ProtocolError(f"batch column {name} holds what it must not ({error!s:.200})") from None
     _check_end(unpacker, len(values), count, name)

@@ -23,7 +23,7 @@ from sluicemq.wire.batch import (
     batch_facts,
     encode_batch,
 )
-from sluicemq.wire.columns import HEADER_ITEMS_MAX, list_head, uniform_item
+from sluicemq.wire.columns import BATCH_VALUES_MAX, HEADER_ITEMS_MAX, list_head, uniform_item
 from sluicemq.wire.errors import BatchTooLarge, InvalidRequest, MessageTooLarge, ProtocolError, UnknownOption
 from tests.wire.strategies import PLAIN, TEXTS
 
@@ -171,7 +171,10 @@ def test_nothing_but_binaries_counts_as_uniform(data):
         ({"bodies": [b"a"], "headers": [{"a": 2**64}]}, "cannot be sent"),
         ({"bodies": [b"a"], "headers": [{"a": msgpack.Timestamp(1)}]}, "HEADERS"),
         ({"bodies": [b"a"], "headers": [{"a": [0] * (HEADER_ITEMS_MAX + 1)}]}, "HEADERS"),
-        ({"bodies": [b"a"], "headers": [{"a": [[]] * 100 + [[[]] * 100] * 100}]}, "too many arrays and maps"),
+        (
+            {"bodies": [b"a"], "headers": [{"a": [[]] * 100 + [[[]] * 100] * 100}]},
+            "allowed are 20000: send it in parts",
+        ),
     ],
 )
 def test_what_cannot_be_sent_is_refused_before_it_is(columns, words):
@@ -197,6 +200,44 @@ def test_a_batch_beyond_its_limits_is_to_be_sent_in_parts():
         encode_batch([bytes(MIB)] * 16)
     assert caught.value.batch_bytes_max == BATCH_BYTES_MAX
     Batch(encode_batch([b""] * BATCH_MESSAGES_MAX)).check()
+
+
+def test_the_bytes_of_a_batch_are_those_of_the_whole_batch():
+    """The broker compares the length of what arrives, so the client must as well."""
+    head = len(encode_batch([bytes(MIB)])) - MIB
+    largest = encode_batch([bytes(BATCH_BYTES_MAX - head)])
+    assert len(largest) == BATCH_BYTES_MAX
+    with pytest.raises(BatchTooLarge) as caught:
+        encode_batch([bytes(BATCH_BYTES_MAX - head + 1)])
+    assert caught.value.batch_bytes == BATCH_BYTES_MAX + 1
+
+
+@pytest.mark.parametrize(
+    ("count", "columns"),
+    [
+        (BATCH_VALUES_MAX, lambda count: {"keys": ["k"] * count}),
+        (BATCH_VALUES_MAX // 2, lambda count: {"keys": [None] * count, "subjects": ["s"] * count}),
+        (BATCH_VALUES_MAX // 4, lambda count: {"headers": [{"a": 1, "b": 2, "c": 3}] * count}),
+        (BATCH_VALUES_MAX // 4, lambda count: {"headers": [{"a": [1, 2]}] * count}),
+        (BATCH_VALUES_MAX // 2, lambda count: {"headers": [{}] * count}),
+    ],
+    ids=["keys", "keys and subjects", "items of headers", "items of lists in headers", "empty headers"],
+)
+def test_values_beside_the_bodies_are_bounded_on_both_sides(count, columns):
+    """One batch of 100,000 messages with everything cost a broker 200 ms in which nobody else was served."""
+    Batch(encode_batch([b""] * count, **columns(count))).check()
+    with pytest.raises(BatchTooLarge, match="send it in parts") as caught:
+        encode_batch([b""] * (count + 1), **columns(count + 1))
+    assert caught.value.values_max == BATCH_VALUES_MAX
+    forged = {
+        {"keys": Column.KEYS, "subjects": Column.SUBJECTS, "headers": Column.HEADERS}[name]: (
+            b"\x01" * (name == "headers") + msgpack.packb(values)
+        )
+        for name, values in columns(count + 1).items()
+    }
+    data = raw_batch({**forged, Column.BODIES: msgpack.packb([b""] * (count + 1))}, count + 1, 0)
+    with pytest.raises(BatchTooLarge, match="send it in parts"):
+        Batch(data).check()
 
 
 # --- what a hostile peer is told ----------------------------------------------------------------------------------
@@ -429,7 +470,7 @@ def test_a_greedy_batch_is_refused_before_it_takes_memory(name):
     data = _greedy()[name]
     tracemalloc.start()
     try:
-        with pytest.raises(ProtocolError):
+        with pytest.raises((ProtocolError, BatchTooLarge)):
             Batch(data).check()
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:

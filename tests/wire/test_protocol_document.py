@@ -149,7 +149,8 @@ def limits_section() -> str:
         ("Items of one map or array in headers", columns.HEADER_ITEMS_MAX),
         ("Body of one message, bytes (default; OPENED tells)", batch.MESSAGE_BYTES_MAX),
         ("Messages in a batch (OPENED tells)", batch.BATCH_MESSAGES_MAX),
-        ("Columns of a batch together, bytes (OPENED tells)", batch.BATCH_BYTES_MAX),
+        ("Values of a batch beside its bodies", columns.BATCH_VALUES_MAX),
+        ("Batch, bytes (OPENED tells)", batch.BATCH_BYTES_MAX),
         ("Frame before the session is open, bytes", frames.FRAME_BYTES_BEFORE_OPEN),
         ("Frame once it is open, bytes (default; WELCOME tells)", frames.FRAME_BYTES_DEFAULT),
         ("Head, bytes", fields.HEAD_BYTES_MAX),
@@ -200,10 +201,9 @@ def test_the_numbers_in_the_text_are_those_of_the_code():
         f"at most {fields.HEAD_BYTES_MAX >> 20} MiB",
         f"at most {unpacking.PLAIN_ITEMS_MAX:,} items",
         f"1 to {batch.BATCH_MESSAGES_MAX:,}",
-        f"at most {batch.BATCH_BYTES_MAX >> 20} MiB",
+        f"the whole batch has at most {batch.BATCH_BYTES_MAX >> 20} MiB",
         f"most {columns.HEADER_ITEMS_MAX} items each",
-        f"at most {columns.HEADER_CONTAINERS_MAX} maps and arrays a message",
-        f"plus {columns.HEADER_CONTAINERS_SPARE:,} a batch",
+        f"at most {columns.BATCH_VALUES_MAX:,} values",
         f"{m.VERDICT_ACK} ack, {m.VERDICT_NACK} nack, {m.VERDICT_RELEASE} release",
     ):
         assert words in text, f"docs/protocol.md does not say {words!r}"
