@@ -32,7 +32,9 @@ PROTOCOL_VERSION_MIN = 1
 PROTOCOL_VERSION_MAX = 1
 
 NAME_BYTES_MAX = 255
-"""Longest name of a queue, vhost, producer or consumer, in bytes of UTF-8."""
+"""Longest name of a queue, vhost, producer or consumer, in bytes of UTF-8.
+
+Frozen by the log's format: entries with longer names are unreadable, and brokers judge declarations by it at replay."""
 SECONDS_MAX = 10 * 366 * 86_400.0
 """Longest duration that any field takes: ten years."""
 

@@ -27,7 +27,13 @@ class QueueSettings(TypedDict, total=False):
 
 
 QUEUE_SETTINGS_DEFAULT: dict[str, Any] = {"retry_delay": 1.0}
+"""Every setting with its default. Defaults are frozen by the log's format, like `RETRY_DELAY_SECONDS_MAX`."""
 RETRY_DELAY_SECONDS_MAX = 366 * 86_400.0
+"""Longest retry delay.
+
+Frozen by the log's format: brokers judge declarations again whenever they read their log, so another value changes
+verdicts that clients were given long ago. To change it needs a new version of the DECLARE entry.
+"""
 
 
 OUTER_BLANKS = frozenset(

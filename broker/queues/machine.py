@@ -59,12 +59,16 @@ from sluicemq.wire.settings import check_name, check_queue_settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+# Frozen by the log's format, see `MachineLimits`; a new verdict needs a number of its own.
 VERDICTS = frozenset((VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_HANDED_OVER, e.EXPIRED, e.ABANDONED))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MachineLimits:
     """Bounds of the machine's memory; the same on every broker of a cluster, because apply judges by them.
+
+    The defaults are frozen by the log's format: a broker judges its log again when it starts, and with another limit it
+    would refuse what was accepted, or the other way round. To change one needs a new version of the entry judged by it.
 
     Attributes:
         producers_max: Producers; beyond it the one that was silent longest is forgotten.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-DELIVERIES_MAX = 65_535
+DELIVERIES_MAX = 65_535  # frozen by the log's format, see `MachineLimits`: it shows in the state
 """Deliveries and attempts of a message are counted up to here."""
 CHUNK_RUNS = 1_024
 """Runs in one byte array of the index."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TypeVar
 
 import pytest
 
 from sluicemq.broker.queues import entries as e
-from sluicemq.broker.queues.machine import Machine, MachineLimits
+from sluicemq.broker.queues.machine import VERDICTS, Machine, MachineLimits
 from sluicemq.broker.queues.outcomes import (
     Clocked,
     Declared,
@@ -30,7 +31,8 @@ from sluicemq.broker.queues.outcomes import (
     Settled,
 )
 from sluicemq.broker.queues.queue import Queue, compare_settings
-from sluicemq.broker.queues.runs import Run
+from sluicemq.broker.queues.runs import DELIVERIES_MAX, Run
+from sluicemq.broker.queues.tags import TAG_MAX
 from sluicemq.wire.errors import (
     Conflict,
     InvalidRequest,
@@ -42,8 +44,8 @@ from sluicemq.wire.errors import (
     SessionNotFound,
     UnknownOption,
 )
-from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_RELEASE
-from sluicemq.wire.settings import RETRY_DELAY_SECONDS_MAX
+from sluicemq.wire.messages import NAME_BYTES_MAX, VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_RELEASE
+from sluicemq.wire.settings import QUEUE_SETTINGS_DEFAULT, RETRY_DELAY_SECONDS_MAX
 
 T = TypeVar("T")
 
@@ -690,3 +692,28 @@ def test_the_hash_tells_any_two_states_apart(broker: Broker) -> None:
     hashes = [life(), life(handed=True), life(due=5_001), life(name="app"), life(count=4)]
     assert len(set(hashes)) == len(hashes)
     assert life() == life()
+
+
+def test_what_apply_judges_by_is_frozen() -> None:
+    """Every broker judges its whole log again when it starts, and must come to the verdicts that clients were given.
+
+    If this test fails, somebody changed a value by which apply judges: a queue that was declared, a session that was
+    opened or a batch that was accepted would be refused at replay, and its messages would be lost without a word. Do
+    not adjust the numbers here. Write a new version of the entry, and judge old entries by the old value.
+    """
+    assert dataclasses.asdict(MachineLimits()) == {
+        "producers_max": 100_000,
+        "receipts_max": 256,
+        "fenced_max": 256,
+        "queues_max": 100_000,
+        "sessions_max": 100_000,
+    }
+    assert RETRY_DELAY_SECONDS_MAX == 31_622_400.0
+    assert QUEUE_SETTINGS_DEFAULT == {"retry_delay": 1.0}
+    assert NAME_BYTES_MAX == 255
+    assert TAG_MAX == 2**64 - 1
+    assert DELIVERIES_MAX == 65_535
+    assert sorted(VERDICTS) == [1, 2, 3, 4, 16, 17]
+    assert (VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_HANDED_OVER) == (1, 2, 3, 4)
+    assert (e.EXPIRED, e.ABANDONED) == (16, 17)
+    assert {kind: entry.VERSION for kind, entry in e.ENTRIES.items()} == dict.fromkeys(range(1, 13), 1)
