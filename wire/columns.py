@@ -225,7 +225,7 @@ def decode_headers(column: bytes | memoryview, count: int, name: str, values: in
             raise ValueError("headers that are no map with text keys")
         return take_items(value)
 
-    values: list[dict[str, Any] | None] = _read_values(
+    headers: list[dict[str, Any] | None] = _read_values(
         column,
         count,
         name,
@@ -234,9 +234,9 @@ def decode_headers(column: bytes | memoryview, count: int, name: str, values: in
         list_hook=take_items,
         object_hook=take_map,
     )
-    if not set(map(type, values)) <= {dict, type(None)}:
+    if not set(map(type, headers)) <= {dict, type(None)}:
         raise ProtocolError("a batch holds headers that are no map with text keys")
-    return values
+    return headers
 
 
 def _unpacker(column: memoryview, **limits: Any) -> msgpack.Unpacker:
