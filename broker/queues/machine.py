@@ -25,7 +25,6 @@ from sluicemq.broker.queues.outcomes import (
     Effect,
     Granted,
     LeasesGone,
-    MoreDue,
     Outcome,
     ProducerClosed,
     ProducerOpened,
@@ -357,11 +356,7 @@ class Machine:
             queue.make_ready(runs, zxid)
             ready[queue_id] = None
             self._due_changed(queue)
-        effects: list[Effect] = [Ready(queue_id) for queue_id in ready]
-        next_due_ms = self.next_due_ms()
-        if next_due_ms is not None and next_due_ms <= self.log_time_ms:
-            effects.append(MoreDue())
-        return Outcome(Clocked(messages), None, tuple(effects))
+        return Outcome(Clocked(messages), None, tuple(map(Ready, ready)))
 
     def _declare(self, zxid: int, entry: e.Declare) -> Outcome:
         try:

@@ -163,11 +163,7 @@ class SessionGone(NamedTuple):
     session: int
 
 
-class MoreDue(NamedTuple):
-    """The time of more messages has come than one CLOCK entry may make ready: write another."""
-
-
-Effect: TypeAlias = Ready | Returned | QueuePurged | QueueGone | LeasesGone | SessionGone | MoreDue
+Effect: TypeAlias = Ready | Returned | QueuePurged | QueueGone | LeasesGone | SessionGone
 
 
 class Outcome(NamedTuple):
