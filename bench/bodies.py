@@ -1,4 +1,7 @@
-"""Bodies that cannot be compressed, of varying length around a nominal size, cut from one random pool. Pure but for chance."""
+"""Bodies that cannot be compressed, of varying length around a nominal size, cut from one random pool.
+
+Chance comes from a seed, so every run has the same ones. Pure.
+"""
 
 from __future__ import annotations
 

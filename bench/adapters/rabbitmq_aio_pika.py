@@ -1,7 +1,7 @@
 """RabbitMQ by aio-pika.
 
-A channel with publisher confirms, on which `publish` waits for its confirm; so a batch is a `gather` of its messages. The
-queue's `consume` with a callback, prefetch of a few batches, and an ack of the last message with `multiple=True`.
+A channel with publisher confirms, on which `publish` waits for its confirm; so a batch is a `gather` of its messages.
+The queue's `consume` with a callback, prefetch of a few batches, and an ack of the last message with `multiple=True`.
 """
 
 from __future__ import annotations

@@ -80,8 +80,8 @@ class PikaClient:
 
     def _on_confirm(self, frame: Any) -> None:
         method = frame.method
-        if not isinstance(method, pika.spec.Basic.Ack):
-            raise RuntimeError(f"RabbitMQ refused message {method.delivery_tag}")
+        if method.NAME != "Basic.Ack":
+            raise ConnectionError(f"RabbitMQ refused message {method.delivery_tag}")
         if method.multiple:
             self._confirmed = max(self._confirmed, method.delivery_tag)
             self._early = {tag for tag in self._early if tag > self._confirmed}

@@ -1,14 +1,15 @@
 """Redis Streams by redis-py with hiredis.
 
-Durability: an append-only file. `appendfsync always` syncs before it answers; `everysec`, the default once the file is on,
-syncs once a second, so that a second of confirmed messages may be lost.
-Best practice: a batch is one pipeline of XADD without MULTI; XREADGROUP with COUNT and one XACK with all ids of the batch.
-The blocking client: it is faster than `redis.asyncio`, and one pipeline already holds a thousand commands. XACK leaves
-entries in the stream, as our log does; who wants the memory back adds XTRIM.
+Durability: an append-only file. `appendfsync always` syncs before it answers; `everysec`, the default once the file
+is on, syncs once a second, so that a second of confirmed messages may be lost.
+Best practice: a batch is one pipeline of XADD without MULTI; XREADGROUP with COUNT and one XACK with all ids of the
+batch. The blocking client: it is faster than `redis.asyncio`, and one pipeline already holds a thousand commands.
+XACK leaves entries in the stream, as our log does; who wants the memory back adds XTRIM.
 """
 
 from __future__ import annotations
 
+import asyncio
 from types import TracebackType
 from typing import Any, Self
 
@@ -58,14 +59,12 @@ class RedisClient:
 
     async def __aenter__(self) -> Self:
         # The port answers while the append-only file is still being loaded.
-        import time
-
         while True:
             try:
                 self._redis.exists(self._queue)
                 return self
             except redis.exceptions.BusyLoadingError:
-                time.sleep(0.005)
+                await asyncio.sleep(0.005)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,7 +1,7 @@
 """SluiceMQ itself.
 
-Durability: a confirm follows the fdatasync of the log entry; there is no other mode. Settlements are log entries as well,
-and count as done when they are committed (`flush`).
+Durability: a confirm follows the fdatasync of the log entry; there is no other mode. Settlements are log entries as
+well, and count as done when they are committed (`flush`).
 Best practice: `send_many` with a few calls in flight; `receive` and one ack for the batch; credit of ten batches.
 """
 
