@@ -365,7 +365,7 @@ class Consumer:
         self._leases_lost += messages
         self._lost_since_flush += messages
         error = LeaseLost(
-            f"{messages} messages of {self.queue!r} lost their leases ({reason}); they will be delivered again",
+            f"{messages} messages of {self.queue!r} lost their leases ({reason}); they may be delivered again",
             queue=self.queue,
             messages=messages,
             reason=reason,

@@ -50,7 +50,7 @@ class WindowLimits(NamedTuple):
     """
 
     batches: int = 16
-    collected_batches: int = 2
+    collected_batches: int = 4
     messages: int = 200_000
     bytes: int = 32 * 1024 * 1024
     collected_messages: int = 10_000

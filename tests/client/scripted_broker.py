@@ -147,9 +147,9 @@ class ScriptedBroker:
         self.port = listener.extra(anyio.abc.SocketAttribute.local_port)
         task_status.started()
         async with listener:
-            await listener.serve(self._serve_peer)
+            await listener.serve(self.serve_peer)
 
-    async def _serve_peer(self, stream: anyio.abc.SocketStream) -> None:
+    async def serve_peer(self, stream: anyio.abc.ByteStream) -> None:
         if not self.open:
             await stream.aclose()
             return
@@ -160,6 +160,7 @@ class ScriptedBroker:
                 while True:
                     for received in peer.connection.receive(await stream.receive(1 << 20)):
                         peer.received.append(received.message)
+                        self._changed()
                         if (
                             await self._handle(peer, received.message, received.correlation, bytes(received.tail))
                             is CUT

@@ -51,7 +51,7 @@ async def test_cancelling_the_body_is_plain_cancellation(broker):
 async def test_every_waiter_wakes_with_client_closed(broker):
     for kind in (m.Publish, m.QueueInfo, m.Settle, m.Extend):
         broker.on[kind] = lambda *_: SILENCE
-    woken = {}
+    woken: dict[str, SluiceError | None] = {}
     started = 0
 
     async def wait(name, call, *arguments):
@@ -92,6 +92,7 @@ async def test_every_waiter_wakes_with_client_closed(broker):
         "extend",  # its lease is over
         "flush",  # each send that it waited for has its own answer
     }
+    assert isinstance(woken["submitted"], ClientClosed)
     assert (woken["submitted"].sequence, woken["submitted"].index) == (1, 0)
     assert "may or may not have been stored" in str(woken["submitted"])
 
@@ -136,9 +137,13 @@ async def test_a_failure_in_the_background_waits_for_the_next_call(broker):
                     await call
 
 
-async def test_a_bug_in_the_background_reaches_the_callers_with_its_cause(broker, caplog):
+def fail(*_):
+    raise ZeroDivisionError
+
+
+async def test_a_bug_in_the_background_reaches_the_callers_with_its_cause(broker, caplog, monkeypatch):
     async with connect(broker.url) as client, client.producer("orders") as producer:
-        producer._publisher._answered = lambda *_: 1 / 0
+        monkeypatch.setattr(producer._publisher, "_answered", fail)
         with anyio.fail_after(5), pytest.raises(OutcomeUnknown) as caught:
             await producer.send(b"x")
         assert isinstance(caught.value.__cause__, InternalError)

@@ -197,6 +197,7 @@ async def test_a_message_whose_waiter_is_cancelled_goes_to_the_next_one(broker):
             await anyio.wait_all_tasks_blocked()
             # Both happen before the first waiter runs again: it is woken by the message and cancelled.
             attachment = consumer._attachment
+            assert attachment is not None
             consumer.delivered(attachment, m.Deliver(consumer=1, first_tag=1, runs=one_message()[0]), one_message()[1])
             scope.cancel()
             # On trio the first waiter gets it all the same: being woken came before being cancelled.
@@ -245,7 +246,7 @@ async def test_a_confirmed_ack_waits_for_the_commit(broker):
 
 
 async def test_a_late_refusal_reaches_whoever_asked_to_know(broker):
-    lost = []
+    lost: list[LeaseLost] = []
     broker.on[m.Settle] = lambda _peer, settle, _tail: m.Settled(
         lost=[2, 2] if settle.tags[-1] >= 2 > settle.tags[0] - 1 else []
     )
@@ -404,7 +405,7 @@ async def test_drain_ends_every_loop_and_gives_back_what_nobody_has(broker):
 
 async def test_drain_wakes_those_who_wait(broker):
     async with connect(broker.url) as client, client.consumer("orders") as consumer:
-        ended = []
+        ended: list[object] = []
 
         async def iterate():
             async for _ in consumer:
@@ -434,6 +435,7 @@ async def test_what_was_handed_out_can_be_settled_after_the_consumer_was_left(br
         assert verdicts(broker)[2:] == [(ACK, [1, 1])]
         with pytest.raises(ClientClosed, match="consumer of 'orders' is closed"):
             await anext(consumer)
+        assert client._parts is not None
         assert not client._parts.by_number, "a consumer that is done must not be remembered"
         with pytest.raises(ClientClosed):
             async with consumer:
@@ -474,7 +476,7 @@ async def test_a_deleted_queue_ends_its_consumer_with_the_reason(broker):
 
 
 async def test_a_new_connection_restores_the_consumer_and_its_loop_goes_on(broker):
-    lost = []
+    lost: list[LeaseLost] = []
     async with connect(broker.url) as client:
         async with client.consumer("orders", credit=7, name="n", on_lease_lost=lost.append) as consumer:
             await broker.peer.deliver(1, numbered(1, 3))
@@ -517,3 +519,33 @@ async def test_an_old_message_is_known_to_be_lost_and_an_open_confirm_is_unknown
         assert consumer.statistics().leases_lost == 2
         async with second:
             pass  # reported before: a handler's loop survives it
+
+
+async def test_verdicts_wait_when_too_many_are_under_way(broker, monkeypatch):
+    monkeypatch.setattr("sluicemq.client.attachment.SETTLES_UNDER_WAY_MAX", 1)
+    monkeypatch.setattr("sluicemq.client.attachment.SETTLE_RANGES_WAITING_MAX", 2)
+    answer = anyio.Event()
+
+    async def settled(*_):
+        await answer.wait()
+
+    broker.on[m.Settle] = settled
+    async with connect(broker.url) as client, client.consumer("orders") as consumer:
+        await broker.peer.deliver(1, numbered(1, 9))
+        batch = await consumer.receive()
+        await batch[0].ack()
+        await broker.until(lambda: verdicts(broker))
+        await batch[2].ack()  # waits in the buffer, as one range
+        returned = []
+
+        async def ack():
+            await batch[4].ack()
+            returned.append(1)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ack)
+            await anyio.wait_all_tasks_blocked()
+            assert not returned, "the buffer is full: this one has to wait"
+            answer.set()
+        await consumer.flush()
+        assert verdicts(broker) == [(ACK, [1, 1]), (ACK, [3, 3, 5, 5])]

@@ -40,7 +40,9 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_every_tag_comes_out_once_in_order_unless_it_was_lost(steps):
-    buffer, waiting, lost, next_tag = DeliveryBuffer(OWNER), [], set(), 1
+    buffer, next_tag = DeliveryBuffer(OWNER), 1
+    waiting: list[int] = []
+    lost: set[int] = set()
     for kind, value in steps:
         if kind == "deliver":
             assert buffer.add(*delivery(*value, first_tag=next_tag)) == sum(value)
@@ -49,6 +51,7 @@ def test_every_tag_comes_out_once_in_order_unless_it_was_lost(steps):
         elif kind == "one":
             one = buffer.take_one()
             if waiting:
+                assert one is not None
                 run, offset = one
                 assert run.first_tag + offset == waiting[0]
                 assert run.bodies[offset] == b"%d" % waiting.pop(0)
@@ -82,7 +85,7 @@ def test_columns_are_read_when_asked_for():
     assert dict(run.headers(0)) == {"a": 1}
     assert dict(run.headers(1)) == {}
     with pytest.raises(TypeError):
-        run.headers(0)["a"] = 2
+        run.headers(0)["a"] = 2  # type: ignore[index]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import logging
 
 import anyio
 import pytest
-import trio
+import trio.lowlevel
+import trio.testing
 
 from sluicemq.client import connect
 from sluicemq.client.errors import AlreadySettled, LeaseLost
@@ -23,7 +24,9 @@ def numbered(first, last):
 
 def block_the_loop(seconds):
     """What a handler does that calls blocking code: time passes and nothing else runs."""
-    trio.lowlevel.current_clock().jump(seconds)
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, trio.testing.MockClock)
+    clock.jump(seconds)
 
 
 async def test_buffered_and_handled_messages_are_renewed_every_third_of_the_lease(broker):
@@ -70,7 +73,7 @@ async def test_renewal_stops_after_the_longest_lease_so_that_a_hung_handler_lets
 
 
 async def test_a_blocked_loop_is_named_with_its_duration_and_its_messages_are_neither_yielded_nor_acked(broker, caplog):
-    lost = []
+    lost: list[LeaseLost] = []
     async with connect(broker.url) as client:
         async with client.consumer("orders", lease=30, on_lease_lost=lost.append) as consumer:
             await broker.peer.deliver(1, numbered(1, 3))
@@ -101,7 +104,7 @@ async def test_receive_passes_over_what_expired_too(broker):
 
 
 async def test_a_lease_that_the_broker_ended_is_known(broker):
-    lost = []
+    lost: list[LeaseLost] = []
     async with connect(broker.url) as client:
         async with client.consumer("orders", on_lease_lost=lost.append) as consumer:
             await broker.peer.deliver(1, numbered(1, 6))
@@ -125,6 +128,10 @@ async def test_a_lease_that_the_broker_ended_is_known(broker):
         await broker.until(lambda: [settle.tags for settle in broker.peer.of(m.Settle)] == [[1, 1]])
 
 
+def fail(_error):
+    raise ZeroDivisionError
+
+
 async def test_without_a_callback_the_log_tells_and_a_failing_callback_harms_nobody(broker, caplog):
     async with connect(broker.url) as client, client.consumer("orders") as consumer:
         await broker.peer.deliver(1, numbered(1, 2))
@@ -134,7 +141,7 @@ async def test_without_a_callback_the_log_tells_and_a_failing_callback_harms_nob
             await broker.peer.send(m.LeasesLost(consumer=1, tags=[1, 1], reason="expired"))
             await anyio.sleep(1)
             assert "1 messages of 'orders' lost their leases (expired)" in caplog.text
-            consumer.on_lease_lost = lambda error: 1 / 0
+            consumer.on_lease_lost = fail
             await broker.peer.send(m.LeasesLost(consumer=1, tags=[2, 2], reason="expired"))
             await anyio.sleep(1)
             assert "ZeroDivisionError" in caplog.text

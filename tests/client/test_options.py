@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from math import inf, nan
+from typing import Any
 
 import pytest
 
@@ -33,12 +34,13 @@ def test_a_least_duration_is_kept():
 
 def test_counts_are_positive_integers():
     assert count_of(3, "credit") == 3
-    for wrong in (0, -1, 2**32):
+    for out_of_range in (0, -1, 2**32):
         with pytest.raises(InvalidRequest, match="credit is"):
-            count_of(wrong, "credit")
-    for wrong in (1.0, True, "1"):
+            count_of(out_of_range, "credit")
+    no_integers: list[Any] = [1.0, True, "1"]
+    for wrong in no_integers:
         with pytest.raises(TypeError, match="credit must be an integer"):
-            count_of(wrong, "credit")  # type: ignore[arg-type]
+            count_of(wrong, "credit")
 
 
 def test_a_mutable_body_is_copied():

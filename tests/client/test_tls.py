@@ -41,7 +41,7 @@ async def encrypted_broker(certificate):
     broker.port = listener.extra(anyio.abc.SocketAttribute.local_port)
     encrypted = TLSListener(listener, context, standard_compatible=False)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(encrypted.serve, broker._serve_peer)
+        tasks.start_soon(encrypted.serve, broker.serve_peer)
         yield broker
         tasks.cancel_scope.cancel()
     await encrypted.aclose()
