@@ -220,7 +220,7 @@ def sizes_table(results: Results) -> str:
         row = [system.title]
         for size in (1024, 65_536):
             for figure, scale in (("publish_per_second", 1.0), ("consume_per_second", 1.0), MEGABYTES):
-                row.append(with_range(results.figure("rates", system.name, figure, size=size), scale))  # noqa: PERF401
+                row.append(with_range(results.figure("rates", system.name, figure, size=size), scale))
         rows.append(row)
     head = ("", "1 KiB publish/s", "consume/s", "publish MB/s", "64 KiB publish/s", "consume/s", "publish MB/s")
     return table(head, rows)
