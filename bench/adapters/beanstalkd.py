@@ -36,7 +36,7 @@ class BeanstalkServer(Server):
 class BeanstalkServerSyncing(BeanstalkServer):
     """A binlog that is synced for each job."""
 
-    options = ("-f", "0")
+    options: tuple[str, ...] = ("-f", "0")
 
 
 class BeanstalkClient:
