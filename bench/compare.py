@@ -7,6 +7,7 @@ is what it reports as JSON.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,11 @@ FIGURES = {
 
 def compare(commit_a: str, commit_b: str, rounds: int, data: Path) -> int:
     """Measure both commits in turns, A B A B, and print medians, ranges and the ratio B / A."""
+    for commit in (commit_a, commit_b):
+        known = ["git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"]
+        if subprocess.run(known, check=False, stdout=subprocess.DEVNULL).returncode:
+            note(f"{commit!r} is no commit of this repository; name a branch, a tag or a hash")
+            return 2
     folder = Path(tempfile.mkdtemp(prefix="sluicemq-bench-compare-", dir=data))
     trees: list[Path] = []
     try:
@@ -70,14 +76,20 @@ def _install(commit: str, tree: Path) -> Path:
     environment = tree / ".venv"
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, str(tree)], check=True)
+    subprocess.run([*pip, str(tree)], check=True, env=_clean_environment())
     return environment / "bin" / "sluicemq"
+
+
+def _clean_environment() -> dict[str, str]:
+    """Without a path that would put the same sources in front of both environments."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 def _measure(program: Path, mode: str, folder: Path) -> dict[str, Any]:
     done = subprocess.run(
         [str(program), "bench", mode, "--seconds", SECONDS, "--json"],
         cwd=folder,
+        env=_clean_environment(),
         check=True,
         stdout=subprocess.PIPE,
         text=True,
