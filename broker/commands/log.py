@@ -274,7 +274,7 @@ def _fields(entry: Entry) -> dict[str, Any]:
     return fields
 
 
-_VERDICTS = {1: "ack", 2: "nack", 3: "release", 4: "handed-over", 16: "expired"}
+_VERDICTS = {1: "ack", 2: "nack", 3: "release", 4: "handed-over", 16: "expired", 17: "abandoned"}
 
 
 def _print_entry_json(located: Located, entry: Entry, queue: str | None) -> None:

@@ -229,7 +229,7 @@ def test_values_beside_the_bodies_are_bounded_on_both_sides(count, columns):
     with pytest.raises(BatchTooLarge, match="send it in parts") as caught:
         encode_batch([b""] * (count + 1), **columns(count + 1))
     assert caught.value.values_max == BATCH_VALUES_MAX
-    forged = {
+    forged: dict[int, bytes] = {
         {"keys": Column.KEYS, "subjects": Column.SUBJECTS, "headers": Column.HEADERS}[name]: (
             b"\x01" * (name == "headers") + msgpack.packb(values)
         )

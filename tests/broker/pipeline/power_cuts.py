@@ -251,7 +251,16 @@ class Day:
         zxid = road._next_zxid
         sent.proposed.append(zxid)
         known.by_zxid[zxid] = sent
-        self._ask(road.produce.publish, "/", "anonymous", name, sent.producer, sent.sequence, memoryview(sent.payload), then=told)
+        self._ask(
+            road.produce.publish,
+            "/",
+            "anonymous",
+            name,
+            sent.producer,
+            sent.sequence,
+            memoryview(sent.payload),
+            then=told,
+        )
 
     def connect(self) -> None:
         if len(self.clients) < 4:
@@ -415,7 +424,7 @@ def _replay(log: SegmentLog) -> tuple[Machine, list[tuple[int, int, int, bytes]]
         for record in records:
             entry = decode_entry(record.kind, record.kind_version, record.header, record.payload)
             outcome = machine.apply(record.zxid, entry)
-            if entry.KIND == Publish.KIND and outcome.error is None and not outcome.value.duplicate:
+            if isinstance(entry, Publish) and outcome.error is None and not outcome.value.duplicate:
                 batches.append((record.zxid, entry.queue, entry.count, bytes(entry.payload)))
         zxid = records[-1].zxid
     return machine, batches

@@ -206,7 +206,9 @@ async def open_producer(road: Road) -> int:
 
 async def publish(road: Road, producer: int, sequence: int, bodies: Sequence[bytes], queue: str = "orders") -> Outcome:
     """Publish a batch and return the outcome."""
-    return await ask(road.produce.publish, "/", "anonymous", queue, producer, sequence, memoryview(encode_batch(bodies)))
+    return await ask(
+        road.produce.publish, "/", "anonymous", queue, producer, sequence, memoryview(encode_batch(bodies))
+    )
 
 
 @asynccontextmanager

@@ -287,7 +287,13 @@ async def test_a_log_that_cannot_be_read_ends_the_road():
         disk.flip_bit(name, disk.content_of(name).index(b"orders 2.1"))
         tell = road._on_failure
         stopped = trio.Event()
-        road._on_failure = lambda error: (tell(error), stopped.set(), failed.set())
+
+        def hear(error: BaseException) -> None:
+            tell(error)
+            stopped.set()
+            failed.set()
+
+        road._on_failure = hear
         client = await Client(road).open()
         client.consume(queue)
         with trio.fail_after(10):
