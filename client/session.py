@@ -176,6 +176,8 @@ class Session:
     def request(self, message: Message, on_reply: OnReply, tail: bytes | None = None) -> None:
         """Send *message* (with *tail* behind it) and have *on_reply* called with the answer.
 
+        After the broker's goodbye nothing is sent any more, and *on_reply* is called with the reason of the end.
+
         Raises:
             InternalError: The message does not fit into a frame.
 
@@ -189,14 +191,18 @@ class Session:
         self._correlation = correlation
         reply = REQUESTS[type(message)]
         assert reply is not None
+        if self._connection.state is State.CLOSED:
+            # The CLOSE stands further back in the very data that is being handled: `end` will answer.
+            self._awaited[correlation] = _Awaited(reply, on_reply)
+            return
         head = self._connection.send(message, correlation=correlation, tail_length=0 if tail is None else len(tail))
         self._awaited[correlation] = _Awaited(reply, on_reply)
         self._sent_since_beat = True
         self._stream.write(head, tail)
 
     def post(self, message: Message, correlation: int = 0) -> None:
-        """Send *message*, which has no answer."""
-        if self.error is None:
+        """Send *message*, which has no answer; nothing after the broker's goodbye."""
+        if self.error is None and self._connection.state is not State.CLOSED:
             self._sent_since_beat = True
             self._stream.write(self._connection.send(message, correlation=correlation))
 
@@ -276,7 +282,7 @@ class Session:
         elif isinstance(message, m.Challenge):
             self.close(AuthenticationFailed("the broker wants an answer that neither PLAIN nor ANONYMOUS has"))
         elif isinstance(message, m.Authenticated):
-            self._stream.write(self._connection.send(m.Open(vhost=self._identity.vhost)))
+            self.post(m.Open(vhost=self._identity.vhost))
         elif isinstance(message, m.Opened):
             self.opened = message
             self._start_heartbeat()
@@ -302,7 +308,7 @@ class Session:
             remedy = "put user:password@ into the URL" if identity.user is None else "leave the user out of the URL"
             self.close(AuthenticationFailed(f"the broker does not offer {mechanism}, only {offered}: {remedy}"))
             return
-        self._stream.write(self._connection.send(m.Authenticate(mechanism=mechanism, response=response)))
+        self.post(m.Authenticate(mechanism=mechanism, response=response))
 
     # --- heartbeat ------------------------------------------------------------------------------------------------
 

@@ -67,6 +67,12 @@ class Peer:
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             pass
 
+    async def send_in_one(self, *messages: Message) -> None:
+        """Send *messages*, none of which has a tail, so that the client reads them at once."""
+        data = b"".join([self.connection.send(message) for message in messages])
+        async with self.sending:
+            await self.stream.send(data)
+
     async def deliver(
         self,
         consumer: int,

@@ -9,14 +9,17 @@ import pytest
 from sluicemq.client import connect
 from sluicemq.client.errors import (
     AuthenticationFailed,
+    BrokerStopping,
     ClientClosed,
     ConnectionFailed,
     InvalidRequest,
     NotAuthorized,
     ProtocolError,
+    QueueNotFound,
     VersionMismatch,
 )
 from sluicemq.wire import messages as m
+from sluicemq.wire.batch import encode_batch
 from sluicemq.wire.errors import error_to_wire
 from tests.client.conftest import virtual_time
 from tests.client.scripted_broker import CUT, SILENCE
@@ -182,3 +185,47 @@ async def test_a_broker_that_breaks_the_protocol_is_told_and_left(broker):
         (goodbye,) = first.of(m.Close)
         assert goodbye.error["code"] == ProtocolError.code
         assert (await client.queue_info("orders"))["ready"] == 7
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        [m.Ping()],
+        [m.Ping(), m.Pong()],
+        [m.ConsumerEnded(consumer=9, error=error_to_wire(QueueNotFound("gone"))), m.Ping()],
+    ],
+)
+async def test_a_question_and_a_goodbye_in_one_breath_lead_to_a_new_connection(broker, before):
+    async with connect(broker.url) as client:
+        goodbye = m.Close(error=error_to_wire(BrokerStopping("restarting")))
+        await broker.peer.send_in_one(*before, goodbye)
+        await broker.until(lambda: len(broker.peers) == 2)
+        assert (await client.queue_info("orders"))["ready"] == 7
+        assert broker.peers[0].of(m.Pong) == [], "nothing may follow the goodbye"
+
+
+async def test_what_must_be_given_back_just_before_a_goodbye_harms_nobody(broker):
+    """A delivery to a consumer that was left asks for a verdict while the goodbye lies already in the same data."""
+    async with connect(broker.url) as client:
+        async with client.consumer("orders") as consumer:
+            await broker.peer.deliver(1, [b"kept"])
+            await anext(consumer)
+        peer, tail = broker.peer, encode_batch([b"late"])
+        runs = [1 << 32, 0, 1, len(tail), 1_700_000_000_000, 5, 9, 1, 0]
+        delivery = peer.connection.send(m.Deliver(consumer=1, first_tag=2, runs=runs), tail_length=len(tail)) + tail
+        goodbye = peer.connection.send(m.Close(error=error_to_wire(BrokerStopping("restarting"))))
+        await peer.stream.send(delivery + goodbye)
+        await broker.until(lambda: len(broker.peers) == 2)
+        assert (await client.queue_info("orders"))["ready"] == 7
+
+
+async def test_a_goodbye_right_behind_the_welcome_names_its_reason(broker):
+    async def refuse(peer, _message, _tail):
+        welcome = broker.answer(peer, _message, _tail)
+        await peer.send_in_one(welcome, m.Close(error=error_to_wire(NotAuthorized("not from here"))))
+        return SILENCE
+
+    broker.on[m.Hello] = refuse
+    with pytest.raises(NotAuthorized, match="not from here"):
+        async with connect(broker.url):
+            pytest.fail("must not open")
