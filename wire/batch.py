@@ -34,6 +34,7 @@ from sluicemq.wire.columns import (
     check_body_bytes,
     check_texts,
     check_values,
+    cut_bodies,
     decode_bodies,
     decode_headers,
     decode_texts,
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 BATCH_VERSION = 1
 BATCH_MESSAGES_MAX = 100_000
 BATCH_BYTES_MAX = 16 * 1024 * 1024
+LARGE_BODY_BYTES = 256
+"""Bodies of this mean length are cut out of a batch by their places instead of being decoded."""
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 KEY_BYTES_MAX = 1024
 MESSAGE_ID_BYTES_MAX = 256
@@ -370,6 +373,9 @@ class Batch:
             items = bodies[uniform.first + first * uniform.stride : uniform.first + end * uniform.stride]
             columns.append(list_head(count) + bytes(items))
             body_bytes = count * uniform.value_bytes
+        elif self.body_bytes >= LARGE_BODY_BYTES * self.count:
+            items, body_bytes = cut_bodies(bodies, first, end)
+            columns.append(list_head(count) + bytes(items))
         else:
             taken = self.bodies[first:end]
             columns.append(_pack(taken))

@@ -37,6 +37,8 @@ GRANT_MESSAGES_MAX = 4_096
 """Most messages of one pick."""
 GRANT_BYTES_MAX = 1024 * 1024
 """Most bytes of one pick, about; one message is always taken."""
+WHOLE_RUN_BYTES_MAX = 4 * 1024 * 1024
+"""A run of no more bytes is not cut for the sake of one pick's limits."""
 _READ_RUNS_MIN = 4
 _READ_RUNS_MAX = 512
 
@@ -175,14 +177,19 @@ class _Line:
             consumer.listed = True
             self.able.append(consumer)
 
-    def take(self, messages_max: int, bytes_max: int) -> tuple[list[Run], int, int]:
+    def take(
+        self, messages_max: int, bytes_max: int, spare_messages: int = 0, spare_bytes: int = 0
+    ) -> tuple[list[Run], int, int]:
         """Take runs: at most so many messages and about so many bytes, but one message if there is any.
+
+        The maxima bound one pick; *spare_messages* and *spare_bytes* are what credit allows beyond them, for the next.
+        So a run that only this pick has no room for is left whole.
 
         Returns:
             The runs, their messages and about their bytes.
 
         """
-        basket = _Basket(messages_max, bytes_max)
+        basket = _Basket(messages_max, bytes_max, spare_messages, spare_bytes)
         returned = self.returned
         while returned and basket.open:
             _place, run = returned.popitem(0)
@@ -212,14 +219,16 @@ class _Line:
 class _Basket:
     """Collects runs up to a number of messages and bytes."""
 
-    __slots__ = ("bytes", "bytes_left", "messages", "messages_left", "open", "runs")
+    __slots__ = ("bytes", "bytes_left", "messages", "messages_left", "open", "runs", "spare_bytes", "spare_messages")
 
-    def __init__(self, messages_max: int, bytes_max: int) -> None:
+    def __init__(self, messages_max: int, bytes_max: int, spare_messages: int, spare_bytes: int) -> None:
         self.runs: list[Run] = []
         self.messages = 0
         self.bytes = 0
         self.messages_left = messages_max
         self.bytes_left = bytes_max
+        self.spare_messages = spare_messages
+        self.spare_bytes = spare_bytes
         self.open = messages_max > 0
 
     def add(self, run: Run) -> Run | None:
@@ -227,6 +236,16 @@ class _Basket:
         size = run[3]
         cost = run[5] if size == run[4] else run.bytes_of(size)
         if size <= self.messages_left and cost <= self.bytes_left:
+            rest = None
+        elif (
+            self.runs
+            and size <= self.messages_left + self.spare_messages
+            and cost <= self.bytes_left + self.spare_bytes
+        ):
+            # Credit has room for all of it, only this pick has not: cutting a batch costs decoding and packing it.
+            self.open = False
+            return run
+        elif size <= self.messages_left and cost <= min(self.bytes_left + self.spare_bytes, WHOLE_RUN_BYTES_MAX):
             rest = None
         else:
             count = min(size, self.messages_left)
@@ -421,9 +440,11 @@ class Dispatcher:
         consumer = line.next_consumer()
         if consumer is None:
             return None
+        credit_messages = consumer.credit_messages - consumer.held_messages
+        credit_bytes = consumer.credit_bytes - consumer.held_bytes
+        messages_max, bytes_max = min(credit_messages, self._messages_max), min(credit_bytes, self._bytes_max)
         runs, messages, bytes_ = line.take(
-            min(consumer.credit_messages - consumer.held_messages, self._messages_max),
-            min(consumer.credit_bytes - consumer.held_bytes, self._bytes_max),
+            messages_max, bytes_max, credit_messages - messages_max, credit_bytes - bytes_max
         )
         if not runs:
             consumer.listed = True

@@ -488,3 +488,15 @@ def test_a_check_does_not_keep_or_gather_the_bodies():
     finally:
         tracemalloc.stop()
     assert peak_bytes < MIB
+
+
+@pytest.mark.parametrize("size", [300, 70_000])
+def test_large_bodies_are_cut_out_by_their_places(size: int) -> None:
+    bodies = [bytes([number]) * (size + number) for number in range(20)]
+    batch = Batch(encode_batch(bodies, keys=[str(number) for number in range(20)]))
+    for first in range(20):
+        for count in range(1, 21 - first):
+            part = Batch(batch.part(first, count))
+            part.check()
+            assert part.bodies == bodies[first : first + count]
+            assert part.keys == [str(number) for number in range(first, first + count)]
