@@ -16,6 +16,7 @@ from sluicemq.client.attachment import Attachment
 from sluicemq.client.consumer import (
     CREDIT_BYTES_DEFAULT,
     CREDIT_DEFAULT,
+    CREDIT_MAX,
     LEASE_SECONDS_DEFAULT,
     LEASE_SECONDS_MIN,
     MAX_LEASE_SECONDS_DEFAULT,
@@ -268,7 +269,7 @@ class Client:
 
         Args:
             queue: Name of the queue.
-            credit: Most messages that the broker delivers ahead of their settlement.
+            credit: Most messages that the broker delivers ahead of their settlement; 1 to 1,000,000.
             credit_bytes: Most bytes of them; at least one message comes however large it is.
             lease: How long a message is ours before it must be settled or renewed.
             auto_renew: Renew the leases of all messages that are held, as long as the event loop runs.
@@ -284,7 +285,7 @@ class Client:
             parts.link,
             check_name(queue),
             name="" if name is None else check_name(name, "consumer"),
-            credit=count_of(credit, "credit"),
+            credit=count_of(credit, "credit", maximum=CREDIT_MAX),
             credit_bytes=count_of(credit_bytes, "credit_bytes", maximum=CREDIT_BYTES_MAX),
             lease_seconds=seconds_of(lease, "lease", minimum=LEASE_SECONDS_MIN),
             auto_renew=auto_renew,
@@ -331,10 +332,12 @@ class Client:
         parts = self._parts
         assert parts is not None
         self._closed = True
-        if parts.link.failure is None and parts.link.session is not None:
-            with anyio.move_on_after(self._close_seconds, shield=True):
-                await parts.flush()
-        await self._stop(parts)
+        try:
+            if parts.link.failure is None and parts.link.session is not None:
+                with anyio.move_on_after(self._close_seconds, shield=True):
+                    await parts.flush()
+        finally:
+            await self._stop(parts)
 
     async def _stop(self, parts: _Parts) -> None:
         self._closed = True
@@ -446,10 +449,13 @@ class _Parts:
             scope.cancel()
         # The group is left without the body's exception, which therefore leaves as it is and not inside a group.
         # Waiting first, shielded, leaves nothing for the group itself to wait for, hence nothing to be cancelled in.
-        with anyio.CancelScope(shield=True):
-            while self._running:
-                await self.runtime.park(self._all_ended)
-        await self._tasks.__aexit__(None, None, None)
+        try:
+            with anyio.CancelScope(shield=True):
+                while self._running:
+                    await self.runtime.park(self._all_ended)
+        finally:
+            # No shield stops KeyboardInterrupt, and a group that is never left breaks the loop.
+            await self._tasks.__aexit__(None, None, None)
 
 
 CHECKED_DESTINATIONS_MAX = 10_000

@@ -26,6 +26,8 @@ from sluicemq.wire.fields import Message as WireMessage
 log = logging.getLogger("sluicemq.client")
 
 CREDIT_DEFAULT = 500
+CREDIT_MAX = 1_000_000
+"""Most messages that a user may ask for, as credit or with one `receive`."""
 CREDIT_BYTES_DEFAULT = 16 * 1024 * 1024
 LEASE_SECONDS_DEFAULT = 30.0
 LEASE_SECONDS_MIN = 0.05
@@ -168,18 +170,19 @@ class Consumer:
         Cancelling it loses nothing. Asking for more than half the credit raises the credit.
 
         Args:
-            max_messages: Most messages to return.
+            max_messages: Most messages to return; 1 to 1,000,000.
             max_wait: Seconds or timedelta to wait for the first message; default: as long as it takes.
 
         Returns:
             At least one message, or an empty batch when *max_wait* has passed or the consumer was drained meanwhile.
 
         Raises:
+            InvalidRequest: An argument is out of range.
             ClientClosed: The consumer was drained or closed before.
             SluiceError: The consumer is over, for example because its queue was deleted.
 
         """
-        count_of(max_messages, "max_messages")
+        count_of(max_messages, "max_messages", maximum=CREDIT_MAX)
         wait = None if max_wait is None else seconds_of(max_wait, "max_wait")
         if self._draining:
             raise ClientClosed(f"the consumer of {self.queue!r} was drained")
@@ -459,7 +462,10 @@ class Consumer:
             lease_seconds=self.lease_seconds,
             name=self._name,
         )
-        session.request(request, on_reply)
+        try:
+            session.request(request, on_reply)
+        except SluiceError as error:  # what we ask for cannot travel: that ends this consumer and nobody else
+            self._end(error)
 
     def _attached(self, session: Session, number: int) -> None:
         attachment = Attachment(self, session, number, self._runtime, self._timers)

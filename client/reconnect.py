@@ -122,7 +122,12 @@ class Link:
         self.session = session
         self._problems.clear()
         for resident in list(self._residents):
-            resident.session_opened(session)
+            try:
+                resident.session_opened(session)
+            except SluiceError as error:  # a message of its own that cannot travel: the others live on
+                log.exception("a producer or consumer could not be restored")
+                self.remove(resident)
+                resident.failed(error)
         self._wake_all()
 
     def session_ended(self, session: Session, error: SluiceError) -> None:

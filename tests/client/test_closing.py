@@ -177,3 +177,33 @@ async def test_cancelling_while_connecting_leaves_nothing_behind(broker):
     with anyio.move_on_after(0.02):
         async with connect(broker.url):
             pytest.fail("must not open")
+
+
+async def test_an_interrupt_while_the_client_stops_leaves_the_loop_whole(broker, monkeypatch):
+    """SIGINT passes every shield: the wait for the background tasks is where it lands when a program is being left."""
+    interrupt = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        async with connect(broker.url) as client:
+            parts = client._parts
+            assert parts is not None
+            park = parts.runtime.park
+
+            async def interrupted(holder):
+                if holder is parts._all_ended:
+                    raise interrupt
+                await park(holder)
+
+            monkeypatch.setattr(parts.runtime, "park", interrupted)
+    assert caught.value is interrupt
+    async with connect(broker.url) as client:  # tasks can be started and ended as before
+        await client.queues()
+
+
+async def test_an_interrupt_while_the_last_verdicts_are_sent_ends_the_client_all_the_same(broker, monkeypatch):
+    async def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        async with connect(broker.url) as client:
+            monkeypatch.setattr(client._parts, "flush", interrupted)
+    await broker.until(lambda: broker.peer.of(m.Close))

@@ -472,6 +472,33 @@ async def test_a_deleted_queue_ends_its_consumer_with_the_reason(broker):
             await consumer.receive()
 
 
+@pytest.mark.parametrize("count", [0, -1, 1_000_001, 2**31, 2**32])
+async def test_a_count_out_of_range_is_named_and_leaves_no_trace(broker, count):
+    async with connect(broker.url) as client, client.consumer("orders", credit=7) as consumer:
+        with pytest.raises(InvalidRequest, match=f"max_messages is {count}; it must be 1 to 1000000"):
+            await consumer.receive(max_messages=count)
+        with pytest.raises(InvalidRequest, match=f"credit is {count}; it must be 1 to 1000000"):
+            client.consumer("orders", credit=count)
+        await broker.peer.cut()
+        await broker.until(lambda: len(broker.peers) == 2 and broker.peer.of(m.Consume))
+        (consume,) = broker.peer.of(m.Consume)
+        assert consume.credit_messages == 7
+        await broker.peer.deliver(1, [b"x"])
+        assert (await consumer.receive(1_000_000)).bodies == [b"x"]
+        await broker.until(lambda: [credit.credit_messages for credit in broker.peer.of(m.Credit)] == [2_000_000])
+
+
+async def test_a_consumer_that_cannot_be_restored_ends_alone(broker):
+    async with connect(broker.url) as client, client.consumer("orders") as bad, client.consumer("orders") as good:
+        bad._credit = 2**40  # whatever bug of ours it may be
+        await broker.peer.cut()
+        await broker.until(lambda: len(broker.peers) == 2 and broker.peer.of(m.Consume))
+        with pytest.raises(InvalidRequest):
+            await bad.receive()
+        await broker.peer.deliver(1, [b"x"])
+        assert (await anext(good)).body == b"x"
+
+
 # --- reconnect ----------------------------------------------------------------------------------------------------
 
 
