@@ -151,7 +151,7 @@ class Attachment:
         for first, last in pairs(self.book.take(buffer.next_tag, buffer.last_tag)):
             self._settlements.add(RELEASE, first, last)
         buffer.clear()
-        self.flush()
+        self.flush(force=True)
 
     # --- leases ---------------------------------------------------------------------------------------------------
 
@@ -333,10 +333,25 @@ class Attachment:
 
         """
         self.flush(force=True)
-        if not self._under_way:
+        return await self._answered(set(self._under_way))
+
+    async def released(self) -> None:
+        """Send what waits and wait until everything that was given back is; how other verdicts fare is no matter.
+
+        Raises:
+            OutcomeUnknown: The connection broke before the answer.
+
+        """
+        self.flush(force=True)
+        frames = {settle for settle in self._under_way if settle.verdict.code == m.VERDICT_RELEASE}
+        if frames:
+            await self._answered(frames)
+
+    async def _answered(self, frames: set[_Settle]) -> TagRanges:
+        if not frames:
             await self._runtime.checkpoint()
             return TagRanges()
-        waiter = _Confirm(set(self._under_way))
+        waiter = _Confirm(frames)
         self._confirms.append(waiter)
         try:
             await self._runtime.park(waiter)

@@ -292,6 +292,7 @@ class Client:
             max_lease_seconds=seconds_of(max_lease, "max_lease"),
             on_lease_lost=on_lease_lost,
             request_seconds=self._request_seconds,
+            close_seconds=self._close_seconds,
             by_number=parts.by_number,
         )
 

@@ -100,6 +100,7 @@ class Consumer:
         max_lease_seconds: float,
         on_lease_lost: OnLeaseLost | None,
         request_seconds: float,
+        close_seconds: float,
         by_number: dict[int, tuple[Consumer, Attachment]],
     ) -> None:
         self.queue = queue
@@ -115,12 +116,14 @@ class Consumer:
         self._credit = credit
         self._credit_bytes = credit_bytes
         self._request_seconds = request_seconds
+        self._close_seconds = close_seconds
         self._by_number = by_number
         self._attachment: Attachment | None = None
         self._session: Session | None = None
         self._retry: Timer | None = None
         self._waiting: dict[Slot, None] = {}
         self._attach_waiters: list[Slot] = []
+        self._cancel_waiters: list[Slot] = []
         self._flush_hop = runtime.hop(self._flush)
         self._error: SluiceError | None = None
         self._entered = False
@@ -306,10 +309,10 @@ class Consumer:
             raise LeaseLost(f"the leases of {lost} messages were over", queue=self.queue, messages=lost)
 
     async def drain(self) -> None:
-        """End cleanly: take nothing more, give back what was not handed out.
+        """End cleanly: take nothing more, give back what was not handed out, and wait until that is done.
 
         Every `async for` ends after the message it has; messages that were handed out can still be settled until the
-        client closes. Does not wait for them.
+        client closes. Does not wait for them. Takes at most `close_timeout` seconds, and is not cancelled meanwhile.
         """
         if self._draining:
             await self._runtime.checkpoint()
@@ -317,23 +320,38 @@ class Consumer:
         self._draining = True
         attachment, session = self._attachment, self._session
         self._wake_waiting()
-        if attachment is None or session is None:
+        if attachment is not None and session is not None:
+            self._part(session, attachment)
+            await self._parted(attachment)
+        else:
             await self._runtime.checkpoint()
-            return
-        attachment.release_buffered()
-        slot = Slot()
-        self._cancel(session, attachment, slot)
-        if not self._cancelled:
-            await self._runtime.park(slot)
 
-    def _cancel(self, session: Session, attachment: Attachment, slot: Slot | None = None) -> None:
+    def _part(self, session: Session, attachment: Attachment) -> None:
+        """Want nothing more and give back what lies here; in this order, or it would come again at once."""
+        self._cancel(session, attachment)
+        attachment.release_buffered()
+
+    async def _parted(self, attachment: Attachment) -> None:
+        """Wait until the broker has back what was not handed out: the next consumer then gets it first, in order."""
+        with anyio.move_on_after(self._close_seconds, shield=True):
+            if not self._cancelled:
+                slot = Slot()
+                self._cancel_waiters.append(slot)
+                await self._runtime.park(slot)
+            try:
+                await attachment.released()
+            except SluiceError as error:
+                log.info("what the consumer of %r gave back was not confirmed: %s", self.queue, error)
+
+    def _cancel(self, session: Session, attachment: Attachment) -> None:
         """Ask the broker to deliver nothing more."""
 
         def on_reply(_reply: WireMessage | None, _tail: memoryview | None, _error: SluiceError | None) -> None:
             self._cancelled = True
             if attachment.is_idle:
                 self.idle(attachment)
-            if slot is not None:
+            waiters, self._cancel_waiters = self._cancel_waiters, []
+            for slot in waiters:
                 self._runtime.wake(slot)
 
         session.request(m.CancelConsumer(consumer=attachment.number), on_reply)
@@ -536,7 +554,12 @@ class Consumer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Give back what was not handed out, and wait at most `close_timeout` seconds until that is done."""
+        attachment = self._attachment
+        wait = self._error is None and attachment is not None and kind is not GeneratorExit
         self.leave()
+        if wait and attachment is not None:
+            await self._parted(attachment)
 
     def leave(self) -> None:
         """Give back at once what was not handed out; what was can be settled until the client closes."""

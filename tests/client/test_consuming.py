@@ -20,7 +20,7 @@ from sluicemq.client.errors import (
 from sluicemq.wire import messages as m
 from sluicemq.wire.errors import error_to_wire
 from tests.client.conftest import virtual_time
-from tests.client.scripted_broker import SILENCE
+from tests.client.scripted_broker import CUT, SILENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -401,6 +401,53 @@ async def test_drain_ends_every_loop_and_gives_back_what_nobody_has(broker):
             await consumer.receive()
         await broker.until(lambda: sorted(verdicts(broker)) == [(ACK, [1, 1]), (RELEASE, [2, 10])])
         await consumer.drain()
+
+
+@pytest.mark.parametrize("way", ["leave", "drain"])
+async def test_whoever_parts_wants_nothing_more_first_and_is_gone_when_the_rest_is_back(broker, way):
+    """Else the broker gives back to us what we gave back, or serves our next consumer before it has it."""
+    order: list[str] = []
+
+    def settled(_peer, message, _tail):
+        order.append(f"settle {message.verdict} {message.tags}")
+
+    async def cancelled(peer, _message, _tail):
+        order.append("cancel")
+        await peer.deliver(1, [b"crossed our cancelling"])
+
+    broker.on[m.Settle], broker.on[m.CancelConsumer] = settled, cancelled
+    async with connect(broker.url) as client:
+        async with client.consumer("orders") as consumer:
+            await broker.peer.deliver(1, numbered(1, 500))
+            await (await consumer.receive(10)).ack(confirm=True)
+            if way == "drain":
+                await consumer.drain()
+                order.append("gone")
+        if way == "leave":
+            order.append("gone")
+        assert order == [
+            f"settle {ACK} [1, 10]", "cancel", f"settle {RELEASE} [11, 500]", f"settle {RELEASE} [501, 501]", "gone",
+        ]  # fmt: skip
+
+
+@virtual_time
+async def test_parting_takes_no_longer_than_close_timeout_and_survives_the_end_of_the_connection(broker):
+    broker.on[m.Settle] = lambda *_: SILENCE
+    async with connect(broker.url, close_timeout=3) as client:
+        for number in (1, 2):
+            began = anyio.current_time()
+            with anyio.CancelScope() as scope:
+                async with client.consumer("orders"):
+                    await broker.peer.deliver(number, [b"x"])
+                    await anyio.sleep(0.5)
+                    scope.cancel()
+            assert anyio.current_time() - began == pytest.approx(3.5, abs=0.2)
+        broker.on[m.Settle] = lambda *_: CUT
+        began = anyio.current_time()
+        async with client.consumer("orders"):
+            await broker.peer.deliver(3, [b"x"])
+            await anyio.sleep(0.5)
+        assert anyio.current_time() - began == pytest.approx(0.5, abs=0.2)
 
 
 async def test_drain_wakes_those_who_wait(broker):
