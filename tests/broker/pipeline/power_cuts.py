@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 LIVES_MAX = 4
 DEEDS_MAX = 150
 QUEUES = ("orders", "mails", "logs")
+DELETED = 1 << 63
+"""Higher than any zxid: whatever is published there may go with the queue."""
 
 
 @dataclass
@@ -187,7 +189,9 @@ class Day:
 
         def told(outcome: Outcome) -> None:
             known.queues[name] = outcome.value.queue_id
-            known.in_doubt.discard(name)
+            # A deletion may be on the road already.
+            if known.emptied_up_to.get(outcome.value.queue_id, 0) < DELETED:
+                known.in_doubt.discard(name)
 
         known.in_doubt.add(name)
         self._ask(self.road.produce.declare_queue, "/", name, {"retry_delay": 1.0}, then=told)
@@ -347,7 +351,7 @@ class Day:
                     del known.queues[name]
 
             # Also what is published before the deletion is applied goes with it.
-            known.emptied_up_to[queue_id] = 1 << 63
+            known.emptied_up_to[queue_id] = DELETED
             known.in_doubt.add(name)
             self._ask(self.road.produce.delete_queue, "/", name, False, then=told)
 
