@@ -76,17 +76,18 @@ class Client:
         assert not self.gone, "nothing is sent to a session that has ended"
         tag = first_tag
         fresh = []
-        for position, part in enumerate(parts):
+        tail = memoryview(b"".join(parts))
+        for start in range(0, len(runs), m.RUN_NUMBERS):
             zxid, first, count, size, _ms, _producer, _sequence, deliveries, _attempts = runs[
-                position * m.RUN_NUMBERS : (position + 1) * m.RUN_NUMBERS
+                start : start + m.RUN_NUMBERS
             ]
-            assert size == len(part)
-            batch = Batch(part)
+            batch = Batch(bytes(tail[:size]))
+            tail = tail[size:]
             assert batch.count == count
             for place, body in enumerate(batch.bodies):
                 fresh.append(Received(consumer, tag, zxid, first + place, deliveries, bytes(body)))
                 tag += 1
-        assert len(runs) == len(parts) * m.RUN_NUMBERS
+        assert not tail
         self.frames.append((consumer, tag - first_tag))
         self.received += fresh
         self._notify()
