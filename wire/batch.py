@@ -199,8 +199,12 @@ def _pack(values: Sequence[Any]) -> bytes:
 
 
 def _assemble(bits: int, count: int, columns: Sequence[bytes | memoryview], body_bytes: int) -> bytes:
-    header = _HEADER.pack(BATCH_VERSION, 0, bits, count, sum(map(len, columns)), body_bytes)
-    return b"".join((header, *(_LENGTH.pack(len(column)) for column in columns), *columns))
+    return b"".join((*_heads(bits, count, list(map(len, columns)), body_bytes), *columns))
+
+
+def _heads(bits: int, count: int, lengths: list[int], body_bytes: int) -> list[bytes]:
+    """Return what stands before the columns."""
+    return [_HEADER.pack(BATCH_VERSION, 0, bits, count, sum(lengths), body_bytes), *map(_LENGTH.pack, lengths)]
 
 
 def batch_facts(data: bytes | memoryview) -> BatchFacts:
@@ -356,8 +360,12 @@ class Batch:
 
     def part(self, first: int, count: int) -> bytes:
         """Return messages *first* to *first + count - 1* as a batch of their own."""
+        return b"".join(self.part_pieces(first, count))
+
+    def part_pieces(self, first: int, count: int) -> list[bytes | memoryview]:
+        """Return `part` in pieces that follow each other; large bodies among them are views, not copies."""
         if first == 0 and count == self.count:
-            return bytes(self.data)
+            return [self.data]
         if first < 0 or count <= 0 or first + count > self.count:
             raise ValueError(f"part {first}+{count} of a batch of {self.count}")
         end = first + count
@@ -368,19 +376,20 @@ class Batch:
                 columns.append(bytes((HEADERS_FORMAT_MSGPACK,)) + packed if bit == Column.HEADERS else packed)
         bodies = self._column(Column.BODIES)
         assert bodies is not None
+        items: bytes | memoryview
         uniform = uniform_item(bodies, self.count)
         if uniform is not None:
             items = bodies[uniform.first + first * uniform.stride : uniform.first + end * uniform.stride]
-            columns.append(list_head(count) + bytes(items))
             body_bytes = count * uniform.value_bytes
         elif self.body_bytes >= LARGE_BODY_BYTES * self.count:
             items, body_bytes = cut_bodies(bodies, first, end)
-            columns.append(list_head(count) + bytes(items))
         else:
             taken = self.bodies[first:end]
-            columns.append(_pack(taken))
+            items = memoryview(_pack(taken))[len(list_head(count)) :]
             body_bytes = sum(map(len, taken))
-        return _assemble(self.columns, count, columns, body_bytes)
+        lengths = [*map(len, columns), len(list_head(count)) + len(items)]
+        heads = b"".join((*_heads(self.columns, count, lengths, body_bytes), *columns, list_head(count)))
+        return [heads, items]
 
     def _sliced_values(self, bit: int) -> list[Any]:
         """Return a column's values, kept, because a batch that is split once is split again."""

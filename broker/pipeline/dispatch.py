@@ -216,17 +216,19 @@ class DispatchStage:
         for run in runs:
             stored = bodies[run.zxid]
             if run.whole:
-                part = stored.batch.data
+                size = len(stored.batch.data)
+                parts.append(stored.batch.data)
             else:
-                part = stored.batch.part(run.first, run.size)
+                pieces = stored.batch.part_pieces(run.first, run.size)
+                size = sum(map(len, pieces))
+                parts += pieces
                 if run.first + run.size == run.batch_count:
                     forget_decoded(run.zxid)
-            parts.append(part)
             numbers += (
                 run.zxid,
                 run.first,
                 run.size,
-                len(part),
+                size,
                 stored.published_ms,
                 stored.producer,
                 stored.sequence,
