@@ -81,7 +81,7 @@ async def serve_log(log: SegmentLog, config: BrokerConfig, *, announce: Callable
     report = log.recovery
     if report.cut is not None:
         logger.warning(
-            "recovery cut a torn tail of %d bytes from %s at offset %d: a write that nothing proves to have been synced",
+            "recovery cut a torn tail of %d bytes from %s at offset %d: nothing proves that it was synced",
             report.cut.lost_bytes,
             report.cut.file,
             report.cut.offset,

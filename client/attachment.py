@@ -17,7 +17,7 @@ from sluicemq.client.errors import LeaseLost, OutcomeUnknown, SluiceError, anoth
 from sluicemq.client.leases import LeaseBook
 from sluicemq.client.runtime import Runtime, Slot
 from sluicemq.client.session import Session
-from sluicemq.client.settlement import SettlementBuffer, Verdict
+from sluicemq.client.settlement import SettlementBuffer, Verdict, in_frames
 from sluicemq.client.tag_ranges import FlatRanges, TagRanges, count_tags, pairs
 from sluicemq.client.timers import Timer, Timers
 from sluicemq.wire import messages as m
@@ -143,7 +143,11 @@ class Attachment:
             if run.deliveries > 1:
                 tags += (run.first_tag + start, run.first_tag + stop - 1)
         if tags and not self.over:
-            self._send(HANDED_OVER, tags)
+            self._report(tags)
+
+    def _report(self, tags: FlatRanges) -> None:
+        for part in in_frames(tags):
+            self._send(HANDED_OVER, part)
 
     def release_buffered(self) -> None:
         """Give back, at once, what was not handed out."""
@@ -215,8 +219,8 @@ class Attachment:
         if now >= self.book.safe_until:
             self.expire(now)
         tags = self.book.to_renew(now - host.max_lease_seconds, now + host.lease_seconds)
-        if tags:
-            self._request_extension(tags, host.lease_seconds, lambda _lost, _error: None)
+        for part in in_frames(tags):
+            self._request_extension(part, host.lease_seconds, lambda _lost, _error: None)
         self._renewal = self._timers.call_at(now + host.lease_seconds / 3, self._renew)
 
     async def extend(self, tags: FlatRanges, seconds: float) -> None:
@@ -232,23 +236,36 @@ class Attachment:
             held += self.book.held(first, last)
         if not held:
             raise self.lease_lost(count_tags(tags))
-        slot = Slot()
-        answers: list[tuple[FlatRanges, SluiceError | None]] = []
-
-        def on_answer(gone: FlatRanges, error: SluiceError | None) -> None:
-            answers.append((gone, error))
-            self._runtime.wake(slot)
-
-        self._request_extension(held, seconds, on_answer)
-        if not answers:
-            await self._runtime.park(slot)
-        gone, error = answers[0]
+        gone, error = await self._ask_for_extension(held, seconds)
         if error is not None:
             if self.over:
                 raise self.lease_lost(count_tags(held)) from error
             raise another(error)
         if gone:
             raise self.lease_lost(count_tags(gone))
+
+    async def _ask_for_extension(self, held: FlatRanges, seconds: float) -> tuple[FlatRanges, SluiceError | None]:
+        """Return which tags were lost, and the first error, once every frame is answered."""
+        slot = Slot()
+        frames = in_frames(held)
+        gone: FlatRanges = []
+        errors: list[SluiceError] = []
+        awaited = len(frames)
+
+        def on_answer(lost: FlatRanges, error: SluiceError | None) -> None:
+            nonlocal awaited
+            awaited -= 1
+            gone.extend(lost)
+            if error is not None:
+                errors.append(error)
+            if not awaited:
+                self._runtime.wake(slot)
+
+        for part in frames:
+            self._request_extension(part, seconds, on_answer)
+        if awaited:
+            await self._runtime.park(slot)
+        return gone, errors[0] if errors else None
 
     def _request_extension(
         self, tags: FlatRanges, seconds: float, on_answer: Callable[[FlatRanges, SluiceError | None], None]

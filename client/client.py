@@ -318,7 +318,7 @@ class Client:
             with anyio.move_on_after(self._connect_seconds):
                 await parts.link.connected()
         except BaseException:
-            await self._stop(parts)
+            await self._stop(parts)  # noqa: ASYNC102 - bounded by close_timeout
             raise
         if parts.link.session is None:
             problem = parts.link.unreachable()
@@ -338,7 +338,7 @@ class Client:
                 with anyio.move_on_after(self._close_seconds, shield=True):
                     await parts.flush()
         finally:
-            await self._stop(parts)
+            await self._stop(parts)  # noqa: ASYNC102 - bounded by close_timeout
 
     async def _stop(self, parts: _Parts) -> None:
         self._closed = True
@@ -456,7 +456,7 @@ class _Parts:
                     await self.runtime.park(self._all_ended)
         finally:
             # No shield stops KeyboardInterrupt, and a group that is never left breaks the loop.
-            await self._tasks.__aexit__(None, None, None)
+            await self._tasks.__aexit__(None, None, None)  # noqa: ASYNC102 - bounded by close_timeout
 
 
 CHECKED_DESTINATIONS_MAX = 10_000

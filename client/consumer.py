@@ -559,7 +559,7 @@ class Consumer:
         wait = self._error is None and attachment is not None and kind is not GeneratorExit
         self.leave()
         if wait and attachment is not None:
-            await self._parted(attachment)
+            await self._parted(attachment)  # noqa: ASYNC102 - bounded by close_timeout
 
     def leave(self) -> None:
         """Give back at once what was not handed out; what was can be settled until the client closes."""

@@ -175,7 +175,7 @@ class Message:
         if owner.settle(self.tag, verdict):
             self._verdict = verdict.code
             if verdict is not RELEASE:
-                await owner.settled(None)
+                await owner.settled(None)  # noqa: ASYNC102 - bounded by close_timeout
 
     def __repr__(self) -> str:
         return f"<Message {self.message_id} attempt {self.attempt}, {len(self.body)} bytes>"
@@ -284,7 +284,7 @@ class Batch(Sequence[Message]):
         self._owner.settle_ranges(self._ranges(), verdict)
         self.verdict = verdict.code
         if verdict is not RELEASE:
-            await self._owner.settled(None)
+            await self._owner.settled(None)  # noqa: ASYNC102 - bounded by close_timeout
 
     def __repr__(self) -> str:
         return f"<Batch of {self._count} messages>"

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from sluicemq.client.errors import SluiceError
 from sluicemq.client.receipts import Confirmation
 from sluicemq.wire.batch import encode_batch
+from sluicemq.wire.columns import BATCH_VALUES_MAX, check_values
 
 MESSAGE_OVERHEAD_BYTES = 5
 """Most bytes that msgpack puts in front of one value."""
@@ -28,6 +29,48 @@ class Attributes(NamedTuple):
 
 
 NO_ATTRIBUTES = Attributes(None, None, None, None)
+
+
+class Values(NamedTuple):
+    """What counts against the limit of values that one batch may have beside its bodies.
+
+    Attributes:
+        columns: One bit for each column beside the bodies; a column has a value for every message of the batch.
+        header_items: Items of all headers, and of the maps and lists within them.
+
+    """
+
+    columns: int
+    header_items: int
+
+
+def values_of(attributes: Attributes) -> Values:
+    """Return what one message brings; its headers must be such as can travel."""
+    if attributes is NO_ATTRIBUTES:
+        return _NO_VALUES
+    columns = sum(1 << place for place, value in enumerate(attributes) if value is not None)
+    items = 0
+    containers: list[Any] = [] if attributes.headers is None else [attributes.headers]
+    while containers:
+        container = containers.pop()
+        items += len(container) or 1
+        values = container.values() if isinstance(container, Mapping) else container
+        containers += [value for value in values if isinstance(value, (Mapping, list, tuple))]
+    return Values(columns, items)
+
+
+def check_message_values(attributes: Attributes) -> None:
+    """Refuse a message that no batch can take, not even one of its own.
+
+    Raises:
+        BatchTooLarge: Its headers have too many items.
+
+    """
+    columns, items = values_of(attributes)
+    check_values(columns.bit_count() + items)
+
+
+_NO_VALUES = Values(0, 0)
 
 
 class Pending:
@@ -71,7 +114,7 @@ class OutgoingBatch:
     """
 
     __slots__ = (
-        "_attributes", "awaiting", "bodies", "destination", "pendings",
+        "_attributes", "_columns", "_header_items", "awaiting", "bodies", "destination", "pendings",
         "producer", "sequence", "size_bytes", "stale", "whole",
     )  # fmt: skip
 
@@ -86,11 +129,21 @@ class OutgoingBatch:
         self.awaiting = False
         self.stale = False
         self._attributes: list[Attributes] | None = None
+        self._columns = 0
+        self._header_items = 0
 
     @property
     def count(self) -> int:
         """How many messages it holds."""
         return len(self.bodies)
+
+    def has_room_for(self, attributes: Attributes) -> bool:
+        """Whether one message more leaves the batch within `BATCH_VALUES_MAX`."""
+        if attributes is NO_ATTRIBUTES and not self._columns:
+            return True
+        columns, items = values_of(attributes)
+        values = (len(self.bodies) + 1) * (self._columns | columns).bit_count() + self._header_items + items
+        return values <= BATCH_VALUES_MAX
 
     def add(self, body: bytes, attributes: Attributes, pending: Pending, size_bytes: int) -> None:
         """Append one message."""
@@ -98,6 +151,10 @@ class OutgoingBatch:
             if self._attributes is None:
                 self._attributes = [NO_ATTRIBUTES] * len(self.bodies)
             self._attributes.append(attributes)
+        if attributes is not NO_ATTRIBUTES:
+            columns, items = values_of(attributes)
+            self._columns |= columns
+            self._header_items += items
         self.bodies.append(body)
         self.pendings.append(pending)
         self.size_bytes += size_bytes

@@ -19,6 +19,7 @@ from sluicemq.client.outgoing import (
     Attributes,
     OutgoingBatch,
     Pending,
+    check_message_values,
     message_size,
 )
 from sluicemq.client.publisher import Publisher
@@ -151,6 +152,7 @@ class Producer:
         Raises:
             TypeError: The body is a str (call `.encode()`), or another argument has the wrong type.
             MessageTooLarge: It is larger than the broker takes.
+            BatchTooLarge: Its headers have more items than a batch may have.
             QueueNotFound: No queue of that name.
             OutcomeUnknown: The time is over and it may have been stored; carries producer, sequence and index.
             RequestTimeout: The time is over and it was never sent, though there was a connection.
@@ -257,7 +259,7 @@ class Producer:
         """Wait for what is under way (at most `close_timeout` seconds if the body failed), then end the producer."""
         try:
             if error is None:
-                await self._publisher.flushed()
+                await self._publisher.flushed()  # noqa: ASYNC102 - bounded by close_timeout
             else:
                 with anyio.move_on_after(self._close_seconds, shield=True):
                     await self._publisher.flushed()
@@ -286,7 +288,10 @@ def enter(
         return publisher.enter(pending, destination, body, NO_ATTRIBUTES, len(body) + MESSAGE_OVERHEAD_BYTES)
     check_attributes(key, subject, headers, message_id)
     attributes = Attributes(key, subject, None if headers is None else dict(headers), message_id)
-    return publisher.enter(pending, destination, body, attributes, message_size(body, attributes))
+    size_bytes = message_size(body, attributes)
+    if headers is not None:
+        check_message_values(attributes)
+    return publisher.enter(pending, destination, body, attributes, size_bytes)
 
 
 def whole_batch(

@@ -160,7 +160,7 @@ class _AsyncioStream(Stream):
         self._read_bytes = READ_BYTES_LARGE if len(data) >= READ_BYTES_SMALL else READ_BYTES_SMALL
         try:
             self._on_data(data)
-        except BaseException as error:  # noqa: BLE001 - it goes on in the task that reads, not in the loop's callback
+        except BaseException as error:  # noqa: BLE001, ASYNC103 - it goes on in the task that reads, not in the loop's callback
             self._end(error)
 
     def _end(self, error: BaseException | None) -> None:

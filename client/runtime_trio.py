@@ -67,7 +67,7 @@ class TrioRuntime(Runtime):
         try:
             sock.connect(address)
         except BlockingIOError:
-            await wait_writable(sock)
+            await wait_writable(sock)  # noqa: ASYNC120 - the error is kept
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if code:
                 raise OSError(code, os.strerror(code)) from None

@@ -112,6 +112,8 @@ class SendingWindow:
         if batch is None or (
             len(batch.bodies) >= limits.collected_messages
             or (batch.size_bytes + size_bytes > limits.collected_bytes and batch.bodies)
+            # The broker refuses a batch with too many values: nobody shall suffer for what others put beside it.
+            or not batch.has_room_for(attributes)
         ):
             batch = self._collecting[destination] = OutgoingBatch(destination)
             self.backlog.append(batch)

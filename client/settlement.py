@@ -9,9 +9,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sluicemq.client.tag_ranges import FlatRanges, TagRanges
+from sluicemq.wire.messages import RANGES_MAX
 
-SETTLE_RANGES_MAX = 50_000
-"""Most ranges in one SETTLE frame: about half a megabyte."""
+SETTLE_RANGES_MAX = RANGES_MAX
+"""Most ranges in one SETTLE or EXTEND frame: the broker refuses more."""
+
+
+def in_frames(tags: FlatRanges) -> list[FlatRanges]:
+    """Return *tags* in pieces of which each fits into one frame."""
+    step = 2 * SETTLE_RANGES_MAX
+    return [tags[start : start + step] for start in range(0, len(tags), step)]
 
 
 class Verdict(NamedTuple):
@@ -59,9 +66,7 @@ class SettlementBuffer:
         """Return everything that waits, one item a frame, and forget it."""
         taken: list[tuple[Verdict, FlatRanges]] = []
         for verdict, ranges in self._by_verdict.items():
-            flat = ranges.flat()
-            step = 2 * SETTLE_RANGES_MAX
-            taken.extend((verdict, flat[start : start + step]) for start in range(0, len(flat), step))
+            taken.extend((verdict, tags) for tags in in_frames(ranges.flat()))
         self._by_verdict = {}
         self._last_verdict = None
         return taken

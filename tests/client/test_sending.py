@@ -90,6 +90,38 @@ async def test_sends_of_many_tasks_travel_together(broker):
         assert sorted(broker.bodies[2:], key=int) == [b"%d" % number for number in range(200)]
 
 
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"key": "k", "subject": "s", "message_id": "i"},
+        {"headers": {"list": [1, 2, [3, 4]], "map": {"a": {}}}},
+        {"headers": {"text": "x", "list": []}, "key": "k"},
+    ],
+)
+async def test_what_others_put_beside_their_messages_has_none_refused(broker, attributes):
+    """The broker takes so many values beside the bodies of one batch; a window collects more messages than that."""
+    async with connect(broker.url) as client, client.producer("orders") as producer:
+        broker.on[m.Publish] = lambda _peer, _message, tail: Batch(tail).check()
+        for number in range(9000):
+            await producer.submit(b"%d" % number, **(attributes if number % 9 else {}))
+        await producer.flush()
+        assert broker.bodies == [b"%d" % number for number in range(9000)]
+        assert len(broker.stored) < 100
+
+
+async def test_a_message_with_too_much_beside_it_is_refused_alone_and_at_once(broker):
+    headers = {str(number): list(range(200)) for number in range(100)}
+    async with connect(broker.url) as client, client.producer("orders") as producer:
+        before = await producer.submit(b"before")
+        with pytest.raises(BatchTooLarge, match="values beside its bodies"):
+            await producer.submit(b"x", headers=headers)
+        headers.popitem()  # 99 * 201 = 19,899 items are fine
+        after = await producer.submit(b"after", headers=headers, key="k", subject="s")
+        await before
+        await after
+        assert broker.bodies == [b"before", b"after"]
+
+
 async def test_send_many_is_one_entry_in_order_whatever_else_is_sent(broker):
     async with connect(broker.url) as client, client.producer("orders") as producer:
         before = await producer.submit(b"before")
