@@ -8,14 +8,12 @@ ends, and prints what it measured as JSON.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+from tests.e2e.side_process import SideProcess
 from tests.e2e.wire_client import WireClient
 
 BATCH_MESSAGES = 10
@@ -41,35 +39,11 @@ def work(url: str, queue: str, stopping: threading.Event) -> dict[str, Any]:
     return {"rounds": len(rounds), "longest": ordered[-1], "median": ordered[len(ordered) // 2]}
 
 
-class HealthyClient:
+class HealthyClient(SideProcess):
     """Runs `work` in a process as long as the block lasts; `figures` holds what it measured afterwards."""
 
     def __init__(self, url: str, queue: str = "healthy") -> None:
-        self._arguments = [url, queue]
-        self.figures: dict[str, Any] = {}
-
-    def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.e2e.healthy_client", *self._arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=Path(__file__).resolve().parents[2],
-            env=dict(os.environ),
-        )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == b"working\n"
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        try:
-            output, _ = self._process.communicate(timeout=60)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.communicate()
-            raise
-        if exception[0] is None:
-            assert self._process.returncode == 0, "the healthy client failed; its traceback stands above"
-            self.figures = json.loads(output)
+        super().__init__("tests.e2e.healthy_client", "working", url, queue)
 
 
 def main(arguments: list[str]) -> int:

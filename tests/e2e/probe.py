@@ -8,45 +8,18 @@ ends, and prints what it measured as JSON.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import threading
-from pathlib import Path
-from typing import Any, Self
 
+from tests.e2e.side_process import SideProcess
 from tests.e2e.wire_client import WireClient
 
 
-class Probe:
+class Probe(SideProcess):
     """Runs the probe in a process as long as the block lasts; `figures` holds what it measured afterwards."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self.figures: dict[str, Any] = {}
-
-    def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.e2e.probe", self._url],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=Path(__file__).resolve().parents[2],
-            env=dict(os.environ),
-        )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == b"probing\n"
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        try:
-            output, _ = self._process.communicate(timeout=60)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.communicate()
-            raise
-        if exception[0] is None:
-            assert self._process.returncode == 0, "the probe failed; its traceback stands above"
-            self.figures = json.loads(output)
+        super().__init__("tests.e2e.probe", "probing", url)
 
 
 def main(arguments: list[str]) -> int:
