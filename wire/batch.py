@@ -376,7 +376,8 @@ class Batch:
                 columns.append(bytes((HEADERS_FORMAT_MSGPACK,)) + packed if bit == Column.HEADERS else packed)
         bodies = self._column(Column.BODIES)
         assert bodies is not None
-        items: bytes | memoryview
+        items: memoryview
+        start_of_list = list_head(count)
         uniform = uniform_item(bodies, self.count)
         if uniform is not None:
             items = bodies[uniform.first + first * uniform.stride : uniform.first + end * uniform.stride]
@@ -385,10 +386,10 @@ class Batch:
             items, body_bytes = cut_bodies(bodies, first, end)
         else:
             taken = self.bodies[first:end]
-            items = memoryview(_pack(taken))[len(list_head(count)) :]
+            items = memoryview(_pack(taken))[len(start_of_list) :]
             body_bytes = sum(map(len, taken))
-        lengths = [*map(len, columns), len(list_head(count)) + len(items)]
-        heads = b"".join((*_heads(self.columns, count, lengths, body_bytes), *columns, list_head(count)))
+        lengths = [*map(len, columns), len(start_of_list) + len(items)]
+        heads = b"".join((*_heads(self.columns, count, lengths, body_bytes), *columns, start_of_list))
         return [heads, items]
 
     def _sliced_values(self, bit: int) -> list[Any]:

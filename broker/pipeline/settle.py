@@ -176,7 +176,6 @@ class SettleStage:
         for session, consumer, tags in self._outstanding.expired(trio.current_time()):
             self._propose(session, consumer, EXPIRED, tags, reason="lease expired")
             self._leases_over(session, consumer)
-        self._lease_timer.changed(self._outstanding.next_deadline())
 
     # --- what is due ------------------------------------------------------------------------------------------
 
