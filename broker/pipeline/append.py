@@ -73,6 +73,7 @@ class AppendStage:
         self._token: trio.lowlevel.TrioToken | None = None
         self._thread = threading.Thread(target=self._run, name="sluicemq-log", daemon=True)
         self._spares_wanted = threading.Event()
+        self._failed = False
         self._stopping = False
         self._stopping_soon = threading.Event()
         self.space_problem: SpareNotPrepared | None = None
@@ -127,7 +128,7 @@ class AppendStage:
         try:
             self._write_until_stopped()
         except Exception as error:  # noqa: BLE001 - whatever it is, the broker must not go on without its log
-            self._tell(self._on_failure, error)
+            self._tell(error)
 
     def _write_until_stopped(self) -> None:
         marked = True
@@ -190,10 +191,10 @@ class AppendStage:
         if self._log.needs_spare:
             self._spares_wanted.set()
 
-    def _tell(self, function: Callable[[BaseException], None], error: BaseException) -> None:
+    def _tell(self, error: BaseException) -> None:
         assert self._token is not None
         try:
-            self._token.run_sync_soon(function, error)
+            self._token.run_sync_soon(self._fail, error)
         except trio.RunFinishedError:
             pass
 
@@ -204,6 +205,12 @@ class AppendStage:
         if not self.congested:
             self._room.set()
             self._room = trio.Event()
+
+    def _fail(self, error: BaseException) -> None:
+        # Either thread may fail, and both may: the first failure is the reason.
+        if not self._failed:
+            self._failed = True
+            self._on_failure(error)
 
     # --- in the spares' thread --------------------------------------------------------------------------------
 
@@ -231,4 +238,4 @@ class AppendStage:
                 if self._stopping:
                     return
         except Exception as error:  # noqa: BLE001 - an unexplained thread death must not pass unseen
-            self._tell(self._on_failure, error)
+            self._tell(error)
