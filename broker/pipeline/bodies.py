@@ -35,6 +35,16 @@ class Stored(NamedTuple):
     sequence: int
 
 
+class _Read:
+    """A cold read under way, for whoever wants the same meanwhile; nothing is *found* when it came to nothing."""
+
+    __slots__ = ("done", "found")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.found: dict[int, Stored] = {}
+
+
 class Bodies:
     """Cache of PUBLISH entries by zxid, oldest evicted first.
 
@@ -51,6 +61,7 @@ class Bodies:
         self._cached_bytes = 0
         self._piece_bytes_max = max(PIECE_BYTES_MIN, min(PIECE_BYTES_MAX, cache_bytes_max // 4))
         self._limiter = trio.CapacityLimiter(2)
+        self._reads: dict[int, _Read] = {}
 
     def add(self, zxid: int, entry: Publish) -> None:
         """Keep *entry*, just proposed or just read."""
@@ -88,14 +99,37 @@ class Bodies:
                 missing.append(zxid)
             else:
                 found[zxid] = stored
-        if missing:
-            wanted = sorted(set(missing))
-            needed = set(wanted)
-            for zxid, entry in await trio.to_thread.run_sync(self._read, wanted, limiter=self._limiter):
-                if zxid in needed:
-                    found[zxid] = _stored(entry)
-                self.add(zxid, entry)
+        while missing:
+            others = {zxid: read for zxid in missing if (read := self._reads.get(zxid)) is not None}
+            own = {zxid for zxid in missing if zxid not in others}
+            if own:
+                found |= await self._read_for_all(own)
+            missing = []
+            for zxid, read in others.items():
+                await read.done.wait()
+                stored = read.found.get(zxid)
+                if stored is None:
+                    # Whoever read it was cancelled or failed: read it here, or hear why that is impossible.
+                    missing.append(zxid)
+                else:
+                    found[zxid] = stored
         return found
+
+    async def _read_for_all(self, needed: set[int]) -> dict[int, Stored]:
+        """Read *needed* in a thread, and let everyone share it who asks for any of it meanwhile."""
+        read = _Read()
+        self._reads.update(dict.fromkeys(needed, read))
+        try:
+            entries = await trio.to_thread.run_sync(self._read, sorted(needed), limiter=self._limiter)
+            for zxid, entry in entries:
+                if zxid in needed:
+                    read.found[zxid] = _stored(entry)
+                self.add(zxid, entry)
+        finally:
+            for zxid in needed:
+                del self._reads[zxid]
+            read.done.set()
+        return read.found
 
     def _read(self, wanted: list[int]) -> list[tuple[int, Publish]]:
         """Read *wanted* (ascending), in pieces that grow while they contain what is wanted: a backlog lies together,
