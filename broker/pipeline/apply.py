@@ -31,9 +31,10 @@ class ApplyStage:
             if type(value) is Published and not value.duplicate:
                 road.produce.published_messages_total += value.count
             if outcome.effects:
-                road.dispatch.dispatcher.on_effects(outcome.effects)
+                # Performed first: when a queue goes, only the dispatcher knows who consumed it.
                 for effect in outcome.effects:
                     self._perform(effect)
+                road.dispatch.dispatcher.on_effects(outcome.effects)
             if proposed.on_applied is not None:
                 proposed.on_applied(outcome)
             if time.perf_counter() >= deadline:
@@ -41,7 +42,7 @@ class ApplyStage:
         return False
 
     def _perform(self, effect: Effect) -> None:
-        """Do what an effect asks of the leader beyond its dispatcher, which has seen it already."""
+        """Do what an effect asks of the leader beyond its dispatcher, which follows it afterwards."""
         road = self._road
         if isinstance(effect, LeasesGone):
             road.settle.leases_gone(effect.session, effect.consumer, effect.tags, effect.reason)

@@ -13,16 +13,20 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from sluicemq.broker.pipeline.cargo import FRAME_OVERHEAD_BYTES, Cargo
 from sluicemq.broker.queues.dispatch import Dispatcher
 from sluicemq.broker.queues.entries import Grant
+from sluicemq.wire.errors import MessageTooLarge, QueueNotFound
+from sluicemq.wire.frames import FRAME_BYTES_DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sluicemq.broker.pipeline.bodies import Stored
     from sluicemq.broker.pipeline.road import Road
     from sluicemq.broker.queues.dispatch import Pick
+    from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.queues.runs import Run
+    from sluicemq.wire.errors import SluiceError
 
 LOAD_BYTES_MAX = 16 * 1024 * 1024
 """Most bytes of whole batches in memory for one cold pick, which may want one message of each of a thousand batches."""
@@ -32,32 +36,22 @@ class Recipient(Protocol):
     """What dispatch needs of a consumer's session."""
 
     def deliver(self, consumer: int, first_tag: int, runs: list[int], parts: Sequence[bytes | memoryview]) -> None:
-        """Send the messages; called only while `takes_more` is true."""
+        """Send the messages; called only while `takes_more` is true, or for the rest of the same pick."""
 
     def takes_more(self) -> bool:
         """Whether the session's outgoing buffer has room."""
 
-    def consumer_ended(self, consumer: int, queue_name: str) -> None:
-        """Tell the client that the consumer's queue is gone."""
+    def consumer_ended(self, consumer: int, error: SluiceError) -> None:
+        """Tell the client that the consumer is over, and why."""
 
 
 @dataclass(slots=True)
 class _Consumer:
     recipient: Recipient
     lease_seconds: float
+    frame_bytes_max: int
     credit_messages: int
     credit_bytes: int
-
-
-class _Cargo:
-    """What one DELIVER frame and one GRANT say about a pick."""
-
-    __slots__ = ("granted", "numbers", "parts")
-
-    def __init__(self) -> None:
-        self.numbers: list[int] = []
-        self.granted: list[int] = []
-        self.parts: list[bytes | memoryview] = []
 
 
 class DispatchStage:
@@ -67,7 +61,10 @@ class DispatchStage:
         self._road = road
         self.dispatcher = Dispatcher(road.machine)
         self._consumers: dict[tuple[int, int], _Consumer] = {}
-        self._consumers_of_queue: dict[int, set[tuple[int, int]]] = {}
+        # Consumers that met a message too large for them: they get nothing more, and end once they hold nothing.
+        self._ending: dict[tuple[int, int], tuple[Recipient, SluiceError]] = {}
+        # Messages by queue that are sent and whose GRANT is not applied: the machine still counts them as ready.
+        self._unapplied_messages: dict[int, int] = {}
         # Also those that were cancelled, as long as they hold leases: a nack asks for the queue's retry delay.
         self._queues_of_session: dict[int, dict[int, int]] = {}
         # Sessions whose outgoing buffer is full: their consumers have no credit for the time being.
@@ -90,32 +87,50 @@ class DispatchStage:
         credit_messages: int,
         credit_bytes: int,
         lease_seconds: float,
+        frame_bytes_max: int = FRAME_BYTES_DEFAULT,
     ) -> None:
-        """Start delivering messages of the queue to *recipient*."""
+        """Start delivering messages of the queue to *recipient*, in frames of at most *frame_bytes_max*."""
         held_back = session in self._held_back
         self.dispatcher.add_consumer(
             session, consumer, queue_id, 0 if held_back else credit_messages, 0 if held_back else credit_bytes
         )
-        self._consumers[session, consumer] = _Consumer(recipient, lease_seconds, credit_messages, credit_bytes)
-        self._consumers_of_queue.setdefault(queue_id, set()).add((session, consumer))
+        self._consumers[session, consumer] = _Consumer(
+            recipient, lease_seconds, frame_bytes_max, credit_messages, credit_bytes
+        )
         self._queues_of_session.setdefault(session, {})[consumer] = queue_id
         self._road.again()
 
     def remove_consumer(self, session: int, consumer: int) -> None:
         """Deliver nothing more to the consumer; its leases stay."""
+        self._ending.pop((session, consumer), None)
         if self._consumers.pop((session, consumer), None) is None:
             return
         self.dispatcher.remove_consumer(session, consumer)
-        queue_id = self._queues_of_session[session][consumer]
-        consumers = self._consumers_of_queue[queue_id]
-        consumers.discard((session, consumer))
-        if not consumers:
-            del self._consumers_of_queue[queue_id]
         if not self._road.settle.holds(session, consumer):
             self.leases_over(session, consumer)
 
+    def _end_consumer(self, session: int, consumer: int, error: SluiceError) -> None:
+        """Deliver nothing more to the consumer, and tell it so once all that it holds is settled: a client that must
+        stop at a large message has handled what came before it."""
+        recipient = self._consumers[session, consumer].recipient
+        del self._consumers[session, consumer]
+        self.dispatcher.remove_consumer(session, consumer)
+        self._ending[session, consumer] = recipient, error
+        if not self._road.settle.holds(session, consumer):
+            self.leases_over(session, consumer)
+
+    def _tell_end(self, session: int, consumer: int) -> None:
+        found = self._ending.pop((session, consumer), None)
+        if found is not None:
+            recipient, error = found
+            recipient.consumer_ended(consumer, error)
+
     def leases_over(self, session: int, consumer: int) -> None:
         """The consumer holds no lease any more: if it was cancelled, nothing will ever be asked about it."""
+        if (session, consumer) in self._ending:
+            # The verdict on this entry stands behind those on the consumer's last settlements: SETTLED goes out first.
+            road = self._road
+            road.propose(road.settle.clock_entry(), on_applied=lambda _outcome: self._tell_end(session, consumer))
         if (session, consumer) not in self._consumers:
             queues = self._queues_of_session.get(session)
             if queues is not None:
@@ -135,7 +150,12 @@ class DispatchStage:
 
     def consumer_count(self, queue_id: int) -> int:
         """Return how many consumers the queue has on this leader."""
-        return len(self._consumers_of_queue.get(queue_id, ()))
+        return self.dispatcher.consumer_count(queue_id)
+
+    def unapplied_messages(self, queue: Queue) -> int:
+        """Return how many messages that *queue* counts as ready have been sent under a lease already."""
+        # A purge that is applied before the grants takes their messages away.
+        return min(self._unapplied_messages.get(queue.id, 0), queue.ready)
 
     def queue_of(self, session: int, consumer: int) -> int | None:
         """Return the queue that the consumer consumes, or consumed until it was cancelled, if it holds leases."""
@@ -174,16 +194,18 @@ class DispatchStage:
                     self.dispatcher.set_credit(session, consumer, 0, 0)
 
     def queue_gone(self, queue_id: int, name: str) -> None:
-        """The queue was deleted: its consumers end."""
-        for session, consumer in sorted(self._consumers_of_queue.get(queue_id, ())):
+        """The queue was deleted: its consumers end. Called before the dispatcher hears of it: it knows who they are."""
+        for session, consumer in sorted(self.dispatcher.consumers_of(queue_id)):
             recipient = self._consumers[session, consumer].recipient
             self.remove_consumer(session, consumer)
-            recipient.consumer_ended(consumer, name)
+            recipient.consumer_ended(consumer, QueueNotFound(f"queue {name!r:.300} was deleted", queue=name))
 
     def session_gone(self, session: int) -> None:
         """The session ended: nothing more is delivered to its consumers."""
         for consumer in list(self._queues_of_session.get(session, ())):
             self.remove_consumer(session, consumer)
+        for key in [key for key in self._ending if key[0] == session]:
+            del self._ending[key]
         self._queues_of_session.pop(session, None)
         self._held_back.discard(session)
 
@@ -197,8 +219,8 @@ class DispatchStage:
         while (pick := self.dispatcher.next_pick(self._loading)) is not None:
             stored = {run.zxid: found for run in pick.runs if (found := bodies.get(run.zxid)) is not None}
             if all(run.zxid in stored for run in pick.runs):
-                cargo = _Cargo()
-                self._load_cargo(cargo, pick.runs, stored)
+                cargo = self._cargo_for(pick)
+                cargo.load(pick.runs, stored, bodies.forget_decoded)
                 self._send(pick, cargo)
             else:
                 # The pick keeps its place: nothing else of this queue is picked until it was sent.
@@ -209,52 +231,59 @@ class DispatchStage:
                 return True
         return False
 
-    def _load_cargo(self, cargo: _Cargo, runs: Sequence[Run], bodies: dict[int, Stored]) -> None:
-        """Add *runs* to what one DELIVER frame and one GRANT say."""
-        forget_decoded = self._road.bodies.forget_decoded
-        numbers, granted, parts = cargo.numbers, cargo.granted, cargo.parts
-        for run in runs:
-            stored = bodies[run.zxid]
-            if run.whole:
-                size = len(stored.batch.data)
-                parts.append(stored.batch.data)
-            else:
-                pieces = stored.batch.part_pieces(run.first, run.size)
-                size = sum(map(len, pieces))
-                parts += pieces
-                if run.first + run.size == run.batch_count:
-                    forget_decoded(run.zxid)
-            numbers += (
-                run.zxid,
-                run.first,
-                run.size,
-                size,
-                stored.published_ms,
-                stored.producer,
-                stored.sequence,
-                run.deliveries + 1,
-                run.attempts,
-            )
-            granted += (run.zxid, run.first, run.size)
+    def _cargo_for(self, pick: Pick) -> Cargo:
+        found = self._consumers.get((pick.session, pick.consumer))
+        return Cargo(FRAME_BYTES_DEFAULT if found is None else found.frame_bytes_max)
 
-    def _send(self, pick: Pick, cargo: _Cargo) -> None:
+    def _send(self, pick: Pick, cargo: Cargo) -> None:
         road = self._road
         session, consumer, first_tag = pick.session, pick.consumer, pick.first_tag
         last_tag = first_tag + pick.messages - 1
         # The GRANT is appended even when the consumer has left meanwhile: the dispatcher has gone past these messages,
         # and the machine's verdict on the grant is what brings them back.
         entry = Grant(road.clock.now_ms(), pick.queue_id, session, consumer, first_tag, cargo.granted)
-        road.propose(entry, lazy=True)
+        unapplied = self._unapplied_messages
+        unapplied[pick.queue_id] = unapplied.get(pick.queue_id, 0) + pick.messages
+        road.propose(entry, lazy=True, on_applied=lambda _outcome: self._grant_applied(pick))
         found = self._consumers.get((session, consumer))
         if found is None:
             # Where the session lives on, the machine gives the lease to a consumer that will never hear of it.
             road.settle.give_back(session, consumer, [first_tag, last_tag])
             return
-        road.settle.granted(session, consumer, first_tag, last_tag, pick.bytes, found.lease_seconds)
-        found.recipient.deliver(consumer, first_tag, cargo.numbers, cargo.parts)
-        self.delivered_messages_total += pick.messages
+        messages = cargo.messages
+        if messages:
+            bytes_ = pick.bytes if messages == pick.messages else pick.bytes * messages // pick.messages
+            road.settle.granted(session, consumer, first_tag, first_tag + messages - 1, bytes_, found.lease_seconds)
+            tag = first_tag
+            for frame in cargo.frames:
+                found.recipient.deliver(consumer, tag, frame.numbers, frame.parts)
+                tag += frame.messages
+            self.delivered_messages_total += messages
+        if cargo.too_large_bytes:
+            road.settle.give_back(session, consumer, [first_tag + messages, last_tag])
+            self._end_consumer(session, consumer, self._too_large(pick, cargo, found))
         if not found.recipient.takes_more():
             self._hold_back(session)
+
+    def _grant_applied(self, pick: Pick) -> None:
+        """The machine shows the pick's messages as leased from here on."""
+        left = self._unapplied_messages[pick.queue_id] - pick.messages
+        if left:
+            self._unapplied_messages[pick.queue_id] = left
+        else:
+            del self._unapplied_messages[pick.queue_id]
+
+    def _too_large(self, pick: Pick, cargo: Cargo, consumer: _Consumer) -> MessageTooLarge:
+        queue = self._road.machine.queue(pick.queue_id)
+        name = "" if queue is None else queue.name
+        limit = consumer.frame_bytes_max
+        return MessageTooLarge(
+            f"the next message of queue {name!r:.300} takes {cargo.too_large_bytes} bytes, but this connection takes "
+            f"frames of {limit}; the message stays in the queue for others: connect with a larger frame_bytes_max",
+            message_bytes=cargo.too_large_bytes,
+            message_bytes_max=limit - FRAME_OVERHEAD_BYTES,
+            frame_bytes_max=limit,
+        )
 
     async def send_cold_picks(self) -> None:
         """Read the bodies of picks that are not in memory, and send them, until cancelled."""
@@ -268,9 +297,10 @@ class DispatchStage:
 
     async def _load_and_send(self, pick: Pick) -> None:
         try:
-            cargo = _Cargo()
+            bodies = self._road.bodies
+            cargo = self._cargo_for(pick)
             for runs in _in_loads(pick.runs):
-                self._load_cargo(cargo, runs, await self._road.bodies.load(run.zxid for run in runs))
+                cargo.load(runs, await bodies.load(run.zxid for run in runs), bodies.forget_decoded)
             self._send(pick, cargo)
         except Exception as error:  # noqa: BLE001 - a log that cannot be read ends the broker, with its reason
             self._road.fail(error)

@@ -119,8 +119,9 @@ class SettleStage:
             if verdict == VERDICT_ACK:
                 self.acknowledged_messages_total += messages
             road.dispatch.settled(session, consumer, tags)
-            self._leases_over(session, consumer)
         self._propose(session, consumer, verdict, tags, due_ms, reason, on_outcome)
+        # Behind the verdict on the road: whoever must hear that a consumer is over hears of its settlements first.
+        self._leases_over(session, consumer)
 
     def _propose(
         self,

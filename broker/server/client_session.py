@@ -19,7 +19,6 @@ from sluicemq.wire.errors import (
     InternalError,
     InvalidRequest,
     ProtocolError,
-    QueueNotFound,
     ResourceLow,
     SluiceError,
     error_to_wire,
@@ -271,10 +270,9 @@ class ClientSession:
         """Whether the outgoing buffer has room."""
         return not self.closing and not self.outbound.full
 
-    def consumer_ended(self, consumer: int, queue_name: str) -> None:
-        """Tell the client that the queue of its consumer is gone."""
+    def consumer_ended(self, consumer: int, error: SluiceError) -> None:
+        """Tell the client that its consumer is over, and why."""
         self.consumers.pop(consumer, None)
-        error = QueueNotFound(f"queue {queue_name!r:.300} was deleted", queue=queue_name)
         self._put(ConsumerEnded(consumer, error_to_wire(error)))
 
     def leases_lost(self, consumer: int, tags: list[int], reason: str) -> None:

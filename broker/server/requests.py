@@ -36,8 +36,8 @@ PEEK_BYTES_MAX = 8 * 1024 * 1024
 PEEK_HEAD_BYTES = 256
 """Room for what a PEEKED frame holds beside messages."""
 PEEK_RUN_BYTES = 9 * m.RUN_NUMBERS
-PEEK_SLICE_SECONDS = 0.004
-"""After so long the event loop serves others first."""
+SLICE_SECONDS = 0.004
+"""After so long with one PEEK or LIST_QUEUES the event loop serves others first."""
 LIST_QUEUES_MAX = 1000
 QUEUE_STATE_BYTES = 1024
 """No state of a queue takes more: so a page is cut to what the client's frames can hold."""
@@ -98,7 +98,7 @@ def purge_queue(session: ClientSession, message: Message, correlation: int, tail
     )
 
 
-def list_queues(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+async def list_queues(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
     """LIST_QUEUES: one page, sorted by name."""
     del tail
     assert isinstance(message, m.ListQueues)
@@ -106,7 +106,13 @@ def list_queues(session: ClientSession, message: Message, correlation: int, tail
     fitting = session.connection.frame_bytes_max // QUEUE_STATE_BYTES - 1
     count_max = max(1, min(message.count_max, LIST_QUEUES_MAX, fitting))
     queues = session.road.machine.queues_of(session.vhost, message.after, count_max + 1)
-    page = [queue_state(session.road, queue) for queue in queues[:count_max]]
+    page = []
+    started = time.perf_counter()
+    for queue in queues[:count_max]:
+        page.append(queue_state(session.road, queue))
+        if time.perf_counter() - started > SLICE_SECONDS:
+            await trio.lowlevel.checkpoint()
+            started = time.perf_counter()
     session.reply(correlation, m.Queues(page, len(queues) > count_max))
 
 
@@ -146,7 +152,7 @@ async def peek(session: ClientSession, message: Message, correlation: int, tail:
         parts.append(part)
         numbers += (run.zxid, run.first, run.size, len(part), stored.published_ms, stored.producer, stored.sequence)
         numbers += (run.deliveries, run.attempts)
-        if time.perf_counter() - started > PEEK_SLICE_SECONDS:
+        if time.perf_counter() - started > SLICE_SECONDS:
             await trio.lowlevel.checkpoint()
             started = time.perf_counter()
     if runs and not parts:
@@ -232,6 +238,7 @@ def consume(session: ClientSession, message: Message, correlation: int, tail: me
         credit_messages=min(message.credit_messages, CREDIT_MESSAGES_MAX),
         credit_bytes=min(message.credit_bytes, CREDIT_BYTES_MAX),
         lease_seconds=message.lease_seconds,
+        frame_bytes_max=session.connection.frame_bytes_max,
     )
 
 

@@ -14,14 +14,19 @@ if TYPE_CHECKING:
 
 
 def queue_state(road: Road, queue: Queue) -> dict[str, Any]:
-    """Return the state of one queue as plain values."""
+    """Return the state of one queue as plain values.
+
+    Messages that were sent to a consumer count as leased at once, also while the entry that says so is on its way to
+    the disk. What was settled counts until its entry is applied, some milliseconds later, and so does the oldest age.
+    """
+    sent = road.dispatch.unapplied_messages(queue)
     oldest_ms = queue.oldest_published_ms
     age = 0.0 if oldest_ms is None else max(0, road.clock.now_ms() - oldest_ms) / 1000
     return {
         "name": queue.name,
         "settings": dict(queue.settings),
-        "ready": queue.ready,
-        "leased": queue.leased,
+        "ready": queue.ready - sent,
+        "leased": queue.leased + sent,
         "delayed": queue.delayed.messages,
         "dead": 0,
         "consumers": road.dispatch.consumer_count(queue.id),

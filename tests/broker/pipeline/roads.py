@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from sluicemq.broker.queues.outcomes import Outcome
     from sluicemq.broker.queues.queue import Queue
+    from sluicemq.wire.errors import SluiceError
 
 OPTIONS = LogOptions(segment_bytes=4 << 20, initial_bytes=1 << 20, spares_max=1)
 WAIT_SECONDS = 10.0
@@ -51,7 +52,7 @@ class Client:
         session: Its number, once opened.
         received: Messages delivered, in order.
         lost: (consumer, tags, reason) of leases that ended unasked.
-        ended: (consumer, queue name) of consumers whose queue was deleted.
+        ended: (consumer, error) of consumers that the broker ended.
         room: What `takes_more` answers.
 
     """
@@ -64,7 +65,7 @@ class Client:
         self.received: list[Received] = []
         self.frames: list[tuple[int, int]] = []
         self.lost: list[tuple[int, list[int], str]] = []
-        self.ended: list[tuple[int, str]] = []
+        self.ended: list[tuple[int, SluiceError]] = []
         self._next_consumer = 1
         self._changed = trio.Event()
         self.on_deliver: Callable[[list[Received]], None] | None = None
@@ -98,10 +99,10 @@ class Client:
         """Say what the test wants."""
         return self.room
 
-    def consumer_ended(self, consumer: int, queue_name: str) -> None:
+    def consumer_ended(self, consumer: int, error: SluiceError) -> None:
         """Keep."""
         assert not self.gone
-        self.ended.append((consumer, queue_name))
+        self.ended.append((consumer, error))
         self._notify()
 
     def leases_lost(self, consumer: int, tags: list[int], reason: str) -> None:

@@ -9,6 +9,7 @@ import trio
 
 from sluicemq.broker.pipeline import dispatch as dispatch_module
 from sluicemq.wire import messages as m
+from sluicemq.wire.errors import QueueNotFound
 from tests.broker.pipeline.roads import Client, ask, declare, open_producer, open_road, publish
 from tests.disk import SimulatedDisk
 
@@ -126,7 +127,8 @@ async def test_a_queue_that_is_deleted_while_its_bodies_are_read_sends_nothing(m
         consumer = client.consume(queue)
         await held.begun.wait()
         assert (await ask(road.produce.delete_queue, "/", "orders", False)).value.count == 5
-        assert client.ended == [(consumer, "orders")]
+        [(ended, error)] = client.ended
+        assert (ended, type(error)) == (consumer, QueueNotFound)
         queue = await declare(road)
         client.consume(queue)
         held.let_go.set()

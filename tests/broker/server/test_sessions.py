@@ -6,8 +6,10 @@ import pytest
 import trio
 
 from sluicemq.broker.server import outbound as outbound_module
+from sluicemq.broker.server import requests as requests_module
+from sluicemq.broker.server import statistics as statistics_module
 from sluicemq.wire import messages as m
-from sluicemq.wire.errors import InternalError, InvalidRequest, MessageTooLarge, QueueNotFound
+from sluicemq.wire.errors import InvalidRequest, MessageTooLarge, QueueNotFound, error_from_wire
 from tests.broker.server.talk import open_port, unpack
 
 
@@ -26,18 +28,153 @@ async def test_a_request_that_fails_leaves_the_connection_as_it_was():
 
 
 @pytest.mark.trio
-async def test_a_delivery_larger_than_a_client_takes_ends_that_client_only():
+async def test_a_client_with_small_frames_gets_a_large_batch_in_many():
+    async with open_port() as port:
+        small, other = await port.connect(frame_bytes_max=4096), await port.connect()
+        await other.declare()
+        bodies = [b"%04d" % number + bytes(number % 700) for number in range(500)]
+        await other.publish(await other.open_producer(), 1, bodies)
+        frames: list[int] = []
+        small.on_deliver = lambda _message, found: frames.append(len(found))
+        consumer = await small.consume(credit=1000)
+
+        assert await small.take(500) == bodies
+        assert [tag for _, tag, _ in small.deliveries] == list(range(1, 501))
+        assert len(frames) > 40
+        assert (await small.ask(m.Settle(consumer, m.VERDICT_ACK, [1, 500]))).lost == []
+        await port.road.wait_idle()
+        assert (await other.ask(m.QueueInfo("orders"))).queues[0]["settled_total"] == 500
+
+
+@pytest.mark.trio
+async def test_a_message_larger_than_a_client_takes_ends_its_consumer_once_it_has_settled_what_came_before():
+    async with open_port() as port:
+        small, other = await port.connect(frame_bytes_max=4096), await port.connect()
+        await other.declare()
+        await other.publish(await other.open_producer(), 1, [b"first", b"second", bytes(10_000), b"last"])
+        consumer = await small.consume()
+        assert await small.take(2) == [b"first", b"second"]
+        large = await other.consume()
+        assert await other.take(2) == [bytes(10_000), b"last"], "what one cannot take the others get"
+        await small.ask(m.Settle(consumer, m.VERDICT_ACK, [1, 1]))
+        assert small.unasked == []
+        settling = await small.send(m.Settle(consumer, m.VERDICT_ACK, [2, 2]))
+        await small.until(lambda: bool(small.unasked))
+
+        [ended] = small.unasked
+        assert isinstance(ended, m.ConsumerEnded)
+        error = error_from_wire(ended.error)
+        assert isinstance(error, MessageTooLarge)
+        assert error.fields["message_bytes"] > 10_000
+        assert error.fields["frame_bytes_max"] == 4096
+        assert (await small.reply_to(settling)).lost == [], "SETTLED came first"
+        assert (await other.ask(m.Settle(large, m.VERDICT_ACK, [1, 2]))).lost == []
+        assert (await small.ask(m.QueueInfo("orders"))).queues[0]["consumers"] == 1
+
+
+@pytest.mark.trio
+async def test_a_message_larger_than_any_consumer_takes_stays_in_the_queue_and_ends_each_at_once():
     async with open_port() as port:
         small, other = await port.connect(frame_bytes_max=4096), await port.connect()
         await other.declare()
         await other.publish(await other.open_producer(), 1, [bytes(10_000)])
-        await small.consume()
-        with trio.fail_after(10):
-            await small.closed.wait()
-        assert isinstance(small.error, InternalError)
-        await other.consume()
+        for consumer in (await small.consume(), await small.consume()):
+            await small.until(lambda: bool(small.unasked))
+            ended = small.unasked.pop(0)
+            assert isinstance(ended, m.ConsumerEnded)
+            assert ended.consumer == consumer
+        await port.road.wait_idle()
+        state = (await small.ask(m.QueueInfo("orders"))).queues[0]
 
-        assert await other.take(1) == [bytes(10_000)]
+        assert (state["ready"], state["leased"], state["consumers"]) == (1, 0, 0)
+        assert small.deliveries == []
+
+
+@pytest.mark.trio
+async def test_a_consumer_that_is_about_to_end_can_be_cancelled_instead():
+    async with open_port() as port:
+        small = await port.connect(frame_bytes_max=4096)
+        other = await port.connect()
+        await other.declare()
+        await other.publish(await other.open_producer(), 1, [b"first", bytes(10_000)])
+        consumer = await small.consume()
+        await small.take(1)
+        await small.ask(m.CancelConsumer(consumer))
+        await small.ask(m.Settle(consumer, m.VERDICT_ACK, [1, 1]))
+        await port.road.wait_idle()
+        await small.ask(m.QueueInfo("orders"))
+
+        assert small.unasked == []
+
+
+@pytest.mark.trio
+async def test_what_was_sent_counts_as_leased_while_its_grant_is_on_the_way_to_the_disk(monkeypatch):
+    async with open_port() as port:
+        peer = await port.connect()
+        queue_state = statistics_module.queue_state
+        await peer.declare()
+        await peer.publish(await peer.open_producer(), 1, [b"a", b"b", b"c"])
+        queue = port.road.produce.find_queue("/", "orders")
+        seen: list[tuple[int, int, int]] = []
+        deliver = port.road.dispatch._send
+
+        def watched(pick, cargo):
+            deliver(pick, cargo)
+            state = queue_state(port.road, queue)
+            seen.append((queue.ready, state["ready"], state["leased"]))
+
+        monkeypatch.setattr(port.road.dispatch, "_send", watched)
+        await peer.consume(credit=2)
+        await peer.take(2)
+        await port.road.wait_idle()
+        state = queue_state(port.road, queue)
+
+        assert seen == [(3, 1, 2)], "the machine has not applied the grant yet"
+        assert (queue.ready, state["ready"], state["leased"]) == (1, 1, 2)
+
+
+@pytest.mark.trio
+async def test_a_purge_ahead_of_a_grant_makes_no_figure_negative():
+    async with open_port() as port:
+        peer = await port.connect()
+        await peer.declare()
+        await peer.publish(await peer.open_producer(), 1, [b"a", b"b", b"c"])
+        queue = port.road.produce.find_queue("/", "orders")
+        port.road.dispatch._unapplied_messages[queue.id] = 3
+        await peer.ask(m.PurgeQueue("orders"))
+        state = (await peer.ask(m.QueueInfo("orders"))).queues[0]
+
+        assert (state["ready"], state["leased"]) == (0, 0)
+
+
+@pytest.mark.trio
+async def test_a_long_list_of_queues_is_made_in_slices_between_which_others_are_served(monkeypatch):
+    monkeypatch.setattr(requests_module, "SLICE_SECONDS", 0.0)
+    async with open_port() as port:
+        peer = await port.connect()
+        for number in range(20):
+            await peer.declare(f"queue {number:02}")
+        turns = 0
+        at = set()
+
+        async def count_turns():
+            nonlocal turns
+            while True:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+
+        def watched(road, queue):
+            at.add(turns)
+            return statistics_module.queue_state(road, queue)
+
+        monkeypatch.setattr(requests_module, "queue_state", watched)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count_turns)
+            listed = await peer.ask(m.ListQueues("", 100))
+            nursery.cancel_scope.cancel()
+
+        assert [state["name"] for state in listed.queues] == [f"queue {number:02}" for number in range(20)]
+        assert len(at) > 10, "trio may run two tasks of one turn in either order"
 
 
 @pytest.mark.trio

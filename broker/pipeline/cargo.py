@@ -1,0 +1,140 @@
+"""The frames that one pick becomes: as few as the consumer's frame limit allows, cut between messages.
+
+A client may ask for frames as small as 4 KiB, while a pick is about a mebibyte, and "about" may be much: the dispatcher
+knows how many bytes a batch has, not how they lie in it. What does not fit one frame is cut at the borders of runs,
+then within a run. A single message that no frame can hold ends the cargo there; the caller decides what that means.
+Must not know consumers, leases or the log.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sluicemq.wire.batch import Batch
+from sluicemq.wire.frames import FRAME_HEADER_BYTES
+from sluicemq.wire.messages import RUN_NUMBERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sluicemq.broker.pipeline.bodies import Stored
+    from sluicemq.broker.queues.runs import Run
+
+HEAD_BYTES_MAX = 64
+"""Most bytes that the head of a DELIVER has beside the numbers of its runs."""
+RUN_BYTES_MAX = 9 * RUN_NUMBERS
+"""Most bytes that the numbers of one run take."""
+FRAME_OVERHEAD_BYTES = FRAME_HEADER_BYTES + HEAD_BYTES_MAX + RUN_BYTES_MAX
+"""So many bytes less than a frame has a message, with its columns, for sure to fit."""
+
+
+class CargoFrame:
+    """What one DELIVER frame holds.
+
+    Attributes:
+        numbers: `RUN_NUMBERS` numbers a run, as `messages.Deliver` wants them.
+        parts: The tail: the runs' batches, one after the other, in pieces.
+        messages: How many messages.
+
+    """
+
+    __slots__ = ("messages", "numbers", "parts")
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.parts: list[bytes | memoryview] = []
+        self.messages = 0
+
+
+class Cargo:
+    """What the DELIVER frames and the GRANT of one pick say.
+
+    Args:
+        frame_bytes_max: Largest frame that the consumer's connection takes.
+
+    Attributes:
+        frames: The frames, in order; their tags follow each other.
+        granted: All runs of the pick, as GRANT wants them.
+        too_large_bytes: Bytes of the first message that fits no frame, 0 when all fit. Neither it nor what was picked
+            behind it is in `frames`.
+
+    """
+
+    __slots__ = ("_room", "_room_max", "frames", "granted", "too_large_bytes")
+
+    def __init__(self, frame_bytes_max: int) -> None:
+        self.frames = [CargoFrame()]
+        self.granted: list[int] = []
+        self.too_large_bytes = 0
+        self._room = self._room_max = frame_bytes_max - FRAME_HEADER_BYTES - HEAD_BYTES_MAX
+
+    @property
+    def messages(self) -> int:
+        """How many messages all frames hold together."""
+        return sum(frame.messages for frame in self.frames)
+
+    def load(self, runs: Sequence[Run], bodies: Mapping[int, Stored], forget_decoded: Callable[[int], None]) -> None:
+        """Add *runs*, whose batches are in *bodies*; *forget_decoded* hears of batches that are through."""
+        granted = self.granted
+        for run in runs:
+            granted += (run.zxid, run.first, run.size)
+            if self.too_large_bytes:
+                continue
+            stored = bodies[run.zxid]
+            if run.whole:
+                pieces: list[bytes | memoryview] = [stored.batch.data]
+                size = len(stored.batch.data)
+            else:
+                pieces = stored.batch.part_pieces(run.first, run.size)
+                size = sum(map(len, pieces))
+                if run.first + run.size == run.batch_count:
+                    forget_decoded(run.zxid)
+            if size + RUN_BYTES_MAX > self._room:
+                if size + RUN_BYTES_MAX > self._room_max:
+                    self._cut(run, stored, Batch(b"".join(pieces)), run.first)
+                    continue
+                self._next_frame()
+            self._put(run, stored, pieces, run.first, run.size, size)
+
+    def _next_frame(self) -> None:
+        if self.frames[-1].messages:
+            self.frames.append(CargoFrame())
+        self._room = self._room_max
+
+    def _put(
+        self, run: Run, stored: Stored, pieces: list[bytes | memoryview], first: int, count: int, size: int
+    ) -> None:
+        """Put *count* messages of *run* into the last frame, which has room for them."""
+        frame = self.frames[-1]
+        frame.numbers += (
+            run.zxid,
+            first,
+            count,
+            size,
+            stored.published_ms,
+            stored.producer,
+            stored.sequence,
+            run.deliveries + 1,
+            run.attempts,
+        )
+        frame.parts += pieces
+        frame.messages += count
+        self._room -= size + RUN_BYTES_MAX
+
+    def _cut(self, run: Run, stored: Stored, batch: Batch, first: int) -> None:
+        """Put *batch*, the messages of *run* from *first* on, into frames by halves: no half is walked through more
+        often than it is cut, however small the frames are."""
+        if batch.count == 1:
+            self.too_large_bytes = len(batch.data)
+            return
+        half = batch.count // 2
+        for start, count in ((0, half), (half, batch.count - half)):
+            part = batch.part(start, count)
+            if len(part) + RUN_BYTES_MAX > self._room_max:
+                self._cut(run, stored, Batch(part), first + start)
+            else:
+                if len(part) + RUN_BYTES_MAX > self._room:
+                    self._next_frame()
+                self._put(run, stored, [part], first + start, count, len(part))
+            if self.too_large_bytes:
+                return
