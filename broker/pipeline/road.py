@@ -27,6 +27,7 @@ from sluicemq.broker.pipeline.log_clock import LogClock
 from sluicemq.broker.pipeline.produce import ProduceStage
 from sluicemq.broker.pipeline.replicate import Quorum
 from sluicemq.broker.pipeline.settle import SettleStage
+from sluicemq.broker.pipeline.turns import Turns
 from sluicemq.broker.queues.entries import Entry, Epoch, SessionClose, decode_entry
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.storage.record import Record
@@ -73,7 +74,7 @@ class Road:
         self.machine = Machine()
         self._on_failure = on_failure
         self.failed = False
-        self.stall_seconds_max = 0.0
+        self.turns = Turns()
         self.after_advance: Callable[[], None] = lambda: None
         self.entries_total = 0
         self._replay()
@@ -212,7 +213,7 @@ class Road:
         """Apply what is committed and dispatch what is ready, for at most about `SLICE_SECONDS`."""
         if self.failed:
             return
-        started = time.perf_counter()
+        started = self.turns.begin()
         deadline = started + SLICE_SECONDS
         try:
             more = self.apply.run(deadline)
@@ -229,7 +230,7 @@ class Road:
         if self._room is not None and len(self.commit) <= WAITING_ENTRIES_MAX:
             self._room.set()
             self._room = None
-        self.stall_seconds_max = max(self.stall_seconds_max, time.perf_counter() - started)
+        self.turns.end(started)
 
     def again(self) -> None:
         """Let `advance` run again after the event loop served its sockets."""

@@ -152,7 +152,7 @@ class ClientSession:
                 return "connection closed by the client"
 
     async def _take(self, data: bytes) -> None:
-        started = time.perf_counter()
+        started = self.road.turns.begin()
         handlers = self.server.handlers
         for message, correlation, tail in self.connection.receive(data):
             handler = handlers.get(type(message))
@@ -163,17 +163,17 @@ class ClientSession:
                 if waiting is not None:
                     self._turn_ends(started)
                     await waiting
-                    started = time.perf_counter()
+                    started = self.road.turns.begin()
             except Exception as error:  # noqa: BLE001 - sorted out there: whose fault was it?
                 self._request_failed(message, correlation, error)
             if self.outbound.full or self.road.congested:
                 self._turn_ends(started)
                 await self._wait_for_room()
-                started = time.perf_counter()
+                started = self.road.turns.begin()
             elif time.perf_counter() - started > TURN_SECONDS:
                 self._turn_ends(started)
                 await trio.lowlevel.checkpoint()
-                started = time.perf_counter()
+                started = self.road.turns.begin()
         self._turn_ends(started)
 
     def _account_partial(self) -> None:
@@ -204,8 +204,7 @@ class ClientSession:
 
     def _turn_ends(self, started: float) -> None:
         self.server.hub.flush()
-        elapsed = time.perf_counter() - started
-        self.road.stall_seconds_max = max(self.road.stall_seconds_max, elapsed)
+        self.road.turns.end(started)
 
     def _request_failed(self, message: Message, correlation: int, error: Exception) -> None:
         """Refuse the request; raise where the connection cannot go on."""

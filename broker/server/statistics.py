@@ -65,7 +65,8 @@ def statistics_of(server: Server) -> dict[str, Any]:
         "cpu_system_seconds": times.system,
         "memory_resident_bytes": resident_bytes(),
         "uptime_seconds": time.monotonic() - server.started_monotonic,
-        "loop_stall_seconds_max": road.stall_seconds_max,
+        "loop_stall_seconds_max": road.turns.longest_seconds,
+        "loop_turn_cpu_seconds_max": road.turns.longest_cpu_seconds,
     }
 
 
