@@ -418,7 +418,11 @@ class ConsumerCancelled(Message):
 
 @message(61)
 class ConsumerEnded(Message):
-    """Broker to client, unasked: the consumer is over (its queue was deleted, for one)."""
+    """Broker to client, unasked: the consumer is over.
+
+    `queue_not_found`: its queue was deleted. `message_too_large`: the next message fits no frame that this connection
+    takes; it stays in the queue for others, and the consumer has settled all that it got before.
+    """
 
     consumer: int = wire_field(2, unsigned(32))
     error: dict[str, Any] = wire_field(4, map_of_text)
