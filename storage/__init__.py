@@ -12,8 +12,11 @@ if __name__ != "sluicemq.storage":
     )
 
 from sluicemq.storage.errors import DirectoryLocked as DirectoryLocked
+from sluicemq.storage.errors import DiskFull as DiskFull
 from sluicemq.storage.errors import EntryTooLarge as EntryTooLarge
 from sluicemq.storage.errors import EpochExhausted as EpochExhausted
+from sluicemq.storage.errors import FileReadFailed as FileReadFailed
+from sluicemq.storage.errors import FileWriteFailed as FileWriteFailed
 from sluicemq.storage.errors import ForeignData as ForeignData
 from sluicemq.storage.errors import InvalidOption as InvalidOption
 from sluicemq.storage.errors import LogClosed as LogClosed
@@ -21,7 +24,11 @@ from sluicemq.storage.errors import LogCorrupt as LogCorrupt
 from sluicemq.storage.errors import LogReadFailed as LogReadFailed
 from sluicemq.storage.errors import LogWriteFailed as LogWriteFailed
 from sluicemq.storage.errors import NewerFormat as NewerFormat
+from sluicemq.storage.errors import PageCorrupt as PageCorrupt
 from sluicemq.storage.errors import PromiseRegression as PromiseRegression
+from sluicemq.storage.errors import SnapshotDamaged as SnapshotDamaged
+from sluicemq.storage.errors import SnapshotInProgress as SnapshotInProgress
+from sluicemq.storage.errors import SnapshotNotNewer as SnapshotNotNewer
 from sluicemq.storage.errors import SpareNotPrepared as SpareNotPrepared
 from sluicemq.storage.errors import StorageError as StorageError
 from sluicemq.storage.errors import SuperblockDamaged as SuperblockDamaged

@@ -11,8 +11,11 @@ import os
 
 __all__ = [
     "DirectoryLocked",
+    "DiskFull",
     "EntryTooLarge",
     "EpochExhausted",
+    "FileReadFailed",
+    "FileWriteFailed",
     "ForeignData",
     "InvalidOption",
     "LogClosed",
@@ -20,7 +23,11 @@ __all__ = [
     "LogReadFailed",
     "LogWriteFailed",
     "NewerFormat",
+    "PageCorrupt",
     "PromiseRegression",
+    "SnapshotDamaged",
+    "SnapshotInProgress",
+    "SnapshotNotNewer",
     "SpareNotPrepared",
     "StorageError",
     "SuperblockDamaged",
@@ -164,8 +171,8 @@ class LogCorrupt(StorageError):
         )
 
 
-class LogReadFailed(StorageError):
-    """The operating system refused to read a part of the log. The data may still be there; nothing was changed."""
+class FileReadFailed(StorageError):
+    """The operating system refused to read a part of a file. The data may still be there; nothing was changed."""
 
     def __init__(self, file: str, offset: int, errno: int) -> None:
         super().__init__(file, offset, errno)
@@ -177,11 +184,15 @@ class LogReadFailed(StorageError):
         return f"reading {self.file} at offset {self.offset} failed: {os.strerror(self.errno)}; check the disk"
 
 
-class LogWriteFailed(StorageError):
-    """A write or sync on the log failed. Fatal: the process must exit, and must not retry.
+class LogReadFailed(FileReadFailed):
+    """The operating system refused to read a part of the log. The data may still be there; nothing was changed."""
+
+
+class FileWriteFailed(StorageError):
+    """A write, sync or change of names failed. Fatal: the process must exit, and must not retry.
 
     After a failed sync the kernel may have dropped the data and call the next sync a success, so what is durable is
-    known only after a restart has read the files again. Every later call on the log raises this error.
+    known only after a restart has read the files again.
     """
 
     def __init__(self, file: str, operation: str, errno: int) -> None:
@@ -189,6 +200,39 @@ class LogWriteFailed(StorageError):
         self.file = file
         self.operation = operation
         self.errno = errno
+
+    def _explain(self) -> str:
+        return (
+            f"{self.operation} on {self.file} failed: {os.strerror(self.errno)}. Exit, mend the disk (hardware, mount), "
+            "and start again: everything that was confirmed is in the log"
+        )
+
+
+class DiskFull(StorageError):
+    """No space for something that is not the log itself: a snapshot or a page. Nothing is lost; try again later.
+
+    What was begun is undone or unused. Refuse publishes until there is space.
+    """
+
+    def __init__(self, file: str, operation: str, errno: int) -> None:
+        super().__init__(file, operation, errno)
+        self.file = file
+        self.operation = operation
+        self.errno = errno
+
+    def _explain(self) -> str:
+        return (
+            f"{self.operation} on {self.file} found no space: {os.strerror(self.errno)}; nothing was lost. Free space "
+            "on this disk; it is tried again by itself"
+        )
+
+
+class LogWriteFailed(FileWriteFailed):
+    """A write or sync on the log failed. Fatal: the process must exit, and must not retry.
+
+    After a failed sync the kernel may have dropped the data and call the next sync a success, so what is durable is
+    known only after a restart has read the files again. Every later call on the log raises this error.
+    """
 
     def _explain(self) -> str:
         return (
@@ -292,3 +336,69 @@ class SpareNotPrepared(StorageError):
     def _explain(self) -> str:
         why = os.strerror(self.errno)
         return f"cannot prepare {self.bytes_needed} bytes in {self.file}: {why}; free space on this disk"
+
+
+class SnapshotDamaged(StorageError):
+    """A snapshot is not whole or not what was written. Nothing was changed; an older snapshot serves instead.
+
+    Without an older one the log must reach back to its first entry, or the data is incomplete.
+    """
+
+    def __init__(self, file: str, offset: int, reason: str) -> None:
+        super().__init__(file, offset, reason)
+        self.file = file
+        self.offset = offset
+        self.reason = reason
+
+    def _explain(self) -> str:
+        return (
+            f"snapshot {self.file} is damaged at offset {self.offset}: {self.reason}; nothing was changed. The newest "
+            "whole snapshot serves instead, with the log behind it"
+        )
+
+
+class SnapshotNotNewer(StorageError):
+    """A snapshot must be newer than the newest good one. A mistake of the calling program; nothing was changed."""
+
+    def __init__(self, zxid: int, newest_zxid: int) -> None:
+        super().__init__(zxid, newest_zxid)
+        self.zxid = zxid
+        self.newest_zxid = newest_zxid
+
+    def _explain(self) -> str:
+        return (
+            f"a snapshot at {format_zxid(self.zxid)} would replace the good one at {format_zxid(self.newest_zxid)}: "
+            "take the next one after an entry was applied"
+        )
+
+
+class SnapshotInProgress(StorageError):
+    """One snapshot is written at a time: finish or abandon it first. A mistake of the calling program."""
+
+    def __init__(self, zxid: int) -> None:
+        super().__init__(zxid)
+        self.zxid = zxid
+
+    def _explain(self) -> str:
+        return f"the snapshot at {format_zxid(self.zxid)} is still being written; finish or abandon it first"
+
+
+class PageCorrupt(StorageError):
+    """A page does not hold what was written to it. Never served; nothing was changed.
+
+    Fields: `file`, byte `offset` and `slot` of the page, `reason`.
+    """
+
+    def __init__(self, file: str, offset: int, slot: int, reason: str) -> None:
+        super().__init__(file, offset, slot, reason)
+        self.file = file
+        self.offset = offset
+        self.slot = slot
+        self.reason = reason
+
+    def _explain(self) -> str:
+        return (
+            f"page {self.slot} in {self.file} at offset {self.offset} is damaged: {self.reason}; nothing was changed. "
+            "Start again from an older snapshot, or restore this file from a backup together with the snapshots; in a "
+            "cluster, start with an empty directory and the broker fetches its data from the others"
+        )

@@ -28,6 +28,13 @@ EXAMPLES = [
     errors.ZxidNotFound(7, 0, 5),
     errors.PromiseRegression(5, 4),
     errors.SpareNotPrepared("spare-1", errno.ENOSPC, 1024),
+    errors.FileReadFailed("pages", 4096, errno.EIO),
+    errors.FileWriteFailed("pages", "sync", errno.EIO),
+    errors.DiskFull("snapshot.new", "write", errno.ENOSPC),
+    errors.SnapshotDamaged("snapshot-0000000100000007", 4096, "checksum of section 1 does not match"),
+    errors.SnapshotNotNewer(1 << 32, (1 << 32) + 1),
+    errors.SnapshotInProgress(1 << 32),
+    errors.PageCorrupt("pages", 4096, 0, "checksum does not match"),
 ]
 
 
