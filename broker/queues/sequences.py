@@ -8,13 +8,27 @@ module must not know queues or batches.
 from __future__ import annotations
 
 from array import array
-from collections import OrderedDict, deque
-from typing import TYPE_CHECKING
+from collections import OrderedDict
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.wire.errors import InvalidRequest, ProducerFenced, ProducerNotFound, SequenceGap, SluiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+
+class FrozenProducer(NamedTuple):
+    """A producer as it was at one moment; the fields are those of `Producer`, *receipts* its ring as it lies."""
+
+    number: int
+    vhost: str
+    name: str
+    identity: str
+    last: int
+    turn: int
+    fenced: tuple[int, ...]
+    receipts: bytes
 
 
 class Producer:
@@ -26,10 +40,13 @@ class Producer:
         name: Its name, or "" for none.
         identity: Who opened it.
         last: Highest sequence accepted; 0 before the first.
+        turn: When it was heard last, among all producers: those with a lower turn are forgotten first.
+        fenced: Whom this producer and its predecessors took the name from, oldest first.
+        frozen_for: Number of the last freeze that has what it needs of this producer.
 
     """
 
-    __slots__ = ("_receipts", "identity", "last", "name", "number", "vhost")
+    __slots__ = ("_receipts", "fenced", "frozen_for", "identity", "last", "name", "number", "turn", "vhost")
 
     def __init__(self, number: int, vhost: str, name: str, identity: str) -> None:
         self.number = number
@@ -37,7 +54,33 @@ class Producer:
         self.name = name
         self.identity = identity
         self.last = 0
+        self.turn = 0
+        self.fenced: tuple[int, ...] = ()
+        self.frozen_for = 0
         self._receipts = array("Q")  # a ring, as long as its limit once that many were accepted
+
+    @classmethod
+    def thawed(cls, frozen: FrozenProducer) -> Producer:
+        """Return the producer that *frozen* is a copy of."""
+        producer = cls(frozen.number, frozen.vhost, frozen.name, frozen.identity)
+        producer.last = frozen.last
+        producer.turn = frozen.turn
+        producer.fenced = frozen.fenced
+        producer._receipts.frombytes(frozen.receipts)
+        return producer
+
+    def frozen(self) -> FrozenProducer:
+        """Return a copy that nothing changes any more."""
+        return FrozenProducer(
+            self.number,
+            self.vhost,
+            self.name,
+            self.identity,
+            self.last,
+            self.turn,
+            self.fenced,
+            self._receipts.tobytes(),
+        )
 
     def receipt(self, sequence: int) -> int:
         """Return the zxid of the batch *sequence*, or 0 when it is too long ago."""
@@ -58,16 +101,6 @@ class Producer:
         return [self.receipt(sequence) for sequence in range(start, self.last + 1)]
 
 
-class _Name:
-    """A name of producers: whose it is, and whose it was."""
-
-    __slots__ = ("current", "fenced")
-
-    def __init__(self, current: int, fenced_max: int) -> None:
-        self.current = current
-        self.fenced: deque[int] = deque(maxlen=fenced_max)
-
-
 class Producers:
     """All producers, least recently used first.
 
@@ -83,7 +116,8 @@ class Producers:
         self._receipts_max = receipts_max
         self._fenced_max = fenced_max
         self._producers: OrderedDict[int, Producer] = OrderedDict()
-        self._names: dict[tuple[str, str], _Name] = {}
+        self._turn = 0
+        self._names: dict[tuple[str, str], Producer] = {}
         self._fenced: dict[int, tuple[str, str]] = {}
 
     def __len__(self) -> int:
@@ -96,25 +130,42 @@ class Producers:
         """Return the producer of this number, if it is known and not fenced."""
         return self._producers.get(number)
 
+    def unordered(self) -> list[Producer]:
+        """Return all producers in any order: 40 times faster than in order, which `Producer.turn` tells too."""
+        return list(dict.values(self._producers))
+
+    def restore(self, producers: Iterable[Producer]) -> None:
+        """Take over *producers* from an image, in any order; there must be none yet."""
+        assert not self._producers, "producers are restored once"
+        for turn, producer in enumerate(sorted(producers, key=attrgetter("turn")), 1):
+            producer.turn = self._turn = turn
+            self._producers[producer.number] = producer
+            if producer.name:
+                key = (producer.vhost, producer.name)
+                self._names[key] = producer
+                self._fenced.update(dict.fromkeys(producer.fenced, key))
+
     def fenced(self) -> dict[int, tuple[str, str]]:
         """Return vhost and name of every fenced number that is remembered."""
         return dict(self._fenced)
 
     def open(self, number: int, vhost: str, name: str, identity: str) -> Producer:
         """Add a producer; fences the one that has the same name."""
+        producer = Producer(number, vhost, name, identity)
         if name:
             key = (vhost, name)
             known = self._names.get(key)
-            if known is None:
-                self._names[key] = _Name(number, self._fenced_max)
-            else:
-                del self._producers[known.current]
-                if len(known.fenced) == self._fenced_max:
-                    del self._fenced[known.fenced[0]]
-                known.fenced.append(known.current)
-                self._fenced[known.current] = key
-                known.current = number
-        producer = self._producers[number] = Producer(number, vhost, name, identity)
+            if known is not None:
+                del self._producers[known.number]
+                fenced = (*known.fenced, known.number)
+                if len(fenced) > self._fenced_max:
+                    del self._fenced[fenced[0]]
+                    fenced = fenced[1:]
+                self._fenced[known.number] = key
+                producer.fenced = fenced
+            self._names[key] = producer
+        self._producers[number] = producer
+        self._turn = producer.turn = self._turn + 1
         if len(self._producers) > self._producers_max:
             self.close(next(iter(self._producers)))
         return producer
@@ -139,6 +190,7 @@ class Producers:
         if producer is None:
             return self.unknown(number)
         self._producers.move_to_end(number)
+        self._turn = producer.turn = self._turn + 1
         expected = producer.last + 1
         if sequence == expected:
             return producer
@@ -170,12 +222,16 @@ class Producers:
     def check(self) -> None:
         """Assert that names, numbers and limits agree."""
         assert len(self._producers) <= self._producers_max, "producers are bounded"
+        turn = 0
+        fenced: dict[int, tuple[str, str]] = {}
         for producer in self._producers.values():
+            assert turn < producer.turn <= self._turn, "turns ascend in the order of the producers"
+            turn = producer.turn
             if producer.name:
-                assert self._names[producer.vhost, producer.name].current == producer.number, "a name has one producer"
-        fenced = 0
-        for key, name in self._names.items():
-            assert name.current in self._producers, "the producer of a name is known"
-            assert all(self._fenced[number] == key for number in name.fenced), "fenced numbers know their name"
-            fenced += len(name.fenced)
-        assert fenced == len(self._fenced), "a fenced number is remembered while its name lives"
+                key = (producer.vhost, producer.name)
+                assert self._names[key] is producer, "a name has one producer"
+                fenced.update(dict.fromkeys(producer.fenced, key))
+            else:
+                assert not producer.fenced, "who has no name fences nobody"
+        assert len(self._names) == sum(1 for producer in self if producer.name), "the producer of a name is known"
+        assert fenced == self._fenced, "a fenced number is remembered while its name lives"
