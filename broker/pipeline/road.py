@@ -30,7 +30,7 @@ from sluicemq.broker.pipeline.settle import SettleStage
 from sluicemq.broker.pipeline.turns import Turns
 from sluicemq.broker.queues.entries import Entry, Epoch, SessionClose, decode_entry
 from sluicemq.broker.queues.machine import Machine
-from sluicemq.storage.record import Record
+from sluicemq.storage.record import HEAD_BYTES, Record
 from sluicemq.wire.errors import InternalError, LimitReached
 
 if TYPE_CHECKING:
@@ -152,9 +152,10 @@ class Road:
 
         """
         header = entry.header()
-        if len(header) + len(payload) > self.log.entry_bytes_max:
+        entry_bytes = HEAD_BYTES + len(header) + len(payload)
+        if entry_bytes > self.log.entry_bytes_max:
             raise LimitReached(
-                f"an entry of {len(header) + len(payload)} bytes; the log takes {self.log.entry_bytes_max}",
+                f"an entry of {entry_bytes} bytes; the log takes {self.log.entry_bytes_max}",
                 retryable=False,
                 limit="entry_bytes_max",
                 value=self.log.entry_bytes_max,
