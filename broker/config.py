@@ -70,7 +70,8 @@ class BrokerConfig:
     """Number of this broker within its cluster."""
 
     peers: Mapping[int, str] = field(default_factory=dict)
-    """Listen address `HOST:PORT` of every voter by its node id; empty: a broker on its own."""
+    """Listen address `HOST:PORT` of every voter by its node id; empty: a broker on its own. For the replication that
+    does not exist yet: `sluicemq serve` refuses any."""
 
     segment_bytes: int = 64 * MIB
     """Size of one file of the log. An entry takes half of it at most."""
@@ -149,6 +150,18 @@ class BrokerConfig:
         if self.peers and self.node_id not in self.peers:
             known = ", ".join(map(str, sorted(self.peers)))
             raise _invalid("peers", known, f"must hold this broker too, whose node_id is {self.node_id}")
+        if self.peers:
+            self._check_own_address(self.peers[self.node_id])
+
+    def _check_own_address(self, own: str) -> None:
+        """Refuse a listen address that is not what the peers are told. A name and a number may mean the same host."""
+        host, port = parse_address(own)
+        hosts_differ = (
+            host != self.host and not _is_wildcard(self.host) and _is_literal(host) and _is_literal(self.host)
+        )
+        if port != self.port or hosts_differ:
+            listen = format_setting("listen", (self.host, self.port))
+            raise _invalid("peers", f"{self.node_id}={own}", f"must name this broker as it listens, which is {listen}")
 
     def _check_sizes(self, room: int) -> None:
         if not SEGMENT_BYTES_MIN <= self.segment_bytes <= SEGMENT_BYTES_MAX or self.segment_bytes % SEGMENT_BYTES_STEP:
@@ -211,6 +224,15 @@ def parse_address(text: str) -> tuple[str, int]:
     if match is None or int(match["port"] or 0) > 65_535:
         raise InvalidRequest(f"{str(text)!r:.80} is no address; write HOST:PORT, for one {HOST_DEFAULT}:{PORT_DEFAULT}")
     return match["six"] or match["host"], PORT_DEFAULT if match["port"] is None else int(match["port"])
+
+
+def _is_literal(host: str) -> bool:
+    """Whether *host* is a number, not a name."""
+    return ":" in host or re.fullmatch(r"[0-9.]+", host) is not None
+
+
+def _is_wildcard(host: str) -> bool:
+    return host in {"0.0.0.0", "::"}  # noqa: S104 - recognised, not chosen
 
 
 _UNITS = {"": 1, "B": 1, "KIB": KIB, "MIB": MIB, "GIB": 1024 * MIB, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
@@ -315,7 +337,12 @@ SETTINGS = (
     Setting("data", _parse_path, "DIR", "Directory of the log; made when it does not exist."),
     Setting("listen", _parse_listen, "HOST:PORT", "Where to listen; port 0 takes a free one."),
     Setting("node_id", _parse_integer, "N", "Number of this broker within its cluster."),
-    Setting("peers", _parse_peers, "N=HOST:PORT,...", "Listen address of every voter; none: a broker on its own."),
+    Setting(
+        "peers",
+        _parse_peers,
+        "N=HOST:PORT,...",
+        "Listen address of every voter. Replication does not exist yet: serve refuses it.",
+    ),
     Setting("segment_bytes", parse_bytes, "SIZE", "Size of one file of the log."),
     Setting("spares_max", _parse_integer, "N", "How many files of the log are kept ready in advance."),
     Setting("cache_bytes_max", parse_bytes, "SIZE", "Recent entries kept in memory for delivery."),

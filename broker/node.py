@@ -9,11 +9,13 @@ import gc
 import logging
 import resource
 import signal
+import socket
 import sys
 from typing import TYPE_CHECKING
 
 import trio
 
+from sluicemq.broker import place
 from sluicemq.broker.pipeline.road import Road
 from sluicemq.broker.server.listener import BACKLOG, Server
 from sluicemq.storage import LogOptions, RealDirectory, SegmentLog
@@ -44,23 +46,29 @@ def serve(config: BrokerConfig) -> int:
     Prints `sluicemq N ready on sluicemq://HOST:PORT` to standard output once it serves.
 
     Raises:
+        InvalidRequest: The data directory is none, or holds files of somebody else. Nothing was changed.
         StorageError: The data directory cannot be opened: locked, foreign, newer or corrupt. Nothing was changed.
-        OSError: The address cannot be listened on.
+        OSError: The address cannot be listened on. Nothing was changed.
 
     """
     if not __debug__:
         raise RuntimeError("run the broker without python -O: its assertions guard what was confirmed")
-    sys.setswitchinterval(config.switch_interval_seconds)
-    gc.set_threshold(*GARBAGE_COLLECTION_THRESHOLDS)
-    _raise_file_limit()
-    return trio.run(_serve, config)
+    place.check_data_directory(config.data)
+    sockets = place.bind(config.host, config.port)
+    try:
+        sys.setswitchinterval(config.switch_interval_seconds)
+        gc.set_threshold(*GARBAGE_COLLECTION_THRESHOLDS)
+        _raise_file_limit()
+        return trio.run(_serve, config, sockets)
+    finally:
+        place.close(sockets)
 
 
-async def _serve(config: BrokerConfig) -> int:
+async def _serve(config: BrokerConfig, sockets: list[socket.socket]) -> int:
     options = LogOptions(segment_bytes=config.segment_bytes, spares_max=config.spares_max)
     log = SegmentLog.open(RealDirectory(config.data), options=options)
     try:
-        return await serve_log(log, config, announce=_print_ready)
+        return await serve_log(log, config, sockets, announce=_print_ready)
     finally:
         log.close()
 
@@ -70,8 +78,14 @@ def _print_ready(node_id: int, host: str, port: int) -> None:
     print(f"sluicemq {node_id} ready on sluicemq://{shown}:{port}", flush=True)  # noqa: T201 - the contract
 
 
-async def serve_log(log: SegmentLog, config: BrokerConfig, *, announce: Callable[[int, str, int], None]) -> int:
-    """Serve an opened log until a signal comes, the scope is cancelled, or the log fails."""
+async def serve_log(
+    log: SegmentLog,
+    config: BrokerConfig,
+    sockets: list[socket.socket],
+    *,
+    announce: Callable[[int, str, int], None],
+) -> int:
+    """Serve an opened log on bound *sockets* until a signal comes, the scope is cancelled, or the log fails."""
     failures: list[BaseException] = []
     failed = trio.Event()
 
@@ -89,7 +103,7 @@ async def serve_log(log: SegmentLog, config: BrokerConfig, *, announce: Callable
         )
     road = Road(log, node_id=config.node_id, cache_bytes_max=config.cache_bytes_max, on_failure=on_failure)
     try:
-        await _serve_road(road, config, failed, announce)
+        await _serve_road(road, config, sockets, failed, announce)
     finally:
         # On every way out: nobody but the log's thread may touch the log while it writes.
         with trio.CancelScope(shield=True):
@@ -101,7 +115,11 @@ async def serve_log(log: SegmentLog, config: BrokerConfig, *, announce: Callable
 
 
 async def _serve_road(
-    road: Road, config: BrokerConfig, failed: trio.Event, announce: Callable[[int, str, int], None]
+    road: Road,
+    config: BrokerConfig,
+    sockets: list[socket.socket],
+    failed: trio.Event,
+    announce: Callable[[int, str, int], None],
 ) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
@@ -112,7 +130,7 @@ async def _serve_road(
             road.produce.batch_bytes_max = config.batch_bytes_max
             road.produce.batch_messages_max = config.batch_messages_max
             server = Server(road, config, _version(), connections_max=_connections_max(config))
-            listeners = await _listen(config.host, config.port)
+            listeners = _listen(sockets, config)
             nursery.start_soon(server.run, listeners)
             gc.freeze()
             host, port = listeners[0].socket.getsockname()[:2]
@@ -150,12 +168,15 @@ def _connections_max(config: BrokerConfig) -> int:
     return min(config.connections_max, possible)
 
 
-async def _listen(host: str, port: int) -> list[trio.SocketListener]:
+def _listen(sockets: list[socket.socket], config: BrokerConfig) -> list[trio.SocketListener]:
+    """Let the bound *sockets* take connections."""
     try:
-        return await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+        for bound in sockets:
+            bound.listen(BACKLOG)
     except OSError as error:
-        # The system's own words do not say which address it means.
-        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        # Bound is not taken: another process may have been first to listen, while the log was read.
+        raise place.cannot_listen(config.host, config.port, error) from error
+    return [trio.SocketListener(trio.socket.from_stdlib_socket(bound)) for bound in sockets]
 
 
 async def _end_when_failed(failed: trio.Event, scope: trio.CancelScope) -> None:

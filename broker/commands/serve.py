@@ -21,10 +21,11 @@ def command(ctx: click.Context, /, **_settings: object) -> None:
     `sluicemq config` shows what is in effect.
     """
     config, _origins = config_of(ctx)
-    if len(config.peers) > 1:
+    if config.peers:
         # Better refused than silently alone: who names peers expects copies of every message.
         raise Failure(
-            "this version runs one broker on its own: leave --peers out, or name only this broker", EXIT_USAGE
+            "setting peers: replication does not exist yet, this version runs one broker on its own; leave it out",
+            EXIT_USAGE,
         )
     # From here on the imports that cost time: the settings are right.
     from sluicemq.broker.commands.logs import start_logging

@@ -197,20 +197,20 @@ def test_serve_hands_its_settings_to_the_broker_and_its_exit_code_to_the_shell(m
     before, level = list(root.handlers), root.level
     monkeypatch.setattr("sluicemq.broker.node.serve", serve)
     try:
-        result = sluicemq(
-            "serve", "--data", "here", "--listen", "[::1]:0", "--segment-bytes", "1MiB", "--peers", "1=a:1"
-        )
+        result = sluicemq("serve", "--data", "here", "--listen", "[::1]:0", "--segment-bytes", "1MiB", "--node-id", "3")
     finally:
         root.handlers[:] = before
         root.setLevel(level)
     assert result.exit_code == 7
-    assert served == [BrokerConfig(data=Path("here"), host="::1", port=0, segment_bytes=2**20, peers={1: "a:1"})]
+    assert served == [BrokerConfig(data=Path("here"), host="::1", port=0, segment_bytes=2**20, node_id=3)]
 
 
-def test_peers_are_refused_rather_than_ignored() -> None:
-    result = sluicemq("serve", "--peers", "1=a:1,2=b:1")
+@pytest.mark.parametrize("peers", ["1=127.0.0.1:7650", "1=127.0.0.1:7650,2=b:1"])
+def test_peers_are_refused_rather_than_ignored(peers: str, tmp_path: Path) -> None:
+    result = sluicemq("serve", "--data", str(tmp_path / "data"), "--peers", peers)
     assert result.exit_code == 2
-    assert "one broker on its own" in result.stderr
+    assert "replication does not exist yet" in result.stderr
+    assert not (tmp_path / "data").exists()
 
 
 def test_tables_are_plain_columns_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:

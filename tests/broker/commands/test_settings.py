@@ -66,11 +66,11 @@ def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_defau
 
 def test_the_file_can_be_named_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "broker.toml"
-    file.write_text('listen = "0.0.0.0:7777"\n[peers]\n1 = "a:7650"\n2 = "b:7650"\n')
+    file.write_text('listen = "0.0.0.0:7777"\n[peers]\n1 = "a:7777"\n2 = "b:7650"\n')
     monkeypatch.setenv("SLUICEMQ_CONFIG", str(file))
     found = effective()
     assert found["listen"]["value"] == "0.0.0.0:7777"
-    assert found["peers"]["value"] == {"1": "a:7650", "2": "b:7650"}
+    assert found["peers"]["value"] == {"1": "a:7777", "2": "b:7650"}
 
 
 def test_config_shows_every_setting_to_people(tmp_path: Path) -> None:
@@ -188,12 +188,33 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"peers": {1: "a:0"}}, "peers"),
         ({"peers": {2: "a:1"}}, "peers"),
         ({"peers": {0: "a:1", 1: "b:1"}}, "peers"),
+        ({"peers": {1: "127.0.0.1:7651"}}, "peers"),
+        ({"peers": {1: "10.0.0.1:7650"}}, "peers"),
+        ({"peers": {1: "[::1]:7650"}}, "peers"),
+        ({"listen": ("127.0.0.1", 0), "peers": {1: "127.0.0.1:7650"}}, "peers"),
+        ({"listen": ("0.0.0.0", 7651), "peers": {1: "10.0.0.1:7650"}}, "peers"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(settings: dict[str, object], name: str) -> None:
     with pytest.raises(InvalidRequest, match=f"setting {name} is ") as caught:
         BrokerConfig.from_settings(settings)
     assert caught.value.setting == name
+
+
+@pytest.mark.parametrize(
+    ("listen", "own"),
+    [
+        (("127.0.0.1", 7650), "127.0.0.1:7650"),
+        (("0.0.0.0", 7650), "10.0.0.1:7650"),
+        (("::", 7650), "[fe80::1]:7650"),
+        (("127.0.0.1", 7650), "localhost:7650"),
+        (("broker-a", 7650), "10.0.0.1:7650"),
+    ],
+)
+def test_peers_may_name_this_broker_in_every_way_that_may_be_its_listen_address(
+    listen: tuple[str, int], own: str
+) -> None:
+    assert BrokerConfig.from_settings({"listen": listen, "peers": {1: own, 2: "b:1"}}).peers[1] == own
 
 
 def test_a_setting_that_does_not_exist_is_refused() -> None:
