@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from typing import Protocol
 
 from sluicemq.client.delivery_buffer import DeliveryBuffer, Slice
-from sluicemq.client.errors import LeaseLost, OutcomeUnknown, SluiceError, another
+from sluicemq.client.errors import ClientClosed, LeaseLost, OutcomeUnknown, SluiceError, another
 from sluicemq.client.leases import LeaseBook
+from sluicemq.client.lost_leases import CONNECTION_ENDED, CONSUMER_ENDED, EXPIRED, LostLeases, explain
 from sluicemq.client.runtime import Runtime, Slot
 from sluicemq.client.session import Session
 from sluicemq.client.settlement import SettlementBuffer, Verdict, in_frames
@@ -29,12 +31,12 @@ SETTLES_UNDER_WAY_MAX = 64
 """Most SETTLE frames that wait for their answer; what is settled meanwhile melts together in the buffer."""
 SETTLE_RANGES_WAITING_MAX = 10_000
 """With so many ranges in the buffer, the next verdict waits."""
-LOST_RANGES_MAX = 10_000
-"""Most remembered ranges of lost leases; of older messages only is known that they are not ours."""
 RELEASE = Verdict(m.VERDICT_RELEASE)
 HANDED_OVER = Verdict(m.VERDICT_HANDED_OVER)
 BLOCKED_SHARE = 0.1
 """A renewal that comes later than this share of the lease shows a blocked event loop."""
+REPORT_SHARE = 0.2
+"""A message in hand when so much of its lease is left is reported: should the lease end, that was an attempt."""
 
 
 class AttachmentHost(Protocol):
@@ -94,6 +96,7 @@ class Attachment:
         buffer: Messages that were not handed out yet.
         book: Leases of everything delivered and not settled.
         over: Whether the session, or the consumer on it, has ended.
+        report_seconds: A message whose lease ends within this time is reported when user code has or gets it.
 
     """
 
@@ -103,6 +106,7 @@ class Attachment:
         self.buffer = DeliveryBuffer(self)
         self.book = LeaseBook()
         self.over = False
+        self.report_seconds = host.lease_seconds * REPORT_SHARE
         self.host = host
         self._session = session
         self._runtime = runtime
@@ -112,8 +116,9 @@ class Attachment:
         self._under_way: dict[_Settle, None] = {}
         self._confirms: list[_Confirm] = []
         self._room_waiters: list[Slot] = []
-        self._lost = TagRanges()
-        self._lost_floor = 0
+        self._lost = LostLeases()
+        self._refusal_reason = EXPIRED
+        self._report_timer: Timer | None = None
         self._renewal: Timer | None = None
         if host.auto_renew:
             self._renewal = timers.call_after(host.lease_seconds / 3, self._renew)
@@ -133,17 +138,54 @@ class Attachment:
 
         """
         count = self.buffer.add(message.first_tag, message.runs, tail)
-        self.book.delivered(message.first_tag, message.first_tag + count - 1, self._now() + self.host.lease_seconds)
+        now = self._now()
+        self.book.delivered(message.first_tag, message.first_tag + count - 1, now + self.host.lease_seconds)
+        self._arm_report(self.book.safe_until)
         return count
 
     def report_hand_over(self, slices: list[Slice]) -> None:
-        """Tell the broker, before user code gets them, of the messages that were delivered before."""
+        """Tell the broker, before user code gets them, of messages that were delivered before or are soon lost.
+
+        Others are reported by a timer if they are still in hand shortly before their lease ends, which spares most
+        first deliveries a word.
+        """
         tags: FlatRanges = []
+        soon = self._now() + self.report_seconds
         for run, start, stop in slices:
+            first, last = run.first_tag + start, run.first_tag + stop - 1
             if run.deliveries > 1:
-                tags += (run.first_tag + start, run.first_tag + stop - 1)
+                tags += (first, last)
+            elif soon >= self.book.safe_until:
+                tags += self.book.ending(first, last, soon)
         if tags and not self.over:
             self._report(tags)
+
+    def _report_late(self) -> None:
+        """Report what user code has and what nobody renews (any more): if it hangs, that was an attempt.
+
+        Renewal moves the ends of all other leases before their time for this comes.
+        """
+        self._report_timer = None
+        if self.over:
+            return
+        now = self._now()
+        book = self.book
+        soon = now + self.report_seconds
+        tags = book.ending(1, self.buffer.next_tag - 1, soon, after=now)
+        if tags:
+            self._report(tags)
+        next_end = book.next_end(soon)
+        if next_end < inf:
+            self._arm_report(next_end)
+
+    def _arm_report(self, end: float) -> None:
+        """Look at what user code has shortly before *end*, unless that happens earlier anyway."""
+        due = end - self.report_seconds
+        if self._report_timer is not None:
+            if self._report_timer.due <= due:
+                return
+            self._report_timer.cancel()
+        self._report_timer = self._timers.call_at(due, self._report_late)
 
     def _report(self, tags: FlatRanges) -> None:
         for part in in_frames(tags):
@@ -161,13 +203,15 @@ class Attachment:
 
     def is_lost(self, tag: int) -> bool:
         """Whether the message *tag* was handed out and its lease ended without a verdict."""
-        return tag <= self._lost_floor or tag in self._lost
+        return tag in self._lost
 
-    def lease_lost(self, messages: int) -> LeaseLost:
-        """Return the error for *messages* whose leases are over."""
+    def lease_lost(self, messages: int, tags: FlatRanges) -> LeaseLost:
+        """Return the error for *messages* among *tags* whose leases are over."""
         what = "the lease of the message is over" if messages == 1 else f"the leases of {messages} messages are over"
-        why = "the connection that delivered it has ended" if self.over else "it was not renewed or settled in time"
-        return LeaseLost(f"{what}: {why}; it will be delivered again", queue=self.host.queue, messages=messages)
+        reason = self._lost.reason_of(tags)
+        if reason is None and not any(first in self._lost for first, _ in pairs(tags)):
+            reason = self._refusal_reason  # a verdict that was given in time and arrived too late
+        return LeaseLost(f"{what}: {explain(reason)}", queue=self.host.queue, messages=messages, reason=reason)
 
     def expire(self, now: float) -> None:
         """Give up every message whose lease has run out by our own clock."""
@@ -181,13 +225,15 @@ class Attachment:
                 "they will be delivered again. Run blocking code in a thread, or ask for a longer lease",
                 blocked, self.host.lease_seconds, count_tags(expired), self.host.queue,
             )  # fmt: skip
-        self._lose(expired, "expired")
+        self._lose(expired, EXPIRED)
 
     def lost(self, tags: FlatRanges, reason: str) -> None:
         """Note that the broker has ended the leases of *tags*."""
         taken: FlatRanges = []
         for first, last in pairs(tags):
             taken += self.book.take(first, last)
+        if count_tags(taken) < count_tags(tags):
+            self._refusal_reason = reason  # of the others a verdict is under way, which will be refused
         if taken:
             self._lose(taken, reason)
 
@@ -198,12 +244,8 @@ class Attachment:
         for first, last in pairs(tags):
             if first < next_tag:
                 until = min(last, next_tag - 1)
-                self._lost.add(first, until)
+                self._lost.add(first, until, reason)
                 handed += until - first + 1
-        if self._lost.ranges > LOST_RANGES_MAX:
-            first, last = next(iter(self._lost))
-            self._lost.take(first, last)
-            self._lost_floor = last
         buffered = self.buffer.lose(tags)
         if buffered:
             self.host.leases_lost(buffered, reason, handed=False)
@@ -235,14 +277,14 @@ class Attachment:
         for first, last in pairs(tags):
             held += self.book.held(first, last)
         if not held:
-            raise self.lease_lost(count_tags(tags))
+            raise self.lease_lost(count_tags(tags), tags)
         gone, error = await self._ask_for_extension(held, seconds)
         if error is not None:
             if self.over:
-                raise self.lease_lost(count_tags(held)) from error
+                raise self.lease_lost(count_tags(held), held) from error
             raise another(error)
         if gone:
-            raise self.lease_lost(count_tags(gone))
+            raise self.lease_lost(count_tags(gone), gone)
 
     async def _ask_for_extension(self, held: FlatRanges, seconds: float) -> tuple[FlatRanges, SluiceError | None]:
         """Return which tags were lost, and the first error, once every frame is answered."""
@@ -277,8 +319,10 @@ class Attachment:
             if isinstance(reply, m.Extended):
                 # Counted from the sending: the broker's lease ends no earlier than that.
                 gone = reply.lost
-                self.lost(gone, "expired")
+                self.lost(gone, EXPIRED)
                 self.book.renewed(tags, sent_at + seconds)
+                if not self.over and self.book:
+                    self._arm_report(self.book.safe_until)
             on_answer(gone, error)
 
         self._session.request(m.Extend(consumer=self.number, tags=tags, seconds=seconds), on_reply)
@@ -311,17 +355,10 @@ class Attachment:
             for low, high in pairs(self.book.take(first, last)):
                 self._settlements.add(verdict, low, high)
                 settled += high - low + 1
-            if self._lost or self._lost_floor:
-                lost += self._count_lost(first, last)
+            if self._lost:
+                lost += self._lost.count(first, last)
         self.host.settled_counted(verdict.code, settled)
         return lost
-
-    def _count_lost(self, first: int, last: int) -> int:
-        lost = max(0, min(last, self._lost_floor) - first + 1)
-        first = max(first, self._lost_floor + 1)
-        return lost + sum(
-            min(last, high) - max(first, low) + 1 for low, high in self._lost if low <= last and high >= first
-        )
 
     async def settled(self, confirm_tag: int | None) -> None:
         """After a verdict: wait for its commit if asked to, else for room if too many are waiting, else hardly ever.
@@ -334,7 +371,7 @@ class Attachment:
         if confirm_tag is not None:
             lost = await self.confirmed()
             if confirm_tag in lost:
-                raise self.lease_lost(1)
+                raise self.lease_lost(1, [confirm_tag, confirm_tag])
         elif len(self._under_way) >= SETTLES_UNDER_WAY_MAX and self._settlements.ranges >= SETTLE_RANGES_WAITING_MAX:
             slot = Slot()
             self._room_waiters.append(slot)
@@ -425,7 +462,7 @@ class Attachment:
 
     def _refused(self, settle: _Settle, lost: FlatRanges) -> None:
         if settle.verdict.code == m.VERDICT_HANDED_OVER:
-            self.lost(lost, "expired")
+            self.lost(lost, EXPIRED)
         elif settle.verdict.code != m.VERDICT_RELEASE:
             self.host.leases_lost(count_tags(lost), "refused", handed=True)
 
@@ -436,21 +473,26 @@ class Attachment:
         if self.over:
             return
         self.over = True
-        if self._renewal is not None:
-            self._renewal.cancel()
+        for timer in (self._renewal, self._report_timer):
+            if timer is not None:
+                timer.cancel()
+        what, reason = (
+            ("consumer", CONSUMER_ENDED) if self._session.error is None and not isinstance(error, ClientClosed)
+            else ("connection", CONNECTION_ENDED)
+        )  # fmt: skip
         unconfirmed = sum(
             count_tags(settle.tags)
             for settle in self._under_way
             if settle.verdict.code in (m.VERDICT_ACK, m.VERDICT_NACK)
         ) + sum(count_tags(tags) for verdict, tags in self._settlements.take() if verdict.code != m.VERDICT_RELEASE)
         self._under_way.clear()
-        self._lose(self.book.take(1, self.buffer.last_tag), "connection ended")
+        self._lose(self.book.take(1, self.buffer.last_tag), reason)
         self.buffer.clear()
         if unconfirmed:
-            self.host.leases_lost(unconfirmed, "connection ended before the verdict was confirmed", handed=True)
+            self.host.leases_lost(unconfirmed, f"{reason} before the verdict was confirmed", handed=True)
         for waiter in self._confirms:
             waiter.error = OutcomeUnknown(
-                f"the connection ended before the verdict was confirmed; the message may come again: {error}"
+                f"the {what} ended before the verdict was confirmed; the message may come again: {error}"
             )
             waiter.error.__cause__ = error
             self._runtime.wake(waiter)

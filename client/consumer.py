@@ -152,7 +152,8 @@ class Consumer:
         while True:
             attachment = self._attachment
             if attachment is not None and attachment.buffer.count:
-                if now >= attachment.book.safe_until:
+                ends_soon = now + attachment.report_seconds >= attachment.book.safe_until
+                if ends_soon and now >= attachment.book.safe_until:
                     attachment.expire(now)
                 taken = attachment.buffer.take_one()
                 if taken is not None:
@@ -160,6 +161,8 @@ class Consumer:
                     self._handed_out += 1
                     if run.deliveries > 1:
                         self._redelivered += 1
+                        attachment.report_hand_over([Slice(run, offset, offset + 1)])
+                    elif ends_soon:
                         attachment.report_hand_over([Slice(run, offset, offset + 1)])
                     return Message(run, offset)
             if self._draining:
@@ -215,7 +218,8 @@ class Consumer:
         if attachment is None or not attachment.buffer.count:
             return None
         now = self._now()
-        if now >= attachment.book.safe_until:
+        ends_soon = now + attachment.report_seconds >= attachment.book.safe_until
+        if ends_soon and now >= attachment.book.safe_until:
             attachment.expire(now)
         slices = attachment.buffer.take(messages_max)
         if not slices:
@@ -227,6 +231,7 @@ class Consumer:
                 redelivered += stop - start
         if redelivered:
             self._redelivered += redelivered
+        if redelivered or ends_soon:
             attachment.report_hand_over(slices)
         self._handed_out += count
         self._budget -= count
@@ -289,7 +294,7 @@ class Consumer:
         owner.settle_ranges([1, message.tag], ACK)
         await owner.settled(None)
         if owner.is_lost(message.tag):
-            raise owner.lease_lost(1)
+            raise owner.lease_lost(1, [message.tag, message.tag])
 
     async def flush(self) -> None:
         """Send the verdicts that wait, and wait until all that were given are committed.

@@ -113,6 +113,19 @@ class LeaseBook:
         index = bisect_right(self._firsts, tag) - 1
         return self._ends[index] if index >= 0 and tag <= self._lasts[index] else None
 
+    def ending(self, first: int, last: int, by: float, after: float = -inf) -> FlatRanges:
+        """Return those of *first* to *last* whose leases end later than *after* and no later than *by*."""
+        found: FlatRanges = []
+        for index in range(bisect_left(self._lasts, first), bisect_right(self._firsts, last)):
+            if after < self._ends[index] <= by:
+                _append(found, max(first, self._firsts[index]), min(last, self._lasts[index]))
+        return found
+
+    def next_end(self, after: float) -> float:
+        """Return the first end of a lease later than *after*, or infinity; brings `safe_until` up to date."""
+        self.safe_until = min(self._ends, default=inf)
+        return min((end for end in self._ends if end > after), default=inf)
+
     def expire(self, now: float) -> FlatRanges:
         """Take out and return every tag whose lease ended at *now* or before; brings `safe_until` up to date."""
         expired: FlatRanges = []

@@ -154,7 +154,7 @@ class Message:
                 self._verdict = verdict.code
                 return True
             if owner.is_lost(self.tag):
-                raise owner.lease_lost(1)
+                raise owner.lease_lost(1, [self.tag, self.tag])
             # The batch, or ack_through, has settled it.
             before = (self._batch.verdict if self._batch is not None else 0) or VERDICT_ACK
         if before != verdict.code:
@@ -270,7 +270,7 @@ class Batch(Sequence[Message]):
         self.verdict = verdict.code
         await owner.settled(ranges[-1] if confirm else None)
         if lost:
-            raise owner.lease_lost(lost)
+            raise owner.lease_lost(lost, ranges)
 
     async def __aenter__(self) -> Self:
         return self

@@ -11,7 +11,9 @@ import trio.testing
 
 from sluicemq.client import connect
 from sluicemq.client.errors import AlreadySettled, LeaseLost
+from sluicemq.client.tag_ranges import TagRanges
 from sluicemq.wire import messages as m
+from sluicemq.wire.messages import RANGES_MAX
 from tests.client.conftest import virtual_time
 from tests.client.scripted_broker import SILENCE
 
@@ -197,3 +199,31 @@ async def test_extending_a_lost_lease_or_a_batch(broker):
         assert broker.count(m.Extend) == 2, "what is known to be lost is not asked for"
         del broker.on[m.Extend]
         await batch[0].extend(60)
+
+
+async def test_frames_of_tags_are_cut_to_what_the_broker_takes(broker):
+    """Every second message was settled, so that each of the others is a range of its own."""
+    held = 2 * RANGES_MAX + 1
+    async with connect(broker.url) as client, client.consumer("orders", lease=30, auto_renew=False) as consumer:
+        await broker.peer.deliver(1, numbered(1, 2 * held))
+        batch = await consumer.receive(2 * held)
+        for message in batch[::2]:
+            await message.ack()
+        await batch.extend(60)
+        assert [len(extend.tags) // 2 for extend in broker.peer.of(m.Extend)] == [RANGES_MAX, RANGES_MAX, 1]
+        assert all(extend.seconds == 60.0 for extend in broker.peer.of(m.Extend))
+        extended = TagRanges([tag for extend in broker.peer.of(m.Extend) for tag in extend.tags])
+        assert (extended.count, 1 in extended, 2 in extended, 2 * held in extended) == (held, False, True, True)
+        await anyio.sleep(59)
+        reports = [settle for settle in broker.peer.of(m.Settle) if settle.verdict == m.VERDICT_HANDED_OVER]
+        assert [len(report.tags) // 2 for report in reports] == [RANGES_MAX, RANGES_MAX, 1]
+        assert TagRanges([tag for report in reports for tag in report.tags]).flat() == extended.flat()
+
+
+async def test_renewals_of_scattered_messages_are_cut_to_what_the_broker_takes(broker):
+    async with connect(broker.url) as client, client.consumer("orders", lease=30) as consumer:
+        await broker.peer.deliver(1, numbered(1, 2 * RANGES_MAX + 2))
+        for message in (await consumer.receive(2 * RANGES_MAX + 2))[::2]:
+            await message.ack()
+        await anyio.sleep(11)
+        assert [len(extend.tags) // 2 for extend in broker.peer.of(m.Extend)] == [RANGES_MAX, 1]
