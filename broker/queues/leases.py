@@ -22,19 +22,41 @@ BLOCK_PIECES = 2_048
 """Pieces after which the next grant begins a new block, so that no list grows long enough to make cuts dear."""
 
 
-class _Block:
-    """Pieces with ascending tags: first tags, runs and marks in three lists of one length."""
+class LeaseBlock:
+    """Pieces with ascending tags: first tags, runs and marks in three lists of one length.
 
-    __slots__ = ("firsts", "handed", "runs")
+    A block that is *shared* with a frozen copy of its table is never changed any more: the table copies it first.
+    """
+
+    __slots__ = ("firsts", "handed", "runs", "shared")
 
     def __init__(self) -> None:
         self.firsts: list[int] = []
         self.runs: list[Run] = []
         self.handed = bytearray()
+        self.shared = False
+
+    def copied(self) -> LeaseBlock:
+        """Return a block with the same pieces that is not shared."""
+        block = LeaseBlock()
+        block.firsts = self.firsts.copy()
+        block.runs = self.runs.copy()
+        block.handed = self.handed.copy()
+        return block
 
 
-def _first_tag(block: _Block) -> int:
+def _first_tag(block: LeaseBlock) -> int:
     return block.firsts[0]
+
+
+class FrozenLeases(NamedTuple):
+    """A table as it was at one moment; the fields are those of `LeaseTable`."""
+
+    session: int
+    consumer: int
+    queue_id: int
+    last_tag: int
+    blocks: tuple[LeaseBlock, ...]
 
 
 class Taken(NamedTuple):
@@ -63,10 +85,11 @@ class LeaseTable:
         queue_id: Number of the queue.
         messages: Messages under lease.
         last_tag: Highest tag that was ever granted through this table.
+        frozen_for: Number of the last freeze that has what it needs of this table.
 
     """
 
-    __slots__ = ("_blocks", "consumer", "last_tag", "messages", "queue_id", "session")
+    __slots__ = ("_blocks", "consumer", "frozen_for", "last_tag", "messages", "queue_id", "session")
 
     def __init__(self, session: int, consumer: int, queue_id: int) -> None:
         self.session = session
@@ -74,7 +97,22 @@ class LeaseTable:
         self.queue_id = queue_id
         self.messages = 0
         self.last_tag = 0
-        self._blocks: list[_Block] = []
+        self.frozen_for = 0
+        self._blocks: list[LeaseBlock] = []
+
+    def frozen(self) -> FrozenLeases:
+        """Return a copy that nothing changes any more; what it costs depends on the blocks, not on the leases."""
+        for block in self._blocks:
+            block.shared = True
+        return FrozenLeases(self.session, self.consumer, self.queue_id, self.last_tag, tuple(self._blocks))
+
+    def restore(self, firsts: list[int], runs: list[Run], handed: bytes, last_tag: int) -> None:
+        """Add a block from an image behind all others."""
+        block = LeaseBlock()
+        block.firsts, block.runs, block.handed = firsts, runs, bytearray(handed)
+        self._blocks.append(block)
+        self.messages += messages_in(runs)
+        self.last_tag = last_tag
 
     def grant(self, first_tag: int, runs: Sequence[Run]) -> None:
         """Lease *runs*, whose messages have the tags from *first_tag* on."""
@@ -83,8 +121,8 @@ class LeaseTable:
         next_tag = firsts.pop()
         blocks = self._blocks
         if not blocks or len(blocks[-1].runs) >= BLOCK_PIECES:
-            blocks.append(_Block())
-        block = blocks[-1]
+            blocks.append(LeaseBlock())
+        block = self._own(len(blocks) - 1)
         block.firsts += firsts
         block.runs += runs
         block.handed += bytes(len(firsts))
@@ -156,8 +194,18 @@ class LeaseTable:
             self._blocks = [block for block in self._blocks if block.runs]
         return firsts, runs, handed
 
-    def _slices(self, first: int, last: int) -> list[tuple[_Block, int, int]]:
-        """Return (block, start, end) of the pieces from *first* to *last*, after splitting at both borders."""
+    def _own(self, number: int) -> LeaseBlock:
+        """Return a block to change it; one that is shared with a frozen copy is replaced by a copy first."""
+        block = self._blocks[number]
+        if block.shared:
+            block = self._blocks[number] = block.copied()
+        return block
+
+    def _slices(self, first: int, last: int) -> list[tuple[LeaseBlock, int, int]]:
+        """Return (block, start, end) of the pieces from *first* to *last*, after splitting at both borders.
+
+        The blocks may be changed.
+        """
         blocks = self._blocks
         if not blocks:
             return []
@@ -166,7 +214,7 @@ class LeaseTable:
         if number == number_end:
             return [(blocks[number], start, end)]
         slices = [(blocks[number], start, len(blocks[number].runs))]
-        slices += [(block, 0, len(block.runs)) for block in blocks[number + 1 : number_end]]
+        slices += [(block, 0, len(block.runs)) for block in map(self._own, range(number + 1, number_end))]
         slices.append((blocks[number_end], 0, end))
         return slices
 
@@ -176,7 +224,7 @@ class LeaseTable:
         number = 0
         if len(blocks) > 1:
             number = max(bisect_right(blocks, tag, key=_first_tag) - 1, 0)
-        block = blocks[number]
+        block = self._own(number)
         firsts = block.firsts
         index = bisect_left(firsts, tag)
         if index:

@@ -24,6 +24,7 @@ class Session:
         resume_token: Secret with which it could be resumed; a provision.
         opened_ms: Log time of its opening.
         leases: The tables of its consumers that hold messages, by consumer.
+        frozen_for: Number of the last freeze that has what it needs of this session.
 
     """
 
@@ -34,3 +35,8 @@ class Session:
     resume_token: bytes
     opened_ms: int
     leases: dict[int, LeaseTable] = dataclasses.field(default_factory=dict)
+    frozen_for: int = 0
+
+    def frozen(self) -> tuple[LeaseTable, ...]:
+        """Return the tables that the session has now; all else of it never changes."""
+        return tuple(self.leases.values())
