@@ -55,6 +55,7 @@ class Peer:
         self.unasked: list[Message] = []
         self.pings = 0
         self.answers_pings = True
+        self.welcome: m.Welcome | None = None
         self.opened: m.Opened | None = None
         self.closed = trio.Event()
         self.error: SluiceError | None = None
@@ -151,6 +152,8 @@ class Peer:
                 self.on_deliver(message, bodies)
         elif correlation:
             self._replies[correlation] = (message, bytes(tail)) if isinstance(message, m.Peeked) else message
+        elif isinstance(message, m.Welcome):
+            self.welcome = message
         elif isinstance(message, m.Opened):
             self.opened = message
         elif self.connection.state is State.OPEN:
