@@ -45,4 +45,11 @@ from sluicemq.storage.options import Cut as Cut
 from sluicemq.storage.options import LogOptions as LogOptions
 from sluicemq.storage.options import LogStatistics as LogStatistics
 from sluicemq.storage.options import RecoveryReport as RecoveryReport
+from sluicemq.storage.pagefile import PageFile as PageFile
+from sluicemq.storage.pagefile import PageFileStatistics as PageFileStatistics
 from sluicemq.storage.record import Record as Record
+from sluicemq.storage.snapshots import Snapshot as Snapshot
+from sluicemq.storage.snapshots import SnapshotInfo as SnapshotInfo
+from sluicemq.storage.snapshots import SnapshotStatistics as SnapshotStatistics
+from sluicemq.storage.snapshots import SnapshotStore as SnapshotStore
+from sluicemq.storage.snapshots import SnapshotWriter as SnapshotWriter

@@ -203,8 +203,8 @@ class FileWriteFailed(StorageError):
 
     def _explain(self) -> str:
         return (
-            f"{self.operation} on {self.file} failed: {os.strerror(self.errno)}. Exit, mend the disk (hardware, mount), "
-            "and start again: everything that was confirmed is in the log"
+            f"{self.operation} on {self.file} failed: {os.strerror(self.errno)}. Exit, mend the disk (hardware, "
+            "mount), and start again: everything that was confirmed is in the log"
         )
 
 
