@@ -48,8 +48,8 @@ from sluicemq.storage.options import RecoveryReport as RecoveryReport
 from sluicemq.storage.pagefile import PageFile as PageFile
 from sluicemq.storage.pagefile import PageFileStatistics as PageFileStatistics
 from sluicemq.storage.record import Record as Record
-from sluicemq.storage.snapshots import Snapshot as Snapshot
-from sluicemq.storage.snapshots import SnapshotInfo as SnapshotInfo
+from sluicemq.storage.snapshot_file import Snapshot as Snapshot
+from sluicemq.storage.snapshot_file import SnapshotInfo as SnapshotInfo
 from sluicemq.storage.snapshots import SnapshotStatistics as SnapshotStatistics
 from sluicemq.storage.snapshots import SnapshotStore as SnapshotStore
 from sluicemq.storage.snapshots import SnapshotWriter as SnapshotWriter

@@ -2,15 +2,11 @@
 
 Why: recovery reads the newest good snapshot and the log behind it, and the log before it is given up. So a snapshot
 must be whole or not be there, and nothing older goes before a newer one was read back. This module knows the files, not
-what the sections mean, and neither threads nor clocks: one thread at a time calls it, never the event loop.
+what the sections mean, and neither threads nor clocks: one thread at a time calls it, never the event loop. The layout
+is in `snapshot_file.py`.
 
-A file `snapshot-<zxid, 16 hex digits>`:
-
-- a sealed page: cluster, group, zxid, chain, generation;
-- sections, each with a head (kind, number, length, crc32c over head and data) and its data;
-- a footer, itself a section of kind 0: number of sections, bytes before the footer, digest over all of these bytes.
-
-It grows as `snapshot.new`. One that was rejected at a start is set aside as `rejected-snapshot-<zxid>`.
+A snapshot grows as `snapshot.new` and becomes `snapshot-<zxid, 16 hex digits>`. One that was rejected at a start is set
+aside as `rejected-snapshot-<zxid>`.
 
 The order that makes it safe, from one worker thread:
 
@@ -25,79 +21,46 @@ The order that makes it safe, from one worker thread:
 from __future__ import annotations
 
 import errno
-import struct
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import TYPE_CHECKING
-
-from google_crc32c import extend as crc32c_extend
-from google_crc32c import value as crc32c
 
 from sluicemq.storage.errors import (
     DiskFull,
     FileReadFailed,
     FileWriteFailed,
-    ForeignData,
-    NewerFormat,
     SnapshotDamaged,
     SnapshotInProgress,
     SnapshotNotNewer,
     StorageError,
 )
-from sluicemq.storage.pages import PAGE_BYTES, PageDamaged, seal, unseal
+from sluicemq.storage.snapshot_file import (
+    FOOTER_KIND,
+    KIND_MAX,
+    PREFIX,
+    SECTION_BYTES_MAX,
+    SectionWalk,
+    Snapshot,
+    SnapshotInfo,
+    digest_of_page,
+    encode_footer,
+    encode_head,
+    encode_page,
+    snapshot_name,
+    snapshot_zxid,
+    zxid_behind,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import TracebackType
-    from typing import Self
-
     from sluicemq.storage.files import Directory, File
 
-__all__ = [
-    "SECTION_BYTES_MAX",
-    "SNAPSHOT_FORMAT_VERSION",
-    "Snapshot",
-    "SnapshotInfo",
-    "SnapshotStatistics",
-    "SnapshotStore",
-    "SnapshotWriter",
-]
+__all__ = ["SnapshotStatistics", "SnapshotStore", "SnapshotWriter"]
 
-SNAPSHOT_FORMAT_VERSION = 1
-SECTION_BYTES_MAX = 64 * 1024 * 1024  # what a reader must be ready to hold at once; packers make about 1 MiB
-KIND_MAX = 0xFFFFFFFF
 WRITE_BYTES = 1024 * 1024  # small sections gather up to this size before they are written
 SYNC_BYTES = 8 * 1024 * 1024  # after so many bytes a sync: the log's own syncs wait behind that much at most
-READ_BYTES = 1024 * 1024
 
-_PREFIX = "snapshot-"
 _NEW_NAME = "snapshot.new"
 _REJECTED_PREFIX = "rejected-snapshot-"
-_MAGIC = b"SluiceSN"
-_BODY = struct.Struct("<16sIQ8sQ")
-_HEAD = struct.Struct("<IIII")
-_HEAD_FRONT = struct.Struct("<III")
-_FOOTER_KIND = 0
-_FOOTER = struct.Struct("<QQ16s")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotInfo:
-    """What is known of one whole snapshot."""
-
-    file: str
-    zxid: int
-    """The machine's state after this entry."""
-
-    chain: bytes
-    """The log's chain value at `zxid`, 8 bytes."""
-
-    generation: int
-    """The number that the writer gave it: what `PageFile.freeze` said."""
-
-    sections: int
-    file_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,28 +81,6 @@ class SnapshotStatistics:
     """Files that `newest_good` or `keep` found unusable, the last time."""
 
 
-def snapshot_name(zxid: int) -> str:
-    """The file name of the snapshot at this zxid."""
-    return f"{_PREFIX}{zxid:016x}"
-
-
-def snapshot_zxid(name: str) -> int | None:
-    """The zxid in a file name; None for files that are no snapshots."""
-    return _zxid_behind(_PREFIX, name)
-
-
-def _zxid_behind(prefix: str, name: str) -> int | None:
-    digits = name.removeprefix(prefix)
-    if digits == name or len(digits) != 16 or set(digits) - set("0123456789abcdef"):
-        return None
-    return int(digits, 16)
-
-
-def _head_of(kind: int, number: int, data: bytes) -> bytes:
-    front = _HEAD_FRONT.pack(kind, number, len(data))
-    return _HEAD.pack(kind, number, len(data), crc32c_extend(crc32c(front), data))
-
-
 class SnapshotWriter:
     """A snapshot that grows as `snapshot.new`. Made by `SnapshotStore.begin`; `finish` or `abandon` ends it.
 
@@ -153,7 +94,7 @@ class SnapshotWriter:
         self._chain = chain
         self._generation = generation
         self._sections = 0
-        self._digest = blake2b(page, digest_size=16)
+        self._digest = digest_of_page(page)
         self._gathered = [page]
         self._gathered_bytes = len(page)
         self._offset = 0
@@ -181,7 +122,7 @@ class SnapshotWriter:
             DiskFull: the snapshot is abandoned; begin another one later. FileWriteFailed: fatal.
             ValueError: kind or size out of range, or the writer has ended.
         """
-        if not _FOOTER_KIND < kind <= KIND_MAX:
+        if not FOOTER_KIND < kind <= KIND_MAX:
             raise ValueError(f"kind of a section is {kind}, must be 1 to {KIND_MAX}")
         if len(data) > SECTION_BYTES_MAX:
             raise ValueError(f"section of kind {kind} has {len(data)} bytes, the most is {SECTION_BYTES_MAX}: cut it")
@@ -195,7 +136,7 @@ class SnapshotWriter:
         """
         length = self.bytes_taken
         digest = self._digest.digest()
-        self._take(_FOOTER_KIND, self._sections + 1, _FOOTER.pack(self._sections, length, digest))
+        self._take(FOOTER_KIND, self._sections + 1, encode_footer(self._sections, length, digest))
         store, name = self._store, snapshot_name(self.zxid)
         try:
             self._write_out()
@@ -230,7 +171,7 @@ class SnapshotWriter:
         if not self._open:
             raise ValueError(f"the writer of snapshot {snapshot_name(self.zxid)} has ended")
         data = bytes(data)  # neither the checksum nor the list may hold what the caller changes later
-        head = _head_of(kind, number, data)
+        head = encode_head(kind, number, data)
         self._digest.update(head)
         self._digest.update(data)
         self._gathered += (head, data)
@@ -253,53 +194,6 @@ class SnapshotWriter:
     def _failed(self, operation: str, error: OSError) -> StorageError:
         self.abandon()
         return self._store.failed(operation, _NEW_NAME, error)
-
-
-class Snapshot:
-    """One whole, verified snapshot, open for reading. Close it, or use it as a context manager.
-
-    It stays readable while it is open, also when `SnapshotStore.keep` removes its name.
-    """
-
-    def __init__(self, info: SnapshotInfo, file: File) -> None:
-        self.info = info
-        self._file = file
-
-    @property
-    def zxid(self) -> int:
-        """The machine's state after this entry."""
-        return self.info.zxid
-
-    @property
-    def chain(self) -> bytes:
-        """The log's chain value at `zxid`."""
-        return self.info.chain
-
-    @property
-    def generation(self) -> int:
-        """The number that the writer gave it: what `PageFile.freeze` said."""
-        return self.info.generation
-
-    def sections(self) -> Iterator[tuple[int, bytes]]:
-        """Kind and data of each section in order, each verified when it is yielded. May be called again.
-
-        Raises SnapshotDamaged, FileReadFailed: it changed since it was found good.
-        """
-        walk = _Walk(self._file, self.info.file)
-        walk.take_page()
-        return walk.sections()
-
-    def close(self) -> None:
-        """Close the file. May be called twice."""
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class SnapshotStore:
@@ -357,7 +251,7 @@ class SnapshotStore:
         renamed = []
         try:
             for name in self._rejected_names:
-                renamed.append(_REJECTED_PREFIX + name.removeprefix(_PREFIX))
+                renamed.append(_REJECTED_PREFIX + name.removeprefix(PREFIX))
                 self.directory.rename(name, renamed[-1])
             if renamed:
                 self.directory.sync()
@@ -387,14 +281,13 @@ class SnapshotStore:
         newest = max((info.zxid for info in self._verified.values()), default=None)
         if newest is not None and zxid <= newest:
             raise SnapshotNotNewer(zxid, newest)
-        body = _BODY.pack(self._cluster_id, self._group_id, zxid, chain, generation)
+        page = encode_page(self._cluster_id, self._group_id, zxid, chain, generation)
         try:
             if _NEW_NAME in self.directory.names():
                 self.directory.unlink(_NEW_NAME)
             file = self.directory.open(_NEW_NAME, create=True)
         except OSError as error:
             raise self.failed("create", _NEW_NAME, error) from error
-        page = seal(_MAGIC, SNAPSHOT_FORMAT_VERSION, body)
         self._writer = SnapshotWriter(self, file, zxid, chain, generation, page)
         return self._writer
 
@@ -432,8 +325,8 @@ class SnapshotStore:
         older = [
             name
             for name in self.directory.names()
-            for prefix in (_PREFIX, _REJECTED_PREFIX)
-            if (found := _zxid_behind(prefix, name)) is not None and found < zxid
+            for prefix in (PREFIX, _REJECTED_PREFIX)
+            if (found := zxid_behind(prefix, name)) is not None and found < zxid
         ]
         if not older:
             return
@@ -504,8 +397,8 @@ class SnapshotStore:
         except OSError as error:
             raise FileReadFailed(path, 0, error.errno or errno.EIO) from error
         try:
-            walk = _Walk(file, path)
-            zxid, chain, generation = self._accept(path, walk.take_page())
+            walk = SectionWalk(file, path)
+            zxid, chain, generation = walk.accept_page(self._cluster_id, self._group_id)
             if zxid != snapshot_zxid(name):
                 raise SnapshotDamaged(path, 0, f"it was written as {snapshot_name(zxid)}")
             for _ in walk.sections():
@@ -516,83 +409,3 @@ class SnapshotStore:
         info = SnapshotInfo(path, zxid, chain, generation, walk.count, walk.offset)
         self._verified[name] = info
         return Snapshot(info, file)
-
-    def _accept(self, path: str, page: bytes) -> tuple[int, bytes, int]:
-        try:
-            version, body = unseal(page, _MAGIC)
-        except PageDamaged as damage:
-            raise SnapshotDamaged(path, 0, str(damage)) from None
-        if version > SNAPSHOT_FORMAT_VERSION:
-            raise NewerFormat(path, version, SNAPSHOT_FORMAT_VERSION)
-        cluster_id, group_id, zxid, chain, generation = _BODY.unpack_from(body)
-        if cluster_id != self._cluster_id:
-            raise ForeignData(path, "cluster", self._cluster_id.hex(), cluster_id.hex())
-        if group_id != self._group_id:
-            raise ForeignData(path, "group", str(self._group_id), str(group_id))
-        return zxid, chain, generation
-
-
-class _Walk:
-    """Reads a file from its start to the footer, checking everything on the way."""
-
-    def __init__(self, file: File, path: str) -> None:
-        self.count = 0
-        self.offset = 0
-        """Of the next byte to take."""
-
-        self._file = file
-        self._path = path
-        self._buffer = b""
-        self._position = 0
-        self._digest = blake2b(digest_size=16)
-
-    def take_page(self) -> bytes:
-        page = self._take(PAGE_BYTES, "the first page")
-        self._digest.update(page)
-        return page
-
-    def sections(self) -> Iterator[tuple[int, bytes]]:
-        while True:
-            start, number = self.offset, self.count + 1
-            head = self._take(_HEAD.size, f"the head of section {number}")
-            kind, found, length, checksum = _HEAD.unpack(head)
-            if found != number or length > SECTION_BYTES_MAX:
-                raise SnapshotDamaged(self._path, start, f"no head of section {number}")
-            data = self._take(length, f"section {number}")
-            if crc32c_extend(crc32c(head[: _HEAD_FRONT.size]), data) != checksum:
-                raise SnapshotDamaged(self._path, start, f"checksum of section {number} does not match")
-            if kind == _FOOTER_KIND:
-                self._check_footer(start, data)
-                return
-            self._digest.update(head)
-            self._digest.update(data)
-            self.count = number
-            yield kind, data
-
-    def _check_footer(self, start: int, data: bytes) -> None:
-        if len(data) != _FOOTER.size or _FOOTER.unpack(data) != (self.count, start, self._digest.digest()):
-            raise SnapshotDamaged(self._path, start, "the footer belongs to other sections")
-        if self._position < len(self._buffer) or self._read(1):
-            raise SnapshotDamaged(self._path, self.offset, "there are bytes behind the footer")
-
-    def _take(self, length: int, what: str) -> bytes:
-        start, end = self._position, self._position + length
-        if end > len(self._buffer):
-            rest = self._buffer[start:]
-            missing = length - len(rest)
-            ahead = self._read(max(missing, READ_BYTES), len(rest))
-            if len(ahead) < missing:
-                size = self.offset + len(rest) + len(ahead)
-                raise SnapshotDamaged(self._path, self.offset, f"the file ends at {size}, within {what}")
-            self._buffer = rest + ahead
-            start, end = 0, length
-        self._position = end
-        self.offset += length
-        return self._buffer[start:end]
-
-    def _read(self, length: int, ahead: int = 0) -> bytes:
-        offset = self.offset + ahead
-        try:
-            return self._file.pread(length, offset)
-        except OSError as error:
-            raise FileReadFailed(self._path, offset, error.errno or errno.EIO) from error

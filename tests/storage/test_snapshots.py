@@ -17,6 +17,7 @@ from sluicemq.storage import (
     SnapshotInProgress,
     SnapshotNotNewer,
     SnapshotStore,
+    snapshot_file,
 )
 from sluicemq.storage import snapshots as snapshots_module
 from sluicemq.storage.pages import PAGE_BYTES, seal
@@ -73,7 +74,7 @@ def test_a_snapshot_without_sections_is_whole_too():
 
 def test_sections_larger_and_smaller_than_every_buffer_come_back():
     disk = SimulatedDisk(2)
-    sizes = (1, snapshots_module.WRITE_BYTES, snapshots_module.READ_BYTES + 1, 16, 3 * snapshots_module.READ_BYTES)
+    sizes = (1, snapshots_module.WRITE_BYTES, snapshot_file.READ_BYTES + 1, 16, 3 * snapshot_file.READ_BYTES)
     sections = [(kind, disk.random.randbytes(size)) for kind, size in enumerate(sizes, 1)]
     write(store_on(disk), 9, sections)
 
