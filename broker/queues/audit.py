@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from sluicemq.broker.queues.runs import Run, RunFifo, messages_in
+from sluicemq.broker.queues.runs import messages_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +73,7 @@ def check(machine: Machine) -> None:
 
 
 def _check_counts(queue: Queue) -> None:
-    assert queue.main.messages == messages_in(_all(queue.main)), "messages of main are counted"
+    assert queue.main.messages == messages_in(queue.main.runs()), "messages of main are counted"
     assert queue.returned.messages == messages_in(queue.returned), "returned messages are counted"
     assert queue.delayed.messages == sum(bucket.messages for _, bucket in queue.delayed), "delayed ones are counted"
     leased = 0
@@ -88,13 +88,13 @@ def _check_counts(queue: Queue) -> None:
 
 
 def _check_runs(queue: Queue, applied_zxid: int) -> None:
-    main = _all(queue.main)
+    main = queue.main.runs()
     readies = [run.ready for run in main]
     assert readies == sorted(readies), "main is in the order in which messages became ready"
     runs = main + list(queue.returned)
     for _, bucket in queue.delayed:
         assert bucket, "an empty bucket is dropped"
-        runs += _all(bucket)
+        runs += bucket.runs()
     for table in queue.leases.values():
         next_tag = 1
         for first_tag, run, mark in table.pieces():
@@ -112,7 +112,3 @@ def _check_runs(queue: Queue, applied_zxid: int) -> None:
     by_address = sorted(runs, key=lambda run: (run.zxid, run.first))
     for before, run in itertools.pairwise(by_address):
         assert before.zxid < run.zxid or before.first + before.size <= run.first, "a message is at one place only"
-
-
-def _all(fifo: RunFifo) -> list[Run]:
-    return fifo.read(fifo.head, len(fifo))

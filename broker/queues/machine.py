@@ -58,6 +58,8 @@ from sluicemq.wire.settings import check_name, check_queue_settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from sluicemq.broker.queues.chunks import Chunk, ChunkPool
+
 # Frozen by the log's format, see `MachineLimits`; a new verdict needs a number of its own.
 VERDICTS = frozenset((VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_HANDED_OVER, e.EXPIRED, e.ABANDONED))
 
@@ -88,8 +90,13 @@ class MachineLimits:
 class Machine:
     """All queues, sessions and producers.
 
+    Args:
+        limits: Bounds of its memory.
+        pool: Keeps accounts of the chunks of all queues, for a pager; None: all of them stay in memory.
+
     Attributes:
         limits: Bounds of its memory.
+        pool: As above. With a pool, whoever applies an entry fills what `prefetch` names before.
         applied_zxid: The last entry applied; 0 at first.
         log_time_ms: The machine's time: the largest log time of any entry applied.
         epoch: The epoch of the last entry applied.
@@ -98,8 +105,9 @@ class Machine:
 
     """
 
-    def __init__(self, limits: MachineLimits | None = None) -> None:
+    def __init__(self, limits: MachineLimits | None = None, pool: ChunkPool | None = None) -> None:
         self.limits = limits = limits or MachineLimits()
+        self.pool = pool
         self.applied_zxid = 0
         self.log_time_ms = 0
         self.sessions: dict[int, Session] = {}
@@ -148,7 +156,12 @@ class Machine:
         return {queue_id: due_ms for due_ms, queue_id in self._due}
 
     def peek(self, queue_id: int, skip: int, count_max: int) -> list[Run]:
-        """Return ready runs of the queue in order: at most *count_max* messages after the first *skip*."""
+        """Return ready runs of the queue in order: at most *count_max* messages after the first *skip*.
+
+        Raises:
+            ChunksMissing: Some of them lie in a chunk that is not in memory.
+
+        """
         queue = self._queues.get(queue_id)
         return [] if queue is None else queue.peek(skip, count_max)
 
@@ -170,6 +183,13 @@ class Machine:
         audit.check(self)
 
     # --- apply ---------------------------------------------------------------------------------------------------
+
+    def prefetch(self, entry: e.Entry) -> list[Chunk]:
+        """Return the chunks that *entry* needs and that are not in memory: fill them before it is applied."""
+        if type(entry) is not e.Grant:  # all others append, count, or drop without looking
+            return []
+        queue = self._queues.get(entry.queue)
+        return [] if queue is None else queue.missing(entry.runs)
 
     def apply(self, zxid: int, entry: e.Entry) -> Outcome:
         """Apply one entry.
@@ -370,7 +390,7 @@ class Machine:
         if queue is None:
             if len(self._queues) >= self.limits.queues_max:
                 return _limit_reached("queues", self.limits.queues_max)
-            queue = Queue(zxid, entry.vhost, entry.name, settings, self.log_time_ms)
+            queue = Queue(zxid, entry.vhost, entry.name, settings, self.log_time_ms, self.pool)
             self._queues[zxid] = queue
             self._names.setdefault(entry.vhost, SortedDict())[entry.name] = queue
         else:
@@ -407,6 +427,7 @@ class Machine:
             effects.append(LeasesGone(session, consumer, tags, "queue_deleted"))
             del self.sessions[session].leases[consumer]
         effects.append(QueueGone(queue.id, queue.name))
+        queue.main.clear()
         queue.delayed = DelayedRuns()
         self._due_changed(queue)
         del self._queues[queue.id]

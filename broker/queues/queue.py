@@ -9,6 +9,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+from sluicemq.broker.queues.chunks import ChunksMissing
 from sluicemq.broker.queues.delayed import DelayedRuns
 from sluicemq.broker.queues.returned import ReturnedRuns
 from sluicemq.broker.queues.runs import Run, RunFifo, joined, messages_in, place_of, size_of
@@ -17,6 +18,7 @@ from sluicemq.wire.settings import QUEUE_SETTINGS_DEFAULT
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sluicemq.broker.queues.chunks import Chunk, ChunkPool
     from sluicemq.broker.queues.leases import LeaseTable
 
 PEEK_RUNS = 64
@@ -44,6 +46,9 @@ def compare_settings(existing: Mapping[str, Any] | None, settings: Mapping[str, 
 
 class Queue:
     """One queue.
+
+    Args:
+        pool: Keeps accounts of the chunks of `main`, for a pager; None: all of them stay in memory.
 
     Attributes:
         id: Its number: the zxid of the entry that created it.
@@ -80,13 +85,21 @@ class Queue:
         "vhost",
     )
 
-    def __init__(self, id_: int, vhost: str, name: str, settings: Mapping[str, Any], created_ms: int) -> None:
+    def __init__(
+        self,
+        id_: int,
+        vhost: str,
+        name: str,
+        settings: Mapping[str, Any],
+        created_ms: int,
+        pool: ChunkPool | None = None,
+    ) -> None:
         self.id = id_
         self.vhost = vhost
         self.name = name
         self.settings: dict[str, Any] = {**QUEUE_SETTINGS_DEFAULT, **settings}
         self.created_ms = created_ms
-        self.main = RunFifo()
+        self.main = RunFifo(pool)
         self.returned = ReturnedRuns()
         self.delayed = DelayedRuns()
         self.leases: dict[tuple[int, int], LeaseTable] = {}
@@ -114,8 +127,8 @@ class Queue:
     @property
     def oldest_published_ms(self) -> int | None:
         """Log time at which the message in front was published; None when nothing is ready."""
-        run = self.returned.first() or self.main.first()
-        return None if run is None else run.published_ms
+        run = self.returned.first()
+        return self.main.front_published_ms() if run is None else run.published_ms
 
     def publish(self, zxid: int, count: int, batch_bytes: int, published_ms: int) -> None:
         """Put a new batch behind the tail."""
@@ -133,8 +146,12 @@ class Queue:
             self.returned.add(run)
         return placed
 
+    def missing(self, flat: list[int]) -> list[Chunk]:
+        """Return the chunks that `take` needs for this GRANT and that are not in memory."""
+        return self.main.missing(self.main.head, len(flat) // 3)
+
     def take(self, flat: list[int]) -> list[Run | int]:
-        """Take the ready runs that a GRANT names out of the queue.
+        """Take the ready runs that a GRANT names out of the queue; what `missing` names was filled before.
 
         Args:
             flat: `[zxid, first, count, ...]`. Each must be the front of `main` at its turn, or of a returned run;
@@ -177,7 +194,12 @@ class Queue:
         return count
 
     def peek(self, skip: int, count_max: int) -> list[Run]:
-        """Return ready runs in order: at most *count_max* messages after the first *skip*."""
+        """Return ready runs in order: at most *count_max* messages after the first *skip*.
+
+        Raises:
+            ChunksMissing: Some of them lie in a chunk that is not in memory.
+
+        """
         found: list[Run] = []
         if skip < self.returned.messages:
             for run in self.returned:
@@ -194,6 +216,9 @@ class Queue:
         while count_max > 0:
             runs = self.main.read(ordinal, min(count_max, PEEK_RUNS))
             if not runs:
+                missing = self.main.missing(ordinal, 1)
+                if missing:
+                    raise ChunksMissing(missing)
                 break
             ordinal += len(runs)
             for run in runs:
@@ -208,6 +233,7 @@ class Queue:
         main = self.main
         wanted = len(flat) // 3
         runs = main.read(main.head, wanted)
+        assert len(runs) == wanted or not main.missing(main.head, wanted), "the chunks of a grant are in memory"
         if not runs or runs[0][0] != flat[0]:
             return []
         zxids, firsts, counts = flat[::3], flat[1::3], flat[2::3]
