@@ -204,6 +204,12 @@ def _kind_numbers(kinds: tuple[str, ...]) -> set[int]:
     return {numbers[kind.lower()] for kind in kinds}
 
 
+def _kind_of(entry: Entry) -> str:
+    from sluicemq.broker.queues.entries import ENTRIES
+
+    return _kind_name(ENTRIES[entry.KIND])  # whatever version of it this is
+
+
 def _kind_name(cls: type[Entry]) -> str:
     """`ProducerOpen` -> `producer-open`."""
     return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in cls.__name__).lstrip("-")
@@ -283,7 +289,7 @@ def _print_entry_json(located: Located, entry: Entry, queue: str | None) -> None
         {
             "zxid": _zxid(head.zxid),
             "time_ms": entry.log_time_ms,
-            "kind": _kind_name(type(entry)),
+            "kind": _kind_of(entry),
             "kind_version": head.kind_version,
             "queue": queue,
             **_fields(entry),
@@ -302,7 +308,7 @@ def _print_entry(located: Located, entry: Entry, queue: str | None) -> None:
     shown = [f"queue={queue}"] if queue is not None else []
     shown += [f"{name}={_text(value)}" for name, value in fields.items()]
     click.echo(
-        f"{_zxid(located.head.zxid):<10} {moment}.{entry.log_time_ms % 1000:03d}Z {_kind_name(type(entry)):<14} "
+        f"{_zxid(located.head.zxid):<10} {moment}.{entry.log_time_ms % 1000:03d}Z {_kind_of(entry):<14} "
         f"{' '.join(shown)} ({located.head.size} bytes)"
     )
 

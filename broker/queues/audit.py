@@ -40,6 +40,7 @@ def _canonical(machine: Machine) -> Iterator[Any]:
             yield list(table.pieces())
     for producer in machine.producers:
         yield producer.number, producer.vhost, producer.name, producer.identity, producer.last, producer.receipts()
+        yield producer.heard_ms
     yield sorted(machine.producers.fenced().items())
 
 

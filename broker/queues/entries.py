@@ -44,6 +44,7 @@ __all__ = [
     "Grant",
     "ProducerClose",
     "ProducerOpen",
+    "ProducerOpenUnlimited",
     "Publish",
     "Purge",
     "SessionClose",
@@ -172,9 +173,13 @@ class SessionClose(Entry):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ProducerOpen(Entry):
-    """A producer begins; its number is the zxid of this entry. A name (not empty) fences the older one of the name."""
+    """A producer begins; its number is the zxid of this entry. A name (not empty) fences the older one of the name.
+
+    Refused beyond the limits, unless somebody is there who was silent for long.
+    """
 
     KIND = 4
+    VERSION = 2
     CHECKS: ClassVar[tuple[Check, ...]] = (_number, _name, _name, text())
 
     vhost: str
@@ -184,6 +189,13 @@ class ProducerOpen(Entry):
     def header(self) -> bytes:
         """Return the header's bytes."""
         return _pack(self.log_time_ms, self.vhost, self.name, self.identity)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ProducerOpenUnlimited(ProducerOpen):
+    """As version 1 was judged: never refused; beyond the limit the one that was silent longest is forgotten."""
+
+    VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -388,7 +400,12 @@ ENTRIES: dict[int, type[Entry]] = {
         Purge,
     )
 }
-"""Entry class by kind."""
+"""Entry class by kind, as this version writes it."""
+
+OLDER_ENTRIES: dict[tuple[int, int], type[Entry]] = {
+    (ProducerOpenUnlimited.KIND, ProducerOpenUnlimited.VERSION): ProducerOpenUnlimited
+}
+"""Entry class by kind and version, of versions that stand in old logs only."""
 
 
 def decode_entry(kind: int, version: int, header: bytes | memoryview, payload: bytes | memoryview = b"") -> Entry:
@@ -404,6 +421,8 @@ def decode_entry(kind: int, version: int, header: bytes | memoryview, payload: b
         raise EntryUnknown(
             f"entry kind {kind}{known_as} is unknown to this version; install the version that wrote it", kind=kind
         )
+    if version != cls.VERSION:
+        cls = OLDER_ENTRIES.get((kind, version), cls)
     if version != cls.VERSION:
         raise EntryUnknown(
             f"version {version} of entry kind {kind} ({cls.__name__}) is unknown; this version reads {cls.VERSION}",

@@ -72,7 +72,10 @@ class MachineLimits:
     would refuse what was accepted, or the other way round. To change one needs a new version of the entry judged by it.
 
     Attributes:
-        producers_max: Producers; beyond it the one that was silent longest is forgotten.
+        producers_max: Producers; beyond it the one that was silent longest is forgotten, if that was for long.
+        identity_producers_max: Producers of one identity, likewise.
+        producer_silence_ms: A producer that was heard of within so many milliseconds of log time is not forgotten for
+            another's sake: opening one more is refused.
         receipts_max: Receipts remembered for each producer.
         fenced_max: Fenced producer numbers remembered for each name.
         queues_max: Queues; beyond it a declaration is refused.
@@ -81,6 +84,8 @@ class MachineLimits:
     """
 
     producers_max: int = 100_000
+    identity_producers_max: int = 50_000
+    producer_silence_ms: int = 3_600_000
     receipts_max: int = 256
     fenced_max: int = 256
     queues_max: int = 100_000
@@ -111,7 +116,13 @@ class Machine:
         self.applied_zxid = 0
         self.log_time_ms = 0
         self.sessions: dict[int, Session] = {}
-        self.producers = Producers(limits.producers_max, limits.receipts_max, limits.fenced_max)
+        self.producers = Producers(
+            limits.producers_max,
+            limits.receipts_max,
+            limits.fenced_max,
+            identity_producers_max=limits.identity_producers_max,
+            silence_ms=limits.producer_silence_ms,
+        )
         self._queues: dict[int, Queue] = {}
         self._names: dict[str, SortedDict[str, Queue]] = {}
         # (when its first delayed run is due, queue) of every queue that has any, in both directions.
@@ -244,7 +255,13 @@ class Machine:
         return Outcome(SessionClosed(messages), None, tuple(effects))
 
     def _producer_open(self, zxid: int, entry: e.ProducerOpen) -> Outcome:
-        self.producers.open(zxid, entry.vhost, entry.name, entry.identity)
+        refusal = self.producers.make_room(entry.vhost, entry.name, entry.identity, self.log_time_ms)
+        if refusal is not None:
+            return Outcome(None, refusal)
+        return self._producer_open_unlimited(zxid, entry)
+
+    def _producer_open_unlimited(self, zxid: int, entry: e.ProducerOpen) -> Outcome:
+        self.producers.open(zxid, entry.vhost, entry.name, entry.identity, self.log_time_ms)
         return Outcome(ProducerOpened(zxid))
 
     def _producer_close(self, zxid: int, entry: e.ProducerClose) -> Outcome:
@@ -252,7 +269,7 @@ class Machine:
         return Outcome(ProducerClosed(self.producers.close(entry.producer)))
 
     def _publish(self, zxid: int, entry: e.Publish) -> Outcome:
-        verdict = self.producers.judge(entry.producer, entry.sequence)
+        verdict = self.producers.judge(entry.producer, entry.sequence, self.log_time_ms)
         if not isinstance(verdict, Producer):
             if isinstance(verdict, SluiceError):
                 return Outcome(None, verdict)
@@ -508,6 +525,7 @@ _APPLY: dict[type[e.Entry], Callable[[Machine, int, Any], Outcome]] = {
     e.SessionOpen: Machine._session_open,
     e.SessionClose: Machine._session_close,
     e.ProducerOpen: Machine._producer_open,
+    e.ProducerOpenUnlimited: Machine._producer_open_unlimited,
     e.ProducerClose: Machine._producer_close,
     e.Publish: Machine._publish,
     e.Grant: Machine._grant,

@@ -1,8 +1,11 @@
 """Producers: numbers, names and sequences, so that a batch that is sent again is stored once.
 
 A producer numbers its batches from 1. The next number is accepted, one that was accepted before gets the receipt of
-that time, one beyond the next is a gap. A name belongs to one producer at a time: a newer one fences the older. This
-module must not know queues or batches.
+that time, one beyond the next is a gap. A name belongs to one producer at a time: a newer one fences the older.
+
+Producers outlive their connections, because what was sent before a break may be sent again after it. So they are
+bounded in number, and nobody may push out another's by opening many: a producer is forgotten for a new one's sake only
+after a long silence, else the new one is refused. This module must not know queues or batches.
 """
 
 from __future__ import annotations
@@ -12,7 +15,14 @@ from collections import OrderedDict
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from sluicemq.wire.errors import InvalidRequest, ProducerFenced, ProducerNotFound, SequenceGap, SluiceError
+from sluicemq.wire.errors import (
+    InvalidRequest,
+    LimitReached,
+    ProducerFenced,
+    ProducerNotFound,
+    SequenceGap,
+    SluiceError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,6 +37,7 @@ class FrozenProducer(NamedTuple):
     identity: str
     last: int
     turn: int
+    heard_ms: int
     fenced: tuple[int, ...]
     receipts: bytes
 
@@ -41,18 +52,20 @@ class Producer:
         identity: Who opened it.
         last: Highest sequence accepted; 0 before the first.
         turn: When it was heard last, among all producers: those with a lower turn are forgotten first.
+        heard_ms: Log time of that.
         fenced: Whom this producer and its predecessors took the name from, oldest first.
         frozen_for: Number of the last freeze that has what it needs of this producer.
 
     """
 
-    __slots__ = ("_receipts", "fenced", "frozen_for", "identity", "last", "name", "number", "turn", "vhost")
+    __slots__ = ("_receipts", "fenced", "frozen_for", "heard_ms", "identity", "last", "name", "number", "turn", "vhost")
 
-    def __init__(self, number: int, vhost: str, name: str, identity: str) -> None:
+    def __init__(self, number: int, vhost: str, name: str, identity: str, heard_ms: int) -> None:
         self.number = number
         self.vhost = vhost
         self.name = name
         self.identity = identity
+        self.heard_ms = heard_ms
         self.last = 0
         self.turn = 0
         self.fenced: tuple[int, ...] = ()
@@ -62,7 +75,7 @@ class Producer:
     @classmethod
     def thawed(cls, frozen: FrozenProducer) -> Producer:
         """Return the producer that *frozen* is a copy of."""
-        producer = cls(frozen.number, frozen.vhost, frozen.name, frozen.identity)
+        producer = cls(frozen.number, frozen.vhost, frozen.name, frozen.identity, frozen.heard_ms)
         producer.last = frozen.last
         producer.turn = frozen.turn
         producer.fenced = frozen.fenced
@@ -78,6 +91,7 @@ class Producer:
             self.identity,
             self.last,
             self.turn,
+            self.heard_ms,
             self.fenced,
             self._receipts.tobytes(),
         )
@@ -105,17 +119,32 @@ class Producers:
     """All producers, least recently used first.
 
     Args:
-        producers_max: Beyond it the producer that was silent longest is forgotten.
+        producers_max: Most producers.
         receipts_max: Receipts remembered for each producer.
         fenced_max: Fenced numbers remembered for each name.
+        identity_producers_max: Most producers of one identity.
+        silence_ms: After so many milliseconds of log time without a word a producer may be forgotten for a new one's
+            sake.
 
     """
 
-    def __init__(self, producers_max: int, receipts_max: int, fenced_max: int) -> None:
+    def __init__(
+        self,
+        producers_max: int,
+        receipts_max: int,
+        fenced_max: int,
+        *,
+        identity_producers_max: int,
+        silence_ms: int,
+    ) -> None:
         self._producers_max = producers_max
+        self._identity_producers_max = identity_producers_max
+        self._silence_ms = silence_ms
         self._receipts_max = receipts_max
         self._fenced_max = fenced_max
         self._producers: OrderedDict[int, Producer] = OrderedDict()
+        # The same producers by identity, each least recently used first.
+        self._of_identity: dict[str, OrderedDict[int, Producer]] = {}
         self._turn = 0
         self._names: dict[tuple[str, str], Producer] = {}
         self._fenced: dict[int, tuple[str, str]] = {}
@@ -139,7 +168,7 @@ class Producers:
         assert not self._producers, "producers are restored once"
         for turn, producer in enumerate(sorted(producers, key=attrgetter("turn")), 1):
             producer.turn = self._turn = turn
-            self._producers[producer.number] = producer
+            self._add(producer)
             if producer.name:
                 key = (producer.vhost, producer.name)
                 self._names[key] = producer
@@ -149,14 +178,43 @@ class Producers:
         """Return vhost and name of every fenced number that is remembered."""
         return dict(self._fenced)
 
-    def open(self, number: int, vhost: str, name: str, identity: str) -> Producer:
-        """Add a producer; fences the one that has the same name."""
-        producer = Producer(number, vhost, name, identity)
+    def make_room(self, vhost: str, name: str, identity: str, now_ms: int) -> LimitReached | None:
+        """Forget who was silent for long, where there is no room for one more; return the error where nobody was.
+
+        Whoever has the name already makes room itself.
+        """
+        fenced = self._names.get((vhost, name)) if name else None
+        own = self._of_identity.get(identity)
+        count = 0 if own is None or (fenced is not None and fenced.identity == identity) else len(own)
+        if own is not None and count >= self._identity_producers_max and not self._forget_silent(own, now_ms):
+            limit = self._identity_producers_max
+            return self._no_room(f"{identity!r:.300} has {count} producers", "identity_producers_max", limit)
+        count = len(self._producers)
+        if fenced is None and count >= self._producers_max and not self._forget_silent(self._producers, now_ms):
+            return self._no_room(f"there are {count} producers", "producers_max", self._producers_max)
+        return None
+
+    def _forget_silent(self, producers: OrderedDict[int, Producer], now_ms: int) -> bool:
+        silent = next(iter(producers.values()))
+        return silent.heard_ms + self._silence_ms <= now_ms and self.close(silent.number)
+
+    def _no_room(self, what: str, limit: str, value: int) -> LimitReached:
+        return LimitReached(
+            f"{what}, no more are allowed, and each was heard of within {self._silence_ms / 60_000:g} minutes: close "
+            "those that are done, or publish through fewer",
+            limit=limit,
+            value=value,
+        )
+
+    def open(self, number: int, vhost: str, name: str, identity: str, now_ms: int) -> Producer:
+        """Add a producer; fences the one that has the same name. Beyond the limit the one that was silent longest is
+        forgotten: old entries of the log were judged like that, new ones come after `make_room`."""
+        producer = Producer(number, vhost, name, identity, now_ms)
         if name:
             key = (vhost, name)
             known = self._names.get(key)
             if known is not None:
-                del self._producers[known.number]
+                self._drop(known)
                 fenced = (*known.fenced, known.number)
                 if len(fenced) > self._fenced_max:
                     del self._fenced[fenced[0]]
@@ -164,7 +222,7 @@ class Producers:
                 self._fenced[known.number] = key
                 producer.fenced = fenced
             self._names[key] = producer
-        self._producers[number] = producer
+        self._add(producer)
         self._turn = producer.turn = self._turn + 1
         if len(self._producers) > self._producers_max:
             self.close(next(iter(self._producers)))
@@ -172,15 +230,27 @@ class Producers:
 
     def close(self, number: int) -> bool:
         """Forget a producer, and its name with whom the name has fenced; return whether it was known."""
-        producer = self._producers.pop(number, None)
+        producer = self._producers.get(number)
         if producer is None:
             return False
+        self._drop(producer)
         if producer.name:
             for fenced in self._names.pop((producer.vhost, producer.name)).fenced:
                 del self._fenced[fenced]
         return True
 
-    def judge(self, number: int, sequence: int) -> Producer | int | SluiceError:
+    def _add(self, producer: Producer) -> None:
+        self._producers[producer.number] = producer
+        self._of_identity.setdefault(producer.identity, OrderedDict())[producer.number] = producer
+
+    def _drop(self, producer: Producer) -> None:
+        del self._producers[producer.number]
+        own = self._of_identity[producer.identity]
+        del own[producer.number]
+        if not own:
+            del self._of_identity[producer.identity]
+
+    def judge(self, number: int, sequence: int, now_ms: int) -> Producer | int | SluiceError:
         """Judge a batch: the producer when it is the next one, its old zxid when it is a duplicate, or an error.
 
         A duplicate whose receipt was forgotten gets 0. Accepting is a second step (`Producer.record`), because a
@@ -190,6 +260,8 @@ class Producers:
         if producer is None:
             return self.unknown(number)
         self._producers.move_to_end(number)
+        self._of_identity[producer.identity].move_to_end(number)
+        producer.heard_ms = now_ms
         self._turn = producer.turn = self._turn + 1
         expected = producer.last + 1
         if sequence == expected:
@@ -222,6 +294,12 @@ class Producers:
     def check(self) -> None:
         """Assert that names, numbers and limits agree."""
         assert len(self._producers) <= self._producers_max, "producers are bounded"
+        for identity, own in self._of_identity.items():
+            expected = [producer for producer in self if producer.identity == identity]
+            assert list(own.values()) == expected, "an identity's producers stand in the order of all"
+        assert sum(map(len, self._of_identity.values())) == len(self._producers), "each producer has one identity"
+        heard = [producer.heard_ms for producer in self]
+        assert heard == sorted(heard), "who was heard of last stands last"
         turn = 0
         fenced: dict[int, tuple[str, str]] = {}
         for producer in self._producers.values():
