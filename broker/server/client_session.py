@@ -75,6 +75,8 @@ class ClientSession:
         self.session = 0
         self.consumers: dict[int, int] = {}
         self.next_consumer = 1
+        self.producers: set[int] = set()
+        self.producers_opening = 0
         self.closing = False
         self.suspended = False
         self._partial_bytes = 0

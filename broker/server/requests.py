@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from sluicemq.broker.queues.outcomes import ProducerOpened
 from sluicemq.broker.server.authorization import authorize
 from sluicemq.broker.server.client_session import answer_ping
 from sluicemq.broker.server.handshake import authenticate_peer, hello, open_session
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 CONSUMERS_MAX = 10_000
 """Most consumers of one session."""
+PRODUCERS_MAX = 1_000
+"""Most producers that one connection may have open, those that it opened before and that outlived it not counted."""
 CREDIT_MESSAGES_MAX = 100_000
 """Most messages that one consumer may hold, whatever credit it asks for."""
 CREDIT_BYTES_MAX = 1024 * 1024 * 1024
@@ -172,12 +175,32 @@ def open_producer(session: ClientSession, message: Message, correlation: int, ta
     del tail
     assert isinstance(message, m.OpenProducer)
     authorize(session.identity, "open", (session.vhost, "producer", message.name))
-    session.road.produce.open_producer(
-        session.vhost,
-        message.name,
-        session.identity,
-        _answer(session, correlation, lambda value: m.ProducerOpened(value.producer)),
-    )
+    _refuse_producer_beyond_limit(session)
+
+    answer = _answer(session, correlation, lambda value: m.ProducerOpened(value.producer))
+
+    def opened(outcome: Outcome) -> None:
+        session.producers_opening -= 1
+        if isinstance(outcome.value, ProducerOpened):
+            session.producers.add(outcome.value.producer)
+        answer(outcome)
+
+    session.road.produce.open_producer(session.vhost, message.name, session.identity, opened)
+    session.producers_opening += 1
+
+
+def _refuse_producer_beyond_limit(session: ClientSession) -> None:
+    if len(session.producers) + session.producers_opening < PRODUCERS_MAX:
+        return
+    # Others may have fenced or closed some of them meanwhile; looked up only here, where it matters.
+    known = session.road.machine.producers
+    session.producers = {number for number in session.producers if known.get(number) is not None}
+    if len(session.producers) + session.producers_opening >= PRODUCERS_MAX:
+        raise LimitReached(
+            f"one connection may have {PRODUCERS_MAX} producers open: close those that are done, or connect once more",
+            limit="session_producers_max",
+            value=PRODUCERS_MAX,
+        )
 
 
 def close_producer(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
@@ -190,6 +213,7 @@ def close_producer(session: ClientSession, message: Message, correlation: int, t
         message.producer,
         _answer(session, correlation, lambda _value: m.ProducerClosed()),
     )
+    session.producers.discard(message.producer)
 
 
 def publish(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:

@@ -9,7 +9,7 @@ from sluicemq.broker.server import outbound as outbound_module
 from sluicemq.broker.server import requests as requests_module
 from sluicemq.broker.server import statistics as statistics_module
 from sluicemq.wire import messages as m
-from sluicemq.wire.errors import InvalidRequest, MessageTooLarge, QueueNotFound, error_from_wire
+from sluicemq.wire.errors import InvalidRequest, LimitReached, MessageTooLarge, QueueNotFound, error_from_wire
 from tests.broker.server.talk import open_port, unpack
 
 
@@ -203,6 +203,29 @@ async def test_peek_shows_what_fits_the_clients_frames_and_says_when_nothing_doe
 
         peeked, tail = await other.ask(m.Peek("orders", 0, 1))
         assert unpack(peeked.runs, tail) == [bytes(10_000)]
+
+
+@pytest.mark.trio
+async def test_one_connection_has_a_bounded_number_of_producers(monkeypatch):
+    monkeypatch.setattr(requests_module, "PRODUCERS_MAX", 3)
+    async with open_port() as port:
+        peer, other = await port.connect(), await port.connect()
+        await peer.declare()
+        await peer.open_producer()
+        second = await peer.open_producer()
+        asked = [await peer.send(m.OpenProducer(name)) for name in ("web", "")]
+        await peer.reply_to(asked[0])
+        with pytest.raises(LimitReached, match="one connection may have 3 producers open") as caught:
+            await peer.reply_to(asked[1])
+        assert (caught.value.limit, caught.value.value) == ("session_producers_max", 3)
+
+        assert await other.open_producer(), "another connection has room of its own"
+        await other.ask(m.OpenProducer("web"))
+        assert await peer.open_producer(), "one of them was fenced"
+        with pytest.raises(LimitReached):
+            await peer.open_producer()
+        await peer.ask(m.CloseProducer(second))
+        assert await peer.open_producer(), "one of them was closed"
 
 
 @pytest.mark.trio
