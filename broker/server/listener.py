@@ -33,6 +33,9 @@ WATCH_SECONDS = 1.0
 """How often silence is looked at."""
 BACKLOG = 1024
 ACCEPT_RETRY_SECONDS = 0.1
+STRANGER_SECONDS = 1.0
+"""How long a peer of another protocol may take to hear that it is wrong here, and to go."""
+STRANGER_READ_BYTES = 16 * 1024
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _HTTP_METHODS = (b"GET ", b"POST", b"PUT ", b"HEAD", b"DELE", b"OPTI", b"PATC", b"CONN", b"TRAC")
 _HTTP_ANSWER = (
@@ -194,5 +197,9 @@ async def _answer_stranger(stream: trio.SocketStream, first: bytes) -> None:
         answer = b"\x15\x03\x01\x00\x02\x02\x28"  # a TLS alert: fatal, handshake_failure
     elif first.startswith(b"AMQP"):
         answer = b"AMQP\x00\x00\x00\x00"  # no version of AMQP is spoken here
-    with trio.move_on_after(1.0):
+    with trio.move_on_after(STRANGER_SECONDS):
         await stream.send_all(answer)
+        # Closing with unread bytes would reset the connection, and the stranger might never read the answer.
+        await stream.send_eof()
+        while await stream.receive_some(STRANGER_READ_BYTES):
+            pass
