@@ -111,7 +111,7 @@ class SnapshotWriter:
         """Sections so far."""
         return self._sections
 
-    def add(self, kind: int, data: bytes) -> None:
+    def add(self, kind: int, data: bytes | bytearray | memoryview) -> None:
         """Add a section.
 
         Args:
@@ -167,7 +167,7 @@ class SnapshotWriter:
             pass  # the next `begin` removes it
         self._store.writer_ended(None)
 
-    def _take(self, kind: int, number: int, data: bytes) -> None:
+    def _take(self, kind: int, number: int, data: bytes | bytearray | memoryview) -> None:
         if not self._open:
             raise ValueError(f"the writer of snapshot {snapshot_name(self.zxid)} has ended")
         data = bytes(data)  # neither the checksum nor the list may hold what the caller changes later
@@ -204,7 +204,7 @@ class SnapshotStore:
 
     def __init__(self, directory: Directory, cluster_id: bytes, group_id: int = 0) -> None:
         self.directory = directory
-        self.rejected: tuple[StorageError, ...] = ()
+        self.rejected: tuple[SnapshotDamaged | FileReadFailed, ...] = ()
         """Why snapshots were passed over in the last `newest_good` or `keep`, newest first: SnapshotDamaged or
         FileReadFailed, each with its file."""
 
@@ -231,7 +231,7 @@ class SnapshotStore:
             ForeignData, NewerFormat: refuse to start. OSError: the directory cannot be read.
         """
         self.directory.sync()
-        rejected: list[tuple[str, StorageError]] = []
+        rejected: list[tuple[str, SnapshotDamaged | FileReadFailed]] = []
         try:
             for name in self._names():
                 try:
@@ -307,7 +307,7 @@ class SnapshotStore:
         if newest < 1:
             raise ValueError(f"newest is {newest}, must be at least 1")
         kept: list[SnapshotInfo] = []
-        rejected: list[tuple[str, StorageError]] = []
+        rejected: list[tuple[str, SnapshotDamaged | FileReadFailed]] = []
         names = self._names()
         for name in names:
             if len(kept) == newest:
@@ -379,7 +379,7 @@ class SnapshotStore:
         """Names of all snapshots, newest first; hex digits of one length sort as numbers."""
         return sorted((name for name in self.directory.names() if snapshot_zxid(name) is not None), reverse=True)
 
-    def _note_rejected(self, rejected: list[tuple[str, StorageError]]) -> None:
+    def _note_rejected(self, rejected: list[tuple[str, SnapshotDamaged | FileReadFailed]]) -> None:
         self.rejected = tuple(error for _, error in rejected)
         self._rejected_names = tuple(name for name, _ in rejected)
 
