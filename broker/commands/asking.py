@@ -18,10 +18,12 @@ def with_client(url: str, work: Callable[[Client], Awaitable[Answer]]) -> Answer
     """Connect to *url*, do *work*, disconnect, and return what the work returned."""
     import trio
 
+    from sluicemq.broker.commands.interrupts import clean_up_on_interrupt
     from sluicemq.client import connect
 
     async def main() -> Answer:
         async with connect(url, name="sluicemq", connect_timeout=CONNECT_SECONDS) as client:
             return await work(client)
 
+    clean_up_on_interrupt()
     return trio.run(main)

@@ -135,7 +135,9 @@ def worker(role: str, plan: str) -> None:
     """Be one process of a measurement."""
     from sluicemq.broker.commands.benchmark.plan import Plan
     from sluicemq.broker.commands.benchmark.worker import work
+    from sluicemq.broker.commands.interrupts import clean_up_on_interrupt
 
+    clean_up_on_interrupt()
     work(Plan.from_json(plan), role)
 
 
@@ -154,7 +156,9 @@ def _bench(modes: list[str], options: dict[str, Any]) -> None:
     from sluicemq.broker.commands.benchmark.disk import against_bare_disk, file_system_of, sync_latency
     from sluicemq.broker.commands.benchmark.report import print_all, print_one
     from sluicemq.broker.commands.benchmark.run import platform_facts, run
+    from sluicemq.broker.commands.interrupts import clean_up_on_interrupt
 
+    clean_up_on_interrupt()
     as_json = options.pop("as_json")
     url = options.pop("url")
     measured: list[tuple[Plan, dict[str, Any]]] = []

@@ -31,8 +31,10 @@ def command(data: Path, orders: int, as_json: bool) -> None:
     end every order that a visitor was promised is looked up by its id at each service. Exit code 0 only if none is
     lost.
     """
+    from sluicemq.broker.commands.interrupts import clean_up_on_interrupt
     from sluicemq.examples.async_order.demo import SERVICES, DemoFailed, percentile, run_demo
 
+    clean_up_on_interrupt()
     try:
         outcome = run_demo(data, orders)
     except DemoFailed as error:

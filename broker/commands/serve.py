@@ -28,9 +28,10 @@ def command(ctx: click.Context, /, **_settings: object) -> None:
             EXIT_USAGE,
         )
     # From here on the imports that cost time: the settings are right.
+    from sluicemq.broker.commands.interrupts import clean_up_on_interrupt
     from sluicemq.broker.commands.logs import start_logging
     from sluicemq.broker.node import serve
 
     start_logging(config.log_level, config.log_format)
-
+    clean_up_on_interrupt()
     ctx.exit(serve(config))

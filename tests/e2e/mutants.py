@@ -10,7 +10,7 @@ import itertools
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sluicemq.broker.cli import command
+from sluicemq.broker.commands.program import command
 from sluicemq.storage import RealFile, SegmentLog
 
 if TYPE_CHECKING:

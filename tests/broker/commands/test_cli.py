@@ -13,7 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from sluicemq.broker import cli
+from sluicemq.broker.commands import program
 from sluicemq.broker.commands.logs import start_logging
 from sluicemq.broker.commands.manners import failure_of, print_table
 from sluicemq.broker.config import BrokerConfig
@@ -24,14 +24,14 @@ HEAVY_MODULES = ("trio", "rich", "anyio", "structlog", "asyncio", "sluicemq.clie
 
 
 def sluicemq(*arguments: str) -> Result:
-    return CliRunner().invoke(cli.command, arguments)
+    return CliRunner().invoke(program.command, arguments)
 
 
 def all_commands() -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = [()]
-    context = click.Context(cli.command)
-    for name in cli.command.list_commands(context):
-        one = cli.command.get_command(context, name)
+    context = click.Context(program.command)
+    for name in program.command.list_commands(context):
+        one = program.command.get_command(context, name)
         assert one is not None
         found.append((name,))
         if isinstance(one, click.Group):
@@ -69,7 +69,7 @@ def test_commands_that_talk_to_a_broker_take_a_url() -> None:
 def test_help_imports_nothing_heavy() -> None:
     program = (
         "import sys\n"
-        "from sluicemq.broker.cli import command\n"
+        "from sluicemq.broker.commands.program import command\n"
         "command.main(['--help'], standalone_mode=False)\n"
         f"heavy = [name for name in {HEAVY_MODULES!r} if name in sys.modules]\n"
         "assert not heavy, heavy\n"
@@ -136,7 +136,7 @@ def test_an_interrupt_ends_silently_with_130(monkeypatch: pytest.MonkeyPatch, er
 
 
 def test_a_reader_that_went_away_is_no_error() -> None:
-    program = "import os, sys\nfrom sluicemq.broker.cli import command\ncommand.main(['config'])\n"
+    program = "import os, sys\nfrom sluicemq.broker.commands.program import command\ncommand.main(['config'])\n"
     reading, writing = socket.socketpair()
     reading.close()
     with writing:

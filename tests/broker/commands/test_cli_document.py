@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from sluicemq.broker.cli import COMMANDS, command
+from sluicemq.broker.commands.program import COMMANDS, command
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "cli.md"
 REWRITE_VARIABLE = "SLUICEMQ_TESTS_REWRITE"

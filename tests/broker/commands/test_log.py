@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from sluicemq.broker.cli import command
+from sluicemq.broker.commands.program import command
 from sluicemq.broker.queues import entries as e
 from sluicemq.storage import LogOptions, RealDirectory, Record, SegmentLog
 from sluicemq.wire.batch import encode_batch

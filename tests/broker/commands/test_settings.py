@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from sluicemq.broker.cli import command
+from sluicemq.broker.commands.program import command
 from sluicemq.broker.config import (
     SETTINGS,
     BrokerConfig,

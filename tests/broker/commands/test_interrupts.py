@@ -1,0 +1,96 @@
+"""Ctrl-C at any moment: nothing on the terminal, exit code 130, and what was begun is ended."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+WAIT_SECONDS = 30.0
+
+HELD_IMPORT = """
+import signal, sys
+
+class Held:
+    def find_spec(self, name, path, target=None):
+        if name == {held!r}:
+            print("importing", flush=True)
+            signal.pause()
+
+sys.meta_path.insert(0, Held())
+sys.argv = ["sluicemq", *{arguments!r}]
+from sluicemq.broker.cli import main
+main()
+"""
+
+
+def interrupted(program: str) -> tuple[int, str, str]:
+    """Run *program*, interrupt it after its first line; return exit code, the rest of its output, and its errors."""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=WAIT_SECONDS)
+    return process.returncode, out, errors
+
+
+@pytest.mark.parametrize(
+    ("held", "arguments"),
+    [
+        ("click", ("--help",)),
+        ("sluicemq.broker.commands.queue", ("queue", "ls")),
+        ("trio", ("queue", "ls")),
+        ("sluicemq.client", ("consume", "orders")),
+        ("sluicemq.client", ("publish", "orders", "x")),
+        ("sluicemq.broker.node", ("serve",)),
+        ("sluicemq.broker.commands.benchmark.run", ("bench", "latency")),
+        ("sluicemq.examples.async_order.demo", ("demo",)),
+        ("sluicemq.broker.commands.log_files", ("log", "verify")),
+        ("json", ("config", "--json")),
+    ],
+)
+def test_an_interrupt_while_a_command_is_imported_ends_it_silently_with_130(
+    held: str, arguments: tuple[str, ...]
+) -> None:
+    assert interrupted(HELD_IMPORT.format(held=held, arguments=arguments)) == (130, "", "")
+
+
+def test_a_command_that_has_begun_something_ends_it_before_it_goes() -> None:
+    program = """
+import signal
+from sluicemq.broker.commands.interrupts import clean_up_on_interrupt, end_at_once
+end_at_once()
+clean_up_on_interrupt()
+try:
+    print("working", flush=True)
+    signal.pause()
+except KeyboardInterrupt:
+    print("cleaned up")
+"""
+    assert interrupted(program) == (0, "cleaned up\n", "")
+
+
+def test_who_was_started_with_interrupts_ignored_goes_on() -> None:
+    program = """
+import os, signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from sluicemq.broker.commands.interrupts import clean_up_on_interrupt, end_at_once
+end_at_once()
+clean_up_on_interrupt()
+os.kill(os.getpid(), signal.SIGINT)
+print("went on")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "went on\n"
+
+
+def test_tests_and_programs_that_import_us_keep_their_own_handler() -> None:
+    from sluicemq.broker.commands.interrupts import clean_up_on_interrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    clean_up_on_interrupt()
+    assert signal.getsignal(signal.SIGINT) is before
