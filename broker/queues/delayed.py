@@ -16,6 +16,38 @@ from sluicemq.broker.queues.runs import Run, RunFifo
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sluicemq.broker.queues.runs import FifoImage
+
+# What every queue without delayed runs refers to, never changed: an index of one's own takes 1,600 bytes.
+_NOTHING: SortedDict[int, RunFifo] = SortedDict()
+
+
+class FrozenDelayed:
+    """The delayed runs of one queue as they were at one moment: each bucket is copied when it is first touched."""
+
+    __slots__ = ("_buckets", "_copies")
+
+    def __init__(self, buckets: list[tuple[int, RunFifo]]) -> None:
+        self._buckets = buckets
+        self._copies: dict[int, FifoImage] = {}
+
+    def keep(self, due_ms: int, bucket: RunFifo) -> None:
+        """Copy the bucket of *due_ms*, which is about to change, unless that was done."""
+        if self._buckets and due_ms not in self._copies:
+            self._copies[due_ms] = bucket.image()
+
+    def take(self) -> Iterator[tuple[int, FifoImage]]:
+        """Yield each bucket with its due time, in any order, and keep nothing then; time may pass between two."""
+        for due_ms, bucket in self._buckets:
+            copy = self._copies.pop(due_ms) if due_ms in self._copies else bucket.image()
+            yield due_ms, copy
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Keep nothing, now and later."""
+        self._buckets = []
+        self._copies = {}
+
 
 class DelayedRuns:
     """The delayed runs of one queue.
@@ -25,11 +57,12 @@ class DelayedRuns:
 
     """
 
-    __slots__ = ("_buckets", "messages")
+    __slots__ = ("_buckets", "_frozen", "messages")
 
     def __init__(self) -> None:
         self.messages = 0
-        self._buckets: SortedDict[int, RunFifo] = SortedDict()
+        self._frozen: FrozenDelayed | None = None
+        self._buckets = _NOTHING
 
     @property
     def next_due_ms(self) -> int | None:
@@ -40,7 +73,11 @@ class DelayedRuns:
         """Let *runs* wait until *due_ms*."""
         bucket = self._buckets.get(due_ms)
         if bucket is None:
+            if self._buckets is _NOTHING:
+                self._buckets = SortedDict()
             bucket = self._buckets[due_ms] = RunFifo()
+        elif self._frozen is not None:
+            self._frozen.keep(due_ms, bucket)
         before = bucket.messages
         bucket.extend(runs)
         self.messages += bucket.messages - before
@@ -48,6 +85,8 @@ class DelayedRuns:
     def take_due(self, runs_max: int) -> list[Run]:
         """Take at most *runs_max* runs out of the first bucket."""
         due_ms, bucket = self._buckets.peekitem(0)
+        if self._frozen is not None:
+            self._frozen.keep(due_ms, bucket)
         before = bucket.messages
         runs: list[Run] = bucket.read(bucket.head, runs_max)
         bucket.consume(len(runs), sum(run.size for run in runs))
@@ -55,6 +94,20 @@ class DelayedRuns:
         if not bucket:
             del self._buckets[due_ms]
         return runs
+
+    def frozen(self) -> FrozenDelayed | None:
+        """Return the runs as they are now; None when there are none."""
+        if not self._buckets:
+            return None
+        self._frozen = FrozenDelayed(list(dict.items(self._buckets)))
+        return self._frozen
+
+    def restore(self, due_ms: int, bucket: RunFifo) -> None:
+        """Add a bucket from an image."""
+        if self._buckets is _NOTHING:
+            self._buckets = SortedDict()
+        self._buckets[due_ms] = bucket
+        self.messages += bucket.messages
 
     def __iter__(self) -> Iterator[tuple[int, RunFifo]]:
         return iter(self._buckets.items())

@@ -7,7 +7,7 @@ module owns these sets and the counts; it must not know sessions' lives, entries
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sluicemq.broker.queues.chunks import ChunksMissing
 from sluicemq.broker.queues.delayed import DelayedRuns
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sluicemq.broker.queues.chunks import Chunk, ChunkPool
+    from sluicemq.broker.queues.delayed import FrozenDelayed
     from sluicemq.broker.queues.leases import LeaseTable
+    from sluicemq.broker.queues.runs import FifoImage
 
 PEEK_RUNS = 64
 """Runs that a look into the queue reads at a time."""
@@ -44,6 +46,23 @@ def compare_settings(existing: Mapping[str, Any] | None, settings: Mapping[str, 
     return ("changed" if changes else "unchanged"), changes
 
 
+class FrozenQueue(NamedTuple):
+    """A queue as it was at one moment; the first fields are the columns of `sections.QUEUES`."""
+
+    id: int
+    vhost: str
+    name: str
+    settings: dict[str, Any]
+    created_ms: int
+    published_total: int
+    settled_total: int
+    purged_total: int
+    redelivered_total: int
+    main: FifoImage
+    returned: list[Run]
+    delayed: FrozenDelayed | None
+
+
 class Queue:
     """One queue.
 
@@ -54,7 +73,7 @@ class Queue:
         id: Its number: the zxid of the entry that created it.
         vhost: Its vhost.
         name: Its name.
-        settings: All its settings, defaults filled in.
+        settings: All its settings, defaults filled in; replaced, never changed in place.
         created_ms: Log time of its creation.
         main: What became ready and was never taken, in order.
         returned: What was taken and given back; comes before `main`.
@@ -65,12 +84,14 @@ class Queue:
         settled_total: Messages ever acknowledged.
         purged_total: Messages ever purged.
         redelivered_total: Messages ever granted that had been granted before.
+        frozen_for: Number of the last freeze that has what it needs of this queue.
 
     """
 
     __slots__ = (
         "created_ms",
         "delayed",
+        "frozen_for",
         "id",
         "leased",
         "leases",
@@ -108,6 +129,7 @@ class Queue:
         self.settled_total = 0
         self.purged_total = 0
         self.redelivered_total = 0
+        self.frozen_for = 0
 
     @property
     def ready(self) -> int:
@@ -129,6 +151,23 @@ class Queue:
         """Log time at which the message in front was published; None when nothing is ready."""
         run = self.returned.first()
         return self.main.front_published_ms() if run is None else run.published_ms
+
+    def frozen(self) -> FrozenQueue:
+        """Return a copy that nothing changes any more; chunks and buckets are not copied, so it takes microseconds."""
+        return FrozenQueue(
+            self.id,
+            self.vhost,
+            self.name,
+            self.settings,
+            self.created_ms,
+            self.published_total,
+            self.settled_total,
+            self.purged_total,
+            self.redelivered_total,
+            self.main.image(),
+            self.returned.frozen(),
+            self.delayed.frozen(),
+        )
 
     def publish(self, zxid: int, count: int, batch_bytes: int, published_ms: int) -> None:
         """Put a new batch behind the tail."""

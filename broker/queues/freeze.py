@@ -1,0 +1,366 @@
+"""A freeze: the machine as it is at one entry, packed in slices while it goes on applying others.
+
+Freezing takes lists of what there is and copies nothing. Whatever an entry is about to change is copied first, once,
+unless it is packed already: `TOUCHES` says what each kind of entry changes. So a freeze of a hundred thousand queues
+takes milliseconds, an entry pays microseconds while one is under way, and the copies are never more than what changed
+meanwhile. What has a number beyond the freeze's zxid came later and is none of its business.
+
+Chunks of an index go by reference where they lie on a page. This module must not know clocks, files, nor how the bytes
+are read back (`image`); the format stands in `sections`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from array import array
+from itertools import islice, starmap
+from typing import TYPE_CHECKING, Any
+
+from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues import sections as s
+from sluicemq.broker.queues.chunks import ROW, RUN_BYTES
+from sluicemq.broker.queues.runs import messages_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sluicemq.broker.queues.leases import FrozenLeases, LeaseTable
+    from sluicemq.broker.queues.machine import Machine
+    from sluicemq.broker.queues.queue import FrozenQueue, Queue
+    from sluicemq.broker.queues.runs import FifoImage
+    from sluicemq.broker.queues.sequences import FrozenProducer, Producer
+    from sluicemq.broker.queues.sessions import Session
+
+SECTION_BYTES = 64 * 1024
+"""A section is closed once it has about this many bytes; it may have a chunk of an index more."""
+_RETURNED_RUNS = 1_024
+_ROW_BYTES = 64  # about what the columns of one row take
+
+assert sys.byteorder == "little", "an image is written in the byte order of the index, which is little-endian here"
+
+
+class Freeze:
+    """The machine as it was when this was made, by `Machine.freeze`.
+
+    Attributes:
+        number: Which freeze of this machine it is, from 1.
+        zxid: The last entry that it contains.
+        done: Whether everything is packed.
+
+    """
+
+    def __init__(self, machine: Machine, number: int) -> None:
+        self.number = number
+        self.zxid = machine.applied_zxid
+        self.done = False
+        self._queues = machine.queues()
+        self._sessions = list(machine.sessions.values())
+        self._producers = machine.producers.unordered()
+        self._head = (
+            s.FORMAT,
+            self.zxid,
+            machine.log_time_ms,
+            dataclasses.asdict(machine.limits),
+            len(self._queues),
+            len(self._sessions),
+            len(self._producers),
+        )
+        # What was copied and is not packed yet, by the identity of the original: that lives as long as these lists.
+        self._copies: dict[int, Any] = {}
+        self._steps = self._pack()
+
+    # --- copy before change ----------------------------------------------------------------------------------------
+
+    def before(self, machine: Machine, entry: e.Entry) -> None:
+        """Copy what *entry* is about to change; its log time is applied already."""
+        TOUCHES[type(entry)](self, machine, entry)
+
+    def keep(self, thing: Queue | Session | LeaseTable | Producer | None) -> None:
+        """Copy *thing*, if it exists and neither was copied nor packed for this freeze."""
+        if thing is not None and thing.frozen_for != self.number:
+            thing.frozen_for = self.number
+            self._copies[id(thing)] = thing.frozen()
+
+    def _frozen(self, thing: Queue | Session | LeaseTable | Producer) -> Any:
+        """Return the copy of *thing*, made before or now; it is not kept again."""
+        thing.frozen_for = self.number
+        copy = self._copies.pop(id(thing), None)
+        return thing.frozen() if copy is None else copy
+
+    # --- packing ---------------------------------------------------------------------------------------------------
+
+    def pack(self, has_time: Callable[[], bool]) -> list[s.Section]:
+        """Pack on until *has_time* says no; return the sections that are finished. `done` says when that was all.
+
+        Args:
+            has_time: Asked after every step; a step takes 5 to 500 µs.
+
+        """
+        finished: list[s.Section] = []
+        for section in self._steps:
+            if section is not None:
+                finished.append(section)
+            if not has_time():
+                return finished
+        self.done = True
+        return finished
+
+    def let_go(self) -> None:
+        """Give up what is not packed."""
+        for copy in self._copies.values():
+            delayed = getattr(copy, "delayed", None)
+            if delayed is not None:
+                delayed.let_go()
+        self._copies.clear()
+        self._queues, self._sessions, self._producers = [], [], []
+        self.done = True
+
+    def _pack(self) -> Iterator[s.Section | None]:
+        """Yield each section when it is finished, and None after every other step."""
+        packer = _Packer()
+        packer.add(s.MACHINE, self._head)
+        yield from packer.flush()
+        for queue in self._queues:
+            yield from _pack_queue(packer, self._frozen(queue))
+        yield from packer.flush()
+        for session in self._sessions:
+            tables: tuple[LeaseTable, ...] = self._frozen(session)
+            packer.add(
+                s.SESSIONS,
+                (
+                    session.number,
+                    session.vhost,
+                    session.identity,
+                    session.client_name,
+                    session.resume_token,
+                    session.opened_ms,
+                ),
+            )
+            yield from packer.flush_full()
+            for table in tables:
+                yield from _pack_leases(packer, self._frozen(table))
+        yield from packer.flush()
+        for producer in self._producers:
+            frozen: FrozenProducer = self._frozen(producer)
+            packer.add(s.PRODUCERS, frozen, bytes_=len(frozen.receipts))
+            yield from packer.flush_full()
+        yield from packer.flush()
+        packer.add(s.END, (packer.sections + 1, packer.messages, packer.leased))
+        yield from packer.flush()
+
+
+class _Packer:
+    """Gathers rows, and closes sections; counts what it packed.
+
+    Attributes:
+        sections: Sections closed.
+        messages: Messages packed, wherever they are.
+        leased: Those of them that are leased.
+
+    """
+
+    def __init__(self) -> None:
+        self.sections = 0
+        self.messages = 0
+        self.leased = 0
+        self._rows: dict[int, list[tuple[Any, ...]]] = {}
+        self._blobs: dict[int, tuple[bytearray, ...]] = {}
+        self._bytes = 0
+
+    def add(self, kind: int, row: tuple[Any, ...], *blobs: bytes | bytearray | memoryview, bytes_: int = 0) -> None:
+        """Add a row to the section of this kind that is open, with its parts of the byte strings.
+
+        Args:
+            kind: One of the kinds of `sections`.
+            row: A value for each column.
+            blobs: A part for each byte string.
+            bytes_: How large the row is beyond the usual.
+
+        """
+        rows = self._rows.get(kind)
+        if rows is None:
+            rows = self._rows[kind] = []
+            self._blobs[kind] = tuple(bytearray() for _ in s.LAYOUTS[kind].blobs)
+        rows.append(row)
+        for blob, part in zip(self._blobs[kind], blobs, strict=True):
+            blob += part
+            bytes_ += len(part)
+        self._bytes += _ROW_BYTES + bytes_
+
+    def flush_full(self) -> Iterator[s.Section | None]:
+        """Close the open sections if they are large enough; else yield None, once."""
+        if self._bytes < SECTION_BYTES:
+            return iter(_STEP)
+        return self.flush()
+
+    def flush(self) -> Iterator[s.Section | None]:
+        """Close the open sections. Lower kinds come first: what others refer to stands before them."""
+        for kind in sorted(self._rows):
+            self.sections += 1
+            yield s.encode(kind, self._rows.pop(kind), *self._blobs.pop(kind))
+        self._bytes = 0
+
+
+_STEP: tuple[None] = (None,)
+
+
+def _pack_queue(packer: _Packer, queue: FrozenQueue) -> Iterator[s.Section | None]:
+    packer.add(s.QUEUES, queue[: len(s.LAYOUTS[s.QUEUES].columns)])
+    yield from packer.flush_full()
+    if queue.main.messages:
+        yield from _pack_index(packer, queue.id, 0, queue.main)
+    if queue.delayed is not None:
+        for due_ms, bucket in queue.delayed.take():
+            yield from _pack_index(packer, queue.id, due_ms, bucket)
+    returned = iter(queue.returned)
+    while runs := list(islice(returned, _RETURNED_RUNS)):
+        packer.messages += messages_in(runs)
+        for run in runs:
+            packer.add(s.RETURNED, (queue.id,), ROW.pack(*run))
+        yield from packer.flush_full()
+
+
+def _pack_index(packer: _Packer, queue_id: int, due_ms: int, index: FifoImage) -> Iterator[s.Section | None]:
+    packer.messages += index.messages
+    # A slice, not a view: the array grows meanwhile, and cannot while somebody looks at it.
+    rows = index.open_rows[: index.open_bytes]
+    head = index.head
+    if not index.chunks:
+        del rows[: head * RUN_BYTES]
+        head = 0
+    first, size = index.front or (0, 0)
+    count = len(rows) // RUN_BYTES
+    packer.add(
+        s.INDEXES,
+        (queue_id, due_ms, head, index.messages, first, size, index.front_ms or 0, len(index.chunks), count),
+        rows,
+    )
+    yield from packer.flush_full()
+    for chunk in index.chunks:
+        page, data = chunk.page, chunk.data
+        if page is not None:
+            packer.add(s.CHUNKS, (queue_id, due_ms, *page, *chunk.summary), b"")
+        else:
+            assert data is not None, "the rows of a chunk are in memory or on a page"
+            packer.add(s.CHUNKS, (queue_id, due_ms, s.NO_PAGE, 0, *_NO_SUMMARY), data)
+        yield from packer.flush_full()
+
+
+_NO_SUMMARY = (0, 0, 0, 0, 0)
+
+
+def _pack_leases(packer: _Packer, table: FrozenLeases) -> Iterator[s.Section | None]:
+    """Pack the table block by block; a table has at least one."""
+    for block in table.blocks:
+        messages = messages_in(block.runs)
+        packer.messages += messages
+        packer.leased += messages
+        packer.add(
+            s.LEASES,
+            (table.session, table.consumer, table.queue_id, table.last_tag, len(block.runs)),
+            array("Q", block.firsts).tobytes(),
+            block.handed,
+            b"".join(starmap(ROW.pack, block.runs)),
+        )
+        yield from packer.flush_full()
+
+
+# --- what the entries change ------------------------------------------------------------------------------------------
+#
+# Each function keeps everything that existed before and that the machine's method of the same entry may change; more
+# is allowed, less makes a snapshot that never was. Not kept: what is only forgotten (a session or a producer that goes
+# does not change), and what is not written down because it follows from the rest.
+
+
+def _nothing(freeze: Freeze, machine: Machine, entry: e.Entry) -> None:
+    del freeze, machine, entry
+
+
+def _keep_queue(freeze: Freeze, machine: Machine, number: int) -> None:
+    if number <= freeze.zxid:
+        freeze.keep(machine.queue(number))
+
+
+def _session_close(freeze: Freeze, machine: Machine, entry: e.SessionClose) -> None:
+    """Its leases return to their queues."""
+    session = machine.sessions.get(entry.session)
+    if session is not None:
+        for table in session.leases.values():
+            _keep_queue(freeze, machine, table.queue_id)
+
+
+def _publish(freeze: Freeze, machine: Machine, entry: e.Publish) -> None:
+    """The queue grows; the producer has its turn, whatever the verdict."""
+    _keep_queue(freeze, machine, entry.queue)
+    if entry.producer <= freeze.zxid:
+        freeze.keep(machine.producers.get(entry.producer))
+
+
+def _leases(freeze: Freeze, machine: Machine, session_number: int, consumer: int) -> None:
+    session = machine.sessions.get(session_number)
+    if session is None:
+        return
+    table = session.leases.get(consumer)
+    if session_number <= freeze.zxid:  # a table may come or go
+        freeze.keep(session)
+        freeze.keep(table)
+    if table is not None:
+        _keep_queue(freeze, machine, table.queue_id)
+
+
+def _grant(freeze: Freeze, machine: Machine, entry: e.Grant) -> None:
+    """Messages go from the queue to the consumer's table."""
+    _keep_queue(freeze, machine, entry.queue)
+    _leases(freeze, machine, entry.session, entry.consumer)
+
+
+def _settle(freeze: Freeze, machine: Machine, entry: e.Settle) -> None:
+    """Messages leave the consumer's table, some for its queue."""
+    _leases(freeze, machine, entry.session, entry.consumer)
+
+
+def _clock(freeze: Freeze, machine: Machine, entry: e.Clock) -> None:
+    """Delayed messages become ready: each item takes at least one run from the queue that is due first."""
+    for queue_id in machine.due_queues(entry.items_max):
+        _keep_queue(freeze, machine, queue_id)
+
+
+def _declare(freeze: Freeze, machine: Machine, entry: e.Declare) -> None:
+    """Settings of an existing queue change."""
+    queue = machine.find_queue(entry.vhost, entry.name)
+    if queue is not None:
+        _keep_queue(freeze, machine, queue.id)
+
+
+def _delete(freeze: Freeze, machine: Machine, entry: e.Delete) -> None:
+    """The queue is emptied, and sessions lose their tables of it."""
+    queue = machine.find_queue(entry.vhost, entry.name)
+    if queue is not None:
+        _keep_queue(freeze, machine, queue.id)
+        for session, _ in queue.leases:
+            if session <= freeze.zxid:
+                freeze.keep(machine.sessions[session])
+
+
+def _purge(freeze: Freeze, machine: Machine, entry: e.Purge) -> None:
+    _keep_queue(freeze, machine, entry.queue)
+
+
+TOUCHES: dict[type[e.Entry], Callable[[Freeze, Machine, Any], None]] = {
+    e.Epoch: _nothing,
+    e.SessionOpen: _nothing,
+    e.SessionClose: _session_close,
+    e.ProducerOpen: _nothing,  # those that it fences or pushes out are only forgotten
+    e.ProducerOpenUnlimited: _nothing,
+    e.ProducerClose: _nothing,
+    e.Publish: _publish,
+    e.Grant: _grant,
+    e.Settle: _settle,
+    e.Clock: _clock,
+    e.Declare: _declare,
+    e.Delete: _delete,
+    e.Purge: _purge,
+}
+"""What each kind of entry changes. A kind that is missing here cannot be applied while a freeze is under way, and a
+test compares the kinds with those that the machine applies."""

@@ -1,0 +1,339 @@
+"""An image: a machine made of sections, and what is alive in it, read without making one.
+
+`load` is the way back from `freeze`: the machine judges every further entry as the frozen one did. `live_runs` is for
+whoever must know which messages a snapshot keeps alive (the reclaimer, `log stats`), chunk by chunk, so that a backlog
+of ten million is never in memory. The format stands in `sections`; this module must not know where sections are stored,
+nor how a page is read: it is told.
+"""
+
+from __future__ import annotations
+
+import gc
+from array import array
+from itertools import groupby, repeat
+from operator import itemgetter
+from struct import Struct
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgpack
+
+from sluicemq.broker.queues import sections as s
+from sluicemq.broker.queues.chunks import CHUNK_BYTES, ROW, RUN_BYTES, Chunk, Page, Summary, summary_of
+from sluicemq.broker.queues.leases import LeaseTable
+from sluicemq.broker.queues.machine import Machine, MachineLimits
+from sluicemq.broker.queues.queue import Queue
+from sluicemq.broker.queues.runs import FifoImage, Run, RunFifo
+from sluicemq.broker.queues.sections import ImageDamaged, ImageUnknown, decode
+from sluicemq.broker.queues.sequences import FrozenProducer, Producer
+from sluicemq.broker.queues.sessions import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from sluicemq.broker.queues.chunks import ChunkPool
+
+_FRONT = Struct("=II")
+_FRONT_OFFSET = 16  # of `first` and `size` within a row
+
+
+def load(sections: Iterable[tuple[int, bytes]], pool: ChunkPool | None = None) -> Machine:
+    """Return the machine of an image.
+
+    Args:
+        sections: All sections, as (kind, data), in the order in which they were packed; bytes that are known to be
+            good: checksums are the business of whoever stores them.
+        pool: Keeps accounts of the chunks, for a pager. Chunks that lie on pages stay there, so it is needed when
+            there are any.
+
+    Raises:
+        ImageUnknown: A newer version wrote it.
+        ImageDamaged: It contradicts itself, or ends too early.
+
+    """
+    collecting = gc.isenabled()
+    gc.disable()  # it would look through a million new objects again and again, none of which is garbage
+    try:
+        return _Loader(pool).load(sections)
+    except (KeyError, ValueError, TypeError, AssertionError, OverflowError) as error:
+        raise ImageDamaged(f"the image contradicts itself: {type(error).__name__}: {error!s:.200}") from error
+    finally:
+        if collecting:
+            gc.enable()
+
+
+class _Loader:
+    """Puts a machine together, section by section."""
+
+    def __init__(self, pool: ChunkPool | None) -> None:
+        self._pool = pool
+        self._machine = Machine()
+        self._head: dict[str, Any] = {}
+        self._queues: dict[int, Queue] = {}
+        self._sessions: dict[int, Session] = {}
+        self._producers: list[Producer] = []
+        self._settings: dict[bytes, dict[str, Any]] = {}
+        # Indexes whose chunks have not all come yet.
+        self._awaited: dict[tuple[int, int], tuple[FifoImage, list[Chunk], int]] = {}
+        self._sections = 0
+        self._end: dict[str, Any] | None = None
+
+    def load(self, sections: Iterable[tuple[int, bytes]]) -> Machine:
+        """Read all sections, and check that they add up."""
+        readers: dict[int, Callable[[dict[str, Any]], None]] = {
+            s.MACHINE: self._read_machine,
+            s.QUEUES: self._read_queues,
+            s.INDEXES: self._read_indexes,
+            s.CHUNKS: self._read_chunks,
+            s.RETURNED: self._read_returned,
+            s.SESSIONS: self._read_sessions,
+            s.LEASES: self._read_leases,
+            s.PRODUCERS: self._read_producers,
+            s.END: self._read_end,
+        }
+        for kind, data in sections:
+            columns = decode(kind, data)
+            if self._end is not None or bool(self._sections) == (kind == s.MACHINE):
+                raise ImageDamaged("an image has one section `machine`, the first, and one section `end`, the last")
+            self._sections += 1
+            readers[kind](columns)
+        self._check()
+        machine = self._machine
+        machine.restore(self._head["zxid"], self._head["log_time_ms"], self._queues, self._sessions)
+        machine.producers.restore(self._producers)
+        return machine
+
+    def _check(self) -> None:
+        if self._end is None:
+            raise ImageDamaged(f"the image ends after {self._sections} sections without a section `end`")
+        if self._awaited:
+            raise ImageDamaged(f"chunks of {len(self._awaited)} indexes are missing")
+        expected = {name: self._head[name] for name in ("queues", "sessions", "producers")}
+        expected.update(self._end)
+        found = {
+            "queues": len(self._queues),
+            "sessions": len(self._sessions),
+            "producers": len(self._producers),
+            "sections": self._sections,
+            "messages": sum(queue.messages for queue in self._queues.values()),
+            "leased": sum(queue.leased for queue in self._queues.values()),
+        }
+        if found != expected:
+            raise ImageDamaged(f"the image holds {found}, and says that it holds {expected}")
+
+    def _read_machine(self, columns: dict[str, Any]) -> None:
+        self._head = head = only_row(columns)
+        if head["format"] != s.FORMAT:
+            raise ImageUnknown(
+                f"format {head['format']!r:.20} of a snapshot is unknown; this version reads {s.FORMAT}; install the "
+                "version that wrote the snapshot"
+            )
+        unknown = set(head["limits"]) - set(MachineLimits.__dataclass_fields__)
+        if unknown:
+            raise ImageUnknown(f"limits {', '.join(sorted(unknown))} are unknown; install the version that wrote them")
+        self._machine = Machine(MachineLimits(**head["limits"]), self._pool)
+
+    def _read_queues(self, columns: dict[str, Any]) -> None:
+        for id_, vhost, name, settings, created_ms, *totals in zip(*columns.values(), strict=True):
+            queue = Queue(id_, vhost, name, {}, created_ms, self._pool)
+            # Most queues have the same settings; they are never changed in place, so one map serves them all.
+            queue.settings = self._settings.setdefault(msgpack.packb(settings), settings)
+            queue.published_total, queue.settled_total, queue.purged_total, queue.redelivered_total = totals
+            self._queues[id_] = queue
+
+    def _read_indexes(self, columns: dict[str, Any]) -> None:
+        all_rows: bytes = columns.pop("runs")
+        start = 0
+        for queue_id, due_ms, head, messages, first, size, front_ms, chunks, count in zip(
+            *columns.values(), strict=True
+        ):
+            end = start + count * RUN_BYTES
+            rows = bytearray(all_rows[start:end])
+            start = end
+            front = (first, size) if size else None
+            found: list[Chunk] = []
+            image = FifoImage(head, messages, front, front_ms, found, rows, len(rows))
+            if chunks:
+                self._awaited[queue_id, due_ms] = (image, found, chunks)
+            else:
+                self._place(queue_id, due_ms, image)
+        assert start == len(all_rows), "rows and counts agree"
+
+    def _read_chunks(self, columns: dict[str, Any]) -> None:
+        all_rows: bytes = columns.pop("runs")
+        start = 0
+        for queue_id, due_ms, slot, checksum, *summary in zip(*columns.values(), strict=True):
+            image, chunks, count = self._awaited[queue_id, due_ms]
+            if slot == s.NO_PAGE:
+                chunks.append(Chunk(None, 0, all_rows[start : start + CHUNK_BYTES]))
+                start += CHUNK_BYTES
+            else:
+                assert self._pool is not None, "chunks on pages need a pool"
+                chunks.append(Chunk.on_page(Page(slot, checksum), Summary(*summary)))
+            if len(chunks) == count:
+                del self._awaited[queue_id, due_ms]
+                self._place(queue_id, due_ms, image)
+        assert start == len(all_rows), "rows and chunks agree"
+
+    def _place(self, queue_id: int, due_ms: int, image: FifoImage) -> None:
+        queue = self._queues[queue_id]
+        if due_ms:
+            queue.delayed.restore(due_ms, RunFifo.restored(image))
+        else:
+            queue.main = RunFifo.restored(image, self._pool)
+
+    def _read_returned(self, columns: dict[str, Any]) -> None:
+        queues = self._queues
+        for queue_id, run in zip(columns["queue"], ROW.iter_unpack(columns["runs"]), strict=True):
+            queues[queue_id].returned.add(Run._make(run))
+
+    def _read_sessions(self, columns: dict[str, Any]) -> None:
+        for row in zip(*columns.values(), strict=True):
+            self._sessions[row[0]] = Session(*row)
+
+    def _read_leases(self, columns: dict[str, Any]) -> None:
+        firsts = array("Q", columns.pop("firsts")).tolist()
+        handed: bytes = columns.pop("handed")
+        runs = list(map(Run._make, ROW.iter_unpack(columns.pop("runs"))))
+        start = 0
+        for number, consumer, queue_id, last_tag, count in zip(*columns.values(), strict=True):
+            session, queue = self._sessions[number], self._queues[queue_id]
+            table = session.leases.get(consumer)
+            if table is None:
+                table = LeaseTable(number, consumer, queue_id)
+                session.leases[consumer] = queue.leases[number, consumer] = table
+            before = table.messages
+            end = start + count
+            table.restore(firsts[start:end], runs[start:end], handed[start:end], last_tag)
+            queue.leased += table.messages - before
+            start = end
+        assert start == len(runs) == len(firsts) == len(handed), "leases and counts agree"
+
+    def _read_producers(self, columns: dict[str, Any]) -> None:
+        columns["fenced"] = map(tuple, columns["fenced"])
+        rows = zip(*columns.values(), strict=True)
+        self._producers += map(Producer.thawed, map(FrozenProducer._make, rows))
+
+    def _read_end(self, columns: dict[str, Any]) -> None:
+        self._end = only_row(columns)
+
+
+def only_row(columns: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of a section that has one."""
+    return {name: value for name, (value,) in columns.items()}
+
+
+class LiveRuns(NamedTuple):
+    """Neighbouring runs of one queue that an image keeps alive.
+
+    Attributes:
+        queue: Number of the queue.
+        place: `ready`, `delayed`, `returned` or `leased`.
+        summary: Of all rows, also of those in front that are consumed: an upper bound for what is alive.
+        page: The page that holds the rows; None when they are in *data*.
+        data: The packed rows; empty when they are on a page.
+        skip: Rows in front that are consumed.
+        front: (first, size) of the run behind those, where its row says more than is left.
+
+    """
+
+    queue: int
+    place: str
+    summary: Summary
+    page: Page | None
+    data: bytes
+    skip: int = 0
+    front: tuple[int, int] | None = None
+
+    def rows(self, read_page: Callable[[Page], bytes] | None = None) -> bytes:
+        """Return the packed rows of what is alive (see `chunks.ROW`); *read_page* returns the bytes of a page."""
+        if self.page is None:
+            rows = self.data
+        else:
+            assert read_page is not None, "rows on a page need somebody who reads it"
+            rows = read_page(self.page)
+        if not self.skip and self.front is None:
+            return rows
+        cut = bytearray(rows[self.skip * RUN_BYTES :])
+        if self.front is not None:
+            _FRONT.pack_into(cut, _FRONT_OFFSET, *self.front)
+        return bytes(cut)
+
+    def runs(self, read_page: Callable[[Page], bytes] | None = None) -> list[Run]:
+        """Return what is alive as runs."""
+        return list(map(Run._make, ROW.iter_unpack(self.rows(read_page))))
+
+
+def live_runs(sections: Iterable[tuple[int, bytes]]) -> Iterator[LiveRuns]:
+    """Yield all messages that an image keeps alive, a chunk or so at a time; no page is read.
+
+    Args:
+        sections: As for `load`. They need not be kept: one is looked at at a time.
+
+    Raises:
+        ImageUnknown: A newer version wrote it. What a section that is unknown keeps alive is unknown too, so nothing
+            may be reclaimed by what was yielded so far.
+        ImageDamaged: It contradicts itself, or ends too early; likewise.
+
+    """
+    heads: dict[tuple[int, int], tuple[int, tuple[int, int] | None]] = {}
+    ended = False
+    for kind, data in sections:
+        columns = decode(kind, data)
+        ended = kind == s.END
+        if kind == s.INDEXES:
+            yield from _live_in_indexes(columns, heads)
+        elif kind == s.CHUNKS:
+            yield from _live_in_chunks(columns, heads)
+        elif kind == s.RETURNED:
+            yield from _live_rows(columns["queue"], repeat(1), columns["runs"], "returned")
+        elif kind == s.LEASES:
+            yield from _live_rows(columns["queue"], columns["pieces"], columns["runs"], "leased")
+    if not ended:
+        raise ImageDamaged("the image has no section `end`: what it keeps alive is not known")
+
+
+def _live_in_indexes(
+    columns: dict[str, Any], heads: dict[tuple[int, int], tuple[int, tuple[int, int] | None]]
+) -> Iterator[LiveRuns]:
+    """Yield the open rows; note in *heads* what is missing of the first chunk of each index that has chunks."""
+    all_rows: bytes = columns.pop("runs")
+    start = 0
+    for queue_id, due_ms, head, _, first, size, _, chunks, count in zip(*columns.values(), strict=True):
+        rows = all_rows[start : start + count * RUN_BYTES]
+        start += len(rows)
+        front = (first, size) if size else None
+        if chunks:
+            heads[queue_id, due_ms] = (head, front)
+            front = None
+        if rows:
+            yield LiveRuns(queue_id, _READY_OR_DELAYED[due_ms > 0], summary_of(rows), None, rows, 0, front)
+
+
+def _live_in_chunks(
+    columns: dict[str, Any], heads: dict[tuple[int, int], tuple[int, tuple[int, int] | None]]
+) -> Iterator[LiveRuns]:
+    all_rows: bytes = columns.pop("runs")
+    start = 0
+    for queue_id, due_ms, slot, checksum, *fields in zip(*columns.values(), strict=True):
+        page: Page | None = Page(slot, checksum)
+        rows, summary = b"", Summary(*fields)
+        if slot == s.NO_PAGE:
+            rows = all_rows[start : start + CHUNK_BYTES]
+            start += CHUNK_BYTES
+            page, summary = None, summary_of(rows)
+        skip, front = heads.pop((queue_id, due_ms), (0, None))
+        yield LiveRuns(queue_id, _READY_OR_DELAYED[due_ms > 0], summary, page, rows, skip, front)
+
+
+def _live_rows(queues: list[int], counts: Iterable[int], all_rows: bytes, place: str) -> Iterator[LiveRuns]:
+    """Yield rows of which each queue has so many, one after the other; neighbours of one queue together."""
+    start = end = 0
+    for queue_id, group in groupby(zip(queues, counts, strict=False), key=_queue_of):
+        end += sum(count for _, count in group) * RUN_BYTES
+        rows = all_rows[start:end]
+        start = end
+        yield LiveRuns(queue_id, place, summary_of(rows), None, rows)
+
+
+_READY_OR_DELAYED = ("ready", "delayed")
+_queue_of = itemgetter(0)
