@@ -2,7 +2,8 @@
 
 Every entry goes through its bytes: the leader proposes, the log keeps what `header()` wrote, and each machine applies
 what `decode_entry` read. After every entry the three must agree on the outcome and on a hash of their state. An entry
-may be proposed long before it is committed, as in life: what the leader planned meanwhile is in flight.
+may be proposed long before it is committed, as in life: what the leader planned meanwhile is in flight. A follower may
+be frozen at any entry and packed bit by bit while it goes on, and is rebuilt from its image then.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues import image
 from sluicemq.broker.queues.dispatch import Dispatcher, Pick
 from sluicemq.broker.queues.entries import decode_entry
 from sluicemq.broker.queues.machine import Machine, MachineLimits
@@ -23,6 +25,9 @@ from sluicemq.wire.messages import VERDICT_HANDED_OVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from sluicemq.broker.queues.freeze import Freeze
+    from sluicemq.broker.queues.sections import Section
 
 NODES = (1, 2, 3)
 
@@ -53,6 +58,16 @@ class Applied:
     outcome: Outcome
 
 
+@dataclasses.dataclass
+class Freezing:
+    """A machine that is being packed: whose, its freeze, its digest at that entry, and what is packed so far."""
+
+    node: int
+    freeze: Freeze
+    state_hash: bytes
+    sections: list[Section] = dataclasses.field(default_factory=list)
+
+
 class Cluster:
     """A leader and two followers.
 
@@ -63,6 +78,8 @@ class Cluster:
         dispatcher: The leader's.
         outstanding: The leader's.
         log_time_ms: The time that the leader gives to entries.
+        freezing: The machine that is being packed; None when none is.
+        rebuilt: How many machines were rebuilt from an image.
 
     """
 
@@ -83,6 +100,8 @@ class Cluster:
         self.log_time_ms = 1_000
         self.lease_seconds = lease_seconds
         self.grant_messages_max = grant_messages_max
+        self.freezing: Freezing | None = None
+        self.rebuilt = 0
         self.dispatcher: Dispatcher
         self.outstanding: Outstanding
         for _ in self.take_the_lead():
@@ -192,6 +211,35 @@ class Cluster:
             self.propose(e.SessionClose(self.log_time_ms, session, "new leader"))
             yield self.commit()
         self.dispatcher = Dispatcher(self.machine, grant_messages_max=self.grant_messages_max)
+
+    # --- images --------------------------------------------------------------------------------------------------
+
+    def freeze(self) -> None:
+        """Freeze the follower behind the leader, unless one is being packed."""
+        if self.freezing is None:
+            node = (self.leader + 1) % len(NODES)
+            machine = self.machines[node]
+            self.freezing = Freezing(node, machine.freeze(), machine.state_hash())
+
+    def pack(self, steps: int) -> None:
+        """Pack so many steps of what is frozen; at the end rebuild the machine from the image and the log behind it."""
+        freezing = self.freezing
+        if freezing is None:
+            return
+        left = iter(range(steps - 1))
+        freezing.sections += freezing.freeze.pack(lambda: next(left, None) is not None)
+        if freezing.freeze.done:
+            self.freezing = None
+            self.rebuilt += 1
+            machine = image.load(freezing.sections)
+            assert machine.state_hash() == freezing.state_hash, "an image is the machine as it was when it was frozen"
+            machine.check()
+            for written in self.log:
+                if written.zxid > freezing.freeze.zxid:
+                    machine.apply(written.zxid, written.entry())
+            assert machine.state_hash() == self.machine.state_hash(), "who was rebuilt lives on like the others"
+            if freezing.node != self.leader:  # the leader's dispatcher looks at the old one
+                self.machines[freezing.node] = machine
 
     def replay(self) -> Machine:
         """Return a fresh machine that has applied the whole log, as a broker does that starts."""

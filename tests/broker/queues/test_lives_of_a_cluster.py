@@ -340,6 +340,16 @@ class LivesOfACluster(RuleBasedStateMachine):
             self.follow(applied)
         assert not self.model.sessions, "the new leader has closed all sessions"
 
+    # --- images --------------------------------------------------------------------------------------------------
+
+    @rule()
+    def freeze(self) -> None:
+        self.cluster.freeze()
+
+    @rule(steps=st.integers(1, 12))
+    def pack(self, steps: int) -> None:
+        self.cluster.pack(steps)
+
     # --- what always holds ---------------------------------------------------------------------------------------
 
     def tags_in_flight(self, who: tuple[int, int]) -> set[int]:
@@ -404,6 +414,7 @@ class LivesOfACluster(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Everything that was published can be consumed, by the same leader and its dispatcher."""
+        self.cluster.pack(10**6)
         while self.cluster.in_flight:
             self.follow(self.cluster.commit())
         for session in sorted(self.model.sessions):
@@ -451,6 +462,8 @@ WEIGHTS: dict[str, int] = {
     "publish_out_of_sequence": 1,
     "settle_nonsense": 1,
     "lose_the_leader": 2,
+    "freeze": 4,
+    "pack": 6,
 }
 LONG_LIFE_STEPS = 200
 
@@ -474,6 +487,7 @@ def any_arguments(rng: random.Random) -> dict[str, Callable[[], Any]]:
         "count": lambda: rng.randint(1, 10),
         "ms": lambda: rng.choice((0, 100, 400, 800, 1_500)),
         "items_max": lambda: rng.randint(1, 4),
+        "steps": lambda: rng.randint(1, 12),
         "survivors": lambda: rng.randint(0, 8),
         "name": lambda: rng.choice(NAMES),
         "delay": lambda: rng.choice((None, 1.0, 5.0)),
