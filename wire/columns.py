@@ -33,7 +33,10 @@ _NONE = b"\xc0"
 _FIXARRAY, _FIXARRAY_MAX = 0x90, 15
 _ARRAY16, _ARRAY16_MAX = 0xDC, 0xFFFF
 _ARRAY32 = 0xDD
-_BIN_HEAD_BYTES = {0xC4: 2, 0xC5: 3, 0xC6: 5}
+_BIN32 = 0xC6
+_EXT32 = 0xC9
+_BIN_HEAD_BYTES = {0xC4: 2, 0xC5: 3, _BIN32: 5}
+_LARGE_HEAD_BYTES = _BIN_HEAD_BYTES[_BIN32]
 
 
 class UniformItem(NamedTuple):
@@ -95,11 +98,19 @@ def measure_bodies(column: memoryview, count: int, *, with_largest: bool) -> tup
     uniform = uniform_item(column, count)
     if uniform is not None:
         return uniform.value_bytes * count, uniform.value_bytes
-    held = largest = 0
-    for piece, piece_bytes in _pieces_of_bodies(column, count):
-        held += piece_bytes
-        if with_largest:
-            largest = max(largest, max(map(len, piece)))
+    held = largest = found = 0
+    place = _place_of_first(column, count)
+    while place < len(column):
+        # What is large is passed over, what is small is decoded many at a time: neither touches much fresh memory.
+        passed, passed_bytes, longest, end = _pass_large_bodies(column, place)
+        if end == place:
+            passed, passed_bytes, longest, end = _pass_small_bodies(column, place, with_largest)
+        found += passed
+        held += passed_bytes
+        largest = max(largest, longest)
+        place = end
+    if found != count:
+        raise ProtocolError(f"batch column BODIES is no list of {count} values")
     return held, largest
 
 
@@ -158,20 +169,104 @@ def check_body_bytes(announced: int, held: int) -> None:
         raise ProtocolError(f"a batch announces {announced} bytes of bodies but holds {held}")
 
 
+def _head_bytes_read() -> int:
+    """Return how much of a head an unpacker counts as read while it waits for the rest of the value.
+
+    All of it where msgpack is compiled, nothing where it is pure Python.
+    """
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(bytes((_BIN32, 0, 1, 0, 0)))
+    next(unpacker, None)
+    read: int = unpacker.tell()
+    return read
+
+
+_HEAD_BYTES_READ = _head_bytes_read()
+
+
+def _place_of_first(column: memoryview, count: int) -> int:
+    """Return where the first value of *column* begins, having seen that it is a list of *count*."""
+    head = list_head(count)
+    if column[: len(head)] == head:
+        return len(head)
+    place = {_ARRAY16: 3, _ARRAY32: 5}.get(column[0], 1) if len(column) else 0
+    unpacker = _unpacker(column)
+    unpacker.feed(column[:place])
+    _read_list_head(unpacker, column, count, "BODIES")
+    return place
+
+
+def _pass_large_bodies(column: memoryview, place: int) -> tuple[int, int, int, int]:
+    """Pass over the bodies from *place* on that are larger than a piece, without looking into them.
+
+    Return how many they were, their length together, the longest, and where they end.
+    """
+    passed = passed_bytes = longest = 0
+    while len(column) - place > _LARGE_HEAD_BYTES + _PIECE_BYTES and column[place] == _BIN32:
+        value_bytes = int.from_bytes(column[place + 1 : place + _LARGE_HEAD_BYTES], "big")
+        if value_bytes < _PIECE_BYTES:
+            break
+        passed += 1
+        passed_bytes += value_bytes
+        longest = max(longest, value_bytes)
+        place += _LARGE_HEAD_BYTES + value_bytes
+        if place > len(column):
+            raise ProtocolError("a batch ends within a body")
+    return passed, passed_bytes, longest, place
+
+
+def _pass_small_bodies(column: memoryview, place: int, with_largest: bool) -> tuple[int, int, int, int]:
+    """Decode bodies from *place* on, up to the end or to one that is larger than a piece, keeping none.
+
+    Return how many they were, their length together, the longest (0 without *with_largest*), and where they end.
+    """
+    passed = passed_bytes = longest = 0
+    rest = column[place:]
+    unpacker = _unpacker(rest, max_str_len=0)
+    fed = 0
+    while fed < len(rest):
+        unpacker.feed(rest[fed : fed + _PIECE_BYTES])
+        fed = min(len(rest), fed + _PIECE_BYTES)
+        piece, piece_bytes = _take_bodies(unpacker)
+        if piece:
+            passed += len(piece)
+            passed_bytes += piece_bytes
+            if with_largest:
+                longest = max(longest, max(map(len, piece)))
+        read = unpacker.tell()
+        if fed - read > _LARGE_HEAD_BYTES + _PIECE_BYTES:
+            # So much waits behind the head of a value that is not whole: no shorter head announces so long a value.
+            end = place + read - _HEAD_BYTES_READ
+            if column[end] != _BIN32:
+                raise ProtocolError("a batch holds a body that is not binary")
+            if end > place and column[end - 1] == _EXT32:
+                # Or is this the one type with a longer head, of which we see the second byte? Then no value ends here.
+                _pass_small_bodies(column[:end], place, False)
+            return passed, passed_bytes, longest, end
+    if not _between_values(unpacker):
+        raise ProtocolError("a batch ends within a body")
+    return passed, passed_bytes, longest, len(column)
+
+
+def _take_bodies(unpacker: msgpack.Unpacker) -> tuple[list[bytes], int]:
+    """Return the bodies that *unpacker* holds whole, and their length together."""
+    try:
+        piece = list(unpacker)
+        # Joining takes half the time of looking at each type and length, and accepts binaries only.
+        return piece, len(b"".join(piece))
+    except UNPACK_ERRORS:
+        raise ProtocolError("a batch holds a body that is not binary") from None
+
+
 def _pieces_of_bodies(column: memoryview, count: int) -> Iterator[tuple[list[bytes], int]]:
-    """Yield the bodies in *column* some at a time, with their length together; small pieces stay in the cache."""
+    """Yield the bodies in *column* some at a time, with their length together."""
     unpacker = _unpacker(column, max_str_len=0)
     found = 0
     for start in range(0, len(column), _PIECE_BYTES):
         unpacker.feed(column[start : start + _PIECE_BYTES])
         if start == 0:
             _read_list_head(unpacker, column, count, "BODIES")
-        try:
-            piece = list(unpacker)
-            # Joining takes half the time of looking at each type and length, and accepts binaries only.
-            piece_bytes = len(b"".join(piece))
-        except UNPACK_ERRORS:
-            raise ProtocolError("a batch holds a body that is not binary") from None
+        piece, piece_bytes = _take_bodies(unpacker)
         if piece:
             found += len(piece)
             yield piece, piece_bytes
@@ -290,15 +385,19 @@ def _read_list_head(unpacker: msgpack.Unpacker, column: memoryview, count: int, 
 
 def _check_end(unpacker: msgpack.Unpacker, found: int, count: int, name: str) -> None:
     """Check that *count* values were found and that the column ends behind the last."""
-    # The unpacker stops at the end of the bytes as well as within a value that lacks some, and does not say which.
-    # So it gets one more value: only where it stood between values does this come out as it went in.
+    if found != count or not _between_values(unpacker):
+        raise ProtocolError(f"batch column {name} is no list of {count} values")
+
+
+def _between_values(unpacker: msgpack.Unpacker) -> bool:
+    """Return whether *unpacker*, which has nothing left, stands between two values and not within one."""
+    # It stops at the end of the bytes as well as within a value that lacks some, and does not say which. So it gets one
+    # more value: only where it stood between values does this come out as it went in.
     unpacker.feed(_NONE)
     try:
-        ends = next(unpacker, False) is None
+        return next(unpacker, False) is None
     except UNPACK_ERRORS:
-        ends = False
-    if found != count or not ends:
-        raise ProtocolError(f"batch column {name} is no list of {count} values")
+        return False
 
 
 def _read_values(column: memoryview, count: int, name: str, **limits: Any) -> list[Any]:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sluicemq.wire.fields import Message
+    from sluicemq.wire.frames import Frame
 
 
 class Role(enum.Enum):
@@ -170,19 +171,34 @@ class Connection:
         if self._broken:
             raise ProtocolError("the peer broke the protocol before; nothing more is read from this connection")
         try:
-            return self._receive(data)
+            if self._preface:
+                data = self._take_preface(data)
+            return self._take_frames(self._reader.feed(data))
         except ProtocolError:
             self._broken = True
             raise
 
-    def _receive(self, data: bytes) -> list[Received]:
-        if self._preface:
-            data = self._take_preface(data)
-            if not data:
-                return []
+    def writable(self, bytes_max: int) -> memoryview | None:
+        """Return where to receive what comes next, *bytes_max* bytes at most, while a large frame is under way.
+
+        Fill it from its start and call `filled`, before anything else. None: give `receive` what comes next.
+        """
+        return None if self._closed_by_us or self._broken else self._reader.writable(bytes_max)
+
+    def filled(self, count: int) -> list[Received]:
+        """Return the message that the first *count* bytes of the buffer complete, if they do. Raises as `receive`."""
+        if self._closed_by_us:
+            return []
+        try:
+            return self._take_frames(self._reader.filled(count))
+        except ProtocolError:
+            self._broken = True
+            raise
+
+    def _take_frames(self, frames: list[Frame]) -> list[Received]:
         received = []
         expected = OPEN_TYPES[self.peer]
-        for frame in self._reader.feed(data):
+        for frame in frames:
             type_ = frame.type
             if self.state is not State.OPEN or type_ not in expected:
                 self._move(self.peer, type_)

@@ -107,8 +107,7 @@ class ProduceStage:
                 batch_bytes=len(data),
                 batch_bytes_max=self.batch_bytes_max,
             )
-        # The view points into a receive buffer; the entry must own its bytes, for the log and the cache.
-        payload = bytes(data)
+        payload = _own(data)
         batch = Batch(payload)
         if batch.count > self.batch_messages_max:
             raise BatchTooLarge(
@@ -207,3 +206,12 @@ class ProduceStage:
         """Drop what is ready or delayed in a queue."""
         queue = self.find_queue(vhost, name)
         self._road.propose(Purge(self._road.clock.now_ms(), queue.id), on_applied=on_outcome)
+
+
+def _own(data: memoryview) -> bytes:
+    """Return *data* as an object of its own, for the log and the cache: a view may point into a receive buffer.
+
+    A large batch has been received into such an object already, and is not copied.
+    """
+    whole = data.obj
+    return whole if type(whole) is bytes and len(whole) == len(data) else bytes(data)

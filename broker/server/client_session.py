@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -28,6 +29,7 @@ from sluicemq.wire.messages import Close, ConsumerEnded, Deliver, Error, LeasesL
 
 if TYPE_CHECKING:
     from sluicemq.broker.server.listener import Server
+    from sluicemq.wire.connection import Received
 
 logger = logging.getLogger("sluicemq.session")
 
@@ -130,33 +132,40 @@ class ClientSession:
             self.road.produce.close_session(self.session, self._reason)
 
     async def _read(self) -> str:
-        data = self._first
         socket = self._stream.socket
+        connection = self.connection
+        received: Callable[[], list[Received]] = partial(connection.receive, self._first)
         while True:
-            if data:
-                self.received_at = trio.current_time()
-                try:
-                    await self._take(data)
-                    self._account_partial()
-                except SluiceError as error:
-                    logger.info("closing the connection of %s: %s", self.peer, error)
-                    self.close(error)
-                    return self._reason
-                if self.connection.state is State.CLOSED:
-                    return "closed by the client"
-            size = min(READ_BYTES_MAX, self.connection.missing_bytes + READ_BYTES)
+            self.received_at = trio.current_time()
             try:
-                data = await socket.recv(size)
+                await self._take(received)
+                self._account_partial()
+            except SluiceError as error:
+                logger.info("closing the connection of %s: %s", self.peer, error)
+                self.close(error)
+                return self._reason
+            if connection.state is State.CLOSED:
+                return "closed by the client"
+            room = connection.writable(READ_BYTES_MAX)
+            try:
+                if room is not None:
+                    # Straight to where the frame will stay: to copy megabytes in one go would hold the event loop.
+                    count = await socket.recv_into(room)
+                    received = partial(connection.filled, count)
+                else:
+                    data = await socket.recv(min(READ_BYTES_MAX, connection.missing_bytes + READ_BYTES))
+                    count = len(data)
+                    received = partial(connection.receive, data)
             except OSError as error:
                 self.outbound.abandon()
                 return f"connection broke: {error}"
-            if not data:
+            if not count:
                 return "connection closed by the client"
 
-    async def _take(self, data: bytes) -> None:
+    async def _take(self, received: Callable[[], list[Received]]) -> None:
         started = self.road.turns.begin()
         handlers = self.server.handlers
-        for message, correlation, tail in self.connection.receive(data):
+        for message, correlation, tail in received():
             handler = handlers.get(type(message))
             if handler is None:
                 continue

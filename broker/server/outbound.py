@@ -20,6 +20,9 @@ Buffer = bytes | memoryview
 
 OUTBOUND_BYTES_MAX = 4 * 1024 * 1024
 """Beyond this a session is neither read from nor delivered to until its peer has read."""
+WRITE_BYTES_MAX = 1024 * 1024
+"""Most bytes written in one turn of the event loop: the system copies them meanwhile, and a peer on the same machine
+may make room as fast as we write."""
 WRITE_BUFFERS_MAX = 512
 """Most buffers in one writev; the system's limit is 1024 (IOV_MAX)."""
 
@@ -87,7 +90,7 @@ class Outbound:
         return self.pending_bytes > OUTBOUND_BYTES_MAX
 
     def flush(self) -> None:
-        """Write what the peer's window takes; the rest waits for `run`."""
+        """Write what the peer's window and one turn take; the rest waits for `run`."""
         self._in_hub = False
         if self._waiting_for_peer or self.broken:
             return
@@ -97,7 +100,7 @@ class Outbound:
             self._blocked.set()
 
     def _write(self) -> None:
-        """Write what the peer's window takes, and tell whoever waits for room or for the end of the writing.
+        """Write what window and turn take, and tell whoever waits for room or for the end of the writing.
 
         Told here and nowhere else: whoever saw `full` is woken by whichever write makes room.
         """
@@ -112,11 +115,13 @@ class Outbound:
             self._written.set()
 
     def _write_buffers(self) -> bool:
-        """Write until the peer's window is full; return whether anything left."""
+        """Write until the peer's window is full or the turn is over; return whether anything left."""
         buffers = self._buffers
         before = self.pending_bytes
-        while buffers:
+        while buffers and (room := WRITE_BYTES_MAX - before + self.pending_bytes) > 0:
             batch = [buffers[position] for position in range(min(len(buffers), WRITE_BUFFERS_MAX))]
+            if self.pending_bytes > room:
+                batch = _first_bytes(batch, room)
             try:
                 written = os.writev(self._fd, batch)
             except BlockingIOError:
@@ -172,3 +177,15 @@ class Outbound:
             # `run` alone waits for the peer's window: two tasks must not wait for one descriptor.
             self._written = trio.Event()
             await self._written.wait()
+
+
+def _first_bytes(buffers: list[Buffer], count: int) -> list[Buffer]:
+    """Return the first *count* bytes of *buffers*, or all where they are fewer."""
+    taken: list[Buffer] = []
+    for buffer in buffers:
+        if len(buffer) >= count:
+            taken.append(memoryview(buffer)[:count])
+            break
+        taken.append(buffer)
+        count -= len(buffer)
+    return taken

@@ -23,7 +23,7 @@ from sluicemq.wire.batch import (
     batch_facts,
     encode_batch,
 )
-from sluicemq.wire.columns import BATCH_VALUES_MAX, HEADER_ITEMS_MAX, list_head, uniform_item
+from sluicemq.wire.columns import BATCH_VALUES_MAX, HEADER_ITEMS_MAX, list_head, measure_bodies, uniform_item
 from sluicemq.wire.errors import BatchTooLarge, InvalidRequest, MessageTooLarge, ProtocolError, UnknownOption
 from tests.wire.strategies import PLAIN, TEXTS
 
@@ -423,6 +423,45 @@ def test_bodies_around_the_size_of_a_piece_are_read_whole(size, others, rng):
     assert batch.bodies == bodies
 
 
+@given(st.lists(st.sampled_from([0, 1, 3, 255, 65_530, 65_535, 65_536, 65_541, 65_550, 131_072, 200_000]), max_size=12))
+def test_large_bodies_among_small_ones_are_measured_without_being_read(sizes):
+    bodies = [bytes([0xC9, 0xC6]) * (size // 2) + b"\xc9" * (size % 2) for size in sizes] + [b"", b"\xc6"]
+    column = memoryview(msgpack.packb(bodies))
+    assert measure_bodies(column, len(bodies), with_largest=True) == (sum(map(len, bodies)), max(map(len, bodies)))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        b"\x92\xc4\x01a\xdb\x00\x03\x00\x00" + bytes(0x30000),
+        b"\x92\xc4\x01a\xdb\x00\x03\x00\x00" + bytes(0x20000),
+        b"\x92\xc4\x01a\xc9\x00\x03\x00\x00\x05" + bytes(0x30000),
+        # An extension, whose head could be read as the end of a body and the head of the next.
+        b"\x92\xc4\x01a\xc9\xc6\x00\x03\x00\x00" + bytes(0x30000),
+        b"\x92\xc4\x01a\xc6\x00\x03\x00\x01" + bytes(0x30000),
+        b"\x92\xc6\x00\x03\x00\x00" + bytes(0x30000) + b"\xc6\x00\x03\x00\x01" + bytes(0x30000),
+        b"\x92\xc6\x00\x03\x00\x00" + bytes(0x30000),
+        b"\x91\xc6\x00\x03\x00\x00" + bytes(0x30000) + b"\xc4\x00",
+        b"\x92\xc4\x01a\xc6\x00\x03\x00\x00" + bytes(0x30000) + b"\xc4",
+    ],
+    ids=[
+        "a text",
+        "a text cut short",
+        "an extension",
+        "an extension that looks like two bodies",
+        "a large body cut short behind a small one",
+        "a large body cut short behind a large one",
+        "a body too few",
+        "a body too many",
+        "a head without its body",
+    ],
+)
+def test_what_is_no_large_body_is_found_where_bodies_are_passed_over(column):
+    count = column[0] & 0x0F
+    with pytest.raises(ProtocolError):
+        measure_bodies(memoryview(column), count, with_largest=False)
+
+
 # --- what it costs ------------------------------------------------------------------------------------------------
 
 
@@ -488,6 +527,17 @@ def test_a_check_does_not_keep_or_gather_the_bodies():
     finally:
         tracemalloc.stop()
     assert peak_bytes < MIB
+
+
+def test_a_check_does_not_read_a_large_body_among_small_ones():
+    data = encode_batch([b"small", b"", bytes(8 * MIB), *[b"x"] * 10_000])
+    tracemalloc.start()
+    try:
+        Batch(data).check(message_bytes_max=8 * MIB)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 2 * MIB
 
 
 @pytest.mark.parametrize("size", [300, 70_000])

@@ -287,6 +287,42 @@ def test_strangers_get_no_large_frames_and_members_the_agreed_ones():
     assert pair.pass_over(CLIENT, m.Publish("q", 1, 1), correlation=1, tail=bytes(1_000_000)).tail.nbytes == 1_000_000
 
 
+def test_a_large_message_is_received_where_it_stays():
+    pair = pair_in(State.OPEN)
+    broker = pair.sides[BROKER]
+    publish = m.Publish("q", 1, 1)
+    data = pair.sides[CLIENT].send(publish, correlation=3, tail_length=1_000_000)
+    assert broker.writable(1000) is None
+    assert broker.receive(data) == []
+    received = []
+    while (room := broker.writable(300_000)) is not None:
+        room[:] = b"x" * len(room)
+        received += broker.filled(len(room))
+    assert [(message, correlation) for message, correlation, _ in received] == [(publish, 3)]
+    assert bytes(received[0].tail) == b"x" * 1_000_000
+
+
+def test_nothing_more_of_a_large_message_is_wanted_after_our_close():
+    pair = pair_in(State.OPEN)
+    broker = pair.sides[BROKER]
+    broker.receive(pair.sides[CLIENT].send(m.Publish("q", 1, 1), correlation=3, tail_length=1_000_000))
+    room = broker.writable(1_000_000)
+    assert room is not None
+    broker.send(m.Close(None))
+    assert broker.filled(len(room)) == []
+    assert broker.writable(1000) is None
+    assert broker.receive(b"whatever") == []
+
+
+def test_a_large_message_that_must_not_be_breaks_the_connection():
+    broker = pair_in(State.OPEN).sides[BROKER]
+    broker.receive(pack_frame(m.Ping.TYPE, m.Ping().encode(), 1_000_000))
+    with pytest.raises(ProtocolError, match="Ping with a tail of 1000000 bytes"):  # noqa: PT012 - the last piece raises
+        while (room := broker.writable(1_000_000)) is not None:
+            broker.filled(len(room))
+    assert broker.writable(1) is None
+
+
 def test_the_smaller_limit_holds_for_both():
     pair = pair_in(State.GREETED)
     pair.pass_over(BROKER, m.Welcome(1, 5000, 10.0, ["ANONYMOUS"], bytes(16)))

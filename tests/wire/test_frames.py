@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
+import tracemalloc
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sluicemq.wire import frames as frames_module
 from sluicemq.wire.errors import FrameTooLarge, ProtocolError
-from sluicemq.wire.frames import FRAME_HEADER_BYTES, PINNED_SHARE, FrameReader, pack_frame
+from sluicemq.wire.frames import (
+    FRAME_HEADER_BYTES,
+    LARGE_TAIL_BYTES,
+    LARGE_TAIL_GROWTH,
+    PINNED_SHARE,
+    Frame,
+    FrameReader,
+    pack_frame,
+)
 
 MIB = 1024 * 1024
 
@@ -176,3 +188,120 @@ def test_a_frame_behind_a_large_one_does_not_hold_its_buffer():
     found = [*reader.feed(stream[: MIB // 2]), *reader.feed(stream[MIB // 2 :])]
     assert [len(each.tail) for each in found] == [MIB, 100]
     assert memoryview(found[1].tail.obj).nbytes == 100
+
+
+# --- large frames, received where they stay ------------------------------------------------------------------------
+
+
+def receive(reader: FrameReader, stream: bytes, sizes) -> list[Frame]:
+    """Give *stream* to *reader* as a socket does: into its buffer where it lends one, else as a piece of bytes."""
+    found = []
+    place = 0
+    while place < len(stream):
+        size = next(sizes)
+        room = reader.writable(size)
+        if room is None:
+            found += reader.feed(stream[place : place + size])
+            place += size
+        else:
+            count = min(len(room), len(stream) - place)
+            room[:count] = stream[place : place + count]
+            found += reader.filled(count)
+            place += count
+    return found
+
+
+@given(
+    st.lists(st.tuples(st.binary(max_size=40), st.integers(0, 3000)), min_size=1, max_size=8),
+    st.lists(st.integers(1, 1500), min_size=1, max_size=20),
+)
+def test_any_frames_large_or_small_filled_or_fed_come_out_whole(contents, sizes):
+    stream = b"".join(frame(1 + n, head, bytes([n]) * tail_bytes) for n, (head, tail_bytes) in enumerate(contents))
+    with mock.patch.object(frames_module, "LARGE_TAIL_BYTES", 1000):
+        for take in (receive, feed_all):
+            reader = FrameReader()
+            found = take(reader, stream, itertools.cycle(sizes))
+            assert [entry[3:] for entry in plain(found)] == [
+                (head, bytes([n]) * tail_bytes) for n, (head, tail_bytes) in enumerate(contents)
+            ]
+            assert reader.buffered_bytes == reader.missing_bytes == 0
+            assert reader.writable(1) is None
+
+
+def feed_all(reader: FrameReader, stream: bytes, sizes) -> list[Frame]:
+    found = []
+    place = 0
+    while place < len(stream):
+        size = next(sizes)
+        found += reader.feed(stream[place : place + size])
+        place += size
+    return found
+
+
+def test_a_large_tail_becomes_a_bytes_object_of_its_own_without_a_copy():
+    stream = frame(tail=bytes(16 * MIB))
+    reader = FrameReader(32 * MIB)
+    tracemalloc.start()
+    try:
+        (found,) = receive(reader, stream, itertools.repeat(MIB))
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert type(found.tail.obj) is bytes
+    assert len(found.tail.obj) == len(found.tail) == 16 * MIB
+    # Once, and a part of it while the buffer grew to its full size: a copy at the end would take twice the size.
+    assert peak_bytes < 25 * MIB
+
+
+@pytest.mark.parametrize("first_bytes", [100, 4_000, 32_768, 131_072, MIB])
+def test_a_large_tail_is_moved_a_few_times_and_never_at_its_very_end(first_bytes):
+    stream = frame(tail=bytes(4 * MIB))
+    reader = FrameReader(8 * MIB)
+    reader.feed(stream[:first_bytes])
+    rooms = [reader.buffered_bytes]
+    while (room := reader.writable(MIB)) is not None:
+        if reader.buffered_bytes != rooms[-1]:
+            rooms.append(reader.buffered_bytes)
+        reader.filled(len(room))
+    assert len(rooms) <= 5
+    assert rooms[-1] > 4 * MIB
+    assert all(before <= 2 * MIB + 100 for before in rooms[:-1]), f"more than half of the tail was moved: {rooms}"
+
+
+def test_a_lent_buffer_cannot_be_written_to_once_the_frame_is_given_away():
+    stream = frame(tail=bytes(LARGE_TAIL_BYTES))
+    reader = FrameReader(MIB)
+    reader.feed(stream[:100])
+    room = reader.writable(MIB)
+    assert room is not None
+    room[:] = stream[100:]
+    (found,) = reader.filled(len(room))
+    with pytest.raises(ValueError, match="released"):
+        room[0] = 1
+    assert bytes(found.tail) == bytes(LARGE_TAIL_BYTES)
+
+
+def test_a_lent_buffer_ends_with_the_frame_and_with_what_was_asked_for():
+    reader = FrameReader(4 * MIB)
+    reader.feed(frame(tail=bytes(MIB))[: 100 + FRAME_HEADER_BYTES])
+    room = reader.writable(1000)
+    assert room is not None
+    assert len(room) == 1000
+    reader.filled(1000)
+    lent = 1000
+    while (room := reader.writable(8 * MIB)) is not None:
+        lent += len(room)
+        reader.filled(len(room))
+    assert lent == MIB + 1 - 100
+
+
+def test_room_for_a_large_frame_grows_with_what_arrived():
+    stream = frame(tail=bytes(32 * MIB))
+    reader = FrameReader(64 * MIB)
+    arrived = 0
+    sizes = itertools.repeat(50_000)
+    while arrived < 30 * MIB:
+        receive(reader, stream[arrived : arrived + 50_000], sizes)
+        arrived += 50_000
+        assert reader.buffered_bytes <= max(2 * LARGE_TAIL_BYTES, LARGE_TAIL_GROWTH * arrived)
+        assert reader.missing_bytes == len(stream) - arrived

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 
-from sluicemq.broker.pipeline import turns as turns_module
 from sluicemq.broker.pipeline.turns import Turns
 
 
@@ -15,8 +15,8 @@ def run_turns(monkeypatch: pytest.MonkeyPatch, *turns: tuple[float, float]) -> T
     measured = Turns()
     clock, processor = 100.0, 7.0
     for elapsed, worked in turns:
-        monkeypatch.setattr(turns_module.time, "perf_counter", itertools.chain([clock, clock + elapsed]).__next__)
-        monkeypatch.setattr(turns_module.time, "thread_time", itertools.chain([processor, processor + worked]).__next__)
+        monkeypatch.setattr(time, "perf_counter", itertools.chain([clock, clock + elapsed]).__next__)
+        monkeypatch.setattr(time, "thread_time", itertools.chain([processor, processor + worked]).__next__)
         measured.end(measured.begin())
         clock, processor = clock + elapsed + 1, processor + worked + 1
     return measured

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from contextlib import asynccontextmanager
 
@@ -67,6 +68,29 @@ async def test_frames_of_one_turn_leave_together_and_in_order():
 
         assert line.outbound.pending_bytes == 0
         assert await line.read(15) == b"onetwothreefour"
+
+
+@pytest.mark.trio
+async def test_one_turn_writes_no_more_than_its_share_however_much_the_peer_takes(monkeypatch):
+    monkeypatch.setattr(outbound_module, "WRITE_BYTES_MAX", 1000)
+    turns: list[int] = []
+    real_writev = os.writev
+
+    def counting_writev(descriptor: int, buffers: list[bytes]) -> int:
+        turns.append(sum(map(len, buffers)))
+        return real_writev(descriptor, buffers)
+
+    monkeypatch.setattr(os, "writev", counting_writev)
+    async with connected() as line:
+        frames = [b"a" * 400, b"b" * 700, b"c" * 1000, b"d", b"e" * 2500]
+        for frame in frames:
+            line.outbound.put(frame)
+        line.hub.flush()
+        assert turns == [1000]
+        assert line.outbound.pending_bytes == sum(map(len, frames)) - 1000
+
+        assert await line.read(sum(map(len, frames))) == b"".join(frames)
+        assert max(turns) == 1000
 
 
 @pytest.mark.trio
