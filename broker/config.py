@@ -82,6 +82,9 @@ class BrokerConfig:
     cache_bytes_max: int = 64 * MIB
     """Recent entries kept in memory, so that delivering them reads no file."""
 
+    index_memory_bytes_max: int = 64 * MIB
+    """Memory for the indexes of long queues; the rest of them lies in the file `pages`."""
+
     connections_max: int = 10_000
     """Most connections at once."""
 
@@ -169,6 +172,7 @@ class BrokerConfig:
         for name, value, minimum, maximum in (
             ("spares_max", self.spares_max, 0, 64),
             ("cache_bytes_max", self.cache_bytes_max, MIB, 1 << 40),
+            ("index_memory_bytes_max", self.index_memory_bytes_max, 4 * MIB, 1 << 40),
             ("connections_max", self.connections_max, 1, 1_000_000),
             ("batch_bytes_max", self.batch_bytes_max, 1024, min(BATCH_BYTES_MAX, room)),
             ("message_bytes_max", self.message_bytes_max, 1, min(MESSAGE_BYTES_MAX, self.batch_bytes_max)),
@@ -247,10 +251,11 @@ def parse_bytes(value: object) -> int:
     """
     if type(value) is int:
         return value
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", str(value).strip())
+    match = re.fullmatch(r"([0-9]{1,19}(?:\.[0-9]{1,19})?)\s*([A-Za-z]*)", str(value).strip())
     if match is None or match[2].upper() not in _UNITS:
         raise InvalidRequest(f"{str(value)!r:.80} is no size; write 65536, 64KiB or 10MB")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    unit = _UNITS[match[2].upper()]
+    return int(float(match[1]) * unit) if "." in match[1] else int(match[1]) * unit
 
 
 def _parse_integer(value: object) -> int:
@@ -297,7 +302,7 @@ def _parse_peers(value: object) -> dict[int, str]:
         raise InvalidRequest(f"{str(value)!r:.80} names no peers; write 1=HOST:PORT,2=HOST:PORT")
     peers: dict[int, str] = {}
     for number, address in pairs:
-        if not number.isdecimal() or not address:
+        if not re.fullmatch(r"[0-9]{1,9}", number) or not address:
             raise InvalidRequest(f"{number + '=' + address!r:.80} names no peer; write 1=HOST:PORT,2=HOST:PORT")
         if int(number) in peers:
             raise InvalidRequest(f"peer {number} is named twice")
@@ -346,6 +351,7 @@ SETTINGS = (
     Setting("segment_bytes", parse_bytes, "SIZE", "Size of one file of the log."),
     Setting("spares_max", _parse_integer, "N", "How many files of the log are kept ready in advance."),
     Setting("cache_bytes_max", parse_bytes, "SIZE", "Recent entries kept in memory for delivery."),
+    Setting("index_memory_bytes_max", parse_bytes, "SIZE", "Memory for the indexes of long queues."),
     Setting("connections_max", _parse_integer, "N", "Most connections at once."),
     Setting("frame_bytes_max", parse_bytes, "SIZE", "Largest frame on a connection."),
     Setting("batch_bytes_max", parse_bytes, "SIZE", "Largest batch; at most half a segment."),

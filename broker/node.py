@@ -19,6 +19,7 @@ from sluicemq.broker import place
 from sluicemq.broker.pipeline.road import Road
 from sluicemq.broker.server.listener import BACKLOG, Server
 from sluicemq.storage import LogOptions, RealDirectory, SegmentLog
+from sluicemq.storage.pagefile import PageFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,11 +67,24 @@ def serve(config: BrokerConfig) -> int:
 
 async def _serve(config: BrokerConfig, sockets: list[socket.socket]) -> int:
     options = LogOptions(segment_bytes=config.segment_bytes, spares_max=config.spares_max)
-    log = SegmentLog.open(RealDirectory(config.data), options=options)
+    directory = RealDirectory(config.data)
+    log = SegmentLog.open(directory, options=options)
     try:
-        return await serve_log(log, config, sockets, announce=_print_ready)
+        pages = _open_pages(directory, log)
+        try:
+            return await serve_log(log, config, sockets, announce=_print_ready, pages=pages)
+        finally:
+            pages.close()
     finally:
         log.close()
+
+
+def _open_pages(directory: RealDirectory, log: SegmentLog) -> PageFile:
+    """Open the page file beside the log, whose lock guards it too; what it held is forgotten: replay makes it anew."""
+    pages = PageFile.open(directory, cluster_id=log.cluster_id)
+    pages.adopt({})
+    pages.shrink()
+    return pages
 
 
 def _print_ready(node_id: int, host: str, port: int) -> None:
@@ -84,6 +98,7 @@ async def serve_log(
     sockets: list[socket.socket],
     *,
     announce: Callable[[int, str, int], None],
+    pages: PageFile | None = None,
 ) -> int:
     """Serve an opened log on bound *sockets* until a signal comes, the scope is cancelled, or the log fails."""
     failures: list[BaseException] = []
@@ -101,7 +116,14 @@ async def serve_log(
             report.cut.file,
             report.cut.offset,
         )
-    road = Road(log, node_id=config.node_id, cache_bytes_max=config.cache_bytes_max, on_failure=on_failure)
+    road = Road(
+        log,
+        node_id=config.node_id,
+        cache_bytes_max=config.cache_bytes_max,
+        on_failure=on_failure,
+        pages=pages,
+        index_memory_bytes_max=config.index_memory_bytes_max,
+    )
     try:
         await _serve_road(road, config, sockets, failed, announce)
     finally:

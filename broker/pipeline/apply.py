@@ -24,8 +24,13 @@ class ApplyStage:
     def run(self, deadline: float) -> bool:
         """Apply what is committed until *deadline* (`time.perf_counter`); return whether some is left."""
         road = self._road
-        commit, machine = road.commit, road.machine
+        commit, machine, pool = road.commit, road.machine, road.machine.pool
         while (proposed := commit.next_committed()) is not None:
+            if pool is not None and pool.absent and (missing := machine.prefetch(proposed.entry)):
+                # Nothing is left to do until they are there: all that follows in the log stands behind this entry.
+                commit.put_back(proposed)
+                road.want(missing)
+                return False
             outcome = machine.apply(proposed.zxid, proposed.entry)
             value = outcome.value
             if type(value) is Published and not value.duplicate:

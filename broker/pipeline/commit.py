@@ -42,5 +42,9 @@ class CommitStage:
             return self._waiting.popleft()
         return None
 
+    def put_back(self, proposed: Proposed) -> None:
+        """Let *proposed*, just taken, be the oldest again: its turn has not come."""
+        self._waiting.appendleft(proposed)
+
     def __len__(self) -> int:
         return len(self._waiting)

@@ -215,6 +215,13 @@ class DispatchStage:
         """Send what may be sent until *deadline* (`time.perf_counter`); return whether some is left."""
         if self.paused:
             return False
+        more = self._send_picks(deadline)
+        missing = self.dispatcher.take_missing()
+        if missing:
+            self._road.want(missing)
+        return more
+
+    def _send_picks(self, deadline: float) -> bool:
         bodies = self._road.bodies
         while (pick := self.dispatcher.next_pick(self._loading)) is not None:
             stored = {run.zxid: found for run in pick.runs if (found := bodies.get(run.zxid)) is not None}

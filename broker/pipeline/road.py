@@ -24,17 +24,23 @@ from sluicemq.broker.pipeline.bodies import Bodies
 from sluicemq.broker.pipeline.commit import CommitStage, OnApplied
 from sluicemq.broker.pipeline.dispatch import DispatchStage
 from sluicemq.broker.pipeline.log_clock import LogClock
+from sluicemq.broker.pipeline.paging import INDEX_MEMORY_BYTES_DEFAULT, Pager
 from sluicemq.broker.pipeline.produce import ProduceStage
 from sluicemq.broker.pipeline.replicate import Quorum
 from sluicemq.broker.pipeline.settle import SettleStage
 from sluicemq.broker.pipeline.turns import Turns
+from sluicemq.broker.queues.chunks import ChunkPool, ChunksMissing
 from sluicemq.broker.queues.entries import Entry, Epoch, SessionClose, decode_entry
 from sluicemq.broker.queues.machine import Machine
+from sluicemq.storage.errors import StorageError
 from sluicemq.storage.record import HEAD_BYTES, Record
 from sluicemq.wire.errors import InternalError, LimitReached
 
 if TYPE_CHECKING:
+    from sluicemq.broker.queues.chunks import Chunk
+    from sluicemq.broker.queues.runs import Run
     from sluicemq.storage.log import SegmentLog
+    from sluicemq.storage.pagefile import PageFile
 
 logger = logging.getLogger("sluicemq.road")
 
@@ -58,6 +64,8 @@ class Road:
         node_id: Number of this broker among the voters.
         cache_bytes_max: Most bytes of recent entries kept in memory for dispatch.
         on_failure: Called in the event loop when the road cannot go on; the process must end.
+        pages: Where long queue indexes go; opened, and adopted. None: all of them stay in memory.
+        index_memory_bytes_max: Most bytes of long queue indexes in memory, about.
 
     """
 
@@ -68,11 +76,19 @@ class Road:
         node_id: int,
         cache_bytes_max: int,
         on_failure: Callable[[BaseException], None],
+        pages: PageFile | None = None,
+        index_memory_bytes_max: int = INDEX_MEMORY_BYTES_DEFAULT,
     ) -> None:
         self.log = log
         self.node_id = node_id
-        self.machine = Machine()
         self._on_failure = on_failure
+        self.pager: Pager | None = None
+        pool: ChunkPool | None = None
+        if pages is not None:
+            pool = ChunkPool()
+            self.pager = Pager(pages, pool, bytes_max=index_memory_bytes_max, on_failure=self.fail)
+            self.pager.on_filled = self._filled
+        self.machine = Machine(pool=pool)
         self.failed = False
         self.turns = Turns()
         self.after_advance: Callable[[], None] = lambda: None
@@ -104,13 +120,17 @@ class Road:
 
     def _replay(self) -> None:
         """Give the machine everything in the log; nothing of it has effects."""
-        machine, log = self.machine, self.log
+        machine, log, pool, pager = self.machine, self.log, self.machine.pool, self.pager
         zxid = log.start_zxid
         while records := log.read_after(zxid, REPLAY_BYTES):
             for record in records:
                 try:
                     entry = decode_entry(record.kind, record.kind_version, record.header, record.payload)
+                    if pager is not None and pool is not None and pool.absent:
+                        pager.fill_now(machine.prefetch(entry))
                     machine.apply(record.zxid, entry)
+                except StorageError:
+                    raise  # it says itself which file fails, and why
                 except Exception as error:
                     place = f"{record.zxid >> EPOCH_BITS}.{record.zxid & COUNTER_MASK}"
                     raise InternalError(
@@ -119,6 +139,8 @@ class Road:
                         "version may know it"
                     ) from error
             zxid = records[-1].zxid
+            if pager is not None:
+                pager.keep_within_now()
 
     async def begin(self) -> None:
         """Start the log's threads, begin the epoch and end the sessions of the epoch before."""
@@ -135,6 +157,8 @@ class Road:
         """Run the timers and the cold reads until cancelled."""
         async with trio.open_nursery() as nursery:
             self.settle.start(nursery)
+            if self.pager is not None:
+                nursery.start_soon(self.pager.run)
 
     def propose(
         self, entry: Entry, payload: bytes = b"", *, on_applied: OnApplied | None = None, lazy: bool = False
@@ -221,6 +245,8 @@ class Road:
             self.settle.clock_changed()
             more = self.dispatch.run(deadline) or more
             self.after_advance()
+            if self.pager is not None:
+                self.pager.look()
         except Exception as error:  # noqa: BLE001 - a broken machine must stop the broker, not only this call
             self.fail(error)
             return
@@ -232,6 +258,24 @@ class Road:
             self._room.set()
             self._room = None
         self.turns.end(started)
+
+    async def peek(self, queue_id: int, skip: int, count_max: int) -> list[Run]:
+        """Return ready runs of the queue as `Machine.peek` does, wherever they lie."""
+        while True:
+            try:
+                return self.machine.peek(queue_id, skip, count_max)
+            except ChunksMissing as missing:
+                assert self.pager is not None, "only a pager lets chunks leave the memory"
+                await self.pager.load(missing.chunks)
+
+    def want(self, chunks: list[Chunk]) -> None:
+        """Let *chunks* of queue indexes be read back; what waits for them goes on when they are there."""
+        assert self.pager is not None, "only a pager lets chunks leave the memory"
+        self.pager.want(chunks)
+
+    def _filled(self, chunks: list[Chunk]) -> None:
+        self.dispatch.dispatcher.filled(chunks)
+        self.again()
 
     def again(self) -> None:
         """Let `advance` run again after the event loop served its sockets."""

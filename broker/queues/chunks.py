@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 CHUNK_RUNS = 1_024
 """Runs in one sealed chunk."""
+AHEAD_RUNS = 8 * CHUNK_RUNS
+"""Runs behind a queue's reader that are wanted in memory before it comes to them."""
 
 ROW = Struct("=QQIIIIQHH")
 """A run: zxid, ready, first, size, batch_count, batch_bytes, published_ms, deliveries, attempts."""

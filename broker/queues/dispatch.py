@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sortedcontainers import SortedDict
 
+from sluicemq.broker.queues.chunks import AHEAD_RUNS
 from sluicemq.broker.queues.outcomes import LeasesGone, QueueGone, QueuePurged, Ready, Returned, SessionGone
 from sluicemq.broker.queues.tags import Span, TagLedger, range_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
 
+    from sluicemq.broker.queues.chunks import Chunk
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.outcomes import Effect
     from sluicemq.broker.queues.queue import Queue
@@ -129,7 +131,18 @@ class _Consumer:
 class _Line:
     """A queue with its consumers."""
 
-    __slots__ = ("able", "consumers", "first", "gone", "gone_listed", "ordinal", "queue", "returned", "waiting")
+    __slots__ = (
+        "able",
+        "consumers",
+        "first",
+        "gone",
+        "gone_listed",
+        "ordinal",
+        "queue",
+        "returned",
+        "stalled",
+        "waiting",
+    )
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
@@ -141,6 +154,7 @@ class _Line:
         self.ordinal = queue.main.head  # the cursor: run of main,
         self.first = 0  # and index within its batch of the first message that was not picked yet
         self.waiting = False  # whether it stands in the dispatcher's `waiting`
+        self.stalled = False  # whether its last look met a run that is not in memory
         self.gone = False  # whether its queue was deleted
 
     @property
@@ -201,7 +215,11 @@ class _Line:
             self.ordinal, self.first = main.head, 0
         read_max = _READ_RUNS_MIN
         while basket.open and self.ordinal < main.tail:
-            for run in main.read(self.ordinal, read_max):
+            found = main.read(self.ordinal, read_max)
+            if not found:
+                self.stalled = True
+                break
+            for run in found:
                 if run.first < self.first:
                     run = run.split(self.first - run.first)[1]
                 rest = basket.add(run)
@@ -299,6 +317,8 @@ class Dispatcher:
         # In turn; lines of deleted queues are dropped when they are met, or once they are the larger half.
         self._waiting: deque[_Line] = deque()
         self._lines_gone_waiting = 0
+        self._stalled: dict[Chunk, _Line] = {}
+        self._missing: list[Chunk] = []
 
     # --- consumers -----------------------------------------------------------------------------------------------
 
@@ -446,6 +466,8 @@ class Dispatcher:
         runs, messages, bytes_ = line.take(
             messages_max, bytes_max, credit_messages - messages_max, credit_bytes - bytes_max
         )
+        if line.stalled:
+            self._stall(line)
         if not runs:
             consumer.listed = True
             line.able.appendleft(consumer)
@@ -453,6 +475,26 @@ class Dispatcher:
         first_tag = consumer.hold(messages, bytes_)
         line.list_consumer(consumer)
         return Pick(line.queue.id, consumer.session, consumer.number, first_tag, runs, messages, bytes_)
+
+    # --- what is not in memory -----------------------------------------------------------------------------------
+
+    def take_missing(self) -> list[Chunk]:
+        """Return the chunks that picks wait for, and some that follow them; each must come back through `filled`."""
+        missing, self._missing = self._missing, []
+        return missing
+
+    def filled(self, chunks: Iterable[Chunk]) -> None:
+        """Note that *chunks* are in memory, or have left their queues."""
+        for chunk in chunks:
+            line = self._stalled.pop(chunk, None)
+            if line is not None:
+                self.ready(line.queue.id)
+
+    def _stall(self, line: _Line) -> None:
+        line.stalled = False
+        missing = line.queue.main.missing(line.ordinal, AHEAD_RUNS)
+        self._stalled[missing[0]] = line
+        self._missing += missing
 
     def _find(self, session: int, consumer: int) -> _Consumer | None:
         numbers = self._sessions.get(session)

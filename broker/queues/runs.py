@@ -215,7 +215,7 @@ class RunFifo:
     def __len__(self) -> int:
         return self.tail - self.head
 
-    # --- appending and consuming -----------------------------------------------------------------------------------
+    # --- appending and consuming ---------------------------------------------------------------------------------
 
     def append(self, run: Run) -> None:
         """Put *run* behind all others."""
@@ -286,7 +286,7 @@ class RunFifo:
             self._chunks = None
         self._base = self._sealed = self.tail
 
-    # --- reading ---------------------------------------------------------------------------------------------------
+    # --- reading -------------------------------------------------------------------------------------------------
 
     def first(self) -> Run | None:
         """Return the run in front; its chunk must be in memory."""
@@ -395,7 +395,7 @@ class RunFifo:
         if 0 < row < CHUNK_RUNS and chunk.data is not None:
             self._front_ms = published_ms_at(chunk.data, row)
 
-    # --- all of it ---------------------------------------------------------------------------------------------------
+    # --- all of it -----------------------------------------------------------------------------------------------
 
     def packed(self) -> bytes:
         """Return all rows as bytes: the same for the same runs, whatever the history and wherever they lie.

@@ -139,7 +139,7 @@ async def peek(session: ClientSession, message: Message, correlation: int, tail:
     parts: list[bytes] = []
     frame_room = session.connection.frame_bytes_max - PEEK_HEAD_BYTES
     room = min(frame_room, PEEK_BYTES_MAX)
-    runs = road.machine.peek(queue.id, message.skip, min(message.count_max, PEEK_MESSAGES_MAX))
+    runs = await road.peek(queue.id, message.skip, min(message.count_max, PEEK_MESSAGES_MAX))
     if runs and runs[0].batch_bytes > room:
         # One message is always shown, unless it alone is larger than the client takes.
         runs = [runs[0]._replace(size=1)]
