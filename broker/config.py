@@ -269,9 +269,13 @@ def _parse_integer(value: object) -> int:
 
 def _parse_seconds(value: object) -> float:
     try:
-        return float(str(value))
+        seconds = float(str(value))
     except ValueError:
         raise InvalidRequest(f"{str(value)!r:.80} is no number of seconds") from None
+    if isinstance(value, str) and not math.isfinite(seconds):
+        # Said here, in the words that were given: "1e400" is an infinity by now.
+        raise InvalidRequest(f"{value!r:.80} is no number of seconds")
+    return seconds
 
 
 def _parse_text(value: object) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sluicemq.broker.commands.manners import json_option, note, print_json
+from sluicemq.broker.commands.manners import SecondsRange, json_option, note, print_json
 
 if TYPE_CHECKING:
     from sluicemq.broker.commands.benchmark.plan import Plan
@@ -65,10 +65,13 @@ def _options(*names: str) -> Callable[[Function], Function]:
             help="Measure this broker instead of an own one in the current directory.",
         )(function)
         function = click.option(
-            "--messages", type=click.IntRange(1), default=None, help="Measure so many messages instead of a time."
+            "--messages",
+            type=click.IntRange(1, 1_000_000_000),
+            default=None,
+            help="Measure so many messages instead of a time.",
         )(function)
         function = click.option(
-            "--seconds", type=click.FloatRange(0.1, 3600), default=10.0, show_default=True, help="How long to measure."
+            "--seconds", type=SecondsRange(0.1, 3600), default=10.0, show_default=True, help="How long to measure."
         )(function)
         for name in reversed(names):
             function = _OPTIONS[name](function)

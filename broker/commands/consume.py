@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sluicemq.broker.commands.manners import Failure, json_option, url_option
+from sluicemq.broker.commands.manners import Failure, SecondsRange, json_option, url_option
 
 if TYPE_CHECKING:
     from sluicemq.client import Client, Message, PeekedMessage
@@ -25,7 +25,7 @@ PEEK_MESSAGES = 100
 @click.option("--follow", is_flag=True, help="Wait for more messages when the queue is empty.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(0.01),
+    type=SecondsRange(0.01),
     metavar="S",
     help="Seconds without a message after which to end.  [default: 1; with --follow: never]",
 )

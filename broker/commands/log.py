@@ -6,6 +6,7 @@ This module owns what an operator sees of an entry. How the files are read stand
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -146,10 +147,10 @@ class _ZxidType(ParameterType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        epoch, dot, counter = str(value).partition(".")
-        if not (dot and epoch.isdecimal() and counter.isdecimal()) or int(epoch) >> 32 or int(counter) >> 32:
-            self.fail(f"{value!r} is no zxid; write EPOCH.COUNTER, for one 3.17", param, ctx)
-        return int(epoch) << 32 | int(counter)
+        match = re.fullmatch(r"([0-9]{1,10})\.([0-9]{1,10})", str(value))
+        if match is None or int(match[1]) >> 32 or int(match[2]) >> 32:
+            self.fail(f"{str(value)!r:.80} is no zxid; write EPOCH.COUNTER, for one 3.17", param, ctx)
+        return int(match[1]) << 32 | int(match[2])
 
 
 @command.command(name="dump")

@@ -9,6 +9,7 @@ columns, or `--json`). Answers go to standard output, everything else to standar
 from __future__ import annotations
 
 import errno
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -33,6 +34,16 @@ else:  # generic only in newer versions of click
     ParameterType = click.ParamType
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class SecondsRange(click.FloatRange):
+    """Seconds within limits; unlike click's own range it refuses "nan", which is in no range, and "inf"."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number, or refuse it by its value."""
+        if not math.isfinite(click.FLOAT.convert(value, param, ctx)):
+            self.fail(f"{str(value)!r:.80} is no number of seconds.", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class Failure(click.ClickException):

@@ -10,6 +10,9 @@ import click
 
 from sluicemq.broker.commands.manners import json_option, on_terminal, print_json, print_table, url_option
 
+SKIP_MAX = 1_000_000_000_000
+"""More messages than any queue holds."""
+
 
 @click.group(name="queue")
 def command() -> None:
@@ -55,7 +58,7 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
             raise click.UsageError(f"queues have no setting {name!r}{hint}")
         try:
             settings[name] = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # thousands of digits, or of brackets, among them
             settings[name] = value
     return check_queue_settings(settings)
 
@@ -151,7 +154,9 @@ def purge(name: str, yes: bool, url: str, as_json: bool) -> None:
 @command.command(name="peek")
 @click.argument("name")
 @click.option("--count", "-n", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many to show.")
-@click.option("--skip", type=click.IntRange(0), default=0, show_default=True, help="How many to leave out in front.")
+@click.option(
+    "--skip", type=click.IntRange(0, SKIP_MAX), default=0, show_default=True, help="How many to leave out in front."
+)
 @url_option
 @json_option
 def peek(name: str, count: int, skip: int, url: str, as_json: bool) -> None:
