@@ -16,7 +16,7 @@ from typing import Protocol
 from sluicemq.client.delivery_buffer import DeliveryBuffer, Slice
 from sluicemq.client.errors import ClientClosed, LeaseLost, OutcomeUnknown, SluiceError, another
 from sluicemq.client.leases import LeaseBook
-from sluicemq.client.lost_leases import CONNECTION_ENDED, CONSUMER_ENDED, EXPIRED, LostLeases, explain
+from sluicemq.client.lost_leases import CONNECTION_ENDED, CONSUMER_ENDED, EXPIRED, FORKED, LostLeases, explain
 from sluicemq.client.runtime import Runtime, Slot
 from sluicemq.client.session import Session
 from sluicemq.client.settlement import SettlementBuffer, Verdict, in_frames
@@ -465,6 +465,13 @@ class Attachment:
             self.lost(lost, EXPIRED)
         elif settle.verdict.code != m.VERDICT_RELEASE:
             self.host.leases_lost(count_tags(lost), "refused", handed=True)
+
+    def forked(self) -> None:
+        """Own nothing any more: the parent process does."""
+        self.over = True
+        self.book = LeaseBook()
+        self._lost = LostLeases()
+        self._lost.add(1, max(1, self.buffer.last_tag), FORKED)
 
     # --- end ------------------------------------------------------------------------------------------------------
 

@@ -24,15 +24,18 @@ from sluicemq.client.consumer import (
     OnLeaseLost,
 )
 from sluicemq.client.delivery_buffer import Run
-from sluicemq.client.errors import ClientClosed, InternalError, InvalidRequest, ProtocolError, SluiceError, another
+from sluicemq.client.dialing import open_socket
+from sluicemq.client.errors import ClientClosed, ClientForked, InternalError, ProtocolError, SluiceError, another
+from sluicemq.client.forks import unwatch, watch
 from sluicemq.client.options import Body, Duration, count_of, seconds_of
 from sluicemq.client.outgoing import Pending
 from sluicemq.client.peeked import PeekedMessage
 from sluicemq.client.producer import SEND_SECONDS, Producer, enter
 from sluicemq.client.publisher import Publisher
-from sluicemq.client.receipts import Receipt
+from sluicemq.client.receipts import Receipt, Receipts
 from sluicemq.client.reconnect import Link
-from sluicemq.client.runtime import Runtime, Slot, Stream, current_runtime, open_socket
+from sluicemq.client.resend import resend
+from sluicemq.client.runtime import Runtime, Slot, Stream, current_runtime
 from sluicemq.client.session import Identity
 from sluicemq.client.timers import Timers
 from sluicemq.client.tls import TlsStream
@@ -83,9 +86,7 @@ class Client:
         self._name = check_name(name, "client") if name is not None else ""
         self._connect_seconds = seconds_of(connect_timeout, "connect_timeout")
         self._close_seconds = seconds_of(close_timeout, "close_timeout")
-        self._heartbeat_seconds = seconds_of(heartbeat, "heartbeat")
-        if self._heartbeat_seconds > HEARTBEAT_SECONDS_MAX:
-            raise InvalidRequest(f"heartbeat is {heartbeat}; it must be 0 (none) to {HEARTBEAT_SECONDS_MAX:g} seconds")
+        self._heartbeat_seconds = seconds_of(heartbeat, "heartbeat", maximum=HEARTBEAT_SECONDS_MAX)
         self._request_seconds = seconds_of(request_timeout, "request_timeout")
         if tls is not None and not isinstance(tls, ssl.SSLContext):
             raise TypeError(f"tls must be an ssl.SSLContext, not {type(tls).__name__}")
@@ -249,9 +250,42 @@ class Client:
             check_name(destination, "destination")
             parts.remember_destination(destination)
         pending = Pending(publisher.now() + seconds_of(timeout, "timeout"))
+        await publisher.runtime.checkpoint_if_cancelled()  # or it would be sent, and the caller told that it was not
         enter(publisher, pending, destination, body, key, subject, headers, message_id)
         confirmation = await publisher.wait(pending)
         return Receipt(confirmation, pending.index)
+
+    async def resend(self, error: SluiceError, timeout: Duration = SEND_SECONDS) -> Receipts:
+        """Find out what became of messages whose send ended in `OutcomeUnknown`, sending them again if need be.
+
+        They go out under the producer number and sequence of the first time, so that the broker stores them once: if
+        it has them, it answers with their original positions. Single sends travel in a batch with others, which is
+        sent again as a whole. The error keeps these messages in memory as long as you keep it. It may come from a
+        client that is closed meanwhile, if this one is the same user on the same virtual host.
+
+        Args:
+            error: What `send`, `send_many` or a submitted receipt raised: `OutcomeUnknown`, or the `ClientClosed`
+                that says the same. Of several errors of one producer, resend those with lower `sequence` first.
+            timeout: Seconds or timedelta for everything, reconnecting included.
+
+        Returns:
+            The receipts of what the error stands for: one for a send, all for a `send_many`. `duplicate` says
+            that they were stored before.
+
+        Raises:
+            OutcomeUnknown: Still no answer; call it again with the new error or the old one.
+            ProducerNotFound: The broker has forgotten the producer: look into the queue, or send anew where a
+                duplicate does no harm.
+            ProducerFenced: A newer producer of its name has taken over.
+            SequenceGap: Neither these messages nor earlier ones of the producer are stored: resend those first.
+            Conflict: Another task is resending the same messages.
+            InvalidRequest: The error holds no messages, for example because it was pickled.
+            SluiceError: The broker refused them for good, as for a send: they are not stored.
+
+        """
+        if not isinstance(error, SluiceError):
+            raise TypeError(f"error must be the OutcomeUnknown of a send, not {type(error).__name__}")
+        return await resend(self._link(), error, seconds_of(timeout, "timeout"))
 
     def consumer(
         self,
@@ -277,8 +311,17 @@ class Client:
             name: Shown by the broker's tools.
             on_lease_lost: See `Consumer.on_lease_lost`.
 
+        Raises:
+            TypeError: An argument has the wrong type.
+            InvalidRequest: An argument is out of range.
+            ClientClosed: The client is closed.
+
         """
         parts = self._alive()
+        if not isinstance(auto_renew, bool):
+            raise TypeError(f"auto_renew must be True or False, not {type(auto_renew).__name__}")
+        if on_lease_lost is not None and not callable(on_lease_lost):
+            raise TypeError(f"on_lease_lost must be callable or None, not {type(on_lease_lost).__name__}")
         return Consumer(
             parts.runtime,
             parts.timers,
@@ -372,10 +415,18 @@ class _Parts:
         self.publishers: dict[Publisher, None] = {}
         self.shared: Publisher | None = None
         self.checked_destinations: set[str] = set()
+        self.is_forked = False
         self._tasks = anyio.create_task_group()
         self._scopes: list[anyio.CancelScope] = []
         self._running = 0
         self._all_ended = Slot()
+
+    def forked(self) -> None:
+        """This is the child of a fork: every further call raises `ClientForked`, and nothing is sent."""
+        self.is_forked = True
+        self.link.forked(
+            ClientForked("the client was open when the process was forked, and is the parent's: call connect() anew")
+        )
 
     def remember_destination(self, destination: str) -> None:
         """Spare the next send the check of the name."""
@@ -405,6 +456,7 @@ class _Parts:
     async def start(self) -> None:
         """Start the background tasks."""
         await self._tasks.__aenter__()
+        watch(self)
         for task in (self.runtime.run_hops, self.timers.run, self.link.run):
             self._running += 1
             # Shielded, because the last verdicts must get through when the body is cancelled; `stop` ends it.
@@ -446,6 +498,9 @@ class _Parts:
 
     async def stop(self) -> None:
         """End the background tasks and wait for them; leaves the task group that was entered in `start`."""
+        unwatch(self)
+        if self.is_forked:
+            return  # the tasks wait in a poll that the parent shares: cancelling them here would deafen it
         for scope in self._scopes:
             scope.cancel()
         # The group is left without the body's exception, which therefore leaves as it is and not inside a group.
@@ -504,7 +559,7 @@ def connect(
         name: Shown by the broker's tools.
         connect_timeout: Seconds (or a timedelta, as everywhere) until the first connection must stand.
         close_timeout: Most seconds that leaving waits for verdicts and sends under way.
-        heartbeat: Seconds between signs of life that we propose; 0 = none.
+        heartbeat: Seconds between signs of life that we propose, at most 3,600; 0 = none.
         request_timeout: Seconds that any other call than a send waits for its answer.
         tls: An SSLContext: encrypt, and check the broker's certificate as the context says.
 

@@ -516,6 +516,14 @@ class Consumer:
         self._session = None
         self._end(error)
 
+    def forked(self, error: SluiceError) -> None:
+        """This is the child of a fork: nothing here works any more."""
+        self._error, self._session = error, None
+        self._waiting.clear()
+        attachment, self._attachment = self._attachment, None
+        if attachment is not None:
+            attachment.forked()
+
     def _raise_credit(self, messages: int) -> None:
         if messages <= self._credit:
             return

@@ -1,7 +1,7 @@
 """The errors that the client raises, under the name by which users import them.
 
 The tree itself lives in `sluicemq.wire.errors`, because the broker raises the same classes. This module adds only what
-a client needs around it: one error that several waiting tasks must raise.
+a client needs around it: one error that several waiting tasks must raise, and what an error holds for a resend.
 """
 
 from sluicemq.wire.errors import (
@@ -108,6 +108,12 @@ from sluicemq.wire.errors import (
 )
 
 
+class ClientForked(ClientClosed):
+    """The process was forked while the client was open: the child must call `connect` itself."""
+
+    code = "client_forked"
+
+
 def another(error: SluiceError) -> SluiceError:
     """Return an error equal to *error* with a traceback of its own.
 
@@ -116,4 +122,20 @@ def another(error: SluiceError) -> SluiceError:
     copy = type(error)(error.text, retryable=error.retryable, retry_after=error.retry_after, **error.fields)
     copy.__cause__ = error.__cause__
     copy.__suppress_context__ = True
+    if _KEPT in error.__dict__:
+        keep(copy, error.__dict__[_KEPT])
     return copy
+
+
+def keep(error: SluiceError, what: object) -> None:
+    """Let *error* hold *what* for this process: it crosses neither the wire nor a pickle."""
+    error.__dict__[_KEPT] = what
+
+
+def kept(error: SluiceError) -> object | None:
+    """Return what `keep` gave to *error*, or None."""
+    what: object | None = error.__dict__.get(_KEPT)
+    return what
+
+
+_KEPT = "_kept"

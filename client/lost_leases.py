@@ -16,10 +16,12 @@ LOST_REASONS_MAX = 16
 EXPIRED = "expired"
 CONNECTION_ENDED = "connection ended"
 CONSUMER_ENDED = "consumer ended"
+FORKED = "forked"
 _EXPLANATIONS = {
     EXPIRED: "it was not renewed or settled in time; it will be delivered again",
     CONNECTION_ENDED: "the connection that delivered it has ended; it will be delivered again",
     CONSUMER_ENDED: "the broker has ended the consumer; it will be delivered again",
+    FORKED: "the process was forked, and the message stayed with the parent",
     "queue_deleted": "its queue was deleted, and the message with it",
     "purged": "its queue was purged, and the message with it",
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -15,25 +14,31 @@ Body = bytes | bytearray | memoryview
 Duration = float | timedelta
 
 
-def seconds_of(value: Duration, name: str, *, minimum: float = 0.0) -> float:
+SHOWN_CHARACTERS_MAX = 80
+"""A wrong value is shown to its caller up to this length."""
+
+
+def seconds_of(value: Duration, name: str, *, minimum: float = 0.0, maximum: float = SECONDS_MAX) -> float:
     """Return the duration *value* in seconds.
 
     Args:
         value: Seconds, or a timedelta.
         name: How the caller calls it; stands in the error.
         minimum: Least seconds that are allowed.
+        maximum: Most seconds that are allowed; default: ten years.
 
     Raises:
         TypeError: Neither a number nor a timedelta.
-        InvalidRequest: NaN, negative, below *minimum*, or beyond ten years.
+        InvalidRequest: NaN, negative, below *minimum* or beyond *maximum*.
 
     """
     if isinstance(value, timedelta):
         value = value.total_seconds()
     elif isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be seconds or a timedelta, not {type(value).__name__}")
-    if math.isnan(value) or value < minimum or value > SECONDS_MAX:
-        raise InvalidRequest(f"{name} is {value}; it must be {minimum:g} to {SECONDS_MAX:.0f} seconds")
+    # Written so that NaN fails it, and an integer beyond all floats is never made one.
+    if not minimum <= value <= maximum:
+        raise InvalidRequest(f"{name} is {_shown(value)}; it must be {minimum:g} to {maximum:.0f} seconds")
     return float(value)
 
 
@@ -48,8 +53,17 @@ def count_of(value: int, name: str, *, minimum: int = 1, maximum: int = 0xFFFF_F
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
     if not minimum <= value <= maximum:
-        raise InvalidRequest(f"{name} is {value}; it must be {minimum} to {maximum}")
+        raise InvalidRequest(f"{name} is {_shown(value)}; it must be {minimum} to {maximum}")
     return value
+
+
+def _shown(value: float) -> str:
+    """Return *value* for an error text; Python refuses to write very long integers."""
+    try:
+        text = str(value)
+    except ValueError:
+        return "an integer of thousands of digits"
+    return text if len(text) <= SHOWN_CHARACTERS_MAX else f"{text[:SHOWN_CHARACTERS_MAX]}… ({len(text)} digits)"
 
 
 def owned_body(body: Body) -> bytes:
@@ -75,7 +89,7 @@ def check_attributes(
 
     Raises:
         TypeError: A value of the wrong type.
-        InvalidRequest: A text that is too long.
+        InvalidRequest: A text that is too long, or an empty message id.
 
     """
     for name, value, bytes_max in (
@@ -93,9 +107,15 @@ def check_attributes(
             raise InvalidRequest(f"{name} is no valid Unicode text: {value!r:.80}") from None
         if size > bytes_max:
             raise InvalidRequest(f"{name} has {size} bytes; allowed are {bytes_max}")
+        if not size and name == "message_id":
+            raise InvalidRequest("message_id is empty: leave it out, and the message gets an id of its own")
     if headers is not None:
-        if not isinstance(headers, Mapping):
-            raise TypeError(f"headers must be a mapping, not {type(headers).__name__}")
-        for header in headers:
-            if not isinstance(header, str):
-                raise TypeError(f"the name of a header must be str, not {type(header).__name__}")
+        _check_headers(headers)
+
+
+def _check_headers(headers: Mapping[str, Any]) -> None:
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"headers must be a mapping, not {type(headers).__name__}")
+    for header in headers:
+        if not isinstance(header, str):
+            raise TypeError(f"the name of a header must be str, not {type(header).__name__}")

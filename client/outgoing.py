@@ -103,19 +103,20 @@ class OutgoingBatch:
     Attributes:
         destination: Name of the queue.
         whole: Made by one `send_many`: takes no other message, and one pending stands for all.
-        bodies: The messages.
+        bodies: The messages; empty if *whole*, as they are packed at once.
         pendings: Who waits; one for each body, or a single one if *whole*.
         size_bytes: Upper bound of its encoded size.
         producer: Number of the producer under which it was sent, 0 before.
         sequence: Number that it was sent with, 0 before.
         awaiting: Sent on the current connection and not answered.
         stale: Sent on an earlier connection and not answered there: it may be stored already.
+        refusal: Why it is known not to be stored, once that is known.
 
     """
 
     __slots__ = (
-        "_attributes", "_columns", "_header_items", "awaiting", "bodies", "destination", "pendings",
-        "producer", "sequence", "size_bytes", "stale", "whole",
+        "_attributes", "_columns", "_encoded", "_header_items", "_whole_count", "awaiting", "bodies", "destination",
+        "pendings", "producer", "refusal", "sequence", "size_bytes", "stale", "whole",
     )  # fmt: skip
 
     def __init__(self, destination: str, *, whole: bool = False) -> None:
@@ -128,14 +129,17 @@ class OutgoingBatch:
         self.sequence = 0
         self.awaiting = False
         self.stale = False
+        self.refusal: SluiceError | None = None
         self._attributes: list[Attributes] | None = None
         self._columns = 0
+        self._whole_count = 0
+        self._encoded: bytes | None = None
         self._header_items = 0
 
     @property
     def count(self) -> int:
         """How many messages it holds."""
-        return len(self.bodies)
+        return self._whole_count if self.whole else len(self.bodies)
 
     def has_room_for(self, attributes: Attributes) -> bool:
         """Whether one message more leaves the batch within `BATCH_VALUES_MAX`."""
@@ -160,12 +164,21 @@ class OutgoingBatch:
         self.size_bytes += size_bytes
         pending.batch = self
 
-    def fill(self, bodies: list[bytes], attributes: list[Attributes] | None, pending: Pending, size_bytes: int) -> None:
-        """Become the batch of one `send_many`."""
-        self.bodies = bodies
+    def fill(self, bodies: list[bytes], attributes: list[Attributes] | None, pending: Pending) -> None:
+        """Become the batch of one `send_many`; it is packed at once, which tells its size and checks its values.
+
+        Raises:
+            BatchTooLarge: More than any broker takes.
+            InvalidRequest: A value that cannot travel.
+
+        """
         self._attributes = attributes
+        self.bodies = bodies
+        self._encoded = self.encode()
+        self.bodies = []  # the packed ones are enough
+        self._whole_count = len(bodies)
         self.pendings = [pending]
-        self.size_bytes = size_bytes
+        self.size_bytes = len(self._encoded)
         pending.batch = self
 
     def withdraw(self, pending: Pending) -> int:
@@ -174,7 +187,6 @@ class OutgoingBatch:
         del self.pendings[index]
         pending.batch = None
         if self.whole:
-            self.bodies = []
             return self.size_bytes
         body = self.bodies.pop(index)
         attributes = self._attributes.pop(index) if self._attributes is not None else NO_ATTRIBUTES
@@ -185,6 +197,8 @@ class OutgoingBatch:
     def encode(self) -> bytes:
         """Return the batch as it travels."""
         columns = self._attributes
+        if self._encoded is not None:
+            return self._encoded
         if columns is None:
             return encode_batch(self.bodies)
         return encode_batch(

@@ -13,7 +13,6 @@ import anyio
 from sluicemq.client.errors import BatchTooLarge, ClientClosed, SluiceError, another
 from sluicemq.client.options import Body, Duration, check_attributes, owned_body, seconds_of
 from sluicemq.client.outgoing import (
-    BATCH_OVERHEAD_BYTES,
     MESSAGE_OVERHEAD_BYTES,
     NO_ATTRIBUTES,
     Attributes,
@@ -163,6 +162,7 @@ class Producer:
         """
         publisher = self._publisher
         pending = Pending(publisher.now() + (self._timeout if timeout is None else seconds_of(timeout, "timeout")))
+        await publisher.runtime.checkpoint_if_cancelled()  # or it would be sent, and the caller told that it was not
         enter(publisher, pending, self.destination, body, key, subject, headers, message_id)
         confirmation = await publisher.wait(pending)
         return Receipt(confirmation, pending.index)
@@ -185,6 +185,7 @@ class Producer:
         """
         publisher = self._publisher
         pending = Pending(publisher.now() + (self._timeout if timeout is None else seconds_of(timeout, "timeout")))
+        await publisher.runtime.checkpoint_if_cancelled()  # or it would be sent, and the caller told that it was not
         if not enter(publisher, pending, self.destination, body, key, subject, headers, message_id):
             await publisher.wait_for_room(pending)
         self._budget -= 1
@@ -220,7 +221,8 @@ class Producer:
         """
         publisher = self._publisher
         pending = Pending(publisher.now() + (self._timeout if timeout is None else seconds_of(timeout, "timeout")))
-        items = messages if type(messages) is list else list(messages)
+        await publisher.runtime.checkpoint_if_cancelled()  # or it would be sent, and the caller told that it was not
+        items = messages if type(messages) is list else _listed(messages)
         if not items:
             return Receipts(_EMPTY)
         publisher.enter_whole(pending, whole_batch(publisher, self.destination, items, pending))
@@ -256,10 +258,14 @@ class Producer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait for what is under way (at most `close_timeout` seconds if the body failed), then end the producer."""
+        """Wait for what is under way as long as answers come, then end the producer.
+
+        If the body failed, that takes at most `close_timeout` seconds in all; else no more than that from one answer
+        to the next. What has none by then ends in `ClientClosed`, which is raised here if nobody awaited it.
+        """
         try:
             if error is None:
-                await self._publisher.flushed()  # noqa: ASYNC102 - bounded by close_timeout
+                await self._publisher.flushed_in_time(self._close_seconds)  # noqa: ASYNC102 - bounded by close_timeout
             else:
                 with anyio.move_on_after(self._close_seconds, shield=True):
                     await self._publisher.flushed()
@@ -309,31 +315,29 @@ def whole_batch(
     if set(map(type, items)) == {bytes}:
         # The fast case stays free of Python loops. The list is the user's: keep our own.
         bodies: list[bytes] = list(items)  # type: ignore[arg-type]
-        sizes = list(map(len, bodies))
-        size_bytes = BATCH_OVERHEAD_BYTES + sum(sizes) + MESSAGE_OVERHEAD_BYTES * len(bodies)
     else:
-        bodies, attributes, size_bytes = _rows(items)
-        sizes = list(map(len, bodies))
-    publisher.check_size(max(sizes))
+        bodies, attributes = _rows(items)
     messages_max, bytes_max = publisher.batch_limits()
-    if len(bodies) > messages_max or size_bytes > bytes_max:
+    batch = OutgoingBatch(destination, whole=True)
+    if len(bodies) <= messages_max:
+        batch.fill(bodies, attributes, pending)
+        publisher.check_sizes(bodies, batch.size_bytes)
+    if len(bodies) > messages_max or batch.size_bytes > bytes_max:
+        size = sum(map(len, bodies))
         raise BatchTooLarge(
-            f"a batch of {len(bodies)} messages and {size_bytes} bytes; the broker takes {messages_max} messages and "
-            f"{bytes_max} bytes: send it in parts",
+            f"a batch of {len(bodies)} messages with bodies of {size} bytes; the broker takes {messages_max} messages "
+            f"and {bytes_max} bytes: send it in parts",
             messages=len(bodies),
             messages_max=messages_max,
-            batch_bytes=size_bytes,
+            batch_bytes=size,
             batch_bytes_max=bytes_max,
         )
-    batch = OutgoingBatch(destination, whole=True)
-    batch.fill(bodies, attributes, pending, size_bytes)
     return batch
 
 
-def _rows(items: list[Body | NewMessage]) -> tuple[list[bytes], list[Attributes] | None, int]:
+def _rows(items: list[Body | NewMessage]) -> tuple[list[bytes], list[Attributes] | None]:
     bodies: list[bytes] = []
     attributes: list[Attributes] = []
-    size_bytes = BATCH_OVERHEAD_BYTES
     for item in items:
         if isinstance(item, NewMessage):
             check_attributes(item.key, item.subject, item.headers, item.message_id)
@@ -344,8 +348,15 @@ def _rows(items: list[Body | NewMessage]) -> tuple[list[bytes], list[Attributes]
             row, body = NO_ATTRIBUTES, owned_body(item)
         bodies.append(body)
         attributes.append(row)
-        size_bytes += message_size(body, row)
-    return bodies, attributes if any(row is not NO_ATTRIBUTES for row in attributes) else None, size_bytes
+    return bodies, attributes if any(row is not NO_ATTRIBUTES for row in attributes) else None
+
+
+def _listed(messages: object) -> list[Body | NewMessage]:
+    """Return the items of what a user passes as many messages."""
+    if isinstance(messages, (bytes, bytearray, memoryview, str)) or not isinstance(messages, Iterable):
+        what = f"send_many takes a list (or another iterable) of bodies or NewMessage, not {type(messages).__name__}"
+        raise TypeError(what + (": use send for a single body" if isinstance(messages, Iterable) else ""))
+    return list(messages)
 
 
 _EMPTY = Confirmation(0, 0, False, 0, 0, 0, None)

@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+import anyio
+
 from sluicemq.client.errors import (
     ClientClosed,
     MessageTooLarge,
@@ -18,10 +20,12 @@ from sluicemq.client.errors import (
     RequestTimeout,
     SluiceError,
     another,
+    keep,
 )
 from sluicemq.client.outgoing import Attributes, OutgoingBatch, Pending
 from sluicemq.client.receipts import Confirmation
 from sluicemq.client.reconnect import Link
+from sluicemq.client.resend import Unsettled
 from sluicemq.client.runtime import Runtime, Slot
 from sluicemq.client.sending_window import Failed, SendingWindow, WindowLimits, outcome_unknown
 from sluicemq.client.session import Session
@@ -77,6 +81,9 @@ class Publisher:
         self._timer_due = math.inf
         self._blocked: set[str] = set()
         self._retry: Timer | None = None
+        self._answers = 0
+        # Whether somebody may want to send again what was sent under this number.
+        self._left_unknown = False
 
     # --- for the faces --------------------------------------------------------------------------------------------
 
@@ -95,6 +102,18 @@ class Publisher:
                 message_bytes=size_bytes,
                 message_bytes_max=maximum,
             )
+
+    def check_sizes(self, bodies: list[bytes], batch_bytes: int) -> None:
+        """Refuse bodies, together in a batch of *batch_bytes*, of which the broker would not take one.
+
+        Raises:
+            MessageTooLarge: One is larger than the broker allows.
+
+        """
+        session = self._session
+        # None is larger than all of them together, which is known already.
+        if session is not None and session.opened is not None and batch_bytes > session.opened.message_bytes_max:
+            self.check_size(max(map(len, bodies)))
 
     def batch_limits(self) -> tuple[int, int]:
         """Return the most messages and the most bytes that one batch may have."""
@@ -211,6 +230,16 @@ class Publisher:
                 self._idle_waiters.append(slot)
                 await self.runtime.park(slot)
 
+    async def flushed_in_time(self, quiet_seconds: float) -> None:
+        """Wait as `flushed` does, but give up when no answer comes for *quiet_seconds*."""
+        while self.error is None:
+            answers = self._answers
+            with anyio.move_on_after(quiet_seconds):
+                await self.flushed()
+                return
+            if self._answers == answers:
+                return
+
     def _is_withdrawn(self, pending: Pending) -> bool:
         return pending.batch is None and pending not in self._line
 
@@ -220,8 +249,10 @@ class Publisher:
             return
         self.error = error
         self._link.remove(self)
-        session = self._session
-        if session is not None and self.window.number and session.error is None:
+        session, window = self._session, self.window
+        # A number under which something may be sent again is left for the broker to forget in its own time.
+        needed = self._left_unknown or any(batch.awaiting or batch.stale for batch in window.in_flight)
+        if session is not None and window.number and session.error is None and not needed:
             session.request(m.CloseProducer(producer=self.window.number), lambda _message, _tail, _error: None)
         self._end(error)
 
@@ -232,23 +263,52 @@ class Publisher:
                 timer.cancel()
         for batch in self.window.give_up():
             for index, pending in enumerate(batch.pendings):
-                self._fail(pending, self._end_error(batch, index, error))
+                self._fail(pending, self._end_error(batch, index, pending, error))
         for pending in list(self._line):
             self._fail(pending, error)
         self._wake_idle()
 
-    def _end_error(self, batch: OutgoingBatch, index: int, error: SluiceError) -> SluiceError:
+    def _end_error(self, batch: OutgoingBatch, index: int, pending: Pending, error: SluiceError) -> SluiceError:
         if not (batch.awaiting or batch.stale):
+            batch.refusal = error
             return error
         if isinstance(error, ClientClosed):
-            return ClientClosed(
+            closed = ClientClosed(
                 f"{error.text}; this message may or may not have been stored",
                 destination=batch.destination,
                 producer=batch.producer,
                 sequence=batch.sequence,
                 index=index,
             )
-        return outcome_unknown(batch, error, index)
+            keep(closed, Unsettled(self, batch, pending))
+            return closed
+        return self._unknown(batch, error, index, pending)
+
+    def _unknown(self, batch: OutgoingBatch, cause: SluiceError | None, index: int, pending: Pending) -> SluiceError:
+        """Return the error for a send that may or may not be stored, with all that a resend takes."""
+        self._left_unknown = True
+        error = outcome_unknown(batch, cause, index)
+        keep(error, Unsettled(self, batch, pending))
+        return error
+
+    # --- resends that the user asks for ---------------------------------------------------------------------------
+
+    def holds(self, batch: OutgoingBatch) -> bool:
+        """Whether *batch* is still on its way, or waits for a connection."""
+        return self.window.holds(batch)
+
+    async def wait_again(self, pending: Pending, seconds: float) -> Confirmation:
+        """Wait for the answer to *pending*, whose time was over, for so many seconds more.
+
+        Raises:
+            SluiceError: As for the first send.
+
+        """
+        pending.error = None
+        pending.deadline = self.now() + seconds
+        if pending.deadline < self._timer_due:
+            self._arm(pending.deadline)
+        return await self.wait(pending)
 
     # --- as a resident of the link --------------------------------------------------------------------------------
 
@@ -271,6 +331,14 @@ class Publisher:
         if self.error is None:
             self.error = error
             self._end(error)
+
+    def forked(self, error: SluiceError) -> None:
+        """This is the child of a fork: nothing here works any more."""
+        self.error, self._session = error, None
+        waiting = [pending for batch in self.window.give_up() for pending in batch.pendings]
+        for pending in (*waiting, *self._line):
+            pending.error = error
+        self._line.clear()
 
     def blocked(self, notice: m.Blocked) -> None:
         """Hold back sends because the broker asks for it."""
@@ -302,7 +370,7 @@ class Publisher:
             batch = window.next()
             if batch is None:
                 break
-            self._last_count = len(batch.bodies)
+            self._last_count = batch.count
             try:
                 data = batch.encode()
                 publish = m.Publish(destination=batch.destination, producer=batch.producer, sequence=batch.sequence)
@@ -333,6 +401,7 @@ class Publisher:
         session = self._session
         if session is None or (error is not None and session.error is not None):
             return  # the session's end; `session_lost` deals with all batches at once
+        self._answers += 1
         if error is None:
             assert isinstance(reply, m.Published)
             welcome = session.welcome
@@ -342,7 +411,7 @@ class Publisher:
                 reply.duplicate,
                 batch.producer,
                 batch.sequence,
-                len(batch.bodies),
+                batch.count,
                 batch.message_ids,
             )
             failed = self.window.confirmed(batch)
@@ -384,9 +453,11 @@ class Publisher:
 
     def _fail_batches(self, failed: list[Failed]) -> None:
         for batch, error in failed:
+            if "index" not in error.fields:
+                batch.refusal = error
             for index, pending in enumerate(batch.pendings):
                 if "index" in error.fields:
-                    self._fail(pending, outcome_unknown(batch, _cause_of(error), index))
+                    self._fail(pending, self._unknown(batch, _cause_of(error), index, pending))
                 else:
                     self._fail(pending, error)
         if failed:
@@ -453,7 +524,7 @@ class Publisher:
         if self.window.withdraw(pending):
             self._fail(pending, self._late())
         else:
-            self._fail(pending, outcome_unknown(batch, self._late(), index))
+            self._fail(pending, self._unknown(batch, self._late(), index, pending))
 
     def _late(self) -> SluiceError:
         if self._session is None:

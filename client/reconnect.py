@@ -36,6 +36,8 @@ log = logging.getLogger("sluicemq.client")
 
 ATTEMPT_SECONDS_MAX = 5.0
 """Longest time that one address gets to take the connection and finish the handshake."""
+ATTEMPT_SECONDS_FIRST = 1.0
+"""Where there are several addresses, each gets this long in the first round, and twice as long in the next one."""
 BACKOFF_SECONDS_FIRST = 0.05
 BACKOFF_SECONDS_MAX = 2.0
 STABLE_SECONDS = 5.0
@@ -59,6 +61,9 @@ class Resident(Protocol):
 
     def failed(self, error: SluiceError) -> None:
         """No session will come any more: fail everything that waits."""
+
+    def forked(self, error: SluiceError) -> None:
+        """This is the child of a fork: every further call fails; touch no loop and no socket."""
 
 
 class Answer(NamedTuple):
@@ -149,10 +154,13 @@ class Link:
         round_number = 0
         start = 0
         while self.failure is None:
+            seconds = ATTEMPT_SECONDS_MAX
+            if len(self._addresses) > 1:
+                seconds = min(seconds, ATTEMPT_SECONDS_FIRST * 2 ** min(round_number, 10))
             for offset in range(len(self._addresses)):
                 index = (start + offset) % len(self._addresses)
                 begun = self._runtime.now()
-                opened = await self._serve(self._addresses[index])
+                opened = await self._serve(self._addresses[index], seconds)
                 if self.failure is not None:
                     return
                 if opened:
@@ -164,13 +172,14 @@ class Link:
             round_number += 1
             await anyio.sleep(pause * random.uniform(0.5, 1.0))
 
-    async def _serve(self, address: Address) -> bool:
-        """Connect to *address* and stay until the session ends; return whether there was one."""
+    async def _serve(self, address: Address, seconds: float) -> bool:
+        """Connect to *address* within *seconds* and stay until the session ends; return whether there was one."""
+        deadline = self._runtime.now() + seconds
         try:
-            with anyio.fail_after(ATTEMPT_SECONDS_MAX):
+            with anyio.fail_after(seconds):
                 stream = await self._connect_stream(address)
         except TimeoutError:
-            self._problems[address] = ConnectionFailed(f"no connection within {ATTEMPT_SECONDS_MAX:g} seconds")
+            self._problems[address] = ConnectionFailed(f"no connection within {seconds:g} seconds")
             return False
         except (OSError, SluiceError) as error:
             problem = error if isinstance(error, SluiceError) else ConnectionFailed(str(error) or repr(error))
@@ -178,7 +187,7 @@ class Link:
             self._problems[address] = problem
             return False
         session = Session(self._runtime, self._timers, stream, self._identity, self)
-        reason = await session.run(ATTEMPT_SECONDS_MAX)
+        reason = await session.run(deadline)
         opened = session.opened is not None
         self._problems[address] = reason
         if opened:
@@ -198,6 +207,15 @@ class Link:
         if session is not None:
             session.close()
         self._wake_all()
+
+    def forked(self, error: SluiceError) -> None:
+        """This is the child of a fork: every further call raises *error*, and nothing is sent."""
+        self.failure = error
+        session, self.session = self.session, None
+        if session is not None:
+            session.error = error
+        for resident in self._residents:
+            resident.forked(error)
 
     def _wake_all(self) -> None:
         waiters, self._waiters = self._waiters, {}
@@ -235,7 +253,9 @@ class Link:
                 self._waiters.pop(waiter, None)
         return self.session
 
-    async def request(self, message: Message, *, timeout: float, repeatable: bool = True) -> Answer:
+    async def request(
+        self, message: Message, *, timeout: float, repeatable: bool = True, tail: bytes | None = None
+    ) -> Answer:
         """Send *message* and return its answer, over as many sessions as it takes.
 
         Args:
@@ -243,6 +263,7 @@ class Link:
             timeout: Seconds for everything.
             repeatable: Whether asking twice does no harm. Otherwise a connection that breaks in between leaves the
                 outcome unknown.
+            tail: What travels behind the message.
 
         Raises:
             RequestTimeout: No answer in time.
@@ -257,7 +278,7 @@ class Link:
                 session = await self.connected()
                 sent = not repeatable
                 try:
-                    answer = await self._ask(session, message)
+                    answer = await self._ask(session, message, tail)
                 except MOVE_ON as error:
                     sent = False
                     session.end(error)
@@ -277,7 +298,7 @@ class Link:
             raise self.unreachable()
         raise RequestTimeout(f"no answer to {type(message).__name__} within {timeout:g} seconds")
 
-    async def _ask(self, session: Session, message: Message) -> Answer | None:
+    async def _ask(self, session: Session, message: Message, data: bytes | None) -> Answer | None:
         """Return the answer to *message*, or None if the session ended before it came."""
         slot = Slot()
         answers: list[Answer] = []
@@ -292,7 +313,7 @@ class Link:
                 answers.append(Answer(reply, tail))
             self._runtime.wake(slot)
 
-        session.request(message, on_reply)
+        session.request(message, on_reply, data)
         if not answers and not errors:
             await self._runtime.park(slot)
         if answers:

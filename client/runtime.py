@@ -12,10 +12,6 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import anyio
-
-from sluicemq.client.errors import ConnectionFailed
-
 READ_BYTES_SMALL = 64 * 1024
 """Read size while little arrives: below the size at which the allocator maps fresh pages for every buffer."""
 READ_BYTES_LARGE = 1024 * 1024
@@ -65,14 +61,32 @@ class Stream(abc.ABC):
         """Close it. Everything else on it ends."""
 
 
-class Hop(abc.ABC):
-    """A function that runs once at the loop's next turn, however often it was scheduled until then."""
+class Hop:
+    """A function that runs once at the loop's next turn, however often it was scheduled until then.
 
-    __slots__ = ()
+    Args:
+        function: What to run.
+        at_next_turn: How the loop is asked to call `run` at its next turn.
 
-    @abc.abstractmethod
+    """
+
+    __slots__ = ("_at_next_turn", "_function", "_scheduled")
+
+    def __init__(self, function: Callable[[], None], at_next_turn: Callable[[Hop], object]) -> None:
+        self._function = function
+        self._at_next_turn = at_next_turn
+        self._scheduled = False
+
     def schedule(self) -> None:
         """Let the function run at the next turn."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._at_next_turn(self)
+
+    def run(self) -> None:
+        """Called by the loop."""
+        self._scheduled = False
+        self._function()
 
 
 class Runtime(abc.ABC):
@@ -94,6 +108,10 @@ class Runtime(abc.ABC):
     @abc.abstractmethod
     async def checkpoint(self) -> None:
         """Let others run, and be cancelled."""
+
+    @abc.abstractmethod
+    async def checkpoint_if_cancelled(self) -> None:
+        """Raise if the running task is cancelled; nothing else, and cheap."""
 
     @abc.abstractmethod
     def hop(self, function: Callable[[], None]) -> Hop:
@@ -128,31 +146,3 @@ def current_runtime() -> Runtime:
     from sluicemq.client.runtime_asyncio import AsyncioRuntime
 
     return AsyncioRuntime()
-
-
-async def open_socket(runtime: Runtime, host: str, port: int) -> socket.socket:
-    """Return a non-blocking TCP socket that is connected to the first address of *host* that answers.
-
-    Raises:
-        OSError: None did; the causes stand in the text.
-
-    """
-    found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    problems = []
-    for family, kind, protocol, _, address in found:
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await runtime.connect_socket(sock, address)
-        except OSError as error:
-            sock.close()
-            problems.append(error)
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    if len(problems) == 1:
-        raise problems[0]
-    raise ConnectionFailed("; ".join(dict.fromkeys(str(problem) for problem in problems)) or "the name has no address")

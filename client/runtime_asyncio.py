@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import anyio.lowlevel
+
 from sluicemq.client.runtime import READ_BYTES_LARGE, READ_BYTES_SMALL, Holder, Hop, Runtime, Slot, Stream
 
 
@@ -42,9 +44,25 @@ class AsyncioRuntime(Runtime):
         """Let others run, and be cancelled."""
         await asyncio.sleep(0)
 
+    async def checkpoint_if_cancelled(self) -> None:
+        """Raise if the running task is cancelled, by its own `cancel` or by a scope of anyio's around it."""
+        task = asyncio.current_task(self.loop)
+        if task is not None and task.cancelling():
+            await asyncio.sleep(0)
+        await anyio.lowlevel.checkpoint_if_cancelled()
+
     def hop(self, function: Callable[[], None]) -> Hop:
         """Return a hop for *function*."""
-        return _AsyncioHop(self, function)
+        return Hop(function, self._at_next_turn)
+
+    def _at_next_turn(self, hop: Hop) -> None:
+        self.loop.call_soon(self._run, hop)
+
+    def _run(self, hop: Hop) -> None:
+        try:
+            hop.run()
+        except Exception as error:  # noqa: BLE001 - the loop would only log it, and every caller would hang
+            self.on_failure(error)
 
     async def run_hops(self) -> None:
         """Return at once: the loop's own callbacks serve them."""
@@ -56,27 +74,6 @@ class AsyncioRuntime(Runtime):
     def stream(self, sock: socket.socket) -> Stream:
         """Return the stream over the connected *sock*."""
         return _AsyncioStream(self, sock)
-
-
-class _AsyncioHop(Hop):
-    __slots__ = ("_function", "_runtime", "_scheduled")
-
-    def __init__(self, runtime: AsyncioRuntime, function: Callable[[], None]) -> None:
-        self._runtime = runtime
-        self._function = function
-        self._scheduled = False
-
-    def schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self._runtime.loop.call_soon(self._run)
-
-    def _run(self) -> None:
-        self._scheduled = False
-        try:
-            self._function()
-        except Exception as error:  # noqa: BLE001 - the loop would only log it, and every caller would hang
-            self._runtime.on_failure(error)
 
 
 class _AsyncioStream(Stream):

@@ -19,7 +19,7 @@ class TrioRuntime(Runtime):
 
     def __init__(self) -> None:
         self.now = trio.current_time
-        self._hops: list[_TrioHop] = []
+        self._hops: list[Hop] = []
         self._hopper = Slot()
 
     async def park(self, holder: Holder) -> None:
@@ -43,12 +43,15 @@ class TrioRuntime(Runtime):
         """Let others run, and be cancelled."""
         await trio.lowlevel.checkpoint()
 
+    async def checkpoint_if_cancelled(self) -> None:
+        """Raise if the running task is cancelled."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+
     def hop(self, function: Callable[[], None]) -> Hop:
         """Return a hop for *function*."""
-        return _TrioHop(self, function)
+        return Hop(function, self._at_next_turn)
 
-    def request(self, hop: _TrioHop) -> None:
-        """Run *hop* at the next turn."""
+    def _at_next_turn(self, hop: Hop) -> None:
         self._hops.append(hop)
         self.wake(self._hopper)
 
@@ -75,24 +78,6 @@ class TrioRuntime(Runtime):
     def stream(self, sock: socket.socket) -> Stream:
         """Return the stream over the connected *sock*."""
         return _TrioStream(self, sock)
-
-
-class _TrioHop(Hop):
-    __slots__ = ("_function", "_runtime", "_scheduled")
-
-    def __init__(self, runtime: TrioRuntime, function: Callable[[], None]) -> None:
-        self._runtime = runtime
-        self._function = function
-        self._scheduled = False
-
-    def schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self._runtime.request(self)
-
-    def run(self) -> None:
-        self._scheduled = False
-        self._function()
 
 
 class _TrioStream(Stream):

@@ -304,6 +304,10 @@ class SendingWindow:
         self.held = False
         return failed
 
+    def holds(self, batch: OutgoingBatch) -> bool:
+        """Whether *batch* is not over."""
+        return batch in self.in_flight or batch in self.backlog
+
     def everything(self) -> list[OutgoingBatch]:
         """Return every batch that is not over, in the order of sending."""
         return [*self.in_flight, *self.backlog]

@@ -28,11 +28,13 @@ from sluicemq.wire import messages as m
 from sluicemq.wire.connection import REQUESTS, Connection, Role, State
 from sluicemq.wire.errors import error_from_wire, error_to_wire
 from sluicemq.wire.fields import Message
-from sluicemq.wire.frames import FRAME_BYTES_DEFAULT, PREFACE
+from sluicemq.wire.frames import FRAME_BYTES_BEFORE_OPEN, FRAME_BYTES_DEFAULT, PREFACE
 
 log = logging.getLogger("sluicemq.client")
 
 CORRELATION_MAX = 0xFFFF_FFFF
+FIRST_BYTES_SHOWN_MAX = 64
+"""So much of what a stranger says stands in the error."""
 HEARTBEATS_MISSED_MAX = 2
 """Silence of so many heartbeat intervals ends the connection."""
 
@@ -101,6 +103,7 @@ class Session:
         self._identity = identity
         self._owner = owner
         self._connection = Connection(Role.CLIENT)
+        self._first_bytes = b""
         self._awaited: dict[int, _Awaited] = {}
         self._correlation = 0
         self._end_slot = Slot()
@@ -111,9 +114,9 @@ class Session:
 
     # --- life -----------------------------------------------------------------------------------------------------
 
-    async def run(self, handshake_seconds: float) -> SluiceError:
+    async def run(self, handshake_deadline: float) -> SluiceError:
         """Serve the connection until it ends; return why it did. The stream is closed then."""
-        deadline = self._timers.call_after(handshake_seconds, self._handshake_late)
+        deadline = self._timers.call_at(handshake_deadline, self._handshake_late)
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._read)
@@ -169,7 +172,7 @@ class Session:
 
     def _handshake_late(self) -> None:
         if self.opened is None:
-            self.end(ConnectionFailed("the broker did not answer the handshake in time"))
+            self.end(ConnectionFailed("the broker did not answer the handshake in time, if it is a SluiceMQ broker"))
 
     # --- out ------------------------------------------------------------------------------------------------------
 
@@ -225,6 +228,8 @@ class Session:
         self._received_at = self._runtime.now()
         if self.error is not None:
             return
+        if self.welcome is None and not self._is_broker(data):
+            return
         try:
             for message, correlation, tail in self._connection.receive(data):
                 if correlation:
@@ -236,7 +241,26 @@ class Session:
                 if self.error is not None:
                     return
         except ProtocolError as error:
-            self.close(error)
+            if self.welcome is None:
+                self._fail(self._stranger(), error)
+            else:
+                self.close(error)
+
+    def _is_broker(self, data: bytes) -> bool:
+        """Whether what came so far can be the answer to HELLO; ends the session if it cannot.
+
+        What other servers say first is text or TLS, which read as the length of a frame is far too large. Looking at
+        the length alone spares us the wait for the rest of a header that a short greeting does not have.
+        """
+        self._first_bytes = (self._first_bytes + bytes(data[:FIRST_BYTES_SHOWN_MAX]))[:FIRST_BYTES_SHOWN_MAX]
+        length = self._first_bytes[:4]
+        if len(length) == 4 and int.from_bytes(length) > FRAME_BYTES_BEFORE_OPEN:
+            self.end(self._stranger())
+            return False
+        return True
+
+    def _stranger(self) -> ConnectionFailed:
+        return ConnectionFailed(f"this is not a SluiceMQ broker; it answered with {self._first_bytes!r}")
 
     def _answered(self, message: Message, correlation: int, tail: memoryview) -> None:
         if type(message) is m.Ping:

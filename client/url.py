@@ -86,7 +86,7 @@ def _address(part: str) -> Address:
         raise InvalidRequest(f"the URL has an empty or broken host in {part!r:.80}: write HOST:PORT[,HOST:PORT...]")
     if not has_port:
         return host, PORT_DEFAULT
-    if not (port_text.isascii() and port_text.isdigit()) or not 0 < int(port_text) < 65536:
+    if not (port_text.isascii() and port_text.isdigit() and len(port_text) <= 5) or not 0 < int(port_text) < 65536:
         raise InvalidRequest(f"{port_text!r:.20} is no port; in the URL's address {part!r:.80}")
     return host, int(port_text)
 

@@ -20,10 +20,16 @@ from sluicemq.client.errors import (
 )
 from sluicemq.client.outgoing import NO_ATTRIBUTES, OutgoingBatch, Pending
 from sluicemq.client.sending_window import SendingWindow, WindowLimits
+from sluicemq.wire.batch import Batch
 
 LIMITS = WindowLimits(
     batches=4, collected_batches=2, messages=40, bytes=100_000, collected_messages=3, collected_bytes=10_000
 )
+
+
+def bodies_of(batch):
+    """What the broker would find in it."""
+    return Batch(batch.encode()).bodies
 
 
 class Broker:
@@ -73,8 +79,8 @@ class World:
         self.sent += len(bodies)
         if whole:
             batch = OutgoingBatch("orders", whole=True)
-            batch.fill(bodies, None, pending, 70)
-            if self.window.has_room(2, 70):
+            batch.fill(bodies, None, pending)
+            if self.window.has_room(2, batch.size_bytes):
                 self.window.add_whole(batch)
         elif self.window.has_room(1, 10):
             self.window.collect("orders", bodies[0], NO_ATTRIBUTES, pending, 10)
@@ -84,7 +90,7 @@ class World:
             return
         while (batch := self.window.next()) is not None:
             assert len(self.window.in_flight) <= LIMITS.batches
-            self.wire.append(((batch.producer, batch.sequence, tuple(batch.bodies)), batch))
+            self.wire.append(((batch.producer, batch.sequence, tuple(bodies_of(batch))), batch))
         if self.window.wants_number:
             self.numbers += 1
             self.window.numbered(self.numbers)
@@ -104,7 +110,7 @@ class World:
         if not self.replies:
             return
         batch, answer = self.replies.pop(0)
-        bodies = list(batch.bodies)
+        bodies = list(bodies_of(batch))
         if isinstance(answer, int):
             self.note_failures(self.window.confirmed(batch))
             for body in bodies:
@@ -117,7 +123,7 @@ class World:
 
     def note_failures(self, failures):
         for batch, error in failures:
-            for body in batch.bodies:
+            for body in bodies_of(batch):
                 assert body not in self.failed
                 self.failed[body] = error
 
@@ -235,7 +241,7 @@ def test_single_sends_collect_while_two_batches_are_under_way():
         batch = window.next()
         assert (batch is not None) == (number < 2)
     window.confirmed(window.in_flight[0])
-    assert sent_next(window).bodies == [b"2", b"3"]
+    assert bodies_of(sent_next(window)) == [b"2", b"3"]
 
 
 def test_a_whole_batch_neither_joins_others_nor_overtakes_them():
@@ -243,12 +249,12 @@ def test_a_whole_batch_neither_joins_others_nor_overtakes_them():
     window.numbered(1)
     collected(window, b"before")
     whole = OutgoingBatch("orders", whole=True)
-    whole.fill([b"a", b"b"], None, Pending(0.0), 80)
+    whole.fill([b"a", b"b"], None, Pending(0.0))
     window.add_whole(whole)
     collected(window, b"after")
-    assert [sent_next(window).bodies for _ in range(2)] == [[b"before"], [b"a", b"b"]]
+    assert [bodies_of(sent_next(window)) for _ in range(2)] == [[b"before"], [b"a", b"b"]]
     window.confirmed(window.in_flight[0])
-    assert sent_next(window).bodies == [b"after"]
+    assert bodies_of(sent_next(window)) == [b"after"]
 
 
 def test_nothing_is_sent_without_a_producer_number():
