@@ -89,6 +89,10 @@ class SegmentStart(NamedTuple):
     chain: bytes
 
 
+_UNREADABLE = SegmentStart(-1, b"")
+"""Some file follows, but its first page cannot be read: that is one damage, and reported where it lies."""
+
+
 class Problem(NamedTuple):
     """One place that is not as it should be."""
 
@@ -237,14 +241,15 @@ class LogFiles:
             return self._judge(segment, walk, end_offset, newer)
 
     def _judge(self, segment: Segment, walk: Walk, end_offset: int, newer: SegmentStart | None) -> bool:
-        if newer is not None:
+        if newer is not None and newer is not _UNREADABLE:
             self._problem(segment.name, walk.offset, walk.reason)
             return False
         if self.served_by is not None:
             return True
         traces = find_traces(segment.file, segment.seed, walk.offset, end_offset, READ_BYTES)
         end = judge_end(segment.last_zxid, walk.offset, walk.reason, traces)
-        if end.verdict is Verdict.DAMAGED:
+        # A file is synced before the next one is begun: what is torn in it was durable.
+        if end.verdict is Verdict.DAMAGED or (end.verdict is Verdict.TORN and newer is _UNREADABLE):
             self._problem(segment.name, walk.offset, walk.reason)
             return False
         if end.verdict is Verdict.TORN:
@@ -264,7 +269,7 @@ class LogFiles:
         try:
             _version, header = SegmentHeader.from_page(file.pread(PAGE_BYTES, 0))
         except PageDamaged:
-            return SegmentStart(-1, b"")  # some file follows, so this one was complete
+            return _UNREADABLE
         finally:
             file.close()
         return SegmentStart(header.first_previous_zxid, header.chain)

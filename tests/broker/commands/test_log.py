@@ -176,14 +176,31 @@ def test_a_log_without_any_of_its_files_is_damaged(story: Story) -> None:
     assert problem["reason"] == "this segment is missing"
 
 
-def test_a_damaged_header_page_is_named(story: Story) -> None:
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_damaged_header_page_is_one_damage_named_where_it_lies(story: Story, place: int) -> None:
     filled(story, 3).close()
-    path = story.segments()[1]
+    path = story.segments()[place]
+    flip(path, 20)
+    [problem] = verify(story)["problems"]
+
+    assert (problem["file"], problem["offset"]) == (str(path), 0)
+    assert problem["reason"].startswith("segment header: ")
+
+
+def test_a_damaged_header_hides_no_damage_at_the_end_of_the_file_before(story: Story) -> None:
+    filled(story, 3).close()
+    before, path = story.segments()[:2]
+    flip(before, before.read_bytes().rindex(b"x" * 9000) + 100)
+    flip(path, 20)
+    problems = verify(story)["problems"]
+
+    assert [problem["file"] for problem in problems] == [str(before), str(path)]
+
+
+def flip(path: Path, offset: int) -> None:
     data = bytearray(path.read_bytes())
-    data[20] ^= 1
+    data[offset] ^= 1
     path.write_bytes(data)
-    found = verify(story)
-    assert any(problem["file"] == str(path) and problem["offset"] == 0 for problem in found["problems"])
 
 
 def test_a_torn_tail_is_no_damage(story: Story, tmp_path: Path) -> None:
