@@ -1,0 +1,315 @@
+"""A frozen machine is packed while it goes on: its image is the machine as it was, whatever is applied when.
+
+The first table goes through everything that entries do to what exists, at every moment of the packing; then hypothesis
+does what nobody thought of. That these tests can fail is tested too: without its line in `TOUCHES` no kind gets
+through.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues import freeze as freeze_module
+from sluicemq.broker.queues.freeze import TOUCHES
+from sluicemq.broker.queues.image import load
+from sluicemq.broker.queues.machine import _APPLY, Machine, MachineLimits
+from sluicemq.broker.queues.runs import flat_runs
+from sluicemq.broker.queues.sections import ImageDamaged
+from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_RELEASE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sluicemq.broker.queues.freeze import Freeze
+    from sluicemq.broker.queues.sections import Section
+
+LIMITS = MachineLimits(producers_max=4, receipts_max=3, fenced_max=2, queues_max=5, sessions_max=4)
+STEPS_MAX = 10_000
+
+
+class Story:
+    """A machine and the next numbers of its log."""
+
+    def __init__(self) -> None:
+        self.machine = Machine(LIMITS)
+        self.zxid = 1 << 32
+        self.now = 1_000
+        self.sequences: dict[int, int] = {}
+
+    def apply(self, entry: e.Entry) -> int:
+        """Apply an entry; return its zxid."""
+        self.zxid += 1
+        self.machine.apply(self.zxid, entry)
+        return self.zxid
+
+    def publish(self, queue: int, producer: int, count: int = 1) -> int:
+        sequence = self.sequences[producer] = self.sequences.get(producer, 0) + 1
+        return self.apply(e.Publish(self.now, queue, producer, sequence, count, 10 * count, None, b"x" * 10 * count))
+
+    def grant(self, queue: int, session: int, messages: int) -> int:
+        """Lease ready messages to the session's consumer of this queue, whose number is the queue's."""
+        runs = self.machine.peek(queue, 0, messages)
+        return self.apply(e.Grant(self.now, queue, session, queue, self.zxid * 100, flat_runs(runs)))
+
+    def tags(self, session: int, consumer: int) -> list[int]:
+        """The first tags of all leases of a consumer."""
+        table = self.machine.sessions[session].leases.get(consumer)
+        return [] if table is None else [first for first, _, _ in table.pieces()]
+
+    def settle(self, session: int, queue: int, verdict: int, count: int = 1, due_ms: int = 0) -> int:
+        """Give a verdict on the first leases of a consumer."""
+        tags = [tag for first in self.tags(session, queue)[:count] for tag in (first, first)]
+        return self.apply(e.Settle(self.now, session, queue, verdict, tags or [1, 1], due_ms))
+
+    def pack(self, freeze: Freeze, steps: int) -> list[Section]:
+        left = iter(range(steps - 1))
+        return freeze.pack(lambda: next(left, None) is not None) if steps else []
+
+
+class Day(Story):
+    """A day on which everything exists: ready, leased, returned and delayed messages, named and fenced producers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.orders = self.apply(e.Declare(self.now, "/", "queue", "orders", {}))
+        self.billing = self.apply(e.Declare(self.now, "/", "queue", "billing", {"retry_delay": 5.0}))
+        self.mail = self.apply(e.Declare(self.now, "other", "queue", "mail", {}))
+        self.ann = self.apply(e.SessionOpen(self.now, "/", "ann", "her laptop", b"token"))
+        self.bob = self.apply(e.SessionOpen(self.now, "/", "bob", "", b""))
+        self.old_web = self.apply(e.ProducerOpen(self.now, "/", "web", "ann"))
+        self.producer = self.apply(e.ProducerOpen(self.now, "/", "", "bob"))
+        self.web = self.apply(e.ProducerOpen(self.now, "/", "web", "ann"))
+        self.batch = self.apply(e.ProducerOpen(self.now, "other", "batch", "ann"))
+        for queue in (self.orders, self.billing):
+            for count in (1, 3, 2, 5, 1):
+                self.publish(queue, self.producer, count)
+            self.publish(queue, self.web, 4)
+            self.grant(queue, self.ann, 7)
+            self.grant(queue, self.bob, 4)
+            self.settle(self.ann, queue, VERDICT_RELEASE)
+            self.settle(self.ann, queue, VERDICT_NACK, due_ms=self.now + 5_000)
+            self.settle(self.bob, queue, VERDICT_NACK, due_ms=self.now + 9_000)
+        self.machine.check()
+
+
+def entries_of(day: Day) -> dict[str, e.Entry]:
+    """Entries that change something, by what they do."""
+    now, later = day.now, day.now + 6_000
+    first, second = day.tags(day.ann, day.orders)[:2]
+    front = flat_runs(day.machine.peek(day.orders, 0, 3))
+    returned = flat_runs(day.machine.peek(day.orders, 0, 1))
+
+    def settle(verdict: int, tags: list[int], due_ms: int = 0) -> e.Settle:
+        return e.Settle(now, day.ann, day.orders, verdict, tags, due_ms)
+
+    return {
+        "a leader begins": e.Epoch(now, 2),
+        "a session opens": e.SessionOpen(now, "/", "eve", "", b""),
+        "a session ends": e.SessionClose(now, day.ann, "done"),
+        "a producer opens": e.ProducerOpen(now + 10**9, "/", "", "ann"),
+        "a producer is fenced": e.ProducerOpen(now, "/", "web", "ann"),
+        "a producer of an old log opens": e.ProducerOpenUnlimited(now, "/", "", "ann"),
+        "a producer closes": e.ProducerClose(now, day.web),
+        "a batch comes": e.Publish(now, day.orders, day.producer, 11, 2, 20, None, b"x" * 20),
+        "a duplicate comes": e.Publish(now, day.orders, day.old_web + 2, 1, 4, 40, None, b"x" * 40),
+        "a batch comes ahead of others": e.Publish(now + 1, day.orders, day.producer, 20, 1, 10, None, b"x" * 10),
+        "messages are granted": e.Grant(now, day.orders, day.ann, day.orders, day.zxid * 100, front),
+        "a returned message is granted": e.Grant(now, day.orders, day.ann, day.orders, day.zxid * 100, returned),
+        "a new consumer gets messages": e.Grant(now, day.orders, day.ann, 77, 1, front),
+        "somebody who went gets messages": e.Grant(now, day.orders, 999, 1, 1, front),
+        "messages are acknowledged": settle(VERDICT_ACK, [first, second]),
+        "all messages are acknowledged": settle(VERDICT_ACK, [1, 1 << 60]),
+        "a lease is cut": settle(VERDICT_ACK, [second + 1, second + 1]),
+        "messages are handed over": settle(VERDICT_HANDED_OVER, [first, second]),
+        "messages are released": settle(VERDICT_RELEASE, [first, second]),
+        "messages are delayed": settle(VERDICT_NACK, [first, second], later),
+        "messages join others of their time": settle(VERDICT_NACK, [first, second], now + 5_000),
+        "leases expire": settle(e.EXPIRED, [first, second]),
+        "some delayed messages are due": e.Clock(later, 1),
+        "all delayed messages are due": e.Clock(later + 10**6, 100),
+        "settings change": e.Declare(now, "/", "queue", "orders", {"retry_delay": 9.0}),
+        "a queue comes": e.Declare(now, "/", "queue", "new", {}),
+        "a queue goes": e.Delete(now, "/", "queue", "orders", False),
+        "an empty queue goes": e.Delete(now, "other", "queue", "mail", True),
+        "a queue is purged": e.Purge(now, day.orders),
+    }
+
+
+WHAT_HAPPENS = sorted(entries_of(Day()))
+
+
+def packed_around(what: str, steps_before: int) -> tuple[bytes, Callable[[], Machine], bool]:
+    """Freeze a day, pack so many steps, let it happen, pack the rest.
+
+    Returns the digest at the freeze, how to load the image, and whether all was packed before it happened.
+    """
+    day = Day()
+    entry = entries_of(day)[what]
+    before = day.machine.state_hash()
+    freeze = day.machine.freeze()
+    sections = day.pack(freeze, steps_before)
+    all_packed = freeze.done
+    day.apply(entry)
+    sections += day.pack(freeze, STEPS_MAX)
+    assert freeze.done
+    return before, lambda: load(sections), all_packed
+
+
+@pytest.mark.parametrize("what", WHAT_HAPPENS)
+def test_whatever_happens_at_whatever_moment_is_not_in_the_image(what: str) -> None:
+    steps, all_packed = 0, False
+    while not all_packed:
+        before, loaded, all_packed = packed_around(what, steps)
+        machine = loaded()
+        assert machine.state_hash() == before, f"after {steps} steps"
+        machine.check()
+        steps += 1
+    assert steps > 20, "there were moments between"
+
+
+CHANGING = [kind for kind, touch in TOUCHES.items() if touch is not freeze_module._nothing]
+
+
+@pytest.mark.parametrize("kind", CHANGING, ids=lambda kind: kind.__name__)
+def test_no_kind_gets_through_without_its_line(kind: type[e.Entry], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TOUCHES, kind, freeze_module._nothing)
+    day = Day()
+    caught = 0
+    for what in (what for what, entry in entries_of(day).items() if type(entry) is kind):
+        before, loaded, _ = packed_around(what, 1)
+        try:
+            caught += loaded().state_hash() != before
+        except ImageDamaged:
+            caught += 1
+    assert caught
+
+
+def test_every_kind_that_is_applied_is_known_to_the_freeze_and_to_these_tests() -> None:
+    assert set(TOUCHES) == set(_APPLY)
+    assert {type(entry) for entry in entries_of(Day()).values()} == set(_APPLY)
+
+
+# --- anything at all --------------------------------------------------------------------------------------------------
+
+KINDS = sorted(_APPLY, key=lambda kind: kind.__name__)
+VERDICTS = (VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_HANDED_OVER, e.EXPIRED, e.ABANDONED)
+pick = st.integers(0, 9)
+NAMES = ("orders", "billing", "mail", "new", "newer")
+
+
+def any_of(numbers: list[int], which: int) -> int:
+    """One of them; now and then one that does not exist."""
+    return numbers[which % len(numbers)] if numbers and which < 9 else 12_345
+
+
+def apply_any(story: Story, kind: type[e.Entry], a: int, b: int, c: int) -> None:
+    """Apply an entry of this kind; the three numbers choose what it is about."""
+    machine, now = story.machine, story.now
+    queue = any_of([known.id for known in machine.queues()], a)
+    session = any_of(list(machine.sessions), b)
+    producer = any_of([known.number for known in machine.producers], b)
+    name = NAMES[a % len(NAMES)]
+    entry: e.Entry
+    if kind is e.Publish:
+        if c < 8:
+            known = machine.producers.get(producer)
+            story.sequences[producer] = 0 if known is None else known.last
+            story.publish(queue, producer, c + 1)
+            return
+        entry = e.Publish(now, queue, producer, c - 7, 1, 10, None, b"x" * 10)
+    elif kind is e.Grant:
+        story.grant(queue, session, c)
+        return
+    elif kind is e.Settle:
+        consumers = list(machine.sessions[session].leases) if session in machine.sessions else []
+        due_ms = now + 1_000 * (c - 3) if c > 3 else 0
+        tags = story.tags(session, any_of(consumers, a)) if consumers and a < 9 else [5]
+        entry = e.Settle(now, session, any_of(consumers, a), VERDICTS[c % 6], [tags[0], tags[c % len(tags)]], due_ms)
+    elif kind is e.Clock:
+        story.now = now + 500 * a
+        entry = e.Clock(story.now, c)
+    else:
+        makers: dict[type[e.Entry], Callable[[], e.Entry]] = {
+            e.Epoch: lambda: e.Epoch(now, a),
+            e.SessionOpen: lambda: e.SessionOpen(now, "/", "ann", "", b""),
+            e.SessionClose: lambda: e.SessionClose(now, session, ""),
+            e.ProducerOpen: lambda: e.ProducerOpen(now + 4_000_000 * (c > 5), "/", ("", "web", "app")[a % 3], "ann"),
+            e.ProducerOpenUnlimited: lambda: e.ProducerOpenUnlimited(now, "/", ("", "web", "app")[a % 3], "bob"),
+            e.ProducerClose: lambda: e.ProducerClose(now, producer),
+            e.Declare: lambda: e.Declare(now, "/", "queue", name, {"retry_delay": float(b)}),
+            e.Delete: lambda: e.Delete(now, "/", "queue", name, c > 5),
+            e.Purge: lambda: e.Purge(now, queue),
+        }
+        entry = makers[kind]()
+    story.apply(entry)
+
+
+# What makes state comes more often than what ends it.
+any_kind = st.sampled_from([*KINDS, e.Publish, e.Publish, e.Grant, e.Grant, e.Settle, e.Settle, e.Clock])
+happenings = st.lists(st.tuples(any_kind, pick, pick, pick), max_size=30)
+
+
+@settings(max_examples=300, deadline=None)
+@given(before=happenings, meanwhile=st.lists(st.tuples(any_kind, pick, pick, pick, st.integers(0, 4)), max_size=40))
+def test_the_image_of_any_machine_is_the_machine_as_it_was_whatever_came_meanwhile(
+    before: list[tuple[Any, ...]], meanwhile: list[tuple[Any, ...]]
+) -> None:
+    day = Day()
+    for kind, *numbers in before:
+        apply_any(day, kind, *numbers)
+    day.machine.check()
+    at_freeze = day.machine.state_hash()
+    freeze = day.machine.freeze()
+    sections: list[Section] = []
+    for kind, *numbers, steps in meanwhile:
+        apply_any(day, kind, *numbers)
+        sections += day.pack(freeze, steps)
+    sections += day.pack(freeze, STEPS_MAX)
+    machine = load(sections)
+    assert machine.state_hash() == at_freeze
+    machine.check()
+    again: list[Section] = day.pack(machine.freeze(), STEPS_MAX)
+    assert load(again).state_hash() == at_freeze, "an image of what was loaded is the same machine once more"
+
+
+# --- one after the other ----------------------------------------------------------------------------------------------
+
+
+def test_a_freeze_is_over_when_it_is_packed_and_another_may_begin() -> None:
+    day = Day()
+    for _ in range(3):
+        freeze = day.machine.freeze()
+        at_freeze = day.machine.state_hash()
+        sections = day.pack(freeze, 10)
+        day.publish(day.orders, day.producer)
+        day.settle(day.bob, day.billing, VERDICT_ACK)
+        sections += day.pack(freeze, STEPS_MAX)
+        assert load(sections).state_hash() == at_freeze
+        day.publish(day.orders, day.producer)
+
+
+def test_only_one_freeze_is_under_way() -> None:
+    day = Day()
+    day.machine.freeze()
+    with pytest.raises(AssertionError, match="packed or given up before the next"):
+        day.machine.freeze()
+
+
+def test_a_freeze_that_was_given_up_leaves_nothing_behind() -> None:
+    day = Day()
+    given_up = day.machine.freeze()
+    day.pack(given_up, 8)
+    day.publish(day.orders, day.producer)
+    given_up.let_go()
+    freeze = day.machine.freeze()
+    at_freeze = day.machine.state_hash()
+    sections = day.pack(freeze, 3)
+    day.publish(day.orders, day.producer)
+    day.apply(e.Clock(day.now + 5_500, 1))
+    sections += day.pack(freeze, STEPS_MAX)
+    assert load(sections).state_hash() == at_freeze
