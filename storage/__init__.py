@@ -24,6 +24,7 @@ from sluicemq.storage.errors import LogCorrupt as LogCorrupt
 from sluicemq.storage.errors import LogReadFailed as LogReadFailed
 from sluicemq.storage.errors import LogWriteFailed as LogWriteFailed
 from sluicemq.storage.errors import NewerFormat as NewerFormat
+from sluicemq.storage.errors import NotInLiveStore as NotInLiveStore
 from sluicemq.storage.errors import PageCorrupt as PageCorrupt
 from sluicemq.storage.errors import PromiseRegression as PromiseRegression
 from sluicemq.storage.errors import SnapshotDamaged as SnapshotDamaged
@@ -40,6 +41,8 @@ from sluicemq.storage.files import DirectoryLock as DirectoryLock
 from sluicemq.storage.files import File as File
 from sluicemq.storage.files import RealDirectory as RealDirectory
 from sluicemq.storage.files import RealFile as RealFile
+from sluicemq.storage.live import LiveFile as LiveFile
+from sluicemq.storage.live import LiveKind as LiveKind
 from sluicemq.storage.log import SegmentLog as SegmentLog
 from sluicemq.storage.options import Cut as Cut
 from sluicemq.storage.options import LogOptions as LogOptions

@@ -23,6 +23,7 @@ __all__ = [
     "LogReadFailed",
     "LogWriteFailed",
     "NewerFormat",
+    "NotInLiveStore",
     "PageCorrupt",
     "PromiseRegression",
     "SnapshotDamaged",
@@ -246,6 +247,22 @@ class LogClosed(StorageError):
 
     def _explain(self) -> str:
         return "the log is closed"
+
+
+class NotInLiveStore(StorageError):
+    """These segments cannot be removed or rewritten as asked. A mistake of the calling program; nothing was changed."""
+
+    def __init__(self, first_sequence: int, last_sequence: int, reason: str) -> None:
+        super().__init__(first_sequence, last_sequence, reason)
+        self.first_sequence = first_sequence
+        self.last_sequence = last_sequence
+        self.reason = reason
+
+    def _explain(self) -> str:
+        return (
+            f"segments {self.first_sequence} to {self.last_sequence} cannot be removed or rewritten: {self.reason}; "
+            "take whole files as `live_files` lists them"
+        )
 
 
 class EntryTooLarge(StorageError):

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from sluicemq.storage.errors import ForeignData, SuperblockMissing
 from sluicemq.storage.pages import PAGE_BYTES
 from sluicemq.storage.record import CHAIN_START
-from sluicemq.storage.recovery import segment_sequences
 from sluicemq.storage.segment import SegmentHeader, install, segment_name
+from sluicemq.storage.segment_files import segment_sequences
 from sluicemq.storage.spares import SparePool, zero_range
-from sluicemq.storage.superblock import SUPERBLOCK_NAME, Superblock, SuperblockStore
+from sluicemq.storage.sparse import sparse_range
+from sluicemq.storage.superblock import SUPERBLOCK_NAME, Generations, Superblock, SuperblockStore
 
 if TYPE_CHECKING:
     from sluicemq.storage.files import Directory
@@ -27,10 +28,10 @@ def create_superblock(
     directory: Directory, options: LogOptions, cluster_id: bytes | None, group_id: int
 ) -> SuperblockStore:
     """Write the superblock of an empty directory. Raises SuperblockMissing if it is not empty, OSError."""
-    sequences = segment_sequences(directory)
-    if sequences:
-        path = directory.path_of(SUPERBLOCK_NAME)
-        raise SuperblockMissing(path, tuple(segment_name(sequence) for sequence in sequences))
+    names = [segment_name(sequence) for sequence in segment_sequences(directory)]
+    names += [name for name in directory.names() if sparse_range(name) is not None]
+    if names:
+        raise SuperblockMissing(directory.path_of(SUPERBLOCK_NAME), tuple(names))
     return SuperblockStore.create(
         directory,
         Superblock(
@@ -60,20 +61,15 @@ def load_superblock(directory: Directory, cluster_id: bytes | None, group_id: in
 
 
 def make_first_segment(
-    directory: Directory, store: SuperblockStore, pool: SparePool, options: LogOptions, generation_next: int
-) -> int:
-    """Make segment 1, and only then let the superblock name it: before that, a start begins anew.
-
-    Returns the next generation.
-    """
+    directory: Directory, store: SuperblockStore, pool: SparePool, options: LogOptions, generations: Generations
+) -> None:
+    """Make segment 1, and only then let the superblock name it: before that, a start begins anew. Raises OSError."""
     for sequence in segment_sequences(directory):
         directory.unlink(segment_name(sequence))
-    if generation_next >= store.current.generation_next:
-        store.save(generation_next=generation_next + options.generations_reserved)
+    generation = generations.take()
     name, file = pool.blank()
     zero_range(file, PAGE_BYTES, min(options.initial_bytes, options.segment_bytes), options.segment_bytes)
     superblock = store.current
-    header = SegmentHeader(superblock.cluster_id, superblock.group_id, 1, generation_next, 0, CHAIN_START)
+    header = SegmentHeader(superblock.cluster_id, superblock.group_id, 1, generation, 0, CHAIN_START)
     install(directory, name, file, header, options.index_stride_bytes).file.close()
     store.save(first_segment=1, last_segment=1)
-    return generation_next + 1

@@ -1,8 +1,11 @@
 """The segment log: append, sync, read, cut. One per broker, one stream of syncs for everything.
 
-Threads: one thread (the log thread) calls everything that changes the log. `read`, `read_after` and the properties may
-be used from any thread, `prepare_spare` from one more. No call here waits for another: group commit is the caller's
-loop (append what came, sync, append what came meanwhile).
+Threads: one thread (the log thread) calls everything that changes the log. What reads, and the properties, may be used
+from any thread, `prepare_spare` from one more, `reclaim` and `install_sparse` from another. No call here waits for one
+of another thread, beyond a save of the superblock: group commit is the caller's loop (append what came, sync, append
+what came meanwhile).
+
+What is older than the log proper is the live store: whole segments, and rewritten ones. `live_store` owns it.
 
 After a failed write or sync the log is dead: see LogWriteFailed. This module knows no clock, no event loop and no
 meaning of kinds.
@@ -11,41 +14,42 @@ meaning of kinds.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, TypeVar
 
+from sluicemq.storage.admission import admit
 from sluicemq.storage.errors import (
-    EntryTooLarge,
-    EpochExhausted,
     LogClosed,
+    LogCorrupt,
     LogWriteFailed,
-    ZxidGap,
 )
 from sluicemq.storage.forming import create_superblock, load_superblock, make_first_segment
+from sluicemq.storage.live import LiveFile, OpenFiles
+from sluicemq.storage.live_store import NO_SPACE, LiveStore
 from sluicemq.storage.options import LogOptions, LogStatistics, RecoveryReport
-from sluicemq.storage.reading import LogReader
+from sluicemq.storage.reading import LogReader, View
 from sluicemq.storage.record import (
     HEAD_BYTES,
-    MARK,
     PADDING,
     Record,
     encode_head,
     encode_mark,
-    record_size,
 )
-from sluicemq.storage.recovery import carry_out, recover
+from sluicemq.storage.recovery import Recovered, carry_out, recover
+from sluicemq.storage.scan import BadPlaceError
 from sluicemq.storage.segment import Segment, SegmentHeader, install, segment_name
 from sluicemq.storage.spares import Spare, SparePool, write_zeros
-from sluicemq.storage.superblock import SUPERBLOCK_NAME, SuperblockStore, Truncation
+from sluicemq.storage.sparse import SPARSE_NEW_NAME
+from sluicemq.storage.superblock import SUPERBLOCK_NAME, Generations, SuperblockStore, Truncation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sluicemq.storage.files import Directory, DirectoryLock
 
 __all__ = ["SegmentLog"]
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_COUNTER_MASK = 0xFFFFFFFF
+_Answer = TypeVar("_Answer")
 
 
 class SegmentLog:
@@ -58,9 +62,9 @@ class SegmentLog:
         options: LogOptions,
         store: SuperblockStore,
         pool: SparePool,
-        segments: Sequence[Segment],
-        generation_next: int,
-        proven_zxid: int,
+        generations: Generations,
+        files: OpenFiles,
+        recovered: Recovered,
         recovery: RecoveryReport,
     ) -> None:
         self.recovery = recovery
@@ -69,16 +73,19 @@ class SegmentLog:
         self._options = options
         self._store = store
         self._pool = pool
-        self._reader = LogReader(directory.path_of, options.read_bytes)
-        self._reader.segments = tuple(segments)
-        self._active = segments[-1]
-        self._generation_next = generation_next
+        self._generations = generations
+        self._reader = LogReader(
+            directory.path_of, options.read_bytes, View.of(recovered.live, tuple(recovered.segments))
+        )
+        self._live = LiveStore(directory, store, pool, generations, options, self._reader, files)
+        self._live_changing = threading.Lock()
+        self._active = recovered.segments[-1]
         self._last_zxid = self._active.last_zxid
         self._last_chain = self._active.chain
         self._synced_zxid = self._last_zxid
         self._dirty = False
         # The highest `synced up to` in the file, and the highest that is durable there: what recovery could prove.
-        self._written_proof = self._proven_zxid = proven_zxid
+        self._written_proof = self._proven_zxid = recovered.proven_zxid
         self._failure: LogWriteFailed | None = None
         self._closed = False
         self._writes = self._syncs = self._rolls = 0
@@ -123,17 +130,19 @@ class SegmentLog:
         created = SUPERBLOCK_NAME not in directory.names()
         if created:
             store = create_superblock(directory, options, cluster_id, group_id)
-            generation_next = 1
         else:
             store = load_superblock(directory, cluster_id, group_id)
-            generation_next = store.current.generation_next
+        # A new superblock has reserved some that nobody took yet.
+        first_generation = 1 if created else store.current.generation_next
+        generations = Generations(store, first_generation, options.generations_reserved)
         pool = SparePool(directory, options.segment_bytes, options.spares_max, options.zero_piece_bytes)
+        files = OpenFiles(directory, options)
         try:
             directory.sync()
             pool.adopt()
             if store.current.first_segment == 0:
-                generation_next = make_first_segment(directory, store, pool, options, generation_next)
-            recovered = recover(directory, store, pool, options)
+                make_first_segment(directory, store, pool, options, generations)
+            recovered = recover(directory, store, pool, options, files)
         except BaseException:
             pool.close()
             store.close()
@@ -146,10 +155,10 @@ class SegmentLog:
             cut=recovered.cut,
             truncation_finished=recovered.truncation_finished,
             superblock_repaired=store.repaired,
+            live_files=len(recovered.live),
+            replacements_finished=recovered.replacements_finished,
         )
-        return cls(
-            directory, lock, options, store, pool, recovered.segments, generation_next, recovered.proven_zxid, report
-        )
+        return cls(directory, lock, options, store, pool, generations, files, recovered, report)
 
     # --- Looking
     # ---------------------------------------------------------------------------------------------------------
@@ -171,7 +180,7 @@ class SegmentLog:
 
     @property
     def start_zxid(self) -> int:
-        """The position before the first entry: 0 for a whole history, else what `discard_through` left."""
+        """The position before the first entry: 0 for a whole history, else what `begin_at` left."""
         return self._reader.start_zxid
 
     @property
@@ -216,19 +225,23 @@ class SegmentLog:
 
     def statistics(self) -> LogStatistics:
         """Figures of this moment."""
-        segments = self._reader.segments
-        active = self._active
+        view = self._reader.view
+        segments, active, files = view.segments, self._active, self._live.files
         return LogStatistics(
             segments=len(segments),
             log_bytes=sum(segment.end_offset for segment in segments),
-            index_bytes=sum(segment.index_bytes for segment in segments),
+            live_files=len(view.live),
+            live_bytes=view.live_bytes,
+            live_files_open=files.open_count,
+            indexes_rebuilt=files.indexes_rebuilt,
+            index_bytes=sum(segment.index.memory_bytes for segment in segments) + files.index_bytes,
             writes=self._writes,
             syncs=self._syncs,
             rolls=self._rolls,
             growing=active.allocated_bytes < self._options.segment_bytes,
             spares=self._pool.ready,
             recycled=self._pool.recycled,
-            start_zxid=self._reader.start_zxid,
+            start_zxid=segments[0].first_previous_zxid,
             last_zxid=self._last_zxid,
             synced_zxid=self._synced_zxid,
         )
@@ -237,11 +250,19 @@ class SegmentLog:
     # ---------------------------------------------------------------------------------------------
 
     def read(self, zxid: int) -> Record:
-        """One entry, verified. Raises ZxidNotFound, LogCorrupt, LogReadFailed."""
+        """One entry, of the log proper or the live store, verified. Raises ZxidNotFound, LogCorrupt, LogReadFailed."""
         return self._reader.read(zxid)
 
+    def read_along(self, zxid: int, bytes_max: int = 256 * 1024) -> list[Record]:
+        """One entry and its neighbours behind it, of the log proper or the live store, each verified.
+
+        The first is the one asked for; more follow until `bytes_max` (bytes on disk) is reached or the file that holds
+        it ends. In the live store, entries that are dead may be missing between them. Raises as `read`.
+        """
+        return self._reader.read_along(zxid, bytes_max)
+
     def read_after(self, zxid: int, bytes_max: int = 4 * 1024 * 1024) -> list[Record]:
-        """Entries that follow `zxid` in order, verified one by one and against each other.
+        """Entries of the log proper that follow `zxid` in order, verified one by one and against each other.
 
         At least one if there is one, then more until `bytes_max` (bytes on disk) is reached. `zxid` is an entry of the
         log, or `start_zxid`; at `last_zxid` the answer is empty. Entries that are not synced yet are returned too.
@@ -269,7 +290,7 @@ class SegmentLog:
             LogWriteFailed: fatal. LogClosed.
         """
         self._check_usable()
-        records = self._admit(records)
+        records = admit(self._last_zxid, records, self._options.entry_bytes_max)
         segment = self._active
         limit = self._limit_of(segment)
         run_offset = offset = segment.end_offset
@@ -342,7 +363,7 @@ class SegmentLog:
         self.sync()
         if epoch != self._store.current.promised_epoch:
             try:
-                self._store.save(promised_epoch=epoch)
+                self._store.save(promised_epoch=epoch, synced_zxid=self._synced_zxid)
             except OSError as error:
                 raise self._fail("saving the promised epoch", SUPERBLOCK_NAME, error) from error
 
@@ -360,7 +381,7 @@ class SegmentLog:
         position = segments.index(segment)
         kept = segment.without_tail(zxid, offset, chain)
         # Published first: readers must not take what is being zeroed for damage.
-        self._reader.segments = (*segments[:position], kept)
+        self._reader.change(lambda live, _segments: (live, (*segments[:position], kept)))
         self._active = kept
         self._last_zxid = self._synced_zxid = zxid
         self._last_chain = chain
@@ -373,10 +394,12 @@ class SegmentLog:
         except OSError as error:
             raise self._fail("truncation", kept.name, error) from error
 
-    def discard_through(self, zxid: int) -> int:
-        """Give up the oldest segments, as far as all their entries are at or below `zxid`; returns how many. Durable.
+    def begin_at(self, zxid: int) -> int:
+        """Let the log proper begin at the segment that holds the entry after `zxid`; returns how many segments became
+        live store. Durable.
 
-        The last segment always stays. Call it only for what a durable snapshot covers. Raises LogWriteFailed,
+        Nothing is removed and every entry can still be read, but `read_after` and recovery no longer know the older
+        segments. The last segment always stays. Call it only for what a durable snapshot covers. Raises LogWriteFailed,
         LogClosed.
         """
         self._check_usable()
@@ -386,27 +409,76 @@ class SegmentLog:
             count += 1
         if count:
             try:
-                self._store.save(first_segment=segments[count].header.sequence)
-                self._reader.segments = segments[count:]
-                self._pool.retire([Spare(each.name, each.file) for each in segments[:count]])
+                self._live.take_over(segments[:count])
             except OSError as error:
-                raise self._fail("discarding", segments[0].name, error) from error
+                raise self._fail("moving the log's beginning", segments[0].name, error) from error
         return count
 
+    # --- The live store: the first two from any thread, the others from one background thread
+    # -------------------------------
+
+    def live_files(self) -> list[LiveFile]:
+        """What is older than the log proper, in the order of the entries.
+
+        Each with `kind`, `first_sequence` and `last_sequence` (segments), `first_zxid` and `last_zxid` (no entry lies
+        outside), `bytes` (on disk). Reads an index where an old neighbour's absence leaves `last_zxid` unknown. Raises
+        LogCorrupt, LogReadFailed.
+        """
+        live = list(self._reader.view.live)
+        for each in live:
+            self._reader.last_zxid_of(each)
+        return live
+
+    def walk_live(self, file: LiveFile) -> Iterator[Record]:
+        """All entries of a file of the live store, verified one by one and against each other, in bounded reads.
+
+        For the thread that calls `reclaim` and `install_sparse`. Raises LogCorrupt, LogReadFailed.
+        """
+        return self._reader.walk_live(file)
+
+    def reclaim(self, first_sequence: int, last_sequence: int | None = None) -> int:
+        """Remove the live store's files of these segments (of one, without a last); returns how many. Durable.
+
+        For files of which a durable snapshot says that nothing in them is alive. Raises NotInLiveStore, LogWriteFailed,
+        LogClosed.
+        """
+        last = first_sequence if last_sequence is None else last_sequence
+        return self._change_live("removing old segments", lambda: self._live.reclaim(first_sequence, last))
+
+    def install_sparse(self, first_sequence: int, last_sequence: int, records: Iterable[Record]) -> LiveFile:
+        """Put one file of these records in the place of the live store's files of these segments. Durable.
+
+        The range takes whole files, dense or sparse. `records` are ascending, of the replaced range, and iterated while
+        the file is written: pause in there to spare the disk. They must not raise OSError; whatever else they raise
+        comes through, and nothing was changed.
+
+        Raises NotInLiveStore, ValueError (a record out of order or range), DiskFull (nothing was changed: try again
+        later), LogWriteFailed, LogClosed.
+        """
+        return self._change_live(
+            "rewriting old segments", lambda: self._live.install(first_sequence, last_sequence, records)
+        )
+
     def close(self) -> None:
-        """Sync, leave a MARK, close all files and release the directory. May be called twice. Raises LogWriteFailed."""
-        if self._closed:
-            return
-        try:
-            if self._failure is None:
-                self.mark_idle()
-        finally:
-            self._closed = True
-            self._pool.close()
-            for segment in self._reader.segments:
-                segment.file.close()
-            self._store.close()
-            self._lock.release()
+        """Sync, leave a MARK, close all files and release the directory; waits for a change of the live store.
+
+        May be called twice. Raises LogWriteFailed.
+        """
+        with self._live_changing:
+            if self._closed:
+                return
+            try:
+                if self._failure is None:
+                    self.mark_idle()
+                    self._bear_witness()
+            finally:
+                self._closed = True
+                self._pool.close()
+                for segment in self._reader.segments:
+                    segment.file.close()
+                self._live.files.close()
+                self._store.close()
+                self._lock.release()
 
     # --- Spares: one background thread
     # -----------------------------------------------------------------------------------
@@ -429,35 +501,29 @@ class SegmentLog:
         if self._closed:
             raise LogClosed
 
+    def _change_live(self, operation: str, change: Callable[[], _Answer]) -> _Answer:
+        with self._live_changing:
+            self._check_usable()
+            try:
+                return change()
+            except OSError as error:
+                raise self._fail(operation, error.filename or SPARSE_NEW_NAME, error) from error
+            except BadPlaceError as bad:
+                raise LogCorrupt(
+                    self._directory.path_of(bad.name), bad.offset, bad.reason, bad.last_good_zxid
+                ) from None
+
+    def _bear_witness(self) -> None:
+        """Let the superblock say how far the log is durable: then nobody can shorten it unnoticed."""
+        if self._store.current.synced_zxid != self._synced_zxid:
+            try:
+                self._store.save(synced_zxid=self._synced_zxid)
+            except OSError as error:
+                raise self._fail("saving the log's end", SUPERBLOCK_NAME, error) from error
+
     def _fail(self, operation: str, name: str, error: OSError) -> LogWriteFailed:
         self._failure = LogWriteFailed(self._directory.path_of(name), operation, error.errno or errno.EIO)
         return self._failure
-
-    def _admit(self, records: Sequence[Record]) -> Sequence[Record]:
-        """Check a whole group; returns it with payloads that are `bytes`."""
-        previous = self._last_zxid
-        largest = self._options.entry_bytes_max
-        plain = True
-        for record in records:
-            zxid = record.zxid
-            if zxid != previous + 1 and (zxid & _COUNTER_MASK or zxid >> 32 <= previous >> 32):
-                raise ZxidGap(previous, zxid)
-            if zxid & _COUNTER_MASK == _COUNTER_MASK:
-                # The number behind it would be the next epoch's first, which nobody could tell from a new epoch.
-                raise EpochExhausted(previous, zxid)
-            previous = zxid
-            if type(record.payload) is not bytes or type(record.header) is not bytes:
-                plain = False
-            elif len(record.header) + len(record.payload) + HEAD_BYTES > largest:
-                raise EntryTooLarge(zxid, record_size(len(record.header) + len(record.payload)), largest)
-            if record.kind == MARK:
-                raise ValueError(f"kind {MARK} of entry {zxid} is the log's own")
-        if plain:
-            return records
-        # The checksum takes only bytes.
-        return self._admit(
-            [record._replace(header=bytes(record.header), payload=bytes(record.payload)) for record in records]
-        )
 
     def _limit_of(self, segment: Segment) -> int:
         """Up to where to fill a segment: a growing file is left for a spare rather than grown further."""
@@ -473,8 +539,9 @@ class SegmentLog:
             segment.file.pwritev(buffers, start)
         except OSError as error:
             raise self._fail("write", segment.name, error) from error
+        note = segment.index.note
         for place in places:
-            segment.note(*place)
+            note(*place)
         segment.end_offset = end
         if end > segment.allocated_bytes:
             self._grow(segment, end)
@@ -493,7 +560,7 @@ class SegmentLog:
             try:
                 write_zeros(segment.file, end, goal)
             except OSError as error:
-                if error.errno not in _NO_SPACE:
+                if error.errno not in NO_SPACE:
                     raise self._fail("write", segment.name, error) from error
             else:
                 segment.allocated_bytes = goal
@@ -501,25 +568,22 @@ class SegmentLog:
     def _roll(self) -> Segment:
         """Go on in a new segment. The old one is durable before the new one exists: no holes between segments."""
         self.sync()
-        older = self._active
-        header = SegmentHeader(
-            cluster_id=self.cluster_id,
-            group_id=self.group_id,
-            sequence=older.header.sequence + 1,
-            generation=self._generation_next,
-            first_previous_zxid=self._last_zxid,
-            chain=self._last_chain,
-        )
+        sequence = self._active.header.sequence + 1
         try:
-            if self._generation_next >= self._store.current.generation_next:
-                self._store.save(generation_next=self._generation_next + self._options.generations_reserved)
-            self._generation_next += 1
+            header = SegmentHeader(
+                cluster_id=self.cluster_id,
+                group_id=self.group_id,
+                sequence=sequence,
+                generation=self._generations.take(),
+                first_previous_zxid=self._last_zxid,
+                chain=self._last_chain,
+            )
             name, file = self._pool.take() or self._pool.blank()
             segment = install(self._directory, name, file, header, self._options.index_stride_bytes)
-            self._store.save(last_segment=header.sequence)
+            self._store.save(last_segment=sequence, synced_zxid=self._synced_zxid)
         except OSError as error:
-            raise self._fail("starting a segment", segment_name(header.sequence), error) from error
-        self._reader.segments = (*self._reader.segments, segment)
+            raise self._fail("starting a segment", segment_name(sequence), error) from error
+        self._reader.change(lambda live, segments: (live, (*segments, segment)))
         self._active = segment
         self._written_proof = self._proven_zxid = self._last_zxid
         self._rolls += 1

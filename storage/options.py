@@ -48,6 +48,10 @@ class LogOptions:
     generations_reserved: int = 64
     """The superblock reserves this many generations at once, so that rolling to a new segment seldom writes it."""
 
+    live_open_max: int = 64
+    """So many files of the live store are open at once, each with its index in memory (32 KiB for 64 MiB of entries);
+    more only while more threads read at the same time."""
+
     def __post_init__(self) -> None:
         """Check every value."""
         self._require(self.segment_bytes >= 4 * PAGE_BYTES, "segment_bytes", f"must be at least {4 * PAGE_BYTES}")
@@ -59,6 +63,7 @@ class LogOptions:
         self._require(self.index_stride_bytes >= HEAD_BYTES, "index_stride_bytes", f"must be at least {HEAD_BYTES}")
         self._require(self.read_bytes >= PAGE_BYTES, "read_bytes", f"must be at least {PAGE_BYTES}")
         self._require(self.generations_reserved >= 1, "generations_reserved", "must be at least 1")
+        self._require(self.live_open_max >= 1, "live_open_max", "must be at least 1")
 
     def _require(self, holds: bool, option: str, requirement: str) -> None:
         if not holds:
@@ -103,14 +108,32 @@ class RecoveryReport:
     superblock_repaired: bool = False
     """One copy of the superblock was damaged or older than the other."""
 
+    live_files: int = 0
+    """Files of the live store; only their first pages were read."""
+
+    replacements_finished: int = 0
+    """Files of the live store that had been rewritten or were in the middle of it, and were removed."""
+
 
 @dataclass(frozen=True, slots=True)
 class LogStatistics:
     """Figures of a log since it was opened, and its state now."""
 
     segments: int
+    """Segments of the log proper."""
+
     log_bytes: int
-    """Bytes of entries and marks in all segments, without the free rest of the last one."""
+    """Bytes of entries and marks in these segments, without the free rest of the last one."""
+
+    live_files: int
+    """Files of the live store: what is older than the log proper."""
+
+    live_bytes: int
+    """Bytes that these files take on disk."""
+
+    live_files_open: int
+    indexes_rebuilt: int
+    """Indexes of old segments that were missing or damaged, and made anew by reading the segment."""
 
     index_bytes: int
     """Memory of the index."""

@@ -1,8 +1,8 @@
 """Reading entries back, from any thread, while the log thread appends, cuts and recycles.
 
-How it stays safe without a lock on the hot path: the log publishes its segments as a tuple, and publishes the new tuple
-before it touches any byte that readers of the old one may want. A reader that meets a bad record looks whether the
-tuple changed meanwhile: if so it starts over, if not the record is damaged. This module never writes.
+How it stays safe without a lock on the hot path: the log publishes its files as one immutable view, and publishes the
+new view before it touches any byte that readers of the old one may want. A reader that meets a bad record looks whether
+the view changed meanwhile: if so it starts over, if not the record is damaged. This module never writes.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from sluicemq.storage.errors import LogCorrupt, LogReadFailed, ZxidNotFound
 from sluicemq.storage.pages import PAGE_BYTES
 from sluicemq.storage.record import MARK, Record
-from sluicemq.storage.scan import Found, Walk
+from sluicemq.storage.scan import BadPlaceError, Found, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from sluicemq.storage.live import LiveFile
     from sluicemq.storage.segment import Segment
 
-__all__ = ["CURSORS_MAX", "LogReader", "Place"]
+__all__ = ["CURSORS_MAX", "LogReader", "Place", "View"]
 
 _Answer = TypeVar("_Answer")
 
@@ -38,34 +39,62 @@ class Place(NamedTuple):
     chain: bytes
 
 
-class _BadPlaceError(Exception):
-    def __init__(self, segment: Segment, walk: Walk) -> None:
-        super().__init__()
-        self.segment = segment
-        self.walk = walk
+class View(NamedTuple):
+    """All files at one moment, in the order of their entries: the live store, then the log proper."""
+
+    live: tuple[LiveFile, ...]
+    segments: tuple[Segment, ...]
+    live_bytes: int
+
+    @classmethod
+    def of(cls, live: tuple[LiveFile, ...], segments: tuple[Segment, ...]) -> View:
+        """A view, its bytes counted."""
+        return cls(live, segments, sum(each.bytes for each in live))
 
 
-def _first_previous(segment: Segment) -> int:
-    return segment.header.first_previous_zxid
+def _first_previous(source: Segment | LiveFile) -> int:
+    return source.first_previous_zxid
 
 
 class LogReader:
     """Finds and verifies entries.
 
-    `segments` is replaced by the log thread; every other attribute belongs to this class.
+    `view` is replaced as a whole, by `change`; every other attribute belongs to this class.
     """
 
-    def __init__(self, path_of: Callable[[str], str], read_bytes: int) -> None:
-        self.segments: tuple[Segment, ...] = ()
+    def __init__(self, path_of: Callable[[str], str], read_bytes: int, view: View) -> None:
+        self.view = view
         self._path_of = path_of
         self._read_bytes = read_bytes
+        self._changing = threading.Lock()
         self._cursors: dict[int, Place] = {}
         self._cursors_guard = threading.Lock()
+
+    def change(
+        self,
+        change: Callable[[tuple[LiveFile, ...], tuple[Segment, ...]], tuple[tuple[LiveFile, ...], tuple[Segment, ...]]],
+    ) -> None:
+        """Publish other files, from the live store and the segments of this moment. From any thread."""
+        with self._changing:
+            live, segments = change(self.view.live, self.view.segments)
+            if live is self.view.live:
+                self.view = View(live, segments, self.view.live_bytes)
+            else:
+                self.view = View.of(live, segments)
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The log proper."""
+        return self.view.segments
+
+    @segments.setter
+    def segments(self, segments: tuple[Segment, ...]) -> None:
+        self.change(lambda live, _segments: (live, segments))
 
     @property
     def start_zxid(self) -> int:
         """The position before the log's first entry."""
-        return self.segments[0].header.first_previous_zxid
+        return self.segments[0].first_previous_zxid
 
     @property
     def first_zxid(self) -> int:
@@ -73,61 +102,110 @@ class LogReader:
         return next((first for segment in self.segments if (first := segment.first_zxid) is not None), 0)
 
     def read(self, zxid: int) -> Record:
-        """One entry. Raises ZxidNotFound, LogCorrupt, LogReadFailed."""
-        return self._with_retry(lambda segments: _record(self._find(segments, zxid)[1]))
+        """One entry, of the log or the live store. Raises ZxidNotFound, LogCorrupt, LogReadFailed."""
+        return self._with_retry(lambda view: _record(self._find(_source_of(view, zxid), zxid)))
+
+    def read_along(self, zxid: int, bytes_max: int) -> list[Record]:
+        """One entry and those behind it in the same file, until `bytes_max` is reached. Raises as `read`."""
+        return self._with_retry(lambda view: self._read_along(_source_of(view, zxid), zxid, bytes_max))
 
     def place_after(self, zxid: int) -> Place:
-        """The position directly after an entry, or at the log's start. Raises as `read`."""
-        return self._with_retry(lambda segments: self._place_after(segments, zxid))
+        """The position directly after an entry of the log, or at the log's start. Raises as `read`."""
+        return self._with_retry(lambda view: self._place_after(view.segments, zxid))
 
     def read_after(self, zxid: int, bytes_max: int) -> list[Record]:
-        """Entries that follow `zxid`, in order: at least one if there is one, and no further one once `bytes_max` is
-        reached.
+        """Entries of the log that follow `zxid`, in order: at least one if there is one, and no further one once
+        `bytes_max` is reached.
 
         Raises as `read`.
         """
-        return self._with_retry(lambda segments: self._read_after(segments, zxid, bytes_max))
+        return self._with_retry(lambda view: self._read_after(view.segments, zxid, bytes_max))
 
-    def _with_retry(self, attempt: Callable[[tuple[Segment, ...]], _Answer]) -> _Answer:
+    def last_zxid_of(self, live: LiveFile) -> int:
+        """How far a file of the live store reaches, reading its index if need be. Raises as `read`."""
+        return self._with_retry(lambda _view: live.last_zxid)
+
+    def walk_live(self, live: LiveFile) -> Iterator[Record]:
+        """All entries of a file of the live store, verified one by one and against each other, in bounded reads.
+
+        For whoever alone changes the live store: there is no second try. Raises LogCorrupt, LogReadFailed.
+        """
+        start = live.first_previous_zxid
+        try:
+            end = live.end_offset
+            walk = Walk(live.file, live.seed, PAGE_BYTES, end, start, live.start_chain, self._read_bytes)
+            for found in walk:
+                if found.kind != MARK:
+                    yield _record(found)
+            if walk.offset < end:
+                raise BadPlaceError(live.name, walk.offset, walk.reason, walk.last_zxid or start)
+        except BadPlaceError as bad:
+            raise self._corrupt(bad) from None
+        except OSError as error:
+            raise LogReadFailed(self._path_of(live.name), 0, error.errno or errno.EIO) from error
+
+    def _with_retry(self, attempt: Callable[[View], _Answer]) -> _Answer:
         while True:
-            segments = self.segments
+            view = self.view
             try:
-                return attempt(segments)
-            except _BadPlaceError as bad:
-                if self.segments is segments:
-                    walk = bad.walk
-                    path = self._path_of(bad.segment.name)
-                    raise LogCorrupt(path, walk.offset, walk.reason, walk.last_zxid or self.start_zxid) from None
+                return attempt(view)
+            except BadPlaceError as bad:
+                if self.view is view:
+                    raise self._corrupt(bad) from None
             except OSError as error:
-                if self.segments is segments:
-                    path = self._path_of(segments[-1].name)
-                    raise LogReadFailed(path, 0, error.errno or errno.EIO) from error
+                if self.view is view:
+                    name = error.filename or view.segments[-1].name
+                    raise LogReadFailed(self._path_of(name), 0, error.errno or errno.EIO) from error
 
-    def _not_found(self, segments: tuple[Segment, ...], zxid: int) -> ZxidNotFound:
-        return ZxidNotFound(zxid, segments[0].header.first_previous_zxid, segments[-1].last_zxid)
+    def _corrupt(self, bad: BadPlaceError) -> LogCorrupt:
+        return LogCorrupt(self._path_of(bad.name), bad.offset, bad.reason, bad.last_good_zxid)
 
-    def _find(self, segments: tuple[Segment, ...], zxid: int) -> tuple[Segment, Found]:
-        # The last segment that starts below: if two start at one position, the older of them is empty.
-        position = bisect_left(segments, zxid, key=_first_previous) - 1
-        if position < 0 or zxid > segments[position].last_zxid:
-            raise self._not_found(segments, zxid)
-        segment = segments[position]
-        start, end = segment.span_of(zxid)
-        walk = Walk(segment.file, segment.seed, start, end, None, None, end - start)
+    def _find(self, source: Segment | LiveFile, zxid: int) -> Found:
+        start, end = source.span_of(zxid)
+        walk = Walk(source.file, source.seed, start, end, None, None, end - start)
         for found in walk:
             if found.zxid == zxid and found.kind != MARK:
-                return segment, found
+                return found
             if found.zxid > zxid:
-                raise self._not_found(segments, zxid)
+                raise self._not_found(zxid)
         if walk.offset < end:
-            raise _BadPlaceError(segment, walk)
-        raise self._not_found(segments, zxid)
+            raise BadPlaceError(source.name, walk.offset, walk.reason, walk.last_zxid or source.first_previous_zxid)
+        raise self._not_found(zxid)
+
+    def _not_found(self, zxid: int) -> ZxidNotFound:
+        view = self.view
+        oldest = view.live[0] if view.live else view.segments[0]
+        return ZxidNotFound(zxid, oldest.first_previous_zxid, view.segments[-1].last_zxid)
+
+    def _read_along(self, source: Segment | LiveFile, zxid: int, bytes_max: int) -> list[Record]:
+        start, span_end = source.span_of(zxid)
+        end = source.end_offset
+        window_bytes = min(self._read_bytes, span_end - start + bytes_max)
+        walk = Walk(source.file, source.seed, start, end, None, None, window_bytes)
+        records: list[Record] = []
+        total = 0
+        for found in walk:
+            if found.kind == MARK or found.zxid < zxid:
+                continue
+            if not records and found.zxid != zxid:
+                raise self._not_found(zxid)
+            records.append(_record(found))
+            total += found.end_offset - found.offset
+            if total >= bytes_max:
+                break
+        # A bad place behind the entry that was asked for is reported to whoever asks for it.
+        if not records and walk.offset < end:
+            raise BadPlaceError(source.name, walk.offset, walk.reason, walk.last_zxid or source.first_previous_zxid)
+        if not records:
+            raise self._not_found(zxid)
+        return records
 
     def _place_after(self, segments: tuple[Segment, ...], zxid: int) -> Place:
         first = segments[0]
-        if zxid == first.header.first_previous_zxid:
+        if zxid == first.first_previous_zxid:
             return Place(first, zxid, PAGE_BYTES, first.header.chain)
-        segment, found = self._find(segments, zxid)
+        segment = _segment_of(segments, zxid)
+        found = self._find(segment, zxid)
         return Place(segment, zxid, found.end_offset, found.chain)
 
     def _read_after(self, segments: tuple[Segment, ...], zxid: int, bytes_max: int) -> list[Record]:
@@ -154,7 +232,7 @@ class LogReader:
                     self._remember(Place(segment, found.zxid, found.end_offset, found.chain))
                     return records
             if walk.offset < end:
-                raise _BadPlaceError(segment, walk)
+                raise BadPlaceError(segment.name, walk.offset, walk.reason, walk.last_zxid or place.zxid)
             position += 1
             if position == len(segments):
                 if records:
@@ -165,7 +243,7 @@ class LogReader:
 
     def _search(self, segments: tuple[Segment, ...], zxid: int) -> Place:
         position = bisect_right(segments, zxid, key=_first_previous) - 1
-        if position >= 0 and segments[position].header.first_previous_zxid == zxid:
+        if position >= 0 and segments[position].first_previous_zxid == zxid:
             return _start_of(segments[position])
         return self._place_after(segments, zxid)
 
@@ -181,8 +259,27 @@ class LogReader:
             self._cursors[place.zxid] = place
 
 
+def _source_of(view: View, zxid: int) -> Segment | LiveFile:
+    """The file that holds an entry if any does."""
+    if zxid > view.segments[0].first_previous_zxid:
+        return _segment_of(view.segments, zxid)
+    position = bisect_left(view.live, zxid, key=_first_previous) - 1
+    if position < 0:
+        oldest = view.live[0] if view.live else view.segments[0]
+        raise ZxidNotFound(zxid, oldest.first_previous_zxid, view.segments[-1].last_zxid)
+    return view.live[position]
+
+
+def _segment_of(segments: tuple[Segment, ...], zxid: int) -> Segment:
+    # The last segment that starts below: if two start at one position, the older of them is empty.
+    position = bisect_left(segments, zxid, key=_first_previous) - 1
+    if position < 0 or zxid > segments[position].last_zxid:
+        raise ZxidNotFound(zxid, segments[0].first_previous_zxid, segments[-1].last_zxid)
+    return segments[position]
+
+
 def _start_of(segment: Segment) -> Place:
-    return Place(segment, segment.header.first_previous_zxid, PAGE_BYTES, segment.header.chain)
+    return Place(segment, segment.first_previous_zxid, PAGE_BYTES, segment.header.chain)
 
 
 def _record(found: Found) -> Record:

@@ -6,7 +6,10 @@ says that something beyond the last good entry was durable, then durable data wa
 cut. Otherwise all of it belongs to a write that was never confirmed: a torn tail, cut by intent. Only the last segment
 can be torn, for a segment is synced before the next one gets its header.
 
-Recovery may be interrupted anywhere and run again: it acts only on state that it made durable first.
+The superblock bears witness too: it says what was durable when it was last saved, for one at every orderly stop.
+
+Recovery may be interrupted anywhere and run again: it acts only on state that it made durable first. What it does for
+the live store stands in `live_recovery`.
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from sluicemq.storage.errors import ForeignData, LogCorrupt, NewerFormat
+from sluicemq.storage.errors import LogCorrupt
+from sluicemq.storage.live_recovery import finish_replacements, open_live
 from sluicemq.storage.options import Cut, LogOptions
-from sluicemq.storage.pages import PAGE_BYTES, PageDamaged
+from sluicemq.storage.pages import PAGE_BYTES
 from sluicemq.storage.record import MARK
 from sluicemq.storage.scan import DISCONTINUED, Trace, Walk, find_traces
-from sluicemq.storage.segment import SEGMENT_FORMAT_VERSION, Segment, SegmentHeader, segment_name, segment_sequence
+from sluicemq.storage.segment import Segment, segment_name
+from sluicemq.storage.segment_files import open_segment, segment_sequences
 from sluicemq.storage.spares import Spare, SparePool, zero_range
 from sluicemq.storage.superblock import Superblock, SuperblockStore, Truncation
 
@@ -28,8 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sluicemq.storage.files import Directory, File
+    from sluicemq.storage.live import LiveFile, OpenFiles
 
-__all__ = ["LogEnd", "Recovered", "Verdict", "carry_out", "judge_end", "open_segment", "recover", "segment_sequences"]
+__all__ = ["LogEnd", "Recovered", "Verdict", "carry_out", "judge_end", "recover"]
 
 
 class Verdict(Enum):
@@ -48,9 +54,14 @@ class LogEnd(NamedTuple):
     synced_zxid: int | None
 
 
-def judge_end(last_good_zxid: int, end_offset: int, reason: str, traces: Iterable[Trace]) -> LogEnd:
-    """Judge the log's end: pure, from the last good entry, why the walk ended, and the heads found behind it."""
-    synced = 0
+def judge_end(
+    last_good_zxid: int, end_offset: int, reason: str, traces: Iterable[Trace], synced_zxid: int = 0
+) -> LogEnd:
+    """Judge the log's end: pure, from the last good entry, why the walk ended, and the heads found behind it.
+
+    `synced_zxid` is what the superblock knows to have been durable.
+    """
+    synced = synced_zxid
     furthest = end_offset
     for trace in traces:
         synced = max(synced, trace.head.synced_up_to)
@@ -76,16 +87,22 @@ class Recovered:
     scanned_bytes: int = 0
     cut: Cut | None = None
     truncation_finished: bool = False
+    replacements_finished: int = 0
+    live: tuple[LiveFile, ...] = ()
 
 
-def recover(directory: Directory, store: SuperblockStore, pool: SparePool, options: LogOptions) -> Recovered:
+def recover(
+    directory: Directory, store: SuperblockStore, pool: SparePool, options: LogOptions, files: OpenFiles
+) -> Recovered:
     """Recover the log of a directory whose superblock was accepted and that has a first segment.
+
+    `files` will open those of the live store.
 
     Raises LogCorrupt, ForeignData, NewerFormat, OSError.
     """
     finished = _finish_truncation(directory, store, pool)
-    _retire_discarded(directory, store.current.first_segment, pool)
-    recovered = Recovered([], 0, truncation_finished=finished)
+    replaced = finish_replacements(directory, store.current, pool, options)
+    recovered = Recovered([], 0, truncation_finished=finished, replacements_finished=replaced)
     try:
         _read_segments(directory, store.current, options, recovered)
         _settle_end(directory, store, pool, options, recovered)
@@ -93,6 +110,7 @@ def recover(directory: Directory, store: SuperblockStore, pool: SparePool, optio
         last_segment = recovered.segments[-1].header.sequence
         if last_segment > store.current.last_segment:
             store.save(last_segment=last_segment)
+        recovered.live = open_live(directory, store.current, files, options, recovered.segments[0].header)
     except BaseException:
         for segment in recovered.segments:
             segment.file.close()
@@ -122,40 +140,6 @@ def carry_out(
 _ZERO_PIECE_BYTES = 64 * 1024 * 1024  # nobody else syncs meanwhile, so one piece
 
 
-def segment_sequences(directory: Directory) -> list[int]:
-    """Sequence numbers of all segment files, ascending."""
-    return sorted(sequence for name in directory.names() if (sequence := segment_sequence(name)) is not None)
-
-
-def open_segment(directory: Directory, superblock: Superblock, sequence: int, stride: int, last_zxid: int) -> Segment:
-    """Open a segment and check its header page.
-
-    `last_zxid` is for the error. Raises LogCorrupt, ForeignData, NewerFormat, OSError.
-    """
-    name = segment_name(sequence)
-    path = directory.path_of(name)
-    file = directory.open(name)
-    try:
-        try:
-            version, header = SegmentHeader.from_page(file.pread(PAGE_BYTES, 0))
-        except PageDamaged as damage:
-            raise LogCorrupt(path, 0, f"segment header: {damage}", last_zxid) from None
-        if version > SEGMENT_FORMAT_VERSION:
-            raise NewerFormat(path, version, SEGMENT_FORMAT_VERSION)
-        if header.cluster_id != superblock.cluster_id:
-            raise ForeignData(path, "cluster", superblock.cluster_id.hex(), header.cluster_id.hex())
-        if header.group_id != superblock.group_id:
-            raise ForeignData(path, "group", str(superblock.group_id), str(header.group_id))
-        if header.sequence != sequence:
-            raise LogCorrupt(
-                path, 0, f"the header says segment {header.sequence}: a file under a wrong name", last_zxid
-            )
-        return Segment(file, header, file.size(), stride)
-    except BaseException:
-        file.close()
-        raise
-
-
 def _finish_truncation(directory: Directory, store: SuperblockStore, pool: SparePool) -> bool:
     truncation = store.current.truncation
     if truncation is None:
@@ -172,12 +156,6 @@ def _finish_truncation(directory: Directory, store: SuperblockStore, pool: Spare
     finally:
         file.close()
     return True
-
-
-def _retire_discarded(directory: Directory, first_segment: int, pool: SparePool) -> None:
-    discarded = [segment_name(sequence) for sequence in segment_sequences(directory) if sequence < first_segment]
-    if discarded:
-        pool.retire([Spare(name, directory.open(name)) for name in discarded])
 
 
 def _read_segments(directory: Directory, superblock: Superblock, options: LogOptions, recovered: Recovered) -> None:
@@ -209,7 +187,7 @@ def _read_segment(segment: Segment, options: LogOptions, recovered: Recovered) -
         options.read_bytes,
         bodies=False,
     )
-    entries, synced_up_to, note = 0, header.first_previous_zxid, segment.note
+    entries, synced_up_to, note = 0, header.first_previous_zxid, segment.index.note
     for found in walk:
         if found.kind != MARK:
             note(found.zxid, found.offset)
@@ -243,7 +221,7 @@ def _settle_end(
     segment = recovered.segments[-1]
     offset = segment.end_offset
     traces = find_traces(segment.file, segment.seed, offset, segment.allocated_bytes, options.read_bytes)
-    end = judge_end(segment.last_zxid, offset, segment.end_reason, traces)
+    end = judge_end(segment.last_zxid, offset, segment.end_reason, traces, store.current.synced_zxid)
     path = directory.path_of(segment.name)
     if end.verdict is Verdict.DAMAGED:
         raise LogCorrupt(path, offset, segment.end_reason, segment.last_zxid, end.synced_zxid)

@@ -7,7 +7,7 @@ at the first place that is not one and says why; what that means is decided else
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from sluicemq.storage.record import (
     HEAD_BYTES,
@@ -26,14 +26,33 @@ from sluicemq.storage.record import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sluicemq.storage.files import File
-
-__all__ = ["Found", "Trace", "Walk", "find_traces"]
+__all__ = ["BadPlaceError", "Found", "Readable", "Trace", "Walk", "find_traces"]
 
 BLANK = "no record here"
 CUT_OFF = "the record is longer than the file"
 BAD_BODY = "header or payload do not match their digest"
 DISCONTINUED = "a whole record that does not follow the one before it"
+
+
+class Readable(Protocol):
+    """What a walk reads from: an open file, or one that is opened when it is read."""
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Up to `length` bytes at the offset: fewer only at the end of the file. Raises OSError."""
+
+
+class BadPlaceError(Exception):
+    """A reader met bytes that are not what they should be: damage, or the file was recycled under it.
+
+    Never leaves this package: whoever knows whether the log changed meanwhile tries again, or says LogCorrupt.
+    """
+
+    def __init__(self, name: str, offset: int, reason: str, last_good_zxid: int) -> None:
+        super().__init__(name, offset, reason, last_good_zxid)
+        self.name = name
+        self.offset = offset
+        self.reason = reason
+        self.last_good_zxid = last_good_zxid
 
 
 class Found(NamedTuple):
@@ -80,7 +99,7 @@ class Walk:
 
     def __init__(
         self,
-        file: File,
+        file: Readable,
         seed: int,
         start_offset: int,
         end_offset: int,
@@ -160,7 +179,7 @@ class Trace(NamedTuple):
         return self.offset + self.head.size
 
 
-def find_traces(file: File, seed: int, start_offset: int, end_offset: int, read_bytes: int) -> Iterator[Trace]:
+def find_traces(file: Readable, seed: int, start_offset: int, end_offset: int, read_bytes: int) -> Iterator[Trace]:
     """All heads of this segment's generation in a byte range, at any aligned place. Raises OSError.
 
     A recycled file is full of old magics; those heads fail the checksum, for it is seeded with the generation and the

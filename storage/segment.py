@@ -1,4 +1,4 @@
-"""One segment: a header page that binds the file to its place in the log, and the sparse index of what lies in it.
+"""One segment: a header page that binds the file to its place in the log, and how far its records reach.
 
 Why a page of its own: the header names the generation that all checksums in the file depend on, and must be durable
 before the first record. It also repeats the position and chain at which the segment starts: as the segment before is
@@ -9,13 +9,12 @@ and recycles stands in `log` and `recovery`.
 from __future__ import annotations
 
 import struct
-from array import array
-from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sluicemq.storage.pages import PAGE_BYTES, seal, unseal
 from sluicemq.storage.record import seed_of
+from sluicemq.storage.segment_index import SegmentIndex
 
 if TYPE_CHECKING:
     from sluicemq.storage.files import Directory, File
@@ -25,7 +24,7 @@ __all__ = ["SEGMENT_FORMAT_VERSION", "Segment", "SegmentHeader", "install", "seg
 SEGMENT_FORMAT_VERSION = 1
 
 _MAGIC = b"SluiceSG"
-_BODY = struct.Struct("<16sIIQQQ8s")
+_BODY = struct.Struct("<16sIIQQQ8sQ")
 _PREFIX = "segment-"
 
 
@@ -44,7 +43,9 @@ def segment_sequence(name: str) -> int | None:
 class SegmentHeader:
     """The first page of a segment.
 
-    `first_previous_zxid` is the entry before the segment's first; `chain` the chain value there.
+    `first_previous_zxid` is the entry before the segment's first; `chain` the chain value there. `file_bytes` is how
+    large the file was when it became a segment; it never shrinks, so a smaller one was shortened by somebody. 0: not
+    known (written by an early version).
     """
 
     cluster_id: bytes
@@ -53,11 +54,19 @@ class SegmentHeader:
     generation: int
     first_previous_zxid: int
     chain: bytes
+    file_bytes: int = 0
 
     def to_page(self) -> bytes:
         """The page as it lies on disk."""
         body = _BODY.pack(
-            self.cluster_id, self.group_id, 0, self.sequence, self.generation, self.first_previous_zxid, self.chain
+            self.cluster_id,
+            self.group_id,
+            0,
+            self.sequence,
+            self.generation,
+            self.first_previous_zxid,
+            self.chain,
+            self.file_bytes,
         )
         return seal(_MAGIC, SEGMENT_FORMAT_VERSION, body)
 
@@ -65,8 +74,8 @@ class SegmentHeader:
     def from_page(cls, page: bytes) -> tuple[int, SegmentHeader]:
         """Format version and header. Raises PageDamaged. The header means nothing if the version is not known."""
         version, body = unseal(page, _MAGIC)
-        cluster, group, _reserved, sequence, generation, first_previous, chain = _BODY.unpack_from(body)
-        return version, cls(cluster, group, sequence, generation, first_previous, chain)
+        cluster, group, _reserved, *rest = _BODY.unpack_from(body)
+        return version, cls(cluster, group, *rest)
 
 
 class Segment:
@@ -77,31 +86,27 @@ class Segment:
     """
 
     __slots__ = (
-        "_offsets",
-        "_stride",
-        "_zxids",
         "allocated_bytes",
         "chain",
         "end_offset",
         "end_reason",
         "file",
         "header",
+        "index",
         "last_zxid",
         "seed",
     )
 
-    def __init__(self, file: File, header: SegmentHeader, allocated_bytes: int, index_stride_bytes: int) -> None:
+    def __init__(self, file: File, header: SegmentHeader, allocated_bytes: int, index: SegmentIndex) -> None:
         self.file = file
         self.header = header
+        self.index = index
         self.seed = seed_of(header.generation)
         self.allocated_bytes = allocated_bytes
         self.end_offset = PAGE_BYTES
         self.last_zxid = header.first_previous_zxid
         self.chain = header.chain
         self.end_reason = ""  # why recovery's walk ended here; for messages
-        self._stride = index_stride_bytes
-        self._zxids = array("Q")
-        self._offsets = array("Q")
 
     @property
     def name(self) -> str:
@@ -109,40 +114,27 @@ class Segment:
         return segment_name(self.header.sequence)
 
     @property
-    def first_zxid(self) -> int | None:
-        """The first entry in this segment, None while it has none."""
-        return self._zxids[0] if self._zxids else None
+    def first_previous_zxid(self) -> int:
+        """The entry before the first."""
+        return self.header.first_previous_zxid
 
     @property
-    def index_bytes(self) -> int:
-        """Memory of the index."""
-        return 16 * len(self._zxids)
-
-    def note(self, zxid: int, offset: int) -> None:
-        """An entry lies here. Remembered if the last remembered one is a stride away."""
-        offsets = self._offsets
-        if not offsets or offset - offsets[-1] >= self._stride:
-            # Readers search zxids first, so the offset must be there before.
-            offsets.append(offset)
-            self._zxids.append(zxid)
+    def first_zxid(self) -> int | None:
+        """The first entry in this segment, None while it has none."""
+        return self.index.first_zxid
 
     def span_of(self, zxid: int) -> tuple[int, int]:
         """Byte range that starts with an entry and contains the entry with this zxid, if the segment holds it."""
+        # The end is taken first: what is noted meanwhile lies behind it, and a walk up to there would find it.
         end = self.end_offset
-        zxids = self._zxids
-        position = bisect_right(zxids, zxid)
-        start = self._offsets[position - 1] if position else PAGE_BYTES
-        return start, self._offsets[position] if position < len(zxids) else end
+        return self.index.span_of(zxid, end)
 
     def without_tail(self, zxid: int, offset: int, chain: bytes) -> Segment:
         """A copy of this segment that ends after this entry at this offset.
 
         Readers of the old one are not disturbed.
         """
-        kept = Segment(self.file, self.header, self.allocated_bytes, self._stride)
-        count = bisect_right(self._zxids, zxid)
-        kept._offsets = self._offsets[:count]
-        kept._zxids = self._zxids[:count]
+        kept = Segment(self.file, self.header, self.allocated_bytes, self.index.up_to(zxid))
         kept.end_offset = offset
         kept.last_zxid = zxid
         kept.chain = chain
@@ -154,8 +146,10 @@ def install(directory: Directory, name: str, file: File, header: SegmentHeader, 
 
     The header is durable before the name, so a segment without a valid header never comes from a power cut.
     """
+    allocated_bytes = max(file.size(), PAGE_BYTES)
+    header = replace(header, file_bytes=allocated_bytes)
     file.pwritev([header.to_page()], 0)
     file.sync()
     directory.rename(name, segment_name(header.sequence))
     directory.sync()
-    return Segment(file, header, file.size(), index_stride_bytes)
+    return Segment(file, header, allocated_bytes, SegmentIndex(index_stride_bytes))

@@ -8,6 +8,7 @@ syncs. This module knows the directory protocol and nothing of records.
 from __future__ import annotations
 
 import struct
+import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,14 +18,14 @@ from sluicemq.storage.pages import PAGE_BYTES, PageDamaged, seal, unseal
 if TYPE_CHECKING:
     from sluicemq.storage.files import Directory, File
 
-__all__ = ["FORMAT_VERSION", "Superblock", "SuperblockStore", "Truncation"]
+__all__ = ["FORMAT_VERSION", "Generations", "Superblock", "SuperblockStore", "Truncation"]
 
 FORMAT_VERSION = 1
 SUPERBLOCK_NAME = "superblock"
 SUPERBLOCK_NEW_NAME = "superblock.new"
 
 _MAGIC = b"SluiceSB"
-_BODY = struct.Struct("<16s16sIIQQQQQQQQ")
+_BODY = struct.Struct("<16s16sIIQQQQQQQQQ")
 _COPIES = 2
 _NO_TRUNCATION, _HAS_TRUNCATION = 0, 1
 
@@ -45,7 +46,12 @@ class Superblock:
     `first_segment` is 0 until the first segment exists. Segments from `first_segment` to `last_segment` must be there;
     later ones may be: a segment that vanished is damage, also if it was the last.
 
-    `generation_next`: no segment with this generation or a later one was ever written.
+    Segments before `first_segment` belong to the live store, which loses files as they die.
+
+    `generation_next`: no file with this generation or a later one was ever written.
+
+    `synced_zxid`: the log reached at least this entry, durably, at the last save that was told. A log that ends earlier
+    is damaged, whatever its files say.
     """
 
     cluster_id: bytes
@@ -57,6 +63,7 @@ class Superblock:
     first_segment: int = 0
     last_segment: int = 0
     truncation: Truncation | None = None
+    synced_zxid: int = 0
 
     def to_page(self) -> bytes:
         """The page as it lies on disk."""
@@ -75,15 +82,15 @@ class Superblock:
                 self.first_segment,
                 self.last_segment,
                 *((0, 0, 0) if cut is None else (cut.zxid, cut.segment, cut.offset)),
+                self.synced_zxid,
             ),
         )
 
     @classmethod
     def from_body(cls, body: bytes) -> Superblock:
         """The state in the body of a page of FORMAT_VERSION."""
-        cluster, incarnation, group, intent, sequence, generation, promised, first, last, zxid, segment, offset = (
-            _BODY.unpack_from(body)
-        )
+        cluster, incarnation, group, intent, *counters = _BODY.unpack_from(body)
+        sequence, generation, promised, first, last, zxid, segment, offset, synced = counters
         return cls(
             cluster_id=cluster,
             incarnation=incarnation,
@@ -94,19 +101,21 @@ class Superblock:
             first_segment=first,
             last_segment=last,
             truncation=Truncation(zxid, segment, offset) if intent == _HAS_TRUNCATION else None,
+            synced_zxid=synced,
         )
 
 
 class SuperblockStore:
     """The superblock of one directory. `current` is durable at all times.
 
-    Saving raises OSError, which is fatal for the log. Only the log thread saves.
+    Saving raises OSError, which is fatal for the log. The log thread saves, and whoever takes generations.
     """
 
     def __init__(self, file: File, current: Superblock, repaired: bool) -> None:
         self._file = file
         self.current = current
         self.repaired = repaired
+        self._saving = threading.Lock()
 
     @classmethod
     def create(cls, directory: Directory, superblock: Superblock) -> SuperblockStore:
@@ -168,27 +177,33 @@ class SuperblockStore:
         promised_epoch: int | None = None,
         first_segment: int | None = None,
         last_segment: int | None = None,
+        synced_zxid: int | None = None,
     ) -> None:
         """Change the given fields, durably in both copies when this returns. Raises PromiseRegression, OSError."""
-        now = self.current
-        if promised_epoch is not None and promised_epoch < now.promised_epoch:
-            raise PromiseRegression(now.promised_epoch, promised_epoch)
-        self._write(
-            replace(
-                now,
-                sequence=now.sequence + 1,
-                generation_next=now.generation_next if generation_next is None else generation_next,
-                promised_epoch=now.promised_epoch if promised_epoch is None else promised_epoch,
-                first_segment=now.first_segment if first_segment is None else first_segment,
-                last_segment=now.last_segment if last_segment is None else last_segment,
+        with self._saving:
+            now = self.current
+            if promised_epoch is not None and promised_epoch < now.promised_epoch:
+                raise PromiseRegression(now.promised_epoch, promised_epoch)
+            self._write(
+                replace(
+                    now,
+                    sequence=now.sequence + 1,
+                    generation_next=now.generation_next if generation_next is None else generation_next,
+                    promised_epoch=now.promised_epoch if promised_epoch is None else promised_epoch,
+                    first_segment=now.first_segment if first_segment is None else first_segment,
+                    last_segment=now.last_segment if last_segment is None else last_segment,
+                    synced_zxid=now.synced_zxid if synced_zxid is None else synced_zxid,
+                )
             )
-        )
 
     def save_truncation(self, truncation: Truncation | None) -> None:
         """Note the intent to cut the log, or that it was carried out. Durable when this returns. Raises OSError."""
-        now = self.current
-        last_segment = now.last_segment if truncation is None else truncation.segment
-        self._write(replace(now, sequence=now.sequence + 1, truncation=truncation, last_segment=last_segment))
+        with self._saving:
+            now = self.current
+            if truncation is not None:
+                synced_zxid = min(now.synced_zxid, truncation.zxid)
+                now = replace(now, last_segment=truncation.segment, synced_zxid=synced_zxid)
+            self._write(replace(now, sequence=now.sequence + 1, truncation=truncation))
 
     def _write(self, superblock: Superblock) -> None:
         page = superblock.to_page()
@@ -200,3 +215,25 @@ class SuperblockStore:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+class Generations:
+    """Hands out generations, each to one file ever, whatever power cuts happen. From any thread.
+
+    The superblock reserves many at once, so that taking one seldom writes it.
+    """
+
+    def __init__(self, store: SuperblockStore, next_generation: int, reserved_at_once: int) -> None:
+        self._store = store
+        self._next = next_generation
+        self._reserved_at_once = reserved_at_once
+        self._guard = threading.Lock()
+
+    def take(self) -> int:
+        """The next generation. Raises OSError."""
+        with self._guard:
+            taken = self._next
+            if taken >= self._store.current.generation_next:
+                self._store.save(generation_next=taken + self._reserved_at_once)
+            self._next = taken + 1
+            return taken

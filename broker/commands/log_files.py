@@ -19,9 +19,10 @@ from sluicemq.storage.errors import LogCorrupt, StorageError, SuperblockMissing
 from sluicemq.storage.files import LOCK_NAME, File, RealDirectory, RealFile
 from sluicemq.storage.pages import PAGE_BYTES, PageDamaged
 from sluicemq.storage.record import MARK, Head
-from sluicemq.storage.recovery import Verdict, judge_end, open_segment, segment_sequences
+from sluicemq.storage.recovery import Verdict, judge_end
 from sluicemq.storage.scan import Walk, find_traces
 from sluicemq.storage.segment import Segment, SegmentHeader, segment_name
+from sluicemq.storage.segment_files import open_segment, segment_sequences
 from sluicemq.storage.superblock import SUPERBLOCK_NAME, Superblock, SuperblockStore
 
 READ_BYTES = 4 * 1024 * 1024

@@ -34,6 +34,7 @@ from sluicemq.storage import LogOptions, Record, SegmentLog, StorageError
 from sluicemq.storage import log as log_module
 from sluicemq.storage import recovery as recovery_module
 from sluicemq.storage import segment as segment_module
+from sluicemq.storage.segment_index import SegmentIndex
 from sluicemq.storage.spares import SparePool
 from sluicemq.storage.superblock import SuperblockStore
 from tests.disk import PowerCut, SimulatedDisk
@@ -193,7 +194,7 @@ class Story:
     def discard(self, log: SegmentLog) -> SegmentLog:
         model = self.model
         model.discarding_to = self.rng.randint(model.start, len(model.entries))
-        log.discard_through(model.zxid_at(model.discarding_to))
+        log.begin_at(model.zxid_at(model.discarding_to))
         start = model.position_of(log.start_zxid)
         assert model.start <= start <= model.discarding_to
         model.start, model.discarding_to = start, None
@@ -334,14 +335,14 @@ def _installs_without_sync(directory, name, file, header, stride):
     file.pwritev([header.to_page()], 0)
     directory.rename(name, segment_module.segment_name(header.sequence))
     directory.sync()
-    return segment_module.Segment(file, header, file.size(), stride)
+    return segment_module.Segment(file, header, file.size(), SegmentIndex(stride))
 
 
 def _installs_without_directory_sync(directory, name, file, header, stride):
     file.pwritev([header.to_page()], 0)
     file.sync()
     directory.rename(name, segment_module.segment_name(header.sequence))
-    return segment_module.Segment(file, header, file.size(), stride)
+    return segment_module.Segment(file, header, file.size(), SegmentIndex(stride))
 
 
 def _writes_superblock_unsynced(store, superblock):

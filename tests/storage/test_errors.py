@@ -15,6 +15,7 @@ EXAMPLES = [
     errors.DirectoryLocked("data", None),
     errors.ForeignData("superblock", "cluster", "aa", "bb"),
     errors.NewerFormat("superblock", 2, 1),
+    errors.NotInLiveStore(3, 5, "segment 4 would be cut in two"),
     errors.SuperblockDamaged("superblock", ("copy 1: bad", "copy 2: bad")),
     errors.SuperblockMissing("superblock", ("segment-1",)),
     errors.LogCorrupt("segment-1", 4096, "no record here", 1 << 32, (1 << 32) + 5),

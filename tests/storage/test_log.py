@@ -90,7 +90,9 @@ class LogAgainstList(RuleBasedStateMachine):
     @precondition(lambda self: self.model)
     @rule(data=st.data())
     def discard(self, data):
-        self.log.discard_through(data.draw(st.sampled_from(self.model)).zxid)
+        self.log.begin_at(data.draw(st.sampled_from(self.model)).zxid)
+        for file in self.log.live_files():
+            self.log.reclaim(file.first_sequence, file.last_sequence)
         gone = [record for record in self.model if record.zxid <= self.log.start_zxid]
         del self.model[: len(gone)]
         self.start = self.log.start_zxid
@@ -367,12 +369,13 @@ def test_a_half_made_spare_is_removed_at_the_next_start(log, disk):
     assert not [name for name in disk.names() if name.startswith("zeroing-")]
 
 
-def test_a_discarded_segment_becomes_a_spare_without_being_zeroed(log, disk):
+def test_a_reclaimed_segment_becomes_a_spare_without_being_zeroed(log, disk):
     log.prepare_spare()
     log.append(entries(zxid(1, 0), 60))
     log.sync()
     before = log.statistics()
-    assert log.discard_through(zxid(1, 59)) == before.segments - 1
+    assert log.begin_at(zxid(1, 59)) == before.segments - 1
+    assert log.reclaim(1, before.segments - 1) == before.segments - 1
 
     statistics = log.statistics()
     assert statistics.segments == 1
@@ -389,10 +392,10 @@ def test_a_discarded_segment_becomes_a_spare_without_being_zeroed(log, disk):
     assert all_entries(log)[-30:] == rest
 
 
-def test_discarding_keeps_what_is_above_and_the_last_segment(log):
+def test_the_log_begins_later_and_the_last_segment_stays(log):
     log.append(entries(zxid(1, 0), 60))
 
-    log.discard_through(zxid(1, 30))
+    log.begin_at(zxid(1, 30))
 
     assert log.start_zxid <= zxid(1, 30)
     assert log.read(zxid(1, 31)) == entries(zxid(1, 31), 1)[0]
@@ -549,11 +552,11 @@ def test_a_failure_while_rolling_is_final_and_loses_nothing(disk, operation):
     assert found == entries(zxid(1, 0), 40)[: len(found)]
 
 
-@pytest.mark.parametrize("call", ["truncate_after", "discard_through", "save_promised_epoch"])
+@pytest.mark.parametrize("call", ["truncate_after", "begin_at", "save_promised_epoch"])
 def test_a_failure_of_the_superblock_is_final(log, disk, call):
     log.append(entries(zxid(1, 0), 60))
     log.sync()
-    disk.fail_after(1)
+    disk.fail_after(1, kind="sync")
 
     with pytest.raises(LogWriteFailed):
         getattr(log, call)(zxid(1, 40) if call != "save_promised_epoch" else 3)
