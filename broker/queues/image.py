@@ -121,12 +121,7 @@ class _Loader:
             raise ImageDamaged(f"the image holds {found}, and says that it holds {expected}")
 
     def _read_machine(self, columns: dict[str, Any]) -> None:
-        self._head = head = only_row(columns)
-        if head["format"] != s.FORMAT:
-            raise ImageUnknown(
-                f"format {head['format']!r:.20} of a snapshot is unknown; this version reads {s.FORMAT}; install the "
-                "version that wrote the snapshot"
-            )
+        self._head = head = _head_of(columns)
         unknown = set(head["limits"]) - set(MachineLimits.__dataclass_fields__)
         if unknown:
             raise ImageUnknown(f"limits {', '.join(sorted(unknown))} are unknown; install the version that wrote them")
@@ -214,12 +209,22 @@ class _Loader:
         self._producers += map(Producer.thawed, map(FrozenProducer._make, rows))
 
     def _read_end(self, columns: dict[str, Any]) -> None:
-        self._end = only_row(columns)
+        self._end = _only_row(columns)
 
 
-def only_row(columns: dict[str, Any]) -> dict[str, Any]:
-    """Return the row of a section that has one."""
+def _only_row(columns: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, (value,) in columns.items()}
+
+
+def _head_of(columns: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of the section `machine`, if this version knows the format that it names."""
+    head = _only_row(columns)
+    if head["format"] != s.FORMAT:
+        raise ImageUnknown(
+            f"format {head['format']!r:.20} of a snapshot is unknown; this version reads {s.FORMAT}; install the "
+            "version that wrote the snapshot"
+        )
+    return head
 
 
 class LiveRuns(NamedTuple):
@@ -280,7 +285,9 @@ def live_runs(sections: Iterable[tuple[int, bytes]]) -> Iterator[LiveRuns]:
     for kind, data in sections:
         columns = decode(kind, data)
         ended = kind == s.END
-        if kind == s.INDEXES:
+        if kind == s.MACHINE:
+            _head_of(columns)
+        elif kind == s.INDEXES:
             yield from _live_in_indexes(columns, heads)
         elif kind == s.CHUNKS:
             yield from _live_in_chunks(columns, heads)
@@ -290,6 +297,24 @@ def live_runs(sections: Iterable[tuple[int, bytes]]) -> Iterator[LiveRuns]:
             yield from _live_rows(columns["queue"], columns["pieces"], columns["runs"], "leased")
     if not ended:
         raise ImageDamaged("the image has no section `end`: what it keeps alive is not known")
+
+
+def pages_named(sections: Iterable[tuple[int, bytes]]) -> Iterator[Page]:
+    """Yield every page that an image refers to; whoever keeps the image must keep them.
+
+    Args:
+        sections: As for `load`.
+
+    Raises:
+        ImageUnknown: A newer version wrote it, and what a section that is unknown refers to is unknown too.
+        ImageDamaged: It contradicts its format.
+
+    """
+    for kind, data in sections:
+        if kind == s.CHUNKS or kind not in s.LAYOUTS:
+            columns = decode(kind, data)
+            pages = map(Page, columns["slot"], columns["checksum"])
+            yield from (page for page in pages if page.slot != s.NO_PAGE)
 
 
 def _live_in_indexes(
