@@ -9,7 +9,7 @@ import random
 import struct
 
 POOL_BYTES = 4 << 20
-BATCH_BYTES_MAX = 4 << 20
+BATCH_BYTES_MAX = 2 << 20
 VARIANTS = 8
 STAMP = struct.Struct("<8sd")
 MAGIC = b"\xfesluice\xfe"[:8]

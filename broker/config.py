@@ -18,7 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sluicemq.wire.batch import BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, MESSAGE_BYTES_MAX
+from sluicemq.wire.batch import (
+    BATCH_BYTES_DEFAULT,
+    BATCH_BYTES_MAX,
+    BATCH_MESSAGES_MAX,
+    MESSAGE_BYTES_MAX,
+    MESSAGE_ROOM_BYTES,
+)
 from sluicemq.wire.errors import InvalidRequest, UnknownOption
 from sluicemq.wire.frames import FRAME_BYTES_DEFAULT, FRAME_BYTES_MIN
 
@@ -92,10 +98,12 @@ class BrokerConfig:
     """Largest frame that a client may send or ask for."""
 
     batch_bytes_max: int = 0
-    """Largest batch. 0: 16 MiB, or what fits into half a segment where that is less; the object holds the outcome."""
+    """Largest batch, 16 MiB at most; beyond the default, one batch may keep all clients waiting for over 20 ms. 0: 4 MiB,
+    or what fits into half a segment where that is less; the object holds the outcome."""
 
     message_bytes_max: int = 0
-    """Largest body of one message. 0: 8 MiB, or `batch_bytes_max` where that is less; the object holds the outcome."""
+    """Largest body of one message, 8 MiB at most. 0: 64 KiB less than `batch_bytes_max`, which is room for key and
+    headers (a sixteenth less where that is less still); the object holds the outcome."""
 
     batch_messages_max: int = BATCH_MESSAGES_MAX
     """Most messages in one batch."""
@@ -120,9 +128,10 @@ class BrokerConfig:
         room = self.segment_bytes // 2 - ENTRY_HEAD_BYTES_MAX
         # 0 stands for "as much as the others allow", so that small segments need no second setting.
         if self.batch_bytes_max == 0:
-            object.__setattr__(self, "batch_bytes_max", max(1, min(BATCH_BYTES_MAX, room)))
+            object.__setattr__(self, "batch_bytes_max", max(1, min(BATCH_BYTES_DEFAULT, room)))
         if self.message_bytes_max == 0:
-            object.__setattr__(self, "message_bytes_max", min(MESSAGE_BYTES_MAX, self.batch_bytes_max))
+            largest = self.batch_bytes_max - min(MESSAGE_ROOM_BYTES, self.batch_bytes_max // 16)
+            object.__setattr__(self, "message_bytes_max", min(MESSAGE_BYTES_MAX, largest))
         object.__setattr__(self, "data", Path(self.data))
         self._check_place()
         self._check_sizes(room)
@@ -358,8 +367,8 @@ SETTINGS = (
     Setting("index_memory_bytes_max", parse_bytes, "SIZE", "Memory for the indexes of long queues."),
     Setting("connections_max", _parse_integer, "N", "Most connections at once."),
     Setting("frame_bytes_max", parse_bytes, "SIZE", "Largest frame on a connection."),
-    Setting("batch_bytes_max", parse_bytes, "SIZE", "Largest batch; at most half a segment."),
-    Setting("message_bytes_max", parse_bytes, "SIZE", "Largest body of one message."),
+    Setting("batch_bytes_max", parse_bytes, "SIZE", "Largest batch; at most half a segment, and 16 MiB."),
+    Setting("message_bytes_max", parse_bytes, "SIZE", "Largest body of one message; at most 8 MiB."),
     Setting("batch_messages_max", _parse_integer, "N", "Most messages in one batch."),
     Setting("heartbeat_seconds", _parse_seconds, "S", "Silence after which a peer is asked for a sign of life."),
     Setting("drain_seconds", _parse_seconds, "S", "How long a stopping broker finishes what it has accepted."),

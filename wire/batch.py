@@ -32,6 +32,7 @@ import msgpack
 from sluicemq.wire.columns import (
     HEADERS_FORMAT_MSGPACK,
     check_body_bytes,
+    check_column_bytes,
     check_texts,
     check_values,
     cut_bodies,
@@ -50,9 +51,18 @@ if TYPE_CHECKING:
 BATCH_VERSION = 1
 BATCH_MESSAGES_MAX = 100_000
 BATCH_BYTES_MAX = 16 * 1024 * 1024
+"""Largest batch that a broker can be set to take."""
+BATCH_BYTES_DEFAULT = 4 * 1024 * 1024
+"""Largest batch that a broker takes unless it is set otherwise. Whatever is done with a batch in one go, such as freeing
+or reading back its memory, costs both sides about half a millisecond a MiB, and nobody else is served meanwhile."""
 LARGE_BODY_BYTES = 256
 """Bodies of this mean length are cut out of a batch by their places instead of being decoded."""
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+"""Largest body of a message that a broker can be set to take."""
+MESSAGE_ROOM_BYTES = 64 * 1024
+"""Room in the largest batch for what the largest message has beside its body."""
+MESSAGE_BYTES_DEFAULT = BATCH_BYTES_DEFAULT - MESSAGE_ROOM_BYTES
+"""Largest body of a message that a broker takes unless it is set otherwise."""
 KEY_BYTES_MAX = 1024
 MESSAGE_ID_BYTES_MAX = 256
 SUBJECT_BYTES_MAX = 1024
@@ -118,7 +128,7 @@ def encode_batch(
         InvalidRequest: No bodies, a column of another length, a value of the wrong type or too long, or one that
             msgpack cannot carry.
         BatchTooLarge: More than `BATCH_MESSAGES_MAX` messages, `BATCH_BYTES_MAX` bytes, or `BATCH_VALUES_MAX` values
-            beside the bodies.
+            or `BATCH_COLUMNS_BYTES_MAX` bytes beside the bodies.
 
     """
     count = len(bodies)
@@ -143,6 +153,7 @@ def encode_batch(
         if values is not None:
             bits |= bit
             columns.append(_encode_column(bit, values, count, values_count))
+    check_column_bytes(sum(map(len, columns)))
     packed = _pack(bodies)
     columns.append(packed)
     size = _HEADER.size + sum(_LENGTH.size + len(column) for column in columns)
@@ -322,8 +333,8 @@ class Batch:
 
         Raises:
             ProtocolError: A column is malformed.
-            InvalidRequest: A value is too long (`MessageTooLarge` for a body), or there are too many messages or values
-                beside the bodies (`BatchTooLarge`).
+            InvalidRequest: A value is too long (`MessageTooLarge` for a body), or there are too many messages, or
+                values or bytes beside the bodies (`BatchTooLarge`).
             UnknownOption: A column that this version would have to act upon but cannot yet.
 
         """
@@ -340,6 +351,8 @@ class Batch:
             )
         if self.columns != _BODIES_ONLY:
             check_values(self._values_count)
+            places = self._places
+            check_column_bytes(sum(places[bit][1] - places[bit][0] for bit in places if bit != _BODIES_ONLY))
             # Each property checks its own column; nothing else is wanted from it here.
             _ = (self.keys, self.message_ids, self.subjects, self.headers)
         largest = self._largest_body(message_bytes_max)

@@ -25,6 +25,9 @@ BATCH_VALUES_MAX = 20_000
 """Most values of a batch in all columns other than bodies together, a None counted too; so are the items of the maps
 and lists in headers, and an empty map or list counts as one. Looking at a value costs some tenths of a microsecond, and
 whoever checks or splits a batch does nothing else meanwhile."""
+BATCH_COLUMNS_BYTES_MAX = 4 * 1024 * 1024
+"""Most bytes of a batch in all columns other than bodies together: unlike bodies they are decoded to be checked, all of
+them in one go."""
 
 _Container = TypeVar("_Container", list[Any], dict[Any, Any])
 
@@ -317,6 +320,17 @@ def check_values(values: int) -> None:
             f"allowed are {BATCH_VALUES_MAX}: send it in parts",
             values=values,
             values_max=BATCH_VALUES_MAX,
+        )
+
+
+def check_column_bytes(column_bytes: int) -> None:
+    """Raise BatchTooLarge when a batch has more than `BATCH_COLUMNS_BYTES_MAX` bytes other than bodies."""
+    if column_bytes > BATCH_COLUMNS_BYTES_MAX:
+        raise BatchTooLarge(
+            f"a batch of {column_bytes} bytes beside its bodies (keys, ids, subjects, headers); allowed are "
+            f"{BATCH_COLUMNS_BYTES_MAX}: send it in parts",
+            column_bytes=column_bytes,
+            column_bytes_max=BATCH_COLUMNS_BYTES_MAX,
         )
 
 

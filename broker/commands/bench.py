@@ -26,7 +26,7 @@ WARM_UP_SECONDS = 1.0
 
 _OPTIONS = {
     "size": click.option(
-        "--size", type=click.IntRange(1, 8_000_000), default=100, show_default=True, help="Bytes of a body."
+        "--size", type=click.IntRange(1, 4_000_000), default=100, show_default=True, help="Bytes of a body."
     ),
     "batch": click.option(
         "--batch", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Messages a call."

@@ -22,7 +22,7 @@ from sluicemq.broker.queues.entries import (
 )
 from sluicemq.broker.queues.outcomes import Outcome, Published
 from sluicemq.broker.queues.queue import compare_settings
-from sluicemq.wire.batch import BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, MESSAGE_BYTES_MAX, Batch
+from sluicemq.wire.batch import BATCH_BYTES_DEFAULT, BATCH_MESSAGES_MAX, MESSAGE_BYTES_DEFAULT, Batch
 from sluicemq.wire.errors import BatchTooLarge, BrokerStopping, ProducerNotFound, QueueNotFound, ResourceLow
 from sluicemq.wire.settings import check_name, check_queue_settings
 
@@ -48,8 +48,8 @@ class ProduceStage:
 
     def __init__(self, road: Road) -> None:
         self._road = road
-        self.message_bytes_max = MESSAGE_BYTES_MAX
-        self.batch_bytes_max = BATCH_BYTES_MAX
+        self.message_bytes_max = MESSAGE_BYTES_DEFAULT
+        self.batch_bytes_max = BATCH_BYTES_DEFAULT
         self.batch_messages_max = BATCH_MESSAGES_MAX
         self.stopping = False
         self.published_messages_total = 0

@@ -147,10 +147,12 @@ def limits_section() -> str:
         ("Message id, bytes", batch.MESSAGE_ID_BYTES_MAX),
         ("Subject, bytes", batch.SUBJECT_BYTES_MAX),
         ("Items of one map or array in headers", columns.HEADER_ITEMS_MAX),
-        ("Body of one message, bytes (default; OPENED tells)", batch.MESSAGE_BYTES_MAX),
+        ("Body of one message, bytes (default; OPENED tells)", batch.MESSAGE_BYTES_DEFAULT),
         ("Messages in a batch (OPENED tells)", batch.BATCH_MESSAGES_MAX),
         ("Values of a batch beside its bodies", columns.BATCH_VALUES_MAX),
-        ("Batch, bytes (OPENED tells)", batch.BATCH_BYTES_MAX),
+        ("Bytes of a batch beside its bodies", columns.BATCH_COLUMNS_BYTES_MAX),
+        ("Batch, bytes (default; OPENED tells)", batch.BATCH_BYTES_DEFAULT),
+        ("Batch, bytes (at most, whatever OPENED tells)", batch.BATCH_BYTES_MAX),
         ("Frame before the session is open, bytes", frames.FRAME_BYTES_BEFORE_OPEN),
         ("Frame once it is open, bytes (default; WELCOME tells)", frames.FRAME_BYTES_DEFAULT),
         ("Head, bytes", fields.HEAD_BYTES_MAX),
@@ -204,6 +206,7 @@ def test_the_numbers_in_the_text_are_those_of_the_code():
         f"the whole batch has at most {batch.BATCH_BYTES_MAX >> 20} MiB",
         f"most {columns.HEADER_ITEMS_MAX} items each",
         f"at most {columns.BATCH_VALUES_MAX:,} values",
+        f"at most {columns.BATCH_COLUMNS_BYTES_MAX >> 20} MiB beside the bodies",
         f"{m.VERDICT_ACK} ack, {m.VERDICT_NACK} nack, {m.VERDICT_RELEASE} release",
     ):
         assert words in text, f"docs/protocol.md does not say {words!r}"

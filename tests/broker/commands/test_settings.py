@@ -19,6 +19,7 @@ from sluicemq.broker.config import (
     parse_setting,
     read_settings_file,
 )
+from sluicemq.wire.batch import BATCH_BYTES_DEFAULT, MESSAGE_BYTES_DEFAULT
 from sluicemq.wire.errors import InvalidRequest, UnknownOption
 
 MIB = 1024 * 1024
@@ -178,7 +179,7 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"segment_bytes": MIB, "batch_bytes_max": MIB // 2}, "batch_bytes_max"),
         ({"batch_bytes_max": MIB, "message_bytes_max": MIB + 1}, "message_bytes_max"),
         ({"batch_messages_max": 0}, "batch_messages_max"),
-        ({"frame_bytes_max": 16 * MIB}, "frame_bytes_max"),
+        ({"frame_bytes_max": 4 * MIB}, "frame_bytes_max"),
         ({"heartbeat_seconds": 0}, "heartbeat_seconds"),
         ({"heartbeat_seconds": float("nan")}, "heartbeat_seconds"),
         ({"drain_seconds": -1}, "drain_seconds"),
@@ -228,9 +229,14 @@ def test_a_setting_that_does_not_exist_is_refused() -> None:
 def test_small_segments_bring_small_batches_along() -> None:
     config = BrokerConfig(segment_bytes=MIB)
     assert config.batch_bytes_max == MIB // 2 - 64 * 1024
-    assert config.message_bytes_max == config.batch_bytes_max
-    assert BrokerConfig().batch_bytes_max == 16 * MIB
-    assert BrokerConfig().message_bytes_max == 8 * MIB
+    assert config.message_bytes_max == config.batch_bytes_max * 15 // 16
+    assert BrokerConfig().batch_bytes_max == BATCH_BYTES_DEFAULT == 4 * MIB
+    assert BrokerConfig().message_bytes_max == MESSAGE_BYTES_DEFAULT == 4 * MIB - 64 * 1024
+
+
+def test_a_large_batch_brings_the_largest_message_along() -> None:
+    assert BrokerConfig(batch_bytes_max=16 * MIB).message_bytes_max == 8 * MIB
+    assert BrokerConfig(batch_bytes_max=1024).message_bytes_max == 960
 
 
 @pytest.mark.parametrize(
