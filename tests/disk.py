@@ -7,9 +7,15 @@ apart from what was merely written, and `crash()` gives the disk as it may look 
 - each unsynced write is kept, dropped, or kept in a random subset of its 512-byte sectors, independently of the others;
 - an unsynced change of size is lost or kept;
 - names (create, rename, unlink) are kept in order up to a random point, unless the directory was synced; a synced file
-whose name was
-  not synced can vanish;
-- after a failed sync, what it should have made durable is kept or dropped at random, and the next sync claims success.
+  whose name was not synced can vanish;
+- after a failed sync, what it should have made durable is kept or dropped at random, and the next sync claims success;
+- of a write that fails, a part may have been done; of one that finds no space, as much as there was room for;
+- the space of a file comes back when its name is gone and nobody has it open.
+
+On demand it is a bad disk: operations fail (`fail_after`), writes are lost or land elsewhere (`lose_write_after`,
+`misdirect_write_after`), ranges cannot be read (`make_unreadable`), bits flip (`flip_bit`, `flip_random_bit`), syncs
+take as long as a test wants (`hold_syncs`). What the kernel still has in memory hides most of that from readers until
+`drop_caches` or the next start.
 
 All randomness comes from one `random.Random`. Contents are shared pages, so that a 64 MiB file of zeros costs next to
 nothing and a crash copies no data.
@@ -29,6 +35,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from sluicemq.storage import DirectoryLocked
+from tests.disk_faults import Failure, FaultPlan, HeldSyncs, Loss, Misdirection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,6 +43,7 @@ if TYPE_CHECKING:
 PAGE_BYTES = 4096
 SECTOR_BYTES = 512
 _ZERO_PAGE = bytes(PAGE_BYTES)
+_ENDLESS = 1 << 50
 
 
 class PowerCut(Exception):
@@ -92,24 +100,33 @@ class _Content:
 class _Inode:
     """A file, apart from its name: what readers see, what is durable, and the changes between the two in order.
 
-    A change is `(offset, bytes)` for a write, `(size, None)` for a truncation.
+    A change is `(offset, bytes)` for a write, `(size, None)` for a truncation. `unreadable` holds ranges (start, end);
+    `handles` counts those who have it open.
     """
 
-    __slots__ = ("current", "durable", "unsynced")
+    __slots__ = ("current", "durable", "handles", "unreadable", "unsynced")
 
-    def __init__(self, durable: _Content | None = None) -> None:
+    def __init__(self, durable: _Content | None = None, unreadable: list[tuple[int, int]] | None = None) -> None:
         self.durable = durable or _Content()
         self.current = self.durable.copy()
         self.unsynced: list[tuple[int, bytes | None]] = []
+        self.unreadable = unreadable or []
+        self.handles = 0
 
-    def settle(self) -> None:
-        """Everything is durable."""
-        for offset, data in self.unsynced:
-            if data is None:
-                self.durable.truncate(offset)
-            else:
-                self.durable.write(data, offset)
-        self.unsynced.clear()
+    def write(self, data: bytes, offset: int) -> None:
+        self.current.write(data, offset)
+        self.unsynced.append((offset, data))
+
+    def settle(self, changes: int | None = None) -> None:
+        """Everything is durable, or the first so many changes."""
+        settled = self.unsynced[:changes]
+        _carry_out(settled, self.durable)
+        del self.unsynced[: len(settled)]
+
+    def forget(self) -> None:
+        """Readers see what the disk has, and what is still to be written to it."""
+        self.current = self.durable.copy()
+        _carry_out(self.unsynced, self.current)
 
     def survive(self, rng: random.Random) -> _Content:
         """What is left of it after the power went off."""
@@ -125,6 +142,14 @@ class _Inode:
             else:
                 _write_some_sectors(content, data, offset, rng)
         return content
+
+
+def _carry_out(changes: list[tuple[int, bytes | None]], content: _Content) -> None:
+    for offset, data in changes:
+        if data is None:
+            content.truncate(offset)
+        else:
+            content.write(data, offset)
 
 
 def _write_some_sectors(content: _Content, data: bytes, offset: int, rng: random.Random) -> None:
@@ -148,26 +173,58 @@ class SimulatedFile:
         self._inode = inode
         self._name = name
         self._closed = False
+        inode.handles += 1
 
     def pwritev(self, buffers: Sequence[bytes], offset: int) -> None:
         data = b"".join(buffers)
-        with self._disk.operation("write", self._name) as may_finish:
-            self._disk.charge(max(0, offset + len(data) - self._inode.current.size))
-            self._inode.current.write(data, offset)
+        inode = self._inode
+        with self._disk.operation("write", self._name, failed=lambda: self._write_fails(data, offset)) as may_finish:
+            self._write_within_capacity(data, offset)
+            if inode.unreadable:
+                end = offset + len(data)
+                inode.unreadable = [(low, high) for low, high in inode.unreadable if high <= offset or low >= end]
             # A write that the power cut interrupts may still have reached the disk.
-            self._inode.unsynced.append((offset, data))
             may_finish()
+
+    def _write_within_capacity(self, data: bytes, offset: int) -> None:
+        disk, inode = self._disk, self._inode
+        missing = offset + len(data) - inode.current.size - disk.room_bytes()
+        if missing > 0:
+            if missing < len(data):
+                inode.write(data[:-missing], offset)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fault = disk.write_fault
+        if fault is None:
+            inode.write(data, offset)
+            return
+        grown = offset + len(data) > inode.current.size
+        inode.current.write(data, offset)
+        if grown:
+            inode.unsynced.append((inode.current.size, None))
+        if isinstance(fault, Misdirection):
+            disk.misdirect(data, inode, fault)
+
+    def _write_fails(self, data: bytes, offset: int) -> None:
+        done = self._disk.random.choice((0, len(data) // 2, len(data)))
+        if done:
+            self._inode.write(data[:done], offset)
 
     def pread(self, length: int, offset: int) -> bytes:
         self._disk.require_power()
         if self._closed:
             raise OSError(errno.EBADF, "file is closed")
+        unreadable = self._inode.unreadable
+        if unreadable and any(low < offset + length and offset < high for low, high in unreadable):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         return self._inode.current.read(length, offset)
 
     def sync(self) -> None:
+        changes = len(self._inode.unsynced)
+        self._disk.stand_in_line(self._name)
         with self._disk.operation("sync", self._name, failed=self._sync_fails) as may_finish:
             may_finish()
-            self._inode.settle()
+            # What was written while it waited is for the next one.
+            self._inode.settle(changes)
 
     def _sync_fails(self) -> None:
         # The kernel marks the pages clean: nobody will ever write them, and the next sync is a success.
@@ -185,7 +242,10 @@ class SimulatedFile:
             may_finish()
 
     def close(self) -> None:
-        self._closed = True
+        if not self._closed:
+            self._closed = True
+            # What a dead process closes is nothing to the next one, which may have the same file open.
+            self._inode.handles -= self._disk.powered
 
 
 class _Operation:
@@ -214,7 +274,7 @@ class _Operation:
 
     def _may_finish(self) -> None:
         if self._cut:
-            self._disk.powered = False
+            self._disk.cut_power()
             raise PowerCut(f"power went off during {self._kind} of {self._name}")
 
     def __exit__(self, *_: object) -> None:
@@ -224,8 +284,9 @@ class _Operation:
 class SimulatedDisk:
     """A directory on a disk that loses what was not synced. Give it a seed, or the Random of the whole simulation.
 
-    `capacity_bytes` bounds the sum of file sizes (ENOSPC beyond). `observer(kind, name)` is called before each
-    operation; kinds are write, sync, truncate, create, rename, unlink, directory sync.
+    `capacity_bytes` bounds the sum of file sizes (ENOSPC beyond), and may be changed at any time.
+    `observer(kind, name)` is called before each operation; kinds are write, sync, truncate, create, rename, unlink,
+    directory sync.
     """
 
     def __init__(
@@ -245,7 +306,10 @@ class SimulatedDisk:
         self._durable_names: dict[str, _Inode] = {}
         self._unsynced_names: list[tuple[str, ...] | tuple[str, str, _Inode]] = []
         self.cut_at: int | None = None
-        self._failures: list[tuple[int, str | None, int]] = []
+        self.faults = FaultPlan()
+        self.write_fault: Loss | Misdirection | None = None
+        self._held_syncs: list[HeldSyncs] = []
+        self._nameless: list[_Inode] = []
         self._holder: SimulatedLock | None = None
 
     # --- What the storage layer uses: the Directory protocol
@@ -273,6 +337,7 @@ class SimulatedDisk:
         with self.operation("rename", f"{old} to {new}") as may_finish:
             if old not in self._names:
                 raise FileNotFoundError(errno.ENOENT, "No such file", old)
+            self._drop(new)
             self._names[new] = self._names.pop(old)
             self._unsynced_names.append(("rename", old, new))
             may_finish()
@@ -281,7 +346,7 @@ class SimulatedDisk:
         with self.operation("unlink", name) as may_finish:
             if name not in self._names:
                 raise FileNotFoundError(errno.ENOENT, "No such file", name)
-            del self._names[name]
+            self._drop(name)
             self._unsynced_names.append(("unlink", name))
             may_finish()
 
@@ -290,6 +355,11 @@ class SimulatedDisk:
             may_finish()
             self._durable_names = dict(self._names)
             self._unsynced_names.clear()
+
+    def _drop(self, name: str) -> None:
+        inode = self._names.pop(name, None)
+        if inode is not None and inode.handles:
+            self._nameless.append(inode)
 
     def lock(self) -> SimulatedLock:
         self.require_power()
@@ -300,7 +370,7 @@ class SimulatedDisk:
 
     def free_bytes(self) -> int:
         self.require_power()
-        return (1 << 50) if self.capacity_bytes is None else self.capacity_bytes - self.used_bytes()
+        return self.room_bytes()
 
     def path_of(self, name: str) -> str:
         return name
@@ -315,23 +385,55 @@ class SimulatedDisk:
         """The power goes off during the n-th operation from now (1: the next); all later ones raise PowerCut too."""
         self.cut_at = self.operations + operations
 
-    def fail_after(self, operations: int, error_number: int = errno.EIO, kind: str | None = None) -> None:
-        """The n-th operation from now fails with this error; with a kind, only an operation of that kind counts."""
-        self._failures.append((operations, kind, error_number))
+    def fail_after(
+        self, operations: int, error_number: int = errno.EIO, kind: str | None = None, name_prefix: str = ""
+    ) -> None:
+        """The n-th operation from now fails with this error.
+
+        With a kind, only operations of that kind count; with a prefix, only those on files whose names begin so.
+        """
+        self.faults.add(Failure(error_number), operations, kind, name_prefix)
+
+    def lose_write_after(self, writes: int = 1, name_prefix: str = "") -> None:
+        """The n-th write from now is acknowledged, and its data never reaches the disk."""
+        self.faults.add(Loss(), writes, "write", name_prefix)
+
+    def misdirect_write_after(
+        self, writes: int = 1, name_prefix: str = "", to_name: str | None = None, to_offset: int | None = None
+    ) -> None:
+        """The n-th write from now lands elsewhere, by default at a random place of the same file."""
+        self.faults.add(Misdirection(to_name, to_offset), writes, "write", name_prefix)
+
+    def hold_syncs(self, name_prefix: str = "") -> HeldSyncs:
+        """Syncs of files whose names begin so wait from now on until they are let go, or the power goes off."""
+        held = HeldSyncs(name_prefix)
+        self._held_syncs.append(held)
+        return held
+
+    def make_unreadable(self, name: str, offset: int, length: int) -> None:
+        """Reads that touch this range raise EIO, until something is written there."""
+        self._names[name].unreadable.append((offset, offset + length))
+
+    def drop_caches(self) -> None:
+        """The kernel forgets what it has in memory: readers see what lost and misdirected writes did to the disk."""
+        for inode in self._names.values():
+            inode.forget()
 
     def cut_power(self) -> None:
         """The power goes off now, between operations."""
         self.powered = False
+        for held in self._held_syncs:
+            held.let_go()
 
     def crash(self) -> SimulatedDisk:
         """The disk that the next start finds. This one is dead from now on; call it once per disk."""
-        self.powered = False
+        self.cut_power()
         after = SimulatedDisk(self.random, capacity_bytes=self.capacity_bytes, observer=self.observer)
         names = dict(self._durable_names)
         for change in self._unsynced_names[: self.random.randint(0, len(self._unsynced_names))]:
             _replay(names, change)
         for name in sorted(names):
-            after._names[name] = _Inode(names[name].survive(self.random))
+            after._names[name] = _Inode(names[name].survive(self.random), names[name].unreadable)
         after._durable_names = dict(after._names)
         return after
 
@@ -341,7 +443,9 @@ class SimulatedDisk:
         after._names = self._names
         after._durable_names = self._durable_names
         after._unsynced_names = self._unsynced_names
-        self.powered = False
+        self.cut_power()
+        for inode in after._names.values():
+            inode.handles = 0
         return after
 
     def flush(self) -> None:
@@ -359,9 +463,22 @@ class SimulatedDisk:
     def flip_bit(self, name: str, offset: int, bit: int = 0) -> None:
         """Damage one bit at rest, in what is durable as well as in what readers see."""
         inode = self._names[name]
+        if offset >= inode.durable.size:
+            inode.settle()  # at rest means that the kernel wrote it back
         for content in (inode.current, inode.durable):
             old = content.read(1, offset)
             content.write(bytes([old[0] ^ (1 << bit)]), offset)
+
+    def flip_random_bit(self, name_prefix: str = "") -> tuple[str, int, int]:
+        """Damage any bit at rest of the files whose names begin so; says name, offset and bit."""
+        names = [
+            name for name in sorted(self._names) if name.startswith(name_prefix) and self._names[name].current.size
+        ]
+        sizes = [self._names[name].current.size for name in names]
+        name = self.random.choices(names, sizes)[0]
+        offset, bit = self.random.randrange(self._names[name].current.size), self.random.randrange(8)
+        self.flip_bit(name, offset, bit)
+        return name, offset, bit
 
     def overwrite(self, name: str, offset: int, data: bytes) -> None:
         """Damage a range at rest: a lost or misdirected write."""
@@ -377,11 +494,23 @@ class SimulatedDisk:
     # ----------------------------------------------------------------------------------------
 
     def used_bytes(self) -> int:
-        return sum(inode.current.size for inode in self._names.values())
+        self._nameless = [inode for inode in self._nameless if inode.handles > 0]
+        inodes = [*self._names.values(), *self._nameless]
+        return sum(inode.current.size for inode in inodes)
 
-    def charge(self, more_bytes: int) -> None:
-        if more_bytes and self.capacity_bytes is not None and self.used_bytes() + more_bytes > self.capacity_bytes:
-            raise OSError(errno.ENOSPC, "No space left on device")
+    def room_bytes(self) -> int:
+        return _ENDLESS if self.capacity_bytes is None else max(0, self.capacity_bytes - self.used_bytes())
+
+    def misdirect(self, data: bytes, inode: _Inode, fault: Misdirection) -> None:
+        target = inode if fault.to_name is None else self._names[fault.to_name]
+        end = max(1, target.current.size - len(data) + 1)
+        offset = self.random.randrange(end) if fault.to_offset is None else fault.to_offset
+        target.unsynced.append((offset, data))
+
+    def stand_in_line(self, name: str) -> None:
+        for held in self._held_syncs:
+            if name.startswith(held.name_prefix):
+                held.stand_in_line()
 
     def require_power(self) -> None:
         if not self.powered:
@@ -395,21 +524,15 @@ class SimulatedDisk:
         if self.observer is not None:
             self.observer(kind, name)
         self.operations += 1
-        if self._failures:
-            self._maybe_fail(kind, failed)
+        self.write_fault = None
+        if self.faults:
+            fault = self.faults.due(kind, name)
+            if isinstance(fault, Failure):
+                if failed is not None:
+                    failed()
+                raise OSError(fault.error_number, os.strerror(fault.error_number))
+            self.write_fault = fault
         return self.operations == self.cut_at
-
-    def _maybe_fail(self, kind: str, failed: Callable[[], None] | None) -> None:
-        for position, (remaining, wanted, error_number) in enumerate(self._failures):
-            if wanted is not None and wanted != kind:
-                continue
-            if remaining > 1:
-                self._failures[position] = (remaining - 1, wanted, error_number)
-                continue
-            del self._failures[position]
-            if failed is not None:
-                failed()
-            raise OSError(error_number, os.strerror(error_number))
 
 
 class SimulatedLock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 
 import pytest
 
@@ -211,3 +212,216 @@ def test_missing_and_existing_names_are_refused():
     disk.open("f", create=True)
     with pytest.raises(FileExistsError):
         disk.open("f", create=True)
+
+
+# --- A bad disk
+# ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["write", "sync"])
+def test_the_nth_operation_of_a_kind_on_some_files_fails_and_no_other(kind):
+    disk = SimulatedDisk(1)
+    files = {name: file_with(disk, b"old", name) for name in ("log-1", "log-2", "pages")}
+    disk.fail_after(3, errno.EIO, kind, "log-")
+
+    def rewrite(name: str) -> str:
+        try:
+            files[name].pwritev([b"new"], 0)
+            files[name].sync()
+        except OSError as error:
+            return f"{name}: {error.strerror}"
+        return name
+
+    written = [rewrite(name) for name in ("log-1", "pages", "pages", "log-2", "pages", "log-1", "log-1")]
+
+    assert written == ["log-1", "pages", "pages", "log-2", "pages", "log-1: Input/output error", "log-1"]
+
+
+def test_of_a_write_that_fails_nothing_or_a_part_or_all_was_done():
+    outcomes = set()
+    for seed in SEEDS:
+        disk = SimulatedDisk(seed)
+        file = file_with(disk, b"....")
+        disk.fail_after(1, errno.EIO, "write")
+        with pytest.raises(OSError, match="Input/output error"):
+            file.pwritev([b"ab", b"cd"], 0)
+        outcomes.add(file.pread(4, 0))
+
+    assert outcomes == {b"....", b"ab..", b"abcd"}
+
+
+def test_a_write_that_finds_no_space_is_done_as_far_as_there_was_room():
+    disk = SimulatedDisk(capacity_bytes=6)
+    file = file_with(disk, b"1234")
+    with pytest.raises(OSError, match="No space"):
+        file.pwritev([b"abcd"], 4)
+    with pytest.raises(OSError, match="No space"):
+        file.pwritev([b"x"], 100)
+
+    assert file.pread(100, 0) == b"1234ab"
+
+
+def test_space_comes_back_when_a_file_is_gone_and_nobody_has_it_open():
+    disk = SimulatedDisk(capacity_bytes=100)
+    first = file_with(disk, b"x" * 60, "first")
+    second = file_with(disk, b"y" * 40, "second")
+    disk.unlink("first")
+    with pytest.raises(OSError, match="No space"):
+        second.pwritev([b"y"], 40)
+    first.close()
+
+    second.pwritev([b"y" * 60], 40)
+    second.truncate(10)
+    assert disk.free_bytes() == 90
+    replaced = file_with(disk, b"z" * 30, "third")
+    disk.rename("second", "third")
+    assert disk.free_bytes() == 60
+    replaced.close()
+    assert disk.free_bytes() == 90
+    disk.capacity_bytes = None
+    second.pwritev([b"y" * 1000], 0)
+
+
+@pytest.mark.parametrize("end", ["kill", "crash"])
+def test_files_of_a_dead_process_hold_no_space(end):
+    disk = SimulatedDisk(capacity_bytes=100)
+    file = file_with(disk, b"x" * 60)
+    disk = disk.restart() if end == "kill" else disk.crash()
+    disk.unlink("f")
+    file.close()
+
+    assert disk.free_bytes() == 100
+
+
+def test_a_lost_write_is_seen_until_the_kernel_forgets_it():
+    disk = SimulatedDisk(2)
+    file = file_with(disk, b"old")
+    disk.lose_write_after(2)
+    file.pwritev([b"m"], 0)
+    file.pwritev([b"new!"], 0)
+    file.sync()
+
+    assert file.pread(10, 0) == b"new!"
+    disk.drop_caches()
+    assert file.pread(10, 0) == b"mld\0", "the size was kept by the file system, the data was not"
+    file.pwritev([b"good"], 0)
+    file.sync()
+    disk.drop_caches()
+    assert file.pread(10, 0) == b"good"
+    assert disk.crash().content_of("f") == b"good"
+
+
+def test_a_misdirected_write_damages_another_place_and_leaves_its_own_as_it_was():
+    disk = SimulatedDisk(3)
+    file = file_with(disk, b"aaaabbbb")
+    disk.misdirect_write_after(1, to_offset=4)
+    file.pwritev([b"new!"], 0)
+    file.sync()
+
+    assert file.pread(8, 0) == b"new!bbbb"
+    assert disk.crash().content_of("f") == b"aaaanew!"
+
+
+def test_a_misdirected_write_may_hit_another_file_or_any_place():
+    disk = SimulatedDisk(4)
+    file, other = file_with(disk, b"mine"), file_with(disk, b"theirs", "other")
+    disk.misdirect_write_after(1, "f", to_name="other", to_offset=2)
+    file.pwritev([b"new!"], 0)
+    file.sync()
+    other.sync()
+    disk.drop_caches()
+    assert (file.pread(9, 0), other.pread(9, 0)) == (b"mine", b"thnew!")
+
+    outcomes = set()
+    for seed in SEEDS:
+        disk = SimulatedDisk(seed)
+        file = file_with(disk, b"....")
+        disk.misdirect_write_after()
+        file.pwritev([b"x"], 0)
+        file.sync()
+        outcomes.add(disk.crash().content_of("f"))
+    assert outcomes == {b"x...", b".x..", b"..x.", b"...x"}
+
+
+def test_a_range_that_cannot_be_read_is_mended_by_writing_to_it():
+    disk = SimulatedDisk(5)
+    file_with(disk, b"0123456789")
+    disk.make_unreadable("f", 4, 2)
+    disk = disk.crash()
+    file = disk.open("f")
+
+    assert (file.pread(4, 0), file.pread(4, 6)) == (b"0123", b"6789")
+    for offset, length in ((0, 5), (4, 1), (5, 1), (5, 5), (0, 10)):
+        with pytest.raises(OSError, match="Input/output error"):
+            file.pread(length, offset)
+    file.pwritev([b"xx"], 6)
+    with pytest.raises(OSError, match="Input/output error"):
+        file.pread(1, 5)
+    file.pwritev([b"xx"], 4)
+    assert file.pread(10, 0) == b"0123xxxx89"
+
+
+def test_any_bit_of_any_file_may_flip_and_the_place_is_told():
+    places = set()
+    for seed in SEEDS:
+        disk = SimulatedDisk(seed)
+        file_with(disk, bytes(1), "log-1")
+        file_with(disk, bytes(1), "log-2")
+        file_with(disk, b"never", "pages")
+        disk.open("log-1").pwritev([b"\0"], 1)
+        name, offset, bit = disk.flip_random_bit("log-")
+        assert disk.content_of(name)[offset] == 1 << bit
+        assert disk.crash().content_of("pages") == b"never"
+        places.add((name, offset, bit))
+
+    assert len(places) == (2 + 1) * 8
+
+
+def test_a_held_sync_waits_until_it_is_let_go_and_covers_what_was_written_before_it():
+    disk = SimulatedDisk(6)
+    file, other = file_with(disk, b"old"), file_with(disk, b"old", "other")
+    file.pwritev([b"new"], 0)
+    with disk.hold_syncs("f") as held:
+        syncing = threading.Thread(target=file.sync)
+        syncing.start()
+        held.wait_until_held()
+        file.pwritev([b"late"], 3)
+        other.pwritev([b"new"], 0)
+        other.sync()
+        assert (disk.unsynced_bytes("f"), disk.unsynced_bytes("other")) == (7, 0)
+    syncing.join()
+
+    assert (disk.unsynced_bytes("f"), held.waiting) == (4, 0)
+    file.sync()
+    assert disk.unsynced_bytes("f") == 0
+
+
+@pytest.mark.parametrize("ending", ["now", "in an operation", "kill"])
+def test_the_power_may_go_off_while_a_sync_is_held(ending):
+    disk = SimulatedDisk(7)
+    file = file_with(disk, b"old")
+    file.pwritev([b"new"], 0)
+    seen: list[BaseException] = []
+
+    def sync() -> None:
+        try:
+            file.sync()
+        except PowerCut as cut:
+            seen.append(cut)
+
+    held = disk.hold_syncs()
+    syncing = threading.Thread(target=sync)
+    syncing.start()
+    held.wait_until_held()
+    if ending == "now":
+        disk.cut_power()
+    elif ending == "kill":
+        disk.restart()
+    else:
+        disk.cut_power_after(1)
+        with pytest.raises(PowerCut):
+            disk.sync()
+    syncing.join()
+
+    assert len(seen) == 1
+    assert disk.unsynced_bytes("f") == 3
