@@ -250,7 +250,7 @@ class Client:
             check_name(destination, "destination")
             parts.remember_destination(destination)
         pending = Pending(publisher.now() + seconds_of(timeout, "timeout"))
-        await publisher.runtime.checkpoint_if_cancelled()  # or it would be sent, and the caller told that it was not
+        await publisher.ready()
         enter(publisher, pending, destination, body, key, subject, headers, message_id)
         confirmation = await publisher.wait(pending)
         return Receipt(confirmation, pending.index)

@@ -162,7 +162,7 @@ class Producer:
         """
         publisher = self._publisher
         pending = Pending(publisher.now() + (self._timeout if timeout is None else seconds_of(timeout, "timeout")))
-        await publisher.runtime.checkpoint_if_cancelled()  # or it would be sent, and the caller told that it was not
+        await publisher.ready()
         enter(publisher, pending, self.destination, body, key, subject, headers, message_id)
         confirmation = await publisher.wait(pending)
         return Receipt(confirmation, pending.index)
@@ -185,7 +185,7 @@ class Producer:
         """
         publisher = self._publisher
         pending = Pending(publisher.now() + (self._timeout if timeout is None else seconds_of(timeout, "timeout")))
-        await publisher.runtime.checkpoint_if_cancelled()  # or it would be sent, and the caller told that it was not
+        await publisher.ready()
         if not enter(publisher, pending, self.destination, body, key, subject, headers, message_id):
             await publisher.wait_for_room(pending)
         self._budget -= 1
@@ -221,7 +221,7 @@ class Producer:
         """
         publisher = self._publisher
         pending = Pending(publisher.now() + (self._timeout if timeout is None else seconds_of(timeout, "timeout")))
-        await publisher.runtime.checkpoint_if_cancelled()  # or it would be sent, and the caller told that it was not
+        await publisher.ready()
         items = messages if type(messages) is list else _listed(messages)
         if not items:
             return Receipts(_EMPTY)

@@ -87,6 +87,15 @@ class Publisher:
 
     # --- for the faces --------------------------------------------------------------------------------------------
 
+    async def ready(self) -> None:
+        """Raise what would make a send fail, before anything of it is kept.
+
+        A cancelled task would otherwise be told that its message was not sent, and it would be stored all the same.
+        """
+        if self.error is not None:
+            raise another(self.error)
+        await self.runtime.checkpoint_if_cancelled()
+
     def check_size(self, size_bytes: int) -> None:
         """Refuse a body that the broker would not take.
 

@@ -207,3 +207,30 @@ async def test_an_interrupt_while_the_last_verdicts_are_sent_ends_the_client_all
         async with connect(broker.url) as client:
             monkeypatch.setattr(client._parts, "flush", interrupted)
     await broker.until(lambda: broker.peer.of(m.Close))
+
+
+@virtual_time
+async def test_leaving_a_producer_gives_up_when_nothing_is_answered_any_more(broker):
+    async with connect(broker.url, close_timeout=2) as client:
+        broker.on[m.Publish] = lambda *_: SILENCE
+        began = anyio.current_time()
+        with pytest.raises(ClientClosed, match="may or may not have been stored"):
+            async with client.producer("orders") as producer:
+                await producer.submit(b"x")
+        assert anyio.current_time() - began == pytest.approx(2, abs=0.1)
+
+
+@virtual_time
+async def test_leaving_a_producer_waits_as_long_as_answers_come(broker):
+    async def take_time(*_):
+        await anyio.sleep(1.5)
+
+    async with connect(broker.url, close_timeout=2) as client:
+        broker.on[m.Publish] = take_time
+        began = anyio.current_time()
+        async with client.producer("orders") as producer:
+            for number in range(5):
+                await producer.submit(b"%d" % number)
+                await anyio.sleep(0.2)
+        assert anyio.current_time() - began > 4
+    assert len(broker.bodies) == 5

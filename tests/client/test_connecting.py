@@ -128,8 +128,10 @@ async def test_options_are_checked_before_anything_happens():
     for wrong in (-1, float("nan")):
         with pytest.raises(InvalidRequest):
             connect("sluicemq://a", connect_timeout=wrong)
-    with pytest.raises(InvalidRequest, match="heartbeat"):
+    with pytest.raises(InvalidRequest, match="heartbeat is 4000; it must be 0 to 3600 seconds"):
         connect("sluicemq://a", heartbeat=4000)
+    with pytest.raises(InvalidRequest, match="heartbeat is -1; it must be 0 to 3600 seconds"):
+        connect("sluicemq://a", heartbeat=-1)
     with pytest.raises(TypeError, match="SSLContext"):
         connect("sluicemq://a", tls=True)  # type: ignore[arg-type]
     with pytest.raises(InvalidRequest, match="name of a client"):
@@ -229,3 +231,11 @@ async def test_a_goodbye_right_behind_the_welcome_names_its_reason(broker):
     with pytest.raises(NotAuthorized, match="not from here"):
         async with connect(broker.url):
             pytest.fail("must not open")
+
+
+async def test_a_consumers_options_are_checked_by_type(broker):
+    async with connect(broker.url) as client:
+        with pytest.raises(TypeError, match="auto_renew must be True or False, not str"):
+            client.consumer("orders", auto_renew="yes")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="on_lease_lost must be callable or None, not str"):
+            client.consumer("orders", on_lease_lost="log")  # type: ignore[arg-type]

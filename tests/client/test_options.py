@@ -15,7 +15,7 @@ def test_a_duration_is_seconds_or_a_timedelta(value, seconds):
     assert seconds_of(value, "timeout") == seconds
 
 
-@pytest.mark.parametrize("value", [nan, -1, -0.001, inf, timedelta(seconds=-1), 1e12])
+@pytest.mark.parametrize("value", [nan, -1, -0.001, inf, timedelta(seconds=-1), 1e12, 10**400, -(10**400)])
 def test_a_duration_is_never_nan_negative_or_endless(value):
     with pytest.raises(InvalidRequest, match="timeout is"):
         seconds_of(value, "timeout")
@@ -27,14 +27,21 @@ def test_something_else_is_no_duration(value):
         seconds_of(value, "timeout")
 
 
-def test_a_least_duration_is_kept():
+def test_a_least_and_a_most_duration_are_kept():
+    with pytest.raises(InvalidRequest, match=r"heartbeat is 3601; it must be 0 to 3600 seconds"):
+        seconds_of(3601, "heartbeat", maximum=3600)
+    with pytest.raises(InvalidRequest) as caught:
+        seconds_of(10**400, "timeout")
+    assert len(str(caught.value)) < 200
+    with pytest.raises(InvalidRequest, match="an integer of thousands of digits"):
+        seconds_of(10**5000, "timeout")
     with pytest.raises(InvalidRequest, match=r"lease is 0.01; it must be 0.05"):
         seconds_of(0.01, "lease", minimum=0.05)
 
 
 def test_counts_are_positive_integers():
     assert count_of(3, "credit") == 3
-    for out_of_range in (0, -1, 2**32):
+    for out_of_range in (0, -1, 2**32, 10**400, 10**5000):
         with pytest.raises(InvalidRequest, match="credit is"):
             count_of(out_of_range, "credit")
     no_integers: list[Any] = [1.0, True, "1"]
@@ -68,6 +75,9 @@ def test_attributes_are_checked_by_type_and_length():
         check_attributes("k" * 1025, None, None, None)
     with pytest.raises(InvalidRequest, match="message_id has 258 bytes"):
         check_attributes(None, None, None, "é" * 129)
+    with pytest.raises(InvalidRequest, match="message_id is empty: leave it out"):
+        check_attributes(None, None, None, "")
+    check_attributes("", "", {}, None)
     with pytest.raises(InvalidRequest, match="no valid Unicode"):
         check_attributes(None, "\ud800", None, None)
     with pytest.raises(TypeError, match="headers must be a mapping"):

@@ -124,7 +124,7 @@ async def test_a_whole_send_many_gets_all_its_receipts(broker):
 async def test_what_the_broker_refused_meanwhile_is_known_not_to_be_stored(broker):
     """Its sequence has gone to another batch since: sent again, it would be taken for that one."""
     async with connect(broker.url) as client, client.producer("orders") as producer:
-        held = []
+        held: list[None] = []
 
         async def hold(*_):
             held.append(None)

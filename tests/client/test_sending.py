@@ -59,10 +59,35 @@ async def test_what_cannot_be_sent_is_refused_before_anything_leaves(broker):
             await producer.send(b"x", headers={"a": object()})
         with pytest.raises(InvalidRequest, match="timeout is -1"):
             await producer.send(b"x", timeout=-1)
+        with pytest.raises(TypeError, match="not NoneType"):
+            await producer.send_many(None)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="not bytes: use send for a single body"):
+            await producer.send_many(b"abc")  # type: ignore[arg-type]
+        for endless in (float("nan"), float("inf"), 10**400):
+            with pytest.raises(InvalidRequest, match="timeout is"):
+                await producer.send(b"x", timeout=endless)
+        with pytest.raises(InvalidRequest, match="message_id is empty"):
+            await producer.send(b"x", message_id="")
         with pytest.raises(TypeError, match="key must be str"):
             await producer.send_many([NewMessage(b"x", key=1)])  # type: ignore[arg-type]
         assert len(await producer.send_many([])) == 0
         assert broker.count(m.Publish) == 0
+
+
+async def test_a_send_in_a_cancelled_scope_stores_nothing(broker):
+    async with connect(broker.url) as client, client.producer("orders") as producer:
+        for send in (
+            lambda: producer.send(b"x"),
+            lambda: producer.submit(b"x"),
+            lambda: producer.send_many([b"x"]),
+            lambda: client.send("orders", b"x"),
+        ):
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await send()
+            assert scope.cancelled_caught
+        await producer.send(b"y")
+    assert broker.bodies == [b"y"]
 
 
 async def test_a_mutable_body_may_change_right_after_the_call(broker):

@@ -1,0 +1,74 @@
+"""A process that forks while a client is open: the child is told at once, the parent notices nothing."""
+
+import os
+
+import pytest
+
+from sluicemq.client import connect
+from sluicemq.client.errors import ClientForked, LeaseLost
+
+pytestmark = [
+    pytest.mark.anyio,
+    # A name look-up leaves an idle thread behind; the child here only calls us and ends.
+    pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
+]
+
+
+async def in_child(calls):
+    """Fork, make *calls* in the child, and return the name of what each of them raised there."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            names = []
+            for call in calls:
+                try:
+                    await call()
+                except Exception as error:
+                    names.append(type(error).__name__)
+                else:
+                    names.append("nothing")
+            os.write(writer, " ".join(names).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as result:
+        raised = result.read().decode().split()
+    os.waitpid(child, 0)  # noqa: ASYNC222 - the child has closed its end, its last act
+    return raised
+
+
+async def test_every_call_of_the_child_fails_at_once_and_the_parent_goes_on(broker):
+    async with connect(broker.url) as client, client.producer("orders") as producer:
+        async with client.consumer("orders") as consumer:
+            await broker.peer.deliver(1, [b"one", b"two"])
+            message = await anext(consumer)
+            raised = await in_child(
+                [
+                    lambda: client.send("orders", b"x"),
+                    client.queues,
+                    lambda: producer.send(b"x"),
+                    lambda: producer.submit(b"x"),
+                    lambda: producer.send_many([b"x"]),
+                    lambda: anext(consumer),
+                    consumer.receive,
+                    message.ack,
+                ]
+            )
+            assert raised == [ClientForked.__name__] * 7 + [LeaseLost.__name__]
+            await message.ack(confirm=True)
+            assert (await anext(consumer)).body == b"two"
+            await producer.send(b"from the parent")
+        assert broker.bodies == [b"from the parent"]
+        assert len(broker.peers) == 1
+
+
+async def test_the_child_may_leave_the_block(broker):
+    async with connect(broker.url) as client:
+
+        async def leave():
+            await client.__aexit__(None, None, None)
+
+        assert await in_child([leave]) == ["nothing"]
+        assert (await client.queue_info("orders"))["ready"] == 7
+        assert len(broker.peers) == 1
