@@ -34,16 +34,19 @@ class CargoFrame:
     Attributes:
         numbers: `RUN_NUMBERS` numbers a run, as `messages.Deliver` wants them.
         parts: The tail: the runs' batches, one after the other, in pieces.
-        messages: How many messages.
 
     """
 
-    __slots__ = ("messages", "numbers", "parts")
+    __slots__ = ("numbers", "parts")
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
         self.parts: list[bytes | memoryview] = []
-        self.messages = 0
+
+    @property
+    def messages(self) -> int:
+        """How many messages."""
+        return sum(self.numbers[2::RUN_NUMBERS])
 
 
 class Cargo:
@@ -75,66 +78,88 @@ class Cargo:
 
     def load(self, runs: Sequence[Run], bodies: Mapping[int, Stored], forget_decoded: Callable[[int], None]) -> None:
         """Add *runs*, whose batches are in *bodies*; *forget_decoded* hears of batches that are through."""
+        if self.too_large_bytes:
+            self._grant(runs)
+            return
+        # Per run as little as can be: there may be as many runs as messages.
         granted = self.granted
-        for run in runs:
-            granted += (run.zxid, run.first, run.size)
-            if self.too_large_bytes:
-                continue
+        numbers, parts, room = self.frames[-1].numbers, self.frames[-1].parts, self._room
+        for position, run in enumerate(runs):
             stored = bodies[run.zxid]
             if run.whole:
-                pieces: list[bytes | memoryview] = [stored.batch.data]
                 size = len(stored.batch.data)
+                room -= size + RUN_BYTES_MAX
+                if room >= 0:
+                    parts.append(stored.batch.data)
             else:
                 pieces = stored.batch.part_pieces(run.first, run.size)
                 size = sum(map(len, pieces))
+                room -= size + RUN_BYTES_MAX
+                if room >= 0:
+                    parts += pieces
                 if run.first + run.size == run.batch_count:
                     forget_decoded(run.zxid)
-            if size + RUN_BYTES_MAX > self._room:
-                if size + RUN_BYTES_MAX > self._room_max:
-                    self._cut(run, stored, Batch(b"".join(pieces)), run.first)
-                    continue
-                self._next_frame()
-            self._put(run, stored, pieces, run.first, run.size, size)
+            if room < 0:
+                self._room = room + size + RUN_BYTES_MAX
+                whole = stored.batch.data if run.whole else b"".join(pieces)
+                self._put(run, stored, whole, run.first, run.size)
+                if self.too_large_bytes:
+                    self._grant(runs[position:])
+                    return
+                numbers, parts, room = self.frames[-1].numbers, self.frames[-1].parts, self._room
+            else:
+                numbers += (
+                    run.zxid,
+                    run.first,
+                    run.size,
+                    size,
+                    stored.published_ms,
+                    stored.producer,
+                    stored.sequence,
+                    run.deliveries + 1,
+                    run.attempts,
+                )
+            granted += (run.zxid, run.first, run.size)
+        self._room = room
 
-    def _next_frame(self) -> None:
-        if self.frames[-1].messages:
-            self.frames.append(CargoFrame())
-        self._room = self._room_max
+    def _grant(self, runs: Sequence[Run]) -> None:
+        for run in runs:
+            self.granted += (run.zxid, run.first, run.size)
 
-    def _put(
-        self, run: Run, stored: Stored, pieces: list[bytes | memoryview], first: int, count: int, size: int
-    ) -> None:
-        """Put *count* messages of *run* into the last frame, which has room for them."""
+    def _put(self, run: Run, stored: Stored, part: bytes | memoryview, first: int, count: int) -> None:
+        """Put *part*, the *count* messages of *run* from *first* on, where there is room: in this frame, the next, or
+        by halves in several. No half is walked through more often than it is cut, however small the frames are."""
+        cost = len(part) + RUN_BYTES_MAX
+        if cost > self._room_max:
+            self._put_halves(run, stored, part, first, count)
+            return
+        if cost > self._room:
+            if self.frames[-1].numbers:
+                self.frames.append(CargoFrame())
+            self._room = self._room_max
+        self._room -= cost
         frame = self.frames[-1]
+        frame.parts.append(part)
         frame.numbers += (
             run.zxid,
             first,
             count,
-            size,
+            len(part),
             stored.published_ms,
             stored.producer,
             stored.sequence,
             run.deliveries + 1,
             run.attempts,
         )
-        frame.parts += pieces
-        frame.messages += count
-        self._room -= size + RUN_BYTES_MAX
 
-    def _cut(self, run: Run, stored: Stored, batch: Batch, first: int) -> None:
-        """Put *batch*, the messages of *run* from *first* on, into frames by halves: no half is walked through more
-        often than it is cut, however small the frames are."""
-        if batch.count == 1:
-            self.too_large_bytes = len(batch.data)
+    def _put_halves(self, run: Run, stored: Stored, part: bytes | memoryview, first: int, count: int) -> None:
+        if count == 1:
+            self.too_large_bytes = len(part)
             return
-        half = batch.count // 2
-        for start, count in ((0, half), (half, batch.count - half)):
-            part = batch.part(start, count)
-            if len(part) + RUN_BYTES_MAX > self._room_max:
-                self._cut(run, stored, Batch(part), first + start)
-            else:
-                if len(part) + RUN_BYTES_MAX > self._room:
-                    self._next_frame()
-                self._put(run, stored, [part], first + start, count, len(part))
+        # A batch of its own, because the cached one would keep what is decoded here.
+        batch = Batch(part)
+        half = count // 2
+        for start, size in ((0, half), (half, count - half)):
+            self._put(run, stored, batch.part(start, size), first + start, size)
             if self.too_large_bytes:
                 return
