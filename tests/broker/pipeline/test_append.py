@@ -440,6 +440,16 @@ async def test_stopping_writes_and_syncs_whatever_was_submitted(monkeypatch):
 
 
 @pytest.mark.trio
+async def test_stopping_syncs_also_what_nobody_waits_for_and_says_so(monkeypatch):
+    async with writing(monkeypatch, SimulatedDisk(1)) as writer:
+        granted = writer.submit(lazy=True)
+        await writer.stage.stop()
+        await writer.durable_up_to(granted)
+
+        assert writer.durable == [granted]
+
+
+@pytest.mark.trio
 async def test_a_stage_that_was_never_started_stops_at_once():
     log = SegmentLog.open(SimulatedDisk(1), options=NO_SPARES)
     stage = AppendStage(log, on_durable=lambda _zxid: None, on_failure=lambda _error: None)

@@ -48,11 +48,14 @@ async def test_however_a_client_leaves_what_it_held_goes_to_another_at_once(mann
         with trio.fail_after(10):
             while len(port.server.sessions) > 1:
                 await trio.lowlevel.checkpoint()
+        await port.road.wait_idle()
         await stayer.consume()
 
         assert await stayer.take(3) == [b"a", b"b", b"c"]
         await port.road.wait_idle()
         assert list(port.road.machine.sessions) == [stayer.opened.session]
+        assert list(port.road.settle._owners) == [stayer.opened.session]
+        assert not port.road.settle.holds(leaver.opened.session, 1)
         assert port.server.partial_bytes == 0
 
 

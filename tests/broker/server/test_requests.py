@@ -47,7 +47,7 @@ async def test_a_plan_says_what_a_declaration_would_do_and_does_nothing():
 async def test_queues_are_listed_page_by_page_in_the_order_of_their_names():
     async with open_port() as port:
         peer, small = await port.connect(), await port.connect(frame_bytes_max=4096)
-        names = sorted(f"queue {number}" for number in range(25))
+        names = sorted(f"queue {number}" for number in range(30))
         for name in reversed(names):
             await peer.declare(name)
         for asker, most in ((peer, 10), (small, 3)):
