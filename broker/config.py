@@ -98,8 +98,8 @@ class BrokerConfig:
     """Largest frame that a client may send or ask for."""
 
     batch_bytes_max: int = 0
-    """Largest batch, 16 MiB at most; beyond the default, one batch may keep all clients waiting for over 20 ms. 0: 4 MiB,
-    or what fits into half a segment where that is less; the object holds the outcome."""
+    """Largest batch, 16 MiB at most; beyond the default, one batch may keep all clients waiting for over 20 ms.
+    0: 4 MiB, or what fits into half a segment where that is less; the object holds the outcome."""
 
     message_bytes_max: int = 0
     """Largest body of one message, 8 MiB at most. 0: 64 KiB less than `batch_bytes_max`, which is room for key and

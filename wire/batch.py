@@ -53,8 +53,11 @@ BATCH_MESSAGES_MAX = 100_000
 BATCH_BYTES_MAX = 16 * 1024 * 1024
 """Largest batch that a broker can be set to take."""
 BATCH_BYTES_DEFAULT = 4 * 1024 * 1024
-"""Largest batch that a broker takes unless it is set otherwise. Whatever is done with a batch in one go, such as freeing
-or reading back its memory, costs both sides about half a millisecond a MiB, and nobody else is served meanwhile."""
+"""Largest batch that a broker takes unless it is set otherwise. What is done with a batch in one go, such as freeing
+its memory or reading it back, costs both sides about half a millisecond a MiB, and nobody else is served meanwhile."""
+PINNED_SHARE = 8
+"""Bodies cut out of a batch are copied where they are less than one part in this many of it: a consumer that is slow to
+take them must not keep the whole batch in memory."""
 LARGE_BODY_BYTES = 256
 """Bodies of this mean length are cut out of a batch by their places instead of being decoded."""
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
@@ -253,7 +256,7 @@ class Batch:
 
     """
 
-    __slots__ = ("_bodies", "_places", "_sliced", "body_bytes", "columns", "count", "data")
+    __slots__ = ("_bodies", "_cut_end", "_places", "_sliced", "body_bytes", "columns", "count", "data")
 
     def __init__(self, data: bytes | memoryview) -> None:
         self.data = data
@@ -278,6 +281,7 @@ class Batch:
             raise ProtocolError(f"the columns of a batch take {start} bytes, but {len(data)} arrived")
         self._places = places
         self._bodies: list[bytes] | None = None
+        self._cut_end: tuple[int, int] | None = None
         self._sliced: dict[int, list[Any]] = {}
 
     @property
@@ -376,7 +380,7 @@ class Batch:
         return b"".join(self.part_pieces(first, count))
 
     def part_pieces(self, first: int, count: int) -> list[bytes | memoryview]:
-        """Return `part` in pieces that follow each other; large bodies among them are views, not copies."""
+        """Return `part` in pieces that follow each other; what is a large share of the batch is a view, not a copy."""
         if first == 0 and count == self.count:
             return [self.data]
         if first < 0 or count <= 0 or first + count > self.count:
@@ -396,11 +400,15 @@ class Batch:
             items = bodies[uniform.first + first * uniform.stride : uniform.first + end * uniform.stride]
             body_bytes = count * uniform.value_bytes
         elif self.body_bytes >= LARGE_BODY_BYTES * self.count:
-            items, body_bytes = cut_bodies(bodies, first, end)
+            # Parts mostly follow each other: the walk goes on where the last one ended.
+            items, body_bytes, place = cut_bodies(bodies, first, end, self._cut_end)
+            self._cut_end = end, place
         else:
             taken = self.bodies[first:end]
             items = memoryview(_pack(taken))[len(start_of_list) :]
             body_bytes = sum(map(len, taken))
+        if len(items) * PINNED_SHARE < len(self.data):
+            items = memoryview(bytes(items))
         lengths = [*map(len, columns), len(start_of_list) + len(items)]
         heads = b"".join((*_heads(self.columns, count, lengths, body_bytes), *columns, start_of_list))
         return [heads, items]

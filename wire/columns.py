@@ -138,21 +138,24 @@ def decode_bodies(column: memoryview, count: int, body_bytes: int) -> list[bytes
     return bodies
 
 
-def cut_bodies(column: memoryview, first: int, end: int) -> tuple[memoryview, int]:
-    """Return the packed bodies *first* to *end - 1* of a checked *column*, untouched, and how long they are together.
+def cut_bodies(
+    column: memoryview, first: int, end: int, known: tuple[int, int] | None = None
+) -> tuple[memoryview, int, int]:
+    """Return the packed bodies *first* to *end - 1* of a checked *column*, untouched, their length, and where they end.
 
     Walks from head to head, a quarter of a microsecond a body, and copies nothing: for large bodies, whose decoding
-    would touch megabytes of fresh memory.
+    would touch megabytes of fresh memory. *known* is a body and its place, from where to walk if it comes early enough.
 
     Raises:
         ProtocolError: The column holds anything else than binaries, or ends too early.
 
     """
-    place = {_ARRAY16: 3, _ARRAY32: 5}.get(column[0], 1)
-    start = place if not first else 0
+    begin, place = known if known is not None and known[0] <= first else (0, 0)
+    place = place or {_ARRAY16: 3, _ARRAY32: 5}.get(column[0], 1)
+    start = place
     body_bytes = 0
     try:
-        for index in range(end):
+        for index in range(begin, end):
             if index == first:
                 start, body_bytes = place, 0
             head_bytes = _BIN_HEAD_BYTES[column[place]]
@@ -163,7 +166,7 @@ def cut_bodies(column: memoryview, first: int, end: int) -> tuple[memoryview, in
         raise ProtocolError("a batch holds a body that is not binary") from None
     if place > len(column):
         raise ProtocolError("a batch ends within a body")
-    return column[start:place], body_bytes
+    return column[start:place], body_bytes, place
 
 
 def check_body_bytes(announced: int, held: int) -> None:

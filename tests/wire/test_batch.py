@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+import time
 import tracemalloc
 
 import msgpack
@@ -257,11 +258,11 @@ def test_bytes_beside_the_bodies_are_bounded_on_both_sides():
     Batch(encode_batch([b""] * count, keys=keys, subjects=keys)).check()
 
     longer = [*keys[:-1], key + "k"]
-    with pytest.raises(BatchTooLarge, match="keys, ids, subjects, headers.*send it in parts") as caught:
+    with pytest.raises(BatchTooLarge, match=r"keys, ids, subjects, headers.*send it in parts") as caught:
         encode_batch([b""] * count, keys=longer, subjects=keys)
     assert caught.value.column_bytes == BATCH_COLUMNS_BYTES_MAX + 1
     assert caught.value.column_bytes_max == BATCH_COLUMNS_BYTES_MAX
-    forged = {
+    forged: dict[int, bytes] = {
         Column.KEYS: msgpack.packb(longer),
         Column.SUBJECTS: msgpack.packb(keys),
         Column.BODIES: msgpack.packb([b""] * count),
@@ -569,6 +570,31 @@ def test_a_check_does_not_read_a_large_body_among_small_ones():
     finally:
         tracemalloc.stop()
     assert peak_bytes < 2 * MIB
+
+
+def test_parts_that_follow_each_other_cost_linear_time():
+    count = 10_000
+    batch = Batch(encode_batch([bytes(256 + number % 2) for number in range(count)]))
+    times = []
+    for _ in range(3):
+        started = time.process_time()
+        for first in range(0, count, 10):
+            batch.part_pieces(first, 10)
+        times.append(time.process_time() - started)
+    # Linear is 0.01 s here. To walk from the first body for each part takes over a second.
+    assert min(times) < 0.3
+
+
+def test_a_part_keeps_a_batch_in_memory_only_where_it_is_a_large_share_of_it():
+    bodies = [bytes(1000 + number) for number in range(100)]
+    batch = Batch(encode_batch(bodies))
+    for first, count, pinned in ((0, 50, True), (50, 50, True), (3, 1, False), (95, 5, False), (20, 8, False)):
+        _, items = batch.part_pieces(first, count)
+        assert isinstance(items, memoryview)
+        assert (items.obj is batch.data) == pinned
+        part = Batch(batch.part(first, count))
+        part.check()
+        assert part.bodies == bodies[first : first + count]
 
 
 @pytest.mark.parametrize("size", [300, 70_000])
