@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sluicemq.broker.queues.freeze import Freeze
+    from sluicemq.broker.queues.queue import Queue
+    from sluicemq.broker.queues.runs import Run
     from sluicemq.broker.queues.sections import Section
+    from tests.broker.paged import WhimsicalPager
 
 NODES = (1, 2, 3)
 
@@ -80,6 +83,7 @@ class Cluster:
         log_time_ms: The time that the leader gives to entries.
         freezing: The machine that is being packed; None when none is.
         rebuilt: How many machines were rebuilt from an image.
+        pagers: What pages the machine of each node; None where all stays in memory.
 
     """
 
@@ -89,8 +93,10 @@ class Cluster:
         *,
         grant_messages_max: int = 4096,
         lease_seconds: float = 30.0,
+        pagers: tuple[WhimsicalPager | None, ...] = (None, None, None),
     ) -> None:
-        self.machines = [Machine(limits) for _ in NODES]
+        self.pagers = pagers
+        self.machines = [Machine(limits, None if pager is None else pager.pool) for pager in pagers]
         self.limits = limits
         self.leader = 0
         self.epoch = 0
@@ -125,7 +131,12 @@ class Cluster:
         """Commit the oldest entry in flight: all machines apply it and must agree."""
         proposed = self.in_flight.popleft()
         self.log.append(proposed)
-        outcomes = [machine.apply(proposed.zxid, proposed.entry()) for machine in self.machines]
+        outcomes = [
+            machine.apply(proposed.zxid, proposed.entry())
+            if pager is None
+            else pager.apply(machine, proposed.zxid, proposed.entry())
+            for machine, pager in zip(self.machines, self.pagers, strict=True)
+        ]
         hashes = {machine.state_hash() for machine in self.machines}
         assert len(hashes) == 1, f"the machines differ after {proposed}"
         texts = {repr(outcome) for outcome in outcomes}
@@ -162,7 +173,12 @@ class Cluster:
 
     def pick(self, queue_id: int | None = None) -> Pick | None:
         """Let the dispatcher pick, and propose the GRANT."""
-        pick = self.dispatcher.next_pick() if queue_id is None else self.dispatcher.next_grant(queue_id)
+        pick = self._next_pick(queue_id)
+        pager = self.pagers[self.leader]
+        while pick is None and pager is not None and (missing := self.dispatcher.take_missing()):
+            pager.fill(missing)
+            self.dispatcher.filled(missing)
+            pick = self._next_pick(queue_id)
         if pick is not None:
             self.propose(
                 e.Grant(
@@ -173,6 +189,14 @@ class Cluster:
             last = pick.first_tag + pick.messages - 1
             self.outstanding.granted(pick.session, pick.consumer, pick.first_tag, last, pick.bytes, deadline)
         return pick
+
+    def _next_pick(self, queue_id: int | None) -> Pick | None:
+        return self.dispatcher.next_pick() if queue_id is None else self.dispatcher.next_grant(queue_id)
+
+    def peek(self, queue: Queue, skip: int, count_max: int) -> list[Run]:
+        """Look into a queue of the leader."""
+        pager = self.pagers[self.leader]
+        return queue.peek(skip, count_max) if pager is None else pager.peek(queue, skip, count_max)
 
     def expire(self) -> list[tuple[int, int, list[int]]]:
         """Propose the end of all leases whose deadline has passed; return them."""
@@ -231,12 +255,17 @@ class Cluster:
         if freezing.freeze.done:
             self.freezing = None
             self.rebuilt += 1
-            machine = image.load(freezing.sections)
+            pager = self.pagers[freezing.node]
+            if pager is not None and freezing.node == self.leader:
+                return  # its pager serves the machine that leads
+            machine = image.load(freezing.sections, None if pager is None else pager.new_pool())
             assert machine.state_hash() == freezing.state_hash, "an image is the machine as it was when it was frozen"
             machine.check()
             for written in self.log:
-                if written.zxid > freezing.freeze.zxid:
+                if written.zxid > freezing.freeze.zxid and pager is None:
                     machine.apply(written.zxid, written.entry())
+                elif written.zxid > freezing.freeze.zxid and pager is not None:
+                    pager.apply(machine, written.zxid, written.entry())
             assert machine.state_hash() == self.machine.state_hash(), "who was rebuilt lives on like the others"
             if freezing.node != self.leader:  # the leader's dispatcher looks at the old one
                 self.machines[freezing.node] = machine

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from sluicemq.broker.pipeline.bodies import NEAR_ENTRIES, PIECE_BYTES_MIN, Bodies
+from sluicemq.broker.pipeline.bodies import ENTRY_OVERHEAD_BYTES, NEAR_ENTRIES, PIECE_BYTES_MIN, Bodies
 from sluicemq.broker.queues.entries import Clock, Publish
 from sluicemq.storage import LogOptions, Record, SegmentLog
 from sluicemq.storage.errors import LogCorrupt, ZxidNotFound
@@ -118,7 +118,7 @@ def cache(cache_bytes_max: int, shelf: Shelf) -> Bodies:
 
 @pytest.mark.trio
 async def test_the_cache_keeps_what_came_last_and_never_more_than_its_bound(shelf):
-    size = len(batch(1).payload)
+    size = len(batch(1).payload) + ENTRY_OVERHEAD_BYTES
     bodies = cache(3 * size, shelf)
     for zxid in range(1, 101):
         bodies.add(zxid, batch(zxid))
@@ -139,7 +139,7 @@ async def test_a_batch_larger_than_the_cache_is_kept_alone(shelf):
 
 @pytest.mark.trio
 async def test_an_entry_counts_once_however_often_it_is_added(shelf):
-    size = len(batch(1).payload)
+    size = len(batch(1).payload) + ENTRY_OVERHEAD_BYTES
     bodies = cache(2 * size, shelf)
     bodies.add(1, batch(1))
     for _ in range(10):

@@ -36,6 +36,7 @@ from sluicemq.broker.queues.outcomes import (
 from sluicemq.broker.queues.runs import Run
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_RELEASE
 from tests.broker.harness import Applied, Cluster
+from tests.broker.paged import WhimsicalPager, make_chunks_small
 from tests.broker.queues.model import Message, Model, tags_in
 
 NAMES = ("orders", "billing", "mail")
@@ -89,9 +90,9 @@ def plain(outcome: Outcome) -> Any:
 
 
 class LivesOfACluster(RuleBasedStateMachine):
-    def __init__(self) -> None:
+    def __init__(self, pagers: tuple[WhimsicalPager | None, ...] = (None, None, None)) -> None:
         super().__init__()
-        self.cluster = Cluster(grant_messages_max=16, lease_seconds=1.0)
+        self.cluster = Cluster(grant_messages_max=16, lease_seconds=1.0, pagers=pagers)
         self.model = Model()
         self.consumer_numbers: Counter[int] = Counter()
         self.queue_of: dict[tuple[int, int], int] = {}
@@ -375,8 +376,10 @@ class LivesOfACluster(RuleBasedStateMachine):
             assert queue.purged_total == states["purged"]
             assert queue.published_total == states.total()
             ready = self.model.ready(number)
-            assert exploded(queue.peek(0, 10**6)) == described(ready), "order, deliveries and attempts are the model's"
-            assert exploded(queue.peek(3, 4)) == described(ready)[3:7]
+            assert exploded(self.cluster.peek(queue, 0, 10**6)) == described(ready), (
+                "order, deliveries and attempts are the model's"
+            )
+            assert exploded(self.cluster.peek(queue, 3, 4)) == described(ready)[3:7]
         assert {q.id for q in self.cluster.machine.queues()} == set(self.model.queues)
 
     @invariant()
@@ -499,9 +502,29 @@ def any_arguments(rng: random.Random) -> dict[str, Callable[[], Any]]:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_a_long_life(seed: int) -> None:
-    rng = random.Random(seed)
+    live_long(LivesOfACluster(), random.Random(seed))
+
+
+@pytest.mark.parametrize("first_seed", range(0, 40, 4))
+def test_long_lives_of_which_most_lies_on_pages(first_seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One machine keeps everything, two page by chance; any of them may lead, and they never differ."""
+    drops = fills = 0
+    for seed in range(first_seed, first_seed + 4):
+        make_chunks_small(monkeypatch, 1 + seed % 3)
+        pagers = (WhimsicalPager(random.Random(seed)), WhimsicalPager(random.Random(seed + 1000)), None)
+        life = LivesOfACluster(pagers)
+        live_long(life, random.Random(seed))
+        for pager, machine in zip(pagers, life.cluster.machines, strict=True):
+            if pager is not None:
+                pager.settle_accounts(machine)
+                drops += pager.drops
+                fills += pager.fills
+    assert drops, "something was on pages only"
+    assert fills, "and was needed again"
+
+
+def live_long(life: LivesOfACluster, rng: random.Random) -> None:
     choose = any_arguments(rng)
-    life = LivesOfACluster()
     life.begin()
     for step in rng.choices(list(WEIGHTS), list(WEIGHTS.values()), k=LONG_LIFE_STEPS):
         action = getattr(life, step)
