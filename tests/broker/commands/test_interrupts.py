@@ -26,6 +26,21 @@ main()
 """
 
 
+BEGUN = """
+import importlib, signal, sys
+
+def begin(*_arguments, **_options):
+    print("interrupts clean up:", signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+    sys.exit(0)
+
+module, name = {begins!r}
+setattr(importlib.import_module(module), name, begin)
+sys.argv = ["sluicemq", *{arguments!r}]
+from sluicemq.broker.cli import main
+main()
+"""
+
+
 def interrupted(program: str) -> tuple[int, str, str]:
     """Run *program*, interrupt it after its first line; return exit code, the rest of its output, and its errors."""
     with subprocess.Popen(
@@ -57,6 +72,25 @@ def test_an_interrupt_while_a_command_is_imported_ends_it_silently_with_130(
     held: str, arguments: tuple[str, ...]
 ) -> None:
     assert interrupted(HELD_IMPORT.format(held=held, arguments=arguments)) == (130, "", "")
+
+
+@pytest.mark.parametrize(
+    ("begins", "arguments"),
+    [
+        (("trio", "run"), ("queue", "ls")),
+        (("trio", "run"), ("consume", "orders")),
+        (("trio", "run"), ("publish", "orders", "x")),
+        (("sluicemq.broker.node", "serve"), ("serve", "--listen", "127.0.0.1:0")),
+        (("sluicemq.broker.commands.bench", "_broker"), ("bench", "latency")),
+        (("sluicemq.examples.async_order.demo", "run_demo"), ("demo",)),
+    ],
+)
+def test_what_connects_serves_or_starts_processes_is_left_in_good_order(
+    begins: tuple[str, str], arguments: tuple[str, ...]
+) -> None:
+    program = BEGUN.format(begins=begins, arguments=arguments)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("interrupts clean up: True\n", "")
 
 
 def test_a_command_that_has_begun_something_ends_it_before_it_goes() -> None:

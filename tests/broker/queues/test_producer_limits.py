@@ -81,6 +81,10 @@ def test_at_the_limit_of_an_identity_its_own_longest_silent_producer_goes_and_no
 
     assert life.known() == [bob, first, third, new], "the second was silent longest, though the first is older"
     assert isinstance(life.publish(second, 1).error, ProducerNotFound)
+    assert life.open("ann"), "the third was silent as long as the second"
+    with pytest.raises(LimitReached):
+        life.open("ann")
+    assert first in life.known(), "it spoke a millisecond ago"
 
 
 def test_at_the_limit_of_all_whoever_was_silent_longest_goes() -> None:
