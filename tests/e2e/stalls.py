@@ -1,9 +1,11 @@
 """Is the broker's event loop ever blocked? `python -m tests.e2e.stalls [--seconds 5] [SCENARIO...]`.
 
-Each scenario loads a broker of its own with what could block it, while a `probe` measures the longest PING. Two
-figures come out: the broker's own `loop_stall_seconds_max` (its longest turn of work, the promise is 20 ms) and the
-longest round trip, which contains scheduling by the operating system, the probe's own interpreter and the requests of
-other clients that came first as well: an upper bound, and on a busy machine a loose one.
+Each scenario loads a broker of its own with what could block it, while a `probe` measures the longest PING. Three
+figures come out: the broker's own `loop_stall_seconds_max` (its longest turn of work, the promise is 20 ms), its
+`loop_turn_cpu_seconds_max`, and the longest round trip. Where a turn is long by the clock but took little of the
+processor, the machine had other things to do, the load itself for one, or another thread of the broker held the
+interpreter's lock. The round trip contains scheduling by the operating system, the probe's own interpreter and the
+requests of other clients that came first as well: an upper bound, and on a busy machine a loose one.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sluicemq.wire import messages as m
-from sluicemq.wire.batch import BATCH_BYTES_MAX, BATCH_MESSAGES_MAX
+from sluicemq.wire.batch import BATCH_BYTES_DEFAULT, BATCH_MESSAGES_MAX, encode_batch
+from sluicemq.wire.columns import BATCH_VALUES_MAX
 from sluicemq.wire.frames import FRAME_BYTES_DEFAULT, FrameReader, pack_frame
 from tests.e2e.broker_process import BrokerProcess
 from tests.e2e.probe import Probe
@@ -64,20 +67,25 @@ class Stalls:
 
 def publish_for(client: WireClient, bodies: Sequence[bytes], until: float) -> int:
     """Publish the same batch again and again with a small window; return how many were confirmed."""
+    return publish_batch_for(client, encode_batch(bodies), until)
+
+
+def publish_batch_for(client: WireClient, batch: bytes, until: float) -> int:
+    """Do as `publish_for` with a batch that is packed already."""
     producer = client.open_producer()
     waiting: list[int] = []
     sequence = 0
     while time.monotonic() < until or waiting:
         while len(waiting) < WINDOW_BATCHES and time.monotonic() < until:
             sequence += 1
-            waiting.append(client.send_publish(QUEUE, producer, sequence, bodies))
+            waiting.append(client.send(m.Publish(QUEUE, producer, sequence), batch))
         client.reply_to(waiting.pop(0))
     return sequence
 
 
-def consume_until(client: WireClient, stopping: threading.Event, taken: list[int]) -> None:
+def consume_until(client: WireClient, stopping: threading.Event, taken: list[int], credit: int) -> None:
     """Consume and acknowledge until told to stop; *taken* counts."""
-    consumer = client.consume(QUEUE, credit=CREDIT_MESSAGES, credit_bytes=64 << 20)
+    consumer = client.consume(QUEUE, credit=credit, credit_bytes=64 << 20)
     while not stopping.is_set():
         with contextlib.suppress(TimeoutError):
             delivery = client.delivery(timeout=0.1)
@@ -86,11 +94,11 @@ def consume_until(client: WireClient, stopping: threading.Event, taken: list[int
 
 
 @contextlib.contextmanager
-def consuming(url: str) -> Iterator[list[int]]:
+def consuming(url: str, *, credit: int = CREDIT_MESSAGES) -> Iterator[list[int]]:
     """Consume in the background; the list's one item counts messages."""
     stopping, taken = threading.Event(), [0]
     with WireClient(url) as client:
-        thread = threading.Thread(target=consume_until, args=(client, stopping, taken))
+        thread = threading.Thread(target=consume_until, args=(client, stopping, taken, credit))
         thread.start()
         try:
             yield taken
@@ -107,11 +115,30 @@ def nothing(broker: BrokerProcess, seconds: float) -> str:
 
 
 def largest_batches(broker: BrokerProcess, seconds: float) -> str:
-    """16 MiB in two messages, published and consumed."""
-    bodies = [bytes((BATCH_BYTES_MAX - 1024) // 2)] * 2
+    """4 MiB in two messages, published and consumed."""
+    bodies = [bytes((BATCH_BYTES_DEFAULT - 1024) // 2)] * 2
     with WireClient(broker.url) as client, consuming(broker.url) as taken:
         count = publish_for(client, bodies, time.monotonic() + seconds)
-    return f"{count} batches of 16 MiB published, {taken[0]} messages consumed"
+    return f"{count} batches of 4 MiB published, {taken[0]} messages consumed"
+
+
+def mixed_batches(broker: BrokerProcess, seconds: float) -> str:
+    """4 MiB in 10,000 messages of all lengths, and one of them large, published and consumed in pieces."""
+    bodies = [bytes(number % 400) for number in range(10_000)]
+    bodies[5000] = bytes(BATCH_BYTES_DEFAULT - sum(map(len, bodies)) - 64 * 1024)
+    with WireClient(broker.url) as client, consuming(broker.url, credit=700) as taken:
+        count = publish_for(client, bodies, time.monotonic() + seconds)
+    return f"{count} batches of 4 MiB in 10,000 published, {taken[0]} messages consumed"
+
+
+def fullest_columns(broker: BrokerProcess, seconds: float) -> str:
+    """As many keys, and as long ones, as a batch may have, published and consumed in pieces."""
+    key_bytes = (BATCH_BYTES_DEFAULT - 128 * 1024) // BATCH_VALUES_MAX - 3
+    keys = [f"{number:0{key_bytes}}" for number in range(BATCH_VALUES_MAX)]
+    batch = encode_batch([b"x"] * len(keys), keys=keys)
+    with WireClient(broker.url) as client, consuming(broker.url, credit=7000) as taken:
+        count = publish_batch_for(client, batch, time.monotonic() + seconds)
+    return f"{count} batches of {len(keys):,} keys, {len(batch):,} bytes, published, {taken[0]:,} messages consumed"
 
 
 def fullest_batches(broker: BrokerProcess, seconds: float) -> str:
@@ -175,7 +202,9 @@ def segment_rolls(broker: BrokerProcess, seconds: float) -> str:
 SCENARIOS: dict[str, tuple[Callable[[BrokerProcess, float], str], tuple[str, ...]]] = {
     "nothing": (nothing, ()),
     "largest-batches": (largest_batches, ()),
+    "mixed-batches": (mixed_batches, ()),
     "fullest-batches": (fullest_batches, ()),
+    "fullest-columns": (fullest_columns, ()),
     "floods": (floods, ()),
     "cold-backlog": (cold_backlog, ("--cache-bytes-max", "4MiB")),
     "segment-rolls": (segment_rolls, ("--segment-bytes", "1MiB")),
@@ -205,14 +234,16 @@ def measure(name: str, directory: Path, *, seconds: float) -> Stalls:
     )
 
 
-def best_of(name: str, directory: Path, *, seconds: float, tries: int, enough: float) -> Stalls:
-    """Measure until the broker's longest turn is below *enough* seconds, *tries* times at most; return the best.
+def best_of(name: str, directory: Path, *, seconds: float, tries: int, enough: Callable[[Stalls], bool]) -> Stalls:
+    """Measure until it is good *enough*, *tries* times at most; return that, or the shortest turn by the clock.
 
     What the broker's own work blocks shows in every try. What a busy machine takes away from it does not.
     """
     found: list[Stalls] = []
-    while len(found) < tries and not (found and found[-1].broker_longest < enough):
-        found.append(measure(name, directory / str(len(found)), seconds=seconds))
+    for number in range(tries):
+        found.append(measure(name, directory / str(number), seconds=seconds))
+        if enough(found[-1]):
+            return found[-1]
     return min(found, key=lambda one: one.broker_longest)
 
 
@@ -233,7 +264,7 @@ def main(arguments: list[str] | None = None) -> int:
                 Path(temporary) / name,
                 seconds=chosen.seconds,
                 tries=chosen.tries,
-                enough=STALL_SECONDS_PROMISED,
+                enough=lambda one: one.broker_longest < STALL_SECONDS_PROMISED,
             )
             worst = max(worst, one.broker_longest)
             print(
