@@ -53,7 +53,7 @@ def zero_range(file: File, start: int, end: int, piece_bytes: int) -> None:
 class SparePool:
     """The spares of one directory.
 
-    `take`, `retire` and `offer` belong to the log thread; `prepare` may run in one other thread at the same time.
+    `take` belongs to the log thread; `retire` may be called from several, `prepare` from one other.
     """
 
     def __init__(self, directory: Directory, segment_bytes: int, spares_max: int, piece_bytes: int) -> None:
@@ -63,6 +63,7 @@ class SparePool:
         self._piece_bytes = piece_bytes
         self._guard = threading.Lock()
         self._preparing = threading.Lock()
+        self._retiring = threading.Lock()
         self._ready: deque[Spare] = deque()
         self._next_number = 1
         self._closing = False
@@ -115,19 +116,20 @@ class SparePool:
         They are offered after the directory is durable, never before: a spare that gets a new header while a power cut
         can still bring its old name back would be a damaged segment. Raises OSError.
         """
-        kept: list[Spare] = []
-        for name, file in segments:
-            if len(self._ready) + len(kept) < self._spares_max and file.size() == self._segment_bytes:
-                spare = Spare(f"{_READY}{self._take_number()}", file)
-                self._directory.rename(name, spare.name)
-                kept.append(spare)
-            else:
-                self._directory.unlink(name)
-                file.close()
-        self._directory.sync()
-        with self._guard:
-            self._ready.extend(kept)
-        self.recycled += len(kept)
+        with self._retiring:
+            kept: list[Spare] = []
+            for name, file in segments:
+                if len(self._ready) + len(kept) < self._spares_max and file.size() == self._segment_bytes:
+                    spare = Spare(f"{_READY}{self._take_number()}", file)
+                    self._directory.rename(name, spare.name)
+                    kept.append(spare)
+                else:
+                    self._directory.unlink(name)
+                    file.close()
+            self._directory.sync()
+            with self._guard:
+                self._ready.extend(kept)
+            self.recycled += len(kept)
 
     def prepare(self) -> bool:
         """Make one spare and offer it; blocks for the time of writing a segment of zeros. Call it from a background

@@ -3,12 +3,14 @@
     python -m tests.storage.power_cuts --count 10000 --seed 1
     python -m tests.storage.power_cuts --mutants          # each known mistake must be caught
 
-A life appends groups, syncs, marks, rolls, recycles, truncates, discards, prepares spares, promises epochs, closes and
-restarts, until the power goes off in the middle of some operation. Recovery itself is cut too. Afterwards a plain list
-says what must be there:
+A life appends groups, syncs, marks, rolls, recycles, truncates, moves the log's beginning, removes and rewrites files
+of the live store, damages their indexes, prepares spares, promises epochs, closes and restarts, until the power goes
+off in the middle of some operation. Recovery itself is cut too. Afterwards a plain list says what must be there:
 
 - every entry whose sync had returned, byte for byte, in order, with the right chain;
 - nothing but entries that were appended, in the place where they were appended, and nothing that was truncated away;
+- every entry before the log's beginning that nobody called dead, as it was written or as it was rewritten, and a
+  rewriting either wholly done or not at all;
 - a promise that was saved; the same cluster id and incarnation;
 - and recovering once more gives the same log.
 
@@ -30,16 +32,24 @@ from unittest import mock
 
 import google_crc32c
 
-from sluicemq.storage import LogOptions, Record, SegmentLog, StorageError
+from sluicemq.storage import LiveFile, LogOptions, Record, SegmentLog, StorageError, ZxidNotFound
+from sluicemq.storage import live as live_module
+from sluicemq.storage import live_recovery as live_recovery_module
+from sluicemq.storage import live_store as live_store_module
 from sluicemq.storage import log as log_module
 from sluicemq.storage import recovery as recovery_module
 from sluicemq.storage import segment as segment_module
+from sluicemq.storage import segment_index as segment_index_module
+from sluicemq.storage import sparse as sparse_module
+from sluicemq.storage.live import LiveKind
+from sluicemq.storage.live_store import LiveStore
 from sluicemq.storage.segment_index import SegmentIndex
 from sluicemq.storage.spares import SparePool
 from sluicemq.storage.superblock import SuperblockStore
 from tests.disk import PowerCut, SimulatedDisk
 
 LIVES_MAX = 5
+SPARSE = 250  # any kind: storage does not know them
 STEPS_MAX = 300
 
 
@@ -72,9 +82,28 @@ class Model:
     safe: int = 0
     start: int = 0
     truncating_to: int | None = None
-    discarding_to: int | None = None
+    beginning_at: int | None = None
     promised: int = 0
     promising: int = 0
+    # Of entries before `start`: how they were rewritten, last, and which may be missing.
+    rewritten: dict[int, Record] = field(default_factory=dict)
+    dead: set[int] = field(default_factory=set)
+    # What an unfinished rewriting would change.
+    rewriting: dict[int, Record] = field(default_factory=dict)
+    dying: set[int] = field(default_factory=set)
+
+    def living(self) -> dict[int, Record]:
+        """What must be readable before the beginning of the log proper."""
+        return {
+            record.zxid: self.rewritten.get(record.zxid, record)
+            for record in self.entries[: self.start]
+            if record.zxid not in self.dead
+        }
+
+    def finish_rewriting(self) -> None:
+        self.rewritten |= self.rewriting
+        self.dead |= self.dying
+        self.rewriting, self.dying = {}, set()
 
     def zxid_at(self, position: int) -> int:
         return self.entries[position - 1].zxid if position else 0
@@ -115,6 +144,7 @@ class Story:
             index_stride_bytes=rng.choice((64, 1024, 8192)),
             read_bytes=rng.choice((4096, 65536)),
             generations_reserved=rng.choice((1, 2, 64)),
+            live_open_max=rng.choice((1, 2, 64)),
         )
         self.body_bytes_max = rng.choice((40, 700, 7000))
         # Each seed prefers other deeds, so that rare sequences become common in some.
@@ -191,13 +221,68 @@ class Story:
         assert log.last_chain == model.chains[target]
         return log
 
-    def discard(self, log: SegmentLog) -> SegmentLog:
+    def begin_later(self, log: SegmentLog) -> SegmentLog:
         model = self.model
-        model.discarding_to = self.rng.randint(model.start, len(model.entries))
-        log.begin_at(model.zxid_at(model.discarding_to))
+        model.beginning_at = self.rng.randint(model.start, len(model.entries))
+        log.begin_at(model.zxid_at(model.beginning_at))
         start = model.position_of(log.start_zxid)
-        assert model.start <= start <= model.discarding_to
-        model.start, model.discarding_to = start, None
+        assert model.start <= start <= model.beginning_at
+        model.start, model.beginning_at = start, None
+        self.check_live(log)
+        return log
+
+    def some_live_files(self, log: SegmentLog) -> list[LiveFile]:
+        files = log.live_files()
+        first = self.rng.randrange(len(files)) if files else 0
+        return files[first : first + self.rng.choice((1, 1, 2, 5))]
+
+    def reclaim(self, log: SegmentLog) -> SegmentLog:
+        files = self.some_live_files(log)
+        if files:
+            dead = {record.zxid for file in files for record in log.walk_live(file)}
+            self.model.dead |= dead
+            first, last = files[0].first_sequence, files[-1].last_sequence
+            assert log.reclaim(first, last) == len(files)
+            assert not [file for file in log.live_files() if first <= file.first_sequence <= last]
+            self.seen["live files removed"] += len(files)
+            self.check_live(log)
+        return log
+
+    def install_sparse(self, log: SegmentLog) -> SegmentLog:
+        files = self.some_live_files(log)
+        if not files:
+            return log
+        model, rng = self.model, self.rng
+        share = rng.choice((0.1, 0.5, 0.9))
+        kept = []
+        for record in (record for file in files for record in log.walk_live(file)):
+            if record.zxid in model.dead or rng.random() > share:
+                model.dying.add(record.zxid)
+            elif rng.random() < 0.5:
+                kept.append(record)
+            else:
+                kept.append(record._replace(kind=SPARSE, payload=record.payload[rng.randint(0, 20) :]))
+                model.rewriting[record.zxid] = kept[-1]
+        if rng.random() < 0.3:
+            # Most cuts would miss these few operations.
+            soon = self.disk.operations + rng.randint(1, 20)
+            self.disk.cut_at = min(soon, self.disk.cut_at or soon)
+        live = log.install_sparse(files[0].first_sequence, files[-1].last_sequence, iter(kept))
+        model.finish_rewriting()
+        assert list(log.walk_live(live)) == kept
+        self.seen["live files rewritten"] += len(files)
+        self.check_live(log)
+        return log
+
+    def damage_index(self, log: SegmentLog) -> SegmentLog:
+        """An index is derived: whatever becomes of it, entries are found, or it is made anew."""
+        names = [name for name in self.disk.names() if name.startswith("index-")]
+        if names:
+            name = self.rng.choice(names)
+            size = len(self.disk.content_of(name))
+            if size:
+                self.disk.flip_bit(name, self.rng.choice((self.rng.randrange(size), size - 1)), self.rng.randrange(8))
+                self.seen["indexes damaged"] += 1
         return log
 
     def prepare_spare(self, log: SegmentLog) -> SegmentLog:
@@ -239,7 +324,10 @@ class Story:
         sync,
         mark_idle,
         truncate,
-        discard,
+        begin_later,
+        reclaim,
+        install_sparse,
+        damage_index,
         prepare_spare,
         promise,
         close_and_open,
@@ -279,6 +367,8 @@ class Story:
         assert again.recovery.cut is None
         assert not again.recovery.truncation_finished
         assert not again.recovery.superblock_repaired
+        assert not again.recovery.replacements_finished
+        self.check_live(again)
         self.check_entries(again, self.model.start, last)
         self.disk = self.disk.restart()
 
@@ -290,15 +380,59 @@ class Story:
             assert last >= model.safe, f"lost: entry {last} is the last, {model.safe} were confirmed"
         assert log.last_chain == model.chains[last]
         start = model.position_of(log.start_zxid)
-        limit = model.start if model.discarding_to is None else model.discarding_to
+        limit = model.start if model.beginning_at is None else model.beginning_at
         assert model.start <= start <= limit, "the log starts at another place"
+        self.seen["replacements finished"] += log.recovery.replacements_finished
         assert log.promised_epoch in (model.promised, model.promising)
         model.cut_to(last)
         model.safe, model.start = last, start
         model.promised = model.promising = log.promised_epoch
-        model.truncating_to = model.discarding_to = None
+        model.truncating_to = model.beginning_at = None
+        self.settle_rewriting(log)
+        self.check_live(log)
         self.check_entries(log, start, last)
         return last
+
+    def settle_rewriting(self, log: SegmentLog) -> None:
+        """The power went off in the middle of a rewriting: see whether it happened, and hold it to that."""
+        model = self.model
+        wanted = next((zxid for zxid in model.rewriting if model.rewriting[zxid] != model.living().get(zxid)), None)
+        if wanted is not None and log.read(wanted) == model.rewriting[wanted]:
+            model.finish_rewriting()
+        elif wanted is None and model.dying:
+            # Nothing tells; whatever is missing must be missing.
+            model.finish_rewriting()
+        else:
+            model.rewriting, model.dying = {}, set()
+
+    def check_live(self, log: SegmentLog) -> None:
+        model, files = self.model, log.live_files()
+        living = model.living()
+        known = {record.zxid: record for record in model.entries[: model.start]}
+        ends = [0, *(end for file in files for end in (file.first_sequence, file.last_sequence))]
+        assert ends == sorted(ends), "two files stand for one segment"
+        found: dict[int, Record] = {}
+        for file in files:
+            for record in log.walk_live(file):
+                assert record.zxid not in found, "an entry lies in two files"
+                assert file.first_zxid <= record.zxid <= file.last_zxid
+                assert record in (known[record.zxid], model.rewritten.get(record.zxid)), "an entry that nobody wrote"
+                found[record.zxid] = record
+        assert list(found) == sorted(found)
+        for zxid, record in living.items():
+            assert found.get(zxid) == record, f"entry {zxid:#x} of the live store is lost"
+        for zxid in self.rng.sample(sorted(known), min(5, len(known))):
+            try:
+                records = log.read_along(zxid, self.rng.choice((1, 5000)))
+            except ZxidNotFound:
+                assert zxid not in found
+            else:
+                assert log.read(zxid) == records[0] == found[zxid]
+                assert records == [found[record.zxid] for record in records]
+        statistics = log.statistics()
+        assert statistics.live_files_open <= self.options.live_open_max
+        assert (statistics.live_files, statistics.live_bytes) == (len(files), sum(file.bytes for file in files))
+        self.seen["indexes rebuilt"] += statistics.indexes_rebuilt > 0
 
     def check_entries(self, log: SegmentLog, start: int, last: int) -> None:
         found: list[Record] = []
@@ -363,6 +497,51 @@ def _retires_without_directory_sync(original):
     return retire
 
 
+def _rewrites_without_sync(original):
+    def write(file, *arguments):
+        with mock.patch.object(type(file), "sync"):
+            return original(file, *arguments)
+
+    return write
+
+
+def _removes_before_it_names(original):
+    def install(store, first_sequence, last_sequence, records):
+        records, remove = list(records), store._remove
+        dense = [file for file in store._choose(first_sequence, last_sequence) if file.kind is LiveKind.DENSE]
+        remove(dense)
+        with mock.patch.object(store, "_remove", lambda dead: remove([file for file in dead if file not in dense])):
+            return original(store, first_sequence, last_sequence, records)
+
+    return install
+
+
+def _one_generation_for_all():
+    patches = contextlib.ExitStack()
+    for module in (segment_module, live_module, live_recovery_module, sparse_module):
+        patches.enter_context(mock.patch.object(module, "seed_of", return_value=0))
+    return patches
+
+
+class _Checksum(int):
+    """Equal to every other checksum."""
+
+    __hash__ = int.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+
+def _forgets_the_beginning(original):
+    def save(store, **fields):
+        original(store, **{name: value for name, value in fields.items() if name != "first_segment" or value == 1})
+
+    return save
+
+
 def _answers_sync_early(log: SegmentLog) -> int:
     return log._last_zxid
 
@@ -378,9 +557,24 @@ MUTANTS = {
     "superblock not synced": lambda: mock.patch.object(SuperblockStore, "_write", _writes_superblock_unsynced),
     "truncation without intent": lambda: mock.patch.object(SuperblockStore, "save_truncation", _forgets_intent),
     "truncation without zeroing": lambda: mock.patch.object(recovery_module, "zero_range"),
-    "checksums without generation": lambda: mock.patch.object(segment_module, "seed_of", return_value=0),
+    "checksums without generation": _one_generation_for_all,
     "retired names not synced": lambda: mock.patch.object(
         SparePool, "retire", _retires_without_directory_sync(SparePool.retire)
+    ),
+    "rewritten file not synced": lambda: mock.patch.object(
+        live_store_module, "write_sparse", _rewrites_without_sync(live_store_module.write_sparse)
+    ),
+    "old files removed before the new one is named": lambda: mock.patch.object(
+        LiveStore, "install", _removes_before_it_names(LiveStore.install)
+    ),
+    "removal of what was replaced not finished": lambda: mock.patch.object(
+        recovery_module, "finish_replacements", return_value=0
+    ),
+    "checksum of an index not compared": lambda: mock.patch.object(
+        segment_index_module, "crc32c", lambda table: _Checksum(google_crc32c.value(table))
+    ),
+    "beginning of the log not saved": lambda: mock.patch.object(
+        SuperblockStore, "save", _forgets_the_beginning(SuperblockStore.save)
     ),
     "what recovery read is not synced": lambda: mock.patch.object(recovery_module, "sync_end"),
 }

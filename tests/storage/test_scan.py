@@ -80,9 +80,8 @@ def test_why_a_walk_ends(disk, options, reason, count):
 
 def test_a_bad_body_ends_a_walk_at_its_record(disk):
     walk = walk_over(disk)
-    content = walk._file.pread(1 << 20, 0)
-    at = content.index(b"%d " % zxid(1, 4))
-    walk._file.pwritev([b"?"], at)
+    at = disk.content_of("segment-0000000000000001").index(b"%d " % zxid(1, 4))
+    disk.overwrite("segment-0000000000000001", at, b"?")
 
     found = list(walk)
 
