@@ -1,11 +1,15 @@
 """A process that forks while a client is open: the child is told at once, the parent notices nothing."""
 
 import os
+import signal
 
 import pytest
 
 from sluicemq.client import connect
 from sluicemq.client.errors import ClientForked, LeaseLost
+
+CHILD_SECONDS_MAX = 10
+"""A child that hangs, which is what this is about, ends after so long and has said nothing."""
 
 pytestmark = [
     pytest.mark.anyio,
@@ -14,11 +18,20 @@ pytestmark = [
 ]
 
 
+def said_by(child, reader):
+    """What the child wrote, once it has ended."""
+    with os.fdopen(reader, "rb") as result:
+        words = result.read().decode().split()
+    os.waitpid(child, 0)
+    return words
+
+
 async def in_child(calls):
     """Fork, make *calls* in the child, and return the name of what each of them raised there."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
+        signal.alarm(CHILD_SECONDS_MAX)
         try:
             names = []
             for call in calls:
@@ -32,10 +45,7 @@ async def in_child(calls):
         finally:
             os._exit(0)
     os.close(writer)
-    with os.fdopen(reader, "rb") as result:
-        raised = result.read().decode().split()
-    os.waitpid(child, 0)  # noqa: ASYNC222 - the child has closed its end, its last act
-    return raised
+    return said_by(child, reader)
 
 
 async def test_every_call_of_the_child_fails_at_once_and_the_parent_goes_on(broker):

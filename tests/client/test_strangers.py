@@ -90,7 +90,7 @@ async def test_a_silent_address_of_a_name_does_not_keep_us_from_the_next(broker,
             await anyio.sleep_forever()
         await connect_socket(sock, address)
 
-    monkeypatch.setattr(dialing.anyio, "getaddrinfo", found)
+    monkeypatch.setattr(anyio, "getaddrinfo", found)
     monkeypatch.setattr(runtime, "connect_socket", reach)
     began = anyio.current_time()
     with await dialing.open_socket(runtime, "some.name", broker.port) as sock:
