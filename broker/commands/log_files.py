@@ -131,6 +131,7 @@ class LogFiles:
     first_zxid: int = 0
     last_zxid: int = 0
     served_by: int | None = None
+    _last_segment: int = 0
     _synced_zxid: int = 0
 
     def size_bytes(self) -> int:
@@ -156,7 +157,7 @@ class LogFiles:
                 "ends where the log ended when it was read"
             )
         superblock = self._superblock()
-        self._synced_zxid = superblock.synced_zxid
+        self._last_segment, self._synced_zxid = superblock.last_segment, superblock.synced_zxid
         if superblock.first_segment == 0:
             self.notes.append("the log was never begun; a broker's next start begins it")
             return
@@ -250,7 +251,9 @@ class LogFiles:
         if self.served_by is not None:
             return True
         traces = find_traces(segment.file, segment.seed, walk.offset, end_offset, READ_BYTES)
-        end = judge_end(segment.last_zxid, walk.offset, walk.reason, traces, self._synced_zxid)
+        # Where the next file is missing, that one is the damage.
+        synced_zxid = self._synced_zxid if segment.header.sequence >= self._last_segment else 0
+        end = judge_end(segment.last_zxid, walk.offset, walk.reason, traces, synced_zxid)
         # A file is synced before the next one is begun: what is torn in it was durable.
         if end.verdict is Verdict.DAMAGED or (end.verdict is Verdict.TORN and newer is _UNREADABLE):
             self._problem(segment.name, walk.offset, walk.reason)
