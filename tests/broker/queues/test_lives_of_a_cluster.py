@@ -347,7 +347,7 @@ class LivesOfACluster(RuleBasedStateMachine):
     def freeze(self) -> None:
         self.cluster.freeze()
 
-    @rule(steps=st.integers(1, 12))
+    @rule(steps=st.integers(1, 5))
     def pack(self, steps: int) -> None:
         self.cluster.pack(steps)
 
@@ -490,7 +490,7 @@ def any_arguments(rng: random.Random) -> dict[str, Callable[[], Any]]:
         "count": lambda: rng.randint(1, 10),
         "ms": lambda: rng.choice((0, 100, 400, 800, 1_500)),
         "items_max": lambda: rng.randint(1, 4),
-        "steps": lambda: rng.randint(1, 12),
+        "steps": lambda: rng.randint(1, 5),
         "survivors": lambda: rng.randint(0, 8),
         "name": lambda: rng.choice(NAMES),
         "delay": lambda: rng.choice((None, 1.0, 5.0)),
