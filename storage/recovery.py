@@ -106,7 +106,7 @@ def recover(
     try:
         _read_segments(directory, store.current, options, recovered)
         _settle_end(directory, store, pool, options, recovered)
-        sync_end(recovered.segments[-1])
+        sync_end(recovered.segments[-1], max(recovered.proven_zxid, store.current.synced_zxid), options.read_bytes)
         last_segment = recovered.segments[-1].header.sequence
         if last_segment > store.current.last_segment:
             store.save(last_segment=last_segment)
@@ -118,9 +118,20 @@ def recover(
     return recovered
 
 
-def sync_end(segment: Segment) -> None:
-    """Make durable what was read: after kill -9 it may lie in the page cache only. Earlier segments were synced."""
-    segment.file.sync()
+def sync_end(segment: Segment, proven_zxid: int, piece_bytes: int) -> None:
+    """Make durable what was read: after kill -9 it may lie in the page cache only. Earlier segments were synced.
+
+    What nobody proves to have been durable is written once more. After a failed sync the kernel still shows it to
+    readers but takes it for written, so a sync alone would claim success for data that is nowhere.
+    """
+    file = segment.file
+    if segment.last_zxid > proven_zxid:
+        offset, _ = segment.index.span_of(proven_zxid, segment.end_offset)
+        while offset < segment.end_offset:
+            data = file.pread(min(piece_bytes, segment.end_offset - offset), offset)
+            file.pwritev([data], offset)
+            offset += len(data)
+    file.sync()
 
 
 def carry_out(

@@ -101,12 +101,15 @@ class _Inode:
     """A file, apart from its name: what readers see, what is durable, and the changes between the two in order.
 
     A change is `(offset, bytes)` for a write, `(size, None)` for a truncation. `unreadable` holds ranges (start, end);
-    `handles` counts those who have it open.
+    `handles` counts those who have it open. `name` is the last that it had.
     """
 
-    __slots__ = ("current", "durable", "handles", "unreadable", "unsynced")
+    __slots__ = ("current", "durable", "handles", "name", "unreadable", "unsynced")
 
-    def __init__(self, durable: _Content | None = None, unreadable: list[tuple[int, int]] | None = None) -> None:
+    def __init__(
+        self, name: str, durable: _Content | None = None, unreadable: list[tuple[int, int]] | None = None
+    ) -> None:
+        self.name = name
         self.durable = durable or _Content()
         self.current = self.durable.copy()
         self.unsynced: list[tuple[int, bytes | None]] = []
@@ -168,17 +171,18 @@ def _write_some_sectors(content: _Content, data: bytes, offset: int, rng: random
 class SimulatedFile:
     """One open file of a SimulatedDisk."""
 
-    def __init__(self, disk: SimulatedDisk, inode: _Inode, name: str) -> None:
+    def __init__(self, disk: SimulatedDisk, inode: _Inode) -> None:
         self._disk = disk
         self._inode = inode
-        self._name = name
         self._closed = False
         inode.handles += 1
 
     def pwritev(self, buffers: Sequence[bytes], offset: int) -> None:
         data = b"".join(buffers)
         inode = self._inode
-        with self._disk.operation("write", self._name, failed=lambda: self._write_fails(data, offset)) as may_finish:
+        with self._disk.operation(
+            "write", self._inode.name, failed=lambda: self._write_fails(data, offset)
+        ) as may_finish:
             self._write_within_capacity(data, offset)
             if inode.unreadable:
                 end = offset + len(data)
@@ -220,8 +224,8 @@ class SimulatedFile:
 
     def sync(self) -> None:
         changes = len(self._inode.unsynced)
-        self._disk.stand_in_line(self._name)
-        with self._disk.operation("sync", self._name, failed=self._sync_fails) as may_finish:
+        self._disk.stand_in_line(self._inode.name)
+        with self._disk.operation("sync", self._inode.name, failed=self._sync_fails) as may_finish:
             may_finish()
             # What was written while it waited is for the next one.
             self._inode.settle(changes)
@@ -236,7 +240,7 @@ class SimulatedFile:
         return self._inode.current.size
 
     def truncate(self, size: int) -> None:
-        with self._disk.operation("truncate", self._name) as may_finish:
+        with self._disk.operation("truncate", self._inode.name) as may_finish:
             self._inode.current.truncate(size)
             self._inode.unsynced.append((size, None))
             may_finish()
@@ -325,20 +329,21 @@ class SimulatedDisk:
             with self.operation("create", name) as may_finish:
                 if name in self._names:
                     raise FileExistsError(errno.EEXIST, "File exists", name)
-                inode = self._names[name] = _Inode()
+                inode = self._names[name] = _Inode(name)
                 self._unsynced_names.append(("create", name, inode))
                 may_finish()
         self.require_power()
         if name not in self._names:
             raise FileNotFoundError(errno.ENOENT, "No such file", name)
-        return SimulatedFile(self, self._names[name], name)
+        return SimulatedFile(self, self._names[name])
 
     def rename(self, old: str, new: str) -> None:
         with self.operation("rename", f"{old} to {new}") as may_finish:
             if old not in self._names:
                 raise FileNotFoundError(errno.ENOENT, "No such file", old)
             self._drop(new)
-            self._names[new] = self._names.pop(old)
+            inode = self._names[new] = self._names.pop(old)
+            inode.name = new
             self._unsynced_names.append(("rename", old, new))
             may_finish()
 
@@ -433,7 +438,7 @@ class SimulatedDisk:
         for change in self._unsynced_names[: self.random.randint(0, len(self._unsynced_names))]:
             _replay(names, change)
         for name in sorted(names):
-            after._names[name] = _Inode(names[name].survive(self.random), names[name].unreadable)
+            after._names[name] = _Inode(name, names[name].survive(self.random), names[name].unreadable)
         after._durable_names = dict(after._names)
         return after
 
