@@ -70,6 +70,13 @@ class WhimsicalPager:
         self.pool = ChunkPool(self.read_back)
         return self.pool
 
+    def write(self, data: bytes) -> Page:
+        """Put *data* on a new page."""
+        page = Page(len(self.pages), zlib.crc32(data))
+        self.held.add(page.slot)
+        self.pages.append(data)
+        return page
+
     def read_back(self, chunk: Chunk) -> bytes:
         assert chunk.page is not None
         data = self.pages[chunk.page.slot]
@@ -107,11 +114,8 @@ class WhimsicalPager:
                     self.held.discard(chunk.page.slot)
         for chunk in list(self._chosen()):
             if chunk.page is None:
-                data = chunk.data
-                assert data is not None
-                chunk.page = Page(len(self.pages), zlib.crc32(data))
-                self.held.add(len(self.pages))
-                self.pages.append(data)
+                assert chunk.data is not None
+                chunk.page = self.write(chunk.data)
             self.pool.drop(chunk)
             self.drops += 1
 

@@ -1,9 +1,9 @@
 """How does a broker bear a very long queue? `python -m tests.e2e.long_backlog --messages 10000000 [--batch 1]`.
 
-One queue grows to so many messages, is looked at on the way, survives a restart and is drained. Printed are the rates of
-publishing and consuming when the queue is a million long and at the end, resident memory at its peak in each part, and
-the time from the start of the process to the first delivery. The promises: under 300 MB with 10 million messages of 100
-bytes published singly, rates at the end within a quarter of those at a million.
+One queue grows to so many messages, is looked at on the way, survives a restart and is drained. Printed are the rates
+of publishing and consuming when the queue is a million long and at the end, resident memory at its peak in each part,
+and the time from the start of the process to the first delivery. The promises: under 300 MB with 10 million messages of
+100 bytes published singly, rates at the end within a quarter of those at a million.
 
 The rates depend on this client, which is one Python process on the same machine; they are there to be compared with
 each other.
@@ -150,7 +150,10 @@ def measure(messages: int, batch: int, body_bytes: int, folder: Path, options: S
     sample = min(RATE_MESSAGES, messages // 10)
     broker = BrokerProcess(folder / "data", options=options).start()
     memory = Memory(broker)
-    grown = lambda: memory.sample("growing")  # noqa: E731
+
+    def grown() -> None:
+        memory.sample("growing")
+
     with WireClient(broker.url) as client:
         client.declare(QUEUE)
         publisher = Publisher(client, batch, body_bytes)

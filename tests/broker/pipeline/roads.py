@@ -17,6 +17,7 @@ from sluicemq.broker.pipeline.append import AppendStage
 from sluicemq.broker.pipeline.road import Road
 from sluicemq.storage.log import SegmentLog
 from sluicemq.storage.options import LogOptions
+from sluicemq.storage.pagefile import PageFile
 from sluicemq.wire import messages as m
 from sluicemq.wire.batch import Batch, encode_batch
 from tests.disk import SimulatedDisk
@@ -220,19 +221,36 @@ async def open_road(
     cache_bytes_max: int = 64 << 20,
     options: LogOptions = OPTIONS,
     expect_failure: bool = False,
+    index_memory_bytes_max: int | None = None,
 ) -> AsyncIterator[Road]:
-    """Run a road with its threads; fails the test when the road fails, unless that is expected."""
-    log = SegmentLog.open(disk or SimulatedDisk(1), options=options)
+    """Run a road with its threads; fails the test when the road fails, unless that is expected.
+
+    With *index_memory_bytes_max* long queues lie on pages of the same disk.
+    """
+    disk = disk or SimulatedDisk(1)
+    log = SegmentLog.open(disk, options=options)
     failures: list[BaseException] = []
-    road = Road(log, node_id=1, cache_bytes_max=cache_bytes_max, on_failure=failures.append)
+    pages = None
+    if index_memory_bytes_max is not None:
+        pages = PageFile.open(disk, cluster_id=log.cluster_id)
+        pages.adopt({})
+    road = Road(
+        log,
+        node_id=1,
+        cache_bytes_max=cache_bytes_max,
+        on_failure=failures.append,
+        pages=pages,
+        index_memory_bytes_max=index_memory_bytes_max or 0,
+    )
     try:
         async with trio.open_nursery() as nursery:
             try:
                 await road.begin()
                 nursery.start_soon(road.run)
                 yield road
-                with trio.fail_after(WAIT_SECONDS):
-                    await road.wait_idle()
+                if not road.failed:
+                    with trio.fail_after(WAIT_SECONDS):
+                        await road.wait_idle()
             finally:
                 with trio.CancelScope(shield=True):
                     await road.stop()
@@ -244,6 +262,8 @@ async def open_road(
     finally:
         if not failures:
             log.close()
+        if pages is not None:
+            pages.close()
 
 
 class SteppedAppend(AppendStage):
