@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import pytest
 from sluicemq.storage import (
     DirectoryLocked,
     File,
+    LiveKind,
     LogOptions,
     LogWriteFailed,
     RealDirectory,
@@ -28,6 +30,15 @@ from tests.storage.stories import SMALL, all_entries, entries, entry, zxid
 @pytest.fixture
 def directory(tmp_path) -> RealDirectory:
     return RealDirectory(tmp_path / "not" / "yet" / "there")
+
+
+def open_files(directory: RealDirectory) -> list[str]:
+    """Names of the directory's files that this process has open; nothing where the system does not tell."""
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.exists():
+        return []
+    paths = [str(each.readlink()) for each in descriptors.iterdir() if each.is_symlink()]
+    return [path for path in paths if path.startswith(str(directory.path))]
 
 
 def open_log(directory: RealDirectory, options: LogOptions = SMALL) -> SegmentLog:
@@ -257,6 +268,70 @@ def test_readers_in_other_threads_see_only_whole_entries_while_the_log_changes(d
     assert failures == []
     assert min(reads) > 0
     log.close()
+
+
+def test_readers_are_not_disturbed_while_the_live_store_is_rewritten(directory):
+    """One thread appends, one removes and rewrites, three read: what is alive is always found, few files are open."""
+    log = open_log(directory, replace(SMALL, segment_bytes=32 * 1024, live_open_max=2))
+    first = zxid(1, 0)
+    alive = first + 3  # every 7th entry from here lives for ever
+    stop = threading.Event()
+    failures: list[BaseException] = []
+    reads = [0] * 3
+    written = [first - 1]
+
+    def reporting(work, *arguments) -> None:
+        try:
+            work(*arguments)
+        except BaseException as failure:
+            failures.append(failure)
+            stop.set()
+
+    def read(number: int) -> None:
+        chosen = random.Random(number)
+        while not stop.is_set():
+            if written[0] > alive:
+                wanted = chosen.randrange(alive, written[0] + 1, 7)
+                records = log.read_along(wanted, chosen.choice((1, 3000)))
+                assert records[0].zxid == wanted
+                assert all(record.payload.startswith(b"%d " % record.zxid) for record in records)
+                assert log.read(wanted) == records[0]
+                reads[number] += 1
+
+    def rewrite() -> None:
+        chosen = random.Random(9)
+        while not stop.is_set():
+            files = log.live_files()
+            if len(files) > 1:
+                place = chosen.randrange(len(files))
+                some = files[place : place + chosen.randint(1, 3)]
+                kept = (r for file in some for r in log.walk_live(file) if (r.zxid - alive) % 7 == 0)
+                log.install_sparse(some[0].first_sequence, some[-1].last_sequence, kept)
+
+    threads = [threading.Thread(target=reporting, args=(read, number)) for number in range(3)]
+    threads.append(threading.Thread(target=reporting, args=(rewrite,)))
+    for thread in threads:
+        thread.start()
+    for _ in range(250):
+        if stop.is_set():
+            break
+        log.append(entries(written[0] + 1, 20, 300))
+        log.sync()
+        written[0] += 20
+        log.begin_at(written[0])
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+    assert failures == []
+    assert min(reads) > 0
+    assert any(file.kind is LiveKind.SPARSE for file in log.live_files())
+    for wanted in range(alive, written[0] + 1, 7):
+        assert log.read(wanted).zxid == wanted
+    statistics = log.statistics()
+    assert len(open_files(directory)) <= 2 + statistics.segments + statistics.spares + 2  # superblock, lock; two live
+    log.close()
+    assert open_files(directory) == []
 
 
 def test_a_spare_is_prepared_in_another_thread_while_the_log_goes_on(directory):

@@ -315,6 +315,64 @@ def test_a_missing_superblock_is_never_an_empty_directory():
         open_log(disk)
 
 
+def test_a_shortened_last_file_is_damage_and_never_a_torn_tail():
+    """The broker was killed, and somebody cut the file: its first page knows its size."""
+    disk, log = log_with_unsynced_group()
+    log.sync()
+    disk = disk.restart()
+    start, _ = place_of(disk, FIRST, b"%d " % zxid(1, 4))
+    disk.open(FIRST).truncate(start)
+
+    with pytest.raises(LogCorrupt, match="shortened") as refused:
+        open_log(disk)
+
+    assert refused.value.file == FIRST
+
+
+@pytest.mark.parametrize("kept", [0, 3, 19])
+def test_a_growing_file_that_was_shortened_after_an_orderly_stop_is_damage(kept):
+    """It grew after its first page was written; the superblock knows how far the log was durable."""
+    disk = SimulatedDisk()
+    log = open_log(disk)
+    log.append(entries(zxid(1, 0), 50))
+    log.sync()
+    log.append(entries(zxid(1, 50), 1))
+    last = log._active.name
+    assert last != FIRST
+    log.close()
+    disk = disk.restart()
+    content = disk.content_of(last)
+    ends = [at for at in range(PAGE_BYTES, len(content), 8) if content.startswith(b"\xb5SqR", at)]
+    disk.open(last).truncate(ends[min(kept, len(ends) - 2)])
+
+    with pytest.raises(LogCorrupt) as refused:
+        open_log(disk)
+
+    assert (refused.value.file, refused.value.synced_zxid) == (last, zxid(1, 50))
+
+
+def test_what_the_superblock_knows_to_be_durable_is_cut_with_the_log():
+    """A truncation takes entries back on purpose; the next start must not miss them."""
+    disk = SimulatedDisk()
+    log = open_log(disk)
+    log.append(entries(zxid(1, 0), 10))
+    log.close()
+    disk = disk.restart()
+    log = open_log(disk)
+    log.truncate_after(zxid(1, 4))
+
+    assert open_log(disk.crash()).last_zxid == zxid(1, 4)
+
+
+def test_a_segment_of_the_first_version_tells_no_size_and_is_accepted():
+    disk = synced_log()
+    _version, header = SegmentHeader.from_page(disk.content_of(SECOND)[:PAGE_BYTES])
+    assert header.file_bytes >= PAGE_BYTES
+    disk.overwrite(SECOND, 0, replace(header, file_bytes=0).to_page())
+
+    assert len(all_entries(open_log(disk))) == 80
+
+
 # --- Data of others -----------------------------------------------------------------------------------------
 
 
