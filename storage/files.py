@@ -9,6 +9,7 @@ after `Directory.sync`; a failed write or sync is final (see `LogWriteFailed`).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -48,6 +49,12 @@ class File(Protocol):
 
     def truncate(self, size: int) -> None:
         """Cut or extend to this size in bytes; durable after `sync`."""
+
+    def forget(self) -> None:
+        """Ask the operating system to drop what it keeps of this file in memory, so that reads come from the disk.
+
+        After `sync`, to verify what was written. Where it cannot be asked, nothing happens.
+        """
 
     def close(self) -> None:
         """Close, once running `pread`s have ended. Later calls of `pread` raise OSError (EBADF)."""
@@ -187,6 +194,13 @@ class RealFile:
     def truncate(self, size: int) -> None:
         """Set the size."""
         os.ftruncate(self._descriptor, size)
+
+    def forget(self) -> None:
+        """Drop the file's clean pages from the page cache; macOS has no such call."""
+        advise = getattr(os, "posix_fadvise", None)
+        if advise is not None:
+            with contextlib.suppress(OSError):
+                advise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         """Close; the last running reader does it."""

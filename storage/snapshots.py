@@ -141,6 +141,7 @@ class SnapshotWriter:
         try:
             self._write_out()
             self._file.sync()
+            self._file.forget()  # `keep` is to read what is on the disk, not what the kernel believes to be there
             # Its data is durable before its name: a name that is there means a whole file.
             store.directory.rename(_NEW_NAME, name)
             store.directory.sync()

@@ -245,6 +245,10 @@ class SimulatedFile:
             self._inode.unsynced.append((size, None))
             may_finish()
 
+    def forget(self) -> None:
+        self._disk.require_power()
+        self._inode.forget()
+
     def close(self) -> None:
         if not self._closed:
             self._closed = True

@@ -188,6 +188,22 @@ def test_nothing_older_goes_while_the_newest_cannot_be_read_back():
     assert disk.names() == [name_of(1), name_of(2), name_of(3)]
 
 
+@pytest.mark.parametrize("fault", ["lose_write_after", "misdirect_write_after"])
+def test_a_write_that_never_reached_its_place_is_noticed_before_anything_older_goes(fault, monkeypatch):
+    monkeypatch.setattr(snapshots_module, "WRITE_BYTES", 1000)
+    disk = SimulatedDisk(9)
+    store = store_on(disk)
+    write(store, 1)
+    write(store, 2)
+    getattr(disk, fault)(3, "snapshot.new")
+    write(store, 3, [(1, disk.random.randbytes(1000)) for _ in range(20)])
+
+    kept = store.keep()
+
+    assert [info.zxid for info in kept] == [2, 1]
+    assert [error.file for error in store.rejected] == [name_of(3)]
+
+
 def test_an_open_snapshot_stays_readable_after_its_name_is_gone():
     disk = SimulatedDisk()
     store = store_on(disk)
