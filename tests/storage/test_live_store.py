@@ -25,7 +25,7 @@ from sluicemq.storage.scan import BadPlaceError
 from sluicemq.storage.segment import segment_name
 from sluicemq.storage.segment_index import index_name
 from sluicemq.storage.sparse import SparseHeader, sparse_name
-from tests.disk import PowerCut, SimulatedDisk
+from tests.disk import PowerCut, SimulatedDisk, SimulatedFile
 from tests.storage.stories import SMALL, all_entries, entries, open_log, zxid
 
 COUNT = 120
@@ -402,6 +402,22 @@ def test_few_files_are_open_however_many_there_are(disk):
     check(open_log(disk.restart(), options))
 
 
+def test_no_file_is_closed_under_its_reader(disk, monkeypatch):
+    """While one file is read, others are, and only one may stay open."""
+    log = filled(disk, replace(SMALL, live_open_max=1))
+    real, nested = SimulatedFile.pread, []
+
+    def pread(file, length, offset):
+        if file._inode.name == segment_name(1) and offset and not nested:
+            nested.append(log.read(zxid(1, 50)))
+        return real(file, length, offset)
+
+    monkeypatch.setattr(SimulatedFile, "pread", pread)
+
+    assert log.read(zxid(1, 5)) == WRITTEN[5]
+    assert nested == [WRITTEN[50]]
+
+
 # --- Indexes -----------------------------------------------------------------------------------------------
 
 
@@ -521,6 +537,19 @@ def test_a_file_whose_first_page_or_size_is_wrong_refuses_the_start(log, disk, n
         open_log(disk.restart())
 
     assert refused.value.file == name
+
+
+def test_another_file_put_under_the_name_is_not_read_as_the_one_before(disk):
+    """Somebody restores an older rewriting from a backup while the broker runs."""
+    log = filled(disk, replace(SMALL, live_open_max=1))
+    rewrite(log, 2, 3)
+    old = disk.content_of(sparse_name(2, 3))
+    kept = rewrite(log, 2, 3, every=2)
+    log.read(zxid(1, 0))
+    disk.overwrite(sparse_name(2, 3), 0, old)
+
+    with pytest.raises(LogCorrupt, match="another file under this name"):
+        log.read(kept[0])
 
 
 def changed(disk: SimulatedDisk, name: str, **changes) -> None:
