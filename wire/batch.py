@@ -48,6 +48,8 @@ from sluicemq.wire.errors import BatchTooLarge, InvalidRequest, MessageTooLarge,
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sluicemq.wire.columns import UniformItem
+
 BATCH_VERSION = 1
 BATCH_MESSAGES_MAX = 100_000
 BATCH_BYTES_MAX = 16 * 1024 * 1024
@@ -210,6 +212,11 @@ def _pack(values: Sequence[Any]) -> bytes:
     except (TypeError, OverflowError, ValueError, RecursionError) as error:
         raise InvalidRequest(f"a value cannot be sent: {error}") from error
     return packed
+
+
+def _packed_column(bit: int, values: Sequence[Any]) -> bytes:
+    packed = _pack(values)
+    return bytes((HEADERS_FORMAT_MSGPACK,)) + packed if bit == Column.HEADERS else packed
 
 
 def _assemble(bits: int, count: int, columns: Sequence[bytes | memoryview], body_bytes: int) -> bytes:
@@ -389,29 +396,62 @@ class Batch:
         columns: list[bytes | memoryview] = []
         for bit in self._places:
             if bit != _BODIES_ONLY:
-                packed = _pack(self._sliced_values(bit)[first:end])
-                columns.append(bytes((HEADERS_FORMAT_MSGPACK,)) + packed if bit == Column.HEADERS else packed)
+                columns.append(_packed_column(bit, self._sliced_values(bit)[first:end]))
         bodies = self._column(Column.BODIES)
         assert bodies is not None
-        items: memoryview
         start_of_list = list_head(count)
-        uniform = uniform_item(bodies, self.count)
-        if uniform is not None:
-            items = bodies[uniform.first + first * uniform.stride : uniform.first + end * uniform.stride]
-            body_bytes = count * uniform.value_bytes
-        elif self.body_bytes >= LARGE_BODY_BYTES * self.count:
-            # Parts mostly follow each other: the walk goes on where the last one ended.
-            items, body_bytes, place = cut_bodies(bodies, first, end, self._cut_end)
-            self._cut_end = end, place
-        else:
-            taken = self.bodies[first:end]
-            items = memoryview(_pack(taken))[len(start_of_list) :]
-            body_bytes = sum(map(len, taken))
+        items, body_bytes = self._items(bodies, uniform_item(bodies, self.count), first, end)
         if len(items) * PINNED_SHARE < len(self.data):
             items = memoryview(bytes(items))
         lengths = [*map(len, columns), len(start_of_list) + len(items)]
         heads = b"".join((*_heads(self.columns, count, lengths, body_bytes), *columns, start_of_list))
         return [heads, items]
+
+    def select(self, ranges: Sequence[tuple[int, int]]) -> bytes:
+        """Return the messages of *ranges*, (first, count) each, ascending and apart, as one batch of their own.
+
+        Raises:
+            ValueError: There are none, they are not ascending, or they reach beyond the batch.
+
+        """
+        if not ranges:
+            raise ValueError("no part of a batch was asked for")
+        behind = 0
+        for first, size in ranges:
+            if first < behind or size <= 0 or first + size > self.count:
+                raise ValueError(f"part {first}+{size} behind message {behind} of a batch of {self.count}")
+            behind = first + size
+        if len(ranges) == 1:
+            return self.part(*ranges[0])
+        count = sum(size for _, size in ranges)
+        columns: list[bytes | memoryview] = []
+        for bit in self._places:
+            if bit != _BODIES_ONLY:
+                values = self._sliced_values(bit)
+                columns.append(_packed_column(bit, [v for first, size in ranges for v in values[first : first + size]]))
+        bodies = self._column(Column.BODIES)
+        assert bodies is not None
+        uniform = uniform_item(bodies, self.count)
+        pieces: list[bytes | memoryview] = [list_head(count)]
+        body_bytes = 0
+        for first, size in ranges:
+            items, item_bytes = self._items(bodies, uniform, first, first + size)
+            pieces.append(items)
+            body_bytes += item_bytes
+        return _assemble(self.columns, count, [*columns, b"".join(pieces)], body_bytes)
+
+    def _items(self, bodies: memoryview, uniform: UniformItem | None, first: int, end: int) -> tuple[memoryview, int]:
+        """Return the packed bodies *first* to *end - 1* without the head of their list, and how long they are."""
+        if uniform is not None:
+            items = bodies[uniform.first + first * uniform.stride : uniform.first + end * uniform.stride]
+            return items, (end - first) * uniform.value_bytes
+        if self.body_bytes >= LARGE_BODY_BYTES * self.count:
+            # Parts mostly follow each other: the walk goes on where the last one ended.
+            items, body_bytes, place = cut_bodies(bodies, first, end, self._cut_end)
+            self._cut_end = end, place
+            return items, body_bytes
+        taken = self.bodies[first:end]
+        return memoryview(_pack(taken))[len(list_head(end - first)) :], sum(map(len, taken))
 
     def _sliced_values(self, bit: int) -> list[Any]:
         """Return a column's values, kept, because a batch that is split once is split again."""
