@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import queue
+import threading
 
 import pytest
 
@@ -148,6 +150,75 @@ def test_a_tail_that_grew_free_in_small_steps_is_cut_in_the_end(monkeypatch):
         cut.append(pages.shrink())
 
     assert cut == [0, 0, 0, 4 * SLOT_BYTES]
+
+
+def test_a_slot_that_is_allocated_while_the_file_is_cut_keeps_its_page(monkeypatch):
+    monkeypatch.setattr(pagefile_module, "SHRINK_SLOTS_MIN", 1)
+    taken: list[int] = []
+
+    def event_loop_meanwhile(kind: str, _name: str) -> None:
+        if kind == "truncate":
+            taken.extend((pages.allocate(), pages.allocate()))
+
+    disk = SimulatedDisk(observer=event_loop_meanwhile)
+    pages = pages_on(disk)
+    for n in range(4):
+        put(pages, bytes([n]) * SLOT_BYTES)
+    pages.release(3)
+    pages.retain(1)
+
+    assert pages.shrink() == SLOT_BYTES
+    assert taken == [3, 4]
+    checksums = [pages.write(slot, b"page %d" % slot) for slot in taken]
+    assert [pages.read(slot, 6, checksum) for slot, checksum in zip(taken, checksums, strict=True)] == [
+        b"page 3",
+        b"page 4",
+    ]
+
+
+def test_a_worker_writes_and_reads_while_the_event_loop_allocates_releases_and_counts_snapshots():
+    pages = pages_on(SimulatedDisk(5))
+    to_write: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+    written: queue.SimpleQueue[int] = queue.SimpleQueue()
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            while (slot := to_write.get()) is not None:
+                data = b"%d " % slot * 50
+                assert pages.read(slot, len(data), pages.write(slot, data)) == data
+                if not slot % 7:
+                    pages.sync()
+                    pages.shrink()
+                written.put(slot)
+        except BaseException as failure:
+            failures.append(failure)
+            written.put(-1)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    in_use: set[int] = set()
+    for step in range(600):
+        slot = pages.allocate()
+        assert slot not in in_use
+        in_use.add(slot)
+        to_write.put(slot)
+        if step % 3 == 2:
+            for _ in range(3):
+                done = written.get(timeout=10)
+                assert not failures
+                pages.release(done)
+                in_use.remove(done)
+        if step % 20 == 19:
+            pages.retain(pages.freeze() - 1)
+    to_write.put(None)
+    worker.join()
+
+    figures = pages.statistics()
+    assert not failures
+    assert figures.used == len(in_use) == 0
+    assert figures.writes == 600
+    assert figures.slots < 100, "slots are used again"
 
 
 def test_many_pages_are_synced_in_between(monkeypatch):
