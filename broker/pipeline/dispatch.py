@@ -157,6 +157,10 @@ class DispatchStage:
         # A purge that is applied before the grants takes their messages away.
         return min(self._unapplied_messages.get(queue.id, 0), queue.ready)
 
+    def has_unapplied_grants(self, queue_id: int) -> bool:
+        """Whether messages of the queue were sent to consumers that the machine still shows as ready."""
+        return queue_id in self._unapplied_messages
+
     def queue_of(self, session: int, consumer: int) -> int | None:
         """Return the queue that the consumer consumes, or consumed until it was cancelled, if it holds leases."""
         return self._queues_of_session.get(session, {}).get(consumer)

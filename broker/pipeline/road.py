@@ -117,6 +117,8 @@ class Road:
         self._more_to_do = False
         self._idle = trio.Event()
         self._room: trio.Event | None = None
+        # Who waits for an entry to be applied, by zxid.
+        self._applied: list[tuple[int, trio.Event]] = []
 
     def _replay(self) -> None:
         """Give the machine everything in the log; nothing of it has effects."""
@@ -257,10 +259,19 @@ class Road:
         if self._room is not None and len(self.commit) <= WAITING_ENTRIES_MAX:
             self._room.set()
             self._room = None
+        while self._applied and self._applied[0][0] <= self.machine.applied_zxid:
+            self._applied.pop(0)[1].set()
         self.turns.end(started)
 
     async def peek(self, queue_id: int, skip: int, count_max: int) -> list[Run]:
-        """Return ready runs of the queue as `Machine.peek` does, wherever they lie."""
+        """Return ready runs of the queue as `Machine.peek` does, wherever they lie.
+
+        What consumers were sent before this call is not among them: its GRANTs are waited for, milliseconds.
+        """
+        if self.dispatch.has_unapplied_grants(queue_id):
+            applied = trio.Event()
+            self._applied.append((self._next_zxid - 1, applied))
+            await applied.wait()
         while True:
             try:
                 return self.machine.peek(queue_id, skip, count_max)
