@@ -292,9 +292,16 @@ class RunFifo:
         """Return the run in front; its chunk must be in memory."""
         if self.head == self.tail:
             return None
-        runs = self.read(self.head, 1)
-        assert runs, "the chunk in front is in memory"
-        return runs[0]
+        if self.head >= self._sealed:
+            rows: bytes | bytearray | None = self._open
+            row = self.head - self._sealed
+        else:
+            assert self._chunks, "rows in front of the open ones are sealed"
+            rows = self._chunks[0].data
+            row = self.head - self._base
+        assert rows is not None, "the chunk in front is in memory"
+        run = Run._make(ROW.unpack_from(rows, row * RUN_BYTES))
+        return run if self._front is None else _fronted(run, self._front)
 
     def front_published_ms(self) -> int | None:
         """Return when the run in front was published, wherever its chunk lies; None when there is none."""
