@@ -80,6 +80,7 @@ class Pager:
         self._wake_reader = trio.Event()
         self._wake_writer = trio.Event()
         self._filled = trio.Event()
+        self._room = trio.Event()
         self._reader_limit = trio.CapacityLimiter(1)
         self._writer_limit = trio.CapacityLimiter(1)
         pool.read_back = self.read_back
@@ -134,6 +135,7 @@ class Pager:
             await self._wake_reader.wait()
             self._wake_reader = trio.Event()
             while self._wanted:
+                await self._wait_for_room()
                 wanted = self._take_wanted()
                 trip = [chunk for chunk in wanted if chunk.data is None and not chunk.gone]
                 if trip:
@@ -145,6 +147,13 @@ class Pager:
                 self._filled = trio.Event()
                 self.on_filled(wanted)
                 self.look()
+
+    async def _wait_for_room(self) -> None:
+        """Wait while much more is in memory than should be: thousands of queues may want their next chunks at once."""
+        while len(self._pool.resident) >= self._chunks_max + TRIP_CHUNKS and trio.current_time() >= self._retry_at:
+            self._room = trio.Event()
+            self._wake_writer.set()
+            await self._room.wait()
 
     def _take_wanted(self) -> list[Chunk]:
         trip = list(self._wanted)[:TRIP_CHUNKS]
@@ -194,6 +203,7 @@ class Pager:
                     if fresh:
                         pages = await trio.to_thread.run_sync(self._write_all, fresh, limiter=self._writer_limit)
                     self._drop(chosen, fresh, pages)
+                self._room.set()
                 await trio.lowlevel.checkpoint()
 
     def _choose(self) -> list[Chunk]:

@@ -116,6 +116,7 @@ class Road:
         self.apply = ApplyStage(self)
         self._more_to_do = False
         self._idle = trio.Event()
+        self._cold_peeks = trio.Lock()
         self._room: trio.Event | None = None
         # Who waits for an entry to be applied, by zxid.
         self._applied: list[tuple[int, trio.Event]] = []
@@ -272,12 +273,14 @@ class Road:
             applied = trio.Event()
             self._applied.append((self._next_zxid - 1, applied))
             await applied.wait()
-        while True:
-            try:
-                return self.machine.peek(queue_id, skip, count_max)
-            except ChunksMissing as missing:
-                assert self.pager is not None, "only a pager lets chunks leave the memory"
-                await self.pager.load(missing.chunks)
+        # One after the other: those who look at cold chunks together could push out each other's for ever.
+        async with self._cold_peeks:
+            while True:
+                try:
+                    return self.machine.peek(queue_id, skip, count_max)
+                except ChunksMissing as missing:
+                    assert self.pager is not None, "only a pager lets chunks leave the memory"
+                    await self.pager.load(missing.chunks)
 
     def want(self, chunks: list[Chunk]) -> None:
         """Let *chunks* of queue indexes be read back; what waits for them goes on when they are there."""
