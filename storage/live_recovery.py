@@ -89,8 +89,8 @@ def finish_replacements(directory: Directory, superblock: Superblock, pool: Spar
     ):
         directory.unlink(name)
     if unfinished or replaced_sparse or replaced_dense:
-        spares = [Spare(segment_name(sequence), directory.open(segment_name(sequence))) for sequence in replaced_dense]
-        pool.retire(spares)
+        # One by one: there may be more of them than can be open.
+        pool.retire(Spare(segment_name(each), directory.open(segment_name(each))) for each in replaced_dense)
     return len(unfinished) + len(replaced_sparse) + len(replaced_dense)
 
 

@@ -10,17 +10,17 @@ stopped. This module knows no kinds and not what is alive: whoever calls decides
 
 from __future__ import annotations
 
-import errno
 from typing import TYPE_CHECKING
 
 from sluicemq.storage.errors import DiskFull, NotInLiveStore
+from sluicemq.storage.files import NO_SPACE
 from sluicemq.storage.live import LiveFile, LiveKind, OpenFiles
 from sluicemq.storage.segment_index import SealedIndex
 from sluicemq.storage.spares import Spare, SparePool
 from sluicemq.storage.sparse import SPARSE_NEW_NAME, SparseHeader, sparse_name, write_sparse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sluicemq.storage.files import Directory, File
     from sluicemq.storage.options import LogOptions
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from sluicemq.storage.superblock import Generations, SuperblockStore
 
 __all__ = ["LiveStore"]
-
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class LiveStore:
@@ -178,13 +176,15 @@ class LiveStore:
             pass  # the next rewriting or start removes it
 
     def _remove(self, dead: Sequence[LiveFile]) -> None:
-        retired = []
+        # Also the names that are not handed on are durable after this.
+        self._pool.retire(self._taken_out(dead))
+
+    def _taken_out(self, dead: Sequence[LiveFile]) -> Iterator[Spare]:
+        """Take the files out one by one, for they may be more than can be open; the dense ones are handed on."""
         for each in dead:
             file = self.files.take_out(each)
             if each.kind is LiveKind.DENSE:
-                retired.append(Spare(each.name, file))
+                yield Spare(each.name, file)
             else:
                 self._directory.unlink(each.name)
                 file.close()
-        # Also the other names are durable after this.
-        self._pool.retire(retired)

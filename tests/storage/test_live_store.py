@@ -418,6 +418,32 @@ def test_no_file_is_closed_under_its_reader(disk, monkeypatch):
     assert nested == [WRITTEN[50]]
 
 
+def test_few_files_are_open_while_many_are_removed(disk, monkeypatch):
+    options = replace(SMALL, segment_bytes=4 * PAGE_BYTES, live_open_max=3, spares_max=0)
+    log = open_log(disk, options)
+    log.append(entries(zxid(1, 0), 1000))
+    log.begin_at(zxid(1, 999))
+    files = log.live_files()
+    opened: list[SimulatedFile] = []
+    most = 0
+    real = SimulatedDisk.open
+
+    def counting(disk, name, *, create=False):
+        nonlocal most
+        opened.append(real(disk, name, create=create))
+        most = max(most, sum(not file._closed for file in opened))
+        return opened[-1]
+
+    monkeypatch.setattr(SimulatedDisk, "open", counting)
+
+    log.install_sparse(1, 20, [])
+    log.reclaim(1, files[-1].last_sequence)
+
+    assert log.live_files() == []
+    assert len(opened) > 30
+    assert most <= 2 + options.live_open_max
+
+
 # --- Indexes -----------------------------------------------------------------------------------------------
 
 
