@@ -11,6 +11,7 @@ from sluicemq.broker.pipeline import paging
 from sluicemq.broker.queues.chunks import RUN_BYTES, Page
 from sluicemq.storage.errors import FileReadFailed, FileWriteFailed, PageCorrupt
 from sluicemq.storage.pages import PAGE_BYTES
+from sluicemq.wire.batch import encode_batch
 from tests.broker.paged import make_chunks_small
 from tests.broker.pipeline.roads import WAIT_SECONDS, Client, ask, declare, open_producer, open_road, publish
 from tests.disk import SimulatedDisk
@@ -54,12 +55,7 @@ async def fill(road, bodies=BODIES):
 
 async def drain(road, queue, bodies=BODIES):
     client = await Client(road).open()
-    consumer = client.consume(queue, credit=30)
-    settled = 0
-    while settled < len(bodies):
-        last = (await client.take(settled + 1))[-1].tag
-        await client.settle(consumer, [settled + 1, last])
-        settled = last
+    await settle_all(client, client.consume(queue, credit=30), len(bodies))
     assert [message.body for message in client.received] == bodies
     await come_to_rest(road)
 
@@ -214,9 +210,10 @@ async def test_a_failing_disk_ends_the_broker():
         hear_failures(road, failures)
         disk.fail_after(1, errno.EIO, "write", "pages")
         producer = await open_producer(road)
+        data = memoryview(encode_batch([b"x"]))
         for sequence in range(1, 60):
-            if not failures:
-                await publish(road, producer, sequence, [b"x"])
+            # Nobody waits: a broker that fails answers no more.
+            road.produce.publish("/", "anonymous", "orders", producer, sequence, data, lambda _outcome: None)
         await until(lambda: failures)
 
     assert isinstance(failures[0], FileWriteFailed)
@@ -238,3 +235,40 @@ async def test_without_room_on_the_disk_chunks_stay_in_memory_and_leave_when_the
         road.pager._retry_at = 0.0
         road.again()
         await drain(road, queue)
+
+
+@pytest.mark.trio
+async def test_many_cold_queues_share_a_memory_that_is_too_small_for_their_fronts():
+    names = [f"queue {number}" for number in range(3 * CHUNKS_IN_MEMORY)]
+    bodies = BODIES[: 4 * RUNS]
+    async with long_road() as road:
+        queues = [await declare(road, name) for name in names]
+        for name in names:
+            producer = await open_producer(road)
+            for sequence, body in enumerate(bodies, start=1):
+                await publish(road, producer, sequence, [body], name)
+        await come_to_rest(road)
+        assert road.machine.pool.absent >= 3 * len(names)
+        clients = [await Client(road).open() for _ in names]
+        consumers = [client.consume(queue, credit=3) for client, queue in zip(clients, queues, strict=True)]
+        looks: list[int] = []
+        async with trio.open_nursery() as nursery:
+            for client, consumer, queue in zip(clients, consumers, queues, strict=True):
+                nursery.start_soon(settle_all, client, consumer, len(bodies))
+                nursery.start_soon(look, road, queue, looks)
+
+        for client in clients:
+            assert [message.body for message in client.received] == bodies
+        assert len(looks) == len(names)
+
+
+async def settle_all(client, consumer, messages):
+    settled = 0
+    while settled < messages:
+        last = (await client.take(settled + 1))[-1].tag
+        await client.settle(consumer, [settled + 1, last])
+        settled = last
+
+
+async def look(road, queue, looks):
+    looks.append(len(await road.peek(queue.id, 0, 2 * RUNS)))
