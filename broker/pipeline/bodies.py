@@ -7,13 +7,16 @@ large sequential pieces, never in the event loop. This module must not know queu
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import trio
 
-from sluicemq.broker.queues.entries import Publish, decode_entry
+from sluicemq.broker.queues.entries import SPARSE, Publish, decode_entry
+from sluicemq.broker.queues.sparse import Kept, read_left_over
 from sluicemq.storage.log import SegmentLog
+from sluicemq.storage.record import Record
 from sluicemq.wire.batch import Batch
 
 PIECE_BYTES_MIN = 256 * 1024
@@ -31,12 +34,39 @@ NEAR_ENTRIES = 64
 
 
 class Stored(NamedTuple):
-    """One PUBLISH entry as dispatch needs it: its batch, and what each message's receipt and age derive from."""
+    """One PUBLISH entry as dispatch needs it: its batch, and what each message's receipt and age derive from.
+
+    Attributes:
+        batch: The messages; of a rewritten entry only those that were left then.
+        published_ms: Log time of the entry.
+        producer: Number of the producer.
+        sequence: Number of the batch among the producer's.
+        end: Number of the message after the last one that is here.
+        kept: Where the messages of a rewritten entry lie; None where all are here.
+
+    """
 
     batch: Batch
     published_ms: int
     producer: int
     sequence: int
+    end: int
+    kept: Kept | None = None
+
+    def part_pieces(self, first: int, count: int) -> list[bytes | memoryview]:
+        """Return messages by their numbers in the original batch, as `Batch.part_pieces` does.
+
+        Raises:
+            SurvivorsMissing: They were dead when the entry was rewritten.
+
+        """
+        if self.kept is not None:
+            first = self.kept.position(first, count)
+        return self.batch.part_pieces(first, count)
+
+    def undecoded(self) -> Stored:
+        """Return the same without what was decoded on the way."""
+        return self._replace(batch=Batch(self.batch.data))
 
 
 class _Read:
@@ -66,12 +96,46 @@ class Bodies:
         self._piece_bytes_max = max(PIECE_BYTES_MIN, min(PIECE_BYTES_MAX, cache_bytes_max // 4))
         self._limiter = trio.CapacityLimiter(2)
         self._reads: dict[int, _Read] = {}
+        # Who has chosen messages and reads them now, in the order in which they chose.
+        self._readers: dict[object, trio.Event] = {}
+
+    def begin_reading(self) -> object:
+        """Say that messages were chosen that will be read by `load`; give the answer to `end_reading` afterwards.
+
+        Meanwhile nothing that is alive now leaves the disk, even if it dies.
+        """
+        reader = object()
+        self._readers[reader] = trio.Event()
+        return reader
+
+    def end_reading(self, reader: object) -> None:
+        """Say that all that was chosen has been read, or is not wanted any more. May be said twice."""
+        ended = self._readers.pop(reader, None)
+        if ended is not None:
+            ended.set()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Begin and end reading around the block."""
+        reader = self.begin_reading()
+        try:
+            yield
+        finally:
+            self.end_reading(reader)
+
+    async def wait_for_readers(self) -> None:
+        """Return when everybody has read who has begun before this call."""
+        for ended in list(self._readers.values()):
+            await ended.wait()
 
     def add(self, zxid: int, entry: Publish) -> None:
-        """Keep *entry*, just proposed or just read."""
+        """Keep *entry*, just proposed."""
+        self._keep(zxid, _stored(entry))
+
+    def _keep(self, zxid: int, stored: Stored) -> None:
         if zxid in self._cache:
             return
-        stored = self._cache[zxid] = _stored(entry)
+        self._cache[zxid] = stored
         self._cached_bytes += len(stored.batch.data) + ENTRY_OVERHEAD_BYTES
         while self._cached_bytes > self._cache_bytes_max and len(self._cache) > 1:
             _, evicted = self._cache.popitem(last=False)
@@ -85,7 +149,7 @@ class Bodies:
         """Keep only the bytes of an entry whose columns were decoded to send it in parts: they count as its size."""
         stored = self._cache.get(zxid)
         if stored is not None:
-            self._cache[zxid] = stored._replace(batch=Batch(stored.batch.data))
+            self._cache[zxid] = stored.undecoded()
 
     async def load(self, zxids: Iterable[int]) -> dict[int, Stored]:
         """Return these entries, read in a thread where they are not in memory, and keep what was read along.
@@ -125,32 +189,33 @@ class Bodies:
         self._reads.update(dict.fromkeys(needed, read))
         try:
             entries = await trio.to_thread.run_sync(self._read, sorted(needed), limiter=self._limiter)
-            for zxid, entry in entries:
+            for zxid, stored in entries:
                 if zxid in needed:
-                    read.found[zxid] = _stored(entry)
-                self.add(zxid, entry)
+                    read.found[zxid] = stored
+                self._keep(zxid, stored)
         finally:
             for zxid in needed:
                 del self._reads[zxid]
             read.done.set()
         return read.found
 
-    def _read(self, wanted: list[int]) -> list[tuple[int, Publish]]:
+    def _read(self, wanted: list[int]) -> list[tuple[int, Stored]]:
         """Read *wanted* (ascending), in pieces that grow while they contain what is wanted: a backlog lies together,
         messages that came back lie scattered."""
         needed = set(wanted)
-        found: list[tuple[int, Publish]] = []
+        found: list[tuple[int, Stored]] = []
         along_bytes = 0
         piece_bytes = PIECE_BYTES_MIN
         for position, zxid in enumerate(wanted):
             if zxid not in needed:
                 continue
             hits = 0
-            records = [self._log.read(zxid)]
             if piece_bytes or (position + 1 < len(wanted) and wanted[position + 1] - zxid <= NEAR_ENTRIES):
-                records += self._log.read_after(zxid, piece_bytes or PIECE_BYTES_MIN)
+                records = self._log.read_along(zxid, piece_bytes or PIECE_BYTES_MIN)
+            else:
+                records = [self._log.read(zxid)]
             for record in records:
-                if record.kind != Publish.KIND:
+                if record.kind not in (Publish.KIND, SPARSE):
                     continue
                 if record.zxid in needed:
                     needed.discard(record.zxid)
@@ -159,13 +224,22 @@ class Bodies:
                     along_bytes += len(record.payload)
                 else:
                     continue
-                entry = decode_entry(record.kind, record.kind_version, record.header, record.payload)
-                assert isinstance(entry, Publish)
-                found.append((record.zxid, entry))
+                found.append((record.zxid, _stored_record(record)))
             # Where the first piece held nothing else that was wanted, messages lie scattered: read them one by one.
             piece_bytes = min(max(2 * piece_bytes, PIECE_BYTES_MIN), self._piece_bytes_max) if hits > 1 else 0
         return found
 
 
 def _stored(entry: Publish) -> Stored:
-    return Stored(Batch(entry.payload), entry.log_time_ms, entry.producer, entry.sequence)
+    batch = Batch(entry.payload)
+    return Stored(batch, entry.log_time_ms, entry.producer, entry.sequence, batch.count)
+
+
+def _stored_record(record: Record) -> Stored:
+    if record.kind == SPARSE:
+        left = read_left_over(record.kind_version, record.header, record.payload)
+        kept = Kept(left.ranges)
+        return _stored(left.publish)._replace(end=kept.end, kept=kept)
+    entry = decode_entry(record.kind, record.kind_version, record.header, record.payload)
+    assert isinstance(entry, Publish)
+    return _stored(entry)

@@ -92,12 +92,12 @@ class Cargo:
                 if room >= 0:
                     parts.append(stored.batch.data)
             else:
-                pieces = stored.batch.part_pieces(run.first, run.size)
+                pieces = stored.part_pieces(run.first, run.size)
                 size = sum(map(len, pieces))
                 room -= size + RUN_BYTES_MAX
                 if room >= 0:
                     parts += pieces
-                if run.first + run.size == run.batch_count:
+                if run.first + run.size == stored.end:
                     forget_decoded(run.zxid)
             if room < 0:
                 self._room = room + size + RUN_BYTES_MAX

@@ -70,7 +70,7 @@ class DispatchStage:
         # Sessions whose outgoing buffer is full: their consumers have no credit for the time being.
         self._held_back: set[int] = set()
         self._loading: set[int] = set()
-        self._cold_picks: list[Pick] = []
+        self._cold_picks: list[tuple[Pick, object]] = []  # with the reader that `Bodies` knows
         self._cold = trio.Event()
         self.paused = False
         self.delivered_messages_total = 0
@@ -236,7 +236,7 @@ class DispatchStage:
             else:
                 # The pick keeps its place: nothing else of this queue is picked until it was sent.
                 self._loading.add(pick.queue_id)
-                self._cold_picks.append(pick)
+                self._cold_picks.append((pick, bodies.begin_reading()))
                 self._cold.set()
             if time.perf_counter() >= deadline:
                 return True
@@ -303,12 +303,12 @@ class DispatchStage:
                 await self._cold.wait()
                 self._cold = trio.Event()
                 picks, self._cold_picks = self._cold_picks, []
-                for pick in picks:
-                    nursery.start_soon(self._load_and_send, pick)
+                for pick, reader in picks:
+                    nursery.start_soon(self._load_and_send, pick, reader)
 
-    async def _load_and_send(self, pick: Pick) -> None:
+    async def _load_and_send(self, pick: Pick, reader: object) -> None:
+        bodies = self._road.bodies
         try:
-            bodies = self._road.bodies
             cargo = self._cargo_for(pick)
             for runs in _in_loads(pick.runs):
                 cargo.load(runs, await bodies.load(run.zxid for run in runs), bodies.forget_decoded)
@@ -316,6 +316,8 @@ class DispatchStage:
         except Exception as error:  # noqa: BLE001 - a log that cannot be read ends the broker, with its reason
             self._road.fail(error)
             return
+        finally:
+            bodies.end_reading(reader)
         self._loading.discard(pick.queue_id)
         self.dispatcher.ready(pick.queue_id)
         self._road.advance()

@@ -35,6 +35,7 @@ __all__ = [
     "ENTRIES",
     "EXPIRED",
     "RESERVED_KINDS",
+    "SPARSE",
     "Clock",
     "Declare",
     "Delete",
@@ -75,6 +76,10 @@ RESERVED_KINDS: dict[int, str] = {
     18: "FEATURE",
 }
 """Kinds that later versions will write; met here, they are refused by name."""
+
+SPARSE = 19
+"""Kind of a record that is no entry: what is left of a PUBLISH in rewritten files (see `sparse`). It is never applied,
+and refused like an unknown kind where an entry is expected."""
 
 _number = unsigned(64)
 _name = text(NAME_BYTES_MAX)

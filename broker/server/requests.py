@@ -16,7 +16,6 @@ from sluicemq.broker.server.client_session import answer_ping
 from sluicemq.broker.server.handshake import authenticate_peer, hello, open_session
 from sluicemq.broker.server.statistics import queue_state, statistics_of
 from sluicemq.wire import messages as m
-from sluicemq.wire.batch import Batch
 from sluicemq.wire.errors import ConsumerNotFound, LimitReached, MessageTooLarge
 
 if TYPE_CHECKING:
@@ -135,19 +134,27 @@ async def peek(session: ClientSession, message: Message, correlation: int, tail:
     authorize(session.identity, "peek", (session.vhost, "queue", message.name))
     road = session.road
     queue = road.produce.find_queue(session.vhost, message.name)
-    numbers: list[int] = []
-    parts: list[bytes] = []
     frame_room = session.connection.frame_bytes_max - PEEK_HEAD_BYTES
     room = min(frame_room, PEEK_BYTES_MAX)
-    runs = await road.peek(queue.id, message.skip, min(message.count_max, PEEK_MESSAGES_MAX))
+    with road.bodies.reading():
+        await _peek(session, message, correlation, queue.id, room, frame_room)
+
+
+async def _peek(
+    session: ClientSession, message: m.Peek, correlation: int, queue_id: int, room: int, frame_room: int
+) -> None:
+    road = session.road
+    numbers: list[int] = []
+    parts: list[bytes] = []
+    runs = await road.peek(queue_id, message.skip, min(message.count_max, PEEK_MESSAGES_MAX))
     if runs and runs[0].batch_bytes > room:
         # One message is always shown, unless it alone is larger than the client takes.
         runs = [runs[0]._replace(size=1)]
     started = time.perf_counter()
     for run in runs:
         stored = road.bodies.get(run.zxid) or (await road.bodies.load([run.zxid]))[run.zxid]
-        # A batch of its own, because the cached one would keep what is decoded here.
-        part = Batch(stored.batch.data).part(run.first, run.size)
+        # Apart from the cached one, which would keep what is decoded here.
+        part = b"".join(stored.undecoded().part_pieces(run.first, run.size))
         cost = len(part) + PEEK_RUN_BYTES
         if cost > (room if parts else frame_room):
             break

@@ -47,9 +47,9 @@ class Shelf:
         self._next = FIRST
         self._let_go = threading.Event()
         self._let_go.set()
-        self._read, self._read_after = self.log.read, self.log.read_after
+        self._read, self._read_along = self.log.read, self.log.read_along
         self.log.read = self._watched_read  # type: ignore[method-assign]
-        self.log.read_after = self._watched_read_after  # type: ignore[method-assign]
+        self.log.read_along = self._watched_read_along  # type: ignore[method-assign]
 
     def put(self, count: int, body_bytes: int = 100, *, between: int = 0) -> list[int]:
         """Write batches, each with so many other entries behind it; return their zxids."""
@@ -83,15 +83,19 @@ class Shelf:
                 await trio.lowlevel.checkpoint()
 
     def _watched_read(self, zxid: int) -> Record:
+        self._watch(zxid)
+        return self._take([self._read(zxid)])[0]
+
+    def _watched_read_along(self, zxid: int, bytes_max: int = 0) -> list[Record]:
+        self._watch(zxid)
+        return self._take(self._read_along(zxid, bytes_max))
+
+    def _watch(self, zxid: int) -> None:
         self.reads.append(zxid)
         self.readers.add(threading.get_ident())
         assert self._let_go.wait(WAIT_SECONDS), "a read was held and never let go"
-        record = self._read(zxid)
-        self.bytes_read += len(record.payload)
-        return record
 
-    def _watched_read_after(self, zxid: int, bytes_max: int = 0) -> list[Record]:
-        records = self._read_after(zxid, bytes_max)
+    def _take(self, records: list[Record]) -> list[Record]:
         self.bytes_read += sum(len(record.payload) for record in records)
         return records
 
@@ -162,7 +166,7 @@ async def test_a_batch_that_was_sent_in_parts_keeps_its_bytes_and_forgets_its_co
 
     assert after.batch is not before.batch
     assert after.batch.data is before.batch.data
-    assert after[1:] == before[1:] == (1001, 7, 1)
+    assert after[1:] == before[1:] == (1001, 7, 1, before.batch.count, None)
 
 
 # --- cold reads ---------------------------------------------------------------------------------------------------

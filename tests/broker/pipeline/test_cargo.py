@@ -22,7 +22,10 @@ def run_of(zxid: int, batch: Batch, first: int, size: int) -> Run:
 def loaded(frame_bytes_max: int, pieces: list[tuple[Batch, int, int]]) -> tuple[Cargo, list[int]]:
     """Return the cargo of *pieces* (batch, first, size), and the numbers of the batches that are through."""
     runs = [run_of(zxid, batch, first, size) for zxid, (batch, first, size) in enumerate(pieces, 1)]
-    bodies = {run.zxid: Stored(batch, 1_000, 7, run.zxid) for run, (batch, _, _) in zip(runs, pieces, strict=True)}
+    bodies = {
+        run.zxid: Stored(batch, 1_000, 7, run.zxid, batch.count)
+        for run, (batch, _, _) in zip(runs, pieces, strict=True)
+    }
     cargo = Cargo(frame_bytes_max)
     through: list[int] = []
     cargo.load(runs, bodies, through.append)
