@@ -85,6 +85,10 @@ class BrokerConfig:
     spares_max: int = 2
     """How many files of the log are kept ready in advance."""
 
+    disk_free_bytes_min: int = 0
+    """Publishing is refused while less of the disk is free; settlements, deletes and purges go on.
+    0: two segments or 256 MiB, whichever is more, but at most a tenth of the disk."""
+
     cache_bytes_max: int = 64 * MIB
     """Recent entries kept in memory, so that delivering them reads no file."""
 
@@ -180,6 +184,7 @@ class BrokerConfig:
             raise _invalid("segment_bytes", self.segment_bytes, "must be 256 KiB to 1 GiB, a multiple of 4 KiB")
         for name, value, minimum, maximum in (
             ("spares_max", self.spares_max, 0, 64),
+            ("disk_free_bytes_min", self.disk_free_bytes_min, 0, 1 << 50),
             ("cache_bytes_max", self.cache_bytes_max, MIB, 1 << 40),
             ("index_memory_bytes_max", self.index_memory_bytes_max, 4 * MIB, 1 << 40),
             ("connections_max", self.connections_max, 1, 1_000_000),
@@ -363,6 +368,7 @@ SETTINGS = (
     ),
     Setting("segment_bytes", parse_bytes, "SIZE", "Size of one file of the log."),
     Setting("spares_max", _parse_integer, "N", "How many files of the log are kept ready in advance."),
+    Setting("disk_free_bytes_min", parse_bytes, "SIZE", "Publishing is refused while less of the disk is free."),
     Setting("cache_bytes_max", parse_bytes, "SIZE", "Recent entries kept in memory for delivery."),
     Setting("index_memory_bytes_max", parse_bytes, "SIZE", "Memory for the indexes of long queues."),
     Setting("connections_max", _parse_integer, "N", "Most connections at once."),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import resource
 import signal
 import socket
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from sluicemq.broker import place
+from sluicemq.broker.pipeline.disk_space import mark_of
 from sluicemq.broker.pipeline.road import Road
 from sluicemq.broker.server.listener import BACKLOG, Server
 from sluicemq.storage import LogOptions, RealDirectory, SegmentLog
@@ -72,11 +74,18 @@ async def _serve(config: BrokerConfig, sockets: list[socket.socket]) -> int:
     try:
         pages = _open_pages(directory, log)
         try:
-            return await serve_log(log, config, sockets, announce=_print_ready, pages=pages)
+            return await serve_log(
+                log, config, sockets, announce=_print_ready, pages=pages, disk_bytes=_disk_bytes(config)
+            )
         finally:
             pages.close()
     finally:
         log.close()
+
+
+def _disk_bytes(config: BrokerConfig) -> int:
+    figures = os.statvfs(config.data)
+    return figures.f_blocks * figures.f_frsize
 
 
 def _open_pages(directory: RealDirectory, log: SegmentLog) -> PageFile:
@@ -99,8 +108,12 @@ async def serve_log(
     *,
     announce: Callable[[int, str, int], None],
     pages: PageFile | None = None,
+    disk_bytes: int | None = None,
 ) -> int:
-    """Serve an opened log on bound *sockets* until a signal comes, the scope is cancelled, or the log fails."""
+    """Serve an opened log on bound *sockets* until a signal comes, the scope is cancelled, or the log fails.
+
+    *disk_bytes* is the size of the log's file system; None where it is large enough not to matter.
+    """
     failures: list[BaseException] = []
     failed = trio.Event()
 
@@ -123,6 +136,8 @@ async def serve_log(
         on_failure=on_failure,
         pages=pages,
         index_memory_bytes_max=config.index_memory_bytes_max,
+        disk_free_bytes_min=mark_of(config.disk_free_bytes_min, config.segment_bytes, disk_bytes),
+        disk_bytes=disk_bytes,
     )
     try:
         await _serve_road(road, config, sockets, failed, announce)

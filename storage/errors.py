@@ -8,6 +8,7 @@ they cross process borders in tests and tools. This module knows nothing of file
 from __future__ import annotations
 
 import os
+from errno import errorcode
 
 __all__ = [
     "DirectoryLocked",
@@ -42,6 +43,11 @@ __all__ = [
 def format_zxid(zxid: int) -> str:
     """`epoch.counter`, the form in which every message and tool shows a zxid."""
     return f"{zxid >> 32}.{zxid & 0xFFFFFFFF}"
+
+
+def _reason(number: int) -> str:
+    """An errno as people and search engines know it, and in words."""
+    return f"{os.strerror(number)} ({errorcode.get(number, 'unknown')}, errno {number})"
 
 
 class StorageError(Exception):
@@ -182,7 +188,7 @@ class FileReadFailed(StorageError):
         self.errno = errno
 
     def _explain(self) -> str:
-        return f"reading {self.file} at offset {self.offset} failed: {os.strerror(self.errno)}; check the disk"
+        return f"reading {self.file} at offset {self.offset} failed: {_reason(self.errno)}; check the disk"
 
 
 class LogReadFailed(FileReadFailed):
@@ -204,7 +210,7 @@ class FileWriteFailed(StorageError):
 
     def _explain(self) -> str:
         return (
-            f"{self.operation} on {self.file} failed: {os.strerror(self.errno)}. Exit, mend the disk (hardware, "
+            f"{self.operation} on {self.file} failed: {_reason(self.errno)}. Exit, mend the disk (hardware, "
             "mount), and start again: everything that was confirmed is in the log"
         )
 
@@ -223,7 +229,7 @@ class DiskFull(StorageError):
 
     def _explain(self) -> str:
         return (
-            f"{self.operation} on {self.file} found no space: {os.strerror(self.errno)}; nothing was lost. Free space "
+            f"{self.operation} on {self.file} found no space: {_reason(self.errno)}; nothing was lost. Free space "
             "on this disk; it is tried again by itself"
         )
 
@@ -237,7 +243,7 @@ class LogWriteFailed(FileWriteFailed):
 
     def _explain(self) -> str:
         return (
-            f"{self.operation} on {self.file} failed: {os.strerror(self.errno)}. The log takes no more calls; exit, "
+            f"{self.operation} on {self.file} failed: {_reason(self.errno)}. The log takes no more calls; exit, "
             "mend the disk (space, hardware, mount), and start again: recovery keeps every entry that was confirmed"
         )
 
@@ -351,7 +357,7 @@ class SpareNotPrepared(StorageError):
         self.bytes_needed = bytes_needed
 
     def _explain(self) -> str:
-        why = os.strerror(self.errno)
+        why = _reason(self.errno)
         return f"cannot prepare {self.bytes_needed} bytes in {self.file}: {why}; free space on this disk"
 
 

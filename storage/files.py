@@ -23,8 +23,10 @@ from sluicemq.storage.errors import DirectoryLocked
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Directory", "DirectoryLock", "File", "RealDirectory", "RealFile"]
+__all__ = ["NO_SPACE", "Directory", "DirectoryLock", "File", "RealDirectory", "RealFile"]
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors that say that there is no room, now; all others of a write mean a broken disk."""
 IOVEC_MAX = 1024  # Linux and macOS accept this many buffers in one call
 LOCK_NAME = "lock"
 
@@ -269,8 +271,13 @@ class RealDirectory:
             holder = os.pread(descriptor, 32, 0).split(b"\n")[0]
             os.close(descriptor)
             raise DirectoryLocked(str(self.path), int(holder) if holder.isdigit() else None) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        try:
+            os.ftruncate(descriptor, os.pwrite(descriptor, b"%d\n" % os.getpid(), 0))
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                os.close(descriptor)
+                raise
+            # The name of the holder is a courtesy; on a full disk others learn only that there is one.
         return RealLock(descriptor)
 
     def free_bytes(self) -> int:

@@ -23,9 +23,10 @@ from sluicemq.storage.errors import (
     LogCorrupt,
     LogWriteFailed,
 )
+from sluicemq.storage.files import NO_SPACE
 from sluicemq.storage.forming import create_superblock, load_superblock, make_first_segment
 from sluicemq.storage.live import LiveFile, OpenFiles
-from sluicemq.storage.live_store import NO_SPACE, LiveStore
+from sluicemq.storage.live_store import LiveStore
 from sluicemq.storage.options import LogOptions, LogStatistics, RecoveryReport
 from sluicemq.storage.reading import LogReader, View
 from sluicemq.storage.record import (
@@ -217,6 +218,11 @@ class SegmentLog:
     def needs_spare(self) -> bool:
         """`prepare_spare` would do something."""
         return self._pool.needed
+
+    @property
+    def spares(self) -> SparePool:
+        """The segments that wait for use; only for looking at them, and for ending a preparation early."""
+        return self._pool
 
     @property
     def free_bytes(self) -> int:
@@ -483,14 +489,14 @@ class SegmentLog:
     # --- Spares: one background thread
     # -----------------------------------------------------------------------------------
 
-    def prepare_spare(self) -> bool:
+    def prepare_spare(self, free_bytes_min: int = 0) -> bool:
         """Zero one spare segment; blocks for as long as that takes (64 MiB: well under a second on a good disk).
 
-        Call it from a background thread while `needs_spare`. Returns False where nothing was to do. Raises
-        SpareNotPrepared: the log goes on in a growing file as long as the disk has room; refuse publishes until a spare
-        can be made.
+        Call it from a background thread while `needs_spare`. It ends where less than `free_bytes_min` is left on the
+        disk. Returns False where nothing was to do. Raises FileWriteFailed (fatal), SpareNotPrepared: the log goes on
+        in a growing file as long as the disk has room; refuse publishes until a spare can be made.
         """
-        return self._pool.prepare()
+        return self._pool.prepare(free_bytes_min)
 
     # --- Inside
     # ----------------------------------------------------------------------------------------------------------

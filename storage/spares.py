@@ -10,11 +10,13 @@ Names: `zeroing-N` while it is made (removed at start), `spare-N` when it is who
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from sluicemq.storage.errors import SpareNotPrepared
+from sluicemq.storage.errors import FileWriteFailed, SpareNotPrepared
+from sluicemq.storage.files import NO_SPACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,12 +56,15 @@ class SparePool:
     """The spares of one directory.
 
     `take` belongs to the log thread; `retire` may be called from several, `prepare` from one other.
+
+    Attributes: `segment_bytes` and `spares_max` as given; `unfinished_bytes`, what the spare that is being prepared
+    takes on disk so far; `recycled`, how many segments became spares.
     """
 
     def __init__(self, directory: Directory, segment_bytes: int, spares_max: int, piece_bytes: int) -> None:
         self._directory = directory
-        self._segment_bytes = segment_bytes
-        self._spares_max = spares_max
+        self.segment_bytes = segment_bytes
+        self.spares_max = spares_max
         self._piece_bytes = piece_bytes
         self._guard = threading.Lock()
         self._preparing = threading.Lock()
@@ -67,6 +72,7 @@ class SparePool:
         self._ready: deque[Spare] = deque()
         self._next_number = 1
         self._closing = False
+        self.unfinished_bytes = 0
         self.recycled = 0
 
     def adopt(self) -> None:
@@ -76,7 +82,7 @@ class SparePool:
             if name.startswith(_READY):
                 self._next_number = max(self._next_number, _number(name) + 1)
                 file = self._directory.open(name)
-                if len(self._ready) < self._spares_max and file.size() == self._segment_bytes:
+                if len(self._ready) < self.spares_max and file.size() == self.segment_bytes:
                     self._ready.append(Spare(name, file))
                     continue
                 file.close()
@@ -95,7 +101,7 @@ class SparePool:
     @property
     def needed(self) -> bool:
         """Another spare should be prepared."""
-        return len(self._ready) < self._spares_max and not self._closing
+        return len(self._ready) < self.spares_max and not self._closing
 
     def take(self) -> Spare | None:
         """The oldest spare, now the caller's; None if there is none."""
@@ -114,12 +120,13 @@ class SparePool:
         """Turn segment files, in this order, into spares where there is room and the size is right, or remove them.
 
         They are offered after the directory is durable, never before: a spare that gets a new header while a power cut
-        can still bring its old name back would be a damaged segment. Raises OSError.
+        can still bring its old name back would be a damaged segment. `segments` may open them as it goes: no more than
+        one that is not kept is open at a time. Raises OSError.
         """
         with self._retiring:
             kept: list[Spare] = []
             for name, file in segments:
-                if len(self._ready) + len(kept) < self._spares_max and file.size() == self._segment_bytes:
+                if len(self._ready) + len(kept) < self.spares_max and file.size() == self.segment_bytes:
                     spare = Spare(f"{_READY}{self._take_number()}", file)
                     self._directory.rename(name, spare.name)
                     kept.append(spare)
@@ -131,12 +138,12 @@ class SparePool:
                 self._ready.extend(kept)
             self.recycled += len(kept)
 
-    def prepare(self) -> bool:
+    def prepare(self, free_bytes_min: int = 0) -> bool:
         """Make one spare and offer it; blocks for the time of writing a segment of zeros. Call it from a background
-        thread.
+        thread. It gives up where less than `free_bytes_min` is left on the disk.
 
         Returns False without doing anything where no spare is needed, and when the pool is closed meanwhile. Raises
-        SpareNotPrepared, typically for a full disk; then nothing is left behind.
+        SpareNotPrepared for a full disk; then nothing is left behind. FileWriteFailed for a broken one: fatal.
         """
         with self._preparing:
             if not self.needed:
@@ -144,18 +151,27 @@ class SparePool:
             name, file = f"{_UNFINISHED}{self._take_number()}", None
             try:
                 file = self._directory.open(name, create=True)
-                if not self._fill(file):
+                if not self._fill(file, free_bytes_min):
                     self._remove(name, file)
                     return False
                 spare = Spare(f"{_READY}{self._take_number()}", file)
                 self._directory.rename(name, spare.name)
                 self._directory.sync()
+                with self._guard:
+                    self._ready.append(spare)
             except OSError as error:
                 self._remove(name, file)
-                raise SpareNotPrepared(self._directory.path_of(name), error.errno or 0, self._segment_bytes) from error
-            with self._guard:
-                self._ready.append(spare)
+                path = self._directory.path_of(name)
+                if error.errno not in NO_SPACE:
+                    raise FileWriteFailed(path, "preparing a segment", error.errno or errno.EIO) from error
+                raise SpareNotPrepared(path, error.errno, self.segment_bytes) from error
+            finally:
+                self.unfinished_bytes = 0
             return True
+
+    def end_preparing(self) -> None:
+        """Let a preparation end after its current piece; none is begun any more. Any thread; does not wait."""
+        self._closing = True
 
     def close(self) -> None:
         """Stop a preparation after its current piece, wait for it, and close all files. The spares stay on disk."""
@@ -164,11 +180,15 @@ class SparePool:
             while self._ready:
                 self._ready.popleft().file.close()
 
-    def _fill(self, file: File) -> bool:
-        for start in range(0, self._segment_bytes, self._piece_bytes):
+    def _fill(self, file: File, free_bytes_min: int) -> bool:
+        for start in range(0, self.segment_bytes, self._piece_bytes):
             if self._closing:
                 return False
-            zero_range(file, start, min(start + self._piece_bytes, self._segment_bytes), self._piece_bytes)
+            end = min(start + self._piece_bytes, self.segment_bytes)
+            if free_bytes_min and self._directory.free_bytes() < free_bytes_min + end - start:
+                raise OSError(errno.ENOSPC, "less would be free than must stay free")
+            zero_range(file, start, end, self._piece_bytes)
+            self.unfinished_bytes = end
         return True
 
     def _remove(self, name: str, file: File | None) -> None:

@@ -4,13 +4,14 @@ What arrives while one fdatasync runs forms the next write: group commit without
 nobody waits for (GRANT) do not force a sync of their own; they ride with the next one, at the latest after
 `LAZY_SYNC_SECONDS`. When the log falls idle, a MARK covers what was confirmed last (design section 5).
 
+A second thread prepares segments in advance and minds the room on the disk (`disk_space`).
+
 This stage must not know what entries mean. Any error of the log is fatal: it is handed to `on_failure` and the
 thread ends; nothing after it is ever reported durable.
 """
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
@@ -18,11 +19,10 @@ from collections.abc import Callable
 
 import trio
 
+from sluicemq.broker.pipeline.disk_space import DiskSpace
 from sluicemq.storage.errors import SpareNotPrepared
 from sluicemq.storage.log import SegmentLog
 from sluicemq.storage.record import Record
-
-logger = logging.getLogger("sluicemq.append")
 
 GROUP_BYTES_MAX = 4 * 1024 * 1024
 """Most bytes in one write; more would only delay the first confirm of the group."""
@@ -30,8 +30,8 @@ GROUP_RECORDS_MAX = 4096
 PENDING_BYTES_MAX = 32 * 1024 * 1024
 """Sessions stop reading while more than this waits for the disk."""
 LAZY_SYNC_SECONDS = 0.005
-SPARE_RETRY_SECONDS = 2.0
-"""How long to wait before another try to make a spare segment on a full disk."""
+LOOK_BYTES = 16 * 1024 * 1024
+"""After so many bytes the log's thread looks itself how much of the disk is free."""
 IDLE_MARK_SECONDS = 0.2
 
 
@@ -48,6 +48,7 @@ class AppendStage:
 
     Args:
         log: Opened log; from now on only this thread appends to it.
+        space: Judges the room on the log's disk.
         on_durable: Called in the event loop with the zxid up to which everything is durable.
         on_failure: Called in the event loop, once, with the error that ended the thread.
 
@@ -59,8 +60,10 @@ class AppendStage:
         *,
         on_durable: Callable[[int], None],
         on_failure: Callable[[BaseException], None],
+        space: DiskSpace | None = None,
     ) -> None:
         self._log = log
+        self.space = space or DiskSpace(log)
         self._on_durable = on_durable
         self._on_failure = on_failure
         self._inbox: queue.SimpleQueue[tuple[Record, bool] | None] = queue.SimpleQueue()
@@ -68,6 +71,7 @@ class AppendStage:
         self._written_bytes = 0
         self._unsynced_since: float | None = None
         self._durable_bytes = 0
+        self._looked_at_bytes = 0
         self._durable_zxid = log.last_zxid
         self._room = trio.Event()
         self._token: trio.lowlevel.TrioToken | None = None
@@ -76,15 +80,14 @@ class AppendStage:
         self._failed = False
         self._stopping = False
         self._stopping_soon = threading.Event()
-        self.space_problem: SpareNotPrepared | None = None
-        self._spares_thread = threading.Thread(target=self._prepare_spares, name="sluicemq-spares", daemon=True)
+        self._spares_thread = threading.Thread(target=self._mind_the_disk, name="sluicemq-spares", daemon=True)
 
     def start(self) -> None:
         """Start the threads; call it within the event loop that is to hear of durable entries."""
         self._token = trio.lowlevel.current_trio_token()
+        self.space.look()  # a broker that starts on a full disk refuses from the first publish on
         self._thread.start()
         self._spares_thread.start()
-        self._spares_wanted.set()
 
     def submit(self, record: Record, *, lazy: bool = False) -> None:
         """Hand *record* to the thread. With *lazy* nobody waits for it: it does not force a sync of its own."""
@@ -95,12 +98,6 @@ class AppendStage:
     def pending_bytes(self) -> int:
         """Bytes submitted and not durable yet."""
         return self._submitted_bytes - self._durable_bytes
-
-    @property
-    def out_of_space(self) -> SpareNotPrepared | None:
-        """Why nothing more may be published: no next segment is ready, and the disk has no room for one."""
-        problem = self.space_problem
-        return problem if problem is not None and not self._log.statistics().spares else None
 
     @property
     def congested(self) -> bool:
@@ -115,6 +112,7 @@ class AppendStage:
     async def stop(self) -> None:
         """Write and sync what was submitted, then end the threads."""
         self._stopping = True
+        self._log.spares.end_preparing()
         self._stopping_soon.set()
         self._spares_wanted.set()
         self._inbox.put(None)
@@ -190,6 +188,9 @@ class AppendStage:
         self._token.run_sync_soon(self._announce, idempotent=True)
         if self._log.needs_spare:
             self._spares_wanted.set()
+        if self._written_bytes - self._looked_at_bytes >= LOOK_BYTES:
+            self._looked_at_bytes = self._written_bytes
+            self.space.look()
 
     def _tell(self, error: BaseException) -> None:
         assert self._token is not None
@@ -214,28 +215,27 @@ class AppendStage:
 
     # --- in the spares' thread --------------------------------------------------------------------------------
 
-    def _prepare_spare(self) -> None:
+    def _mind_the_disk(self) -> None:
+        """Zero the next segments in the background, so that the log never waits for one; and look for room."""
         try:
-            self._log.prepare_spare()
-        except SpareNotPrepared as error:
-            if self.space_problem is None:
-                logger.warning("%s; publishing is refused once no spare is left", error)
-            self.space_problem = error
-            self._stopping_soon.wait(SPARE_RETRY_SECONDS)
-        else:
-            if self.space_problem is not None:
-                logger.warning("there is space for the log again")
-            self.space_problem = None
-
-    def _prepare_spares(self) -> None:
-        """Zero the next segments in the background, so that the log never waits for one."""
-        try:
-            while True:
-                self._spares_wanted.wait()
-                self._spares_wanted.clear()
-                while not self._stopping and self._log.needs_spare:
+            while not self._stopping:
+                self.space.look()
+                if self.space.may_prepare():
                     self._prepare_spare()
-                if self._stopping:
-                    return
+                elif self._log.needs_spare:
+                    # There is no room, and only time helps: that the log wants one is no news.
+                    self._stopping_soon.wait(self.space.look_seconds)
+                else:
+                    self._spares_wanted.wait(self.space.look_seconds)
+                    self._spares_wanted.clear()
         except Exception as error:  # noqa: BLE001 - an unexplained thread death must not pass unseen
             self._tell(error)
+
+    def _prepare_spare(self) -> None:
+        started = time.monotonic()
+        try:
+            self._log.prepare_spare(self.space.floor_bytes)
+        except SpareNotPrepared as error:
+            self.space.spare_failed(error, time.monotonic() - started)
+        else:
+            self.space.spare_made()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sluicemq.broker.pipeline.append import SPARE_RETRY_SECONDS
 from sluicemq.broker.queues.entries import (
     Declare,
     Delete,
@@ -23,7 +22,7 @@ from sluicemq.broker.queues.entries import (
 from sluicemq.broker.queues.outcomes import Outcome, Published
 from sluicemq.broker.queues.queue import compare_settings
 from sluicemq.wire.batch import BATCH_BYTES_DEFAULT, BATCH_MESSAGES_MAX, MESSAGE_BYTES_DEFAULT, Batch
-from sluicemq.wire.errors import BatchTooLarge, BrokerStopping, ProducerNotFound, QueueNotFound, ResourceLow
+from sluicemq.wire.errors import BatchTooLarge, BrokerStopping, ProducerNotFound, QueueNotFound
 from sluicemq.wire.settings import check_name, check_queue_settings
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ class ProduceStage:
             on_outcome(Outcome(Published(known.receipt(sequence), 0, True)))
             return
         queue = self.find_queue(vhost, destination)
-        self._refuse_without_space()
+        self._road.space.refuse_publish()
         if len(data) > self.batch_bytes_max:
             raise BatchTooLarge(
                 f"a batch of {len(data)} bytes; allowed are {self.batch_bytes_max}: send it in parts",
@@ -122,14 +121,6 @@ class ProduceStage:
         )
         zxid = road.propose(entry, payload, on_applied=on_outcome)
         road.bodies.add(zxid, entry)
-
-    def _refuse_without_space(self) -> None:
-        problem = self._road.append.out_of_space
-        if problem is not None:
-            raise ResourceLow(
-                f"the broker's disk is full: {problem}; deliveries and settlements go on",
-                retry_after=SPARE_RETRY_SECONDS,
-            )
 
     def find_producer(self, vhost: str, identity: str, number: int) -> Producer:
         """Return the producer, as far as it is applied.
@@ -160,8 +151,14 @@ class ProduceStage:
         self._road.propose(SessionClose(self._road.clock.now_ms(), session, reason))
 
     def open_producer(self, vhost: str, name: str, identity: str, on_outcome: OnOutcome) -> None:
-        """Make a producer; a name fences the older one."""
+        """Make a producer; a name fences the older one.
+
+        Raises:
+            ResourceLow: The reserve of the disk is in use.
+
+        """
         self.refuse_when_stopping()
+        self._road.space.refuse_growth("opening a producer")
         if name:
             check_name(name, "producer")
         now_ms = self._road.clock.now_ms()
@@ -177,11 +174,14 @@ class ProduceStage:
 
         Raises:
             InvalidRequest: A bad name or setting.
+            ResourceLow: The reserve of the disk is in use, and there is no such queue yet.
 
         """
         self.refuse_when_stopping()
         check_name(name)
         entry = Declare(self._road.clock.now_ms(), vhost, QUEUE, name, check_queue_settings(settings))
+        if self._road.machine.find_queue(vhost, name) is None:
+            self._road.space.refuse_growth("making a queue")
         self._road.propose(entry, on_applied=on_outcome)
 
     def plan_queue(self, vhost: str, name: str, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -22,6 +22,7 @@ from sluicemq.broker.pipeline.append import AppendStage
 from sluicemq.broker.pipeline.apply import ApplyStage
 from sluicemq.broker.pipeline.bodies import Bodies
 from sluicemq.broker.pipeline.commit import CommitStage, OnApplied
+from sluicemq.broker.pipeline.disk_space import DiskSpace
 from sluicemq.broker.pipeline.dispatch import DispatchStage
 from sluicemq.broker.pipeline.log_clock import LogClock
 from sluicemq.broker.pipeline.paging import INDEX_MEMORY_BYTES_DEFAULT, Pager
@@ -66,6 +67,9 @@ class Road:
         on_failure: Called in the event loop when the road cannot go on; the process must end.
         pages: Where long queue indexes go; opened, and adopted. None: all of them stay in memory.
         index_memory_bytes_max: Most bytes of long queue indexes in memory, about.
+        disk_free_bytes_min: Publishing is refused while less of the disk is free; 0: while the next segment finds no
+            room.
+        disk_bytes: Size of the file system; None: large enough.
 
     """
 
@@ -78,6 +82,8 @@ class Road:
         on_failure: Callable[[BaseException], None],
         pages: PageFile | None = None,
         index_memory_bytes_max: int = INDEX_MEMORY_BYTES_DEFAULT,
+        disk_free_bytes_min: int = 0,
+        disk_bytes: int | None = None,
     ) -> None:
         self.log = log
         self.node_id = node_id
@@ -106,7 +112,8 @@ class Road:
         self.epoch = max(log.promised_epoch, log.last_zxid >> EPOCH_BITS) + 1
         log.save_promised_epoch(self.epoch)
         self._next_zxid = self.epoch << EPOCH_BITS
-        self.append = AppendStage(log, on_durable=self._durable, on_failure=self.fail)
+        self.space = DiskSpace(log, free_bytes_min=disk_free_bytes_min, disk_bytes=disk_bytes)
+        self.append = AppendStage(log, on_durable=self._durable, on_failure=self.fail, space=self.space)
         self.quorum = Quorum([node_id])
         self.commit = CommitStage()
         self.bodies = Bodies(log, cache_bytes_max=cache_bytes_max)

@@ -25,7 +25,7 @@ from sluicemq.wire.errors import (
     error_to_wire,
 )
 from sluicemq.wire.fields import Message
-from sluicemq.wire.messages import Close, ConsumerEnded, Deliver, Error, LeasesLost, Ping, Pong
+from sluicemq.wire.messages import Close, ConsumerEnded, Deliver, Error, LeasesLost, Ping, Pong, Publish
 
 if TYPE_CHECKING:
     from sluicemq.broker.server.listener import Server
@@ -165,7 +165,8 @@ class ClientSession:
     async def _take(self, received: Callable[[], list[Received]]) -> None:
         started = self.road.turns.begin()
         handlers = self.server.handlers
-        for message, correlation, tail in received():
+        requests = received()
+        for message, correlation, tail in requests:
             handler = handlers.get(type(message))
             if handler is None:
                 continue
@@ -186,6 +187,9 @@ class ClientSession:
                 await trio.lowlevel.checkpoint()
                 started = self.road.turns.begin()
         self._turn_ends(started)
+        pause = self.road.space.pause_seconds
+        if pause and any(type(request.message) is Publish for request in requests):
+            await self._slow_down(pause)
 
     def _account_partial(self) -> None:
         """Bound what all connections together hold of frames that are not whole yet.
@@ -209,6 +213,15 @@ class ClientSession:
         try:
             await self.road.wait_for_room()
             await self.outbound.wait_room()
+        finally:
+            self.suspended = False
+            self.received_at = trio.current_time()
+
+    async def _slow_down(self, seconds: float) -> None:
+        """Leave who publishes unread for a moment: the disk is nearly full, and consumers are to get ahead."""
+        self.suspended = True
+        try:
+            await trio.sleep(seconds)
         finally:
             self.suspended = False
             self.received_at = trio.current_time()

@@ -7,10 +7,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sluicemq.broker.pipeline.disk_space import Level
+
 if TYPE_CHECKING:
     from sluicemq.broker.pipeline.road import Road
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.server.listener import Server
+
+PUBLISHING = {Level.OK: "open", Level.SLOW: "slowed", Level.LOW: "refused", Level.RESERVE: "refused"}
+"""What a producer meets, by the level of the disk."""
 
 
 def queue_state(road: Road, queue: Queue) -> dict[str, Any]:
@@ -29,6 +34,7 @@ def queue_state(road: Road, queue: Queue) -> dict[str, Any]:
         "leased": queue.leased + sent,
         "delayed": queue.delayed.messages,
         "dead": 0,
+        "publishing": PUBLISHING[road.space.view.level],
         "consumers": road.dispatch.consumer_count(queue.id),
         "published_total": queue.published_total,
         "settled_total": queue.settled_total,
@@ -54,6 +60,10 @@ def statistics_of(server: Server) -> dict[str, Any]:
         "log_bytes": log.log_bytes,
         "segments": log.segments,
         "spare_segments": log.spares,
+        "disk_state": road.space.view.level.value,
+        "disk_free_bytes": road.space.view.free_bytes,
+        "disk_free_bytes_min": road.space.free_bytes_min,
+        "disk_low_total": road.space.low_total,
         "published_messages_total": road.produce.published_messages_total,
         "delivered_messages_total": road.dispatch.delivered_messages_total,
         "settled_messages_total": road.settle.acknowledged_messages_total,

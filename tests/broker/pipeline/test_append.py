@@ -14,6 +14,7 @@ from sluicemq.broker.pipeline import append as append_module
 from sluicemq.broker.pipeline.append import IDLE_MARK_SECONDS, LAZY_SYNC_SECONDS, AppendStage
 from sluicemq.storage import LogOptions, LogWriteFailed, Record, SegmentLog
 from sluicemq.storage.errors import LogCorrupt
+from sluicemq.storage.spares import SparePool
 from sluicemq.wire.batch import encode_batch
 from tests.broker.pipeline.held import HeldSyncs, ThreadTime
 from tests.broker.pipeline.roads import declare, open_producer, open_road, publish
@@ -365,10 +366,10 @@ async def test_two_threads_that_fail_are_one_failure(monkeypatch):
         # A bug in the making of spares, and a disk that fails.
         await writer.durable_up_to(writer.submit())
         with trio.fail_after(10):
-            while writer.log.needs_spare:
+            while writer.log.spares.needed:
                 await trio.lowlevel.checkpoint()
-        monkeypatch.setattr(writer.log, "prepare_spare", lambda: 1 / 0)
-        monkeypatch.setattr(SegmentLog, "needs_spare", True)
+        monkeypatch.setattr(writer.log, "prepare_spare", lambda _free_bytes_min: 1 / 0)
+        monkeypatch.setattr(SparePool, "needed", True)
         disk.fail_after(2, errno.EIO, "write")
         await writer.durable_up_to(writer.submit())
         with trio.fail_after(10):

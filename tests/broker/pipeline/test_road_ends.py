@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from sluicemq.broker.pipeline import append as append_module
+from sluicemq.broker.pipeline import disk_space
 from sluicemq.broker.pipeline.road import COUNTER_MAX, Road
 from sluicemq.storage import LogOptions, SegmentLog
 from sluicemq.wire.batch import encode_batch
@@ -34,7 +34,7 @@ async def test_a_road_that_fails_under_load_leaves_a_log_that_opens() -> None:
 async def test_a_full_disk_refuses_publishing_and_takes_it_again_when_there_is_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(append_module, "SPARE_RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(disk_space, "LOOK_LOW_SECONDS", 0.001)
     disk = SimulatedDisk(7)
     async with open_road(disk, options=SMALL) as road:
         await declare(road)
@@ -57,7 +57,7 @@ async def test_a_full_disk_refuses_publishing_and_takes_it_again_when_there_is_r
         assert not road.failed
         disk.capacity_bytes = None
         with trio.fail_after(10):
-            while road.append.out_of_space is not None:
+            while road.space.refusing:
                 await trio.lowlevel.checkpoint()
         assert (await publish(road, producer, sequence + 1, [b"again"])).error is None
 
