@@ -480,7 +480,9 @@ class Dispatcher:
 
     def take_missing(self) -> list[Chunk]:
         """Return the chunks that picks wait for, and some that follow them; each must come back through `filled`."""
-        missing, self._missing = self._missing, []
+        missing = self._missing
+        if missing:
+            self._missing = []
         return missing
 
     def filled(self, chunks: Iterable[Chunk]) -> None:
