@@ -12,6 +12,7 @@ opens compares number and generation with what it knows, so no reader takes othe
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections import OrderedDict
 from enum import Enum
@@ -159,6 +160,7 @@ class OpenFiles:
         # Held while an index file is made or removed, so that none is left behind for a segment that is gone.
         self._index_files = threading.Lock()
         self._used: OrderedDict[LiveFile, None] = OrderedDict()
+        self._closed = False
         self.indexes_rebuilt = 0
 
     @property
@@ -236,12 +238,13 @@ class OpenFiles:
                 pass  # derived data: a full disk must not fail a read, and a failing one shows at the log itself
 
     def close(self) -> None:
-        """Close all files."""
+        """Close all files, for good."""
         with self._guard:
+            self._closed = True
             for live in self._used:
-                live._gone = True
                 if live._file is not None:
                     live._file.close()
+                    live._file = None
             self._used.clear()
 
     # --- Inside
@@ -255,6 +258,9 @@ class OpenFiles:
                 return live._file
         opened = self._open(live)
         with self._guard:
+            if self._closed:
+                opened.close()
+                raise OSError(errno.EBADF, "the log is closed")
             if live._gone:
                 opened.close()
                 raise BadPlaceError(live.name, 0, "the file was removed", live.first_previous_zxid)

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT_VERSION", "Generations", "Superblock", "SuperblockStore", "Truncation"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: segments before `first_segment` are the live store; software of version 1 would remove them. 1 is read as 2."""
+
 SUPERBLOCK_NAME = "superblock"
 SUPERBLOCK_NEW_NAME = "superblock.new"
 
@@ -88,7 +90,7 @@ class Superblock:
 
     @classmethod
     def from_body(cls, body: bytes) -> Superblock:
-        """The state in the body of a page of FORMAT_VERSION."""
+        """The state in the body of a page of any version up to FORMAT_VERSION."""
         cluster, incarnation, group, intent, *counters = _BODY.unpack_from(body)
         sequence, generation, promised, first, last, zxid, segment, offset, synced = counters
         return cls(

@@ -336,13 +336,32 @@ def test_a_failed_removal_is_final_too(log, disk):
         log.sync()
 
 
-def test_a_closed_log_changes_nothing(log):
+def test_a_closed_log_changes_nothing(disk):
+    log = filled(disk, replace(SMALL, live_open_max=1))
     log.close()
 
     with pytest.raises(LogClosed):
         log.reclaim(1)
-    with pytest.raises(LogReadFailed):
-        log.read(zxid(1, 3))
+    for wanted in (zxid(1, 3), zxid(1, 50)):
+        with pytest.raises(LogReadFailed):
+            log.read(wanted)
+
+
+def test_the_live_store_is_never_truncated(log, disk):
+    operations = disk.operations
+    with pytest.raises(ZxidNotFound):
+        log.truncate_after(zxid(1, 3))
+    assert disk.operations == operations
+
+    before = live_zxids(log)
+    start = log.start_zxid
+    log.truncate_after(start)
+    log.append(entries(zxid(2, 0), 3))
+    log.sync()
+
+    log = open_log(disk.crash())
+    assert live_zxids(log) == before
+    assert (log.start_zxid, log.last_zxid) == (start, zxid(2, 2))
 
 
 @pytest.mark.parametrize("cut", range(1, 24))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sluicemq.storage import NewerFormat, PromiseRegression, SuperblockDamaged
-from sluicemq.storage.pages import PAGE_BYTES, seal
-from sluicemq.storage.superblock import Superblock, SuperblockStore, Truncation
+from sluicemq.storage.pages import PAGE_BYTES, seal, unseal
+from sluicemq.storage.superblock import FORMAT_VERSION, Generations, Superblock, SuperblockStore, Truncation
 from tests.disk import PowerCut, SimulatedDisk
 
 FIRST = Superblock(cluster_id=b"c" * 16, incarnation=b"i" * 16, group_id=3, generation_next=9)
@@ -19,7 +19,7 @@ def created(seed: int = 0) -> tuple[SimulatedDisk, SuperblockStore]:
 
 def test_all_fields_come_back():
     disk, store = created()
-    store.save(generation_next=100, promised_epoch=4, first_segment=2)
+    store.save(generation_next=100, promised_epoch=4, first_segment=2, synced_zxid=4)
     store.save_truncation(Truncation(zxid=5, segment=6, offset=7))
 
     found = SuperblockStore.load(disk.crash()).current
@@ -27,6 +27,7 @@ def test_all_fields_come_back():
     assert (found.cluster_id, found.incarnation, found.group_id) == (b"c" * 16, b"i" * 16, 3)
     assert (found.generation_next, found.promised_epoch, found.first_segment) == (100, 4, 2)
     assert found.truncation == Truncation(5, 6, 7)
+    assert found.synced_zxid == 4
     assert found.sequence == 3
 
 
@@ -64,14 +65,55 @@ def test_with_both_copies_damaged_the_start_is_refused_and_nothing_changed(byte)
 def test_a_newer_format_is_refused_and_nothing_changed(copies):
     disk, _store = created()
     for copy in copies:
-        disk.overwrite("superblock", copy * PAGE_BYTES, seal(b"SluiceSB", 2, b"fields of the future"))
+        disk.overwrite("superblock", copy * PAGE_BYTES, seal(b"SluiceSB", FORMAT_VERSION + 1, b"fields of the future"))
     before = disk.content_of("superblock")
 
     with pytest.raises(NewerFormat) as refused:
         SuperblockStore.load(disk)
 
-    assert (refused.value.found, refused.value.supported) == (2, 1)
+    assert (refused.value.found, refused.value.supported) == (FORMAT_VERSION + 1, FORMAT_VERSION)
     assert disk.content_of("superblock") == before
+
+
+def test_the_first_version_is_read_and_replaced_by_the_next_save():
+    """It knew no live store, so its software must not start here again."""
+    disk, store = created()
+    store.save(promised_epoch=7, first_segment=1, synced_zxid=6)
+    _version, body = unseal(disk.content_of("superblock")[:PAGE_BYTES], b"SluiceSB")
+    for copy in range(2):
+        disk.overwrite("superblock", copy * PAGE_BYTES, seal(b"SluiceSB", 1, body[:104]))
+
+    store = SuperblockStore.load(disk)
+    assert (store.current.promised_epoch, store.current.synced_zxid) == (7, 0)
+    store.save(promised_epoch=8)
+
+    content = disk.crash().content_of("superblock")
+    versions = [unseal(content[at : at + PAGE_BYTES], b"SluiceSB")[0] for at in (0, PAGE_BYTES)]
+    assert versions == [FORMAT_VERSION, FORMAT_VERSION]
+
+
+def test_a_truncation_takes_the_witness_back():
+    _disk, store = created()
+    store.save(synced_zxid=9)
+
+    store.save_truncation(Truncation(zxid=5, segment=6, offset=7))
+    store.save_truncation(None)
+
+    assert store.current.synced_zxid == 5
+
+
+def test_a_generation_is_handed_out_once_whatever_power_cuts_happen():
+    """The superblock reserves them before the first of them is used."""
+    disk, store = created()
+    taken = []
+    for _ in range(5):
+        generations = Generations(store, store.current.generation_next, reserved_at_once=3)
+        taken += [generations.take() for _ in range(4)]
+        disk = disk.crash()
+        store = SuperblockStore.load(disk)
+
+    assert len(set(taken)) == 20
+    assert store.current.generation_next > max(taken)
 
 
 def test_a_promise_never_decreases():
