@@ -60,6 +60,8 @@ def statistics_of(server: Server) -> dict[str, Any]:
         "log_bytes": log.log_bytes,
         "segments": log.segments,
         "spare_segments": log.spares,
+        "live_files": log.live_files,
+        "live_bytes": log.live_bytes,
         "disk_state": road.space.view.level.value,
         "disk_free_bytes": road.space.view.free_bytes,
         "disk_free_bytes_min": road.space.free_bytes_min,

@@ -17,6 +17,7 @@ from sluicemq.storage import (
     LogWriteFailed,
     NewerFormat,
     NotInLiveStore,
+    Record,
     SegmentLog,
     ZxidNotFound,
 )
@@ -424,7 +425,8 @@ def test_few_files_are_open_however_many_there_are(disk):
 def test_no_file_is_closed_under_its_reader(disk, monkeypatch):
     """While one file is read, others are, and only one may stay open."""
     log = filled(disk, replace(SMALL, live_open_max=1))
-    real, nested = SimulatedFile.pread, []
+    real = SimulatedFile.pread
+    nested: list[Record] = []
 
     def pread(file, length, offset):
         if file._inode.name == segment_name(1) and offset and not nested:
