@@ -27,8 +27,10 @@ from sluicemq.storage.errors import NewerFormat as NewerFormat
 from sluicemq.storage.errors import NotInLiveStore as NotInLiveStore
 from sluicemq.storage.errors import PageCorrupt as PageCorrupt
 from sluicemq.storage.errors import PromiseRegression as PromiseRegression
+from sluicemq.storage.errors import SnapshotContradictsLog as SnapshotContradictsLog
 from sluicemq.storage.errors import SnapshotDamaged as SnapshotDamaged
 from sluicemq.storage.errors import SnapshotInProgress as SnapshotInProgress
+from sluicemq.storage.errors import SnapshotMissing as SnapshotMissing
 from sluicemq.storage.errors import SnapshotNotNewer as SnapshotNotNewer
 from sluicemq.storage.errors import SpareNotPrepared as SpareNotPrepared
 from sluicemq.storage.errors import StorageError as StorageError

@@ -27,8 +27,10 @@ __all__ = [
     "NotInLiveStore",
     "PageCorrupt",
     "PromiseRegression",
+    "SnapshotContradictsLog",
     "SnapshotDamaged",
     "SnapshotInProgress",
+    "SnapshotMissing",
     "SnapshotNotNewer",
     "SpareNotPrepared",
     "StorageError",
@@ -377,6 +379,43 @@ class SnapshotDamaged(StorageError):
         return (
             f"snapshot {self.file} is damaged at offset {self.offset}: {self.reason}; nothing was changed. The newest "
             "whole snapshot serves instead, with the log behind it"
+        )
+
+
+class SnapshotContradictsLog(StorageError):
+    """A whole snapshot belongs to another log than the one beside it. Nothing was changed; refuse to start."""
+
+    def __init__(self, file: str, zxid: int, reason: str) -> None:
+        super().__init__(file, zxid, reason)
+        self.file = file
+        self.zxid = zxid
+        self.reason = reason
+
+    def _explain(self) -> str:
+        return (
+            f"snapshot {self.file} was taken at {format_zxid(self.zxid)} of another log than the one beside it: "
+            f"{self.reason}. Nothing was changed. Put the files of one backup together, all of them; without one, move "
+            "this snapshot away: the older one serves then, if it fits"
+        )
+
+
+class SnapshotMissing(StorageError):
+    """No snapshot is good, and the log does not reach back to its first entry. Nothing was changed; refuse to start.
+
+    Fields: `start_zxid` of the log, and `reasons`, one for each snapshot that does not count.
+    """
+
+    def __init__(self, start_zxid: int, reasons: tuple[str, ...]) -> None:
+        super().__init__(start_zxid, reasons)
+        self.start_zxid = start_zxid
+        self.reasons = reasons
+
+    def _explain(self) -> str:
+        found = "; ".join(self.reasons) or "there is none"
+        return (
+            f"the log begins behind {format_zxid(self.start_zxid)}, and no snapshot of what was before can be used: "
+            f"{found}. Nothing was changed. Put the snapshots back that were moved away, or all files of one backup; "
+            "`sluicemq log verify` shows what is there"
         )
 
 

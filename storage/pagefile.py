@@ -185,17 +185,12 @@ class PageFile:
             raise ValueError("pages were adopted already")
         states = bytearray()
         released: dict[int, array[int]] = {}
-        size = self._file.size()
+        self.check_reach(slot for slots in kept.values() for slot in slots)
         numbers = sorted(kept, reverse=True)
         for number in numbers:
             newest = number == numbers[0]
             for slot in kept[number]:
-                if slot < 0:
-                    raise ValueError(f"slot {slot} is negative")
                 if slot >= len(states):
-                    # Of the last slot only the written part need be there.
-                    if self._offset_of(slot) >= size:
-                        raise PageCorrupt(self._path, self._offset_of(slot), slot, f"the file ends at {size}")
                     states.extend(bytes(slot + 1 - len(states)))
                 if states[slot] == _FREE:
                     states[slot] = _USED if newest else _WAITING
@@ -209,6 +204,20 @@ class PageFile:
             self._number = numbers[0] if numbers else 0
             self._lowest_free = 0
             self._adopted = True
+
+    def check_reach(self, slots: Iterable[int]) -> None:
+        """Return if the file reaches to all of these slots: what `adopt` asks for, without a change.
+
+        Raises:
+            PageCorrupt: the file ends before one of them. ValueError: a slot is negative.
+        """
+        size = self._file.size()
+        for slot in slots:
+            if slot < 0:
+                raise ValueError(f"slot {slot} is negative")
+            # Of the last slot only the written part need be there.
+            if self._offset_of(slot) >= size:
+                raise PageCorrupt(self._path, self._offset_of(slot), slot, f"the file ends at {size}")
 
     # --- Slots: any thread, quick
     # ---------------------------------------------------------------------------------------------

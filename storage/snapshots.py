@@ -215,6 +215,7 @@ class SnapshotStore:
         # What this process has read to the end and found whole, by name; reading it once is enough.
         self._verified: dict[str, SnapshotInfo] = {}
         self._rejected_names: tuple[str, ...] = ()
+        self._refused: dict[str, SnapshotDamaged] = {}  # whole, but what is in it makes no sense
         self._written = self._abandoned = self._removed = 0
         self._last: SnapshotInfo | None = None
 
@@ -243,6 +244,20 @@ class SnapshotStore:
         finally:
             self._note_rejected(rejected)
 
+    def reject(self, info: SnapshotInfo, reason: str) -> None:
+        """A whole snapshot cannot be used all the same: it no longer counts, and is in `rejected`."""
+        name = snapshot_name(info.zxid)
+        self._refused[name] = SnapshotDamaged(info.file, 0, reason)
+        self._verified.pop(name, None)
+        self._note_rejected([])
+
+    def open(self, info: SnapshotInfo) -> Snapshot:
+        """One of those that `keep` returned, verified once more, open for reading.
+
+        Raises SnapshotDamaged, FileReadFailed, ForeignData, NewerFormat.
+        """
+        return self._open_verified(snapshot_name(info.zxid))
+
     def set_aside_rejected(self) -> tuple[str, ...]:
         """Rename what `newest_good` rejected, durably, so that it never counts again; returns the new names.
 
@@ -259,6 +274,7 @@ class SnapshotStore:
         except OSError as error:
             raise self.failed("rename", renamed[-1], error) from error
         self._rejected_names = ()
+        self._refused.clear()
         return tuple(renamed)
 
     # --- Writing
@@ -378,11 +394,13 @@ class SnapshotStore:
 
     def _names(self) -> list[str]:
         """Names of all snapshots, newest first; hex digits of one length sort as numbers."""
-        return sorted((name for name in self.directory.names() if snapshot_zxid(name) is not None), reverse=True)
+        names = (name for name in self.directory.names() if name not in self._refused)
+        return sorted((name for name in names if snapshot_zxid(name) is not None), reverse=True)
 
     def _note_rejected(self, rejected: list[tuple[str, SnapshotDamaged | FileReadFailed]]) -> None:
-        self.rejected = tuple(error for _, error in rejected)
-        self._rejected_names = tuple(name for name, _ in rejected)
+        every = sorted({**self._refused, **dict(rejected)}.items(), reverse=True)
+        self.rejected = tuple(error for _, error in every)
+        self._rejected_names = tuple(name for name, _ in every)
 
     def _verify(self, name: str) -> SnapshotInfo:
         info = self._verified.get(name)
