@@ -148,17 +148,7 @@ class SegmentLog:
             pool.close()
             store.close()
             raise
-        report = RecoveryReport(
-            created=created,
-            segments=len(recovered.segments),
-            entries=recovered.entries,
-            scanned_bytes=recovered.scanned_bytes,
-            cut=recovered.cut,
-            truncation_finished=recovered.truncation_finished,
-            superblock_repaired=store.repaired,
-            live_files=len(recovered.live),
-            replacements_finished=recovered.replacements_finished,
-        )
+        report = recovered.report(created=created, superblock_repaired=store.repaired)
         return cls(directory, lock, options, store, pool, generations, files, recovered, report)
 
     # --- Looking

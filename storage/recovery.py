@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.storage.errors import LogCorrupt
 from sluicemq.storage.live_recovery import finish_replacements, open_live
-from sluicemq.storage.options import Cut, LogOptions
+from sluicemq.storage.options import Cut, LogOptions, RecoveryReport
 from sluicemq.storage.pages import PAGE_BYTES
 from sluicemq.storage.record import MARK
 from sluicemq.storage.scan import DISCONTINUED, Trace, Walk, find_traces
@@ -89,6 +89,20 @@ class Recovered:
     truncation_finished: bool = False
     replacements_finished: int = 0
     live: tuple[LiveFile, ...] = ()
+
+    def report(self, *, created: bool, superblock_repaired: bool) -> RecoveryReport:
+        """The figures of it."""
+        return RecoveryReport(
+            created=created,
+            segments=len(self.segments),
+            entries=self.entries,
+            scanned_bytes=self.scanned_bytes,
+            cut=self.cut,
+            truncation_finished=self.truncation_finished,
+            superblock_repaired=superblock_repaired,
+            live_files=len(self.live),
+            replacements_finished=self.replacements_finished,
+        )
 
 
 def recover(

@@ -562,7 +562,7 @@ MUTANTS = {
         SparePool, "retire", _retires_without_directory_sync(SparePool.retire)
     ),
     "rewritten file not synced": lambda: mock.patch.object(
-        live_store_module, "write_sparse", _rewrites_without_sync(live_store_module.write_sparse)
+        live_store_module, "write_sparse", _rewrites_without_sync(sparse_module.write_sparse)
     ),
     "old files removed before the new one is named": lambda: mock.patch.object(
         LiveStore, "install", _removes_before_it_names(LiveStore.install)
