@@ -6,10 +6,9 @@ import random
 
 import pytest
 
+from sluicemq.broker.queues.chunks import CHUNK_RUNS, RUN_BYTES
 from sluicemq.broker.queues.runs import (
-    CHUNK_RUNS,
     DELIVERIES_MAX,
-    RUN_BYTES,
     Run,
     RunFifo,
     flat_runs,
