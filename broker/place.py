@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 
 from sluicemq.storage.files import LOCK_NAME
-from sluicemq.storage.segment import segment_sequence
+from sluicemq.storage.names import is_data
 from sluicemq.storage.superblock import SUPERBLOCK_NAME, SUPERBLOCK_NEW_NAME
 from sluicemq.wire.errors import InvalidRequest
 
@@ -62,8 +62,8 @@ def _may_lie_here(path: Path) -> bool:
     name = path.name
     if name == LOCK_NAME:
         return path.is_file() and path.stat().st_size <= LOCK_BYTES_MAX and path.read_bytes().strip().isdigit()
-    # Segments without a superblock are the log's business: it refuses them, and says what was lost.
-    ours = name == SUPERBLOCK_NEW_NAME or segment_sequence(name) is not None
+    # Data without a superblock are the log's business: it refuses them, and says what was lost.
+    ours = name == SUPERBLOCK_NEW_NAME or is_data(name)
     return ours or name.startswith(".") or name == "lost+found"
 
 

@@ -18,11 +18,13 @@ from collections import OrderedDict
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from sluicemq.storage.decisions import Decision
+from sluicemq.storage.decisions_files import DERIVED, FIRST_PAGES, DerivedFile, Given, Needed
 from sluicemq.storage.pages import PAGE_BYTES, PageDamaged
 from sluicemq.storage.record import CHAIN_START, MARK, seed_of
 from sluicemq.storage.scan import BLANK, BadPlaceError, Walk, find_traces
 from sluicemq.storage.segment import SegmentHeader, segment_name
-from sluicemq.storage.segment_index import SealedIndex, SegmentIndex, index_name
+from sluicemq.storage.segment_index import IndexUnfit, SealedIndex, SegmentIndex, index_name
 from sluicemq.storage.sparse import SparseHeader, sparse_name
 
 if TYPE_CHECKING:
@@ -319,8 +321,14 @@ class OpenFiles:
                 return SealedIndex.read(file, header.sequence, header.generation, self._stride_bytes)
             finally:
                 file.close()
+        except FileNotFoundError:
+            row = DERIVED.decide(DerivedFile.INDEX, Given.MISSING, Needed.NO)
+        except IndexUnfit as unfit:
+            row = FIRST_PAGES.decide(*unfit.seen)
         except (OSError, PageDamaged):
             return self._rebuild(live)
+        assert row.decision is Decision.REBUILD, "an index is derived from the records"
+        return self._rebuild(live)
 
     def _rebuild(self, live: LiveFile) -> SealedIndex:
         """Read a whole file through, with every check."""

@@ -11,8 +11,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sluicemq.storage.errors import ForeignData, LogCorrupt, NewerFormat
+from sluicemq.storage.decisions import Decision
+from sluicemq.storage.decisions_files import (
+    NAMES,
+    ORDER,
+    REPLACED,
+    Content,
+    Kind,
+    Neighbour,
+    Overlap,
+    Replaced,
+    Stretch,
+)
+from sluicemq.storage.errors import LogCorrupt
+from sluicemq.storage.first_pages import PageFacts, accept
 from sluicemq.storage.live import LiveFile, OpenFiles
+from sluicemq.storage.names import purpose_of
 from sluicemq.storage.pages import PAGE_BYTES, PageDamaged
 from sluicemq.storage.record import CHAIN_START, seed_of
 from sluicemq.storage.scan import Walk
@@ -62,31 +76,41 @@ def finish_replacements(directory: Directory, superblock: Superblock, pool: Spar
     standing: list[tuple[int, int]] = []
     replaced_sparse: list[tuple[int, int]] = []
     for span in names.sparse:
-        if not 0 < span[0] <= span[1] < superblock.first_segment:
-            path = directory.path_of(sparse_name(*span))
-            reason = f"it stands for segments of the log, which begins at {superblock.first_segment}"
-            raise LogCorrupt(path, 0, reason, 0)
+        stretch = Stretch.WITHIN if 0 < span[0] <= span[1] < superblock.first_segment else Stretch.INTO_LOG
         if not standing or span[0] > standing[-1][1]:
-            standing.append(span)
-        elif span[1] <= standing[-1][1]:
-            replaced_sparse.append(span)
+            overlap = Overlap.APART
         else:
-            path = directory.path_of(sparse_name(*span))
-            raise LogCorrupt(path, 0, f"it overlaps with {sparse_name(*standing[-1])}", 0)
+            overlap = Overlap.INSIDE if span[1] <= standing[-1][1] else Overlap.ACROSS
+        # What it replaced, and whether it is whole, is looked at when all names are known.
+        row = REPLACED.decide(stretch, overlap, Replaced.GONE, Content.WHOLE)
+        if row.decision is Decision.REFUSE:
+            reason = (
+                f"it stands for segments of the log, which begins at {superblock.first_segment}"
+                if stretch is Stretch.INTO_LOG
+                else f"it overlaps with {sparse_name(*standing[-1])}"
+            )
+            raise LogCorrupt(directory.path_of(sparse_name(*span)), 0, reason, 0)
+        (replaced_sparse if row.decision is Decision.FINISH else standing).append(span)
     replaced_dense = [
         sequence for sequence in names.dense if any(first <= sequence <= last for first, last in standing)
     ]
     for span in standing:
         replaces = [*replaced_dense, *(inner[0] for inner in replaced_sparse)]
         if any(span[0] <= sequence <= span[1] for sequence in replaces):
-            _verify(directory, superblock, span, options)
-    unfinished = [SPARSE_NEW_NAME] if SPARSE_NEW_NAME in directory.names() else []
+            damage = _damage_of(directory, superblock, span, options)
+            content = Content.WHOLE if damage is None else Content.DAMAGED
+            row = REPLACED.decide(Stretch.WITHIN, Overlap.APART, Replaced.THERE, content)
+            if row.decision is not Decision.FINISH:
+                assert damage is not None, "only damage is refused"
+                raise damage
     dense = set(names.dense) - set(replaced_dense)
-    for name in (
-        *unfinished,
-        *(index_name(sequence) for sequence in names.indexes if sequence not in dense),
-        *(sparse_name(*span) for span in replaced_sparse),
-    ):
+    removed = [SPARSE_NEW_NAME, *map(index_name, names.indexes)]
+    there = directory.names()
+    removed = [
+        name for name in removed if name in there and NAMES.decide(purpose_of(name, dense)).decision is Decision.FINISH
+    ]
+    unfinished = [name for name in removed if name == SPARSE_NEW_NAME]
+    for name in (*removed, *(sparse_name(*span) for span in replaced_sparse)):
         directory.unlink(name)
     if unfinished or replaced_sparse or replaced_dense:
         # One by one: there may be more of them than can be open.
@@ -116,7 +140,8 @@ def open_live(
     followers = [(each[0].first_previous_zxid, each[2]) for each in headers]
     followers.append((start.first_previous_zxid, start.sequence))
     for (header, file_bytes, first, last), (next_zxid, next_sequence) in zip(headers, followers[1:], strict=True):
-        if next_zxid < header.first_previous_zxid:
+        neighbour = Neighbour.BEFORE if next_zxid < header.first_previous_zxid else Neighbour.BEHIND
+        if ORDER.decide(neighbour).decision is Decision.REFUSE:
             name = segment_name(last) if isinstance(header, SegmentHeader) else sparse_name(first, last)
             path = directory.path_of(name)
             raise LogCorrupt(path, 0, f"it begins after segment {next_sequence} does", next_zxid)
@@ -134,30 +159,36 @@ def open_sparse(directory: Directory, superblock: Superblock, span: tuple[int, i
     path = directory.path_of(sparse_name(*span))
     file = directory.open(sparse_name(*span))
     try:
+        page, size = file.pread(PAGE_BYTES, 0), file.size()
+        header: SparseHeader | None = None
+        facts: PageFacts | str
         try:
-            version, header = SparseHeader.from_page(file.pread(PAGE_BYTES, 0))
+            version, header = SparseHeader.from_page(page)
         except PageDamaged as damage:
-            raise LogCorrupt(path, 0, f"first page: {damage}", 0) from None
-        if version > SPARSE_FORMAT_VERSION:
-            raise NewerFormat(path, version, SPARSE_FORMAT_VERSION)
-        if header.cluster_id != superblock.cluster_id:
-            raise ForeignData(path, "cluster", superblock.cluster_id.hex(), header.cluster_id.hex())
-        if header.group_id != superblock.group_id:
-            raise ForeignData(path, "group", str(superblock.group_id), str(header.group_id))
-        if (header.first_sequence, header.last_sequence) != span:
-            found = sparse_name(header.first_sequence, header.last_sequence)
-            raise LogCorrupt(path, 0, f"the first page is that of {found}: a file under a wrong name", 0)
-        size = file.size()
-        if size < header.file_bytes:
-            reason = f"the file has {size} of {header.file_bytes} bytes: it was shortened"
-            raise LogCorrupt(path, size, reason, header.first_previous_zxid)
+            facts, before = f"first page: {damage}", 0
+        else:
+            found, before = (header.first_sequence, header.last_sequence), header.first_previous_zxid
+            misnamed = f"the first page is that of {sparse_name(*found)}: a file under a wrong name"
+            shortened = f"the file has {size} of {header.file_bytes} bytes: it was shortened"
+            facts = PageFacts(
+                version,
+                header.cluster_id,
+                header.group_id,
+                misnamed if found != span else "",
+                shortened if size < header.file_bytes else "",
+                size,
+            )
+        accept(Kind.SPARSE, path, superblock, SPARSE_FORMAT_VERSION, facts, before)
+        assert header is not None, "only a page that could be read is accepted"
     except BaseException:
         file.close()
         raise
     return file, header
 
 
-def _verify(directory: Directory, superblock: Superblock, span: tuple[int, int], options: LogOptions) -> None:
+def _damage_of(
+    directory: Directory, superblock: Superblock, span: tuple[int, int], options: LogOptions
+) -> LogCorrupt | None:
     """Read a sparse file through: what it replaced is about to be removed."""
     file, header = open_sparse(directory, superblock, span)
     try:
@@ -167,6 +198,7 @@ def _verify(directory: Directory, superblock: Superblock, span: tuple[int, int],
         records = sum(1 for _ in walk)
         if records != header.records or walk.offset != end:
             path = directory.path_of(sparse_name(*span))
-            raise LogCorrupt(path, walk.offset, walk.reason, walk.last_zxid or start)
+            return LogCorrupt(path, walk.offset, walk.reason, walk.last_zxid or start)
+        return None
     finally:
         file.close()

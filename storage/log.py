@@ -24,7 +24,7 @@ from sluicemq.storage.errors import (
     LogWriteFailed,
 )
 from sluicemq.storage.files import NO_SPACE
-from sluicemq.storage.forming import create_superblock, load_superblock, make_first_segment
+from sluicemq.storage.forming import begin_log, create_superblock, load_superblock
 from sluicemq.storage.live import LiveFile, OpenFiles
 from sluicemq.storage.live_store import LiveStore
 from sluicemq.storage.options import LogOptions, LogStatistics, RecoveryReport
@@ -141,8 +141,7 @@ class SegmentLog:
         try:
             directory.sync()
             pool.adopt()
-            if store.current.first_segment == 0:
-                make_first_segment(directory, store, pool, options, generations)
+            begin_log(directory, store, pool, options, generations)
             recovered = recover(directory, store, pool, options, files)
         except BaseException:
             pool.close()

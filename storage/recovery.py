@@ -1,5 +1,7 @@
 """From what a power cut left to a log again: finish what was begun, read everything, judge the end.
 
+What is found, and what is done about it, stands in the tables of `decisions`; this module observes and acts.
+
 The rule for the end: the records of one unsynced write may reach the disk in any order, so behind a bad place there may
 be good ones. A record says what was durable when it was written (`synced up to`). If any record behind the bad place
 says that something beyond the last good entry was durable, then durable data was damaged: LogCorrupt, and nothing is
@@ -18,12 +20,26 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from sluicemq.storage.decisions import Decision
+from sluicemq.storage.decisions_log import (
+    END,
+    JOINT,
+    PRESENCE,
+    BadPlace,
+    Behind,
+    Chain,
+    Place,
+    Presence,
+    Proof,
+    Reach,
+)
+from sluicemq.storage.decisions_superblock import INTENT, Intent, IntentSegment
 from sluicemq.storage.errors import LogCorrupt
 from sluicemq.storage.live_recovery import finish_replacements, open_live
 from sluicemq.storage.options import Cut, LogOptions, RecoveryReport
 from sluicemq.storage.pages import PAGE_BYTES
 from sluicemq.storage.record import MARK
-from sluicemq.storage.scan import DISCONTINUED, Trace, Walk, find_traces
+from sluicemq.storage.scan import Trace, Walk, find_traces
 from sluicemq.storage.segment import Segment, segment_name
 from sluicemq.storage.segment_files import open_segment, segment_sequences
 from sluicemq.storage.spares import Spare, SparePool, zero_range
@@ -66,12 +82,13 @@ def judge_end(
     for trace in traces:
         synced = max(synced, trace.head.synced_up_to)
         furthest = max(furthest, trace.end_offset)
-    if synced > last_good_zxid:
-        return LogEnd(Verdict.DAMAGED, furthest, synced)
-    if reason == DISCONTINUED:
-        # A whole record of this generation at this place that follows something else: no write of ours made that.
-        return LogEnd(Verdict.DAMAGED, furthest, None)
-    return LogEnd(Verdict.TORN if furthest > end_offset else Verdict.CLEAN, furthest, None)
+    proof = Proof.BEYOND if synced > last_good_zxid else Proof.NONE
+    behind = Behind.TRACES if furthest > end_offset else Behind.NOTHING
+    row = END.decide(BadPlace(reason), proof, behind)
+    return LogEnd(_VERDICTS[row.decision], furthest, synced if proof is Proof.BEYOND else None)
+
+
+_VERDICTS = {Decision.START: Verdict.CLEAN, Decision.CUT: Verdict.TORN, Decision.REFUSE: Verdict.DAMAGED}
 
 
 @dataclass(slots=True)
@@ -167,14 +184,19 @@ _ZERO_PIECE_BYTES = 64 * 1024 * 1024  # nobody else syncs meanwhile, so one piec
 
 def _finish_truncation(directory: Directory, store: SuperblockStore, pool: SparePool) -> bool:
     truncation = store.current.truncation
-    if truncation is None:
+    sequences = segment_sequences(directory)
+    missing = truncation is not None and truncation.segment not in sequences
+    row = INTENT.decide(
+        Intent.NONE if truncation is None else Intent.NOTED, IntentSegment.MISSING if missing else IntentSegment.THERE
+    )
+    if row.decision is Decision.START:
         return False
+    assert truncation is not None, "only a truncation that is noted is carried out"
     name = segment_name(truncation.segment)
-    later = [sequence for sequence in reversed(segment_sequences(directory)) if sequence > truncation.segment]
-    try:
-        file = directory.open(name)
-    except FileNotFoundError:
-        raise LogCorrupt(directory.path_of(name), 0, "this segment is missing", truncation.zxid) from None
+    if row.decision is Decision.REFUSE:
+        raise LogCorrupt(directory.path_of(name), 0, "this segment is missing", truncation.zxid)
+    later = [sequence for sequence in reversed(sequences) if sequence > truncation.segment]
+    file = directory.open(name)
     try:
         spares = [Spare(segment_name(sequence), directory.open(segment_name(sequence))) for sequence in later]
         carry_out(store, pool, truncation, spares, file)
@@ -185,9 +207,12 @@ def _finish_truncation(directory: Directory, store: SuperblockStore, pool: Spare
 
 def _read_segments(directory: Directory, superblock: Superblock, options: LogOptions, recovered: Recovered) -> None:
     sequences = segment_sequences(directory)
-    for expected in range(superblock.first_segment, max(*sequences[-1:], superblock.last_segment, 0) + 1):
+    first, last = superblock.first_segment, max(*sequences[-1:], superblock.last_segment, 0)
+    for expected in range(first, last + 1):
         last_zxid = recovered.segments[-1].last_zxid if recovered.segments else 0
-        if expected not in sequences:
+        place = Place.FIRST if expected == first else Place.LAST if expected == last else Place.MIDDLE
+        presence = Presence.THERE if expected in sequences else Presence.MISSING
+        if PRESENCE.decide(place, presence).decision is Decision.REFUSE:
             raise LogCorrupt(directory.path_of(segment_name(expected)), 0, "this segment is missing", last_zxid)
         segment = open_segment(directory, superblock, expected, options.index_stride_bytes, last_zxid)
         if recovered.segments:
@@ -232,9 +257,16 @@ def _read_segment(segment: Segment, options: LogOptions, recovered: Recovered) -
 def _check_joint(directory: Directory, older: Segment, newer: Segment) -> None:
     """The newer segment's header proves how far the older one was durable."""
     expected = newer.header.first_previous_zxid
-    if older.last_zxid == expected and older.chain == newer.header.chain:
+    if older.last_zxid == expected:
+        reach = Reach.EXACT
+    else:
+        reach = Reach.SHORT if older.last_zxid < expected else Reach.LONG
+    chain = Chain.SAME if older.chain == newer.header.chain else Chain.OTHER
+    row = JOINT.decide(reach, chain, BadPlace(older.end_reason))
+    if row.decision is Decision.START:
         return
-    if older.last_zxid >= expected:
+    assert row.decision is Decision.REFUSE, "the middle of the log is never cut"
+    if reach is not Reach.SHORT:
         reason = f"the header continues another history than that of {older.name}"
         raise LogCorrupt(directory.path_of(newer.name), 0, reason, older.last_zxid)
     raise LogCorrupt(directory.path_of(older.name), older.end_offset, older.end_reason, older.last_zxid, expected)

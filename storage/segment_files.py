@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sluicemq.storage.errors import ForeignData, LogCorrupt, NewerFormat
+from sluicemq.storage.decisions_files import Kind
+from sluicemq.storage.first_pages import PageFacts, accept
 from sluicemq.storage.pages import PAGE_BYTES, PageDamaged
 from sluicemq.storage.segment import SEGMENT_FORMAT_VERSION, Segment, SegmentHeader, segment_name, segment_sequence
 from sluicemq.storage.segment_index import SegmentIndex
@@ -36,25 +37,24 @@ def open_segment(
     path = directory.path_of(name)
     file = directory.open(name)
     try:
+        page, size = file.pread(PAGE_BYTES, 0), file.size()
+        header: SegmentHeader | None = None
+        facts: PageFacts | str
         try:
-            version, header = SegmentHeader.from_page(file.pread(PAGE_BYTES, 0))
+            version, header = SegmentHeader.from_page(page)
         except PageDamaged as damage:
-            raise LogCorrupt(path, 0, f"segment header: {damage}", last_zxid) from None
-        if version > SEGMENT_FORMAT_VERSION:
-            raise NewerFormat(path, version, SEGMENT_FORMAT_VERSION)
-        if header.cluster_id != superblock.cluster_id:
-            raise ForeignData(path, "cluster", superblock.cluster_id.hex(), header.cluster_id.hex())
-        if header.group_id != superblock.group_id:
-            raise ForeignData(path, "group", str(superblock.group_id), str(header.group_id))
-        if header.sequence != sequence:
-            raise LogCorrupt(
-                path, 0, f"the header says segment {header.sequence}: a file under a wrong name", last_zxid
-            )
-        size = file.size()
-        if size < header.file_bytes:
+            facts = f"segment header: {damage}"
+        else:
+            found, made_with = header.sequence, header.file_bytes
+            misnamed = f"the header says segment {found}: a file under a wrong name" if found != sequence else ""
             # Never a torn tail: the size was durable before the first record.
-            reason = f"the file has {size} bytes, it had {header.file_bytes} when it was made: it was shortened"
-            raise LogCorrupt(path, size, reason, last_zxid)
+            shortened = f"the file has {size} bytes, it had {made_with} when it was made: it was shortened"
+            facts = PageFacts(
+                version, header.cluster_id, header.group_id, misnamed, shortened if size < made_with else "", size
+            )
+        kind = Kind.LOG if sequence >= superblock.first_segment else Kind.LIVE
+        accept(kind, path, superblock, SEGMENT_FORMAT_VERSION, facts, last_zxid)
+        assert header is not None, "only a page that could be read is accepted"
         return Segment(file, header, size, SegmentIndex(stride_bytes))
     except BaseException:
         file.close()

@@ -18,6 +18,8 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sluicemq.storage.decisions_files import FirstPage, Kind, Named, Size
+from sluicemq.storage.decisions_superblock import Belongs
 from sluicemq.storage.pages import PAGE_BYTES, PageDamaged, seal, unseal
 from sluicemq.storage.record import crc32c
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INDEX_FORMAT_VERSION",
+    "IndexUnfit",
     "SealedIndex",
     "SegmentIndex",
     "index_name",
@@ -51,6 +54,20 @@ def index_sequence(name: str) -> int | None:
     """The sequence number in an index file's name, None for other files."""
     digits = name.removeprefix(_PREFIX)
     return int(digits) if digits != name and digits.isdigit() else None
+
+
+class IndexUnfit(PageDamaged):
+    """An index file that cannot be used; `seen` is what the table of first pages is asked."""
+
+    def __init__(
+        self,
+        text: str,
+        page: FirstPage = FirstPage.GOOD,
+        named: Named = Named.RIGHT,
+        size: Size = Size.WHOLE,
+    ) -> None:
+        super().__init__(text)
+        self.seen = (Kind.INDEX, page, Belongs.OURS, named, size)
 
 
 class SegmentIndex:
@@ -155,14 +172,17 @@ class SealedIndex:
 
     @classmethod
     def read(cls, file: File, sequence: int, generation: int, stride_bytes: int) -> SealedIndex:
-        """Read the index of this segment. Raises PageDamaged where it is not whole or of another segment, OSError."""
-        version, body = unseal(file.pread(PAGE_BYTES, 0), _MAGIC)
+        """Read the index of this segment. Raises IndexUnfit where it is not whole or of another segment, OSError."""
+        try:
+            version, body = unseal(file.pread(PAGE_BYTES, 0), _MAGIC)
+        except PageDamaged as damage:
+            raise IndexUnfit(str(damage), FirstPage.DAMAGED) from None
         if version != INDEX_FORMAT_VERSION:
-            raise PageDamaged(f"format version {version}")
+            raise IndexUnfit(f"format version {version}", FirstPage.NEWER)
         found, its_generation, _first_previous, last_zxid, end_offset, chain, count, checksum = _BODY.unpack_from(body)
         if (found, its_generation) != (sequence, generation):
-            raise PageDamaged(f"index of segment {found} of generation {its_generation}")
+            raise IndexUnfit(f"index of segment {found} of generation {its_generation}", named=Named.WRONG)
         table = file.pread(count * _PLACE_BYTES, PAGE_BYTES)
         if len(table) != count * _PLACE_BYTES or crc32c(table) != checksum:
-            raise PageDamaged("checksum of the table does not match")
+            raise IndexUnfit("checksum of the table does not match", size=Size.SHORTENED)
         return cls(unpack_table(table, stride_bytes), end_offset, last_zxid, chain)

@@ -12,7 +12,17 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sluicemq.storage.errors import NewerFormat, PromiseRegression, SuperblockDamaged
+from sluicemq.storage.decisions import Decision
+from sluicemq.storage.decisions_superblock import (
+    OWNER,
+    Belongs,
+    Copies,
+    FirstCopy,
+    Others,
+    SecondCopy,
+    SuperblockFile,
+)
+from sluicemq.storage.errors import ForeignData, NewerFormat, PromiseRegression, SuperblockDamaged
 from sluicemq.storage.pages import PAGE_BYTES, PageDamaged, seal, unseal
 
 if TYPE_CHECKING:
@@ -132,36 +142,64 @@ class SuperblockStore:
         return cls(file, superblock, repaired=False)
 
     @classmethod
-    def load(cls, directory: Directory) -> SuperblockStore:
-        """Read both copies and take the newest valid one. Changes nothing: call `make_durable` once the owner is
-        accepted.
+    def load(
+        cls, directory: Directory, cluster_id: bytes | None = None, group_id: int | None = None
+    ) -> SuperblockStore:
+        """Read both copies and take the newest valid one, if it is of this cluster and group (None: of any). Changes
+        nothing: call `make_durable` once the directory is accepted.
 
-        Raises FileNotFoundError, SuperblockDamaged, NewerFormat.
+        Raises FileNotFoundError, SuperblockDamaged, NewerFormat, ForeignData.
         """
         file = directory.open(SUPERBLOCK_NAME)
         try:
-            return cls._load(directory.path_of(SUPERBLOCK_NAME), file)
+            return cls._load(directory.path_of(SUPERBLOCK_NAME), file, cluster_id, group_id)
         except BaseException:
             file.close()
             raise
 
     @classmethod
-    def _load(cls, path: str, file: File) -> SuperblockStore:
+    def _load(cls, path: str, file: File, cluster_id: bytes | None, group_id: int | None) -> SuperblockStore:
         valid: list[Superblock] = []
         reasons: list[str] = []
+        states: list[str] = []
+        newer = 0
         for copy in range(_COPIES):
             try:
                 version, body = unseal(file.pread(PAGE_BYTES, copy * PAGE_BYTES), _MAGIC)
             except PageDamaged as damage:
                 reasons.append(f"copy {copy + 1}: {damage}")
+                states.append("DAMAGED")
                 continue
             if version > FORMAT_VERSION:
-                raise NewerFormat(path, version, FORMAT_VERSION)
+                newer = max(newer, version)
+                states.append("NEWER")
+                continue
+            states.append("WHOLE")
             valid.append(Superblock.from_body(body))
-        if not valid:
-            raise SuperblockDamaged(path, tuple(reasons))
-        newest = max(valid, key=lambda copy: copy.sequence)
-        return cls(file, newest, repaired=len(valid) < _COPIES or valid[0] != valid[1])
+        newest = max(valid, key=lambda copy: copy.sequence, default=None)
+        belongs = Belongs.OURS
+        if newest is not None and cluster_id is not None and newest.cluster_id != cluster_id:
+            belongs = Belongs.OTHER_CLUSTER
+        elif newest is not None and group_id is not None and newest.group_id != group_id:
+            belongs = Belongs.OTHER_GROUP
+        row = OWNER.decide(
+            SuperblockFile.THERE,
+            Others.SOME,
+            FirstCopy[states[0]],
+            SecondCopy[states[1]],
+            Copies.DIFFERENT if len(set(valid)) > 1 else Copies.EQUAL,
+            belongs,
+        )
+        if row.decision is Decision.REFUSE:
+            if newer:
+                raise NewerFormat(path, newer, FORMAT_VERSION)
+            if newest is None:
+                raise SuperblockDamaged(path, tuple(reasons))
+            if belongs is Belongs.OTHER_CLUSTER:
+                raise ForeignData(path, "cluster", (cluster_id or b"").hex(), newest.cluster_id.hex())
+            raise ForeignData(path, "group", str(group_id), str(newest.group_id))
+        assert newest is not None, "without a valid copy it is refused"
+        return cls(file, newest, repaired=row.decision is Decision.REBUILD)
 
     def make_durable(self) -> None:
         """Bring both copies to the state that was loaded, where they differ.
