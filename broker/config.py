@@ -95,6 +95,13 @@ class BrokerConfig:
     index_memory_bytes_max: int = 64 * MIB
     """Memory for the indexes of long queues; the rest of them lies in the file `pages`."""
 
+    snapshot_every_bytes: int = 64 * MIB
+    """The state is written down after so many bytes of log, and a start reads no more of the log than about that; later
+    where a snapshot is large: the log grows by four times its size first."""
+
+    snapshot_every_entries: int = 250_000
+    """Or after so many entries of the log."""
+
     connections_max: int = 10_000
     """Most connections at once."""
 
@@ -187,6 +194,8 @@ class BrokerConfig:
             ("disk_free_bytes_min", self.disk_free_bytes_min, 0, 1 << 50),
             ("cache_bytes_max", self.cache_bytes_max, MIB, 1 << 40),
             ("index_memory_bytes_max", self.index_memory_bytes_max, 4 * MIB, 1 << 40),
+            ("snapshot_every_bytes", self.snapshot_every_bytes, KIB, 1 << 40),
+            ("snapshot_every_entries", self.snapshot_every_entries, 1, 1 << 40),
             ("connections_max", self.connections_max, 1, 1_000_000),
             ("batch_bytes_max", self.batch_bytes_max, 1024, min(BATCH_BYTES_MAX, room)),
             ("message_bytes_max", self.message_bytes_max, 1, min(MESSAGE_BYTES_MAX, self.batch_bytes_max)),
@@ -371,6 +380,8 @@ SETTINGS = (
     Setting("disk_free_bytes_min", parse_bytes, "SIZE", "Publishing is refused while less of the disk is free."),
     Setting("cache_bytes_max", parse_bytes, "SIZE", "Recent entries kept in memory for delivery."),
     Setting("index_memory_bytes_max", parse_bytes, "SIZE", "Memory for the indexes of long queues."),
+    Setting("snapshot_every_bytes", parse_bytes, "SIZE", "Bytes of log between two snapshots of the state."),
+    Setting("snapshot_every_entries", _parse_integer, "N", "Or entries of the log, whichever comes first."),
     Setting("connections_max", _parse_integer, "N", "Most connections at once."),
     Setting("frame_bytes_max", parse_bytes, "SIZE", "Largest frame on a connection."),
     Setting("batch_bytes_max", parse_bytes, "SIZE", "Largest batch; at most half a segment, and 16 MiB."),

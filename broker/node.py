@@ -22,6 +22,7 @@ from sluicemq.broker.pipeline.road import Road
 from sluicemq.broker.server.listener import BACKLOG, Server
 from sluicemq.storage import LogOptions, RealDirectory, SegmentLog
 from sluicemq.storage.pagefile import PageFile
+from sluicemq.storage.snapshots import SnapshotStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,10 +73,18 @@ async def _serve(config: BrokerConfig, sockets: list[socket.socket]) -> int:
     directory = RealDirectory(config.data)
     log = SegmentLog.open(directory, options=options)
     try:
-        pages = _open_pages(directory, log)
+        # Beside the log, whose lock guards them too.
+        pages = PageFile.open(directory, cluster_id=log.cluster_id)
+        snapshots = SnapshotStore(directory, log.cluster_id)
         try:
             return await serve_log(
-                log, config, sockets, announce=_print_ready, pages=pages, disk_bytes=_disk_bytes(config)
+                log,
+                config,
+                sockets,
+                announce=_print_ready,
+                pages=pages,
+                snapshots=snapshots,
+                disk_bytes=_disk_bytes(config),
             )
         finally:
             pages.close()
@@ -86,14 +95,6 @@ async def _serve(config: BrokerConfig, sockets: list[socket.socket]) -> int:
 def _disk_bytes(config: BrokerConfig) -> int:
     figures = os.statvfs(config.data)
     return figures.f_blocks * figures.f_frsize
-
-
-def _open_pages(directory: RealDirectory, log: SegmentLog) -> PageFile:
-    """Open the page file beside the log, whose lock guards it too; what it held is forgotten: replay makes it anew."""
-    pages = PageFile.open(directory, cluster_id=log.cluster_id)
-    pages.adopt({})
-    pages.shrink()
-    return pages
 
 
 def _print_ready(node_id: int, host: str, port: int) -> None:
@@ -108,11 +109,13 @@ async def serve_log(
     *,
     announce: Callable[[int, str, int], None],
     pages: PageFile | None = None,
+    snapshots: SnapshotStore | None = None,
     disk_bytes: int | None = None,
 ) -> int:
     """Serve an opened log on bound *sockets* until a signal comes, the scope is cancelled, or the log fails.
 
-    *disk_bytes* is the size of the log's file system; None where it is large enough not to matter.
+    *snapshots* and *pages* lie beside the log, as `Road` wants them. *disk_bytes* is the size of the log's file system;
+    None where it is large enough not to matter.
     """
     failures: list[BaseException] = []
     failed = trio.Event()
@@ -138,7 +141,11 @@ async def serve_log(
         index_memory_bytes_max=config.index_memory_bytes_max,
         disk_free_bytes_min=mark_of(config.disk_free_bytes_min, config.segment_bytes, disk_bytes),
         disk_bytes=disk_bytes,
+        snapshots=snapshots,
+        snapshot_every_bytes=config.snapshot_every_bytes,
+        snapshot_every_entries=config.snapshot_every_entries,
     )
+    logger.info("%s", road.restart)
     try:
         await _serve_road(road, config, sockets, failed, announce)
     finally:
@@ -178,6 +185,7 @@ async def _serve_road(
             for listener in listeners:
                 await listener.aclose()
             await server.stop(config.drain_seconds)
+            await road.write_down()
             nursery.cancel_scope.cancel()
 
 

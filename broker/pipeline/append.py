@@ -39,6 +39,10 @@ RECORD_BYTES = 64
 """About what a record takes beyond its header and payload."""
 
 
+_Item = tuple[Record, bool] | tuple[None, Callable[[], object]] | None
+"""An entry and whether it is lazy, or an errand, or the end."""
+
+
 def _size(record: Record) -> int:
     return len(record.payload) + len(record.header) + RECORD_BYTES
 
@@ -66,7 +70,7 @@ class AppendStage:
         self.space = space or DiskSpace(log)
         self._on_durable = on_durable
         self._on_failure = on_failure
-        self._inbox: queue.SimpleQueue[tuple[Record, bool] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._submitted_bytes = 0
         self._written_bytes = 0
         self._unsynced_since: float | None = None
@@ -93,6 +97,18 @@ class AppendStage:
         """Hand *record* to the thread. With *lazy* nobody waits for it: it does not force a sync of its own."""
         self._submitted_bytes += _size(record)
         self._inbox.put((record, lazy))
+
+    async def run_on_log_thread(self, errand: Callable[[], object]) -> None:
+        """Return when the log's thread has done *errand*, behind what was submitted; its failure ends the thread."""
+        assert self._token is not None
+        token, done = self._token, trio.Event()
+
+        def run() -> None:
+            errand()
+            token.run_sync_soon(done.set)
+
+        self._inbox.put((None, run))
+        await done.wait()
 
     @property
     def pending_bytes(self) -> int:
@@ -155,12 +171,16 @@ class AppendStage:
             return max(0.0, self._unsynced_since + LAZY_SYNC_SECONDS - time.monotonic())
         return None if marked else IDLE_MARK_SECONDS
 
-    def _write_group(self, item: tuple[Record, bool] | None) -> bool:
+    def _write_group(self, item: _Item) -> bool:
         """Write *item* and what else has arrived, and sync it if anybody waits; return whether the end has come."""
         group: list[Record] = []
         group_bytes = 0
         urgent = False
+        errand: Callable[[], object] | None = None
         while item is not None:
+            if item[0] is None:
+                errand = item[1]
+                break
             record, lazy = item
             group.append(record)
             group_bytes += _size(record)
@@ -171,12 +191,15 @@ class AppendStage:
                 item = self._inbox.get_nowait()
             except queue.Empty:
                 break
-        self._log.append(group)
-        self._written_bytes += group_bytes
-        if self._unsynced_since is None:
-            self._unsynced_since = time.monotonic()
-        if urgent or time.monotonic() - self._unsynced_since >= LAZY_SYNC_SECONDS:
-            self._sync()
+        if group:
+            self._log.append(group)
+            self._written_bytes += group_bytes
+            if self._unsynced_since is None:
+                self._unsynced_since = time.monotonic()
+            if urgent or time.monotonic() - self._unsynced_since >= LAZY_SYNC_SECONDS:
+                self._sync()
+        if errand is not None:
+            errand()
         return item is None
 
     def _sync(self) -> None:

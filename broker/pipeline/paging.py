@@ -83,6 +83,7 @@ class Pager:
         self._room = trio.Event()
         self._reader_limit = trio.CapacityLimiter(1)
         self._writer_limit = trio.CapacityLimiter(1)
+        self._writing = trio.Lock()  # a chunk is chosen to be written by one task at a time
         pool.read_back = self.read_back
 
     # --- from the event loop -------------------------------------------------------------------------------------
@@ -186,6 +187,22 @@ class Pager:
 
     # --- writing and releasing -----------------------------------------------------------------------------------
 
+    async def write_out(self) -> None:
+        """Give every sealed chunk a page, so that a snapshot need not repeat it; they stay in memory.
+
+        Those that find no room on the disk go without.
+        """
+        chunks = [chunk for chunk in self._pool.resident if chunk.page is None]
+        for start in range(0, len(chunks), TRIP_CHUNKS):
+            async with self._writing:
+                trip = chunks[start : start + TRIP_CHUNKS]
+                fresh = [chunk for chunk in trip if chunk.page is None and not chunk.gone]
+                if fresh:
+                    pages = await trio.to_thread.run_sync(self._write_all, fresh, limiter=self._writer_limit)
+                    self._drop([], fresh, pages)
+                    if None in pages:
+                        return
+
     async def _write_what_is_too_much(self) -> None:
         while True:
             await self._wake_writer.wait()
@@ -197,12 +214,13 @@ class Pager:
                     self._released = 0
                     await trio.to_thread.run_sync(self._tidy, limiter=self._writer_limit)
                 else:
-                    chosen = self._choose()
-                    fresh = [chunk for chunk in chosen if chunk.page is None]
-                    pages: list[Page | None] = []
-                    if fresh:
-                        pages = await trio.to_thread.run_sync(self._write_all, fresh, limiter=self._writer_limit)
-                    self._drop(chosen, fresh, pages)
+                    async with self._writing:
+                        chosen = self._choose()
+                        fresh = [chunk for chunk in chosen if chunk.page is None]
+                        pages: list[Page | None] = []
+                        if fresh:
+                            pages = await trio.to_thread.run_sync(self._write_all, fresh, limiter=self._writer_limit)
+                        self._drop(chosen, fresh, pages)
                 self._room.set()
                 await trio.lowlevel.checkpoint()
 

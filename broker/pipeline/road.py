@@ -28,12 +28,13 @@ from sluicemq.broker.pipeline.log_clock import LogClock
 from sluicemq.broker.pipeline.paging import INDEX_MEMORY_BYTES_DEFAULT, Pager
 from sluicemq.broker.pipeline.produce import ProduceStage
 from sluicemq.broker.pipeline.replicate import Quorum
+from sluicemq.broker.pipeline.restart import Restart, load_newest, replay
 from sluicemq.broker.pipeline.settle import SettleStage
+from sluicemq.broker.pipeline.snapshots import EVERY_BYTES_DEFAULT, EVERY_ENTRIES_DEFAULT, SnapshotStage
 from sluicemq.broker.pipeline.turns import Turns
 from sluicemq.broker.queues.chunks import ChunkPool, ChunksMissing
-from sluicemq.broker.queues.entries import Entry, Epoch, SessionClose, decode_entry
+from sluicemq.broker.queues.entries import Entry, Epoch, SessionClose
 from sluicemq.broker.queues.machine import Machine
-from sluicemq.storage.errors import StorageError
 from sluicemq.storage.record import HEAD_BYTES, Record
 from sluicemq.wire.errors import InternalError, LimitReached
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.runs import Run
     from sluicemq.storage.log import SegmentLog
     from sluicemq.storage.pagefile import PageFile
+    from sluicemq.storage.snapshots import SnapshotStore
 
 logger = logging.getLogger("sluicemq.road")
 
@@ -50,7 +52,8 @@ SLICE_SECONDS = 0.004
 WAITING_ENTRIES_MAX = 10_000
 """Sessions stop reading while more entries than this are proposed and not applied yet: many sessions read faster than
 one road applies, and the disk need not be what is slow."""
-REPLAY_BYTES = 8 * 1024 * 1024
+LAST_ENTRIES_SECONDS = 10.0
+"""How long the last snapshot waits for entries that are still under way."""
 EPOCH_BITS = 32
 COUNTER_MASK = 0xFFFF_FFFF
 COUNTER_MAX = 0xF000_0000
@@ -65,11 +68,20 @@ class Road:
         node_id: Number of this broker among the voters.
         cache_bytes_max: Most bytes of recent entries kept in memory for dispatch.
         on_failure: Called in the event loop when the road cannot go on; the process must end.
-        pages: Where long queue indexes go; opened, and adopted. None: all of them stay in memory.
+        pages: Where long queue indexes go; opened, and adopted unless there are *snapshots*. None: all of them stay in
+            memory.
         index_memory_bytes_max: Most bytes of long queue indexes in memory, about.
         disk_free_bytes_min: Publishing is refused while less of the disk is free; 0: while the next segment finds no
             room.
         disk_bytes: Size of the file system; None: large enough.
+        snapshots: Where the machine is written down from time to time; the start reads the newest. None: never.
+        snapshot_every_bytes: A snapshot after so many bytes of entries.
+        snapshot_every_entries: Or after so many entries.
+
+    Raises:
+        SnapshotMissing, SnapshotContradictsLog: What is needed to start is not there; nothing was changed.
+        StorageError: A file cannot be read, or was written by a newer version.
+        SluiceError: An entry or a snapshot makes no sense to this version.
 
     """
 
@@ -84,22 +96,29 @@ class Road:
         index_memory_bytes_max: int = INDEX_MEMORY_BYTES_DEFAULT,
         disk_free_bytes_min: int = 0,
         disk_bytes: int | None = None,
+        snapshots: SnapshotStore | None = None,
+        snapshot_every_bytes: int = EVERY_BYTES_DEFAULT,
+        snapshot_every_entries: int = EVERY_ENTRIES_DEFAULT,
     ) -> None:
         self.log = log
         self.node_id = node_id
         self._on_failure = on_failure
+        self.restart = Restart()
+        if snapshots is None:
+            self.machine = Machine(pool=None if pages is None else ChunkPool())
+        else:
+            self.machine = load_newest(log, snapshots, pages, self.restart)
         self.pager: Pager | None = None
-        pool: ChunkPool | None = None
         if pages is not None:
-            pool = ChunkPool()
-            self.pager = Pager(pages, pool, bytes_max=index_memory_bytes_max, on_failure=self.fail)
+            assert self.machine.pool is not None
+            self.pager = Pager(pages, self.machine.pool, bytes_max=index_memory_bytes_max, on_failure=self.fail)
             self.pager.on_filled = self._filled
-        self.machine = Machine(pool=pool)
         self.failed = False
         self.turns = Turns()
         self.after_advance: Callable[[], None] = lambda: None
         self.entries_total = 0
-        self._replay()
+        self.entry_bytes_total = 0
+        replay(log, self.machine, self.pager, self.restart)
         self.clock = LogClock(
             self.machine.log_time_ms,
             wall=time.time,
@@ -121,36 +140,22 @@ class Road:
         self.dispatch = DispatchStage(self)
         self.settle = SettleStage(self)
         self.apply = ApplyStage(self)
+        self.snapshots: SnapshotStage | None = None
+        if snapshots is not None:
+            self.snapshots = SnapshotStage(
+                self,
+                snapshots,
+                pages,
+                self.restart,
+                every_bytes=snapshot_every_bytes,
+                every_entries=snapshot_every_entries,
+            )
         self._more_to_do = False
         self._idle = trio.Event()
         self._cold_peeks = trio.Lock()
         self._room: trio.Event | None = None
         # Who waits for an entry to be applied, by zxid.
         self._applied: list[tuple[int, trio.Event]] = []
-
-    def _replay(self) -> None:
-        """Give the machine everything in the log; nothing of it has effects."""
-        machine, log, pool, pager = self.machine, self.log, self.machine.pool, self.pager
-        zxid = log.start_zxid
-        while records := log.read_after(zxid, REPLAY_BYTES):
-            for record in records:
-                try:
-                    entry = decode_entry(record.kind, record.kind_version, record.header, record.payload)
-                    if pager is not None and pool is not None and pool.absent:
-                        pager.fill_now(machine.prefetch(entry))
-                    machine.apply(record.zxid, entry)
-                except StorageError:
-                    raise  # it says itself which file fails, and why
-                except Exception as error:
-                    place = f"{record.zxid >> EPOCH_BITS}.{record.zxid & COUNTER_MASK}"
-                    raise InternalError(
-                        f"the log's entry {place} (kind {record.kind}) "
-                        f"cannot be applied: {error}; nothing was changed; `sluicemq log dump` shows it, and a newer "
-                        "version may know it"
-                    ) from error
-            zxid = records[-1].zxid
-            if pager is not None:
-                pager.keep_within_now()
 
     async def begin(self) -> None:
         """Start the log's threads, begin the epoch and end the sessions of the epoch before."""
@@ -169,6 +174,8 @@ class Road:
             self.settle.start(nursery)
             if self.pager is not None:
                 nursery.start_soon(self.pager.run)
+            if self.snapshots is not None:
+                nursery.start_soon(self.snapshots.run)
 
     def propose(
         self, entry: Entry, payload: bytes = b"", *, on_applied: OnApplied | None = None, lazy: bool = False
@@ -205,6 +212,7 @@ class Road:
         if not self.failed:
             self.append.submit(Record(zxid, entry.KIND, entry.VERSION, 0, header, payload), lazy=lazy)
         self.entries_total += 1
+        self.entry_bytes_total += entry_bytes
         return zxid
 
     @property
@@ -227,6 +235,20 @@ class Road:
             if self._idle.is_set():
                 self._idle = trio.Event()
             await self._idle.wait()
+
+    async def write_down(self) -> None:
+        """Take a snapshot of everything that was proposed, so that the next start replays next to nothing.
+
+        For the end, when nobody proposes any more.
+        """
+        if self.snapshots is None or self.failed:
+            return
+        with trio.move_on_after(LAST_ENTRIES_SECONDS):
+            await self.wait_idle()
+        try:
+            await self.snapshots.take()
+        except Exception as error:  # noqa: BLE001 - a failing disk must show in the exit code
+            self.fail(error)
 
     async def stop(self) -> None:
         """Write, sync and apply what was proposed, then end the log's thread."""
@@ -257,6 +279,8 @@ class Road:
             self.after_advance()
             if self.pager is not None:
                 self.pager.look()
+            if self.snapshots is not None:
+                self.snapshots.look()
         except Exception as error:  # noqa: BLE001 - a broken machine must stop the broker, not only this call
             self.fail(error)
             return

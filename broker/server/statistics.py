@@ -66,6 +66,7 @@ def statistics_of(server: Server) -> dict[str, Any]:
         "disk_free_bytes": road.space.view.free_bytes,
         "disk_free_bytes_min": road.space.free_bytes_min,
         "disk_low_total": road.space.low_total,
+        **_snapshot_figures(road),
         "published_messages_total": road.produce.published_messages_total,
         "delivered_messages_total": road.dispatch.delivered_messages_total,
         "settled_messages_total": road.settle.acknowledged_messages_total,
@@ -80,6 +81,29 @@ def statistics_of(server: Server) -> dict[str, Any]:
         "loop_stall_seconds_max": road.turns.longest_seconds,
         "loop_turn_cpu_seconds_max": road.turns.longest_cpu_seconds,
     }
+
+
+def _snapshot_figures(road: Road) -> dict[str, Any]:
+    """What the last start did, and what snapshots cost since."""
+    restart = road.restart
+    figures: dict[str, Any] = {
+        "recovery_snapshot_zxid": 0 if restart.snapshot is None else restart.snapshot.zxid,
+        "recovery_snapshots_rejected": len(restart.rejected),
+        "recovery_replayed_entries": restart.replayed_entries,
+        "recovery_replayed_bytes": restart.replayed_bytes,
+        "recovery_seconds": restart.load_seconds + restart.replay_seconds,
+    }
+    if road.snapshots is not None:
+        known = road.snapshots.figures
+        figures |= {
+            "snapshots_total": known.taken,
+            "snapshots_failed_total": known.failed,
+            "snapshot_zxid": known.zxid,
+            "snapshot_bytes": known.bytes,
+            "snapshot_seconds": known.seconds,
+            "snapshot_slice_seconds_max": known.longest_slice_seconds,
+        }
+    return figures
 
 
 def resident_bytes() -> int:

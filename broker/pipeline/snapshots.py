@@ -1,0 +1,270 @@
+"""Snapshots: when the machine is written down, and what may be forgotten afterwards.
+
+A start reads the newest snapshot and the log behind it, so one is taken every `every_bytes` of log or `every_entries`
+entries, whichever comes first, but not before the log has grown by `BYTES_RATIO` times what the last one took: however
+large the machine is, snapshots stay a fraction of what is written anyway. One more is taken at an orderly stop, so that
+the next start replays next to nothing.
+
+The event loop only freezes the machine (`queues/freeze`) and packs it in slices of `SLICE_SECONDS`, between which
+sockets are served; writing, syncing and reading back are a worker thread's. The order makes every power cut harmless:
+
+    chunks to pages -> freeze -> pack and write -> pages synced -> snapshot synced and renamed -> read back
+        -> all but two snapshots removed -> pages of removed ones free -> the log proper begins at the older of the two
+
+What is frozen was applied, hence committed, hence durable. A full disk costs the snapshot, not the broker: it is tried
+again later, and until then the log just reaches back farther. This module must not know what the sections mean.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import trio
+
+from sluicemq.storage.errors import DiskFull, format_zxid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sluicemq.broker.pipeline.restart import Restart
+    from sluicemq.broker.pipeline.road import Road
+    from sluicemq.broker.queues.freeze import Freeze
+    from sluicemq.storage.pagefile import PageFile
+    from sluicemq.storage.snapshot_file import Snapshot, SnapshotInfo
+    from sluicemq.storage.snapshots import SnapshotStore, SnapshotWriter
+
+logger = logging.getLogger("sluicemq.snapshots")
+
+EVERY_BYTES_DEFAULT = 64 * 1024 * 1024
+EVERY_ENTRIES_DEFAULT = 250_000
+BYTES_RATIO = 4
+SLICE_SECONDS = 0.002
+"""Longest time that packing holds the event loop, about."""
+PIECE_BYTES = 1024 * 1024
+"""Packed sections gather up to this size before a thread writes them: the most that waits in memory."""
+RETRY_SECONDS = 30.0
+"""Pause after a snapshot that failed."""
+KEPT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotFigures:
+    """What was done since the start of the broker; the last one counts from the start on, as it was found then.
+
+    Attributes:
+        taken: Snapshots that are durable and were read back.
+        failed: Snapshots that were given up.
+        zxid: The newest one is of this entry; 0 for none.
+        bytes: Its size.
+        seconds: How long it took; 0.0 where an earlier run took it.
+        longest_slice_seconds: How long the event loop was held by freezing or by one slice of packing, at most.
+
+    """
+
+    taken: int = 0
+    failed: int = 0
+    zxid: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    longest_slice_seconds: float = 0.0
+
+
+class SnapshotStage:
+    """Takes the snapshots of one road's machine.
+
+    Args:
+        road: Whose machine and log.
+        store: Where they are written; its newest one is where the machine came from.
+        pages: Where chunks of indexes lie, if anywhere.
+        restart: What the start found: how far the log has grown since the newest snapshot.
+        every_bytes: A snapshot after so many bytes of entries.
+        every_entries: Or after so many entries.
+
+    Attributes:
+        on_taken: Called in the event loop with each new snapshot, open for reading, which is the callee's to close, and
+            with the zxid of the oldest one that is kept beside it. Only once two are kept.
+
+    """
+
+    def __init__(
+        self,
+        road: Road,
+        store: SnapshotStore,
+        pages: PageFile | None,
+        restart: Restart,
+        *,
+        every_bytes: int = EVERY_BYTES_DEFAULT,
+        every_entries: int = EVERY_ENTRIES_DEFAULT,
+    ) -> None:
+        self._road = road
+        self._store = store
+        self._pages = pages
+        self._every_bytes = every_bytes
+        self._every_entries = every_entries
+        # Where the road's counters stood when the newest snapshot was frozen.
+        self._bytes_then = -restart.replayed_bytes
+        self._entries_then = -restart.replayed_entries
+        self._generation = 0
+        self.figures = SnapshotFigures()
+        if restart.snapshot is not None:
+            self.figures = SnapshotFigures(zxid=restart.snapshot.zxid, bytes=restart.snapshot.file_bytes)
+            self._generation = restart.snapshot.generation
+        self.on_taken: Callable[[Snapshot, int], None] | None = None
+        self._retry_at = 0.0
+        self._wake = trio.Event()
+        self._one_at_a_time = trio.Lock()
+        self._limiter = trio.CapacityLimiter(1)
+
+    # --- when --------------------------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Start a snapshot if it is time; costs next to nothing, so it is called after every turn."""
+        if self._is_due():
+            self._wake.set()
+
+    def _is_due(self) -> bool:
+        road = self._road
+        grown = road.entry_bytes_total - self._bytes_then
+        if grown < self._every_bytes and road.entries_total - self._entries_then < self._every_entries:
+            return False
+        return grown >= BYTES_RATIO * self.figures.bytes and trio.current_time() >= self._retry_at
+
+    async def run(self) -> None:
+        """Take snapshots until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            if self._is_due():
+                try:
+                    await self.take()
+                except Exception as error:  # noqa: BLE001 - a failing disk or a broken machine must stop the broker
+                    self._road.fail(error)
+                    return
+
+    # --- how ---------------------------------------------------------------------------------------------------------
+
+    async def take(self) -> SnapshotInfo | None:
+        """Take a snapshot now; return it, or None where nothing is new or the disk has no room for it.
+
+        Raises:
+            StorageError: The disk fails; fatal.
+
+        """
+        async with self._one_at_a_time:
+            road = self._road
+            if road.pager is not None:
+                await road.pager.write_out()
+            applied = road.machine.applied_zxid
+            if applied <= self.figures.zxid or applied > road.log.synced_zxid:
+                return None  # nothing is new, or a quorum was faster than this broker's own disk
+            then = self._bytes_then, self._entries_then
+            started = time.monotonic()
+            try:
+                taken = await self._freeze_and_write()
+            except DiskFull as error:
+                taken = None
+                self._give_up(f"{error}", *then)
+            if taken is None:
+                return None
+            info, kept = taken
+            if kept[0].zxid != info.zxid:
+                reasons = "; ".join(map(str, self._store.rejected))
+                await trio.to_thread.run_sync(self._store.set_aside_rejected, limiter=self._limiter)
+                self._give_up(f"it does not read back as it was written: {reasons}", *then)
+                return None
+            await self._forget_what_is_older(kept)
+            self._note(info, time.monotonic() - started)
+            if self.on_taken is not None and len(kept) == KEPT:
+                snapshot = await trio.to_thread.run_sync(self._store.open, info, limiter=self._limiter)
+                self.on_taken(snapshot, kept[-1].zxid)
+            return info
+
+    async def _freeze_and_write(self) -> tuple[SnapshotInfo, tuple[SnapshotInfo, ...]]:
+        road = self._road
+        started = road.turns.begin()
+        self._generation = self._generation + 1 if self._pages is None else self._pages.freeze()
+        freeze = road.machine.freeze()
+        self._bytes_then, self._entries_then = road.entry_bytes_total, road.entries_total
+        self._end_slice(started)
+        writer: SnapshotWriter | None = None
+        try:
+            writer = await trio.to_thread.run_sync(self._begin, freeze.zxid, self._generation, limiter=self._limiter)
+            await self._pack(freeze, writer)
+            return await trio.to_thread.run_sync(self._finish, writer, limiter=self._limiter)
+        finally:
+            if not freeze.done:
+                freeze.let_go()
+            if writer is not None:
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(writer.abandon, limiter=self._limiter)
+
+    async def _pack(self, freeze: Freeze, writer: SnapshotWriter) -> None:
+        turns = self._road.turns
+        gathered: list[tuple[int, bytes]] = []
+        gathered_bytes = 0
+        while not freeze.done:
+            started = turns.begin()
+            deadline = started + SLICE_SECONDS
+            for section in freeze.pack(lambda: time.perf_counter() < deadline):  # noqa: B023 - called within the turn
+                gathered.append(section)
+                gathered_bytes += len(section[1])
+            self._end_slice(started)
+            if gathered_bytes >= PIECE_BYTES or freeze.done:
+                await trio.to_thread.run_sync(_add_all, writer, gathered, limiter=self._limiter)
+                gathered, gathered_bytes = [], 0
+            else:
+                await trio.lowlevel.checkpoint()
+
+    def _end_slice(self, started: float) -> None:
+        self._road.turns.end(started)
+        elapsed = time.perf_counter() - started
+        if elapsed > self.figures.longest_slice_seconds:
+            self.figures = replace(self.figures, longest_slice_seconds=elapsed)
+
+    async def _forget_what_is_older(self, kept: tuple[SnapshotInfo, ...]) -> None:
+        """Let the log proper begin at the older of two snapshots; one alone does not carry it: it may rot."""
+        if len(kept) == KEPT:
+            zxid = kept[-1].zxid
+            await self._road.append.run_on_log_thread(lambda: self._road.log.begin_at(zxid))
+
+    def _give_up(self, reason: str, bytes_then: int, entries_then: int) -> None:
+        logger.warning("a snapshot failed, and is tried again in %.0f s or later: %s", RETRY_SECONDS, reason)
+        self._bytes_then, self._entries_then = bytes_then, entries_then
+        self._retry_at = trio.current_time() + RETRY_SECONDS
+        self.figures = replace(self.figures, failed=self.figures.failed + 1)
+
+    def _note(self, info: SnapshotInfo, seconds: float) -> None:
+        self.figures = replace(
+            self.figures, taken=self.figures.taken + 1, zxid=info.zxid, bytes=info.file_bytes, seconds=seconds
+        )
+        logger.info(
+            "snapshot at %s: %d bytes in %d sections, %.2f s, longest slice so far %.1f ms",
+            format_zxid(info.zxid),
+            info.file_bytes,
+            info.sections,
+            seconds,
+            1000 * self.figures.longest_slice_seconds,
+        )
+
+    # --- the worker thread -------------------------------------------------------------------------------------------
+
+    def _begin(self, zxid: int, generation: int) -> SnapshotWriter:
+        return self._store.begin(zxid, self._road.log.chain_at(zxid), generation)
+
+    def _finish(self, writer: SnapshotWriter) -> tuple[SnapshotInfo, tuple[SnapshotInfo, ...]]:
+        if self._pages is not None:
+            self._pages.sync()  # what the sections name is durable before the snapshot counts
+        info = writer.finish()
+        kept = self._store.keep(KEPT)
+        if self._pages is not None:
+            self._pages.retain(kept[-1].generation)
+            self._pages.shrink()
+        return info, kept
+
+
+def _add_all(writer: SnapshotWriter, sections: list[tuple[int, bytes]]) -> None:
+    for kind, data in sections:
+        writer.add(kind, data)
