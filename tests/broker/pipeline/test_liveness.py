@@ -1,0 +1,130 @@
+"""What a snapshot keeps alive, file by file: counted from summaries where they suffice, exact in every case."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sluicemq.broker.pipeline.liveness import Liveness, Span, Survivors
+from sluicemq.broker.queues.chunks import CHUNK_RUNS, ROW, Page, summary_of
+from sluicemq.broker.queues.image import LiveRuns
+
+FILES = [Span(101, 200), Span(201, 300), Span(401, 500)]
+START = 510
+BATCH = 10
+
+
+def row(zxid: int, first: int = 0, size: int = BATCH) -> bytes:
+    """Return a run of a batch of ten messages of a hundred bytes."""
+    return ROW.pack(zxid, zxid, first, size, BATCH, 1000, 5, 0, 0)
+
+
+def part(*rows: bytes, queue: int = 7, skip: int = 0, front: tuple[int, int] | None = None) -> LiveRuns:
+    data = b"".join(rows)
+    return LiveRuns(queue, "ready", summary_of(data), None, data, skip, front, len(rows))
+
+
+def no_page(page: Page) -> bytes:
+    raise AssertionError(f"page {page} was read")
+
+
+def counted(*parts: LiveRuns, read_page=no_page) -> Liveness:
+    liveness = Liveness(FILES, read_page, START)
+    for each in parts:
+        liveness.add(each)
+    return liveness
+
+
+def test_a_chunk_within_one_file_is_counted_without_its_rows():
+    rows = b"".join(row(101 + number % 50) for number in range(CHUNK_RUNS))
+    chunk = LiveRuns(7, "ready", summary_of(rows), Page(3, 0), b"", count=CHUNK_RUNS)
+    liveness = counted(chunk)
+    assert liveness.runs == [CHUNK_RUNS, 0, 0]
+    assert liveness.messages == [CHUNK_RUNS * BATCH, 0, 0]
+    assert liveness.rows_read == 0
+
+
+def test_a_chunk_over_a_border_is_read_from_its_page():
+    rows = b"".join(row(190 + number // 64) for number in range(CHUNK_RUNS))
+    read = []
+
+    def read_page(page: Page) -> bytes:
+        read.append(page)
+        return rows
+
+    liveness = counted(LiveRuns(7, "ready", summary_of(rows), Page(3, 0), b"", count=CHUNK_RUNS), read_page=read_page)
+    assert read == [Page(3, 0)]
+    assert liveness.runs == [11 * 64, 5 * 64, 0]
+
+
+def test_a_consumed_front_keeps_nothing_alive():
+    liveness = counted(part(row(150), row(151), row(250), skip=2))
+    assert liveness.runs == [0, 1, 0]
+    assert liveness.oldest == {7: 250}
+
+
+def test_what_lies_in_the_log_proper_is_nobodys_business_here():
+    liveness = counted(part(row(511), row(900)), part(row(450), row(600)))
+    assert liveness.runs == [0, 0, 1]
+    assert liveness.missing_runs == 0
+
+
+@pytest.mark.parametrize("zxid", [50, 350, 505])
+def test_a_living_message_in_no_file_is_told(zxid):
+    liveness = counted(part(row(zxid)))
+    assert liveness.missing_runs == 1
+    assert liveness.runs == [0, 0, 0]
+
+
+def test_the_oldest_unsettled_message_of_each_queue_is_known():
+    liveness = counted(part(row(250), queue=1), part(row(150), queue=2), part(row(120), row(280), queue=1))
+    assert liveness.oldest == {1: 120, 2: 150}
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(90, 520), st.integers(0, 9), st.integers(1, 10)), min_size=1, max_size=8),
+        max_size=8,
+    )
+)
+def test_counts_are_those_of_a_walk_over_all_rows(parts):
+    expected: Counter[int] = Counter()
+    missing = 0
+    for rows in parts:
+        for zxid, _first, _size in rows:
+            within = [number for number, span in enumerate(FILES) if span.first_zxid <= zxid <= span.last_zxid]
+            expected.update(within)
+            missing += not within and zxid <= START
+    liveness = counted(*(part(*(row(zxid, first, size) for zxid, first, size in rows)) for rows in parts))
+    assert liveness.runs == [expected[0], expected[1], expected[2]]
+    assert liveness.missing_runs == missing
+
+
+@given(st.sets(st.tuples(st.integers(90, 520), st.integers(0, 9))), st.randoms())
+def test_survivors_are_every_living_message_once_with_neighbours_made_one(messages, rng):
+    shuffled = sorted(messages)
+    rng.shuffle(shuffled)
+    survivors = Survivors(FILES[:2], no_page)
+    for zxid, index in shuffled:
+        survivors.add(part(row(zxid, index, 1)))
+    found = {
+        (zxid, index)
+        for span in FILES[:2]
+        for zxid, ranges in survivors.within(*span)
+        for first, count in ranges
+        for index in range(first, first + count)
+    }
+    assert found == {each for each in messages if 101 <= each[0] <= 300}
+    for zxid, ranges in survivors.within(101, 300):
+        ends = [first + count for first, count in ranges]
+        assert all(end < first for end, (first, _) in zip(ends, ranges[1:], strict=False)), zxid
+
+
+def test_survivors_come_in_the_order_of_the_log():
+    survivors = Survivors([Span(1, 1 << 20)], no_page)
+    for zxid in (70_000, 5, 9_000, 8_999):
+        survivors.add(part(row(zxid)))
+    assert [zxid for zxid, _ in survivors.within(1, 1 << 20)] == [5, 8_999, 9_000, 70_000]
