@@ -102,6 +102,10 @@ class BrokerConfig:
     snapshot_every_entries: int = 250_000
     """Or after so many entries of the log."""
 
+    reclaim_bytes_per_second_max: int = 64 * MIB
+    """So many bytes a second are read and written, about, to give back what is dead in old files of the log; more than
+    is published, or the disk fills."""
+
     connections_max: int = 10_000
     """Most connections at once."""
 
@@ -196,6 +200,7 @@ class BrokerConfig:
             ("index_memory_bytes_max", self.index_memory_bytes_max, 4 * MIB, 1 << 40),
             ("snapshot_every_bytes", self.snapshot_every_bytes, KIB, 1 << 40),
             ("snapshot_every_entries", self.snapshot_every_entries, 1, 1 << 40),
+            ("reclaim_bytes_per_second_max", self.reclaim_bytes_per_second_max, 64 * KIB, 1 << 40),
             ("connections_max", self.connections_max, 1, 1_000_000),
             ("batch_bytes_max", self.batch_bytes_max, 1024, min(BATCH_BYTES_MAX, room)),
             ("message_bytes_max", self.message_bytes_max, 1, min(MESSAGE_BYTES_MAX, self.batch_bytes_max)),
@@ -382,6 +387,7 @@ SETTINGS = (
     Setting("index_memory_bytes_max", parse_bytes, "SIZE", "Memory for the indexes of long queues."),
     Setting("snapshot_every_bytes", parse_bytes, "SIZE", "Bytes of log between two snapshots of the state."),
     Setting("snapshot_every_entries", _parse_integer, "N", "Or entries of the log, whichever comes first."),
+    Setting("reclaim_bytes_per_second_max", parse_bytes, "SIZE", "Bytes a second to give dead parts of the disk back."),
     Setting("connections_max", _parse_integer, "N", "Most connections at once."),
     Setting("frame_bytes_max", parse_bytes, "SIZE", "Largest frame on a connection."),
     Setting("batch_bytes_max", parse_bytes, "SIZE", "Largest batch; at most half a segment, and 16 MiB."),

@@ -144,6 +144,7 @@ async def serve_log(
         snapshots=snapshots,
         snapshot_every_bytes=config.snapshot_every_bytes,
         snapshot_every_entries=config.snapshot_every_entries,
+        reclaim_bytes_per_second_max=config.reclaim_bytes_per_second_max,
     )
     logger.info("%s", road.restart)
     try:

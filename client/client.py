@@ -159,7 +159,9 @@ class Client:
         """Return the state of one queue.
 
         Its keys: `name`, `settings`, `ready`, `leased`, `delayed`, `dead`, `consumers`, `published_total`,
-        `settled_total`, `redelivered_total`, `oldest_age_seconds`, `created_at` (milliseconds since 1970).
+        `settled_total`, `redelivered_total`, `oldest_age_seconds`, `created_at` (milliseconds since 1970), and with
+        brokers that know it `pinned_bytes`: dead bytes that stay on the broker's disk for now, because the oldest
+        unsettled message of the queue lies among them.
 
         Raises:
             QueueNotFound: No queue of that name.

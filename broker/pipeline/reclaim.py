@@ -192,6 +192,7 @@ class Reclaimer:
         self._scales: dict[tuple[int, int], float] = {}
         # Files that could not be read or contradict the snapshot: they stay as they are until the next start.
         self._held: set[tuple[int, int]] = set()
+        self._ended = False
         self.working = False
 
     # --- the event loop --------------------------------------------------------------------------------------------
@@ -204,6 +205,9 @@ class Reclaimer:
             through_zxid: Zxid of the oldest snapshot that is kept: no file that reaches above it is touched.
 
         """
+        if self._ended:
+            snapshot.close()
+            return
         if self._offer is not None:
             self._offer.snapshot.close()
         self._offer = _Offer(snapshot, through_zxid)
@@ -219,6 +223,7 @@ class Reclaimer:
                 if offer is not None:
                     await self._take(offer)
         finally:
+            self._ended = True
             if self._offer is not None:
                 self._offer.snapshot.close()
                 self._offer = None

@@ -27,6 +27,7 @@ from sluicemq.broker.pipeline.dispatch import DispatchStage
 from sluicemq.broker.pipeline.log_clock import LogClock
 from sluicemq.broker.pipeline.paging import INDEX_MEMORY_BYTES_DEFAULT, Pager
 from sluicemq.broker.pipeline.produce import ProduceStage
+from sluicemq.broker.pipeline.reclaim import RECLAIM_BYTES_PER_SECOND_DEFAULT, Reclaimer
 from sluicemq.broker.pipeline.replicate import Quorum
 from sluicemq.broker.pipeline.restart import Restart, load_newest, replay
 from sluicemq.broker.pipeline.settle import SettleStage
@@ -77,6 +78,7 @@ class Road:
         snapshots: Where the machine is written down from time to time; the start reads the newest. None: never.
         snapshot_every_bytes: A snapshot after so many bytes of entries.
         snapshot_every_entries: Or after so many entries.
+        reclaim_bytes_per_second_max: Bytes a second read and written to give back what a snapshot says is dead.
 
     Raises:
         SnapshotMissing, SnapshotContradictsLog: What is needed to start is not there; nothing was changed.
@@ -99,6 +101,7 @@ class Road:
         snapshots: SnapshotStore | None = None,
         snapshot_every_bytes: int = EVERY_BYTES_DEFAULT,
         snapshot_every_entries: int = EVERY_ENTRIES_DEFAULT,
+        reclaim_bytes_per_second_max: int = RECLAIM_BYTES_PER_SECOND_DEFAULT,
     ) -> None:
         self.log = log
         self.node_id = node_id
@@ -140,6 +143,13 @@ class Road:
         self.dispatch = DispatchStage(self)
         self.settle = SettleStage(self)
         self.apply = ApplyStage(self)
+        self.reclaimer = Reclaimer(
+            log,
+            pages=pages,
+            bytes_per_second_max=reclaim_bytes_per_second_max,
+            on_failure=self.fail,
+            wait_for_readers=self.bodies.wait_for_readers,
+        )
         self.snapshots: SnapshotStage | None = None
         if snapshots is not None:
             self.snapshots = SnapshotStage(
@@ -150,6 +160,7 @@ class Road:
                 every_bytes=snapshot_every_bytes,
                 every_entries=snapshot_every_entries,
             )
+            self.snapshots.on_taken = self.reclaimer.offer
         self._more_to_do = False
         self._idle = trio.Event()
         self._cold_peeks = trio.Lock()
@@ -176,6 +187,7 @@ class Road:
                 nursery.start_soon(self.pager.run)
             if self.snapshots is not None:
                 nursery.start_soon(self.snapshots.run)
+                nursery.start_soon(self.reclaimer.run)
 
     def propose(
         self, entry: Entry, payload: bytes = b"", *, on_applied: OnApplied | None = None, lazy: bool = False

@@ -40,6 +40,7 @@ def queue_state(road: Road, queue: Queue) -> dict[str, Any]:
         "settled_total": queue.settled_total,
         "redelivered_total": queue.redelivered_total,
         "oldest_age_seconds": age,
+        "pinned_bytes": road.reclaimer.pinned_bytes(queue.id),
         "created_at": queue.created_ms,
     }
 
@@ -49,6 +50,7 @@ def statistics_of(server: Server) -> dict[str, Any]:
     road = server.road
     times = os.times()
     log = road.log.statistics()
+    reclaimed = road.reclaimer.figures()
     return {
         "node_id": road.node_id,
         "epoch": road.epoch,
@@ -62,6 +64,14 @@ def statistics_of(server: Server) -> dict[str, Any]:
         "spare_segments": log.spares,
         "live_files": log.live_files,
         "live_bytes": log.live_bytes,
+        "live_bytes_alive": reclaimed.live_bytes,
+        "live_bytes_pinned": reclaimed.pinned_bytes,
+        "reclaim_passes_total": reclaimed.passes,
+        "reclaim_abandoned_total": reclaimed.abandoned,
+        "reclaim_dropped_bytes_total": reclaimed.dropped_bytes,
+        "reclaim_read_bytes_total": reclaimed.read_bytes,
+        "reclaim_written_bytes_total": reclaimed.written_bytes,
+        "reclaim_replaced_bytes_total": reclaimed.replaced_bytes,
         "disk_state": road.space.view.level.value,
         "disk_free_bytes": road.space.view.free_bytes,
         "disk_free_bytes_min": road.space.free_bytes_min,
