@@ -301,10 +301,10 @@ FIRST_PAGES = Table(
         Row(
             "pages-shortened",
             (Kind.PAGES, FirstPage.GOOD, Belongs.OURS, Size.SHORTENED),
-            Decision.REFUSE,
-            "The page file ends before a page that a kept snapshot names.",
-            "The start is refused.",
-            REPAIR,
+            Decision.FALL_BACK,
+            "The page file ends before a page that a snapshot names.",
+            "That snapshot does not count and is set aside; the table of snapshots decides which one does.",
+            NOTHING,
         ),
         Row(
             "pages-whole",
@@ -404,10 +404,10 @@ DERIVED = Table(
         Row(
             "pages-missing",
             (Given.MISSING, DerivedFile.PAGES, Needed.YES),
-            Decision.REFUSE,
+            Decision.FALL_BACK,
             "The page file is missing, and a snapshot names pages.",
-            "The start is refused.",
-            REPAIR,
+            "It is made anew. Snapshots that name pages do not count and are set aside; the table of snapshots goes on.",
+            NOTHING,
         ),
     ),
 )

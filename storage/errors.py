@@ -30,6 +30,7 @@ __all__ = [
     "SnapshotContradictsLog",
     "SnapshotDamaged",
     "SnapshotInProgress",
+    "SnapshotMisnamed",
     "SnapshotMissing",
     "SnapshotNotNewer",
     "SpareNotPrepared",
@@ -417,6 +418,10 @@ class SnapshotMissing(StorageError):
             f"{found}. Nothing was changed. Put the snapshots back that were moved away, or all files of one backup; "
             "`sluicemq log verify` shows what is there"
         )
+
+
+class SnapshotMisnamed(SnapshotDamaged):
+    """A snapshot lies under the name of another. Nothing was changed; an older snapshot serves instead."""
 
 
 class SnapshotNotNewer(StorageError):

@@ -79,7 +79,8 @@ def begin_log(
 ) -> None:
     """Where the superblock names no segment: make segment 1, and only then let the superblock name it.
 
-    Before that, a start begins anew. Raises LogCorrupt: there are entries, which nothing of ours leaves without naming them. OSError.
+    Before that, a start begins anew. Raises LogCorrupt (there are entries, which nothing of ours leaves without naming
+    them), OSError.
     """
     begun = Begun.YES if store.current.first_segment else Begun.NO
     found = _first_data(directory) if begun is Begun.NO else None

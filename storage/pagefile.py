@@ -27,6 +27,19 @@ from typing import TYPE_CHECKING
 
 from google_crc32c import value as crc32c
 
+from sluicemq.storage.decisions import Decision
+from sluicemq.storage.decisions_files import (
+    DERIVED,
+    FIRST_PAGES,
+    DerivedFile,
+    FirstPage,
+    Given,
+    Kind,
+    Named,
+    Needed,
+    Size,
+)
+from sluicemq.storage.decisions_superblock import Belongs
 from sluicemq.storage.errors import (
     DiskFull,
     FileReadFailed,
@@ -130,6 +143,9 @@ class PageFile:
             raise InvalidOption("slot_bytes", slot_bytes, f"must be a multiple of {PAGE_BYTES}")
         path = directory.path_of(PAGES_NAME)
         created = PAGES_NAME not in directory.names()
+        if created:
+            row = DERIVED.decide(DerivedFile.PAGES, Given.MISSING, Needed.NO)  # what is named is known at `adopt`
+            assert row.decision is Decision.REBUILD, "a page file is made where none is"
         try:
             file = directory.open(PAGES_NAME, create=created)
         except OSError as error:
@@ -159,15 +175,22 @@ class PageFile:
         try:
             version, body = unseal(page, _MAGIC)
         except PageDamaged:
+            row = FIRST_PAGES.decide(Kind.PAGES, FirstPage.DAMAGED, Belongs.OURS, Named.RIGHT, Size.WHOLE)
+            assert row.decision is Decision.REBUILD, "slots are proven by checksums of their own"
             return None
-        if version > PAGE_FORMAT_VERSION:
-            raise NewerFormat(path, version, PAGE_FORMAT_VERSION)
         cluster, group, slot_bytes = _BODY.unpack_from(body)
+        belongs = Belongs.OURS if group == group_id else Belongs.OTHER_GROUP
         if cluster != cluster_id:
+            belongs = Belongs.OTHER_CLUSTER
+        first = FirstPage.NEWER if version > PAGE_FORMAT_VERSION else FirstPage.GOOD
+        row = FIRST_PAGES.decide(Kind.PAGES, first, belongs, Named.RIGHT, Size.WHOLE)
+        if row.decision is Decision.START:
+            return int(slot_bytes)
+        if first is FirstPage.NEWER:
+            raise NewerFormat(path, version, PAGE_FORMAT_VERSION)
+        if belongs is Belongs.OTHER_CLUSTER:
             raise ForeignData(path, "cluster", cluster_id.hex(), cluster.hex())
-        if group != group_id:
-            raise ForeignData(path, "group", str(group_id), str(group))
-        return int(slot_bytes)
+        raise ForeignData(path, "group", str(group_id), str(group))
 
     def adopt(self, kept: Mapping[int, Iterable[int]]) -> None:
         """Say which slots are in use after a start. Once, before the first `allocate`; with {} for a new file.
@@ -217,6 +240,7 @@ class PageFile:
                 raise ValueError(f"slot {slot} is negative")
             # Of the last slot only the written part need be there.
             if self._offset_of(slot) >= size:
+                self._consult_short()
                 raise PageCorrupt(self._path, self._offset_of(slot), slot, f"the file ends at {size}")
 
     # --- Slots: any thread, quick
@@ -378,6 +402,14 @@ class PageFile:
 
     # --- Inside
     # ----------------------------------------------------------------------------------------------------------
+
+    def _consult_short(self) -> None:
+        """A snapshot names a page behind the file's end: the caller passes over that snapshot."""
+        if self.created:
+            row = DERIVED.decide(DerivedFile.PAGES, Given.MISSING, Needed.YES)
+        else:
+            row = FIRST_PAGES.decide(Kind.PAGES, FirstPage.GOOD, Belongs.OURS, Named.RIGHT, Size.SHORTENED)
+        assert row.decision is Decision.FALL_BACK, "without its pages a snapshot does not count"
 
     def _offset_of(self, slot: int) -> int:
         return PAGE_BYTES + slot * self.slot_bytes

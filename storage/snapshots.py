@@ -24,15 +24,20 @@ import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sluicemq.storage.decisions import Decision
+from sluicemq.storage.decisions_files import FIRST_PAGES, FirstPage, Kind, Named, Size
+from sluicemq.storage.decisions_superblock import Belongs
 from sluicemq.storage.errors import (
     DiskFull,
     FileReadFailed,
     FileWriteFailed,
     SnapshotDamaged,
     SnapshotInProgress,
+    SnapshotMisnamed,
     SnapshotNotNewer,
     StorageError,
 )
+from sluicemq.storage.pages import PAGE_BYTES
 from sluicemq.storage.snapshot_file import (
     FOOTER_KIND,
     KIND_MAX,
@@ -238,7 +243,9 @@ class SnapshotStore:
             for name in self._names():
                 try:
                     return self._open_verified(name)
-                except (SnapshotDamaged, FileReadFailed) as error:
+                except StorageError as error:
+                    if not isinstance(error, SnapshotDamaged | FileReadFailed) or not _may_be_passed_over(error):
+                        raise
                     rejected.append((name, error))
             return None
         finally:
@@ -419,7 +426,7 @@ class SnapshotStore:
             walk = SectionWalk(file, path)
             zxid, chain, generation = walk.accept_page(self._cluster_id, self._group_id)
             if zxid != snapshot_zxid(name):
-                raise SnapshotDamaged(path, 0, f"it was written as {snapshot_name(zxid)}")
+                raise SnapshotMisnamed(path, 0, f"it was written as {snapshot_name(zxid)}")
             for _ in walk.sections():
                 pass
         except BaseException:
@@ -428,3 +435,12 @@ class SnapshotStore:
         info = SnapshotInfo(path, zxid, chain, generation, walk.count, walk.offset)
         self._verified[name] = info
         return Snapshot(info, file)
+
+
+def _may_be_passed_over(error: SnapshotDamaged | FileReadFailed) -> bool:
+    """Whether a start may look for an older snapshot: asks the table of first pages."""
+    misnamed = isinstance(error, SnapshotMisnamed)
+    page = FirstPage.DAMAGED if error.offset < PAGE_BYTES and not misnamed else FirstPage.GOOD
+    named = Named.WRONG if misnamed else Named.RIGHT
+    row = FIRST_PAGES.decide(Kind.SNAPSHOT, page, Belongs.OURS, named, Size.SHORTENED)
+    return row.decision is Decision.FALL_BACK

@@ -20,6 +20,8 @@ from sluicemq.broker.queues.entries import decode_entry
 from sluicemq.broker.queues.image import load, pages_named
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.broker.queues.sections import ImageDamaged
+from sluicemq.storage.decisions import Decision
+from sluicemq.storage.decisions_log import CHOICE, History, LogReach, LogStart, Snapshots
 from sluicemq.storage.errors import (
     FileReadFailed,
     PageCorrupt,
@@ -27,7 +29,6 @@ from sluicemq.storage.errors import (
     SnapshotDamaged,
     SnapshotMissing,
     StorageError,
-    ZxidNotFound,
     format_zxid,
 )
 from sluicemq.storage.record import record_size
@@ -101,7 +102,7 @@ def load_newest(log: SegmentLog, store: SnapshotStore, pages: PageFile | None, r
     started = time.monotonic()
     while (snapshot := store.newest_good()) is not None:
         with snapshot:
-            check_fits(log, snapshot)
+            check_fits(log, snapshot, fallen_back=bool(store.rejected))
             try:
                 machine = load(snapshot.sections(), None if pages is None else ChunkPool())
                 if machine.applied_zxid != snapshot.zxid:
@@ -113,7 +114,9 @@ def load_newest(log: SegmentLog, store: SnapshotStore, pages: PageFile | None, r
             restart.snapshot = snapshot.info
             restart.load_seconds = time.monotonic() - started
             return machine
-    if log.start_zxid:
+    none = Snapshots.ALL_DAMAGED if store.rejected else Snapshots.NONE
+    start = LogStart.BEHIND if log.start_zxid else LogStart.FIRST_ENTRY
+    if CHOICE.decide(none, start, LogReach.REACHES, History.SAME).decision is Decision.REFUSE:
         raise SnapshotMissing(log.start_zxid, tuple(str(error) for error in store.rejected))
     _set_aside(store, restart)
     if pages is not None:
@@ -121,14 +124,26 @@ def load_newest(log: SegmentLog, store: SnapshotStore, pages: PageFile | None, r
     return Machine(pool=None if pages is None else ChunkPool())
 
 
-def check_fits(log: SegmentLog, snapshot: Snapshot) -> None:
-    """Raise SnapshotContradictsLog unless the log has the snapshot's entry, with the history that led to it."""
-    try:
-        chain = log.chain_at(snapshot.zxid)
-    except ZxidNotFound:
-        span = f"the log holds {format_zxid(log.start_zxid)} to {format_zxid(log.last_zxid)}"
-        raise SnapshotContradictsLog(snapshot.info.file, snapshot.zxid, span) from None
-    if chain != snapshot.chain:
+def check_fits(log: SegmentLog, snapshot: Snapshot, *, fallen_back: bool = False) -> None:
+    """Raise SnapshotContradictsLog unless the log has the snapshot's entry, with the history that led to it.
+
+    *fallen_back*: newer snapshots do not count.
+    """
+    zxid = snapshot.zxid
+    start = LogStart.BEHIND if log.start_zxid > zxid else LogStart.REACHES_BACK
+    reach = LogReach.SHORT if log.last_zxid < zxid else LogReach.REACHES
+    within = start is not LogStart.BEHIND and reach is LogReach.REACHES
+    chain = log.chain_at(zxid) if within else snapshot.chain
+    row = CHOICE.decide(
+        Snapshots.OLDER_GOOD if fallen_back else Snapshots.NEWEST_GOOD,
+        start if log.start_zxid else LogStart.FIRST_ENTRY,
+        reach,
+        History.SAME if chain == snapshot.chain else History.OTHER,
+    )
+    if row.decision is Decision.REFUSE:
+        if not within:
+            span = f"the log holds {format_zxid(log.start_zxid)} to {format_zxid(log.last_zxid)}"
+            raise SnapshotContradictsLog(snapshot.info.file, zxid, span)
         reason = f"the chain there is {chain.hex()} in the log and {snapshot.chain.hex()} in the snapshot"
         raise SnapshotContradictsLog(snapshot.info.file, snapshot.zxid, reason)
 

@@ -33,6 +33,7 @@ EXAMPLES = [
     errors.FileWriteFailed("pages", "sync", errno.EIO),
     errors.DiskFull("snapshot.new", "write", errno.ENOSPC),
     errors.SnapshotDamaged("snapshot-0000000100000007", 4096, "checksum of section 1 does not match"),
+    errors.SnapshotMisnamed("snapshot-0000000100000007", 0, "it was written as snapshot-0000000100000009"),
     errors.SnapshotContradictsLog("snapshot-0000000100000007", (1 << 32) + 7, "the log ends at 1.5"),
     errors.SnapshotMissing(1 << 32, ("snapshot-0000000100000007 is damaged",)),
     errors.SnapshotMissing(1 << 32, ()),
