@@ -12,13 +12,18 @@ recovered and compared with what the clients were told:
 - no message is there that nobody sent, and none is there twice;
 - a batch that is sent again is answered with its first position, and one that was lost is accepted now;
 - a queue whose declaration was reported exists, one whose deletion was reported does not;
-- replaying the log twice gives the same state, and every invariant of the machine holds.
+- the newest snapshot and the log behind it give the same state as every entry since the first, and every invariant of
+  the machine holds; when the newest snapshot rots, the older one gives it;
+- no power cut leaves a snapshot under its name that is not whole.
+
+Snapshots are packed a step at a time between the other deeds.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import logging
 import random
 import sys
 import time
@@ -31,14 +36,22 @@ import trio
 import trio.testing
 
 from sluicemq.broker.pipeline import road as road_module
+from sluicemq.broker.pipeline import snapshots as snapshots_module
 from sluicemq.broker.pipeline.append import AppendStage
 from sluicemq.broker.pipeline.commit import CommitStage
 from sluicemq.broker.pipeline.log_clock import LogClock
+from sluicemq.broker.pipeline.restart import Restart, load_newest, replay
 from sluicemq.broker.pipeline.road import Road
+from sluicemq.broker.pipeline.snapshots import SnapshotStage
 from sluicemq.broker.queues.entries import Publish, decode_entry
+from sluicemq.broker.queues.freeze import Freeze
 from sluicemq.broker.queues.machine import Machine
+from sluicemq.storage.errors import StorageError
 from sluicemq.storage.log import SegmentLog
 from sluicemq.storage.options import LogOptions
+from sluicemq.storage.pagefile import PageFile
+from sluicemq.storage.snapshot_file import snapshot_zxid
+from sluicemq.storage.snapshots import SnapshotStore, SnapshotWriter
 from sluicemq.wire import messages as m
 from sluicemq.wire.batch import encode_batch
 from sluicemq.wire.errors import NotFound, SluiceError
@@ -49,6 +62,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sluicemq.broker.queues.outcomes import Outcome
+    from sluicemq.storage.record import Record
 
 LIVES_MAX = 4
 DEEDS_MAX = 150
@@ -140,6 +154,7 @@ class Day:
                     await trio.testing.wait_all_tasks_blocked()
                     self._step()
                 nursery.start_soon(road.dispatch.send_cold_picks)
+                self.nursery = nursery
                 assert road.epoch > self.epoch, "no epoch is begun twice"
                 self.epoch = road.epoch
                 for _ in range(DEEDS_MAX):
@@ -154,7 +169,14 @@ class Day:
     def _open(self) -> Road:
         log = SegmentLog.open(self.disk, options=self.options)
         self.failures: list[BaseException] = []
-        road = Road(log, node_id=1, cache_bytes_max=self.cache_bytes_max, on_failure=self.failures.append)
+        road = Road(
+            log,
+            node_id=1,
+            cache_bytes_max=self.cache_bytes_max,
+            on_failure=self.failures.append,
+            pages=PageFile.open(self.disk, cluster_id=log.cluster_id),
+            snapshots=SnapshotStore(self.disk, log.cluster_id),
+        )
         road.clock = LogClock(road.machine.log_time_ms, wall=self._time, monotonic=self._time)
         return road
 
@@ -355,16 +377,65 @@ class Day:
             known.in_doubt.add(name)
             self._ask(self.road.produce.delete_queue, "/", name, False, then=told)
 
-    DEEDS = (publish, settle, consume, declare, open_producer, connect, leave, let_time_pass, expire, purge, delete)
+    def snapshot(self) -> None:
+        """Begin one, unless one is under way; it goes on between the next deeds."""
+        assert self.road.snapshots is not None
+        if not self.road.snapshots._one_at_a_time.locked():
+            self.nursery.start_soon(self._take_snapshot, self.road.snapshots)
+
+    async def _take_snapshot(self, snapshots: SnapshotStage) -> None:
+        if await snapshots.take() is not None:
+            self.seen["snapshots"] += 1
+
+    DEEDS = (
+        publish,
+        settle,
+        consume,
+        declare,
+        open_producer,
+        connect,
+        leave,
+        let_time_pass,
+        expire,
+        purge,
+        delete,
+        snapshot,
+    )
     FREQUENT = 3
 
     # --- afterwards -------------------------------------------------------------------------------------------
+
+    def _restart_and_compare(self, log: SegmentLog, machine: Machine) -> None:
+        """Start as the product does, and compare with the machine that replayed everything."""
+        rotten = self._let_newest_rot()
+        store, pages = SnapshotStore(self.disk, log.cluster_id), PageFile.open(self.disk, cluster_id=log.cluster_id)
+        restart = Restart()
+        restarted = load_newest(log, store, pages, restart)
+        replay(log, restarted, None, restart)
+        assert restarted.state_hash() == machine.state_hash(), "a snapshot and the log behind it give one state"
+        restarted.check()
+        assert len(restart.rejected) == rotten, f"a power cut damages no snapshot: {restart.rejected}"
+        if log.start_zxid:
+            assert restart.snapshot is not None
+            self.seen["starts where the log has lost its beginning"] += 1
+        if restart.snapshot is not None:
+            self.seen["starts from a snapshot"] += 1
+        pages.close()
+
+    def _let_newest_rot(self) -> int:
+        """Damage the newest of two snapshots now and then; return how many were damaged."""
+        names = sorted(name for name in self.disk.names() if snapshot_zxid(name) is not None)
+        if len(names) < 2 or self.rng.random() < 0.8:
+            return 0
+        self.disk.flip_random_bit(names[-1])
+        self.seen["snapshots that rot"] += 1
+        return 1
 
     def _recover_and_check(self) -> None:
         log = SegmentLog.open(self.disk, options=self.options)
         machine, records = _replay(log)
         machine.check()
-        assert _replay(log)[0].state_hash() == machine.state_hash(), "two replays give one state"
+        self._restart_and_compare(log, machine)
         known = self.known
         present = _messages(machine)
 
@@ -420,18 +491,25 @@ class Day:
 
 
 def _replay(log: SegmentLog) -> tuple[Machine, list[tuple[int, int, int, bytes]]]:
-    """Return the machine after the whole log, and every batch that it accepted."""
+    """Return the machine after every entry since the first, and every batch that it accepted."""
     machine = Machine()
     batches = []
+    for record in _every_record(log):
+        entry = decode_entry(record.kind, record.kind_version, record.header, record.payload)
+        outcome = machine.apply(record.zxid, entry)
+        if isinstance(entry, Publish) and outcome.error is None and not outcome.value.duplicate:
+            batches.append((record.zxid, entry.queue, entry.count, bytes(entry.payload)))
+    return machine, batches
+
+
+def _every_record(log: SegmentLog) -> Iterator[Record]:
+    """Yield what is older than the log proper, of which nothing was reclaimed, and the log proper."""
+    for file in log.live_files():
+        yield from log.walk_live(file)
     zxid = log.start_zxid
     while records := log.read_after(zxid, 1 << 20):
-        for record in records:
-            entry = decode_entry(record.kind, record.kind_version, record.header, record.payload)
-            outcome = machine.apply(record.zxid, entry)
-            if isinstance(entry, Publish) and outcome.error is None and not outcome.value.duplicate:
-                batches.append((record.zxid, entry.queue, entry.count, bytes(entry.payload)))
+        yield from records
         zxid = records[-1].zxid
-    return machine, batches
 
 
 def _messages(machine: Machine) -> collections.Counter[tuple[int, int]]:
@@ -439,7 +517,7 @@ def _messages(machine: Machine) -> collections.Counter[tuple[int, int]]:
     found: collections.Counter[tuple[int, int]] = collections.Counter()
     for queue in machine.queues():
         runs = [*queue.main.read(queue.main.head, len(queue.main)), *queue.returned]
-        runs += queue.delayed.runs()
+        runs += [run for _, bucket in queue.delayed for run in bucket.read(bucket.head, len(bucket))]
         runs += [run for table in queue.leases.values() for _, run, _ in table.pieces()]
         for run in runs:
             found.update((run.zxid, run.first + place) for place in range(run.size))
@@ -460,6 +538,14 @@ def _sync_nothing(self: AppendStage) -> None:
     self._durable_bytes = self._written_bytes
     self._durable_zxid = self._log.last_zxid
     self._token.run_sync_soon(self._announce, idempotent=True)
+
+
+_finish = SnapshotWriter.finish
+
+
+def _finish_unsynced(self: SnapshotWriter):
+    with mock.patch.object(type(self._file), "sync", return_value=None):
+        return _finish(self)
 
 
 def _next_proposed(self: CommitStage):
@@ -484,12 +570,33 @@ def mutated(name: str | None) -> Iterator[None]:
 
         with mock.patch("sluicemq.broker.pipeline.settle.SettleStage.settle", tell_only):
             yield
+    elif name == "name a snapshot before it is synced":
+        with mock.patch.object(SnapshotWriter, "finish", _finish_unsynced):
+            yield
+    elif name == "let the log begin at the newest snapshot":
+        forget = SnapshotStage._forget_what_is_older
+
+        async def forget_more(self, kept):
+            await forget(self, (kept[-1], kept[0]))
+
+        with mock.patch.object(SnapshotStage, "_forget_what_is_older", forget_more):
+            yield
+    elif name == "pack what was changed meanwhile":
+        with mock.patch.object(Freeze, "before", return_value=None):
+            yield
     else:
         assert name is None, name
         yield
 
 
-MUTANTS = ("confirm on append instead of on sync", "apply before commit", "settle without an entry")
+MUTANTS = (
+    "confirm on append instead of on sync",
+    "apply before commit",
+    "settle without an entry",
+    "name a snapshot before it is synced",
+    "let the log begin at the newest snapshot",
+    "pack what was changed meanwhile",
+)
 
 
 # --- running --------------------------------------------------------------------------------------------------------
@@ -506,6 +613,7 @@ def run_day(seed: int) -> Day:
         with (
             mock.patch.object(road_module, "AppendStage", SteppedAppend),
             mock.patch.object(road_module, "SLICE_SECONDS", float("inf")),
+            mock.patch.object(snapshots_module, "SLICE_SECONDS", float("-inf")),
             mock.patch.object(trio.to_thread, "run_sync", _run_here),
         ):
             trio.run(day.run)
@@ -550,7 +658,7 @@ def first_seed_that_catches(mutant: str, *, seed: int, seeds_max: int) -> int | 
         for number in range(seed, seed + seeds_max):
             try:
                 run_day(number)
-            except (AssertionError, ExceptionGroup):
+            except (AssertionError, ExceptionGroup, StorageError):
                 return number
     return None
 
@@ -562,6 +670,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="first seed")
     parser.add_argument("--mutants", action="store_true", help="show that known mistakes are caught")
     options = parser.parse_args()
+    logging.getLogger("sluicemq").setLevel(logging.ERROR)  # what rots is reported by design
     if options.mutants:
         missed = 0
         for mutant in MUTANTS:
