@@ -80,8 +80,8 @@ class Liveness:
         if low != high or low == len(self._lasts) or part.skip or summary.lowest_zxid < self._firsts[low]:
             self._add_rows(part)
             return
-        self.bytes[low] += summary.bytes + RECORD_OVERHEAD_BYTES * part.count
-        self.runs[low] += part.count
+        self.bytes[low] += summary.bytes + RECORD_OVERHEAD_BYTES * part.row_count
+        self.runs[low] += part.row_count
         self.messages[low] += summary.messages
         self._note_oldest(part.queue, summary.lowest_zxid)
 

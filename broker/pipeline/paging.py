@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from sluicemq.broker.queues.chunks import AHEAD_RUNS, CHUNK_BYTES, Page
+from sluicemq.broker.queues.chunks import CHUNK_BYTES, Page
 from sluicemq.storage.errors import DiskFull
 
 if TYPE_CHECKING:
@@ -251,8 +251,7 @@ class Pager:
         """Write *chunks*; return the page of each, None for those that found no room on the disk."""
         written: list[Page | None] = []
         for chunk in chunks:
-            data = chunk.data
-            assert data is not None, "only a written chunk is dropped"
+            data = chunk.page_data
             _ = chunk.summary  # worked out here, because it costs more than the event loop should spend
             slot = self._pages.allocate()
             try:
@@ -331,4 +330,4 @@ class Pager:
 
 def is_near_reader(chunk: Chunk) -> bool:
     """Whether a reader of the queue is in *chunk*, or will soon be."""
-    return chunk.fifo is not None and chunk.base < chunk.fifo.read_ordinal + AHEAD_RUNS
+    return chunk.fifo is not None and chunk.fifo.is_near(chunk)

@@ -49,8 +49,7 @@ def _canonical_queue(queue: Queue) -> Iterator[Any]:
     yield queue.leased, queue.published_total, queue.settled_total, queue.purged_total, queue.redelivered_total
     yield queue.main.packed()
     yield list(queue.returned)
-    for due_ms, bucket in queue.delayed:
-        yield due_ms, bucket.packed()
+    yield queue.delayed.packed()
 
 
 def check(machine: Machine) -> None:
@@ -76,7 +75,7 @@ def check(machine: Machine) -> None:
 def _check_counts(queue: Queue) -> None:
     assert queue.main.messages == messages_in(queue.main.runs()), "messages of main are counted"
     assert queue.returned.messages == messages_in(queue.returned), "returned messages are counted"
-    assert queue.delayed.messages == sum(bucket.messages for _, bucket in queue.delayed), "delayed ones are counted"
+    queue.delayed.check()
     leased = 0
     for table in queue.leases.values():
         held = messages_in(run for _, run, _ in table.pieces())
@@ -93,9 +92,7 @@ def _check_runs(queue: Queue, applied_zxid: int) -> None:
     readies = [run.ready for run in main]
     assert readies == sorted(readies), "main is in the order in which messages became ready"
     runs = main + list(queue.returned)
-    for _, bucket in queue.delayed:
-        assert bucket, "an empty bucket is dropped"
-        runs += bucket.runs()
+    runs += [run._replace(ready=run.zxid) for run in queue.delayed.runs()]  # theirs is when they are due
     for table in queue.leases.values():
         next_tag = 1
         for first_tag, run, mark in table.pieces():

@@ -1,8 +1,9 @@
-"""Chunks: the pieces of a queue's packed index, each of which may lie in memory or on a page of a file.
+"""Chunks: the pieces of a queue's packed indexes, each of which may lie in memory or on a page of a file.
 
 A backlog of ten million single messages is 440 MB of rows; most of them are not looked at for hours. So rows lie in
-chunks of `CHUNK_RUNS`; a full chunk is sealed and never changes again, so it can be written to a page once, dropped
-from memory, and filled again when it is needed. What stays in memory of a dropped chunk is its summary.
+chunks of at most `CHUNK_RUNS`; a sealed chunk never changes again, so it can be written to a page once, dropped from
+memory, and filled again when it is needed. What stays in memory of a dropped chunk is its summary. An index that must
+change a sealed chunk puts another in its place.
 
 This module does no I/O: whoever pages (`pipeline/paging.py`) writes and reads the bytes, and tells the pool. It must
 not know queues or what a run means beyond the layout of its row. Where the bytes of a chunk lie is never part of the
@@ -14,15 +15,13 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict, deque
 from struct import Struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from sluicemq.broker.queues.runs import RunFifo
+    from collections.abc import Callable, Iterable
 
 CHUNK_RUNS = 1_024
-"""Runs in one sealed chunk."""
+"""Most runs in one sealed chunk."""
 AHEAD_RUNS = 8 * CHUNK_RUNS
 """Runs behind a queue's reader that are wanted in memory before it comes to them."""
 
@@ -71,14 +70,28 @@ class Summary(NamedTuple):
     published_ms: int
 
 
-class Chunk:
-    """`CHUNK_RUNS` sealed rows of a queue's index.
+class Index(Protocol):
+    """What a chunk asks the index that it belongs to."""
 
-    The rows never change; what was taken out of the front is noted beside them, in the `RunFifo`.
+    def has_left(self, chunk: Chunk) -> bool:
+        """Return whether all runs of *chunk* left the index."""
+
+    def is_near(self, chunk: Chunk) -> bool:
+        """Return whether somebody reads in *chunk*, or soon will."""
+
+    def before_drop(self, chunk: Chunk) -> None:
+        """Note what must stay known of *chunk*, whose rows are dropped now."""
+
+
+class Chunk:
+    """Sealed rows of a queue's index, at most `CHUNK_RUNS`.
+
+    The rows never change; what was taken out of the front is noted beside them, in the index.
 
     Attributes:
-        fifo: The index it belongs to; None once it was consumed.
-        base: Ordinal of its first run.
+        fifo: The index it belongs to; None once it left that.
+        base: Where it stands in its index: the ordinal of its first run, or when that is due.
+        rows: How many rows.
         data: Its rows; None while they lie on the page only.
         messages: Messages in all its rows, also those that were taken meanwhile.
         page: Where its rows lie in the page file; None while they lie in memory only. Stays when the rows come back,
@@ -86,23 +99,25 @@ class Chunk:
 
     """
 
-    __slots__ = ("_summary", "base", "data", "fifo", "messages", "page")
+    __slots__ = ("_summary", "base", "data", "fifo", "messages", "page", "rows")
 
-    def __init__(self, fifo: RunFifo | None, base: int, data: bytes) -> None:
-        assert len(data) == CHUNK_BYTES, "a sealed chunk is full"
+    def __init__(self, fifo: Index | None, base: int, data: bytes, messages: int | None = None) -> None:
+        assert 0 < len(data) <= CHUNK_BYTES, "a sealed chunk has rows, but no more than a page"
         self.fifo = fifo
         self.base = base
+        self.rows = len(data) // RUN_BYTES
         self.data: bytes | None = data
-        self.messages: int = sum(column(data, 0, _SIZE_WORD))
+        self.messages: int = sum(column(data, 0, _SIZE_WORD)) if messages is None else messages
         self.page: Page | None = None
         self._summary: Summary | None = None
 
     @classmethod
-    def on_page(cls, page: Page, summary: Summary) -> Chunk:
-        """Return a chunk whose rows lie on *page*; `RunFifo.restored` gives it its place."""
+    def on_page(cls, page: Page, summary: Summary, rows: int | None = None, base: int = 0) -> Chunk:
+        """Return a chunk of so many rows (None: all that it may have) on *page*; its index gives it its place."""
         chunk = cls.__new__(cls)
         chunk.fifo = None
-        chunk.base = 0
+        chunk.base = base
+        chunk.rows = CHUNK_RUNS if rows is None else rows
         chunk.data = None
         chunk.messages = summary.messages
         chunk.page = page
@@ -112,7 +127,13 @@ class Chunk:
     @property
     def gone(self) -> bool:
         """Whether all its runs left the queue, or the queue is gone."""
-        return self.fifo is None or self.base + CHUNK_RUNS <= self.fifo.head
+        return self.fifo is None or self.fifo.has_left(self)
+
+    @property
+    def page_data(self) -> bytes:
+        """The rows as they are written to a page, which they fill: whoever reads it need not know how many they are."""
+        assert self.data is not None, "only rows in memory are written"
+        return self.data.ljust(CHUNK_BYTES, b"\0")
 
     @property
     def summary(self) -> Summary:
@@ -123,10 +144,10 @@ class Chunk:
         return self._summary
 
     def fill(self, data: bytes) -> None:
-        """Put the rows back that were read from the page."""
+        """Put the rows back that were read from the page; what the page holds beyond them is left out."""
         assert self.data is None, "a chunk is filled once"
-        assert len(data) == CHUNK_BYTES, "a page holds all rows of its chunk"
-        self.data = data
+        assert len(data) >= self.rows * RUN_BYTES, "a page holds all rows of its chunk"
+        self.data = data[: self.rows * RUN_BYTES]
 
     def drop(self) -> None:
         """Forget the rows, which lie on the page."""
@@ -146,16 +167,18 @@ class ChunkPool:
         resident: Chunks in memory; the last is the first to be paged out: it is farthest from the front of its queue.
         absent: How many chunks are on their page only. May count some that are in `gone` already.
         gone: Chunks that left their queues; the pager releases their pages, in slices.
+        kept: Chunks that the next entry needs all at once; none of them is paged out before that.
         read_back: Returns the rows of a chunk from its page, without filling it; for audits, which may block.
 
     """
 
-    __slots__ = ("absent", "gone", "read_back", "resident")
+    __slots__ = ("absent", "gone", "kept", "read_back", "resident")
 
     def __init__(self, read_back: Callable[[Chunk], bytes] | None = None) -> None:
         self.resident: OrderedDict[Chunk, None] = OrderedDict()
         self.absent = 0
         self.gone: deque[deque[Chunk]] = deque()
+        self.kept: dict[Chunk, None] = {}
         self.read_back = read_back
 
     @property
@@ -174,8 +197,37 @@ class ChunkPool:
         """Put the rows of *chunk* back; it will be needed soon, so it is the last to be paged out."""
         chunk.fill(data)
         self.absent -= 1
+        if chunk not in self.kept:
+            self._put_first(chunk)
+
+    def _put_first(self, chunk: Chunk) -> None:
         self.resident[chunk] = None
         self.resident.move_to_end(chunk, last=False)
+
+    def keep(self, chunks: Iterable[Chunk]) -> None:
+        """Let *chunks*, which are not in memory, stay there once they come, until `let_kept_go`.
+
+        An entry that needs many would never find them all there if those that came first could leave meanwhile.
+        """
+        self.kept.update(dict.fromkeys(chunks))
+
+    def let_kept_go(self) -> None:
+        """Let what was kept be paged out again."""
+        for chunk in self.kept:
+            if chunk.data is not None and not chunk.gone:
+                self._put_first(chunk)
+        self.kept.clear()
+
+    def replace(self, old: Iterable[Chunk], new: Iterable[Chunk]) -> None:
+        """Note that *old*, all in memory, left their index, and *new* came instead: the last to be paged out."""
+        for chunk in old:
+            chunk.fifo = None
+            if chunk.page is None:
+                self.resident.pop(chunk, None)
+            else:
+                self.gone.append(deque((chunk,)))
+        for chunk in new:
+            self._put_first(chunk)
 
     def drop(self, chunk: Chunk) -> None:
         """Forget the rows of *chunk*, which lie on its page."""
@@ -199,7 +251,7 @@ class ChunkPool:
                 if chunk.data is None:
                     self.absent -= 1
                 else:
-                    del self.resident[chunk]
+                    self.resident.pop(chunk, None)  # it may be kept
                 taken.append(chunk)
             if not chunks:
                 self.gone.popleft()

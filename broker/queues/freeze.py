@@ -108,10 +108,6 @@ class Freeze:
 
     def let_go(self) -> None:
         """Give up what is not packed."""
-        for copy in self._copies.values():
-            delayed = getattr(copy, "delayed", None)
-            if delayed is not None:
-                delayed.let_go()
         self._copies.clear()
         self._queues, self._sessions, self._producers = [], [], []
         self.done = True
@@ -209,10 +205,9 @@ def _pack_queue(packer: _Packer, queue: FrozenQueue) -> Iterator[s.Section | Non
     packer.add(s.QUEUES, queue[: len(s.LAYOUTS[s.QUEUES].columns)])
     yield from packer.flush_full()
     if queue.main.messages:
-        yield from _pack_index(packer, queue.id, 0, queue.main)
+        yield from _pack_index(packer, queue.id, s.READY, queue.main)
     if queue.delayed is not None:
-        for due_ms, bucket in queue.delayed.take():
-            yield from _pack_index(packer, queue.id, due_ms, bucket)
+        yield from _pack_index(packer, queue.id, s.DELAYED, queue.delayed)
     returned = iter(queue.returned)
     while runs := list(islice(returned, _RETURNED_RUNS)):
         packer.messages += messages_in(runs)
@@ -221,7 +216,7 @@ def _pack_queue(packer: _Packer, queue: FrozenQueue) -> Iterator[s.Section | Non
         yield from packer.flush_full()
 
 
-def _pack_index(packer: _Packer, queue_id: int, due_ms: int, index: FifoImage) -> Iterator[s.Section | None]:
+def _pack_index(packer: _Packer, queue_id: int, place: int, index: FifoImage) -> Iterator[s.Section | None]:
     packer.messages += index.messages
     # A slice, not a view: the array grows meanwhile, and cannot while somebody looks at it.
     rows = index.open_rows[: index.open_bytes]
@@ -231,19 +226,19 @@ def _pack_index(packer: _Packer, queue_id: int, due_ms: int, index: FifoImage) -
         head = 0
     first, size = index.front or (0, 0)
     count = len(rows) // RUN_BYTES
-    packer.add(
-        s.INDEXES,
-        (queue_id, due_ms, head, index.messages, first, size, index.front_ms or 0, len(index.chunks), count),
-        rows,
-    )
+    chunks = index.chunks
+    fields = (head, index.messages, first, size, index.front_ms or 0, index.last_ms, len(chunks), count)
+    packer.add(s.INDEXES, (queue_id, place, *fields), rows)
     yield from packer.flush_full()
-    for chunk in index.chunks:
+    for chunk in chunks:
         page, data = chunk.page, chunk.data
+        # A place among ready runs follows from those before, that of a delayed one must be known without its rows.
+        known = (queue_id, place, chunk.rows, chunk.base if place == s.DELAYED else 0)
         if page is not None:
-            packer.add(s.CHUNKS, (queue_id, due_ms, *page, *chunk.summary), b"")
+            packer.add(s.CHUNKS, (*known, *page, *chunk.summary), b"")
         else:
             assert data is not None, "the rows of a chunk are in memory or on a page"
-            packer.add(s.CHUNKS, (queue_id, due_ms, s.NO_PAGE, 0, *_NO_SUMMARY), data)
+            packer.add(s.CHUNKS, (*known, s.NO_PAGE, 0, *_NO_SUMMARY), data)
         yield from packer.flush_full()
 
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgpack
 
 from sluicemq.broker.queues import sections as s
-from sluicemq.broker.queues.chunks import CHUNK_BYTES, ROW, RUN_BYTES, Chunk, Page, Summary, summary_of
+from sluicemq.broker.queues.chunks import CHUNK_RUNS, ROW, RUN_BYTES, Chunk, Page, Summary, summary_of
+from sluicemq.broker.queues.delayed import DelayedRuns
 from sluicemq.broker.queues.leases import LeaseTable
 from sluicemq.broker.queues.machine import Machine, MachineLimits
 from sluicemq.broker.queues.queue import Queue
@@ -138,7 +139,7 @@ class _Loader:
     def _read_indexes(self, columns: dict[str, Any]) -> None:
         all_rows: bytes = columns.pop("runs")
         start = 0
-        for queue_id, due_ms, head, messages, first, size, front_ms, chunks, count in zip(
+        for queue_id, place, head, messages, first, size, front_ms, last_ms, chunks, count in zip(
             *columns.values(), strict=True
         ):
             end = start + count * RUN_BYTES
@@ -146,34 +147,37 @@ class _Loader:
             start = end
             front = (first, size) if size else None
             found: list[Chunk] = []
-            image = FifoImage(head, messages, front, front_ms, found, rows, len(rows))
+            image = FifoImage(head, messages, front, front_ms, found, rows, len(rows), last_ms)
             if chunks:
-                self._awaited[queue_id, due_ms] = (image, found, chunks)
+                self._awaited[queue_id, place] = (image, found, chunks)
             else:
-                self._place(queue_id, due_ms, image)
+                self._place(queue_id, place, image)
         assert start == len(all_rows), "rows and counts agree"
 
     def _read_chunks(self, columns: dict[str, Any]) -> None:
         all_rows: bytes = columns.pop("runs")
         start = 0
-        for queue_id, due_ms, slot, checksum, *summary in zip(*columns.values(), strict=True):
-            image, chunks, count = self._awaited[queue_id, due_ms]
+        for queue_id, place, rows, base, slot, checksum, *summary in zip(*columns.values(), strict=True):
+            image, chunks, count = self._awaited[queue_id, place]
             if slot == s.NO_PAGE:
-                chunks.append(Chunk(None, 0, all_rows[start : start + CHUNK_BYTES]))
-                start += CHUNK_BYTES
+                end = start + rows * RUN_BYTES
+                chunks.append(Chunk(None, base, all_rows[start:end]))
+                start = end
             else:
                 assert self._pool is not None, "chunks on pages need a pool"
-                chunks.append(Chunk.on_page(Page(slot, checksum), Summary(*summary)))
+                assert 0 < rows <= CHUNK_RUNS, "a chunk has rows, but no more than a page"
+                chunks.append(Chunk.on_page(Page(slot, checksum), Summary(*summary), rows, base))
             if len(chunks) == count:
-                del self._awaited[queue_id, due_ms]
-                self._place(queue_id, due_ms, image)
+                del self._awaited[queue_id, place]
+                self._place(queue_id, place, image)
         assert start == len(all_rows), "rows and chunks agree"
 
-    def _place(self, queue_id: int, due_ms: int, image: FifoImage) -> None:
+    def _place(self, queue_id: int, place: int, image: FifoImage) -> None:
         queue = self._queues[queue_id]
-        if due_ms:
-            queue.delayed.restore(due_ms, RunFifo.restored(image))
+        if place == s.DELAYED:
+            queue.delayed = DelayedRuns.restored(image, self._pool)
         else:
+            assert place == s.READY, "an index is that of the ready or of the delayed runs"
             queue.main = RunFifo.restored(image, self._pool)
 
     def _read_returned(self, columns: dict[str, Any]) -> None:
@@ -238,6 +242,7 @@ class LiveRuns(NamedTuple):
         data: The packed rows; empty when they are on a page.
         skip: Rows in front that are consumed.
         front: (first, size) of the run behind those, where its row says more than is left.
+        row_count: All rows, also those in front that are consumed. A page may hold zeros behind them.
 
     """
 
@@ -248,6 +253,7 @@ class LiveRuns(NamedTuple):
     data: bytes
     skip: int = 0
     front: tuple[int, int] | None = None
+    row_count: int = 0
 
     def rows(self, read_page: Callable[[Page], bytes] | None = None) -> bytes:
         """Return the packed rows of what is alive (see `chunks.ROW`); *read_page* returns the bytes of a page."""
@@ -255,7 +261,7 @@ class LiveRuns(NamedTuple):
             rows = self.data
         else:
             assert read_page is not None, "rows on a page need somebody who reads it"
-            rows = read_page(self.page)
+            rows = read_page(self.page)[: self.row_count * RUN_BYTES]
         if not self.skip and self.front is None:
             return rows
         cut = bytearray(rows[self.skip * RUN_BYTES :])
@@ -323,15 +329,15 @@ def _live_in_indexes(
     """Yield the open rows; note in *heads* what is missing of the first chunk of each index that has chunks."""
     all_rows: bytes = columns.pop("runs")
     start = 0
-    for queue_id, due_ms, head, _, first, size, _, chunks, count in zip(*columns.values(), strict=True):
+    for queue_id, place, head, _, first, size, _, _, chunks, count in zip(*columns.values(), strict=True):
         rows = all_rows[start : start + count * RUN_BYTES]
         start += len(rows)
         front = (first, size) if size else None
         if chunks:
-            heads[queue_id, due_ms] = (head, front)
+            heads[queue_id, place] = (head, front)
             front = None
         if rows:
-            yield LiveRuns(queue_id, _READY_OR_DELAYED[due_ms > 0], summary_of(rows), None, rows, 0, front)
+            yield LiveRuns(queue_id, _READY_OR_DELAYED[place], summary_of(rows), None, rows, 0, front, count)
 
 
 def _live_in_chunks(
@@ -339,15 +345,15 @@ def _live_in_chunks(
 ) -> Iterator[LiveRuns]:
     all_rows: bytes = columns.pop("runs")
     start = 0
-    for queue_id, due_ms, slot, checksum, *fields in zip(*columns.values(), strict=True):
+    for queue_id, place, count, _, slot, checksum, *fields in zip(*columns.values(), strict=True):
         page: Page | None = Page(slot, checksum)
         rows, summary = b"", Summary(*fields)
         if slot == s.NO_PAGE:
-            rows = all_rows[start : start + CHUNK_BYTES]
-            start += CHUNK_BYTES
+            rows = all_rows[start : start + count * RUN_BYTES]
+            start += len(rows)
             page, summary = None, summary_of(rows)
-        skip, front = heads.pop((queue_id, due_ms), (0, None))
-        yield LiveRuns(queue_id, _READY_OR_DELAYED[due_ms > 0], summary, page, rows, skip, front)
+        skip, front = heads.pop((queue_id, place), (0, None))
+        yield LiveRuns(queue_id, _READY_OR_DELAYED[place], summary, page, rows, skip, front, count)
 
 
 def _live_rows(queues: list[int], counts: Iterable[int], all_rows: bytes, place: str) -> Iterator[LiveRuns]:
@@ -357,7 +363,7 @@ def _live_rows(queues: list[int], counts: Iterable[int], all_rows: bytes, place:
         end += sum(count for _, count in group) * RUN_BYTES
         rows = all_rows[start:end]
         start = end
-        yield LiveRuns(queue_id, place, summary_of(rows), None, rows)
+        yield LiveRuns(queue_id, place, summary_of(rows), None, rows, row_count=len(rows) // RUN_BYTES)
 
 
 _READY_OR_DELAYED = ("ready", "delayed")

@@ -9,16 +9,15 @@ broken, and names it. Its costs follow runs, never messages. This module must no
 from __future__ import annotations
 
 import dataclasses
-from itertools import islice, repeat, takewhile
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any
 
 from sortedcontainers import SortedDict
 
 from sluicemq.broker.queues import audit
 from sluicemq.broker.queues import entries as e
-from sluicemq.broker.queues.delayed import DelayedRuns
 from sluicemq.broker.queues.freeze import Freeze
-from sluicemq.broker.queues.leases import LeaseTable, Taken
+from sluicemq.broker.queues.leases import LeaseTable
 from sluicemq.broker.queues.outcomes import (
     Clocked,
     Declared,
@@ -40,11 +39,13 @@ from sluicemq.broker.queues.outcomes import (
     SessionOpened,
     Settled,
 )
+from sluicemq.broker.queues.prefetch import missing_chunks
 from sluicemq.broker.queues.queue import Queue, compare_settings
-from sluicemq.broker.queues.runs import Run, joined, place_of
+from sluicemq.broker.queues.runs import Run
 from sluicemq.broker.queues.sequences import Producer, Producers
 from sluicemq.broker.queues.sessions import Session
-from sluicemq.broker.queues.tags import add_range, count_tags, ranges_problem, without
+from sluicemq.broker.queues.tags import add_range, count_tags, ranges_problem
+from sluicemq.broker.queues.unsettling import unsettle
 from sluicemq.wire.errors import (
     Conflict,
     InvalidRequest,
@@ -57,7 +58,7 @@ from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NAC
 from sluicemq.wire.settings import check_name, check_queue_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from sluicemq.broker.queues.chunks import Chunk, ChunkPool
 
@@ -169,10 +170,11 @@ class Machine:
         """Return when the first delayed message of each queue is due, by queue."""
         return {queue_id: due_ms for due_ms, queue_id in self._due}
 
-    def due_queues(self, count_max: int) -> list[int]:
-        """Return the queues of which a delayed message is due by now, that which is due first first."""
+    def due_queues(self, count_max: int, log_time_ms: int | None = None) -> list[int]:
+        """Return the queues of which a delayed message is due by then (None: now), that which is due first first."""
+        until_ms = self.log_time_ms if log_time_ms is None else log_time_ms
         due = islice(self._due, count_max)
-        return [queue_id for _, queue_id in takewhile(lambda item: item[0] <= self.log_time_ms, due)]
+        return [queue_id for _, queue_id in takewhile(lambda item: item[0] <= until_ms, due)]
 
     def peek(self, queue_id: int, skip: int, count_max: int) -> list[Run]:
         """Return ready runs of the queue in order: at most *count_max* messages after the first *skip*.
@@ -233,10 +235,10 @@ class Machine:
 
     def prefetch(self, entry: e.Entry) -> list[Chunk]:
         """Return the chunks that *entry* needs and that are not in memory: fill them before it is applied."""
-        if type(entry) is not e.Grant:  # all others append, count, or drop without looking
-            return []
-        queue = self._queues.get(entry.queue)
-        return [] if queue is None else queue.missing(entry.runs)
+        missing = missing_chunks(self, entry)
+        if missing and self.pool is not None:
+            self.pool.keep(missing)
+        return missing
 
     def apply(self, zxid: int, entry: e.Entry) -> Outcome:
         """Apply one entry.
@@ -261,7 +263,10 @@ class Machine:
                 self._freeze = None
             else:
                 self._freeze.before(self, entry)
-        return _APPLY[type(entry)](self, zxid, entry)
+        outcome = _APPLY[type(entry)](self, zxid, entry)
+        if self.pool is not None and self.pool.kept:
+            self.pool.let_kept_go()
+        return outcome
 
     def _epoch(self, zxid: int, entry: e.Epoch) -> Outcome:
         del zxid, entry
@@ -385,38 +390,9 @@ class Machine:
         if verdict == VERDICT_ACK:
             queue.settled_total += taken.messages
             return Outcome(value)
-        return Outcome(value, None, self._unsettle(zxid, entry, queue, taken))
-
-    def _unsettle(self, zxid: int, entry: e.Settle, queue: Queue, taken: Taken) -> tuple[Effect, ...]:
-        """Put messages whose leases ended without an ack where the verdict wants them."""
-        if not taken.runs:
-            return ()
-        if entry.verdict in (VERDICT_RELEASE, e.ABANDONED):
-            if entry.verdict == VERDICT_RELEASE:  # a handler that was cancelled in good order made no attempt
-                runs = [run.settled_back(run.ready, 0) for run in taken.runs]
-            else:
-                runs = [
-                    run.settled_back(run.ready, handed) for run, handed in zip(taken.runs, taken.handed, strict=True)
-                ]
-            return (Returned(queue.id, queue.give_back(runs)),)
-        if entry.verdict == e.EXPIRED:
-            # A client that froze charges what user code had begun, not all that lay in its buffer.
-            attempts: Iterable[int] = taken.handed
-        else:
-            attempts = repeat(1)
-        runs = [run.settled_back(run.ready, count) for run, count in zip(taken.runs, attempts, strict=False)]
-        runs.sort(key=place_of)
-        effects: tuple[Effect, ...] = ()
-        if entry.due_time_ms > self.log_time_ms:
-            queue.delayed.add(entry.due_time_ms, joined(runs))
-            self._due_changed(queue)
-        else:
-            queue.make_ready(runs, zxid)
-            effects = (Ready(queue.id),)
-        if entry.verdict == e.EXPIRED:
-            tags = without(entry.tags, taken.lost)
-            effects = (LeasesGone(entry.session, entry.consumer, tags, "expired"), *effects)
-        return effects
+        effects = unsettle(zxid, entry, queue, taken, self.log_time_ms)
+        self._due_changed(queue)
+        return Outcome(value, None, effects)
 
     def _clock(self, zxid: int, entry: e.Clock) -> Outcome:
         left = entry.items_max
@@ -428,13 +404,21 @@ class Machine:
                 break
             queue = self._queues[queue_id]
             before = queue.delayed.messages
-            runs = queue.delayed.take_due(left)
+            runs = queue.delayed.take_due(self._turn_until_ms(queue_id), left)
             left -= len(runs)
             messages += before - queue.delayed.messages
             queue.make_ready(runs, zxid)
             ready[queue_id] = None
             self._due_changed(queue)
         return Outcome(Clocked(messages), None, tuple(map(Ready, ready)))
+
+    def _turn_until_ms(self, queue_id: int) -> int:
+        """Return until when the queue that is due first is the first: by now, or when the next one is due."""
+        if len(self._due) == 1:
+            return self.log_time_ms
+        next_ms, next_id = self._due.peekitem(1)[0]
+        first_until_ms: int = next_ms if queue_id < next_id else next_ms - 1
+        return min(self.log_time_ms, first_until_ms)
 
     def _declare(self, zxid: int, entry: e.Declare) -> Outcome:
         try:
@@ -486,7 +470,7 @@ class Machine:
             del self.sessions[session].leases[consumer]
         effects.append(QueueGone(queue.id, queue.name))
         queue.main.clear()
-        queue.delayed = DelayedRuns()
+        queue.delayed.empty()
         self._due_changed(queue)
         del self._queues[queue.id]
         names = self._names[queue.vhost]

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sluicemq.broker.queues.chunks import Chunk, ChunkPool
-    from sluicemq.broker.queues.delayed import FrozenDelayed
     from sluicemq.broker.queues.leases import LeaseTable
     from sluicemq.broker.queues.runs import FifoImage
 
@@ -60,14 +59,14 @@ class FrozenQueue(NamedTuple):
     redelivered_total: int
     main: FifoImage
     returned: list[Run]
-    delayed: FrozenDelayed | None
+    delayed: FifoImage | None
 
 
 class Queue:
     """One queue.
 
     Args:
-        pool: Keeps accounts of the chunks of `main`, for a pager; None: all of them stay in memory.
+        pool: Keeps accounts of the chunks of `main` and `delayed`, for a pager; None: all of them stay in memory.
 
     Attributes:
         id: Its number: the zxid of the entry that created it.
@@ -89,6 +88,7 @@ class Queue:
     """
 
     __slots__ = (
+        "_pool",
         "created_ms",
         "delayed",
         "frozen_for",
@@ -122,7 +122,8 @@ class Queue:
         self.created_ms = created_ms
         self.main = RunFifo(pool)
         self.returned = ReturnedRuns()
-        self.delayed = DelayedRuns()
+        self.delayed = DelayedRuns(pool)
+        self._pool = pool
         self.leases: dict[tuple[int, int], LeaseTable] = {}
         self.leased = 0
         self.published_total = 0
@@ -153,7 +154,7 @@ class Queue:
         return self.main.front_published_ms() if run is None else run.published_ms
 
     def frozen(self) -> FrozenQueue:
-        """Return a copy that nothing changes any more; chunks and buckets are not copied, so it takes microseconds."""
+        """Return a copy that nothing changes any more; chunks are not copied, so it takes microseconds."""
         return FrozenQueue(
             self.id,
             self.vhost,
@@ -166,7 +167,7 @@ class Queue:
             self.redelivered_total,
             self.main.image(),
             self.returned.frozen(),
-            self.delayed.frozen(),
+            self.delayed.image(),
         )
 
     def publish(self, zxid: int, count: int, batch_bytes: int, published_ms: int) -> None:
@@ -176,7 +177,7 @@ class Queue:
 
     def make_ready(self, runs: list[Run], zxid: int) -> None:
         """Put *runs* behind the tail, in this order, because of the entry *zxid*."""
-        self.main.extend(joined([run._replace(ready=zxid) for run in runs]))
+        self.main.extend(joined([Run(run[0], zxid, *run[2:]) for run in runs]))
 
     def give_back(self, runs: list[Run]) -> list[Run]:
         """Put *runs* back to their former places; return them as they lie there, by place."""
@@ -228,7 +229,8 @@ class Queue:
         count = self.ready + self.delayed.messages
         self.main.clear()
         self.returned.clear()
-        self.delayed = DelayedRuns()
+        self.delayed.empty()
+        self.delayed = DelayedRuns(self._pool)
         self.purged_total += count
         return count
 

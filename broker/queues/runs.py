@@ -15,6 +15,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.broker.queues.chunks import (
+    AHEAD_RUNS,
     CHUNK_BYTES,
     CHUNK_RUNS,
     ROW,
@@ -142,17 +143,18 @@ def joined(runs: Iterable[Run]) -> list[Run]:
 
 
 class FifoImage(NamedTuple):
-    """All that a `RunFifo` is, at one moment; nothing of it changes when the fifo does.
+    """All that a `RunFifo`, or the `DelayedRuns` of a queue, is at one moment; nothing changes when they do.
 
     Attributes:
         head: Rows of the first chunk (of *open_rows*, when there is no chunk) that were consumed.
         messages: Messages in all runs.
         front: (first, size) of the run in front, where it lost messages since its row was written.
-        front_ms: When the run in front was published; None when there is none.
+        front_ms: When the run in front was published, or is due; None when there is none.
         chunks: The sealed chunks. Their rows never change, but may leave the memory once they have a page.
         open_rows: The byte array that runs are appended to; only its first *open_bytes* belong to the image. It grows
             meanwhile, so it must be copied, never viewed.
         open_bytes: Bytes of *open_rows* that count.
+        last_ms: When the last run is due; 0 where runs are ready.
 
     """
 
@@ -163,6 +165,7 @@ class FifoImage(NamedTuple):
     chunks: Sequence[Chunk]
     open_rows: bytearray
     open_bytes: int
+    last_ms: int = 0
 
 
 class RunFifo:
@@ -237,6 +240,7 @@ class RunFifo:
         if not self._chunks:
             self._base = self._sealed
         chunk = Chunk(self, self._sealed, bytes(self._open))
+        assert chunk.rows == CHUNK_RUNS, "a chunk is sealed when it is full"
         self._chunks.append(chunk)
         self._open = bytearray()
         self._sealed = self.tail
@@ -396,6 +400,14 @@ class RunFifo:
             ordinal += 1
         raise AssertionError("the sizes of all runs add up to the messages of the queue")
 
+    def has_left(self, chunk: Chunk) -> bool:
+        """Return whether all runs of *chunk* are consumed."""
+        return chunk.base + CHUNK_RUNS <= self.head
+
+    def is_near(self, chunk: Chunk) -> bool:
+        """Return whether a reader is in *chunk*, or will soon be."""
+        return chunk.base < self.read_ordinal + AHEAD_RUNS
+
     def before_drop(self, chunk: Chunk) -> None:
         """Note what must stay known of a chunk whose rows are dropped now."""
         row = self.head - chunk.base
@@ -439,6 +451,7 @@ class RunFifo:
         if image.chunks:
             fifo._chunks = deque(image.chunks)
             for chunk in image.chunks:
+                assert chunk.rows == CHUNK_RUNS, "chunks of ready runs are full"
                 chunk.fifo = fifo
                 chunk.base = fifo._sealed
                 fifo._sealed += CHUNK_RUNS

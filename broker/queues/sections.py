@@ -11,13 +11,13 @@ are put one after the other. Numbers inside byte strings are little-endian.
 
 **A run** is a row of `runs.RUN_BYTES` bytes, as the queue's index holds it (see `runs.Run` for the fields):
 u64 zxid, u64 ready, u32 first, u32 size, u32 batch count, u32 batch bytes, u64 published_ms, u16 deliveries,
-u16 attempts.
+u16 attempts. In a delayed run `ready` is when it is due, in milliseconds of log time.
 
 | kind | name | what a row is |
 | --- | --- | --- |
 | 1 | machine | the machine; one row, the first section |
 | 2 | queues | a queue; in the order of their numbers |
-| 3 | indexes | an index that is not empty: ready (`due_ms` 0) or a bucket of delayed runs; after its queue |
+| 3 | indexes | an index that is not empty: the ready runs (`place` 0) or the delayed ones (1); after its queue |
 | 4 | chunks | a sealed chunk in order, as many as its index says, which stands before |
 | 5 | returned | a run that was given back; after its queue, in any order |
 | 6 | sessions | a session; in the order of their numbers |
@@ -29,8 +29,10 @@ The columns stand in `LAYOUTS`. Those that need a word:
 
 - indexes: `runs` holds the open rows behind the sealed chunks, `rows` how many; `head` is how many rows in front are
   consumed (of the first chunk; 0 when there is none), `first` and `size` what is left of the run in front (size 0: all
-  that its row says), `front_ms` when that was published, `messages` how many live.
-- chunks: `slot` and `checksum` name the page that holds the rows; slot -1: they stand in `runs`, all of them.
+  that its row says), `front_ms` when that was published or is due, `last_ms` when the last delayed one is due,
+  `messages` how many live.
+- chunks: `rows` says how many, `base` when the first delayed one is due, also a consumed one. `slot` and `checksum`
+  name the page that holds the rows, in front of zeros; slot -1: they stand in `runs`, all of them.
   The other columns are the summary (see `chunks.Summary`), 0 when the rows stand in `runs`.
 - leases: `pieces` says how many; of each the first tag in `firsts` (u64), the mark in `handed` (u8), the run in `runs`.
 - producers: `fenced` is a list of numbers, `receipts` bytes: the ring of u64 as it lies.
@@ -53,6 +55,9 @@ FORMAT = 1
 """Version of the format as a whole: which sections there are, and in which order."""
 
 MACHINE, QUEUES, INDEXES, CHUNKS, RETURNED, SESSIONS, LEASES, PRODUCERS, END = range(1, 10)
+
+READY, DELAYED = range(2)
+"""Places of an index."""
 
 NO_PAGE = -1
 """Slot of a chunk that stands in the image itself."""
@@ -77,13 +82,25 @@ LAYOUTS: dict[int, Layout] = {
     INDEXES: Layout(
         "indexes",
         1,
-        ("queue", "due_ms", "head", "messages", "first", "size", "front_ms", "chunks", "rows"),
+        ("queue", "place", "head", "messages", "first", "size", "front_ms", "last_ms", "chunks", "rows"),
         ("runs",),
     ),
     CHUNKS: Layout(
         "chunks",
         1,
-        ("queue", "due_ms", "slot", "checksum", "messages", "bytes", "lowest_zxid", "highest_zxid", "published_ms"),
+        (
+            "queue",
+            "place",
+            "rows",
+            "base",
+            "slot",
+            "checksum",
+            "messages",
+            "bytes",
+            "lowest_zxid",
+            "highest_zxid",
+            "published_ms",
+        ),
         ("runs",),
     ),
     RETURNED: Layout("returned", 1, ("queue",), ("runs",)),

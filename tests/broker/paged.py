@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MODULES = (
     "sluicemq.broker.pipeline.paging",
     "sluicemq.broker.queues.chunks",
+    "sluicemq.broker.queues.delayed",
     "sluicemq.broker.queues.dispatch",
     "sluicemq.broker.queues.freeze",
     "sluicemq.broker.queues.image",
@@ -122,7 +123,8 @@ class WhimsicalPager:
     def settle_accounts(self, machine: Machine) -> None:
         """Assert that the pool knows exactly the chunks that the machine has."""
         self.pool.take_gone(10**6)
-        alive = {chunk for queue in machine.queues() for chunk in queue.main.image().chunks}
+        images = [image for queue in machine.queues() for image in (queue.main.image(), queue.delayed.image())]
+        alive = {chunk for image in images if image is not None for chunk in image.chunks}
         assert {chunk for chunk in alive if chunk.data is not None} == set(self.pool.resident)
         assert sum(chunk.data is None for chunk in alive) == self.pool.absent
 

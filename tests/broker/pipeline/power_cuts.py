@@ -517,7 +517,7 @@ def _messages(machine: Machine) -> collections.Counter[tuple[int, int]]:
     found: collections.Counter[tuple[int, int]] = collections.Counter()
     for queue in machine.queues():
         runs = [*queue.main.read(queue.main.head, len(queue.main)), *queue.returned]
-        runs += [run for _, bucket in queue.delayed for run in bucket.read(bucket.head, len(bucket))]
+        runs += queue.delayed.runs()
         runs += [run for table in queue.leases.values() for _, run, _ in table.pieces()]
         for run in runs:
             found.update((run.zxid, run.first + place) for place in range(run.size))

@@ -40,7 +40,7 @@ def counted(*parts: LiveRuns, read_page=no_page) -> Liveness:
 
 def test_a_chunk_within_one_file_is_counted_without_its_rows():
     rows = b"".join(row(101 + number % 50) for number in range(CHUNK_RUNS))
-    chunk = LiveRuns(7, "ready", summary_of(rows), Page(3, 0), b"", count=CHUNK_RUNS)
+    chunk = LiveRuns(7, "ready", summary_of(rows), Page(3, 0), b"", row_count=CHUNK_RUNS)
     liveness = counted(chunk)
     assert liveness.runs == [CHUNK_RUNS, 0, 0]
     assert liveness.messages == [CHUNK_RUNS * BATCH, 0, 0]
@@ -55,7 +55,8 @@ def test_a_chunk_over_a_border_is_read_from_its_page():
         read.append(page)
         return rows
 
-    liveness = counted(LiveRuns(7, "ready", summary_of(rows), Page(3, 0), b"", count=CHUNK_RUNS), read_page=read_page)
+    part = LiveRuns(7, "ready", summary_of(rows), Page(3, 0), b"", row_count=CHUNK_RUNS)
+    liveness = counted(part, read_page=read_page)
     assert read == [Page(3, 0)]
     assert liveness.runs == [11 * 64, 5 * 64, 0]
 

@@ -106,7 +106,7 @@ class LongDay:
         runs = {
             "ready": queue.main.runs(),
             "returned": list(queue.returned),
-            "delayed": [run for _, bucket in queue.delayed for run in bucket.runs()],
+            "delayed": queue.delayed.runs(),
             "leased": [run for table in queue.leases.values() for _, run, _ in table.pieces()],
         }
         return {place: addresses(found) for place, found in runs.items()}
@@ -291,7 +291,7 @@ def test_rows_that_do_not_add_up_are_refused() -> None:
     ):
         wrong = [changed(section, **columns) if section.kind == kind else section for section in sections]
         if kind == s.CHUNKS:
-            row = (12_345, 0, s.NO_PAGE, 0, 0, 0, 0, 0, 0)
+            row = (12_345, s.READY, CHUNK_RUNS, 0, s.NO_PAGE, 0, 0, 0, 0, 0, 0)
             wrong.insert(-1, encode(s.CHUNKS, [row], bytes(CHUNK_BYTES)))
         with pytest.raises(ImageDamaged):
             load(wrong)

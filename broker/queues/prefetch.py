@@ -1,0 +1,49 @@
+"""What an entry needs in memory: the chunks that whoever applies it must fill before.
+
+Few entries need any. A GRANT takes runs from the front of its queue; a SETTLE with a delay puts some between others
+that are delayed, unless they go behind all of them; a CLOCK takes what is due. All others append, count, or drop
+without a look. Naming too many costs a read; naming too few is a broken invariant at apply. This module must not change
+anything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues.tags import count_tags, ranges_problem
+
+if TYPE_CHECKING:
+    from sluicemq.broker.queues.chunks import Chunk
+    from sluicemq.broker.queues.machine import Machine
+
+
+def missing_chunks(machine: Machine, entry: e.Entry) -> list[Chunk]:
+    """Return the chunks that *entry* needs and that are not in memory."""
+    if type(entry) is e.Grant:
+        queue = machine.queue(entry.queue)
+        return [] if queue is None else queue.missing(entry.runs)
+    if type(entry) is e.Settle:
+        return _missing_of_settle(machine, entry) if entry.due_time_ms else []
+    if type(entry) is e.Clock:
+        return _missing_of_clock(machine, entry)
+    return []
+
+
+def _missing_of_settle(machine: Machine, entry: e.Settle) -> list[Chunk]:
+    session = machine.sessions.get(entry.session)
+    table = None if session is None else session.leases.get(entry.consumer)
+    queue = None if table is None else machine.queue(table.queue_id)
+    if queue is None or ranges_problem(entry.tags) is not None:
+        return []
+    return queue.delayed.missing(entry.due_time_ms, count_tags(entry.tags))
+
+
+def _missing_of_clock(machine: Machine, entry: e.Clock) -> list[Chunk]:
+    log_time_ms = max(machine.log_time_ms, entry.log_time_ms)
+    missing: list[Chunk] = []
+    for queue_id in machine.due_queues(entry.items_max, log_time_ms):
+        queue = machine.queue(queue_id)
+        if queue is not None:
+            missing += queue.delayed.missing_due(log_time_ms, entry.items_max)
+    return missing
