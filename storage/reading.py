@@ -27,6 +27,7 @@ __all__ = ["CURSORS_MAX", "LogReader", "Place", "View"]
 
 _Answer = TypeVar("_Answer")
 
+WALK_BYTES = 256 * 1024  # a walk in the background reads so much at once: traffic keeps its share of disk and memory
 CURSORS_MAX = 256  # how many sequential readers are remembered, so that each continues without a search
 
 
@@ -133,7 +134,8 @@ class LogReader:
         start = live.first_previous_zxid
         try:
             end = live.end_offset
-            walk = Walk(live.file, live.seed, PAGE_BYTES, end, start, live.start_chain, self._read_bytes)
+            window_bytes = min(self._read_bytes, WALK_BYTES)
+            walk = Walk(live.file, live.seed, PAGE_BYTES, end, start, live.start_chain, window_bytes)
             for found in walk:
                 if found.kind != MARK:
                     yield _record(found)

@@ -16,7 +16,7 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SLICE_SECONDS = 0.001
+SLICE_SECONDS = 0.0005
 """Processor time after which a pause follows."""
 SHARE_MAX = 0.25
 """Most of one processor that the work takes."""
