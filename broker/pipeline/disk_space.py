@@ -217,10 +217,12 @@ class DiskSpace:
         usable = free + spares.unfinished_bytes
         next_segment = self._segment_bytes + self.floor_bytes if short and self._can_reserve else 0
         # A little more must be free than was missing: publishing should not end again at once.
-        enough = mark + mark // 16 if self.refusing else mark
-        low = free < enough or usable < next_segment or (short and self._failure is not None)
+        resume = mark + mark // 16
+        low = (
+            free < (resume if self.refusing else mark) or usable < next_segment or (short and self._failure is not None)
+        )
         cause = str(self._failure) if low and self._failure is not None else ""
-        needed = max(enough, next_segment)
+        needed = max(resume if low else mark, next_segment)
         pause = 0.0
         if low:
             level = Level.RESERVE if not spares.ready and free < max(self.floor_bytes, 1) else Level.LOW

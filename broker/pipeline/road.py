@@ -161,6 +161,7 @@ class Road:
                 every_entries=snapshot_every_entries,
             )
             self.snapshots.on_taken = self.reclaimer.offer
+            self.append.on_low = self.snapshots.hurry
         self._more_to_do = False
         self._idle = trio.Event()
         self._cold_peeks = trio.Lock()

@@ -48,6 +48,10 @@ PIECE_BYTES = 1024 * 1024
 RETRY_SECONDS = 30.0
 """Pause after a snapshot that failed."""
 KEPT = 2
+HURRY_SECONDS = 2.0
+"""Least pause between snapshots that are taken only because the disk is low."""
+HURRY_SHARE = 10
+"""Such a pause is at least so many times what the last snapshot took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,9 @@ class SnapshotStage:
             self._generation = restart.snapshot.generation
         self.on_taken: Callable[[Snapshot, int], None] | None = None
         self._retry_at = 0.0
+        self._hurry_at = 0.0
+        self._hurries_left = 0
+        self._hurrying = False
         self._wake = trio.Event()
         self._one_at_a_time = trio.Lock()
         self._limiter = trio.CapacityLimiter(1)
@@ -125,8 +132,26 @@ class SnapshotStage:
         if self._is_due():
             self._wake.set()
 
+    def hurry(self) -> None:
+        """The disk is low: take snapshots before it is time, so that what was settled lately can be given back.
+
+        What is dead goes when it lies below the older of two snapshots, so two follow the last change. Call it again
+        and again while the disk is low.
+        """
+        road, now = self._road, trio.current_time()
+        if road.entries_total > self._entries_then:
+            self._hurries_left = KEPT
+        if self._hurries_left and not self._hurrying and now >= max(self._hurry_at, self._retry_at):
+            self._hurries_left -= 1
+            self._hurry_at = now + max(HURRY_SECONDS, HURRY_SHARE * self.figures.seconds)
+            self._hurrying = True
+            # A snapshot needs an entry that is newer than the last one's; this one says only what time it is.
+            road.propose(road.settle.clock_entry(), on_applied=lambda _outcome: self._wake.set())
+
     def _is_due(self) -> bool:
         road = self._road
+        if self._hurrying:
+            return True
         grown = road.entry_bytes_total - self._bytes_then
         if grown < self._every_bytes and road.entries_total - self._entries_then < self._every_entries:
             return False
@@ -138,6 +163,7 @@ class SnapshotStage:
             await self._wake.wait()
             self._wake = trio.Event()
             if self._is_due():
+                self._hurrying = False
                 try:
                     await self.take()
                 except Exception as error:  # noqa: BLE001 - a failing disk or a broken machine must stop the broker
