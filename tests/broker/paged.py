@@ -115,8 +115,7 @@ class WhimsicalPager:
                     self.held.discard(chunk.page.slot)
         for chunk in list(self._chosen()):
             if chunk.page is None:
-                assert chunk.data is not None
-                chunk.page = self.write(chunk.data)
+                chunk.page = self.write(chunk.page_data)
             self.pool.drop(chunk)
             self.drops += 1
 
