@@ -406,7 +406,7 @@ DERIVED = Table(
             (Given.MISSING, DerivedFile.PAGES, Needed.YES),
             Decision.FALL_BACK,
             "The page file is missing, and a snapshot names pages.",
-            "It is made anew. Snapshots that name pages do not count and are set aside; the table of snapshots goes on.",
+            "It is made anew. Snapshots that name pages do not count and are set aside; the next table goes on.",
             NOTHING,
         ),
     ),

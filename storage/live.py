@@ -19,7 +19,18 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from sluicemq.storage.decisions import Decision
-from sluicemq.storage.decisions_files import DERIVED, FIRST_PAGES, DerivedFile, Given, Needed
+from sluicemq.storage.decisions_files import (
+    DERIVED,
+    FIRST_PAGES,
+    DerivedFile,
+    FirstPage,
+    Given,
+    Kind,
+    Named,
+    Needed,
+    Size,
+)
+from sluicemq.storage.decisions_superblock import Belongs
 from sluicemq.storage.pages import PAGE_BYTES, PageDamaged
 from sluicemq.storage.record import CHAIN_START, MARK, seed_of
 from sluicemq.storage.scan import BLANK, BadPlaceError, Walk, find_traces
@@ -318,9 +329,12 @@ class OpenFiles:
                 return SealedIndex(index, header.end_offset, header.last_zxid, header.chain)
             file = self._directory.open(index_name(header.sequence))
             try:
-                return SealedIndex.read(file, header.sequence, header.generation, self._stride_bytes)
+                sealed = SealedIndex.read(file, header.sequence, header.generation, self._stride_bytes)
             finally:
                 file.close()
+            row = FIRST_PAGES.decide(Kind.INDEX, FirstPage.GOOD, Belongs.OURS, Named.RIGHT, Size.WHOLE)
+            if row.decision is Decision.START:
+                return sealed
         except FileNotFoundError:
             row = DERIVED.decide(DerivedFile.INDEX, Given.MISSING, Needed.NO)
         except IndexUnfit as unfit:

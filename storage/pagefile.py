@@ -143,9 +143,9 @@ class PageFile:
             raise InvalidOption("slot_bytes", slot_bytes, f"must be a multiple of {PAGE_BYTES}")
         path = directory.path_of(PAGES_NAME)
         created = PAGES_NAME not in directory.names()
-        if created:
-            row = DERIVED.decide(DerivedFile.PAGES, Given.MISSING, Needed.NO)  # what is named is known at `adopt`
-            assert row.decision is Decision.REBUILD, "a page file is made where none is"
+        # What is named is known at `adopt`.
+        row = DERIVED.decide(DerivedFile.PAGES, Given.MISSING if created else Given.THERE, Needed.NO)
+        assert row.decision in (Decision.REBUILD, Decision.START), "a page file is made where none is"
         try:
             file = directory.open(PAGES_NAME, create=created)
         except OSError as error:
