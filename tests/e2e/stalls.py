@@ -25,6 +25,9 @@ from sluicemq.wire.batch import BATCH_BYTES_DEFAULT, BATCH_MESSAGES_MAX, encode_
 from sluicemq.wire.columns import BATCH_VALUES_MAX
 from sluicemq.wire.frames import FRAME_BYTES_DEFAULT, FrameReader, pack_frame
 from tests.e2e.broker_process import BrokerProcess
+from tests.e2e.long_backlog import QUEUE as LONG_QUEUE
+from tests.e2e.long_backlog import Publisher
+from tests.e2e.many_queues import fill
 from tests.e2e.probe import Probe
 from tests.e2e.wire_client import WireClient
 
@@ -38,6 +41,9 @@ WINDOW_BATCHES = 4
 FLOOD_CONNECTIONS = 64
 FLOOD_FRAMES = 400
 CREDIT_MESSAGES = 20_000
+QUEUES_A_SECOND = 10_000
+LONG_QUEUE_MESSAGES_A_SECOND = 50_000
+"""What snapshots hold for each second of load, so that a short run is short."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +205,37 @@ def segment_rolls(broker: BrokerProcess, seconds: float) -> str:
     return f"{count} batches of 100 KB into {segments} segments"
 
 
+def many_queues_snapshots(broker: BrokerProcess, seconds: float) -> str:
+    """Snapshots of 10,000 queues a second of load, one after the other, while messages are published and consumed."""
+    with WireClient(broker.url) as client:
+        fill(client, int(seconds * QUEUES_A_SECOND))
+        return publish_through_snapshots(broker, client, seconds)
+
+
+def long_queue_snapshots(broker: BrokerProcess, seconds: float) -> str:
+    """Snapshots of a queue of 50,000 single messages a second of load, while more come and go."""
+    with WireClient(broker.url) as client:
+        client.declare(LONG_QUEUE)
+        Publisher(client, 1, 100).publish(int(seconds * LONG_QUEUE_MESSAGES_A_SECOND), lambda: None)
+        return publish_through_snapshots(broker, client, seconds)
+
+
+def publish_through_snapshots(broker: BrokerProcess, client: WireClient, seconds: float) -> str:
+    """Publish and consume in large batches, so that the log grows fast and snapshots follow each other."""
+    before = client.statistics()["snapshots_total"]
+    with consuming(broker.url) as taken:
+        count = publish_for(client, [bytes(10_000)] * 20, time.monotonic() + seconds)
+    after = client.statistics()
+    taken_here = after["snapshots_total"] - before
+    assert taken_here, "no snapshot was taken under this load"
+    return (
+        f"{taken_here} snapshots of {after['snapshot_bytes']:,} bytes, {count} batches published, "
+        f"{taken[0]:,} messages consumed, longest slice {1000 * after['snapshot_slice_seconds_max']:.1f} ms"
+    )
+
+
+SNAPSHOTS_FORCED = ("--snapshot-every-entries", "100", "--spares-max", "4")
+
 SCENARIOS: dict[str, tuple[Callable[[BrokerProcess, float], str], tuple[str, ...]]] = {
     "nothing": (nothing, ()),
     "largest-batches": (largest_batches, ()),
@@ -208,6 +245,8 @@ SCENARIOS: dict[str, tuple[Callable[[BrokerProcess, float], str], tuple[str, ...
     "floods": (floods, ()),
     "cold-backlog": (cold_backlog, ("--cache-bytes-max", "4MiB")),
     "segment-rolls": (segment_rolls, ("--segment-bytes", "1MiB")),
+    "many-queues-snapshots": (many_queues_snapshots, SNAPSHOTS_FORCED),
+    "long-queue-snapshots": (long_queue_snapshots, SNAPSHOTS_FORCED),
 }
 """Load and options of its broker, by name."""
 
