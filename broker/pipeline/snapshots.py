@@ -119,6 +119,7 @@ class SnapshotStage:
         self.on_taken: Callable[[Snapshot, int], None] | None = None
         self._retry_at = 0.0
         self._hurry_at = 0.0
+        self._free_bytes_then = 0  # what was free when a snapshot failed
         self._hurries_left = 0
         self._hurrying = False
         self._wake = trio.Event()
@@ -141,7 +142,9 @@ class SnapshotStage:
         road, now = self._road, trio.current_time()
         if road.entries_total > self._entries_then:
             self._hurries_left = KEPT
-        if self._hurries_left and not self._hurrying and now >= max(self._hurry_at, self._retry_at):
+        # One that failed for want of room is worth another try as soon as there is more of it.
+        may_fit = now >= self._retry_at or road.space.view.free_bytes > self._free_bytes_then
+        if self._hurries_left and not self._hurrying and now >= self._hurry_at and may_fit:
             self._hurries_left -= 1
             self._hurry_at = now + max(HURRY_SECONDS, HURRY_SHARE * self.figures.seconds)
             self._hurrying = True
@@ -260,6 +263,7 @@ class SnapshotStage:
         logger.warning("a snapshot failed, and is tried again in %.0f s or later: %s", RETRY_SECONDS, reason)
         self._bytes_then, self._entries_then = bytes_then, entries_then
         self._retry_at = trio.current_time() + RETRY_SECONDS
+        self._free_bytes_then = self._road.space.view.free_bytes
         self.figures = replace(self.figures, failed=self.figures.failed + 1)
 
     def _note(self, info: SnapshotInfo, seconds: float) -> None:

@@ -6,6 +6,7 @@ the real broker with one promise taken out, in the process that the tests start;
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,17 @@ def never_sync() -> None:
     _replace(RealFile, "sync", lambda _file: None)
 
 
+def ignore_failed_sync() -> None:
+    """Goes on when fdatasync fails, as if the next one could make it good."""
+    sync = RealFile.sync
+
+    def sync_somehow(file: RealFile) -> None:
+        with contextlib.suppress(OSError):
+            sync(file)
+
+    _replace(RealFile, "sync", sync_somehow)
+
+
 def _replace(owner: type, name: str, function: Callable[..., Any]) -> None:
     setattr(owner, name, function)
 
@@ -62,6 +74,7 @@ MUTANTS = {
     "confirm-before-write": confirm_before_write,
     "sync-every-other-time": sync_every_other_time,
     "never-sync": never_sync,
+    "ignore-failed-sync": ignore_failed_sync,
 }
 
 
