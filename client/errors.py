@@ -65,6 +65,9 @@ from sluicemq.wire.errors import (
     OutcomeUnknown as OutcomeUnknown,
 )
 from sluicemq.wire.errors import (
+    PositionExpired as PositionExpired,
+)
+from sluicemq.wire.errors import (
     ProducerFenced as ProducerFenced,
 )
 from sluicemq.wire.errors import (
@@ -84,6 +87,9 @@ from sluicemq.wire.errors import (
 )
 from sluicemq.wire.errors import (
     ResourceLow as ResourceLow,
+)
+from sluicemq.wire.errors import (
+    RetentionOff as RetentionOff,
 )
 from sluicemq.wire.errors import (
     SequenceGap as SequenceGap,

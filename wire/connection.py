@@ -82,6 +82,7 @@ REQUESTS: dict[type[Message], type[Message] | None] = {
     m.QueueInfo: m.Queues,
     m.PurgeQueue: m.Purged,
     m.Peek: m.Peeked,
+    m.Replay: m.Replayed,
     m.OpenProducer: m.ProducerOpened,
     m.CloseProducer: m.ProducerClosed,
     m.Publish: m.Published,
@@ -109,7 +110,7 @@ OPEN_TYPES: dict[Role, frozenset[int]] = {
 }
 """Frame types that each role may send in state OPEN, besides CLOSE."""
 
-MAY_HAVE_TAIL: frozenset[int] = _types((m.Publish, m.Deliver, m.Peeked))
+MAY_HAVE_TAIL: frozenset[int] = _types((m.Publish, m.Deliver, m.Peeked, m.Replayed))
 """Frame types that carry batches behind their head."""
 MUST_CORRELATE: frozenset[int] = _types((*(cls for cls, reply in REQUESTS.items() if reply is not None), *_REPLIES))
 """Frame types whose correlation must not be 0: requests that are answered, and the answers."""

@@ -12,10 +12,12 @@
     |  `- BatchTooLarge             one batch beyond the limit
     |- NotFound (LookupError)       what was named does not exist
     |  |- QueueNotFound, ConsumerNotFound, SessionNotFound, ProducerNotFound, MessageNotFound
+    |  `- PositionExpired           messages from that position or time on were retained, and are not any more
     |- Conflict                     what was asked contradicts what exists
     |  |- QueueConflict             a declaration differs and cannot be applied live
     |  |- ProducerFenced            a newer producer of that name has taken over
     |  |- SequenceGap               a batch arrived ahead of its predecessors
+    |  |- RetentionOff              the queue retains no messages, so there is nothing to replay
     |  |- LeaseLost                 the message is no longer yours to settle
     |  `- AlreadySettled            another verdict was given before
     |- Unavailable                  try again later; `retryable` is True
@@ -59,6 +61,7 @@ __all__ = [
     "NotFound",
     "NotLeader",
     "OutcomeUnknown",
+    "PositionExpired",
     "ProducerFenced",
     "ProducerNotFound",
     "ProtocolError",
@@ -66,6 +69,7 @@ __all__ = [
     "QueueNotFound",
     "RequestTimeout",
     "ResourceLow",
+    "RetentionOff",
     "SequenceGap",
     "SessionNotFound",
     "SluiceError",
@@ -230,6 +234,16 @@ class MessageNotFound(NotFound):
     code = "message_not_found"
 
 
+class PositionExpired(NotFound):
+    """Not everything from that position or time on is retained any more; nothing was skipped in silence.
+
+    Fields: `queue`; `oldest_position`, from which everything is retained (begin there, and know what is missing), and
+    `oldest_published_at`, in milliseconds since 1970, None when nothing is retained.
+    """
+
+    code = "position_expired"
+
+
 class Conflict(SluiceError):
     """The request contradicts what exists."""
 
@@ -252,6 +266,12 @@ class SequenceGap(Conflict):
     """A batch arrived ahead of its predecessors; the client resends from `expected`."""
 
     code = "sequence_gap"
+
+
+class RetentionOff(Conflict):
+    """The queue retains no messages: declare it with `retention`, and what is published from then on can be read."""
+
+    code = "retention_off"
 
 
 class LeaseLost(Conflict):

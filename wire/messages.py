@@ -41,10 +41,13 @@ SECONDS_MAX = 10 * 366 * 86_400.0
 QUEUES_PAGE_MAX = 4096
 """Most queues in one answer, whatever `count_max` asks for."""
 
+REPLAY_WAIT_SECONDS_MAX = 60.0
+"""Longest time that a REPLAY waits for something to be published."""
+
 RUN_NUMBERS = 9
-"""Integers a run in DELIVER and PEEKED: zxid, first index, count, bytes of its batch in the tail, published at
-(milliseconds since 1970), producer, sequence, deliveries so far (this one included; in PEEKED: without), attempts
-that are known to have begun before."""
+"""Integers a run in DELIVER, PEEKED and REPLAYED: zxid, first index, count, bytes of its batch in the tail, published
+at (milliseconds since 1970), producer, sequence, deliveries so far (this one included; in PEEKED: without), attempts
+that are known to have begun before. The last two are 0 in REPLAYED."""
 
 RANGES_MAX = 1_024
 """Most ranges of tags in one SETTLE or EXTEND; who has more sends several frames."""
@@ -267,6 +270,45 @@ class Peeked(Message):
     """Messages as in DELIVER, without tags."""
 
     runs: list[int] = wire_field(2, numbers(64, multiple_of=RUN_NUMBERS))
+
+
+@message(32)
+class Replay(Message):
+    """Read what a queue retains, settled or not, without leases and without changing anything. Answered by REPLAYED.
+
+    It begins with the message at (*zxid*, *index*), or the next one behind; with *from_ms* with the first one published
+    then or later instead. It ends before (*end_zxid*, *end_index*) and before what was published at *end_ms* or later,
+    where these are given. (0, 0) is the oldest one that is retained, whatever was before; any other beginning from
+    which not everything is retained any more is refused with `position_expired`. Other requests of the connection are
+    answered meanwhile.
+    """
+
+    name: str = wire_field(2, _name)
+    zxid: int = wire_field(4, unsigned(64), default=0)
+    index: int = wire_field(6, unsigned(32), default=0)
+    from_ms: int | None = wire_field(8, optional(unsigned(64)), default=None)
+    end_zxid: int | None = wire_field(10, optional(unsigned(64)), default=None)
+    end_index: int = wire_field(12, unsigned(32), default=0)
+    end_ms: int | None = wire_field(14, optional(unsigned(64)), default=None)
+    messages_max: int = wire_field(16, unsigned(32), default=1000)
+    bytes_max: int = wire_field(18, unsigned(32), default=1024 * 1024)
+    wait_seconds: float = wire_field(20, number(0, REPLAY_WAIT_SECONDS_MAX), default=0.0)
+
+
+@message(33)
+class Replayed(Message):
+    """Messages as in PEEKED, at most as many as were asked for; fewer, or none, say nothing about what follows.
+
+    The next REPLAY goes on at (*next_zxid*, *next_index*). *more*: there is more before the end that was asked for.
+    *last_zxid* and *last_index*: the place behind the newest message that is retained.
+    """
+
+    runs: list[int] = wire_field(2, numbers(64, multiple_of=RUN_NUMBERS))
+    next_zxid: int = wire_field(4, unsigned(64))
+    next_index: int = wire_field(6, unsigned(32))
+    more: bool = wire_field(8, boolean, default=False)
+    last_zxid: int = wire_field(10, unsigned(64), default=0)
+    last_index: int = wire_field(12, unsigned(32), default=0)
 
 
 # --- producers ------------------------------------------------------------------------------------------------

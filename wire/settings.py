@@ -15,18 +15,34 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+class Retention(TypedDict, total=False):
+    """How long messages can be replayed; at least one of the two.
+
+    Attributes:
+        seconds: So long after it was published, about a second more; 1 to ten years.
+        bytes: Until what was published since takes more than so many bytes, as batches.
+
+    """
+
+    seconds: float
+    bytes: int
+
+
 class QueueSettings(TypedDict, total=False):
     """Settings of a queue, all optional.
 
     Attributes:
         retry_delay: Seconds that a message waits after a nack that names no delay; default 1.0.
+        retention: Keep every message that is published from now on for replay, also when it is settled or purged;
+            default None: what is settled goes at once.
 
     """
 
     retry_delay: float
+    retention: Retention | None
 
 
-QUEUE_SETTINGS_DEFAULT: dict[str, Any] = {"retry_delay": 1.0}
+QUEUE_SETTINGS_DEFAULT: dict[str, Any] = {"retry_delay": 1.0, "retention": None}
 """Every setting with its default. Defaults are frozen by the log's format, like `RETRY_DELAY_SECONDS_MAX`."""
 RETRY_DELAY_SECONDS_MAX = 366 * 86_400.0
 """Longest retry delay.
@@ -34,6 +50,11 @@ RETRY_DELAY_SECONDS_MAX = 366 * 86_400.0
 Frozen by the log's format: brokers judge declarations again whenever they read their log, so another value changes
 verdicts that clients were given long ago. To change it needs a new version of the DECLARE entry.
 """
+RETENTION_SECONDS_MIN = 1.0
+RETENTION_SECONDS_MAX = 10 * 366 * 86_400.0
+"""Longest retention. Frozen likewise, as is the shortest one."""
+RETENTION_BYTES_MAX = 1 << 60
+"""Largest retention in bytes. Frozen likewise."""
 
 
 OUTER_BLANKS = frozenset(
@@ -63,6 +84,36 @@ def check_queue_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
                     f"retry_delay is {value!r:.40}; it must be 0 to {RETRY_DELAY_SECONDS_MAX:.0f} seconds"
                 )
             checked[name] = float(value) + 0.0  # no negative zero: equal settings are equal bytes
+        else:
+            checked[name] = _checked_retention(value)
+    return checked
+
+
+def _checked_retention(value: object) -> dict[str, Any] | None:
+    """Return the setting `retention` with its limits in one order: equal settings are equal bytes."""
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not value or not set(value) <= {"seconds", "bytes"}:
+        raise InvalidRequest(
+            f"retention is {value!r:.80}; it must be None or name seconds, bytes or both: "
+            '{"seconds": 86400, "bytes": 10737418240}'
+        )
+    checked: dict[str, Any] = {}
+    if "seconds" in value:
+        seconds = value["seconds"]
+        if type(seconds) not in (int, float) or not RETENTION_SECONDS_MIN <= seconds <= RETENTION_SECONDS_MAX:
+            raise InvalidRequest(
+                f"retention names {seconds!r:.40} seconds; it must be {RETENTION_SECONDS_MIN:.0f} to "
+                f"{RETENTION_SECONDS_MAX:.0f}"
+            )
+        checked["seconds"] = float(seconds)
+    if "bytes" in value:
+        bytes_ = value["bytes"]
+        if type(bytes_) is not int or not 1 <= bytes_ <= RETENTION_BYTES_MAX:
+            raise InvalidRequest(
+                f"retention names {bytes_!r:.40} bytes; it must be an integer from 1 to {RETENTION_BYTES_MAX}"
+            )
+        checked["bytes"] = bytes_
     return checked
 
 

@@ -77,7 +77,7 @@ class Liveness:
         if low == len(self._lasts) and summary.lowest_zxid > self._through_zxid:
             return  # in the log proper
         high = bisect_left(self._lasts, summary.highest_zxid)
-        if low != high or low == len(self._lasts) or part.skip or summary.lowest_zxid < self._firsts[low]:
+        if low != high or low == len(self._lasts) or part.partial or summary.lowest_zxid < self._firsts[low]:
             self._add_rows(part)
             return
         self.bytes[low] += summary.bytes + RECORD_OVERHEAD_BYTES * part.row_count

@@ -50,6 +50,9 @@ def _canonical_queue(queue: Queue) -> Iterator[Any]:
     yield queue.main.packed()
     yield list(queue.returned)
     yield queue.delayed.packed()
+    if queue.history is not None:
+        yield queue.history.places()
+        yield queue.history.runs.packed()
 
 
 def check(machine: Machine) -> None:
@@ -59,8 +62,8 @@ def check(machine: Machine) -> None:
         assert machine.find_queue(queue.vhost, queue.name) is queue, "a queue is found by its name"
         _check_counts(queue)
         _check_runs(queue, machine.applied_zxid)
-        if queue.delayed.next_due_ms is not None:
-            due[queue.id] = queue.delayed.next_due_ms
+        if queue.next_due_ms is not None:
+            due[queue.id] = queue.next_due_ms
         for (session, consumer), table in queue.leases.items():
             assert machine.sessions[session].leases[consumer] is table, "a lease belongs to a session that lives"
     assert machine.due_times() == due, "the index of due times names the first one of each queue"
@@ -76,6 +79,9 @@ def _check_counts(queue: Queue) -> None:
     assert queue.main.messages == messages_in(queue.main.runs()), "messages of main are counted"
     assert queue.returned.messages == messages_in(queue.returned), "returned messages are counted"
     queue.delayed.check()
+    assert (queue.history is None) == (queue.settings["retention"] is None), "a history is kept where it is wanted"
+    if queue.history is not None:
+        queue.history.check()
     leased = 0
     for table in queue.leases.values():
         held = messages_in(run for _, run, _ in table.pieces())

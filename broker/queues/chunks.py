@@ -275,6 +275,12 @@ def published_ms_at(rows: bytes | bytearray, row: int) -> int:
     return value
 
 
+def zxid_at(rows: bytes | bytearray, row: int) -> int:
+    """Return the number of the batch of the run in *row*."""
+    value: int = _PUBLISHED.unpack_from(rows, row * RUN_BYTES)[0]
+    return value
+
+
 def summary_of(rows: bytes | bytearray) -> Summary:
     """Return the summary of packed *rows*, at least one."""
     run_sizes, counts, byte_counts = sizes(rows), column(rows, 0, _COUNT_WORD), column(rows, 0, _BYTES_WORD)

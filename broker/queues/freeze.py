@@ -208,6 +208,8 @@ def _pack_queue(packer: _Packer, queue: FrozenQueue) -> Iterator[s.Section | Non
         yield from _pack_index(packer, queue.id, s.READY, queue.main)
     if queue.delayed is not None:
         yield from _pack_index(packer, queue.id, s.DELAYED, queue.delayed)
+    if queue.history is not None and queue.history.messages:
+        yield from _pack_index(packer, queue.id, s.RETAINED, queue.history)
     returned = iter(queue.returned)
     while runs := list(islice(returned, _RETURNED_RUNS)):
         packer.messages += messages_in(runs)
@@ -217,7 +219,8 @@ def _pack_queue(packer: _Packer, queue: FrozenQueue) -> Iterator[s.Section | Non
 
 
 def _pack_index(packer: _Packer, queue_id: int, place: int, index: FifoImage) -> Iterator[s.Section | None]:
-    packer.messages += index.messages
+    if place != s.RETAINED:
+        packer.messages += index.messages
     # A slice, not a view: the array grows meanwhile, and cannot while somebody looks at it.
     rows = index.open_rows[: index.open_bytes]
     head = index.head
@@ -316,7 +319,8 @@ def _settle(freeze: Freeze, machine: Machine, entry: e.Settle) -> None:
 
 
 def _clock(freeze: Freeze, machine: Machine, entry: e.Clock) -> None:
-    """Delayed messages become ready: each item takes at least one run from the queue that is due first."""
+    """Delayed messages become ready, retained ones go: each item takes at least one run from the queue that is due
+    first."""
     for queue_id in machine.due_queues(entry.items_max):
         _keep_queue(freeze, machine, queue_id)
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgpack
 
 from sluicemq.broker.queues import sections as s
-from sluicemq.broker.queues.chunks import CHUNK_RUNS, ROW, RUN_BYTES, Chunk, Page, Summary, summary_of
+from sluicemq.broker.queues.chunks import CHUNK_RUNS, ROW, RUN_BYTES, Chunk, Page, Summary, summary_of, zxid_at
 from sluicemq.broker.queues.delayed import DelayedRuns
+from sluicemq.broker.queues.history import History
 from sluicemq.broker.queues.leases import LeaseTable
 from sluicemq.broker.queues.machine import Machine, MachineLimits
 from sluicemq.broker.queues.queue import Queue
@@ -27,6 +28,7 @@ from sluicemq.broker.queues.runs import FifoImage, Run, RunFifo
 from sluicemq.broker.queues.sections import ImageDamaged, ImageUnknown, decode
 from sluicemq.broker.queues.sequences import FrozenProducer, Producer
 from sluicemq.broker.queues.sessions import Session
+from sluicemq.wire.settings import QUEUE_SETTINGS_DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -129,11 +131,16 @@ class _Loader:
         self._machine = Machine(MachineLimits(**head["limits"]), self._pool)
 
     def _read_queues(self, columns: dict[str, Any]) -> None:
-        for id_, vhost, name, settings, created_ms, *totals in zip(*columns.values(), strict=True):
+        retained = columns.pop("retained")
+        rows = zip(*columns.values(), retained, strict=True)
+        for id_, vhost, name, settings, created_ms, *totals, places in rows:
             queue = Queue(id_, vhost, name, {}, created_ms, self._pool)
             # Most queues have the same settings; they are never changed in place, so one map serves them all.
-            queue.settings = self._settings.setdefault(msgpack.packb(settings), settings)
+            key = msgpack.packb(settings)
+            queue.settings = self._settings.setdefault(key, {**QUEUE_SETTINGS_DEFAULT, **settings})
             queue.published_total, queue.settled_total, queue.purged_total, queue.redelivered_total = totals
+            if places is not None:
+                queue.history = History.restored(queue.settings["retention"], places, self._pool)
             self._queues[id_] = queue
 
     def _read_indexes(self, columns: dict[str, Any]) -> None:
@@ -176,8 +183,11 @@ class _Loader:
         queue = self._queues[queue_id]
         if place == s.DELAYED:
             queue.delayed = DelayedRuns.restored(image, self._pool)
+        elif place == s.RETAINED:
+            assert queue.history is not None, "retained runs belong to a queue that retains"
+            queue.history.runs = RunFifo.restored(image, self._pool)
         else:
-            assert place == s.READY, "an index is that of the ready or of the delayed runs"
+            assert place == s.READY, "an index is that of the ready, the delayed or the retained runs"
             queue.main = RunFifo.restored(image, self._pool)
 
     def _read_returned(self, columns: dict[str, Any]) -> None:
@@ -236,13 +246,14 @@ class LiveRuns(NamedTuple):
 
     Attributes:
         queue: Number of the queue.
-        place: `ready`, `delayed`, `returned` or `leased`.
+        place: `ready`, `delayed`, `retained`, `returned` or `leased`.
         summary: Of all rows, also of those in front that are consumed: an upper bound for what is alive.
         page: The page that holds the rows; None when they are in *data*.
         data: The packed rows; empty when they are on a page.
         skip: Rows in front that are consumed.
         front: (first, size) of the run behind those, where its row says more than is left.
         row_count: All rows, also those in front that are consumed. A page may hold zeros behind them.
+        through_zxid: Rows of later batches do not count: the same messages are among the retained ones.
 
     """
 
@@ -254,6 +265,12 @@ class LiveRuns(NamedTuple):
     skip: int = 0
     front: tuple[int, int] | None = None
     row_count: int = 0
+    through_zxid: int | None = None
+
+    @property
+    def partial(self) -> bool:
+        """Whether some rows do not count."""
+        return self.skip > 0 or self.through_zxid is not None
 
     def rows(self, read_page: Callable[[Page], bytes] | None = None) -> bytes:
         """Return the packed rows of what is alive (see `chunks.ROW`); *read_page* returns the bytes of a page."""
@@ -262,6 +279,8 @@ class LiveRuns(NamedTuple):
         else:
             assert read_page is not None, "rows on a page need somebody who reads it"
             rows = read_page(self.page)[: self.row_count * RUN_BYTES]
+        if self.through_zxid is not None:
+            return _through(self._replace(page=None, data=rows, through_zxid=None).rows(), self.through_zxid)
         if not self.skip and self.front is None:
             return rows
         cut = bytearray(rows[self.skip * RUN_BYTES :])
@@ -275,7 +294,10 @@ class LiveRuns(NamedTuple):
 
 
 def live_runs(sections: Iterable[tuple[int, bytes]]) -> Iterator[LiveRuns]:
-    """Yield all messages that an image keeps alive, a chunk or so at a time; no page is read.
+    """Yield all messages that an image keeps alive, each once, a chunk or so at a time; no page is read.
+
+    What a queue retains is alive as such, wherever else it lies: ready, leased or delayed messages are yielded beside
+    it only where they are older than all that is retained.
 
     Args:
         sections: As for `load`. They need not be kept: one is looked at at a time.
@@ -287,22 +309,51 @@ def live_runs(sections: Iterable[tuple[int, bytes]]) -> Iterator[LiveRuns]:
 
     """
     heads: dict[tuple[int, int], tuple[int, tuple[int, int] | None]] = {}
+    lost: dict[int, int] = {}
     ended = False
     for kind, data in sections:
         columns = decode(kind, data)
         ended = kind == s.END
+        parts: Iterable[LiveRuns] = ()
         if kind == s.MACHINE:
             _head_of(columns)
+        elif kind == s.QUEUES:
+            places = zip(columns["id"], columns["retained"], strict=True)
+            lost.update((queue_id, place[_LOST_ZXID]) for queue_id, place in places if place is not None)
         elif kind == s.INDEXES:
-            yield from _live_in_indexes(columns, heads)
+            parts = _live_in_indexes(columns, heads)
         elif kind == s.CHUNKS:
-            yield from _live_in_chunks(columns, heads)
+            parts = _live_in_chunks(columns, heads)
         elif kind == s.RETURNED:
-            yield from _live_rows(columns["queue"], repeat(1), columns["runs"], "returned")
+            parts = _live_rows(columns["queue"], repeat(1), columns["runs"], "returned")
         elif kind == s.LEASES:
-            yield from _live_rows(columns["queue"], columns["pieces"], columns["runs"], "leased")
+            parts = _live_rows(columns["queue"], columns["pieces"], columns["runs"], "leased")
+        yield from _once(parts, lost) if lost else parts
     if not ended:
         raise ImageDamaged("the image has no section `end`: what it keeps alive is not known")
+
+
+def _once(parts: Iterable[LiveRuns], lost: dict[int, int]) -> Iterator[LiveRuns]:
+    """Yield *parts* without what is retained too: all that was published behind what was *lost*, by queue."""
+    for part in parts:
+        through = lost.get(part.queue)
+        summary = part.summary
+        if through is None or part.place == "retained" or summary.highest_zxid <= through:
+            yield part
+        elif summary.lowest_zxid > through:
+            continue
+        elif part.page is not None:
+            yield part._replace(through_zxid=through)
+        elif rows := _through(part.rows(), through):
+            yield LiveRuns(part.queue, part.place, summary_of(rows), None, rows, row_count=len(rows) // RUN_BYTES)
+
+
+def _through(rows: bytes, zxid: int) -> bytes:
+    """Return those of the packed *rows* whose batches are no later than *zxid*."""
+    count = len(rows) // RUN_BYTES
+    return b"".join(
+        [rows[row * RUN_BYTES : (row + 1) * RUN_BYTES] for row in range(count) if zxid_at(rows, row) <= zxid]
+    )
 
 
 def pages_named(sections: Iterable[tuple[int, bytes]]) -> Iterator[Page]:
@@ -337,7 +388,7 @@ def _live_in_indexes(
             heads[queue_id, place] = (head, front)
             front = None
         if rows:
-            yield LiveRuns(queue_id, _READY_OR_DELAYED[place], summary_of(rows), None, rows, 0, front, count)
+            yield LiveRuns(queue_id, _PLACES[place], summary_of(rows), None, rows, 0, front, count)
 
 
 def _live_in_chunks(
@@ -353,7 +404,7 @@ def _live_in_chunks(
             start += len(rows)
             page, summary = None, summary_of(rows)
         skip, front = heads.pop((queue_id, place), (0, None))
-        yield LiveRuns(queue_id, _READY_OR_DELAYED[place], summary, page, rows, skip, front, count)
+        yield LiveRuns(queue_id, _PLACES[place], summary, page, rows, skip, front, count)
 
 
 def _live_rows(queues: list[int], counts: Iterable[int], all_rows: bytes, place: str) -> Iterator[LiveRuns]:
@@ -366,5 +417,6 @@ def _live_rows(queues: list[int], counts: Iterable[int], all_rows: bytes, place:
         yield LiveRuns(queue_id, place, summary_of(rows), None, rows, row_count=len(rows) // RUN_BYTES)
 
 
-_READY_OR_DELAYED = ("ready", "delayed")
+_PLACES = ("ready", "delayed", "retained")
+_LOST_ZXID = 1  # within the column `retained`
 _queue_of = itemgetter(0)

@@ -33,6 +33,7 @@ from sluicemq.broker.queues.outcomes import (
     QueueGone,
     QueuePurged,
     Ready,
+    Retained,
     Returned,
     SessionClosed,
     SessionGone,
@@ -127,7 +128,7 @@ class Machine:
         )
         self._queues: dict[int, Queue] = {}
         self._names: dict[str, SortedDict[str, Queue]] = {}
-        # (when its first delayed run is due, queue) of every queue that has any, in both directions.
+        # (when CLOCK has something to do there, queue) of every queue that waits for it, in both directions.
         self._due: SortedDict[tuple[int, int], None] = SortedDict()
         self._due_of: dict[int, int] = {}
         self._freeze: Freeze | None = None
@@ -163,15 +164,15 @@ class Machine:
         return list(self._queues.values())
 
     def next_due_ms(self) -> int | None:
-        """Return the log time at which the first delayed message is due; None when nothing is delayed."""
+        """Return the log time at which a CLOCK entry is due: for a delayed message or a retained one; None: never."""
         return self._due.peekitem(0)[0][0] if self._due else None
 
     def due_times(self) -> dict[int, int]:
-        """Return when the first delayed message of each queue is due, by queue."""
+        """Return when a CLOCK entry is due for each queue that waits for one, by queue."""
         return {queue_id: due_ms for due_ms, queue_id in self._due}
 
     def due_queues(self, count_max: int, log_time_ms: int | None = None) -> list[int]:
-        """Return the queues of which a delayed message is due by then (None: now), that which is due first first."""
+        """Return the queues that wait for a CLOCK entry of then (None: now), that which is due first first."""
         until_ms = self.log_time_ms if log_time_ms is None else log_time_ms
         due = islice(self._due, count_max)
         return [queue_id for _, queue_id in takewhile(lambda item: item[0] <= until_ms, due)]
@@ -225,7 +226,7 @@ class Machine:
         names: dict[str, dict[str, Queue]] = {}
         for queue in queues.values():
             names.setdefault(queue.vhost, {})[queue.name] = queue
-            due_ms = queue.delayed.next_due_ms
+            due_ms = queue.next_due_ms
             if due_ms is not None:
                 self._due_of[queue.id] = due_ms
         self._names = {vhost: SortedDict(named) for vhost, named in names.items()}
@@ -327,7 +328,10 @@ class Machine:
             return Outcome(None, InvalidRequest("a batch needs at least one message"))
         self.producers.record(verdict, zxid)
         queue.publish(zxid, entry.count, len(entry.payload), self.log_time_ms)
-        return Outcome(Published(zxid, entry.count, False), None, (Ready(entry.queue),))
+        if queue.history is None:
+            return Outcome(Published(zxid, entry.count, False), None, (Ready(entry.queue),))
+        self._due_changed(queue)
+        return Outcome(Published(zxid, entry.count, False), None, (Ready(entry.queue), Retained(entry.queue)))
 
     def _grant(self, zxid: int, entry: e.Grant) -> Outcome:
         del zxid
@@ -403,12 +407,15 @@ class Machine:
             if due_ms > self.log_time_ms:
                 break
             queue = self._queues[queue_id]
+            if queue.history is not None:
+                left -= queue.history.expire(self.log_time_ms, left)
             before = queue.delayed.messages
             runs = queue.delayed.take_due(self._turn_until_ms(queue_id), left)
-            left -= len(runs)
-            messages += before - queue.delayed.messages
-            queue.make_ready(runs, zxid)
-            ready[queue_id] = None
+            if runs:
+                left -= len(runs)
+                messages += before - queue.delayed.messages
+                queue.make_ready(runs, zxid)
+                ready[queue_id] = None
             self._due_changed(queue)
         return Outcome(Clocked(messages), None, tuple(map(Ready, ready)))
 
@@ -432,11 +439,12 @@ class Machine:
         if queue is None:
             if len(self._queues) >= self.limits.queues_max:
                 return _limit_reached("queues", self.limits.queues_max)
-            queue = Queue(zxid, entry.vhost, entry.name, settings, self.log_time_ms, self.pool)
+            queue = Queue(zxid, entry.vhost, entry.name, {}, self.log_time_ms, self.pool)
             self._queues[zxid] = queue
             self._names.setdefault(entry.vhost, SortedDict())[entry.name] = queue
-        else:
-            queue.settings = {**queue.settings, **settings}
+        if settings:
+            queue.change_settings(settings, zxid, self.log_time_ms)
+            self._due_changed(queue)
         return Outcome(Declared(queue.id, outcome, changes))
 
     def _delete(self, zxid: int, entry: e.Delete) -> Outcome:
@@ -471,6 +479,7 @@ class Machine:
         effects.append(QueueGone(queue.id, queue.name))
         queue.main.clear()
         queue.delayed.empty()
+        queue.forget_history()
         self._due_changed(queue)
         del self._queues[queue.id]
         names = self._names[queue.vhost]
@@ -490,7 +499,7 @@ class Machine:
 
     def _due_changed(self, queue: Queue) -> None:
         """Bring the index of due times up to date with the queue."""
-        due_ms = queue.delayed.next_due_ms
+        due_ms = queue.next_due_ms
         known = self._due_of.get(queue.id)
         if due_ms == known:
             return

@@ -128,6 +128,12 @@ class Ready(NamedTuple):
     queue_id: int
 
 
+class Retained(NamedTuple):
+    """Messages were published to a queue that retains them: whoever replays it may go on."""
+
+    queue_id: int
+
+
 class Returned(NamedTuple):
     """Runs went back to their former places: they are to be offered before all others. Sorted by place."""
 
@@ -163,7 +169,7 @@ class SessionGone(NamedTuple):
     session: int
 
 
-Effect: TypeAlias = Ready | Returned | QueuePurged | QueueGone | LeasesGone | SessionGone
+Effect: TypeAlias = Ready | Retained | Returned | QueuePurged | QueueGone | LeasesGone | SessionGone
 
 
 class Outcome(NamedTuple):

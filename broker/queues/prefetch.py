@@ -1,7 +1,8 @@
 """What an entry needs in memory: the chunks that whoever applies it must fill before.
 
 Few entries need any. A GRANT takes runs from the front of its queue; a SETTLE with a delay puts some between others
-that are delayed, unless they go behind all of them; a CLOCK takes what is due. All others append, count, or drop
+that are delayed, unless they go behind all of them; a CLOCK takes what is due, and lets go of what was retained long
+enough, as a PUBLISH does where that takes too many bytes. All others append, count, or drop
 without a look. Naming too many costs a read; naming too few is a broken invariant at apply. This module must not change
 anything.
 """
@@ -23,6 +24,11 @@ def missing_chunks(machine: Machine, entry: e.Entry) -> list[Chunk]:
     if type(entry) is e.Grant:
         queue = machine.queue(entry.queue)
         return [] if queue is None else queue.missing(entry.runs)
+    if type(entry) is e.Publish:
+        queue = machine.queue(entry.queue)
+        if queue is None or queue.history is None:
+            return []
+        return queue.history.missing_of_publish(len(entry.payload))
     if type(entry) is e.Settle:
         return _missing_of_settle(machine, entry) if entry.due_time_ms else []
     if type(entry) is e.Clock:
@@ -46,4 +52,6 @@ def _missing_of_clock(machine: Machine, entry: e.Clock) -> list[Chunk]:
         queue = machine.queue(queue_id)
         if queue is not None:
             missing += queue.delayed.missing_due(log_time_ms, entry.items_max)
+            if queue.history is not None:
+                missing += queue.history.missing(entry.items_max)
     return missing

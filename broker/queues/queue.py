@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sluicemq.broker.queues.chunks import ChunksMissing
 from sluicemq.broker.queues.delayed import DelayedRuns
+from sluicemq.broker.queues.history import START, History, Place
 from sluicemq.broker.queues.returned import ReturnedRuns
 from sluicemq.broker.queues.runs import Run, RunFifo, joined, messages_in, place_of, size_of
 from sluicemq.wire.settings import QUEUE_SETTINGS_DEFAULT
@@ -57,9 +58,11 @@ class FrozenQueue(NamedTuple):
     settled_total: int
     purged_total: int
     redelivered_total: int
+    retained: tuple[int, ...] | None
     main: FifoImage
     returned: list[Run]
     delayed: FifoImage | None
+    history: FifoImage | None
 
 
 class Queue:
@@ -77,6 +80,7 @@ class Queue:
         main: What became ready and was never taken, in order.
         returned: What was taken and given back; comes before `main`.
         delayed: What waits for its time.
+        history: What is retained for replay; None where nothing is.
         leases: The tables of the consumers that hold messages, by (session, consumer).
         leased: Messages under lease.
         published_total: Messages ever published here.
@@ -92,6 +96,7 @@ class Queue:
         "created_ms",
         "delayed",
         "frozen_for",
+        "history",
         "id",
         "leased",
         "leases",
@@ -123,6 +128,7 @@ class Queue:
         self.main = RunFifo(pool)
         self.returned = ReturnedRuns()
         self.delayed = DelayedRuns(pool)
+        self.history: History | None = None
         self._pool = pool
         self.leases: dict[tuple[int, int], LeaseTable] = {}
         self.leased = 0
@@ -153,8 +159,20 @@ class Queue:
         run = self.returned.first()
         return self.main.front_published_ms() if run is None else run.published_ms
 
+    @property
+    def next_due_ms(self) -> int | None:
+        """When CLOCK has something to do here, in log time: the first delayed run, or the oldest retained batch."""
+        due_ms = self.delayed.next_due_ms
+        if self.history is None:
+            return due_ms
+        expiry_ms = self.history.next_due_ms
+        if due_ms is None or expiry_ms is None:
+            return expiry_ms if due_ms is None else due_ms
+        return min(due_ms, expiry_ms)
+
     def frozen(self) -> FrozenQueue:
         """Return a copy that nothing changes any more; chunks are not copied, so it takes microseconds."""
+        history = self.history
         return FrozenQueue(
             self.id,
             self.vhost,
@@ -165,15 +183,42 @@ class Queue:
             self.settled_total,
             self.purged_total,
             self.redelivered_total,
+            None if history is None else history.places(),
             self.main.image(),
             self.returned.frozen(),
             self.delayed.image(),
+            None if history is None else history.runs.image(),
         )
+
+    def change_settings(self, settings: Mapping[str, Any], zxid: int, log_time_ms: int) -> None:
+        """Take *settings* (checked) over, because of the entry *zxid*.
+
+        Retention begins with the next message, and lets go of everything when it is turned off.
+        """
+        self.settings = {**self.settings, **settings}
+        retention = self.settings["retention"]
+        if retention is None:
+            self.forget_history()
+        elif self.history is not None:
+            self.history.limit(retention)
+        elif self.published_total:
+            self.history = History(retention, Place(zxid, 0), log_time_ms, self._pool)
+        else:
+            self.history = History(retention, START, 0, self._pool)
+
+    def forget_history(self) -> None:
+        """Let go of everything that is retained, at the same cost however much it is."""
+        if self.history is not None:
+            self.history.runs.clear()
+            self.history = None
 
     def publish(self, zxid: int, count: int, batch_bytes: int, published_ms: int) -> None:
         """Put a new batch behind the tail."""
-        self.main.append(Run(zxid, zxid, 0, count, count, batch_bytes, published_ms))
+        run = Run(zxid, zxid, 0, count, count, batch_bytes, published_ms)
+        self.main.append(run)
         self.published_total += count
+        if self.history is not None:
+            self.history.append(run)
 
     def make_ready(self, runs: list[Run], zxid: int) -> None:
         """Put *runs* behind the tail, in this order, because of the entry *zxid*."""

@@ -10,6 +10,7 @@ and may leave the memory (`chunks`), so whoever reads must expect that some are 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,10 +25,11 @@ from sluicemq.broker.queues.chunks import (
     ChunksMissing,
     published_ms_at,
     sizes,
+    zxid_at,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sluicemq.broker.queues.chunks import ChunkPool
 
@@ -400,6 +402,38 @@ class RunFifo:
             ordinal += 1
         raise AssertionError("the sizes of all runs add up to the messages of the queue")
 
+    def seek_zxid(self, zxid: int) -> int:
+        """Return the ordinal of the first run whose batch has this number or a later one, where these ascend.
+
+        Raises:
+            ChunksMissing: The runs around it lie in a chunk that is not in memory.
+
+        """
+        return self._seek(zxid, _lowest_zxid_of, zxid_at)
+
+    def seek_published(self, published_ms: int) -> int:
+        """Return the ordinal of the first run published then or later, likewise."""
+        return self._seek(published_ms, _published_ms_of, published_ms_at)
+
+    def _seek(
+        self,
+        wanted: int,
+        of_first: Callable[[Chunk], int],
+        of_row: Callable[[bytes | bytearray, int], int],
+    ) -> int:
+        rows: bytes | bytearray | None = self._open
+        base = self._sealed
+        chunks = self._chunks
+        if chunks and not (rows and of_row(rows, 0) < wanted):
+            number = bisect_left(chunks, wanted, key=of_first)
+            chunk = chunks[max(0, number - 1)]
+            rows, base = chunk.data, chunk.base
+            if rows is None:
+                raise ChunksMissing([chunk])
+        assert rows is not None, "open rows are in memory"
+        found = bisect_left(range(len(rows) // RUN_BYTES), wanted, key=lambda row: of_row(rows, row))
+        return max(self.head, base + found)
+
     def has_left(self, chunk: Chunk) -> bool:
         """Return whether all runs of *chunk* are consumed."""
         return chunk.base + CHUNK_RUNS <= self.head
@@ -479,6 +513,14 @@ class RunFifo:
                 rows = self._pool.read_back(chunk)
             yield rows
         yield self._open
+
+
+def _lowest_zxid_of(chunk: Chunk) -> int:
+    return chunk.summary.lowest_zxid
+
+
+def _published_ms_of(chunk: Chunk) -> int:
+    return chunk.summary.published_ms
 
 
 def _fronted(run: Run, front: tuple[int, int]) -> Run:

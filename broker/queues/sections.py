@@ -17,7 +17,7 @@ u16 attempts. In a delayed run `ready` is when it is due, in milliseconds of log
 | --- | --- | --- |
 | 1 | machine | the machine; one row, the first section |
 | 2 | queues | a queue; in the order of their numbers |
-| 3 | indexes | an index that is not empty: the ready runs (`place` 0) or the delayed ones (1); after its queue |
+| 3 | indexes | an index that is not empty: ready (`place` 0), delayed (1) or retained runs (2); after its queue |
 | 4 | chunks | a sealed chunk in order, as many as its index says, which stands before |
 | 5 | returned | a run that was given back; after its queue, in any order |
 | 6 | sessions | a session; in the order of their numbers |
@@ -34,6 +34,8 @@ The columns stand in `LAYOUTS`. Those that need a word:
 - chunks: `rows` says how many, `base` when the first delayed one is due, also a consumed one. `slot` and `checksum`
   name the page that holds the rows, in front of zeros; slot -1: they stand in `runs`, all of them.
   The other columns are the summary (see `chunks.Summary`), 0 when the rows stand in `runs`.
+- queues: `retained` is None, or what `history.History.places` says beside the index of retained runs. Messages that are
+  retained are not counted in `messages` of the end: they are elsewhere too, or nowhere.
 - leases: `pieces` says how many; of each the first tag in `firsts` (u64), the mark in `handed` (u8), the run in `runs`.
 - producers: `fenced` is a list of numbers, `receipts` bytes: the ring of u64 as it lies.
 - machine: the limits by which the entries were judged, and counts of what follows.
@@ -56,7 +58,7 @@ FORMAT = 1
 
 MACHINE, QUEUES, INDEXES, CHUNKS, RETURNED, SESSIONS, LEASES, PRODUCERS, END = range(1, 10)
 
-READY, DELAYED = range(2)
+READY, DELAYED, RETAINED = range(3)
 """Places of an index."""
 
 NO_PAGE = -1
@@ -77,7 +79,7 @@ LAYOUTS: dict[int, Layout] = {
     QUEUES: Layout(
         "queues",
         1,
-        ("id", "vhost", "name", "settings", "created_ms", "published", "settled", "purged", "redelivered"),
+        ("id", "vhost", "name", "settings", "created_ms", "published", "settled", "purged", "redelivered", "retained"),
     ),
     INDEXES: Layout(
         "indexes",

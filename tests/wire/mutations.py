@@ -79,6 +79,7 @@ def client_requests(rng: random.Random) -> list[bytes]:
         (m.QueueInfo(QUEUE), b""),
         (m.ListQueues(count_max=5), b""),
         (m.Peek(QUEUE, 0, 5), b""),
+        (m.Replay(QUEUE, 0, 0, tag, messages_max=5, wait_seconds=0.1), b""),
         (m.Ping(), b""),
         (m.Pong(), b""),
         (m.Statistics(), b""),

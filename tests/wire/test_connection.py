@@ -48,6 +48,7 @@ CLIENT_SENDS_WHEN_OPEN = {
     "QueueInfo",
     "PurgeQueue",
     "Peek",
+    "Replay",
     "OpenProducer",
     "CloseProducer",
     "Publish",
@@ -67,6 +68,7 @@ BROKER_SENDS_WHEN_OPEN = {
     "Queues",
     "Purged",
     "Peeked",
+    "Replayed",
     "ProducerOpened",
     "ProducerClosed",
     "Published",
@@ -241,7 +243,7 @@ def test_only_messages_with_batches_have_a_tail(cls):
         state = next(state for state in State if allowed(state, sender, cls))
     pair = pair_in(state)
     if cls.TYPE in MAY_HAVE_TAIL:
-        assert cls in {m.Publish, m.Deliver, m.Peeked}
+        assert cls in {m.Publish, m.Deliver, m.Peeked, m.Replayed}
         assert bytes(pair.pass_over(sender, sample_of(cls), correlation=1, tail=b"batches").tail) == b"batches"
         return
     with pytest.raises(InternalError, match="tail of 7 bytes"):

@@ -46,7 +46,7 @@ def read_as_broker(received: Received) -> None:
 def read_as_client(received: Received) -> None:
     """Look at everything that a client looks at before it acts."""
     match received.message:
-        case m.Deliver(runs=runs) | m.Peeked(runs=runs):
+        case m.Deliver(runs=runs) | m.Peeked(runs=runs) | m.Replayed(runs=runs):
             start = 0
             for place in range(0, len(runs), m.RUN_NUMBERS):
                 end = start + runs[place + 3]
@@ -106,7 +106,7 @@ def test_an_unspoiled_stream_is_heard_to_its_end():
     for seed in range(20):
         steps, rest = opening_of(client_stream(seed))
         assert steps == list(HANDSHAKE)
-        assert hear_stream(Role.BROKER, steps, rest) == ("open", len(HANDSHAKE) + 18)
+        assert hear_stream(Role.BROKER, steps, rest) == ("open", len(HANDSHAKE) + 19)
 
 
 @pytest.mark.parametrize("part", range(BATCHES_OF_STREAMS))
@@ -167,7 +167,12 @@ def broker_frames(rng: random.Random) -> list[bytes]:
         m.StatisticsResult({"connections": 5}),
         m.Ping(),
     ]
-    deliveries = [frame(m.Deliver(1, 1, runs), 0, b"".join(batches)), frame(m.Peeked(runs), 8, b"".join(batches))]
+    tail = b"".join(batches)
+    deliveries = [
+        frame(m.Deliver(1, 1, runs), 0, tail),
+        frame(m.Peeked(runs), 8, tail),
+        frame(m.Replayed(runs, 9, 2, True, 10, 1), 8, tail),
+    ]
     return [*(frame(message, 5) for message in messages), *deliveries]
 
 

@@ -49,8 +49,43 @@ def test_a_wrong_retry_delay_is_named(value):
         check_queue_settings({"retry_delay": value})
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        ({"seconds": 60}, {"seconds": 60.0}),
+        ({"bytes": 1}, {"bytes": 1}),
+        ({"bytes": 5, "seconds": 1.5}, {"seconds": 1.5, "bytes": 5}),
+    ],
+)
+def test_retention_by_age_by_bytes_or_both(value, expected):
+    checked = check_queue_settings({"retention": value})["retention"]
+    assert checked == expected
+    assert checked is None or list(checked) == list(expected), "in one order: equal settings are equal bytes"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (60, "retention is 60"),
+        ({}, "retention is {}"),
+        ({"days": 1}, "must be None or name seconds, bytes or both"),
+        ({"seconds": 0.5}, "0.5 seconds; it must be 1 to"),
+        ({"seconds": True}, "True seconds"),
+        ({"seconds": float("nan")}, "nan seconds"),
+        ({"seconds": None}, "None seconds"),
+        ({"bytes": 0}, "0 bytes"),
+        ({"bytes": 1.5}, "1.5 bytes"),
+        ({"bytes": (1 << 60) + 1, "seconds": 5}, "it must be an integer from 1 to"),
+    ],
+)
+def test_a_wrong_retention_is_named(value, words):
+    with pytest.raises(InvalidRequest, match=words):
+        check_queue_settings({"retention": value})
+
+
 def test_a_typo_is_answered_with_the_names_that_exist():
-    with pytest.raises(UnknownOption, match="no setting 'retry_dely'; known are: retry_delay") as caught:
+    with pytest.raises(UnknownOption, match="no setting 'retry_dely'; known are: retention, retry_delay") as caught:
         check_queue_settings({"retry_dely": 1})
     assert caught.value.option == "retry_dely"
 

@@ -136,6 +136,7 @@ class Model:
                 "handed": False,
             }
             self.queues[entry.queue]["line"].append((zxid, index))
+        self.queues[entry.queue]["history"].append((zxid, entry.count, len(entry.payload), self.time))
         return zxid, entry.count, False
 
     def Grant(self, zxid: int, entry: e.Grant) -> list[int]:
@@ -201,12 +202,15 @@ class Model:
                     self.behind_the_tail(message, zxid)
         return lost, len(messages)
 
-    def Clock(self, zxid: int, entry: e.Clock, count: int) -> int:
-        """*items_max* counts runs, which the model does not know: it is told how many messages that were."""
+    def Clock(self, zxid: int, entry: e.Clock, count: int, forgotten: int) -> int:
+        """*items_max* counts runs, which the model does not know: it is told how many messages that were.
+
+        It is told too how many retained batches went: they count likewise.
+        """
         self.time = max(self.time, entry.log_time_ms)
         due = self.due()
         assert count <= len(due), "nothing becomes ready before its time"
-        assert count >= min(len(due), entry.items_max), "each run holds a message at least"
+        assert count >= min(len(due), entry.items_max - forgotten), "each run holds a message at least"
         for message in due[:count]:
             self.behind_the_tail(message, zxid)
         return count
@@ -216,11 +220,16 @@ class Model:
         outcome = "unchanged"
         if number is None:
             number, outcome = zxid, "created"
-            self.queues[zxid] = {"name": entry.name, "line": [], "settings": {"retry_delay": 1.0}}
+            self.queues[zxid] = {
+                "name": entry.name,
+                "line": [],
+                "settings": {"retry_delay": 1.0, "retention": None},
+                "history": [],
+            }
         settings = self.queues[number]["settings"]
-        changes = {
-            name: [settings[name], float(value)] for name, value in entry.settings.items() if settings[name] != value
-        }
+        changes = {name: [settings[name], value] for name, value in entry.settings.items() if settings[name] != value}
+        if settings["retention"] is None or entry.settings.get("retention", 1) is None:
+            self.queues[number]["history"] = []  # it begins here, or ends
         settings.update(entry.settings)
         if changes and outcome == "unchanged":
             outcome = "changed"
@@ -247,6 +256,37 @@ class Model:
             message["state"] = "purged"
         self.queues[entry.queue]["line"].clear()
         return len(dropped)
+
+    # --- what is retained ----------------------------------------------------------------------------------------
+
+    def forget(self, number: int, kept: list[tuple[int, int, int, int]]) -> int:
+        """Follow the machine in what it let go, which must be the oldest and have had to go; return how many."""
+        history = self.queues[number]["history"]
+        gone = len(history) - len(kept)
+        assert history[gone:] == kept, "what is retained is all that was published since what is not"
+        for position, (_, _, _, published_ms) in enumerate(history[:gone]):
+            assert self.too_old(number, published_ms) or self.too_much(number, history[position:]), "it could stay"
+        self.queues[number]["history"] = kept
+        return gone
+
+    def too_old(self, number: int, published_ms: int) -> bool:
+        seconds = self.queues[number]["settings"]["retention"].get("seconds")
+        return seconds is not None and published_ms + seconds * 1000 <= self.time
+
+    def too_much(self, number: int, history: list[tuple[int, int, int, int]]) -> bool:
+        bytes_max = self.queues[number]["settings"]["retention"].get("bytes")
+        return bytes_max is not None and sum(size for _, _, size, _ in history) > bytes_max
+
+    def must_forget(self, number: int) -> bool:
+        """Whether the next CLOCK entry has to let something go."""
+        history = self.queues[number]["history"]
+        if not history or self.queues[number]["settings"]["retention"] is None:
+            return False
+        # By age they go in steps of a second.
+        step_ms = self.time // 1000 * 1000
+        seconds = self.queues[number]["settings"]["retention"].get("seconds")
+        old = seconds is not None and history[0][3] + seconds * 1000 <= step_ms
+        return old or self.too_much(number, history)
 
     # --- moves ---------------------------------------------------------------------------------------------------
 

@@ -46,6 +46,9 @@ VERDICTS = (VERDICT_ACK, VERDICT_NACK, VERDICT_NACK, VERDICT_RELEASE, e.ABANDONE
 verdicts = st.sampled_from(VERDICTS)
 counts = st.lists(st.sampled_from((1, 1, 2, 3, 8)), min_size=1, max_size=6)
 any_pair = st.tuples(st.integers(0, 5), st.integers(0, 5))
+retentions = st.sampled_from(
+    (None, {"seconds": 1.0}, {"seconds": 20.0}, {"bytes": 100}, {"seconds": 5.0, "bytes": 250}, {"bytes": 10_000})
+)
 which = st.integers(0, 19)
 """Chooses among those who are there."""
 
@@ -107,14 +110,30 @@ class LivesOfACluster(RuleBasedStateMachine):
         entry, outcome = applied.entry, applied.outcome
         if isinstance(entry, e.Clock):
             assert isinstance(outcome.value, Clocked)
-            expected = self.model.Clock(applied.zxid, entry, outcome.value.messages)
+            self.model.time = max(self.model.time, entry.log_time_ms)
+            expected = self.model.Clock(applied.zxid, entry, outcome.value.messages, self.forget())
             next_due_ms = self.cluster.machine.next_due_ms()
             more = next_due_ms is not None and next_due_ms <= self.cluster.machine.log_time_ms
-            assert more == bool(self.model.due()), "more is due or it is not"
+            left = any(map(self.model.must_forget, self.model.queues))
+            assert more == (bool(self.model.due()) or left), "more is due or it is not"
         else:
             expected = self.model.apply(applied.zxid, entry)
+            self.forget()
         assert plain(outcome) == expected, f"{entry} answered {outcome}, the model says {expected}"
         return outcome
+
+    def forget(self) -> int:
+        """Let the model follow what the machine retains; return how many batches it let go."""
+        gone = 0
+        for number, naive in self.model.queues.items():
+            queue = self.cluster.machine.queue(number)
+            assert queue is not None
+            if queue.history is None:
+                naive["history"] = []
+            else:
+                kept = [(r.zxid, r.size, r.batch_bytes, r.published_ms) for r in queue.history.runs.runs()]
+                gone += self.model.forget(number, kept)
+        return gone
 
     def run(self, entry: e.Entry) -> Outcome:
         """Propose an entry and commit everything up to it."""
@@ -153,6 +172,10 @@ class LivesOfACluster(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES), delay=st.none() | st.sampled_from((0.0, 1.0, 5.0)))
     def declare(self, name: str, delay: float | None) -> None:
         self.run(e.Declare(self.now, "/", "queue", name, {} if delay is None else {"retry_delay": delay}))
+
+    @rule(name=st.sampled_from(NAMES), retention=retentions)
+    def retain(self, name: str, retention: dict[str, float] | None) -> None:
+        self.run(e.Declare(self.now, "/", "queue", name, {"retention": retention}))
 
     @rule(name=st.sampled_from(NAMES), if_empty=st.integers(0, 3))
     def delete(self, name: str, if_empty: int) -> None:

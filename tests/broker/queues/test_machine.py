@@ -533,7 +533,8 @@ def test_a_declaration_converges(broker: Broker) -> None:
     assert broker.declare("mail", retry_delay=2.5).value == Declared(mail, "changed", {"retry_delay": [5.0, 2.5]})
     found = broker.machine.find_queue("/", "mail")
     assert found is not None
-    assert (found.id, found.retry_delay_ms, found.settings) == (mail, 2_500, {"retry_delay": 2.5})
+    assert (found.id, found.retry_delay_ms) == (mail, 2_500)
+    assert found.settings == {"retry_delay": 2.5, "retention": None}
 
 
 def test_what_a_declaration_would_do_can_be_asked_before() -> None:
@@ -712,7 +713,7 @@ def test_what_apply_judges_by_is_frozen() -> None:
         "sessions_max": 100_000,
     }
     assert RETRY_DELAY_SECONDS_MAX == 31_622_400.0
-    assert QUEUE_SETTINGS_DEFAULT == {"retry_delay": 1.0}
+    assert QUEUE_SETTINGS_DEFAULT == {"retry_delay": 1.0, "retention": None}
     assert NAME_BYTES_MAX == 255
     assert TAG_MAX == 2**64 - 1
     assert DELIVERIES_MAX == 65_535

@@ -1,0 +1,302 @@
+"""What a queue retains for replay: every batch that was published, in order, whatever became of its messages.
+
+A queue has a history where the setting `retention` says so. It begins with the entry that turned it on and loses its
+front by age (log time) and by bytes; what was acknowledged, purged or delayed stays in it. Batches are whole here: the
+history is an index of its own, in the same chunks as the others, so it pages out like them.
+
+What is retained keeps its bytes on disk like a message that waits. What was lost is known as a place: whoever wants to
+read from before it is told, and nothing is skipped in silence. This module must not know queues, clocks or who reads.
+"""
+
+from __future__ import annotations
+
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sluicemq.broker.queues.chunks import ChunksMissing
+from sluicemq.broker.queues.runs import NOBODY_READ, Run, RunFifo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sluicemq.broker.queues.chunks import Chunk, ChunkPool
+
+# Frozen by the log's format, see `MachineLimits`: they decide which entry lets go of what.
+PUBLISH_DROPS_MAX = 256
+"""Most batches that one PUBLISH lets go; what is still too much goes with the CLOCK entries that follow."""
+STEP_MS = 1_000
+"""Batches go by age in steps of so many milliseconds: else each would need a CLOCK entry of its own."""
+
+READ_RUNS = 256
+"""Runs that are looked at together while somebody reads."""
+
+
+class Place(NamedTuple):
+    """A place between messages: before message *offset* of the entry *zxid*."""
+
+    zxid: int
+    offset: int
+
+
+START = Place(0, 0)
+
+
+class Page(NamedTuple):
+    """What one look at a history found.
+
+    Attributes:
+        runs: Batches, or parts of them, in the order in which they were published.
+        next: Where to go on.
+        more: Whether there may be more before the end that was asked for.
+
+    """
+
+    runs: list[Run]
+    next: Place
+    more: bool
+
+
+class History:
+    """The retained batches of one queue.
+
+    Args:
+        retention: The setting, checked; `limit` replaces it.
+        lost: Nothing before this place is retained, though it may have been published.
+        lost_ms: When the last message that is not retained any more was published; 0 when there never was any.
+        pool: Keeps accounts of sealed chunks, for a pager; None: all of them stay in memory.
+
+    Attributes:
+        runs: The batches, oldest first.
+        bytes: What they take, as they were published.
+        lost: As above.
+        lost_ms: As above.
+
+    """
+
+    __slots__ = ("_age_ms", "_bytes_max", "_last", "bytes", "lost", "lost_ms", "runs")
+
+    def __init__(
+        self,
+        retention: Mapping[str, Any],
+        lost: Place = START,
+        lost_ms: int = 0,
+        pool: ChunkPool | None = None,
+    ) -> None:
+        self.runs = RunFifo(pool)
+        self.bytes = 0
+        self.lost = lost
+        self.lost_ms = lost_ms
+        self._last = (lost.zxid, lost.offset)  # the place behind the newest message
+        self._age_ms: int | None = None
+        self._bytes_max: int | None = None
+        self.limit(retention)
+
+    @property
+    def messages(self) -> int:
+        """Messages that are retained."""
+        return self.runs.messages
+
+    @property
+    def end(self) -> Place:
+        """The place behind the newest message that was ever retained."""
+        return Place(*self._last)
+
+    @property
+    def oldest_published_ms(self) -> int | None:
+        """When the oldest message was published; None when nothing is retained."""
+        return self.runs.front_published_ms()
+
+    @property
+    def next_due_ms(self) -> int | None:
+        """When the oldest batch has to go, in log time; in the past where all of them take too many bytes."""
+        front_ms = self.runs.front_published_ms()
+        if front_ms is None:
+            return None
+        if self._bytes_max is not None and self.bytes > self._bytes_max:
+            return front_ms
+        return None if self._age_ms is None else -(-(front_ms + self._age_ms) // STEP_MS) * STEP_MS
+
+    # --- what entries do -----------------------------------------------------------------------------------------
+
+    def limit(self, retention: Mapping[str, Any]) -> None:
+        """Retain by these limits from now on; what is too much goes with the next CLOCK entries."""
+        seconds = retention.get("seconds")
+        self._age_ms = None if seconds is None else round(seconds * 1000)
+        self._bytes_max = retention.get("bytes")
+
+    def append(self, run: Run) -> None:
+        """Retain a batch that was just published; let go of the oldest ones where that makes too many bytes."""
+        self.runs.append(run)
+        self.bytes += run.batch_bytes
+        self._last = (run.zxid, run.size)
+        if self._bytes_max is not None and self.bytes > self._bytes_max:
+            self._drop(0, PUBLISH_DROPS_MAX)
+
+    def expire(self, log_time_ms: int, runs_max: int) -> int:
+        """Let go of at most *runs_max* batches that have to go by now; return how many. `missing` was filled before."""
+        published_ms = -1 if self._age_ms is None else log_time_ms - self._age_ms
+        return self._drop(published_ms, runs_max)
+
+    def _drop(self, published_ms: int, runs_max: int) -> int:
+        """Drop batches published until then, and those that are too much; return how many."""
+        dropped = 0
+        bytes_max = self.bytes if self._bytes_max is None else self._bytes_max
+        while dropped < runs_max:
+            run = self.runs.first()
+            if run is None or (run.published_ms > published_ms and self.bytes <= bytes_max):
+                break
+            self.runs.consume(1, run.size)
+            self.bytes -= run.batch_bytes
+            self.lost, self.lost_ms = Place(run.zxid, run.batch_count), run.published_ms
+            dropped += 1
+        return dropped
+
+    def missing(self, runs_max: int) -> list[Chunk]:
+        """Return the chunks that are not in memory among those of the oldest so many batches."""
+        return self.runs.missing(self.runs.head, runs_max)
+
+    def missing_of_publish(self, batch_bytes: int) -> list[Chunk]:
+        """Return the chunks that `append` of a batch of so many bytes needs and that are not in memory."""
+        if self._bytes_max is None or self.bytes + batch_bytes <= self._bytes_max:
+            return []
+        return self.missing(PUBLISH_DROPS_MAX)
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def has_lost(self, place: Place) -> bool:
+        """Return whether a message at or behind *place* is not retained any more."""
+        return place < self.lost
+
+    def has_lost_since(self, published_ms: int) -> bool:
+        """Return whether a message that was published then or later is not retained any more."""
+        return published_ms <= self.lost_ms
+
+    def oldest(self) -> Place:
+        """Return the place of the oldest message; where nothing is retained, the one where the next may come.
+
+        Raises:
+            ChunksMissing: It lies in a chunk that is not in memory.
+
+        """
+        runs = self._read(self.runs.head, 1)
+        return Place(runs[0].zxid, runs[0].first) if runs else self.lost
+
+    def place_at(self, published_ms: int) -> Place:
+        """Return the place of the first message that was published then or later; the end where there is none.
+
+        Raises:
+            ChunksMissing: It lies in a chunk that is not in memory.
+
+        """
+        runs = self._read(self.runs.seek_published(published_ms), 1)
+        return Place(runs[0].zxid, runs[0].first) if runs else self.end
+
+    def read(
+        self,
+        place: Place,
+        *,
+        messages_max: int,
+        bytes_max: int,
+        end: Place | None = None,
+        end_ms: int | None = None,
+    ) -> Page:
+        """Return the messages from *place* on, in order; changes nothing.
+
+        Args:
+            place: Not lost.
+            messages_max: Most messages.
+            bytes_max: Most bytes of them, about; at least one message is returned if there is any.
+            end: Where to end, before that message; None: with the last one.
+            end_ms: Where to end, before what was published then or later.
+
+        Raises:
+            ChunksMissing: Some of them lie in a chunk that is not in memory.
+
+        """
+        found: list[Run] = []
+        place = max(place, self.lost)
+        ordinal = self.runs.seek_zxid(place.zxid)
+        while messages_max > 0:
+            runs = self._read(ordinal, min(READ_RUNS, messages_max + 1))
+            wanted = list(takewhile(lambda run: _begins_before(run, end, end_ms), runs))
+            for run in wanted:
+                part = _between(run, place, end)
+                if part is None:
+                    continue
+                taken = _fitting(part, messages_max, bytes_max, bool(found))
+                if taken is None:
+                    return Page(found, place, True)
+                found.append(taken)
+                messages_max -= taken.size
+                bytes_max -= taken.bytes_of(taken.size)
+                place = Place(taken.zxid, taken.first + taken.size)
+                if taken.size < part.size:
+                    return Page(found, place, True)
+            ordinal += len(wanted)
+            if len(wanted) < len(runs) or ordinal >= self.runs.tail:
+                return Page(found, place, False)
+        return Page(found, place, True)
+
+    def _read(self, ordinal: int, runs_max: int) -> list[Run]:
+        runs = self.runs.read(ordinal, runs_max)
+        # Nobody stays where a replay has passed; chunks leave the memory as if nobody had read.
+        self.runs.read_ordinal = NOBODY_READ
+        if not runs:
+            missing = self.runs.missing(ordinal, 1)
+            if missing:
+                raise ChunksMissing(missing)
+        return runs
+
+    # --- images --------------------------------------------------------------------------------------------------
+
+    def places(self) -> tuple[int, int, int, int, int, int]:
+        """Return all that it is beside its runs: the column `retained` of `sections.QUEUES`."""
+        return (self.bytes, *self.lost, self.lost_ms, *self._last)
+
+    @classmethod
+    def restored(cls, retention: Mapping[str, Any], places: Sequence[int], pool: ChunkPool | None) -> History:
+        """Return the history of an image; `runs` is replaced when its index follows."""
+        bytes_, lost_zxid, lost_index, lost_ms, last_zxid, last_index = places
+        history = cls(retention, Place(lost_zxid, lost_index), lost_ms, pool)
+        history.bytes, history._last = bytes_, (last_zxid, last_index)
+        return history
+
+    def check(self) -> None:
+        """Assert what the rest relies on; reads everything.
+
+        Raises:
+            AssertionError: It does not hold; the text says what.
+
+        """
+        runs = self.runs.runs()
+        places = [self.lost, *(Place(run.zxid, run.first) for run in runs), self.end]
+        assert places == sorted(places), "what is retained lies between what was lost and the end, in order"
+        times = [self.lost_ms if runs else 0, *(run.published_ms for run in runs)]
+        assert times == sorted(times), "what is retained is in the order in which it was published"
+        assert all(run.whole and not run.first and not run.deliveries for run in runs), "batches are retained whole"
+        assert self.bytes == sum(run.batch_bytes for run in runs), "retained bytes are counted"
+        assert self.messages == sum(run.size for run in runs), "retained messages are counted"
+
+
+def _begins_before(run: Run, end: Place | None, end_ms: int | None) -> bool:
+    return (end is None or (run.zxid, run.first) < end) and (end_ms is None or run.published_ms < end_ms)
+
+
+def _between(run: Run, place: Place, end: Place | None) -> Run | None:
+    """Return what of *run* lies from *place* on and before *end*, if anything does."""
+    first, last = run.first, run.first + run.size
+    if run.zxid == place.zxid:
+        first = max(first, place.offset)
+    if end is not None and run.zxid == end.zxid:
+        last = min(last, end.offset)
+    return run._replace(first=first, size=last - first) if first < last else None
+
+
+def _fitting(run: Run, messages_max: int, bytes_max: int, has_others: bool) -> Run | None:
+    """Return what of *run* there is room for, if anything; one message has room where there are no others."""
+    size = min(run.size, messages_max)
+    if run.bytes_of(size) > bytes_max:
+        size = min(size, max(0, bytes_max) * run.batch_count // max(1, run.batch_bytes))
+        if not size and has_others:
+            return None
+    return run._replace(size=max(1, size))
