@@ -160,7 +160,8 @@ class Client:
 
         Its keys: `name`, `settings`, `ready`, `leased`, `delayed`, `dead`, `consumers`, `published_total`,
         `settled_total`, `redelivered_total`, `oldest_age_seconds`, `created_at` (milliseconds since 1970), and with
-        brokers that know it `pinned_bytes`: dead bytes that stay on the broker's disk for now, because the oldest
+        brokers that know them `publishing` ("open", "slowed" or "refused", as the broker's disk allows) and
+        `pinned_bytes`: dead bytes that stay on the broker's disk for now, because the oldest
         unsettled message of the queue lies among them.
 
         Raises:
