@@ -56,6 +56,8 @@ from sluicemq.storage.snapshot_file import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sluicemq.storage.files import Directory, File
 
 __all__ = ["SnapshotStatistics", "SnapshotStore", "SnapshotWriter"]
@@ -250,6 +252,17 @@ class SnapshotStore:
             return None
         finally:
             self._note_rejected(rejected)
+
+    def every(self) -> Iterator[Snapshot | SnapshotDamaged | FileReadFailed]:
+        """All snapshots, newest first: each that is whole open for reading, else why it is not.
+
+        Changes nothing. Raises ForeignData, NewerFormat.
+        """
+        for name in self._names():
+            try:
+                yield self._open_verified(name)
+            except (SnapshotDamaged, FileReadFailed) as error:
+                yield error
 
     def reject(self, info: SnapshotInfo, reason: str) -> None:
         """A whole snapshot cannot be used all the same: it no longer counts, and is in `rejected`."""

@@ -28,6 +28,7 @@ from sluicemq.broker.commands.manners import (
 
 if TYPE_CHECKING:
     from sluicemq.broker.commands.log_files import Located, LogFiles
+    from sluicemq.broker.commands.log_snapshots import SnapshotChecks
     from sluicemq.broker.queues.entries import Entry
 
 
@@ -46,24 +47,31 @@ def command() -> None:
 @data_option
 @json_option
 def verify(data: Path, as_json: bool) -> None:
-    """Check every record, checksum, entry and the chain that ties them together.
+    """Check every record, checksum, entry and the chain that ties them together, and every snapshot.
+
+    A snapshot is compared with what replaying the log leads to, as far as the log reaches back.
 
     Exit code 0: all is well. 1: damage, named by file and offset. A torn tail, which a power cut may leave behind a
     write that was never confirmed, is no damage: the next start of the broker removes it.
     """
     from sluicemq.broker.commands.log_files import LogFiles, ReadOnlyDirectory
+    from sluicemq.broker.commands.log_snapshots import SnapshotChecks
 
     files = LogFiles(ReadOnlyDirectory(data))
+    snapshots = SnapshotChecks(files)
+    snapshots.begin()
     with _progress(0 if as_json else files.size_bytes()) as advance:
         for located in files.entries():
             problem = _problem_of(located)
             if problem is not None:
                 files.report(located, problem)
+            snapshots.entry(located)
             advance(located.head.size)
+    snapshots.end()
     if as_json:
-        _print_verdict_json(files)
+        _print_verdict_json(files, snapshots)
     else:
-        _print_verdict(files)
+        _print_verdict(files, snapshots)
     if files.problems:
         raise click.exceptions.Exit(1)
 
@@ -101,7 +109,7 @@ def _entry_of(located: Located) -> Entry:
     return decode_entry(located.head.kind, located.head.kind_version, located.header, located.payload)
 
 
-def _print_verdict_json(files: LogFiles) -> None:
+def _print_verdict_json(files: LogFiles, snapshots: SnapshotChecks) -> None:
     print_json(
         {
             "ok": not files.problems,
@@ -110,6 +118,8 @@ def _print_verdict_json(files: LogFiles) -> None:
             "entries": files.records,
             "marks": files.marks,
             "log_bytes": files.read_bytes,
+            "snapshots": snapshots.checked,
+            "snapshots_compared": snapshots.compared,
             "first_zxid": _zxid(files.first_zxid),
             "last_zxid": _zxid(files.last_zxid),
             "served_by_process": files.served_by,
@@ -121,12 +131,14 @@ def _print_verdict_json(files: LogFiles) -> None:
     )
 
 
-def _print_verdict(files: LogFiles) -> None:
+def _print_verdict(files: LogFiles, snapshots: SnapshotChecks) -> None:
     for text in files.notes:
         note(f"note: {text}")
     range_read = f", {_zxid(files.first_zxid)} to {_zxid(files.last_zxid)}" if files.records else ""
     what = f"{files.records} entries in {files.segments} segments, {files.read_bytes} bytes{range_read}"
     if not files.problems:
+        if snapshots.checked:
+            what += f"; {snapshots.checked} snapshots, {snapshots.compared} of them compared with a replay"
         click.echo(f"The log is whole: {what}.")
         return
     for problem in files.problems:

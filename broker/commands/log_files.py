@@ -81,6 +81,7 @@ class Located(NamedTuple):
     head: Head
     header: bytes
     payload: bytes
+    chain: bytes
 
 
 class SegmentStart(NamedTuple):
@@ -231,7 +232,7 @@ class LogFiles:
                 self.records += 1
                 self.first_zxid = self.first_zxid or found.head.zxid
                 self.last_zxid = found.head.zxid
-                yield Located(segment.name, found.offset, found.head, found.header, found.payload)
+                yield Located(segment.name, found.offset, found.head, found.header, found.payload, found.chain)
             assert walk.last_zxid is not None
             assert walk.chain is not None
             segment.end_offset, segment.last_zxid, segment.chain = walk.offset, walk.last_zxid, walk.chain
