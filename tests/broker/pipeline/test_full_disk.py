@@ -10,10 +10,11 @@ import pytest
 import trio
 import trio.testing
 
-from sluicemq.broker.pipeline import disk_space
+from sluicemq.broker.pipeline import disk_space, snapshots
 from sluicemq.broker.pipeline.disk_space import Level
 from sluicemq.broker.pipeline.road import Road
 from sluicemq.storage import FileWriteFailed, LogOptions, LogWriteFailed, SegmentLog
+from sluicemq.storage.snapshots import SnapshotStore
 from sluicemq.wire.batch import encode_batch
 from sluicemq.wire.errors import ResourceLow
 from tests.broker.pipeline.roads import Client, ask, declare, open_producer, publish
@@ -36,6 +37,8 @@ def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk_space, "LOOK_SECONDS", 0.001)
     monkeypatch.setattr(disk_space, "LOOK_LOW_SECONDS", 0.001)
     monkeypatch.setattr(disk_space, "RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(snapshots, "HURRY_SECONDS", 0.001)
+    monkeypatch.setattr(snapshots, "HURRY_SHARE", 0)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -49,7 +52,14 @@ async def road_on(disk: SimulatedDisk, failures: list[BaseException] | None = No
     """A road whose prepared segments are ready. Without *failures* none is expected."""
     log = SegmentLog.open(disk, options=OPTIONS)
     told: list[BaseException] = [] if failures is None else failures
-    road = Road(log, node_id=1, cache_bytes_max=1 << 20, on_failure=told.append, disk_free_bytes_min=MARK)
+    road = Road(
+        log,
+        node_id=1,
+        cache_bytes_max=1 << 20,
+        on_failure=told.append,
+        disk_free_bytes_min=MARK,
+        snapshots=SnapshotStore(disk, log.cluster_id),
+    )
     async with trio.open_nursery() as nursery:
         try:
             await road.begin()
@@ -130,6 +140,45 @@ async def road_rolls(road: Road) -> None:
     while road.log.statistics().rolls == rolls:
         client = await Client(road).open()
         client.leave()
+
+
+@pytest.mark.trio
+async def test_what_consumers_settle_is_given_back_before_a_snapshot_is_due():
+    disk = SimulatedDisk(1)
+    async with road_on(disk) as road:
+        queue = await declare(road)
+        producer = await open_producer(road)
+        disk.capacity_bytes = disk.used_bytes() + 12 * SEGMENT_BYTES
+        count = 0
+        with pytest.raises(ResourceLow):
+            while True:
+                outcome = await publish(road, producer, count + 1, [b"x" * 4000])
+                assert outcome.error is None
+                count += 1
+        client = await Client(road).open()
+        consumer = client.consume(queue, credit=count)
+        await client.take(count)
+        assert await client.settle(consumer, [1, count]) == []
+        await until(lambda: not road.space.refusing)
+        assert (await publish(road, producer, count + 1, [b"again"])).error is None
+        assert road.snapshots is not None
+        assert road.snapshots.figures.taken >= 2
+        client.leave()
+
+
+@pytest.mark.trio
+async def test_a_disk_that_stays_low_is_not_filled_with_snapshots_of_the_same():
+    disk = SimulatedDisk(1)
+    async with road_on(disk) as road:
+        disk.capacity_bytes = disk.used_bytes() + MARK - 1
+        assert road.snapshots is not None
+        await until(lambda: road.snapshots is not None and road.snapshots.figures.taken == 2)
+        looks = road.space.low_total
+        for _ in range(20):
+            view = road.space.view
+            await until(lambda view=view: road.space.view is not view)
+        assert road.space.low_total == looks == 1
+        assert road.snapshots.figures.taken == 2
 
 
 @pytest.mark.trio
