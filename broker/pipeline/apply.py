@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from sluicemq.broker.queues.outcomes import LeasesGone, Published, QueueGone
+from sluicemq.broker.queues.outcomes import LeasesGone, Published, QueueGone, Ready, Retained
 
 if TYPE_CHECKING:
     from sluicemq.broker.pipeline.road import Road
@@ -48,8 +48,13 @@ class ApplyStage:
 
     def _perform(self, effect: Effect) -> None:
         """Do what an effect asks of the leader beyond its dispatcher, which follows it afterwards."""
+        if type(effect) is Ready:
+            return
         road = self._road
-        if isinstance(effect, LeasesGone):
+        if isinstance(effect, Retained):
+            road.replay.changed(effect.queue_id)
+        elif isinstance(effect, LeasesGone):
             road.settle.leases_gone(effect.session, effect.consumer, effect.tags, effect.reason)
         elif isinstance(effect, QueueGone):
             road.dispatch.queue_gone(effect.queue_id, effect.name)
+            road.replay.changed(effect.queue_id)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -28,6 +28,7 @@ from sluicemq.broker.pipeline.log_clock import LogClock
 from sluicemq.broker.pipeline.paging import INDEX_MEMORY_BYTES_DEFAULT, Pager
 from sluicemq.broker.pipeline.produce import ProduceStage
 from sluicemq.broker.pipeline.reclaim import RECLAIM_BYTES_PER_SECOND_DEFAULT, Reclaimer
+from sluicemq.broker.pipeline.replay import ReplayStage
 from sluicemq.broker.pipeline.replicate import Quorum
 from sluicemq.broker.pipeline.restart import Restart, load_newest, replay
 from sluicemq.broker.pipeline.settle import SettleStage
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from sluicemq.storage.snapshots import SnapshotStore
 
 logger = logging.getLogger("sluicemq.road")
+
+Answer = TypeVar("Answer")
 
 SLICE_SECONDS = 0.004
 """Longest time that `advance` works before it lets the event loop serve sockets."""
@@ -142,6 +145,7 @@ class Road:
         self.produce = ProduceStage(self)
         self.dispatch = DispatchStage(self)
         self.settle = SettleStage(self)
+        self.replay = ReplayStage(self)
         self.apply = ApplyStage(self)
         self.reclaimer = Reclaimer(
             log,
@@ -164,7 +168,7 @@ class Road:
             self.append.on_low = self.snapshots.hurry
         self._more_to_do = False
         self._idle = trio.Event()
-        self._cold_peeks = trio.Lock()
+        self._cold_looks = trio.Lock()
         self._room: trio.Event | None = None
         # Who waits for an entry to be applied, by zxid.
         self._applied: list[tuple[int, trio.Event]] = []
@@ -317,11 +321,15 @@ class Road:
             applied = trio.Event()
             self._applied.append((self._next_zxid - 1, applied))
             await applied.wait()
+        return await self.look(lambda: self.machine.peek(queue_id, skip, count_max))
+
+    async def look(self, ask: Callable[[], Answer]) -> Answer:
+        """Return what *ask* returns, which changes nothing, wherever the chunks lie that it needs."""
         # One after the other: those who look at cold chunks together could push out each other's for ever.
-        async with self._cold_peeks:
+        async with self._cold_looks:
             while True:
                 try:
-                    return self.machine.peek(queue_id, skip, count_max)
+                    return ask()
                 except ChunksMissing as missing:
                     assert self.pager is not None, "only a pager lets chunks leave the memory"
                     await self.pager.load(missing.chunks)

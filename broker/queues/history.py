@@ -169,7 +169,7 @@ class History:
 
     def has_lost_since(self, published_ms: int) -> bool:
         """Return whether a message that was published then or later is not retained any more."""
-        return published_ms <= self.lost_ms
+        return self.lost > START and published_ms <= self.lost_ms
 
     def oldest(self) -> Place:
         """Return the place of the oldest message; where nothing is retained, the one where the next may come.
@@ -294,6 +294,8 @@ def _between(run: Run, place: Place, end: Place | None) -> Run | None:
 
 def _fitting(run: Run, messages_max: int, bytes_max: int, has_others: bool) -> Run | None:
     """Return what of *run* there is room for, if anything; one message has room where there are no others."""
+    if messages_max <= 0:
+        return None
     size = min(run.size, messages_max)
     if run.bytes_of(size) > bytes_max:
         size = min(size, max(0, bytes_max) * run.batch_count // max(1, run.batch_bytes))

@@ -79,6 +79,7 @@ class ClientSession:
         self.next_consumer = 1
         self.producers: set[int] = set()
         self.producers_opening = 0
+        self.answering = 0
         self.closing = False
         self.suspended = False
         self._partial_bytes = 0
@@ -87,6 +88,7 @@ class ClientSession:
         self._stream = stream
         self._first = first
         self._scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
 
     # --- life -------------------------------------------------------------------------------------------------
 
@@ -94,6 +96,7 @@ class ClientSession:
         """Serve the connection until it ends, for whatever reason."""
         try:
             async with trio.open_nursery() as nursery:
+                self._nursery = nursery
                 nursery.start_soon(self.outbound.run)
                 with self._scope:
                     self._reason = await self._read()
@@ -240,6 +243,26 @@ class ClientSession:
         # Our bug: this client gets a typed error, the others are served, and the log has the traceback.
         logger.error("a request of %s (%s) failed", self.peer, type(message).__name__, exc_info=error)
         raise InternalError(f"the broker failed at {type(message).__name__}: {error!r:.300}") from error
+
+    def answer_meanwhile(self, answer: Callable[[], Awaitable[None]], message: Message, correlation: int) -> None:
+        """Let *answer* reply to a request while the client's others are served; it may fail as a handler may."""
+        assert self._nursery is not None, "requests come while the session runs"
+        self.answering += 1
+        self._nursery.start_soon(self._answer_meanwhile, answer, message, correlation)
+
+    async def _answer_meanwhile(
+        self, answer: Callable[[], Awaitable[None]], message: Message, correlation: int
+    ) -> None:
+        try:
+            await answer()
+        except Exception as error:  # noqa: BLE001 - sorted out there: whose fault was it?
+            try:
+                self._request_failed(message, correlation, error)
+            except SluiceError as fatal:
+                self.close(fatal)
+        finally:
+            self.answering -= 1
+        self.server.hub.flush()
 
     def close(self, error: SluiceError | None) -> None:
         """End the connection with CLOSE; what was sent before still leaves."""

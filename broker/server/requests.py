@@ -14,9 +14,11 @@ from sluicemq.broker.queues.outcomes import ProducerOpened
 from sluicemq.broker.server.authorization import authorize
 from sluicemq.broker.server.client_session import answer_ping
 from sluicemq.broker.server.handshake import authenticate_peer, hello, open_session
+from sluicemq.broker.server.replaying import replay
+from sluicemq.broker.server.showing import SHOWN_HEAD_BYTES, SLICE_SECONDS, show
 from sluicemq.broker.server.statistics import queue_state, statistics_of
 from sluicemq.wire import messages as m
-from sluicemq.wire.errors import ConsumerNotFound, LimitReached, MessageTooLarge
+from sluicemq.wire.errors import ConsumerNotFound, LimitReached
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,11 +37,6 @@ CREDIT_BYTES_MAX = 1024 * 1024 * 1024
 """Most bytes likewise."""
 PEEK_MESSAGES_MAX = 10_000
 PEEK_BYTES_MAX = 8 * 1024 * 1024
-PEEK_HEAD_BYTES = 256
-"""Room for what a PEEKED frame holds beside messages."""
-PEEK_RUN_BYTES = 9 * m.RUN_NUMBERS
-SLICE_SECONDS = 0.004
-"""After so long with one PEEK or LIST_QUEUES the event loop serves others first."""
 LIST_QUEUES_MAX = 1000
 QUEUE_STATE_BYTES = 1024
 """No state of a queue takes more: so a page is cut to what the client's frames can hold."""
@@ -134,7 +131,7 @@ async def peek(session: ClientSession, message: Message, correlation: int, tail:
     authorize(session.identity, "peek", (session.vhost, "queue", message.name))
     road = session.road
     queue = road.produce.find_queue(session.vhost, message.name)
-    frame_room = session.connection.frame_bytes_max - PEEK_HEAD_BYTES
+    frame_room = session.connection.frame_bytes_max - SHOWN_HEAD_BYTES
     room = min(frame_room, PEEK_BYTES_MAX)
     with road.bodies.reading():
         await _peek(session, message, correlation, queue.id, room, frame_room)
@@ -144,34 +141,12 @@ async def _peek(
     session: ClientSession, message: m.Peek, correlation: int, queue_id: int, room: int, frame_room: int
 ) -> None:
     road = session.road
-    numbers: list[int] = []
-    parts: list[bytes] = []
     runs = await road.peek(queue_id, message.skip, min(message.count_max, PEEK_MESSAGES_MAX))
     if runs and runs[0].batch_bytes > room:
         # One message is always shown, unless it alone is larger than the client takes.
         runs = [runs[0]._replace(size=1)]
-    started = time.perf_counter()
-    for run in runs:
-        stored = road.bodies.get(run.zxid) or (await road.bodies.load([run.zxid]))[run.zxid]
-        # Apart from the cached one, which would keep what is decoded here.
-        part = b"".join(stored.undecoded().part_pieces(run.first, run.size))
-        cost = len(part) + PEEK_RUN_BYTES
-        if cost > (room if parts else frame_room):
-            break
-        room -= cost
-        parts.append(part)
-        numbers += (run.zxid, run.first, run.size, len(part), stored.published_ms, stored.producer, stored.sequence)
-        numbers += (run.deliveries, run.attempts)
-        if time.perf_counter() - started > SLICE_SECONDS:
-            await trio.lowlevel.checkpoint()
-            started = time.perf_counter()
-    if runs and not parts:
-        raise MessageTooLarge(
-            f"the message in front takes {cost} bytes; this connection takes {frame_room}: "
-            "connect with a larger frame_bytes_max",
-            message_bytes=cost,
-        )
-    session.reply(correlation, m.Peeked(numbers), parts)
+    shown = await show(road.bodies, runs, room, frame_room)
+    session.reply(correlation, m.Peeked(shown.numbers), shown.parts)
 
 
 # --- producers ------------------------------------------------------------------------------------------------
@@ -354,6 +329,7 @@ HANDLERS: dict[type[Message], Handler] = {
     m.ListQueues: list_queues,
     m.QueueInfo: queue_info,
     m.Peek: peek,
+    m.Replay: replay,
     m.OpenProducer: open_producer,
     m.CloseProducer: close_producer,
     m.Publish: publish,

@@ -27,6 +27,9 @@ def queue_state(road: Road, queue: Queue) -> dict[str, Any]:
     sent = road.dispatch.unapplied_messages(queue)
     oldest_ms = queue.oldest_published_ms
     age = 0.0 if oldest_ms is None else max(0, road.clock.now_ms() - oldest_ms) / 1000
+    now_ms = road.clock.now_ms()
+    history = queue.history
+    retained_ms = None if history is None else history.oldest_published_ms
     return {
         "name": queue.name,
         "settings": dict(queue.settings),
@@ -41,6 +44,9 @@ def queue_state(road: Road, queue: Queue) -> dict[str, Any]:
         "redelivered_total": queue.redelivered_total,
         "oldest_age_seconds": age,
         "pinned_bytes": road.reclaimer.pinned_bytes(queue.id),
+        "retained": 0 if history is None else history.messages,
+        "retained_bytes": 0 if history is None else history.bytes,
+        "retained_age_seconds": 0.0 if retained_ms is None else max(0, now_ms - retained_ms) / 1000,
         "created_at": queue.created_ms,
     }
 

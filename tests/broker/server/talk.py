@@ -151,7 +151,8 @@ class Peer:
             if self.on_deliver is not None:
                 self.on_deliver(message, bodies)
         elif correlation:
-            self._replies[correlation] = (message, bytes(tail)) if isinstance(message, m.Peeked) else message
+            shown = isinstance(message, (m.Peeked, m.Replayed))
+            self._replies[correlation] = (message, bytes(tail)) if shown else message
         elif isinstance(message, m.Welcome):
             self.welcome = message
         elif isinstance(message, m.Opened):

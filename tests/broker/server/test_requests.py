@@ -7,6 +7,7 @@ import trio
 import trio.testing
 
 from sluicemq.broker.server import requests as requests_module
+from sluicemq.broker.server import showing as showing_module
 from sluicemq.broker.server import statistics as statistics_module
 from sluicemq.wire import messages as m
 from sluicemq.wire.batch import encode_batch
@@ -235,7 +236,7 @@ def test_resident_memory_is_told_also_where_the_system_has_no_proc(monkeypatch):
 
 @pytest.mark.trio
 async def test_a_long_peek_lets_others_run(monkeypatch):
-    monkeypatch.setattr(requests_module, "SLICE_SECONDS", -1.0)
+    monkeypatch.setattr(showing_module, "SLICE_SECONDS", -1.0)
     async with open_port() as port:
         peer = await port.connect()
         await peer.declare()

@@ -1,0 +1,79 @@
+"""REPLAY: what a queue retains, a page a request.
+
+A page may have to come from the disk, and a reader that has everything may wait for more: so it is answered beside the
+client's other requests. Must not know how a queue retains.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from sluicemq.broker.pipeline.replay import Range
+from sluicemq.broker.queues.history import Place
+from sluicemq.broker.server.authorization import authorize
+from sluicemq.broker.server.showing import SHOWN_HEAD_BYTES, show
+from sluicemq.wire import messages as m
+from sluicemq.wire.errors import LimitReached
+
+if TYPE_CHECKING:
+    from sluicemq.broker.pipeline.replay import Found
+    from sluicemq.broker.server.client_session import ClientSession
+    from sluicemq.wire.fields import Message
+
+REPLAY_MESSAGES_MAX = 10_000
+"""Most messages of one REPLAYED, however many are asked for."""
+REPLAY_BYTES_MAX = 4 * 1024 * 1024
+"""Most bytes likewise, unless a single message is larger."""
+REPLAYS_MAX = 64
+"""Most REPLAYs of one connection that wait for their answer."""
+
+
+def replay(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """REPLAY: read retained messages; answered when there are any, or *wait_seconds* have passed."""
+    del tail
+    assert isinstance(message, m.Replay)
+    authorize(session.identity, "replay", (session.vhost, "queue", message.name))
+    session.road.produce.refuse_when_stopping()
+    if session.answering >= REPLAYS_MAX:
+        raise LimitReached(
+            f"{REPLAYS_MAX} REPLAYs of this connection wait for their answers: ask again when some are there",
+            limit="session_replays_max",
+            value=REPLAYS_MAX,
+        )
+    session.answer_meanwhile(partial(_replay, session, message, correlation), message, correlation)
+
+
+async def _replay(session: ClientSession, message: m.Replay, correlation: int) -> None:
+    road = session.road
+    deadline = trio.current_time() + message.wait_seconds
+    frame_room = session.connection.frame_bytes_max - SHOWN_HEAD_BYTES
+    wanted = Range(
+        Place(message.zxid, message.index),
+        message.from_ms,
+        None if message.end_zxid is None else Place(message.end_zxid, message.end_index),
+        message.end_ms,
+        max(1, min(message.messages_max, REPLAY_MESSAGES_MAX)),
+        max(1, min(message.bytes_max, REPLAY_BYTES_MAX, frame_room)),
+    )
+    while True:
+        await session.outbound.wait_room()
+        with road.bodies.reading():
+            found = await road.replay.read(session.vhost, message.name, wanted)
+            if found.page.runs or found.page.more or trio.current_time() >= deadline:
+                await _show(session, found, wanted, frame_room, correlation)
+                return
+        if road.replay.is_complete(found, wanted) or not await road.replay.wait(found, deadline):
+            deadline = trio.current_time()
+
+
+async def _show(session: ClientSession, found: Found, wanted: Range, frame_room: int, correlation: int) -> None:
+    page = found.page
+    shown = await show(session.road.bodies, page.runs, wanted.bytes_max, frame_room)
+    place, more = page.next, page.more
+    if shown.runs and (len(shown.runs) < len(page.runs) or shown.runs[-1].size < page.runs[-1].size):
+        last = shown.runs[-1]
+        place, more = Place(last.zxid, last.first + last.size), True
+    session.reply(correlation, m.Replayed(shown.numbers, *place, more, *found.last), shown.parts)

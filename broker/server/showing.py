@@ -1,0 +1,101 @@
+"""Messages that are shown and not delivered, as PEEKED and REPLAYED hold them: bounded, and without any change.
+
+Who chose the runs must be reading (`Bodies.reading`) until this is done. Must not know which request it was.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+
+from sluicemq.wire.errors import MessageTooLarge
+from sluicemq.wire.messages import RUN_NUMBERS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sluicemq.broker.pipeline.bodies import Bodies, Stored
+    from sluicemq.broker.queues.runs import Run
+
+SHOWN_HEAD_BYTES = 256
+"""Room for what a frame holds beside messages and the numbers of their runs."""
+SHOWN_RUN_BYTES = 9 * RUN_NUMBERS
+SLICE_SECONDS = 0.004
+"""After so long with one request the event loop serves others first."""
+LOAD_BYTES_MAX = 4 * 1024 * 1024
+"""Most bytes of whole batches that are read from disk at once for one request, but one batch at least."""
+
+
+class Shown(NamedTuple):
+    """What fits a frame.
+
+    Attributes:
+        numbers: `RUN_NUMBERS` numbers a run.
+        parts: The tail: the runs' batches, one after the other.
+        runs: What was taken of the runs; fewer than there were, or a part of the first, where there was no room.
+
+    """
+
+    numbers: list[int]
+    parts: list[bytes]
+    runs: list[Run]
+
+
+async def show(bodies: Bodies, runs: Sequence[Run], room: int, frame_room: int) -> Shown:
+    """Return as many of *runs* as *room* bytes take; one message, where there is one, may take *frame_room*.
+
+    Raises:
+        MessageTooLarge: The first message alone takes more.
+
+    """
+    shown = Shown([], [], [])
+    loaded: dict[int, Stored] = {}
+    started = time.perf_counter()
+    for number, run in enumerate(runs):
+        if run.zxid not in loaded:
+            loaded = await _load(bodies, runs[number:])
+        # Apart from the cached one, which would keep what is decoded here.
+        stored = loaded[run.zxid].undecoded()
+        taken = run
+        part = b"".join(stored.part_pieces(taken.first, taken.size))
+        while not shown.parts and taken.size > 1 and len(part) + SHOWN_RUN_BYTES > room:
+            # A part was chosen by the mean size of the batch's messages, and these are larger.
+            taken = taken.split(taken.size // 2)[0]
+            part = b"".join(stored.part_pieces(taken.first, taken.size))
+        cost = len(part) + SHOWN_RUN_BYTES
+        if cost > (room if shown.parts else frame_room):
+            break
+        room -= cost
+        shown.parts.append(part)
+        shown.runs.append(taken)
+        shown.numbers.extend((taken.zxid, taken.first, taken.size, len(part)))
+        shown.numbers.extend((stored.published_ms, stored.producer, stored.sequence, run.deliveries, run.attempts))
+        if taken.size < run.size:
+            break
+        if time.perf_counter() - started > SLICE_SECONDS:
+            await trio.lowlevel.checkpoint()
+            started = time.perf_counter()
+    if runs and not shown.parts:
+        raise MessageTooLarge(
+            f"the message in front takes {cost} bytes; this connection takes {frame_room}: "
+            "connect with a larger frame_bytes_max",
+            message_bytes=cost,
+        )
+    return shown
+
+
+async def _load(bodies: Bodies, runs: Sequence[Run]) -> dict[int, Stored]:
+    """Return the first of *runs*, and as many of the others as are worth one read."""
+    stored = bodies.get(runs[0].zxid)
+    if stored is not None:
+        return {runs[0].zxid: stored}
+    wanted: dict[int, None] = {}
+    size = 0
+    for run in runs:
+        size += run.batch_bytes
+        if wanted and size > LOAD_BYTES_MAX:
+            break
+        wanted[run.zxid] = None
+    return await bodies.load(wanted)
