@@ -49,7 +49,7 @@ async def test_a_refused_publish_is_answered_and_the_connection_goes_on(monkeypa
         await peer.declare()
         producer = await peer.open_producer()
         let_disk_be(port.road.space, Level.LOW, monkeypatch)
-        with pytest.raises(ResourceLow, match="1000 bytes free, 1.9 KiB needed") as refused:
+        with pytest.raises(ResourceLow, match=r"1000 bytes free, 1.9 KiB needed") as refused:
             await peer.publish(producer, 1, [b"no"])
         assert refused.value.retryable
         assert refused.value.free_bytes == 1000
