@@ -287,7 +287,7 @@ async def test_a_snapshot_of_another_log_is_refused():
 
 
 @pytest.mark.trio
-async def test_a_full_disk_costs_the_snapshot_and_nothing_else(caplog, autojump_clock):
+async def test_a_full_disk_costs_the_snapshot_and_nothing_else(caplog):
     disk = SimulatedDisk(1)
     async with open_road(disk) as road:
         await declare(road)
