@@ -478,14 +478,15 @@ class SegmentLog:
     # --- Spares: one background thread
     # -----------------------------------------------------------------------------------
 
-    def prepare_spare(self, free_bytes_min: int = 0) -> bool:
+    def prepare_spare(self, free_bytes_min: int = 0, pause: Callable[[], None] | None = None) -> bool:
         """Zero one spare segment; blocks for as long as that takes (64 MiB: well under a second on a good disk).
 
         Call it from a background thread while `needs_spare`. It ends where less than `free_bytes_min` is left on the
-        disk. Returns False where nothing was to do. Raises FileWriteFailed (fatal), SpareNotPrepared: the log goes on
-        in a growing file as long as the disk has room; refuse publishes until a spare can be made.
+        disk, and calls `pause` after each piece while another spare is ready. Returns False where nothing was to do, or
+        nothing is any more. Raises FileWriteFailed (fatal), SpareNotPrepared: the log goes on in a growing file as long
+        as the disk has room; refuse publishes until a spare can be made.
         """
-        return self._pool.prepare(free_bytes_min)
+        return self._pool.prepare(free_bytes_min, pause)
 
     # --- Inside
     # ----------------------------------------------------------------------------------------------------------

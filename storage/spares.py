@@ -19,7 +19,7 @@ from sluicemq.storage.errors import FileWriteFailed, SpareNotPrepared
 from sluicemq.storage.files import NO_SPACE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from sluicemq.storage.files import Directory, File
 
@@ -138,11 +138,13 @@ class SparePool:
                 self._ready.extend(kept)
             self.recycled += len(kept)
 
-    def prepare(self, free_bytes_min: int = 0) -> bool:
+    def prepare(self, free_bytes_min: int = 0, pause: Callable[[], None] | None = None) -> bool:
         """Make one spare and offer it; blocks for the time of writing a segment of zeros. Call it from a background
-        thread. It gives up where less than `free_bytes_min` is left on the disk.
+        thread. It gives up where less than `free_bytes_min` is left on the disk. `pause` is called after each piece
+        while another spare is ready: nobody waits for this one, so its syncs need not hold up the log's.
 
-        Returns False without doing anything where no spare is needed, and when the pool is closed meanwhile. Raises
+        Returns False without doing anything where no spare is needed, and when the pool is closed meanwhile, or a
+        segment that was retired has become the spare. Raises
         SpareNotPrepared for a full disk; then nothing is left behind. FileWriteFailed for a broken one: fatal.
         """
         with self._preparing:
@@ -151,7 +153,7 @@ class SparePool:
             name, file = f"{_UNFINISHED}{self._take_number()}", None
             try:
                 file = self._directory.open(name, create=True)
-                if not self._fill(file, free_bytes_min):
+                if not self._fill(file, free_bytes_min, pause):
                     self._remove(name, file)
                     return False
                 spare = Spare(f"{_READY}{self._take_number()}", file)
@@ -180,9 +182,11 @@ class SparePool:
             while self._ready:
                 self._ready.popleft().file.close()
 
-    def _fill(self, file: File, free_bytes_min: int) -> bool:
+    def _fill(self, file: File, free_bytes_min: int, pause: Callable[[], None] | None) -> bool:
         for start in range(0, self.segment_bytes, self._piece_bytes):
-            if self._closing:
+            if pause is not None and start and self._ready:
+                pause()
+            if not self.needed:
                 return False
             end = min(start + self._piece_bytes, self.segment_bytes)
             if free_bytes_min and self._directory.free_bytes() < free_bytes_min + end - start:

@@ -30,6 +30,8 @@ GROUP_RECORDS_MAX = 4096
 PENDING_BYTES_MAX = 32 * 1024 * 1024
 """Sessions stop reading while more than this waits for the disk."""
 LAZY_SYNC_SECONDS = 0.005
+SPARE_PAUSE_SECONDS = 0.03
+"""Pause after each piece of a spare segment that nobody waits for yet."""
 LOOK_BYTES = 16 * 1024 * 1024
 """After so many bytes the log's thread looks itself how much of the disk is free."""
 IDLE_MARK_SECONDS = 0.2
@@ -259,10 +261,15 @@ class AppendStage:
         except Exception as error:  # noqa: BLE001 - an unexplained thread death must not pass unseen
             self._tell(error)
 
+    def _pause_preparing(self) -> None:
+        """Another spare is ready, so this one has time: writing and syncing it at full speed would delay confirms."""
+        self.space.look()
+        self._stopping_soon.wait(SPARE_PAUSE_SECONDS)
+
     def _prepare_spare(self) -> None:
         started = time.monotonic()
         try:
-            self._log.prepare_spare(self.space.floor_bytes)
+            self._log.prepare_spare(self.space.floor_bytes, self._pause_preparing)
         except SpareNotPrepared as error:
             self.space.spare_failed(error, time.monotonic() - started)
         else:

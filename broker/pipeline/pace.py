@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 SLICE_SECONDS = 0.0005
 """Processor time after which a pause follows."""
-SHARE_MAX = 0.25
-"""Most of one processor that the work takes."""
+SHARE_MAX = 0.4
+"""Most of one processor that the work takes when it is urgent."""
 PAUSE_SECONDS_MAX = 0.05
 """No sleep is longer: between two the thread looks whether it shall end."""
 BURST_SECONDS = 0.02
@@ -30,7 +30,7 @@ class Pace:
     """Keeps one worker thread slow. Make it in the thread that works, or call `begin` there.
 
     Args:
-        bytes_per_second_max: Bytes read and written a second, about.
+        bytes_per_second_max: Bytes read and written a second, about, when the work is urgent.
         check: Called in each pause; raises when the work shall end. By default: when its trio task is cancelled.
         sleep: Sleeps.
 
@@ -46,7 +46,8 @@ class Pace:
         check: Callable[[], None] = trio.from_thread.check_cancelled,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._bytes_per_second_max = bytes_per_second_max
+        self._bytes_per_second_max = self._bytes_per_second = bytes_per_second_max
+        self._share = SHARE_MAX
         self._check = check
         self._sleep = sleep
         self._cpu_mark = 0.0
@@ -57,16 +58,22 @@ class Pace:
         """Begin the work of this thread."""
         self._cpu_mark = time.thread_time()
 
+    def hurry(self, urgency: float) -> None:
+        """Take this part of what is allowed from now on, in bytes a second and in share of a processor: above 0; beyond
+        1 is 1."""
+        self._share = SHARE_MAX * min(1.0, urgency)
+        self._bytes_per_second = self._bytes_per_second_max * min(1.0, urgency)
+
     def took(self, bytes_: int = 0) -> None:
         """Say that another *bytes_* were read or written, or only that work was done; pauses where it is time to."""
         pause = 0.0
         if bytes_:
             now = time.monotonic()
-            self._free_at = max(self._free_at, now - BURST_SECONDS) + bytes_ / self._bytes_per_second_max
+            self._free_at = max(self._free_at, now - BURST_SECONDS) + bytes_ / self._bytes_per_second
             pause = self._free_at - now
         used = time.thread_time() - self._cpu_mark
         if used >= SLICE_SECONDS:
-            pause = max(pause, used * (1 - SHARE_MAX) / SHARE_MAX)
+            pause = max(pause, used * (1 - self._share) / self._share)
         elif pause < BURST_SECONDS:
             return
         self._check()

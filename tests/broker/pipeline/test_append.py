@@ -368,7 +368,7 @@ async def test_two_threads_that_fail_are_one_failure(monkeypatch):
         with trio.fail_after(10):
             while writer.log.spares.needed:
                 await trio.lowlevel.checkpoint()
-        monkeypatch.setattr(writer.log, "prepare_spare", lambda _free_bytes_min: 1 / 0)
+        monkeypatch.setattr(writer.log, "prepare_spare", lambda *_arguments: 1 / 0)
         monkeypatch.setattr(SparePool, "needed", True)
         disk.fail_after(2, errno.EIO, "write")
         await writer.durable_up_to(writer.submit())

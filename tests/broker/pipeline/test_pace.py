@@ -56,6 +56,18 @@ def test_work_takes_no_more_than_its_share_of_a_processor(clocks):
     assert clocks.cpu == pytest.approx(SHARE_MAX * clocks.now, rel=0.05)
 
 
+def test_what_is_not_urgent_takes_its_part_only(clocks):
+    pace = paced(clocks, 1_000_000)
+    pace.hurry(0.25)
+    for _ in range(1_000):
+        pace.took(1_000)
+    assert clocks.now == pytest.approx(4.0, abs=4 * BURST_SECONDS)
+    pace.hurry(7.0)
+    for _ in range(1_000):
+        pace.took(1_000)
+    assert clocks.now == pytest.approx(5.0, abs=5 * BURST_SECONDS)
+
+
 def test_no_slice_of_work_is_much_longer_than_allowed(clocks):
     pace = paced(clocks)
     while not clocks.sleeps:
