@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sluicemq.broker.commands.log_repair import repair
 from sluicemq.broker.commands.manners import (
     Failure,
     ParameterType,
@@ -330,3 +331,6 @@ def _text(value: object) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value)) if len(value) <= 8 else f"{','.join(map(str, value[:8]))},...({len(value)})"
     return value.hex() if isinstance(value, bytes) else str(value)
+
+
+command.add_command(repair)

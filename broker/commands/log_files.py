@@ -132,6 +132,9 @@ class LogFiles:
     first_zxid: int = 0
     last_zxid: int = 0
     served_by: int | None = None
+    superblock: Superblock | None = None
+    """Read instead of the directory's own, by whoever repairs it and so holds its lock."""
+
     _last_segment: int = 0
     _synced_zxid: int = 0
 
@@ -151,13 +154,13 @@ class LogFiles:
             StorageError: There is no log, or its superblock cannot be read.
 
         """
-        self.served_by = self.directory.holder()
+        self.served_by = None if self.superblock is not None else self.directory.holder()
         if self.served_by is not None:
             self.notes.append(
                 f"a broker (process {self.served_by or 'unknown'}) serves this directory; reading changes nothing, and "
                 "ends where the log ended when it was read"
             )
-        superblock = self._superblock()
+        superblock = self.superblock or self._superblock()
         self._last_segment, self._synced_zxid = superblock.last_segment, superblock.synced_zxid
         if superblock.first_segment == 0:
             self.notes.append("the log was never begun; a broker's next start begins it")

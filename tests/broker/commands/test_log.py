@@ -55,7 +55,7 @@ class Story:
 
     def digest(self) -> str:
         digest = hashlib.sha256()
-        for path in sorted(self.directory.iterdir()):
+        for path in sorted(path for path in self.directory.iterdir() if path.is_file()):
             digest.update(path.name.encode() + path.read_bytes())
         return digest.hexdigest()
 

@@ -1,0 +1,552 @@
+"""What `sluicemq log repair` finds, plans and does: the ways on when there is neither a backup nor another broker.
+
+The rules: whatever is damaged is kept aside under `damaged/` first; what can be read stays; what is lost is known
+before anything is done. Two ways past damage in the log: where a good snapshot lies behind it, the log begins anew from
+that snapshot, and only what cannot be read is lost; otherwise the log is cut in front of the damage. Messages whose
+bytes are gone are then settled by entries of the log (`forgetting`), so that every broker agrees that they are.
+
+This module must not know the command line. The directory is locked by whoever calls.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from sluicemq.broker.commands.log_files import LogFiles, ReadOnlyDirectory
+from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues.chunks import CHUNK_BYTES
+from sluicemq.broker.queues.image import live_runs
+from sluicemq.broker.queues.sections import QUEUES, decode
+from sluicemq.storage.errors import LogCorrupt, SnapshotDamaged, StorageError, SuperblockDamaged, format_zxid
+from sluicemq.storage.files import RealDirectory
+from sluicemq.storage.live_recovery import open_sparse
+from sluicemq.storage.pagefile import PAGES_NAME, SLOT_BYTES
+from sluicemq.storage.pages import PAGE_BYTES
+from sluicemq.storage.record import CHAIN_START, Record, seed_of
+from sluicemq.storage.salvage import (
+    guess_superblock,
+    put_segment,
+    put_sparse,
+    put_superblock,
+    readable_records,
+    record_of,
+)
+from sluicemq.storage.scan import Walk, find_traces
+from sluicemq.storage.segment import SegmentHeader, segment_name, segment_sequence
+from sluicemq.storage.segment_files import open_segment, segment_sequences
+from sluicemq.storage.snapshot_file import SectionWalk, snapshot_name, snapshot_zxid
+from sluicemq.storage.sparse import SparseHeader, sparse_range
+from sluicemq.storage.superblock import SUPERBLOCK_NAME, Superblock, SuperblockStore, Truncation
+from sluicemq.wire.errors import SluiceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sluicemq.broker.queues.chunks import Page
+    from sluicemq.broker.queues.image import LiveRuns
+    from sluicemq.storage.files import Directory, File
+    from sluicemq.storage.scan import Found
+
+DAMAGED_FOLDER = "damaged"
+_STRIDE_BYTES = 1 << 30
+
+
+class Span(NamedTuple):
+    """Entries that are lost, both ends included; what of them existed is not always known."""
+
+    first_zxid: int
+    last_zxid: int
+
+    def __str__(self) -> str:
+        """As all tools show zxids."""
+        return f"{format_zxid(self.first_zxid)} to {format_zxid(self.last_zxid)}"
+
+    @property
+    def entries(self) -> int:
+        """How many entries, at most; an epoch's rest is not counted."""
+        if self.first_zxid >> 32 != self.last_zxid >> 32:
+            return (self.last_zxid & 0xFFFFFFFF) + 1
+        return self.last_zxid - self.first_zxid + 1
+
+
+class Damaged(NamedTuple):
+    """A file that is not as it should be, and what will be done."""
+
+    name: str
+    offset: int
+    reason: str
+    remedy: str
+
+
+class CannotRepair(StorageError):
+    """What is there is not enough to go on from. Nothing was changed."""
+
+    def _explain(self) -> str:
+        return f"{self.args[0]}; nothing was changed. Restore the directory from a backup"
+
+
+@dataclass(slots=True)
+class Plan:
+    """What was found, and what will be done.
+
+    Attributes:
+        damaged: Every damaged file.
+        lost: Entries that are lost.
+        lost_messages: Messages among them by queue, as far as known.
+        notes: What else the operator should know.
+
+    """
+
+    damaged: list[Damaged] = field(default_factory=list)
+    lost: list[Span] = field(default_factory=list)
+    lost_messages: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+    superblock: Superblock | None = None
+    snapshot_names: list[str] = field(default_factory=list)
+    rewrite: list[str] = field(default_factory=list)
+    rebase: SnapshotBase | None = None
+    cut: Truncation | None = None
+    aside: list[str] = field(default_factory=list)
+
+    @property
+    def empty(self) -> bool:
+        """Nothing is to be done."""
+        return not self.damaged
+
+
+class SnapshotBase(NamedTuple):
+    """A good snapshot that the log can begin anew from."""
+
+    name: str
+    zxid: int
+    chain: bytes
+
+
+class Repair:
+    """Repairs one locked directory: `examine`, show the plan, `carry_out`; then `forgetting.forget_lost`, unlocked."""
+
+    def __init__(self, path: Path) -> None:
+        self.directory = RealDirectory(path)
+        self._path = path
+        self._reader = ReadOnlyDirectory(path)
+        self._superblock = Superblock(bytes(16), bytes(16))
+        self._names: dict[int, str] = {}
+        self.plan = Plan()
+
+    # --- finding --------------------------------------------------------------------------------------------------
+
+    def examine(self) -> Plan:
+        """Return what is damaged and what to do. Nothing is changed.
+
+        Raises:
+            CannotRepair: There is not enough to go on from.
+            StorageError: A newer version or another cluster wrote something.
+
+        """
+        self._examine_superblock()
+        base = self._examine_snapshots()
+        self._examine_live()
+        self._examine_log(base)
+        if self.plan.lost:
+            self._count_lost(base)
+        return self.plan
+
+    def _examine_superblock(self) -> None:
+        plan = self.plan
+        try:
+            store = SuperblockStore.load(self._reader)
+        except (FileNotFoundError, SuperblockDamaged) as error:
+            guessed = guess_superblock(self._reader)
+            if guessed is None:
+                raise CannotRepair(f"the superblock cannot be read ({error}), nor any segment's first page") from None
+            reason = "it is missing" if isinstance(error, FileNotFoundError) else "; ".join(error.reasons)
+            remedy = f"made anew from the segments: the log is files {guessed.first_segment} to {guessed.last_segment}"
+            plan.damaged.append(Damaged(SUPERBLOCK_NAME, 0, reason, remedy))
+            plan.notes.append("what was promised to other brokers is not known any more: this counts as a new broker")
+            plan.superblock = self._superblock = guessed
+        else:
+            self._superblock = store.current
+            store.close()
+
+    def _examine_snapshots(self) -> SnapshotBase | None:
+        """Plan to set damaged snapshots aside; return the newest good one."""
+        base: SnapshotBase | None = None
+        names = [name for name in self._reader.names() if snapshot_zxid(name) is not None]
+        for name in sorted(names, reverse=True):
+            try:
+                found = self._check_snapshot(name)
+            except (SnapshotDamaged, SluiceError) as error:
+                offset = error.offset if isinstance(error, SnapshotDamaged) else 0
+                reason = error.reason if isinstance(error, SnapshotDamaged) else str(error)
+                self.plan.damaged.append(Damaged(name, offset, reason, "set aside; an older one or the log serves"))
+                self.plan.aside.append(name)
+            else:
+                base = base or found
+        return base
+
+    def _check_snapshot(self, name: str) -> SnapshotBase:
+        file = self._reader.open(name)
+        path = self._reader.path_of(name)
+        try:
+            walk = SectionWalk(file, path)
+            zxid, chain, _ = walk.accept_page(self._superblock.cluster_id, self._superblock.group_id)
+            if snapshot_name(zxid) != name:
+                raise SnapshotDamaged(path, 0, f"it was written as {snapshot_name(zxid)}")
+            for _ in live_runs(walk.sections()):
+                pass
+        finally:
+            file.close()
+        return SnapshotBase(name, zxid, chain)
+
+    def _examine_live(self) -> None:
+        first = self._superblock.first_segment
+        for name in self._reader.names():
+            sequence, span = segment_sequence(name), sparse_range(name)
+            if (sequence is not None and sequence < first) or span is not None:
+                problem = self._problem_of_live(name)
+                if problem is not None:
+                    self.plan.damaged.append(
+                        Damaged(name, *problem, "rewritten with the entries that can be read; the file is kept aside")
+                    )
+                    self.plan.rewrite.append(name)
+                    self.plan.lost += self._gaps(name)
+
+    def _problem_of_live(self, name: str) -> tuple[int, str] | None:
+        try:
+            with _opened(self._reader, self._superblock, name) as live:
+                walk = Walk(live.file, live.seed, PAGE_BYTES, live.end_offset, live.previous, live.chain, 1 << 22)
+                for _ in walk:
+                    pass
+                if isinstance(live.header, SparseHeader):
+                    return None if walk.offset == live.end_offset else (walk.offset, walk.reason)
+                return None if not _anything_behind(live, walk) else (walk.offset, walk.reason)
+        except LogCorrupt as error:
+            return error.offset, error.reason
+
+    def _gaps(self, name: str) -> list[Span]:
+        """Return which entries of a file cannot be read."""
+        try:
+            with _opened(self._reader, self._superblock, name) as live:
+                end = live.header.last_zxid if isinstance(live.header, SparseHeader) else self._end_of_dense(name)
+                return list(_spans(readable_records(live.file, live.seed, live.end_offset), live.previous, end))
+        except LogCorrupt as error:
+            raise CannotRepair(f"the first page of {name} cannot be read ({error.reason})") from None
+
+    def _end_of_dense(self, name: str) -> int | None:
+        sequence = segment_sequence(name)
+        assert sequence is not None
+        try:
+            newer = open_segment(self._reader, self._superblock, sequence + 1, _STRIDE_BYTES, 0)
+        except (FileNotFoundError, StorageError):
+            return None
+        newer.file.close()
+        return newer.first_previous_zxid
+
+    def _examine_log(self, base: SnapshotBase | None) -> None:
+        files = LogFiles(self._reader)
+        files.superblock = self._superblock
+        for _ in files.entries():
+            if files.problems:
+                break
+        if not files.problems:
+            return
+        problem = files.problems[0]
+        name, plan = Path(problem.file).name, self.plan
+        good = problem.last_good_zxid or self._start_zxid()
+        if base is not None and base.zxid > good:
+            self._plan_rebase(name, problem.offset, problem.reason, base)
+            return
+        sequence = segment_sequence(name)
+        assert sequence is not None
+        if problem.offset < PAGE_BYTES:
+            sequence -= 1  # the file's first page is gone: the log ends with the one before
+        if sequence < self._superblock.first_segment:
+            raise CannotRepair(f"the log's first file {name} cannot be read ({problem.reason}), and no snapshot helps")
+        plan.cut = Truncation(good, sequence, self._end_after(sequence, good))
+        plan.damaged.append(
+            Damaged(name, problem.offset, problem.reason, f"the log is cut after entry {format_zxid(good)}")
+        )
+        last = max(good, self._superblock.synced_zxid)
+        for each in self._readable_behind(good):
+            last = max(last, each.zxid)
+            self._count_entry(each)
+        plan.lost.append(Span(good + 1, max(last, good + 1)))
+        plan.aside += [segment_name(each) for each in segment_sequences(self._reader) if each > sequence]
+        plan.aside += [
+            each for each in self._reader.names() if (found := snapshot_zxid(each)) is not None and found > good
+        ]
+
+    def _start_zxid(self) -> int:
+        try:
+            first = open_segment(self._reader, self._superblock, self._superblock.first_segment, _STRIDE_BYTES, 0)
+        except (FileNotFoundError, StorageError):
+            return 0
+        first.file.close()
+        return first.first_previous_zxid
+
+    def _end_after(self, sequence: int, zxid: int) -> int:
+        with _opened(self._reader, self._superblock, segment_name(sequence)) as live:
+            end = PAGE_BYTES
+            for found in Walk(live.file, live.seed, PAGE_BYTES, live.end_offset, live.previous, live.chain, 1 << 22):
+                if found.zxid <= zxid:
+                    end = found.end_offset
+            return end
+
+    def _readable_behind(self, zxid: int) -> Iterator[Found]:
+        """Yield what can be read of the log behind an entry, wherever it lies."""
+        for sequence in segment_sequences(self._reader):
+            if sequence >= self._superblock.first_segment:
+                try:
+                    with _opened(self._reader, self._superblock, segment_name(sequence)) as live:
+                        for found in readable_records(live.file, live.seed, live.end_offset):
+                            if found.zxid > zxid:
+                                yield found
+                except StorageError:
+                    continue
+
+    def _plan_rebase(self, name: str, offset: int, reason: str, base: SnapshotBase) -> None:
+        plan = self.plan
+        remedy = f"the log begins anew from the snapshot at {format_zxid(base.zxid)}; what can be read is kept"
+        plan.damaged.append(Damaged(name, offset, reason, remedy))
+        plan.rebase = base
+        for sequence in range(self._superblock.first_segment, self._last_sequence() + 1):
+            each = segment_name(sequence)
+            whole = each in self._reader.names() and self._problem_of_live(each) is None
+            if each in self._reader.names() and not (
+                whole and (self._end_of_dense(each) or base.zxid + 1) <= base.zxid
+            ):
+                plan.rewrite.append(each)
+        # Up to the snapshot gaps are lost and the rest is kept; behind it, the first gap ends the log.
+        reached = self._start_zxid()
+        for found in self._readable_behind(reached):
+            if found.zxid > base.zxid and reached < base.zxid:
+                plan.lost.append(Span(reached + 1, base.zxid))
+                reached = base.zxid
+            if found.previous_zxid > reached:
+                if found.zxid > base.zxid:
+                    break
+                plan.lost.append(Span(reached + 1, found.previous_zxid))
+            reached = found.zxid
+        if reached < base.zxid:
+            plan.lost.append(Span(reached + 1, base.zxid))
+            reached = base.zxid
+        furthest = max([self._superblock.synced_zxid, *(each.zxid for each in self._readable_behind(reached))])
+        if furthest > reached:
+            plan.lost.append(Span(reached + 1, furthest))
+
+    def _last_sequence(self) -> int:
+        return max(*segment_sequences(self._reader), self._superblock.last_segment)
+
+    # --- what is lost ---------------------------------------------------------------------------------------------
+
+    def _count_entry(self, found: Found) -> None:
+        if found.kind == e.Publish.KIND:
+            try:
+                entry = e.decode_entry(found.kind, found.kind_version, found.header, found.payload)
+            except SluiceError:
+                return
+            assert isinstance(entry, e.Publish)
+            self.plan.lost_messages[self._queue_name(entry.queue)] += entry.count
+
+    def _queue_name(self, queue: int) -> str:
+        if not self._names:
+            self._names = self._learn_names()
+        return self._names.get(queue) or f"queue {format_zxid(queue)}"
+
+    def _learn_names(self) -> dict[int, str]:
+        names: dict[int, str] = {0: ""}
+        for found in self._readable_behind(-1):
+            if found.kind == e.Declare.KIND:
+                entry = e.decode_entry(found.kind, found.kind_version, found.header)
+                assert isinstance(entry, e.Declare)
+                names.setdefault(found.zxid, entry.name)
+        return names
+
+    def _count_lost(self, base: SnapshotBase | None) -> None:
+        """Count the messages that the snapshot keeps alive and whose entries are lost."""
+        if base is None or self.plan.cut is not None:
+            return
+        file = self._reader.open(base.name)
+        try:
+            walk = SectionWalk(file, self._reader.path_of(base.name))
+            walk.take_page()
+            for kind, data in walk.sections():
+                if kind == QUEUES:
+                    columns = decode(kind, data)
+                    self._names.update(zip(columns["id"], columns["name"], strict=True))
+            walk = SectionWalk(file, self._reader.path_of(base.name))
+            walk.take_page()
+            for part in live_runs(walk.sections()):
+                self._count_part(part)
+        finally:
+            file.close()
+
+    def _count_part(self, part: LiveRuns) -> None:
+        low, high = part.summary.lowest_zxid, part.summary.highest_zxid
+        if any(span.first_zxid <= high and low <= span.last_zxid for span in self.plan.lost):
+            for run in part.runs(self._read_page):
+                if is_lost(run.zxid, self.plan.lost):
+                    self.plan.lost_messages[self._queue_name(part.queue)] += run.size
+
+    def _read_page(self, page: Page) -> bytes:
+        pages = self._reader.open(PAGES_NAME)
+        try:
+            return pages.pread(CHUNK_BYTES, PAGE_BYTES + page.slot * SLOT_BYTES)
+        finally:
+            pages.close()
+
+    # --- doing ----------------------------------------------------------------------------------------------------
+
+    def carry_out(self) -> Path:
+        """Do what the plan says; return the folder with the damaged files. May be interrupted and run again.
+
+        Raises:
+            OSError: A file cannot be read or written.
+
+        """
+        plan, directory = self.plan, self.directory
+        folder = self._make_folder()
+        named = {each.name for each in plan.damaged} | set(plan.rewrite) | set(plan.aside)
+        for name in sorted(named & set(directory.names())):
+            _copy(self._path / name, folder / name)
+        _sync_folder(folder)
+        if plan.superblock is not None:
+            put_superblock(directory, plan.superblock)
+        for name in plan.aside:
+            directory.unlink(name)
+        directory.sync()
+        store = SuperblockStore.load(directory)
+        try:
+            store.make_durable()
+            if plan.rebase is not None:
+                self._rebase(store, plan.rebase)
+            for name in plan.rewrite:
+                self._rewrite(store, name)
+            if plan.cut is not None:
+                store.save_truncation(plan.cut)  # the next start carries it out
+        finally:
+            store.close()
+        return folder
+
+    def _make_folder(self) -> Path:
+        number = 1
+        while (folder := self._path / DAMAGED_FOLDER / str(number)).exists():
+            number += 1
+        folder.mkdir(parents=True)
+        return folder
+
+    def _take_generation(self, store: SuperblockStore) -> int:
+        generation = store.current.generation_next
+        store.save(generation_next=generation + 1)
+        return generation
+
+    def _rebase(self, store: SuperblockStore, base: SnapshotBase) -> None:
+        tail: list[Record] = []
+        reached = base.zxid
+        for found in self._readable_behind(base.zxid):
+            if found.previous_zxid != reached:
+                break
+            tail.append(record_of(found))
+            reached = found.zxid
+        sequence = self._last_sequence() + 1
+        now = store.current
+        header = SegmentHeader(
+            now.cluster_id, now.group_id, sequence, self._take_generation(store), base.zxid, base.chain
+        )
+        put_segment(self.directory, header, tail, 2 * PAGE_BYTES)
+        store.save_truncation(None)
+        store.save(first_segment=sequence, last_segment=sequence, synced_zxid=reached)
+        self._superblock = store.current
+
+    def _rewrite(self, store: SuperblockStore, name: str) -> None:
+        generation = self._take_generation(store)
+        now = store.current
+        end = None if sparse_range(name) is not None else self._end_of_dense(name)
+        with _opened(self._reader, now, name) as live:
+            if isinstance(live.header, SparseHeader):
+                first, last, end = live.header.first_sequence, live.header.last_sequence, live.header.last_zxid
+            else:
+                first = last = live.header.sequence
+            if end is None:
+                end = max((found.zxid for found in readable_records(live.file, live.seed, live.end_offset)), default=0)
+            records = (
+                record_of(found)
+                for found in readable_records(live.file, live.seed, live.end_offset)
+                if live.previous < found.zxid <= end
+            )
+            header = SparseHeader(
+                now.cluster_id, now.group_id, first, last, generation, live.previous, end, 0, b"", 0, 0, 0
+            )
+            put_sparse(self.directory, header, records)
+        if sparse_range(name) is None:
+            self.directory.unlink(name)
+            self.directory.sync()
+
+
+class _Opened(NamedTuple):
+    """A segment or rewritten file, open for reading past its damage."""
+
+    file: File
+    header: SegmentHeader | SparseHeader
+    seed: int
+    previous: int
+    chain: bytes
+    end_offset: int
+
+
+@contextmanager
+def _opened(directory: Directory, superblock: Superblock, name: str) -> Iterator[_Opened]:
+    """Open a file of entries, whatever lies behind its first page. Raises LogCorrupt, ForeignData, NewerFormat."""
+    span, sequence = sparse_range(name), segment_sequence(name)
+    header: SegmentHeader | SparseHeader
+    if span is not None:
+        file, header = open_sparse(directory, superblock, span)
+        chain, end = CHAIN_START, header.end_offset
+    else:
+        assert sequence is not None
+        segment = open_segment(directory, superblock, sequence, _STRIDE_BYTES, 0)
+        file, header, chain, end = segment.file, segment.header, segment.header.chain, segment.allocated_bytes
+    try:
+        yield _Opened(file, header, seed_of(header.generation), header.first_previous_zxid, chain, end)
+    finally:
+        file.close()
+
+
+def _anything_behind(live: _Opened, walk: Walk) -> bool:
+    return next(find_traces(live.file, live.seed, walk.offset, live.end_offset, 1 << 22), None) is not None
+
+
+def _spans(records: Iterator[Found], previous: int, end: int | None) -> Iterator[Span]:
+    """Yield what is missing between the readable records of a file, by what each says came before it."""
+    for found in records:
+        if found.previous_zxid > previous:
+            yield Span(previous + 1, found.previous_zxid)
+        previous = found.zxid
+    if end is not None and end > previous:
+        yield Span(previous + 1, end)
+
+
+def is_lost(zxid: int, lost: Sequence[Span]) -> bool:
+    """Whether an entry lies in one of the spans."""
+    return any(span.first_zxid <= zxid <= span.last_zxid for span in lost)
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copy2(source, target)
+    with target.open("rb") as copied:
+        os.fsync(copied.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    for each in (folder, folder.parent, folder.parent.parent):
+        descriptor = os.open(each, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
