@@ -46,7 +46,8 @@ class Pace:
         check: Callable[[], None] = trio.from_thread.check_cancelled,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._bytes_per_second_max = self._bytes_per_second = bytes_per_second_max
+        self._bytes_per_second_max = bytes_per_second_max
+        self._bytes_per_second = float(bytes_per_second_max)
         self._share = SHARE_MAX
         self._check = check
         self._sleep = sleep
