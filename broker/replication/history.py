@@ -117,18 +117,20 @@ def follows(previous_zxid: int, zxid: int) -> bool:
 class History:
     """Where a log begins, and the last position of each epoch in it.
 
-    The first row is the last position of the epoch in which the log begins; a log that holds no entry has one row, its
-    beginning. That is all that `synchronization.plan` needs to compare two logs.
+    The first row belongs to the epoch in which the log begins: its last entry, or the log's beginning where no further
+    entry of that epoch follows. That is all that `synchronization.plan` needs to compare two logs.
 
     Args:
         start: Position after which the log proper begins; what lies before is in a snapshot.
-        ends: Last position of each epoch, rising; empty for a log without entries.
+        ends: Last position of each epoch that has entries in the log proper, rising.
 
     """
 
     def __init__(self, start: Position, ends: Sequence[Position] = ()) -> None:
         self.start = start
-        self._ends = list(ends) or [start]
+        self._ends = list(ends)
+        if not ends or epoch_of(ends[0].zxid) > epoch_of(start.zxid):
+            self._ends.insert(0, start)
         assert self._ends[0].zxid >= start.zxid, "a log ends behind its beginning"
         assert all(
             epoch_of(before.zxid) < epoch_of(after.zxid)
@@ -167,6 +169,15 @@ class History:
         """Note that a snapshot at *position* has replaced the log."""
         self.start = position
         self._ends = [position]
+
+    def begin_at(self, start: Position) -> None:
+        """Note that the log proper begins later now: what lies before *start* is in a snapshot only."""
+        if start.zxid <= self.start.zxid:
+            return
+        assert start.zxid <= self.last.zxid, f"a log cannot begin at {start}, behind its end"
+        self.start = start
+        kept = [end for end in self._ends if end.zxid > start.zxid]
+        self._ends = kept if kept and epoch_of(kept[0].zxid) == epoch_of(start.zxid) else [start, *kept]
 
     def end_of(self, epoch: int) -> Position | None:
         """Return the last position of *epoch*, or None if the log has none."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sluicemq.broker.replication.effects import (
     Append,
@@ -28,6 +29,15 @@ from sluicemq.broker.replication.log_view import LogView
 from sluicemq.broker.replication.membership import Configuration, Member
 from sluicemq.broker.replication.messages import Message
 from sluicemq.broker.replication.options import Options
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A role is over: look for a leader, or turn to *leader* without an election."""
+
+    reason: str
+    leader: int | None = None
+
 
 DiskEffect = Join | SavePromise | Append | Truncate | InstallSnapshot
 
@@ -54,6 +64,8 @@ class Local:
         self.now = 0.0
         self.effects: list[Effect] = []
         self.dead = False
+        self.turn: Turn | None = None
+        """Set by a role that is over; the replica carries it out at the end of the step."""
         self.links: dict[int, int] = {}
         """Open connections, by peer."""
         self.gone: set[int] = set()
@@ -85,6 +97,14 @@ class Local:
         """Stop for good: nothing may follow."""
         self.dead = True
         self.effects.append(Fatal(reason))
+
+    def look(self, reason: str) -> None:
+        """Let the present role end: look for a leader."""
+        self.turn = self.turn or Turn(reason)
+
+    def turn_to(self, leader: int, reason: str) -> None:
+        """Let the present role end: follow *leader*, or lead if that is this replica."""
+        self.turn = self.turn or Turn(reason, leader)
 
     # --- the disk ---------------------------------------------------------------------------------------------
 

@@ -22,10 +22,7 @@ class LogView(Protocol):
         ...
 
     def ends(self) -> Sequence[Position]:
-        """Return the last position of each epoch in the log proper, rising; empty if it holds no entry.
-
-        If the log begins within an epoch and holds no further entry of it, `start` is that epoch's row.
-        """
+        """Return the last position of each epoch that has entries in the log proper, rising."""
         ...
 
     def chain_at(self, zxid: int) -> bytes | None:
@@ -33,7 +30,7 @@ class LogView(Protocol):
         ...
 
     def configuration_at(self, zxid: int) -> tuple[int, Configuration] | None:
-        """Return the last configuration at or before *zxid*, also of a snapshot, and its entry; None if there is none."""
+        """Return the last configuration at or before *zxid*, also of a snapshot, and its entry; None without one."""
         ...
 
     def seal(self, zxid: int, previous: Position, body: object) -> Entry:

@@ -19,12 +19,16 @@ class Looking:
         local: What the roles share.
         round_number: The round to begin with.
         said: The last notification of each connected peer.
+        towards: Whom to turn to without an election, once the disk is at rest.
 
     """
 
-    def __init__(self, local: Local, round_number: int, said: dict[int, Notification]) -> None:
+    def __init__(
+        self, local: Local, round_number: int, said: dict[int, Notification], towards: int | None = None
+    ) -> None:
         self._local = local
         self._said = said
+        self._towards = towards
         self._round = round_number
         self._election: Election | None = None
         self._notify_at = 0.0
@@ -63,6 +67,9 @@ class Looking:
         if self._election is not None or not any(isinstance(effect, Join) for effect in done):
             return
         local = self._local
+        if self._towards is not None:
+            self.decision = Decision(self._towards)
+            return
         self._election = Election(local.electorate, local.durable_zxid, self._round, local.options.finalize_seconds)
         for notification in list(self._said.values()):
             self._election.receive(notification)

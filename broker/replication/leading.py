@@ -1,0 +1,286 @@
+"""The role LEADING, from the decision of the election to the end of the epoch.
+
+Three stages, the steps of the package's docstring: gather promises (D2, D4), bring a quorum of learners in line (S1,
+S3), order proposals (B1, B3). Learners that come later go through the same steps alone. What is said by a learner
+counts only in its session.
+
+The leader's patience: unless a quorum is heard within `leader_seconds`, it steps down, so that whoever waits for it
+learns that it cannot help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sluicemq.broker.replication.broadcast import Broadcast
+from sluicemq.broker.replication.discovery import Discovery
+from sluicemq.broker.replication.effects import Append, Refused, SavePromise
+from sluicemq.broker.replication.events import EntriesRead, SnapshotFailed
+from sluicemq.broker.replication.handover import Handover
+from sluicemq.broker.replication.history import Entry, EpochRecord, counter_of, show_zxid
+from sluicemq.broker.replication.learner import Learner
+from sluicemq.broker.replication.local import DiskEffect, Local
+from sluicemq.broker.replication.membership import Configuration, Member
+from sluicemq.broker.replication.messages import (
+    Ack,
+    AckEpoch,
+    FollowerInfo,
+    LearnerMessage,
+    Phase,
+    Pong,
+    SnapshotInstalled,
+)
+from sluicemq.broker.replication.progress import ProgressState
+from sluicemq.broker.replication.requests import Requests
+from sluicemq.wire.errors import NotLeader
+
+
+class Leading:
+    """One leadership.
+
+    Args:
+        local: What the roles share. Its disk is at rest.
+        founders: Voters of the cluster that this leadership forms, if it does.
+        knocks: Learners that have introduced themselves before the decision.
+
+    """
+
+    def __init__(
+        self, local: Local, founders: frozenset[Member] | None, knocks: Iterable[tuple[int, FollowerInfo]]
+    ) -> None:
+        self._local = local
+        configuration = local.configuration
+        if configuration is None:
+            assert founders is not None, "without a configuration only a formation elects anybody"
+            configuration = Configuration(founders)
+        self._founding = configuration
+        self.leader = local.member.node
+        self.epoch = 0
+        """0 until the epoch is promised by this leader itself, durably."""
+        self.phase = Phase.DISCOVERY
+        self.learners: dict[int, Learner] = {}
+        self.broadcast: Broadcast | None = None
+        self.handover: Handover | None = None
+        self.requests = Requests(local, self)
+        self._discovery = Discovery(configuration, local.member, local.promised_epoch, local.durable_zxid)
+        self._choosing = True
+        self._give_up_at = local.now + local.options.discovery_seconds
+        self._ping_number = 0
+        self._ping_at = local.now + local.options.ping_seconds
+        for peer, information in knocks:
+            self._introduce(peer, information)
+        self._choose_epoch()
+
+    @property
+    def configuration(self) -> Configuration:
+        """Who votes, by the log; before a cluster's first entry, by the election that forms it."""
+        return self._local.configuration or self._founding
+
+    # --- events -------------------------------------------------------------------------------------------------
+
+    @property
+    def wake_at(self) -> float:
+        """When `wake` has something to do."""
+        times = [self._ping_at]
+        if self.broadcast is None:
+            times.append(self._give_up_at)
+        if self.handover is not None:
+            times.append(self.handover.deadline)
+        times += [learner.retry_at for learner in self.learners.values() if learner.retry_at is not None]
+        return min(times)
+
+    def wake(self) -> None:
+        """Ping, look whether a quorum still listens, and give up what takes too long."""
+        local = self._local
+        if self.broadcast is None and local.now >= self._give_up_at:
+            local.look("no quorum has promised an epoch in time")
+            return
+        if self.broadcast is not None and not self._heard_by_quorum():
+            local.look("no quorum was heard for too long")
+            return
+        self.requests.wake()
+        if local.now >= self._ping_at:
+            self.ping()
+        for learner in self.learners.values():
+            if learner.retry_at is not None and local.now >= learner.retry_at:
+                learner.send_snapshot()
+
+    def ping(self) -> int:
+        """Ping every learner; return the number of this round."""
+        self._ping_number += 1
+        self._ping_at = self._local.now + self._local.options.ping_seconds
+        for learner in self.learners.values():
+            learner.ping(self._ping_number)
+        return self._ping_number
+
+    def peer_up(self, peer: int) -> None:
+        """Learners introduce themselves; nothing to do before that."""
+
+    def peer_down(self, peer: int) -> None:
+        """The session is over. Whether the leader goes on, its patience decides."""
+        self.learners.pop(peer, None)
+
+    def receive(self, peer: int, message: LearnerMessage) -> None:
+        """Take in a message of a learner; of another session or epoch, drop it."""
+        if isinstance(message, FollowerInfo):
+            self._introduce(peer, message)
+            self._choose_epoch()
+            return
+        learner = self.learners.get(peer)
+        if learner is None or message.session != learner.session:
+            return
+        if message.epoch != learner.epoch or learner.epoch == 0:
+            return
+        learner.heard_at = self._local.now
+        if isinstance(message, Ack):
+            self._acknowledged(learner, message.zxid)
+        elif isinstance(message, Pong):
+            self.requests.answered(learner.member, message.number)
+        elif isinstance(message, AckEpoch):
+            self._epoch_acknowledged(learner, message)
+        elif isinstance(message, SnapshotInstalled):
+            learner.snapshot_installed(message.position)
+            self._durable(learner.member, learner.progress.acknowledged_zxid)
+
+    def entries_read(self, event: EntriesRead) -> None:
+        """Pass entries on to the learner they were read for."""
+        learner = self.learners.get(event.peer)
+        if learner is not None and learner.session == event.session:
+            learner.entries_read(event.after, event.entries)
+
+    def snapshot_failed(self, event: SnapshotFailed) -> None:
+        """Try again later."""
+        learner = self.learners.get(event.peer)
+        if learner is None or learner.session != event.session:
+            return
+        if learner.progress.state is ProgressState.SNAPSHOT:
+            learner.retry_at = self._local.now + self._local.options.snapshot_retry_seconds
+
+    def persisted(self, done: list[DiskEffect]) -> None:
+        """The own promise or own entries are durable: only now they count."""
+        for effect in done:
+            if isinstance(effect, SavePromise):
+                self._name_epoch(effect.epoch)
+            elif isinstance(effect, Append):
+                self._durable(self._local.member, self._local.durable_zxid)
+
+    # --- discovery ------------------------------------------------------------------------------------------------
+
+    def _introduce(self, peer: int, information: FollowerInfo) -> None:
+        """D1: a learner is there."""
+        learner = self.learners[peer] = Learner(self._local, peer, information)
+        if self._choosing:
+            self._discovery.heard(learner.member, information.epoch)
+        elif self.epoch:
+            learner.invite(self.epoch)
+            if information.epoch > self.epoch and learner.member in self.configuration.everybody:
+                self.requests.renew_epoch(f"node {peer} has promised epoch {information.epoch}")
+
+    def _choose_epoch(self) -> None:
+        """D2: take an epoch above all that a quorum has promised, and promise it first."""
+        if not self._choosing:
+            return
+        try:
+            epoch = self._discovery.new_epoch()
+        except OverflowError as error:
+            self._local.fatal(str(error))
+            return
+        if epoch is not None:
+            self._choosing = False
+            self._local.save_promise(epoch)
+
+    def _name_epoch(self, epoch: int) -> None:
+        local = self._local
+        self.epoch = epoch
+        local.promised_to = self.leader
+        for learner in self.learners.values():
+            learner.invite(epoch)
+        self._discovery.promised(local.member, local.durable_zxid)
+        self._establish()
+
+    def _epoch_acknowledged(self, learner: Learner, message: AckEpoch) -> None:
+        """D4: a promise, or a learner that is only to be taught."""
+        if learner.planned or not message.ends:
+            return
+        learner.ends = message.ends
+        last_zxid = message.ends[-1].zxid
+        if self.broadcast is not None:
+            learner.teach()
+        elif message.promised:
+            if not self._discovery.promised(learner.member, last_zxid):
+                self._local.look(f"node {learner.peer} has a longer log, up to {show_zxid(last_zxid)}")
+                return
+            self._establish()
+
+    def _establish(self) -> None:
+        """D4: with a quorum of promises, begin the epoch: its record follows the whole history."""
+        if self.broadcast is not None or not self._discovery.complete:
+            return
+        self.broadcast = Broadcast(self.epoch)
+        self.phase = Phase.SYNCHRONIZATION
+        for learner in self.learners.values():
+            learner.heard_at = self._local.now
+        self.append(EpochRecord(self.leader, self.configuration))
+        for learner in self.learners.values():
+            if learner.ends:
+                learner.teach()
+
+    # --- synchronization and broadcast -------------------------------------------------------------------------------
+
+    def append(self, body: object) -> Entry:
+        """B1: give *body* the next place in the order, write it, and send it, in parallel."""
+        local = self._local
+        assert self.broadcast is not None, "only an established leader writes"
+        last = local.history.last
+        opening = last.zxid < self.broadcast.established_zxid
+        zxid = self.broadcast.established_zxid if opening else last.zxid + 1
+        entry = local.log.seal(zxid, last, body)
+        local.append((entry,))
+        self.broadcast.appended(entry)
+        for learner in self.learners.values():
+            learner.propose(entry)
+        return entry
+
+    @property
+    def counter(self) -> int:
+        """Place of the last entry in the epoch."""
+        return counter_of(self._local.history.last.zxid)
+
+    def _acknowledged(self, learner: Learner, zxid: int) -> None:
+        """B2: a learner has more of the log."""
+        progress = learner.progress
+        if not learner.planned or progress.state is ProgressState.SNAPSHOT:
+            return
+        if zxid > progress.sent.zxid:
+            self._local.look(f"node {learner.peer} acknowledges {show_zxid(zxid)}, which it was not sent")
+            return
+        progress.acknowledge(zxid)
+        learner.pump()
+        self._durable(learner.member, zxid)
+
+    def _durable(self, member: Member, zxid: int) -> None:
+        """B3: *member* has everything up to *zxid*: see what that commits."""
+        local, broadcast = self._local, self.broadcast
+        if broadcast is None:
+            return
+        broadcast.durable(member, zxid)
+        # What is durable elsewhere only is left for the moment: whoever applies it here could lose it in a crash.
+        committed = min(broadcast.commit_point(self.configuration), local.durable_zxid)
+        if local.commit(committed):
+            broadcast.committed(committed)
+            if self.phase is Phase.SYNCHRONIZATION:
+                self.phase = Phase.BROADCAST
+            self.requests.committed()
+        for learner in self.learners.values():
+            learner.tell_commit()
+        self.requests.try_to_hand_over()
+
+    def _heard_by_quorum(self) -> bool:
+        since = self._local.now - self._local.options.leader_seconds
+        heard = {learner.member for learner in self.learners.values() if learner.heard_at > since}
+        return self.configuration.is_quorum(heard | {self._local.member})
+
+    def resign(self) -> None:
+        """The leadership is over: refuse what waits for an answer that can no longer come."""
+        for reference in self.requests.abandon():
+            self._local.emit(Refused(reference, NotLeader("this broker no longer leads; ask the new leader")))

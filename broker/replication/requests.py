@@ -1,0 +1,239 @@
+"""What is asked of a leader: proposals, reads, changes of voters, and to hand over the lead.
+
+Each request is answered exactly once, with what was asked or with `Refused` and an error that says what to do. It is
+taken only in broadcast: before the epoch record is committed, a leader does not even know what is committed.
+
+One change of voters at a time, in two records (see `membership`): the second is written when the first is committed, by
+whoever leads then. So a change that was begun is carried through by the next leader; only its answer is lost.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sluicemq.broker.replication.effects import Done, Proposed, ReadReady, Refused
+from sluicemq.broker.replication.events import AddVoter, Propose, Read, RemoveVoter, TransferLeadership
+from sluicemq.broker.replication.handover import Handover
+from sluicemq.broker.replication.history import COUNTER_MASK, MembershipRecord
+from sluicemq.broker.replication.local import Local
+from sluicemq.broker.replication.membership import Configuration, Member, nodes_of, with_voter, without_voter
+from sluicemq.broker.replication.messages import Phase
+from sluicemq.broker.replication.progress import ProgressState
+from sluicemq.broker.replication.reads import Reads
+from sluicemq.wire.errors import Conflict, LimitReached, NotFound, RequestTimeout, SluiceError, Unavailable
+
+if TYPE_CHECKING:
+    from sluicemq.broker.replication.leading import Leading
+
+Request = Propose | Read | AddVoter | RemoveVoter | TransferLeadership
+
+
+class Requests:
+    """The requests of one leadership.
+
+    Args:
+        local: What the roles share.
+        leading: The leadership.
+
+    """
+
+    def __init__(self, local: Local, leading: Leading) -> None:
+        self._local = local
+        self._leading = leading
+        self._reads = Reads(local.member, local.options.reads_max)
+        self._change: object | None = None
+        self._changing = False
+
+    def take(self, request: Request) -> None:
+        """Do what is asked, or refuse it."""
+        objection = self._objection()
+        if objection is None:
+            if isinstance(request, Propose):
+                objection = self._propose(request)
+            elif isinstance(request, Read):
+                objection = self._read(request)
+            elif isinstance(request, AddVoter):
+                objection = self._add_voter(request)
+            elif isinstance(request, RemoveVoter):
+                objection = self._remove_voter(request)
+            else:
+                objection = self._transfer(request)
+        if objection is not None:
+            self._local.emit(Refused(request.reference, objection))
+
+    def _objection(self) -> SluiceError | None:
+        leading = self._leading
+        if leading.phase is not Phase.BROADCAST:
+            return Unavailable("this broker was elected and is not ready yet; try again", retry_after=0.1)
+        if leading.handover is not None:
+            return Unavailable(f"the lead is being handed over: {leading.handover.reason}; try again", retry_after=0.1)
+        return None
+
+    # --- proposals ------------------------------------------------------------------------------------------------
+
+    def _propose(self, request: Propose) -> SluiceError | None:
+        leading, options = self._leading, self._local.options
+        assert leading.broadcast is not None
+        waiting = leading.broadcast.uncommitted_bytes
+        if waiting >= options.uncommitted_bytes_max:
+            return LimitReached(
+                f"{waiting} bytes wait for a quorum, the limit is {options.uncommitted_bytes_max}; try again",
+                retry_after=0.1,
+                limit=options.uncommitted_bytes_max,
+                value=waiting,
+            )
+        if leading.counter >= COUNTER_MASK - 2:
+            return Unavailable("the epoch is used up, and the next one has not begun yet; try again", retry_after=0.1)
+        entry = leading.append(request.body)
+        self._local.emit(Proposed(request.reference, entry.zxid))
+        if leading.counter >= options.counter_max:
+            self.renew_epoch(f"the epoch's counter has reached {leading.counter:#x}")
+        return None
+
+    # --- reads ----------------------------------------------------------------------------------------------------
+
+    def _read(self, request: Read) -> SluiceError | None:
+        reads_max = self._local.options.reads_max
+        if self._reads.full:
+            return LimitReached(
+                f"{reads_max} reads wait for a quorum; try again", retry_after=0.1, limit=reads_max, value=reads_max
+            )
+        self._reads.wait(request.reference)
+        self._serve_reads()
+        return None
+
+    def answered(self, member: Member, number: int) -> None:
+        """*member* has answered the ping *number*."""
+        self._reads.answered(member, number)
+        self._serve_reads()
+
+    def _serve_reads(self) -> None:
+        if self._reads.wants_round:
+            self._reads.begin_round(self._leading.ping(), self._local.committed_zxid)
+        zxid, done = self._reads.ready(self._leading.configuration)
+        for reference in done:
+            self._local.emit(ReadReady(reference, zxid))
+        if self._reads.wants_round:
+            self._serve_reads()
+
+    # --- changes of voters ------------------------------------------------------------------------------------------
+
+    def _add_voter(self, request: AddVoter) -> SluiceError | None:
+        learner = self._leading.learners.get(request.node)
+        configuration = self._leading.configuration
+        if learner is None or not learner.planned:
+            return Unavailable(f"node {request.node} is not connected as an observer; start it first", retry_after=1.0)
+        if learner.member in configuration.voters:
+            return Conflict(f"node {request.node} is a voter already")
+        progress = learner.progress
+        if progress.state is not ProgressState.REPLICATE or progress.sent.zxid != self._local.history.last.zxid:
+            return Unavailable(f"node {request.node} has not caught up yet; try again", retry_after=1.0)
+        return self._begin_change(request.reference, with_voter(configuration, learner.member))
+
+    def _remove_voter(self, request: RemoveVoter) -> SluiceError | None:
+        configuration = self._leading.configuration
+        if request.node not in nodes_of(configuration.voters):
+            return NotFound(f"node {request.node} is no voter; voters are {nodes_of(configuration.voters)}")
+        if request.node == self._leading.leader:
+            return Conflict(f"node {request.node} leads; hand over the lead first, then remove it")
+        return self._begin_change(request.reference, without_voter(configuration, request.node))
+
+    def _begin_change(self, reference: object, configuration: Configuration) -> SluiceError | None:
+        local = self._local
+        present = self._leading.configuration
+        if present.next_voters is not None or local.configuration_zxid > local.committed_zxid:
+            return Unavailable("another change of voters is under way; try again when it is through", retry_after=1.0)
+        self._changing, self._change = True, reference
+        self._leading.append(MembershipRecord(configuration))
+        return None
+
+    def committed(self) -> None:
+        """More is committed: carry on with the change of voters, if there is one."""
+        local = self._local
+        configuration = local.configuration
+        if configuration is None or local.configuration_zxid > local.committed_zxid:
+            return
+        if configuration.next_voters is not None:
+            self._leading.append(MembershipRecord(configuration.settled()))
+            return
+        if self._changing:
+            self._changing = False
+            local.emit(Done(self._change))
+            self._change = None
+        if local.member not in configuration.voters and self._leading.handover is None:
+            self._leave(configuration)
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def _transfer(self, request: TransferLeadership) -> SluiceError | None:
+        node, leading = request.node, self._leading
+        learner = leading.learners.get(node)
+        if node == leading.leader:
+            return Conflict(f"node {node} leads already")
+        if node not in nodes_of(leading.configuration.settled().voters):
+            return NotFound(f"node {node} is no voter; voters are {nodes_of(leading.configuration.voters)}")
+        if learner is None or not learner.planned or learner.member not in leading.configuration.everybody:
+            return Unavailable(f"node {node} is not connected; try again when it is", retry_after=1.0)
+        self._begin_handover(node, request.reference, f"node {node} was asked to lead")
+        return None
+
+    def renew_epoch(self, reason: str) -> None:
+        """Begin a new epoch under the same leader, unless the lead is being handed over already."""
+        if self._leading.handover is None and self._leading.phase is Phase.BROADCAST:
+            self._begin_handover(self._leading.leader, None, reason)
+
+    def _leave(self, configuration: Configuration) -> None:
+        """The leader votes no more: let the voter that has most of the log lead."""
+        learners = [one for one in self._leading.learners.values() if one.member in configuration.voters]
+        best = max(learners, key=lambda one: (one.progress.acknowledged_zxid, one.peer), default=None)
+        if best is None:
+            self._local.look("this node is no voter any more")
+        else:
+            self._begin_handover(best.peer, None, "this node is no voter any more")
+
+    def _begin_handover(self, leader: int, reference: object | None, reason: str) -> None:
+        deadline = self._local.now + self._local.options.transfer_seconds
+        self._leading.handover = Handover(leader, deadline, reference, reason)
+        self.try_to_hand_over()
+
+    def try_to_hand_over(self) -> None:
+        """Hand over if everything is committed and the next leader has it."""
+        leading, local = self._leading, self._local
+        handover = leading.handover
+        if handover is None:
+            return
+        reached_zxid = local.durable_zxid
+        if handover.leader != leading.leader:
+            learner = leading.learners.get(handover.leader)
+            reached_zxid = 0 if learner is None else learner.progress.acknowledged_zxid
+        if not handover.ready(local.history.last.zxid, local.committed_zxid, reached_zxid):
+            return
+        for learner in leading.learners.values():
+            learner.hand_over(handover.leader)
+        if handover.reference is not None:
+            local.emit(Done(handover.reference))
+        leading.handover = None
+        local.turn_to(handover.leader, handover.reason)
+
+    def wake(self) -> None:
+        """Take proposals again if handing over has taken too long."""
+        leading, local = self._leading, self._local
+        handover = leading.handover
+        if handover is None or local.now < handover.deadline:
+            return
+        leading.handover = None
+        if handover.reference is not None:
+            text = f"node {handover.leader} did not catch up within {local.options.transfer_seconds} s; nothing changed"
+            local.emit(Refused(handover.reference, RequestTimeout(text)))
+
+    def abandon(self) -> list[object]:
+        """Return all requests that this leadership can no longer answer."""
+        left = self._reads.abandon()
+        if self._changing:
+            left.append(self._change)
+            self._changing = False
+        handover = self._leading.handover
+        if handover is not None and handover.reference is not None:
+            left.append(handover.reference)
+            self._leading.handover = None
+        return left
