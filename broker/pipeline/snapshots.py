@@ -121,7 +121,8 @@ class SnapshotStage:
         self._hurry_at = 0.0
         self._free_bytes_then = 0  # what was free when a snapshot failed
         self._hurries_left = 0
-        self._hurrying = False
+        self._hurrying = False  # from the proposal of an entry to the end of the snapshot that it is for
+        self._hurry_now = False
         self._wake = trio.Event()
         self._one_at_a_time = trio.Lock()
         self._limiter = trio.CapacityLimiter(1)
@@ -149,11 +150,15 @@ class SnapshotStage:
             self._hurry_at = now + max(HURRY_SECONDS, HURRY_SHARE * self.figures.seconds)
             self._hurrying = True
             # A snapshot needs an entry that is newer than the last one's; this one says only what time it is.
-            road.propose(road.settle.clock_entry(), on_applied=lambda _outcome: self._wake.set())
+            road.propose(road.settle.clock_entry(), on_applied=lambda _outcome: self._take_now())
+
+    def _take_now(self) -> None:
+        self._hurry_now = True
+        self._wake.set()
 
     def _is_due(self) -> bool:
         road = self._road
-        if self._hurrying:
+        if self._hurry_now:
             return True
         grown = road.entry_bytes_total - self._bytes_then
         if grown < self._every_bytes and road.entries_total - self._entries_then < self._every_entries:
@@ -166,9 +171,11 @@ class SnapshotStage:
             await self._wake.wait()
             self._wake = trio.Event()
             if self._is_due():
-                self._hurrying = False
+                hurried, self._hurry_now = self._hurry_now, False
                 try:
                     await self.take()
+                    # Only now: until it was frozen, the entry that it took looks like news.
+                    self._hurrying = self._hurrying and not hurried
                 except Exception as error:  # noqa: BLE001 - a failing disk or a broken machine must stop the broker
                     self._road.fail(error)
                     return
