@@ -103,8 +103,8 @@ class BrokerConfig:
     """Or after so many entries of the log."""
 
     reclaim_bytes_per_second_max: int = 256 * MIB
-    """So many bytes a second are read and written at most, about, to give back what is dead in old files of the log; a
-    quarter of it while one segment waits. More than is published, or the disk fills."""
+    """So many bytes a second are read and written at most, about, to give back what is dead in old files of the log;
+    half of it while one segment waits. More than is published, or the disk fills."""
 
     connections_max: int = 10_000
     """Most connections at once."""

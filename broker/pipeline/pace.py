@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SLICE_SECONDS = 0.0005
 """Processor time after which a pause follows."""
-SHARE_MAX = 0.4
+SHARE_MAX = 0.5
 """Most of one processor that the work takes when it is urgent."""
 PAUSE_SECONDS_MAX = 0.05
 """No sleep is longer: between two the thread looks whether it shall end."""

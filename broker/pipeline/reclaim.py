@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("sluicemq.reclaim")
 
 RECLAIM_BYTES_PER_SECOND_DEFAULT = 256 * 1024 * 1024
-URGENT_SEGMENTS = 4
+URGENT_SEGMENTS = 2
 """With so many segments of work waiting it goes as fast as it may; with fewer, in proportion."""
 RUNS_MAX = 2_000_000
 """Most runs that are kept in memory at once while files are rewritten, 16 bytes each."""
@@ -279,6 +279,8 @@ class Reclaimer:
                     self._drop(step)
             waiting = [step for step in steps if step.action is not Action.DROP]
             while waiting:
+                if waiting[0].action is Action.MERGE and self._offer is not None:
+                    break  # merging has time, what died since has not
                 segments = sum(step.bytes for step in waiting) / self._target_bytes
                 self._pace.hurry(max(segments, 1.0) / URGENT_SEGMENTS)
                 waiting = self._rewrite_some(snapshot, waiting)
@@ -355,7 +357,7 @@ class Reclaimer:
         count = runs = 0
         for step in steps:
             runs += step.live_runs
-            if count and runs > RUNS_MAX:
+            if count and (runs > RUNS_MAX or step.action is not steps[0].action):
                 break
             count += 1
         now, later = steps[:count], steps[count:]

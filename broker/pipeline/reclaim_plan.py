@@ -112,7 +112,8 @@ class Step(NamedTuple):
 
 
 def plan(files: Sequence[StoredFile], *, through_zxid: int, target_bytes: int, runs_max: int) -> list[Step]:
-    """Return what to do now, in this order: what is dead goes first, because it may lie between what is made one.
+    """Return what to do now, in this order: what is dead goes first, because it may lie between what is made one; then
+    what frees the most; merging has time.
 
     Args:
         files: The live store, in order.
@@ -128,12 +129,7 @@ def plan(files: Sequence[StoredFile], *, through_zxid: int, target_bytes: int, r
     for group in _neighbours(alive, target_bytes, runs_max):
         steps.append(Step(Action.REWRITE, group))
         taken.update(each.first_sequence for each in group)
-    steps += _merges(alive, taken, target_bytes, runs_max)
-    return [*_drops(within), *sorted(steps, key=_first_sequence)]
-
-
-def _first_sequence(step: Step) -> int:
-    return step.first_sequence
+    return [*_drops(within), *steps, *_merges(alive, taken, target_bytes, runs_max)]
 
 
 def _drops(files: Sequence[StoredFile]) -> Iterator[Step]:

@@ -80,21 +80,22 @@ def left_of(body: Body, alive: Ranges, digest: int) -> Body:
 
     Raises:
         SurvivorsMissing: *alive* has messages that the record does not hold.
-        EntryUnknown: It is a record of another kind, or of a newer version.
+        EntryUnknown: It is a SPARSE record of a newer version.
 
     """
     if body.kind == SPARSE:
         version, header, digest, held = _decode_header(body.kind_version, body.header)
+        if alive == held:
+            return body
         batch = Batch(body.payload)
-    else:
+    elif body.kind == Publish.KIND:
         version, header = body.kind_version, body.header
-        publish = decode_entry(body.kind, version, header, body.payload)
-        if not isinstance(publish, Publish):
-            raise SurvivorsMissing(f"a record of kind {body.kind} holds no messages")
-        held = ((0, publish.count),)
         batch = Batch(body.payload)
-    if alive == held:
-        return body
+        held = ((0, batch.count),)
+        if alive == held:
+            return body
+    else:
+        raise SurvivorsMissing(f"a record of kind {body.kind} holds no messages")
     kept = Kept(held)
     part = batch.select([(kept.position(first, count), count) for first, count in alive])
     flat = [number for piece in alive for number in piece]

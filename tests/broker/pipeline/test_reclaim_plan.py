@@ -46,7 +46,7 @@ stores = st.lists(
     st.tuples(st.integers(1, SEGMENT_BYTES), st.sampled_from([0, 0, 1, 10, 40, 50, 51, 90, 100])), max_size=40
 ).map(
     lambda sizes: [
-        file(number, bytes_, live=bytes_ * share // 100, runs=bool(share))
+        file(number, bytes_, live=-(-bytes_ * share // 100), runs=int(share > 0))
         for number, (bytes_, share) in enumerate(sizes, 1)
     ]
 )
