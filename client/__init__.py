@@ -25,4 +25,6 @@ from sluicemq.client.producer import Producer as Producer
 from sluicemq.client.producer import Submitted as Submitted
 from sluicemq.client.receipts import Receipt as Receipt
 from sluicemq.client.receipts import Receipts as Receipts
+from sluicemq.client.replay import Replay as Replay
 from sluicemq.wire.settings import QueueSettings as QueueSettings
+from sluicemq.wire.settings import Retention as Retention

@@ -6,6 +6,7 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import metadata
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -23,17 +24,17 @@ from sluicemq.client.consumer import (
     Consumer,
     OnLeaseLost,
 )
-from sluicemq.client.delivery_buffer import Run
 from sluicemq.client.dialing import open_socket
 from sluicemq.client.errors import ClientClosed, ClientForked, InternalError, ProtocolError, SluiceError, another
 from sluicemq.client.forks import unwatch, watch
 from sluicemq.client.options import Body, Duration, count_of, seconds_of
 from sluicemq.client.outgoing import Pending
-from sluicemq.client.peeked import PeekedMessage
+from sluicemq.client.peeked import PeekedMessage, peeked_messages
 from sluicemq.client.producer import SEND_SECONDS, Producer, enter
 from sluicemq.client.publisher import Publisher
 from sluicemq.client.receipts import Receipt, Receipts
 from sluicemq.client.reconnect import Link
+from sluicemq.client.replay import START, Replay, border_of
 from sluicemq.client.resend import resend
 from sluicemq.client.runtime import Runtime, Slot, Stream, current_runtime
 from sluicemq.client.session import Identity
@@ -132,7 +133,7 @@ class Client:
         return reply.messages
 
     async def purge_queue(self, name: str) -> int:
-        """Drop every message of the queue that is ready or delayed; return how many. Leased ones stay.
+        """Drop every message of the queue that is ready or delayed; return how many. Leased and retained ones stay.
 
         Raises:
             QueueNotFound: No queue of that name.
@@ -196,6 +197,34 @@ class Client:
         assert isinstance(answer.message, m.Peeked)
         welcome = None if link.session is None else link.session.welcome
         return peeked_messages(answer.message.runs, answer.tail, 0 if welcome is None else welcome.group_id)
+
+    def replay(
+        self, queue: str, from_: str | datetime = START, to: str | datetime | None = None, *, follow: bool = False
+    ) -> Replay:
+        """Return what the queue retains, to be read with `async for`: also what is settled, without leases.
+
+        Needs the setting `retention`. Nothing changes by it, and any number of replays read beside each other and
+        beside consumers. It goes on after a reconnect where it was.
+
+        Args:
+            queue: The queue.
+            from_: Begin with this position (the message is included), with what was published at this time (an aware
+                datetime) or later, or with the oldest message that is retained: "start".
+            to: End before this position or time; None: with the newest message when the replay begins.
+            follow: Wait for what is published later, until *to* if that is given. Then no timeout ends it.
+
+        Raises while iterating:
+            QueueNotFound: No queue of that name.
+            RetentionOff: The queue retains nothing.
+            PositionExpired: Not everything from there on is retained any more, or not when its turn came; its
+                `oldest_position` is where to begin instead.
+
+        """
+        parts = self._alive()
+        if not isinstance(follow, bool):
+            raise TypeError(f"follow must be True or False, not {type(follow).__name__}")
+        begin, end = border_of(from_, "from_"), None if to is None else border_of(to, "to")
+        return Replay(parts.runtime, parts.link, check_name(queue), begin, end, follow, self._request_seconds)
 
     async def statistics(self) -> dict[str, Any]:
         """Return the broker's own figures by name: counters since its start, CPU seconds, bytes."""
@@ -518,24 +547,6 @@ class _Parts:
 
 
 CHECKED_DESTINATIONS_MAX = 10_000
-
-
-def peeked_messages(runs: list[int], tail: memoryview, group: int) -> list[PeekedMessage]:
-    """Return the messages of a PEEKED frame.
-
-    Raises:
-        ProtocolError: The runs do not match the tail.
-
-    """
-    found: list[PeekedMessage] = []
-    start = 0
-    for position in range(0, len(runs), m.RUN_NUMBERS):
-        numbers = runs[position : position + m.RUN_NUMBERS]
-        end = start + numbers[3]
-        run = Run(None, 0, numbers, tail[start:end])
-        found.extend(PeekedMessage.of(run, offset, group) for offset in range(run.count))
-        start = end
-    return found
 
 
 def _version() -> str:

@@ -1,23 +1,22 @@
-"""A message as `Client.peek` shows it: a plain value, nothing to settle."""
+"""A message as `Client.peek` and `Client.replay` show it: a plain value, nothing to settle."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+from sluicemq.client.delivery_buffer import Run
+from sluicemq.wire.messages import RUN_NUMBERS
 from sluicemq.wire.positions import default_message_id, format_position
-
-if TYPE_CHECKING:
-    from sluicemq.client.delivery_buffer import Run
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class PeekedMessage:
-    """A ready message that was looked at.
+    """A message that was looked at.
 
     Attributes:
         body: The payload.
@@ -27,8 +26,8 @@ class PeekedMessage:
         position: Where it lies.
         message_id: The sender's id, else the one that every message gets.
         published_at: Aware UTC datetime.
-        deliveries: How often it was delivered so far.
-        attempts: How many attempts have begun so far.
+        deliveries: How often it was delivered so far; 0 in a replay, which does not know.
+        attempts: How many attempts have begun so far; likewise.
 
     """
 
@@ -58,3 +57,25 @@ class PeekedMessage:
             deliveries=run.deliveries,
             attempts=run.attempts,
         )
+
+
+def runs_of(numbers: list[int], tail: memoryview) -> list[Run]:
+    """Return the runs of a PEEKED or REPLAYED frame.
+
+    Raises:
+        ProtocolError: They do not match the tail.
+
+    """
+    found: list[Run] = []
+    start = 0
+    for position in range(0, len(numbers), RUN_NUMBERS):
+        run = numbers[position : position + RUN_NUMBERS]
+        end = start + run[3]
+        found.append(Run(None, 0, run, tail[start:end]))
+        start = end
+    return found
+
+
+def peeked_messages(numbers: list[int], tail: memoryview, group: int) -> list[PeekedMessage]:
+    """Return the messages of a PEEKED frame. Raises as `runs_of`."""
+    return [PeekedMessage.of(run, offset, group) for run in runs_of(numbers, tail) for offset in range(run.count)]

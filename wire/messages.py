@@ -299,8 +299,9 @@ class Replay(Message):
 class Replayed(Message):
     """Messages as in PEEKED, at most as many as were asked for; fewer, or none, say nothing about what follows.
 
-    The next REPLAY goes on at (*next_zxid*, *next_index*). *more*: there is more before the end that was asked for.
-    *last_zxid* and *last_index*: the place behind the newest message that is retained.
+    The next REPLAY goes on at (*next_zxid*, *next_index*). *more*: there may be more before the end that was asked for.
+    *complete*: nothing more can ever come before that end. *last_zxid* and *last_index*: the place behind the newest
+    message that is retained.
     """
 
     runs: list[int] = wire_field(2, numbers(64, multiple_of=RUN_NUMBERS))
@@ -309,6 +310,7 @@ class Replayed(Message):
     more: bool = wire_field(8, boolean, default=False)
     last_zxid: int = wire_field(10, unsigned(64), default=0)
     last_index: int = wire_field(12, unsigned(32), default=0)
+    complete: bool = wire_field(14, boolean, default=False)
 
 
 # --- producers ------------------------------------------------------------------------------------------------

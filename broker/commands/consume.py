@@ -1,7 +1,8 @@
-"""`sluicemq consume`: takes messages from a queue, or looks at them, and prints them."""
+"""`sluicemq consume`: takes messages from a queue, looks at them, or reads what it retains, and prints them."""
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sluicemq.broker.commands.manners import Failure, SecondsRange, json_option, url_option
+from sluicemq.broker.commands.moments import Moment
 
 if TYPE_CHECKING:
-    from sluicemq.client import Client, Message, PeekedMessage
+    from datetime import datetime
+
+    from sluicemq.client import Client, Message, PeekedMessage, Replay
 
 IDLE_SECONDS = 1.0
 """A queue from which nothing came for so long counts as empty."""
@@ -22,7 +26,7 @@ PEEK_MESSAGES = 100
 @click.command(name="consume")
 @click.argument("queue")
 @click.option("--count", "-n", type=click.IntRange(1), help="End after so many messages; exit code 1 if fewer came.")
-@click.option("--follow", is_flag=True, help="Wait for more messages when the queue is empty.")
+@click.option("--follow", is_flag=True, help="Wait for more messages when there are none.")
 @click.option(
     "--timeout",
     type=SecondsRange(0.01),
@@ -32,6 +36,14 @@ PEEK_MESSAGES = 100
 @click.option(
     "--peek/--ack", "peek", default=False, help="Look only and leave the messages, or take them (the default)."
 )
+@click.option(
+    "--from",
+    "begin",
+    type=Moment(),
+    help="Read what the queue retains from there on, settled or not, and leave it: a position, a time "
+    "(2026-11-21T08:00, local unless it says otherwise), so long ago (-2h), or start.",
+)
+@click.option("--to", "end", type=Moment(), help="With --from: end before that position or time.")
 @click.option(
     "--format",
     "form",
@@ -48,6 +60,8 @@ def command(
     follow: bool,
     timeout: float | None,
     peek: bool,
+    begin: str | datetime | None,
+    end: str | datetime | None,
     form: str,
     url: str,
     as_json: bool,
@@ -58,15 +72,26 @@ def command(
     rather than `head`. Formats: `body` is the bytes as they are; `json` an object with key,
     headers, attempt, position and body (base64 where it is no UTF-8, and then `body_encoding` says so); `full` the same
     for people.
+
+    With --from nothing is taken: it reads again what was published to a queue that has the setting `retention`, until
+    the newest message, or with --follow for ever.
     """
     if peek and follow:
         raise click.UsageError("--peek looks once; it cannot --follow")
+    if peek and begin is not None:
+        raise click.UsageError("--peek looks at what is ready, --from at what is retained: choose one")
+    if end is not None and begin is None:
+        raise click.UsageError("--to ends what --from begins: give both")
     from sluicemq.broker.commands.asking import with_client
 
     show = _FORMATS["json" if as_json else form]
     idle = timeout if timeout is not None else None if follow else IDLE_SECONDS
 
     async def consume(client: Client) -> int:
+        if begin is not None:
+            return await _read(
+                client.replay(queue, begin, end, follow=follow), count, timeout if follow else None, show
+            )
         return await (_peek(client, queue, count, show) if peek else _take(client, queue, count, idle, show))
 
     taken = with_client(url, consume)
@@ -100,6 +125,22 @@ async def _peek(client: Client, queue: str, count: int | None, show: Callable[[A
     while count is None or seen < count:
         wanted = PEEK_MESSAGES if count is None else min(PEEK_MESSAGES, count - seen)
         messages = await client.peek(queue, count=wanted, skip=seen)
+        if not messages:
+            break
+        _write(map(show, messages))
+        seen += len(messages)
+    return seen
+
+
+async def _read(replay: Replay, count: int | None, idle: float | None, show: Callable[[Any], bytes]) -> int:
+    import trio
+
+    seen = 0
+    while count is None or seen < count:
+        wanted = BATCH_MESSAGES if count is None else min(BATCH_MESSAGES, count - seen)
+        messages: list[PeekedMessage] = []
+        with trio.move_on_after(math.inf if idle is None else idle):
+            messages = await replay.receive(wanted)
         if not messages:
             break
         _write(map(show, messages))

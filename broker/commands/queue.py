@@ -109,8 +109,11 @@ def show(name: str, url: str, as_json: bool) -> None:
     created = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(queue.pop("created_at") / 1000))
     oldest = _oldest(queue)
     queue.pop("oldest_age_seconds")
+    retained_age = queue.pop("retained_age_seconds", 0.0)
     rows = [(figure.replace("_", " "), str(value)) for figure, value in queue.items()]
-    rows += [("oldest", oldest), ("created", created)]
+    rows += [("oldest", oldest)]
+    rows += [("oldest retained", _age(retained_age))] if queue.get("retained") else []
+    rows += [("created", created)]
     rows += [(f"setting {setting}", str(value)) for setting, value in sorted(settings.items())]
     print_table(("figure", "value"), rows)
 

@@ -76,4 +76,5 @@ async def _show(session: ClientSession, found: Found, wanted: Range, frame_room:
     if shown.runs and (len(shown.runs) < len(page.runs) or shown.runs[-1].size < page.runs[-1].size):
         last = shown.runs[-1]
         place, more = Place(last.zxid, last.first + last.size), True
-    session.reply(correlation, m.Replayed(shown.numbers, *place, more, *found.last), shown.parts)
+    complete = not more and session.road.replay.is_complete(found, wanted)
+    session.reply(correlation, m.Replayed(shown.numbers, *place, more, *found.last, complete), shown.parts)

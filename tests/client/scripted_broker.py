@@ -195,10 +195,13 @@ class ScriptedBroker:
             return answer
         if answer is None:
             answer = self.answer(peer, message, tail)
+        reply_tail = b""
+        if isinstance(answer, tuple):
+            answer, reply_tail = answer
         if isinstance(answer, SluiceError):
             answer = m.Error(error=error_to_wire(answer))
         if answer is not None:
-            await peer.send(answer, correlation=correlation)
+            await peer.send(answer, correlation=correlation, tail=reply_tail)
         return None
 
     def answer(self, peer: Peer, message: Message, tail: bytes) -> Message | SluiceError | None:

@@ -221,3 +221,42 @@ def test_a_benchmark_of_so_many_messages(shell: Shell, tmp_path: Path) -> None:
     assert figures["messages"] == 20
     assert figures["bare_sync_p50_seconds"] > 0
     assert list(tmp_path.iterdir()) == [], "the own broker's data is gone"
+
+
+def test_what_was_taken_is_read_again_from_a_time_or_a_position_on(shell: Shell) -> None:
+    shell.run("queue", "declare", "kept", "--set", 'retention={"seconds": 3600, "bytes": 1000000}')
+    shell.run("publish", "kept", "--lines", give=b"one\ntwo\nthree\n")
+    assert shell.run("consume", "kept", "--count", "3") == b"one\ntwo\nthree\n"
+
+    assert shell.run("consume", "kept", "--from", "start") == b"one\ntwo\nthree\n"
+    assert shell.run("consume", "kept", "--from", "-1h", "--count", "2") == b"one\ntwo\n"
+    assert shell.run("consume", "kept", "--from", "now") == b""
+    places = [
+        json.loads(line)["position"] for line in shell.run("consume", "kept", "--from", "-1h", "--json").splitlines()
+    ]
+    assert shell.run("consume", "kept", "--from", places[1]) == b"two\nthree\n"
+    assert shell.run("consume", "kept", "--from", "start", "--to", places[1]) == b"one\n"
+    assert shell.run("consume", "kept", "--from", places[2], "--follow", "--timeout", "0.2") == b"three\n"
+
+    state = shell.json("queue", "show", "kept")
+    assert (state["ready"], state["retained"]) == (0, 3)
+    assert b"oldest retained" in shell.run("queue", "show", "kept")
+
+    following = shell.start("consume", "kept", "--from", places[2], "--follow", "--count", "2")
+    shell.run("publish", "kept", "four")
+    out, errors = following.communicate(timeout=SECONDS_MAX)
+    assert (out, following.returncode) == (b"three\nfour\n", 0), errors
+
+
+def test_why_nothing_can_be_read_again(shell: Shell) -> None:
+    shell.run("queue", "declare", "forgetful")
+    shell.run("consume", "forgetful", "--from", "start", expect=1)
+    assert "declare it with the setting retention" in shell.errors
+    shell.run("publish", "forgetful", "gone")
+    shell.run("queue", "declare", "forgetful", "--set", 'retention={"seconds": 60}')
+    shell.run("consume", "forgetful", "--from", "-1h", expect=4)
+    assert "the oldest position that it retains" in shell.errors
+    shell.run("consume", "forgetful", "--from", "soon", expect=2)
+    assert "neither a position" in shell.errors
+    shell.run("consume", "forgetful", "--to", "now", expect=2)
+    shell.run("consume", "forgetful", "--peek", "--from", "start", expect=2)
