@@ -7,14 +7,17 @@ files are never removed: whoever calls has kept them aside before. This module k
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.storage.errors import StorageError
+from sluicemq.storage.live_recovery import open_sparse
 from sluicemq.storage.pages import PAGE_BYTES, PageDamaged
-from sluicemq.storage.record import MARK, Record, encode_head, seed_of
+from sluicemq.storage.record import CHAIN_START, MARK, Record, encode_head, seed_of
 from sluicemq.storage.scan import Walk, find_traces
 from sluicemq.storage.segment import SegmentHeader, segment_name, segment_sequence
+from sluicemq.storage.segment_files import open_segment
 from sluicemq.storage.sparse import SPARSE_NEW_NAME, SparseHeader, sparse_name, sparse_range, write_sparse
 from sluicemq.storage.superblock import Superblock, SuperblockStore
 
@@ -24,10 +27,48 @@ if TYPE_CHECKING:
     from sluicemq.storage.files import Directory, File
     from sluicemq.storage.scan import Found, Readable
 
-__all__ = ["guess_superblock", "put_segment", "put_sparse", "put_superblock", "readable_records", "record_of"]
+__all__ = [
+    "Opened",
+    "guess_superblock",
+    "opened",
+    "put_segment",
+    "put_sparse",
+    "put_superblock",
+    "readable_records",
+    "record_of",
+]
 
 READ_BYTES = 4 * 1024 * 1024
 GENERATIONS_MARGIN = 1_000_000
+
+
+class Opened(NamedTuple):
+    """A segment or rewritten file, open for reading past its damage."""
+
+    file: File
+    header: SegmentHeader | SparseHeader
+    seed: int
+    previous: int
+    chain: bytes
+    end_offset: int
+
+
+@contextmanager
+def opened(directory: Directory, superblock: Superblock, name: str) -> Iterator[Opened]:
+    """Open a file of entries, whatever lies behind its first page. Raises LogCorrupt, ForeignData, NewerFormat."""
+    span, sequence = sparse_range(name), segment_sequence(name)
+    header: SegmentHeader | SparseHeader
+    if span is not None:
+        file, header = open_sparse(directory, superblock, span)
+        chain, end = CHAIN_START, header.end_offset
+    else:
+        assert sequence is not None
+        segment = open_segment(directory, superblock, sequence, 1 << 30, 0)
+        file, header, chain, end = segment.file, segment.header, segment.header.chain, segment.allocated_bytes
+    try:
+        yield Opened(file, header, seed_of(header.generation), header.first_previous_zxid, chain, end)
+    finally:
+        file.close()
 
 
 def readable_records(file: Readable, seed: int, end_offset: int) -> Iterator[Found]:

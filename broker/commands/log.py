@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sluicemq.broker.commands.log_repair import repair
+from sluicemq.broker.commands.log_stats import stats
 from sluicemq.broker.commands.manners import (
     Failure,
     ParameterType,
@@ -29,15 +30,18 @@ from sluicemq.broker.commands.manners import (
 
 if TYPE_CHECKING:
     from sluicemq.broker.commands.log_files import Located, LogFiles
+    from sluicemq.broker.commands.log_others import OtherFiles
     from sluicemq.broker.commands.log_snapshots import SnapshotChecks
     from sluicemq.broker.queues.entries import Entry
+    from sluicemq.broker.queues.sparse import Ranges
 
 
 @click.group(name="log")
 def command() -> None:
-    """Look into the log of a data directory; nothing is changed.
+    """Look into the log of a data directory, and repair it.
 
-    Works with the broker stopped, and while it runs: reading then ends where the log ended when it was read.
+    Only `repair` changes anything, and only where no broker runs. The others work with the broker stopped, and while it
+    runs: reading then ends where the log ended when it was read.
     """
 
 
@@ -50,12 +54,14 @@ def command() -> None:
 def verify(data: Path, as_json: bool) -> None:
     """Check every record, checksum, entry and the chain that ties them together, and every snapshot.
 
-    A snapshot is compared with what replaying the log leads to, as far as the log reaches back.
+    A snapshot is compared with what replaying the log leads to, as far as the log reaches back. Old files and their
+    indexes are checked too.
 
     Exit code 0: all is well. 1: damage, named by file and offset. A torn tail, which a power cut may leave behind a
     write that was never confirmed, is no damage: the next start of the broker removes it.
     """
     from sluicemq.broker.commands.log_files import LogFiles, ReadOnlyDirectory
+    from sluicemq.broker.commands.log_others import OtherFiles
     from sluicemq.broker.commands.log_snapshots import SnapshotChecks
 
     files = LogFiles(ReadOnlyDirectory(data))
@@ -69,10 +75,16 @@ def verify(data: Path, as_json: bool) -> None:
             snapshots.entry(located)
             advance(located.head.size)
     snapshots.end()
+    others = OtherFiles(files, files.read_superblock())
+    for located in others.live_entries():
+        problem = _problem_of(located)
+        if problem is not None:
+            files.report(located, problem)
+    others.check_all()
     if as_json:
-        _print_verdict_json(files, snapshots)
+        _print_verdict_json(files, snapshots, others)
     else:
-        _print_verdict(files, snapshots)
+        _print_verdict(files, snapshots, others)
     if files.problems:
         raise click.exceptions.Exit(1)
 
@@ -94,7 +106,11 @@ def _problem_of(located: Located) -> str | None:
     from sluicemq.wire.errors import SluiceError
 
     try:
-        entry = _entry_of(located)
+        entry, ranges = _entry_of(located)
+        if ranges is not None:
+            held = batch_facts(entry.payload)[0]
+            left = sum(count for _, count in ranges)
+            return None if held == left else f"the entry names {left} messages that are left, its batch holds {held}"
         if isinstance(entry, Publish):
             messages, _columns, body_bytes = batch_facts(entry.payload)
             if (messages, body_bytes) != (entry.count, entry.body_bytes):
@@ -104,13 +120,19 @@ def _problem_of(located: Located) -> str | None:
     return None
 
 
-def _entry_of(located: Located) -> Entry:
-    from sluicemq.broker.queues.entries import decode_entry
+def _entry_of(located: Located) -> tuple[Entry, Ranges | None]:
+    """Return the entry of a record; of a rewritten one, the entry that it is left of, and which messages are left."""
+    from sluicemq.broker.queues.entries import SPARSE, decode_entry
+    from sluicemq.broker.queues.sparse import read_left_over
 
-    return decode_entry(located.head.kind, located.head.kind_version, located.header, located.payload)
+    head = located.head
+    if head.kind == SPARSE:
+        left = read_left_over(head.kind_version, located.header, located.payload)
+        return left.publish, left.ranges
+    return decode_entry(head.kind, head.kind_version, located.header, located.payload), None
 
 
-def _print_verdict_json(files: LogFiles, snapshots: SnapshotChecks) -> None:
+def _print_verdict_json(files: LogFiles, snapshots: SnapshotChecks, others: OtherFiles) -> None:
     print_json(
         {
             "ok": not files.problems,
@@ -119,6 +141,9 @@ def _print_verdict_json(files: LogFiles, snapshots: SnapshotChecks) -> None:
             "entries": files.records,
             "marks": files.marks,
             "log_bytes": files.read_bytes,
+            "live_files": others.live_files,
+            "live_entries": others.live_records,
+            "indexes": others.indexes,
             "snapshots": snapshots.checked,
             "snapshots_compared": snapshots.compared,
             "first_zxid": _zxid(files.first_zxid),
@@ -132,11 +157,13 @@ def _print_verdict_json(files: LogFiles, snapshots: SnapshotChecks) -> None:
     )
 
 
-def _print_verdict(files: LogFiles, snapshots: SnapshotChecks) -> None:
+def _print_verdict(files: LogFiles, snapshots: SnapshotChecks, others: OtherFiles) -> None:
     for text in files.notes:
         note(f"note: {text}")
     range_read = f", {_zxid(files.first_zxid)} to {_zxid(files.last_zxid)}" if files.records else ""
     what = f"{files.records} entries in {files.segments} segments, {files.read_bytes} bytes{range_read}"
+    if others.live_files:
+        what += f"; {others.live_records} entries in {others.live_files} older files"
     if not files.problems:
         if snapshots.checked:
             what += f"; {snapshots.checked} snapshots, {snapshots.compared} of them compared with a replay"
@@ -178,26 +205,32 @@ class _ZxidType(ParameterType):
 def dump(data: Path, first: int, last: int | None, kinds: tuple[str, ...], queue: str | None, as_json: bool) -> None:
     """Print the entries, a line each: zxid, time, kind, fields, size on disk.
 
-    Numbers of queues, sessions and producers are zxids, written EPOCH.COUNTER; queues appear by name where the log
-    still holds their declaration. Bodies are not shown.
+    Begins with what is left in old files, where `sparse` is what is left of a publish that was rewritten. Numbers of
+    queues, sessions and producers are zxids, written EPOCH.COUNTER; queues appear by name where the log or the newest
+    snapshot still knows them. Bodies are not shown.
     """
+    from itertools import chain
+
     from sluicemq.broker.commands.log_files import LogFiles, ReadOnlyDirectory
+    from sluicemq.broker.commands.log_others import OtherFiles
 
     wanted = _kind_numbers(kinds)
     files = LogFiles(ReadOnlyDirectory(data))
+    others = OtherFiles(files, files.read_superblock())
     names = _Names()
+    names.know(others.queue_names())
     show = _print_entry_json if as_json else _print_entry
-    for located in files.entries():
+    for located in chain(others.live_entries(), files.entries()):
         zxid = located.head.zxid
         if last is not None and zxid > last:
             break
-        entry = _entry_of(located)
+        entry, ranges = _entry_of(located)
         names.learn(zxid, entry)
-        if zxid < first or (wanted and entry.KIND not in wanted):
+        if zxid < first or (wanted and located.head.kind not in wanted):
             continue
         of_queue = names.queue_of(entry)
         if queue is None or of_queue == queue:
-            show(located, entry, of_queue)
+            show(located, entry, of_queue, ranges)
     else:
         for text in files.notes:
             note(f"note: {text}")
@@ -208,9 +241,9 @@ def dump(data: Path, first: int, last: int | None, kinds: tuple[str, ...], queue
 
 def _kind_numbers(kinds: tuple[str, ...]) -> set[int]:
     from sluicemq.broker.config import nearest
-    from sluicemq.broker.queues.entries import ENTRIES
+    from sluicemq.broker.queues.entries import ENTRIES, SPARSE
 
-    numbers = {_kind_name(entry): number for number, entry in ENTRIES.items()}
+    numbers = {_kind_name(entry): number for number, entry in ENTRIES.items()} | {SPARSE_NAME: SPARSE}
     for kind in kinds:
         if kind.lower() not in numbers:
             hint = nearest(kind.lower(), numbers) or f"; known are: {', '.join(numbers)}"
@@ -235,6 +268,10 @@ class _Names:
     def __init__(self) -> None:
         self._queue_names: dict[int, str] = {}
         self._consumer_queues: dict[tuple[int, int], str] = {}
+
+    def know(self, names: dict[int, str]) -> None:
+        """Take names over from elsewhere: declarations leave the log, snapshots keep them."""
+        self._queue_names.update(names)
 
     def learn(self, zxid: int, entry: Entry) -> None:
         from sluicemq.broker.queues.entries import Declare, Grant, SessionClose
@@ -294,19 +331,21 @@ def _fields(entry: Entry) -> dict[str, Any]:
     return fields
 
 
+SPARSE_NAME = "sparse"
 _VERDICTS = {1: "ack", 2: "nack", 3: "release", 4: "handed-over", 16: "expired", 17: "abandoned"}
 
 
-def _print_entry_json(located: Located, entry: Entry, queue: str | None) -> None:
+def _print_entry_json(located: Located, entry: Entry, queue: str | None, ranges: Ranges | None) -> None:
     head = located.head
     print_json(
         {
             "zxid": _zxid(head.zxid),
             "time_ms": entry.log_time_ms,
-            "kind": _kind_of(entry),
+            "kind": _kind_of(entry) if ranges is None else SPARSE_NAME,
             "kind_version": head.kind_version,
             "queue": queue,
             **_fields(entry),
+            **({} if ranges is None else {"left": [list(each) for each in ranges]}),
             "payload_bytes": head.payload_bytes,
             "record_bytes": head.size,
             "file": located.file,
@@ -315,14 +354,17 @@ def _print_entry_json(located: Located, entry: Entry, queue: str | None) -> None
     )
 
 
-def _print_entry(located: Located, entry: Entry, queue: str | None) -> None:
+def _print_entry(located: Located, entry: Entry, queue: str | None, ranges: Ranges | None) -> None:
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(entry.log_time_ms // 1000))
     fields = _fields(entry)
     fields.pop("name", None) if queue is not None else None
     shown = [f"queue={queue}"] if queue is not None else []
     shown += [f"{name}={_text(value)}" for name, value in fields.items()]
+    if ranges is not None:
+        shown.append(f"left={_text([f'{first}..{first + count - 1}' for first, count in ranges])}")
+    kind = _kind_of(entry) if ranges is None else SPARSE_NAME
     click.echo(
-        f"{_zxid(located.head.zxid):<10} {moment}.{entry.log_time_ms % 1000:03d}Z {_kind_of(entry):<14} "
+        f"{_zxid(located.head.zxid):<10} {moment}.{entry.log_time_ms % 1000:03d}Z {kind:<14} "
         f"{' '.join(shown)} ({located.head.size} bytes)"
     )
 
@@ -334,3 +376,4 @@ def _text(value: object) -> str:
 
 
 command.add_command(repair)
+command.add_command(stats)

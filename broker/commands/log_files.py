@@ -172,6 +172,14 @@ class LogFiles:
             older = yield from self._read_segment(superblock, number, older)
             number += 1
 
+    def read_superblock(self) -> Superblock:
+        """Return the superblock, or what stands for it; nothing is noted. Raises as `entries`."""
+        notes = list(self.notes)
+        try:
+            return self.superblock or self._superblock()
+        finally:
+            self.notes = notes
+
     def _superblock(self) -> Superblock:
         try:
             store = SuperblockStore.load(self.directory)

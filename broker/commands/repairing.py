@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,12 +24,13 @@ from sluicemq.broker.queues.image import live_runs
 from sluicemq.broker.queues.sections import QUEUES, decode
 from sluicemq.storage.errors import LogCorrupt, SnapshotDamaged, StorageError, SuperblockDamaged, format_zxid
 from sluicemq.storage.files import RealDirectory
-from sluicemq.storage.live_recovery import open_sparse
 from sluicemq.storage.pagefile import PAGES_NAME, SLOT_BYTES
 from sluicemq.storage.pages import PAGE_BYTES
-from sluicemq.storage.record import CHAIN_START, Record, seed_of
+from sluicemq.storage.record import Record
 from sluicemq.storage.salvage import (
+    Opened,
     guess_superblock,
+    opened,
     put_segment,
     put_sparse,
     put_superblock,
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
     from sluicemq.broker.queues.chunks import Page
     from sluicemq.broker.queues.image import LiveRuns
-    from sluicemq.storage.files import Directory, File
     from sluicemq.storage.scan import Found
 
 DAMAGED_FOLDER = "damaged"
@@ -219,7 +218,7 @@ class Repair:
 
     def _problem_of_live(self, name: str) -> tuple[int, str] | None:
         try:
-            with _opened(self._reader, self._superblock, name) as live:
+            with opened(self._reader, self._superblock, name) as live:
                 walk = Walk(live.file, live.seed, PAGE_BYTES, live.end_offset, live.previous, live.chain, 1 << 22)
                 for _ in walk:
                     pass
@@ -232,7 +231,7 @@ class Repair:
     def _gaps(self, name: str) -> list[Span]:
         """Return which entries of a file cannot be read."""
         try:
-            with _opened(self._reader, self._superblock, name) as live:
+            with opened(self._reader, self._superblock, name) as live:
                 end = live.header.last_zxid if isinstance(live.header, SparseHeader) else self._end_of_dense(name)
                 return list(_spans(readable_records(live.file, live.seed, live.end_offset), live.previous, end))
         except LogCorrupt as error:
@@ -291,7 +290,7 @@ class Repair:
         return first.first_previous_zxid
 
     def _end_after(self, sequence: int, zxid: int) -> int:
-        with _opened(self._reader, self._superblock, segment_name(sequence)) as live:
+        with opened(self._reader, self._superblock, segment_name(sequence)) as live:
             end = PAGE_BYTES
             for found in Walk(live.file, live.seed, PAGE_BYTES, live.end_offset, live.previous, live.chain, 1 << 22):
                 if found.zxid <= zxid:
@@ -303,7 +302,7 @@ class Repair:
         for sequence in segment_sequences(self._reader):
             if sequence >= self._superblock.first_segment:
                 try:
-                    with _opened(self._reader, self._superblock, segment_name(sequence)) as live:
+                    with opened(self._reader, self._superblock, segment_name(sequence)) as live:
                         for found in readable_records(live.file, live.seed, live.end_offset):
                             if found.zxid > zxid:
                                 yield found
@@ -468,7 +467,7 @@ class Repair:
         generation = self._take_generation(store)
         now = store.current
         end = None if sparse_range(name) is not None else self._end_of_dense(name)
-        with _opened(self._reader, now, name) as live:
+        with opened(self._reader, now, name) as live:
             if isinstance(live.header, SparseHeader):
                 first, last, end = live.header.first_sequence, live.header.last_sequence, live.header.last_zxid
             else:
@@ -489,36 +488,7 @@ class Repair:
             self.directory.sync()
 
 
-class _Opened(NamedTuple):
-    """A segment or rewritten file, open for reading past its damage."""
-
-    file: File
-    header: SegmentHeader | SparseHeader
-    seed: int
-    previous: int
-    chain: bytes
-    end_offset: int
-
-
-@contextmanager
-def _opened(directory: Directory, superblock: Superblock, name: str) -> Iterator[_Opened]:
-    """Open a file of entries, whatever lies behind its first page. Raises LogCorrupt, ForeignData, NewerFormat."""
-    span, sequence = sparse_range(name), segment_sequence(name)
-    header: SegmentHeader | SparseHeader
-    if span is not None:
-        file, header = open_sparse(directory, superblock, span)
-        chain, end = CHAIN_START, header.end_offset
-    else:
-        assert sequence is not None
-        segment = open_segment(directory, superblock, sequence, _STRIDE_BYTES, 0)
-        file, header, chain, end = segment.file, segment.header, segment.header.chain, segment.allocated_bytes
-    try:
-        yield _Opened(file, header, seed_of(header.generation), header.first_previous_zxid, chain, end)
-    finally:
-        file.close()
-
-
-def _anything_behind(live: _Opened, walk: Walk) -> bool:
+def _anything_behind(live: Opened, walk: Walk) -> bool:
     return next(find_traces(live.file, live.seed, walk.offset, live.end_offset, 1 << 22), None) is not None
 
 

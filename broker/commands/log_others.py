@@ -1,0 +1,285 @@
+"""Reads what lies beside the log proper without changing a byte: old files, their indexes, the newest state.
+
+Why beside `log_files`: these files do not follow each other without gaps, and what is missing of them is no damage by
+itself. This module adds its findings to those of the log; it must not know the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sluicemq.broker.commands.log_files import Located, LogFiles, Problem, ReadOnlyDirectory
+from sluicemq.broker.pipeline.liveness import Span
+from sluicemq.broker.pipeline.restart import apply_records
+from sluicemq.broker.queues.chunks import CHUNK_BYTES, ChunkPool
+from sluicemq.broker.queues.image import load, pages_named
+from sluicemq.broker.queues.machine import Machine
+from sluicemq.broker.queues.sections import QUEUES, decode
+from sluicemq.storage.decisions_files import Purpose
+from sluicemq.storage.errors import LogCorrupt, SnapshotDamaged, SnapshotMissing, StorageError, format_zxid
+from sluicemq.storage.names import purpose_of
+from sluicemq.storage.pagefile import PAGES_NAME, SLOT_BYTES
+from sluicemq.storage.pages import PAGE_BYTES, PageDamaged
+from sluicemq.storage.record import MARK, Record, crc32c
+from sluicemq.storage.salvage import Opened, opened
+from sluicemq.storage.scan import BLANK, Walk, find_traces
+from sluicemq.storage.segment import segment_name, segment_sequence
+from sluicemq.storage.segment_index import SealedIndex, index_name, index_sequence
+from sluicemq.storage.snapshot_file import SectionWalk, snapshot_name, snapshot_zxid
+from sluicemq.storage.sparse import SparseHeader, sparse_range
+from sluicemq.wire.errors import SluiceError
+
+if TYPE_CHECKING:
+    from sluicemq.broker.queues.chunks import Chunk, Page
+    from sluicemq.storage.superblock import Superblock
+
+READ_BYTES = 4 * 1024 * 1024
+_STRIDE_BYTES = 32 * 1024
+
+
+def live_names(directory: ReadOnlyDirectory, superblock: Superblock) -> list[str]:
+    """Names of the files of the live store, in the order of their entries."""
+    found: list[tuple[int, str]] = []
+    for name in directory.names():
+        sequence, span = segment_sequence(name), sparse_range(name)
+        if sequence is not None and sequence < superblock.first_segment:
+            found.append((sequence, name))
+        elif span is not None:
+            found.append((span[0], name))
+    return [name for _, name in sorted(found)]
+
+
+@dataclass(slots=True)
+class OtherFiles:
+    """What lies beside the log proper.
+
+    Attributes:
+        files: The log's reader, which takes the problems and notes.
+        superblock: The directory's.
+        live_files: Old files read.
+        live_records: Entries in them.
+        indexes: Index files checked.
+
+    """
+
+    files: LogFiles
+    superblock: Superblock
+    live_files: int = 0
+    live_records: int = 0
+    indexes: int = 0
+    _ends: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def live_entries(self) -> Iterator[Located]:
+        """Yield every good record of the live store, in order; damage goes to the problems."""
+        directory = self.files.directory
+        for name in live_names(directory, self.superblock):
+            try:
+                with opened(directory, self.superblock, name) as live:
+                    self.live_files += 1
+                    yield from self._walk(name, live)
+            except FileNotFoundError:
+                if self.files.served_by is None:
+                    raise
+                # A broker removes old files at any time.
+            except LogCorrupt as error:
+                self._problem(name, error.offset, error.reason)
+            except StorageError as error:
+                self._problem(name, 0, str(error))
+
+    def _walk(self, name: str, live: Opened) -> Iterator[Located]:
+        walk = Walk(live.file, live.seed, PAGE_BYTES, live.end_offset, live.previous, live.chain, READ_BYTES)
+        last_zxid = live.previous
+        for found in walk:
+            if found.kind != MARK:
+                self.live_records += 1
+                last_zxid = found.zxid
+                yield Located(name, found.offset, found.head, found.header, found.payload, found.chain)
+        if isinstance(live.header, SparseHeader):
+            whole = walk.offset == live.end_offset
+        else:
+            traces = find_traces(live.file, live.seed, walk.offset, live.end_offset, READ_BYTES)
+            whole = walk.reason == BLANK and next(traces, None) is None
+            if whole:
+                self._ends[live.header.sequence] = (walk.offset, last_zxid)
+        if not whole:
+            self._problem(name, walk.offset, walk.reason, last_zxid)
+
+    def check_indexes(self) -> None:
+        """Check every index against the segment that it belongs to; after `live_entries`."""
+        directory = self.files.directory
+        for sequence, end in sorted(self._ends.items()):
+            name = index_name(sequence)
+            if name not in directory.names():
+                self.files.notes.append(f"{name} is missing; it is made anew when the segment is read")
+                continue
+            with opened(directory, self.superblock, segment_name(sequence)) as live:
+                file = directory.open(name)
+                try:
+                    sealed = SealedIndex.read(file, sequence, live.header.generation, _STRIDE_BYTES)
+                except PageDamaged as damage:
+                    self.files.notes.append(f"{name} is damaged ({damage}); it is made anew when the segment is read")
+                    continue
+                finally:
+                    file.close()
+            self.indexes += 1
+            if (sealed.end_offset, sealed.last_zxid) != end:
+                self._problem(name, 0, f"it ends at {sealed.end_offset}, the segment at {end[0]}")
+
+    def check_all(self) -> None:
+        """Check indexes and names, after `live_entries`. While a broker serves, indexes come and go: left out."""
+        files = self.files
+        self.check_names()
+        if files.served_by is not None:
+            files.notes.append("indexes of old files are checked only where no broker serves")
+            return
+        self.check_indexes()
+
+    def start_zxid(self) -> int:
+        """Return the position before the log's first entry."""
+        if not self.superblock.first_segment:
+            return 0
+        with opened(self.files.directory, self.superblock, segment_name(self.superblock.first_segment)) as first:
+            return first.previous
+
+    def spans(self) -> list[tuple[str, str, Span, int]]:
+        """Return name, kind (dense, sparse, log), zxids and size in bytes of each file of entries, in order."""
+        directory, superblock = self.files.directory, self.superblock
+        proper = [number for name in directory.names() if (number := segment_sequence(name)) is not None]
+        proper = sorted(number for number in proper if superblock.first_segment and number >= superblock.first_segment)
+        names = [*live_names(directory, superblock), *map(segment_name, proper)]
+        starts: list[int] = []
+        for name in names:
+            with opened(directory, superblock, name) as one:
+                starts.append(one.previous)
+        for _ in self.files.entries():
+            pass
+        ends = [*starts[1:], max(self.files.last_zxid, *starts[-1:], 0)]
+        found = []
+        for name, start, end in zip(names, starts, ends, strict=True):
+            kind = "sparse" if sparse_range(name) else "log" if segment_sequence(name) in proper else "dense"
+            found.append((name, kind, Span(start + 1, end), (directory.path / name).stat().st_size))
+        return found
+
+    def newest(self) -> Machine:
+        """Return the machine of the newest good snapshot and the log behind it.
+
+        Raises:
+            StorageError: There is none, and the log does not begin with the first entry.
+
+        """
+        directory, start = self.files.directory, self.start_zxid()
+        machine, reasons = Machine(), []
+        for name in sorted((name for name in directory.names() if snapshot_zxid(name) is not None), reverse=True):
+            try:
+                machine = self.load(name)
+                break
+            except (StorageError, SluiceError) as error:
+                reasons.append(str(error))
+        if machine.applied_zxid < start:
+            raise SnapshotMissing(start, tuple(reasons))
+        filler = _Filler(self, machine)
+        for located in LogFiles(directory).entries():
+            if located.head.zxid > machine.applied_zxid:
+                apply_records(machine, filler, [record_of_located(located)])  # type: ignore[arg-type] # fills as a pager
+        return machine
+
+    def queue_names(self) -> dict[int, str]:
+        """Return the names of queues that the newest snapshot knows, as far as it can be read."""
+        directory = self.files.directory
+        for name in sorted((name for name in directory.names() if snapshot_zxid(name) is not None), reverse=True):
+            found: dict[int, str] = {}
+            try:
+                file = directory.open(name)
+                try:
+                    walk = SectionWalk(file, directory.path_of(name))
+                    walk.take_page()
+                    for kind, data in walk.sections():
+                        if kind == QUEUES:
+                            columns = decode(kind, data)
+                            found.update(zip(columns["id"], columns["name"], strict=True))
+                finally:
+                    file.close()
+            except (OSError, StorageError, SluiceError):
+                continue
+            return found
+        return {}
+
+    def check_names(self) -> None:
+        """Note files that nobody knows, and those that an interruption left."""
+        dense = {number for name in self.files.directory.names() if (number := segment_sequence(name)) is not None}
+        for name in self.files.directory.names():
+            purpose = purpose_of(name, dense)
+            told = purpose is Purpose.STRANGE or (purpose is not Purpose.IN_USE and self.files.served_by is None)
+            # Every start looks after indexes without their segments.
+            if told and index_sequence(name) is None:
+                self.files.notes.append(f"{name}: {purpose.value}")
+
+    def load(self, name: str) -> Machine:
+        """Return the machine of a snapshot, with all its pages read.
+
+        Raises:
+            SnapshotDamaged, ImageDamaged: It is not whole.
+
+        """
+        directory = self.files.directory
+        path = directory.path_of(name)
+        file = directory.open(name)
+        try:
+            walk = SectionWalk(file, path)
+            zxid, _chain, _generation = walk.accept_page(self.superblock.cluster_id, self.superblock.group_id)
+            if snapshot_name(zxid) != name:
+                raise SnapshotDamaged(path, 0, f"it was written as {snapshot_name(zxid)}")
+            sections = list(walk.sections())
+        finally:
+            file.close()
+        for page in pages_named(sections):
+            self.read_page(page, path)
+        machine = load(sections, ChunkPool(self._read_chunk))
+        if machine.applied_zxid != zxid:
+            raise SnapshotDamaged(path, 0, f"its image is of {format_zxid(machine.applied_zxid)}")
+        machine.check()
+        return machine
+
+    def _read_chunk(self, chunk: Chunk) -> bytes:
+        assert chunk.page is not None, "what is not in memory is on a page"
+        return self.read_page(chunk.page)
+
+    def read_page(self, page: Page, named_by: str = "a snapshot") -> bytes:
+        """Return the rows of a page. Raises SnapshotDamaged where it is not what a snapshot says."""
+        directory = self.files.directory
+        offset = PAGE_BYTES + page.slot * SLOT_BYTES
+        file = directory.open(PAGES_NAME)
+        try:
+            data = file.pread(CHUNK_BYTES, offset)
+        finally:
+            file.close()
+        if len(data) != CHUNK_BYTES or crc32c(data) != page.checksum:
+            reason = f"slot {page.slot} does not hold what {named_by} names"
+            raise SnapshotDamaged(directory.path_of(PAGES_NAME), offset, reason)
+        return data
+
+    def _problem(self, name: str, offset: int, reason: str, last_good_zxid: int = 0) -> None:
+        self.files.problems.append(Problem(self.files.directory.path_of(name), offset, reason, last_good_zxid))
+
+
+class _Filler:
+    """Reads chunks back, where a broker has its pager."""
+
+    def __init__(self, others: OtherFiles, machine: Machine) -> None:
+        self._others = others
+        self._pool = machine.pool
+
+    def fill_now(self, chunks: list[Chunk]) -> None:
+        """Fill them."""
+        assert self._pool is not None, "chunks lie on pages only with a pool"
+        for chunk in chunks:
+            if chunk.data is None and chunk.page is not None:
+                self._pool.fill(chunk, self._others.read_page(chunk.page))
+
+
+def record_of_located(located: Located) -> Record:
+    """Return the record that was found somewhere."""
+    head = located.head
+    return Record(head.zxid, head.kind, head.kind_version, head.flags, located.header, located.payload)
