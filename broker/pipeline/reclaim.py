@@ -32,9 +32,7 @@ from sluicemq.broker.queues.sparse import Body, SurvivorsMissing, left_of
 from sluicemq.storage.errors import (
     DiskFull,
     FileReadFailed,
-    LogClosed,
     LogCorrupt,
-    LogWriteFailed,
     PageCorrupt,
     SnapshotDamaged,
     ZxidNotFound,
@@ -236,9 +234,7 @@ class Reclaimer:
             # Who chose messages before this snapshot was durable may still be about to read some that died since.
             await self._wait_for_readers()
             await trio.to_thread.run_sync(self.work_through, offer.snapshot, offer.through_zxid, limiter=self._limiter)
-        except (LogWriteFailed, LogClosed) as error:
-            self._on_failure(error)
-        except Exception as error:  # noqa: BLE001 - a mistake here must not go unnoticed
+        except Exception as error:  # noqa: BLE001 - a disk that fails in the middle of a change, or a mistake of ours
             self._on_failure(error)
         finally:
             self.working = False
@@ -259,7 +255,7 @@ class Reclaimer:
                 return 0
             number = bisect_left(self._lasts, zxid)
             files = self._figures.files
-            return files[number].pinned_bytes if number < len(files) else 0
+            return files[number].pinned_bytes if number < len(files) and files[number].first_zxid <= zxid else 0
 
     # --- the worker thread -----------------------------------------------------------------------------------------
 
