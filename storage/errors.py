@@ -134,7 +134,8 @@ class SuperblockDamaged(StorageError):
     def _explain(self) -> str:
         return (
             f"both copies in {self.file} are damaged ({'; '.join(self.reasons)}); nothing was changed. Restore the "
-            "directory from a backup; in a cluster, start with an empty directory: the broker then joins as a learner"
+            "directory from a backup; in a cluster, start with an empty directory: the broker then joins as a learner; "
+            "`sluicemq log repair --dry-run` shows what the segments tell"
         )
 
 
@@ -177,7 +178,8 @@ class LogCorrupt(StorageError):
         return (
             f"the log is damaged in {self.file} at offset {self.offset}: {self.reason}; last good entry "
             f"{format_zxid(self.last_good_zxid)}{known}. Nothing was changed. Restore this file from a backup; in a "
-            "cluster, start with an empty directory and the broker fetches its data from the others"
+            "cluster, start with an empty directory and the broker fetches its data from the others; "
+            "`sluicemq log repair --dry-run` shows what would be lost without it"
         )
 
 
