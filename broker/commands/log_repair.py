@@ -39,24 +39,30 @@ def repair(data: Path, yes: bool, dry_run: bool, as_json: bool) -> None:
     lock = repairing.directory.lock()
     try:
         plan = repairing.examine()
-        if plan.empty:
+        pending = repairing.pending_lost()
+        if plan.empty and not pending:
             _print_whole(as_json)
             return
         if not as_json or not yes:
             _show(plan)
+            if pending:
+                note(
+                    f"An interrupted repair is finished: messages of {len(pending)} lost stretches of the log are settled."
+                )
         if dry_run:
             if as_json:
                 print_json(_facts(plan))
             return
         _confirm(yes)
-        folder = repairing.carry_out()
+        folder = data if plan.empty else repairing.carry_out()
     finally:
         lock.release()
-    settled, delayed = forget_lost(data, plan.lost)
+    settled, delayed = forget_lost(data, [*pending, *plan.lost])
+    repairing.lost_is_settled()
     if as_json:
         print_json({**_facts(plan), "kept_in": str(folder), "settled": dict(settled), "still_delayed": delayed})
         return
-    click.echo(f"Repaired. The damaged files are in {folder}.")
+    click.echo("Repaired." if plan.empty else f"Repaired. The damaged files are in {folder}.")
     for queue, messages in settled.items():
         click.echo(f"{messages} messages of {queue} are lost, and settled so that no broker looks for them.")
     if delayed:

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from sluicemq.storage.scan import Found
 
 DAMAGED_FOLDER = "damaged"
+PENDING_NAME = "lost-and-not-settled"
+"""Note of what is lost, until the log says so: an interrupted repair can be run again."""
 _STRIDE_BYTES = 1 << 30
 
 
@@ -414,6 +416,7 @@ class Repair:
         named = {each.name for each in plan.damaged} | set(plan.rewrite) | set(plan.aside)
         for name in sorted(named & set(directory.names())):
             _copy(self._path / name, folder / name)
+        self._note_lost([*self.pending_lost(), *plan.lost])
         _sync_folder(folder)
         if plan.superblock is not None:
             put_superblock(directory, plan.superblock)
@@ -432,6 +435,25 @@ class Repair:
         finally:
             store.close()
         return folder
+
+    def pending_lost(self) -> list[Span]:
+        """Return what an earlier repair lost, if it was interrupted before the log said so."""
+        try:
+            noted = (self._path / DAMAGED_FOLDER / PENDING_NAME).read_text()
+        except FileNotFoundError:
+            return []
+        return [Span(*map(int, line.split())) for line in noted.splitlines()]
+
+    def _note_lost(self, lost: Sequence[Span]) -> None:
+        path = self._path / DAMAGED_FOLDER / PENDING_NAME
+        with path.open("w") as file:
+            file.writelines(f"{span.first_zxid} {span.last_zxid}\n" for span in lost)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def lost_is_settled(self) -> None:
+        """Forget the note of what was lost: the log says it now."""
+        (self._path / DAMAGED_FOLDER / PENDING_NAME).unlink(missing_ok=True)
 
     def _make_folder(self) -> Path:
         number = 1

@@ -242,3 +242,37 @@ def test_where_nothing_can_be_gone_on_from_nothing_is_changed(story: Story) -> N
     assert result.exit_code == 1
     assert "nothing was changed" in result.stderr
     assert story.digest() == before
+
+
+INTERRUPTED = {
+    "before the superblock is changed": "sluicemq.broker.commands.repairing.SuperblockStore.save_truncation",
+    "before a file is rewritten": "sluicemq.broker.commands.repairing.Repair._rewrite",
+    "before the log says what is lost": "sluicemq.broker.commands.forgetting.load_newest",
+}
+
+
+@pytest.mark.parametrize("where", INTERRUPTED)
+def test_a_repair_that_was_interrupted_is_run_again(where: str, story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(story, 3)
+    photograph(story)
+    story.write(publish(ORDERS, story.counter - 5, b"after the snapshot")).close()
+    damage_body(story.segments()[0], 3)
+    damage_body(story.segments()[-1], 1)
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(5, "the disk went away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(INTERRUPTED[where], fails)
+        result = sluicemq("log", "repair", "--yes", "--data", story.directory)
+        assert result.exit_code == 1
+        assert "the disk went away" in result.stderr
+
+    assert repair(story)["settled"] == {"orders": 2}
+
+    log, machine = started(story)
+    left = readable(log, machine)
+    assert len(left) == story.counter - 7 + 1 - 2
+    assert left[-1] == zxid(1, story.counter)
+    log.close()
+    assert verify(story)["ok"] is True
