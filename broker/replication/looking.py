@@ -18,7 +18,7 @@ class Looking:
     Args:
         local: What the roles share.
         round_number: The round to begin with.
-        said: The last notification of each connected peer.
+        said: The last vote of each connected peer that was looking when it was last heard.
         towards: Whom to turn to without an election, once the disk is at rest.
 
     """

@@ -222,8 +222,10 @@ class Replica:
         state = self._state
         if notification.member.node != peer:
             return
-        self._said[peer] = notification
+        # Votes are kept for the next election. That somebody leads or follows is only worth something when it is fresh.
+        self._said.pop(peer, None)
         if notification.role is Role.LOOKING:
+            self._said[peer] = notification
             self._knocks.pop(peer, None)
         if isinstance(state, Looking):
             state.receive(peer, notification)
