@@ -77,7 +77,7 @@ class Day(Story):
 
     def __init__(self) -> None:
         super().__init__()
-        self.orders = self.apply(e.Declare(self.now, "/", "queue", "orders", {}))
+        self.orders = self.apply(e.Declare(self.now, "/", "queue", "orders", {"retention": {"seconds": 5.0}}))
         self.billing = self.apply(e.Declare(self.now, "/", "queue", "billing", {"retry_delay": 5.0}))
         self.mail = self.apply(e.Declare(self.now, "other", "queue", "mail", {}))
         self.ann = self.apply(e.SessionOpen(self.now, "/", "ann", "her laptop", b"token"))
@@ -136,6 +136,9 @@ def entries_of(day: Day) -> dict[str, e.Entry]:
         "some delayed messages are due": e.Clock(later, 1),
         "all delayed messages are due": e.Clock(later + 10**6, 100),
         "settings change": e.Declare(now, "/", "queue", "orders", {"retry_delay": 9.0}),
+        "a queue retains no more": e.Declare(now, "/", "queue", "orders", {"retention": None}),
+        "a queue retains less": e.Declare(now, "/", "queue", "orders", {"retention": {"bytes": 50}}),
+        "a queue begins to retain": e.Declare(now, "/", "queue", "billing", {"retention": {"seconds": 9}}),
         "a queue comes": e.Declare(now, "/", "queue", "new", {}),
         "a queue goes": e.Delete(now, "/", "queue", "orders", False),
         "an empty queue goes": e.Delete(now, "other", "queue", "mail", True),
