@@ -112,7 +112,10 @@ class _Forgetting:
         return self._counts, delayed
 
     def _alive(self) -> tuple[dict[int, int], int]:
-        """Return how many lost messages each queue has, and how many more of them are delayed."""
+        """Return how many lost messages each queue has, and how many more of them are delayed.
+
+        What a queue retains is among them, settled or not: then all that is ready is looked at.
+        """
         counts: dict[int, int] = {}
         delayed = 0
         freeze = self._machine.freeze()

@@ -47,7 +47,7 @@ def repair(data: Path, yes: bool, dry_run: bool, as_json: bool) -> None:
             _show(plan)
             if pending:
                 note(
-                    f"An interrupted repair is finished: messages of {len(pending)} lost stretches of the log are settled."
+                    f"An interrupted repair is finished: what {len(pending)} lost stretches of the log held is settled."
                 )
         if dry_run:
             if as_json:
