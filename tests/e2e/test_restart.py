@@ -55,7 +55,7 @@ def test_queues_and_their_settings_are_there_again(stop: str, start_broker: Star
     with WireClient(broker.url) as client:
         names = [state["name"] for state in client.request(m.ListQueues(), m.Queues).queues]
         assert names == ["billing", "orders"]
-        assert client.queue_info("orders")["settings"] == {"retry_delay": 8.5}
+        assert client.queue_info("orders")["settings"]["retry_delay"] == 8.5
         assert client.declare("orders", retry_delay=8.5).outcome == "unchanged"
         with pytest.raises(QueueNotFound, match="gone"):
             client.queue_info("gone")

@@ -6,7 +6,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sluicemq.broker.queues import entries as e
@@ -253,6 +253,7 @@ places = st.tuples(st.integers(0, 15).map(lambda number: 10 * number) | st.integ
     messages_max=st.integers(1, 12),
     bytes_max=st.integers(1, 150),
 )
+@example(seed=1, batches=[5, 5], dropped=0, begin=(10, 1), end=(20, 2), end_ms=None, messages_max=12, bytes_max=150)
 def test_pages_hold_exactly_what_lies_between_two_places(
     seed: int,
     batches: list[int],
