@@ -30,6 +30,9 @@ def main(arguments: list[str]) -> int:
     compare.add_argument("commit_b")
     compare.add_argument("--rounds", type=int, default=5)
     compare.add_argument("--data", type=Path, default=Path.cwd())
+    log = commands.add_parser("log", help="what our log costs beside bare writes and syncs")
+    log.add_argument("--data", type=Path, default=Path.cwd(), help="a directory on the file system to measure")
+    log.add_argument("--only", choices=("throughput", "latency", "zeroing", "python", "open"))
     worker = commands.add_parser("worker")
     worker.add_argument("system")
     given = parser.parse_args(arguments)
@@ -52,6 +55,10 @@ def main(arguments: list[str]) -> int:
         from bench.compare import compare as compare_commits
 
         return compare_commits(given.commit_a, given.commit_b, given.rounds, given.data)
+    if given.command == "log":
+        from bench.log_path import measure
+
+        return measure(given.data, given.only)
     from bench.run import run as run_all
 
     only = [name for name in given.only.split(",") if name]

@@ -1,13 +1,13 @@
 """What the log costs on this machine's disk, beside the bare system calls. Prints one line a figure.
 
-    python -m tests.storage.measure [--data DIRECTORY]
+    python -m bench log [--data DIRECTORY] [--only throughput]
 
-Run it on the disk that matters: a temporary directory in memory tells nothing about syncs.
+Run it on the disk that matters: a temporary directory in memory tells nothing about syncs. The figure that counts is
+the share of the bare loop's throughput that the log reaches in groups of 1 MiB: `LOG_SHARE_MIN` is the target.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import statistics
@@ -16,27 +16,39 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sluicemq.storage import LogOptions, RealDirectory, Record, SegmentLog
 from sluicemq.storage.files import sync_data
+from sluicemq.storage.record import HEAD_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 MIB = 1 << 20
 FIRST = 1 << 32
+ROUNDS = 5
+GROUPS = 150
+GROUP_RECORDS = (1, 10, 100)
+LOG_SHARE_MIN = 0.8
 
 
-def timed(work) -> float:
+def timed(work: Callable[[], object]) -> float:
+    """Run *work*; return the seconds that it took."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
 def microseconds(samples: list[float]) -> str:
+    """Say median, 99th percentile and maximum of *samples* (seconds)."""
     samples = sorted(samples)
     p50, p99 = statistics.median(samples), samples[int(len(samples) * 0.99)]
     return f"p50 {p50 * 1e6:.0f} µs, p99 {p99 * 1e6:.0f} µs, max {samples[-1] * 1e6:.0f} µs"
 
 
 def zeroed_file(path: Path, size: int) -> int:
+    """Make a file of zeros, durable; return its descriptor."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     for offset in range(0, size, MIB):
         os.pwrite(descriptor, bytes(MIB), offset)
@@ -61,11 +73,13 @@ def bare(base: Path, size: int, count: int, *, growing: bool) -> list[float]:
     return samples
 
 
-def log_in(base: Path, name: str, **options) -> SegmentLog:
+def log_in(base: Path, name: str, **options: Any) -> SegmentLog:
+    """Open a log in a directory of its own, with these `LogOptions`."""
     return SegmentLog.open(RealDirectory(base / name), options=replace(LogOptions(), **options))
 
 
 def append_and_sync(log: SegmentLog, payload: bytes, count: int) -> list[float]:
+    """Append and sync one record at a time; return the seconds that each took."""
     zxid, samples = log.last_zxid or FIRST - 1, []
     for _ in range(count):
         zxid += 1
@@ -84,20 +98,44 @@ def on_spares(base: Path, name: str, spares: int) -> SegmentLog:
     return log
 
 
+def group_of(records: int) -> list[bytes]:
+    """Payloads that make a group of 1 MiB on disk."""
+    return [os.urandom(MIB // records - HEAD_BYTES) for _ in range(records)]
+
+
+def append_groups(log: SegmentLog, payloads: list[bytes], count: int) -> float:
+    """Append and sync so many groups; return MiB/s."""
+    started = time.perf_counter()
+    for _ in range(count):
+        first = (log.last_zxid or FIRST - 1) + 1
+        log.append([Record(first + number, 1, 1, 0, b"", payload) for number, payload in enumerate(payloads)])
+        log.sync()
+    return count / (time.perf_counter() - started)
+
+
 def measure_throughput(base: Path) -> None:
-    payload = os.urandom(MIB - 64)
-    rates = {}
-    for label, samples in (
-        ("bare, zeroed file", bare(base, MIB, 300, growing=False)),
-        ("bare, growing file", bare(base, MIB, 300, growing=True)),
-        ("log on spares", append_and_sync(on_spares(base, "spares", 5), payload, 300)),
-        ("log growing", append_and_sync(log_in(base, "growing"), payload, 300)),
-    ):
-        rates[label] = len(samples) / sum(samples)
-        print(f"1 MiB append and sync, {label}: {rates[label]:.0f} MiB/s, {microseconds(samples)}")
+    """Groups of 1 MiB, bare and through the log by turns, on files of zeros; a segment is 64 groups long."""
+    rates: dict[str, list[float]] = {}
+    for number in range(ROUNDS):
+        rates.setdefault("bare", []).append(GROUPS / sum(bare(base, MIB, GROUPS, growing=False)))
+        for records in GROUP_RECORDS:
+            name = f"spares-{number}-{records}"
+            log = on_spares(base, name, 3)
+            rates.setdefault(f"log, {records} records a group", []).append(
+                append_groups(log, group_of(records), GROUPS)
+            )
+            log.close()
+            shutil.rmtree(base / name)
+    middle = {label: statistics.median(each) for label, each in rates.items()}
+    for label, each in rates.items():
+        share = (
+            "" if label == "bare" else f", {middle[label] / middle['bare']:.0%} of bare (target {LOG_SHARE_MIN:.0%})"
+        )
+        print(f"1 MiB groups, {label}: {middle[label]:.0f} MiB/s ({min(each):.0f} to {max(each):.0f}){share}")
 
 
 def measure_latency(base: Path) -> None:
+    """One small record at a time, as a producer that waits for each confirm makes it."""
     payload = os.urandom(4096 - 64)
     print(f"4 KiB, bare, zeroed file: {microseconds(bare(base, 4096, 2000, growing=False))}")
     print(f"4 KiB, bare, growing file: {microseconds(bare(base, 4096, 2000, growing=True))}")
@@ -114,7 +152,7 @@ def measure_zeroing(base: Path) -> None:
         log = log_in(base, f"zero{piece}", initial_bytes=64 * MIB, zero_piece_bytes=piece, spares_max=6)
         seconds: list[float] = []
 
-        def prepare(log=log, seconds=seconds) -> None:
+        def prepare(log: SegmentLog = log, seconds: list[float] = seconds) -> None:
             seconds.extend(timed(log.prepare_spare) for _ in range(6))
 
         thread = threading.Thread(target=prepare)
@@ -136,7 +174,7 @@ def measure_python(base: Path) -> None:
     log = log_in(base, "python", initial_bytes=64 * MIB)
 
     class Nowhere:
-        def pwritev(self, buffers, offset) -> None:
+        def pwritev(self, buffers: Sequence[bytes], offset: int) -> None:
             pass
 
         def sync(self) -> None:
@@ -150,7 +188,7 @@ def measure_python(base: Path) -> None:
         log._active.file = Nowhere()  # type: ignore[assignment]
         zxid = FIRST - 1
 
-        def one_by_one(payload=payload, count=count) -> None:
+        def one_by_one(payload: bytes = payload, count: int = count) -> None:
             nonlocal zxid
             for _ in range(count):
                 zxid += 1
@@ -168,6 +206,7 @@ def measure_python(base: Path) -> None:
 
 
 def measure_open(base: Path) -> None:
+    """Starts: an empty directory, and 1 GB of large and of small entries."""
     print(f"open of an empty directory: {timed(lambda: log_in(base, 'empty')) * 1e3:.1f} ms")
     for size, count in ((100_000, 10_000), (1000, 1_000_000)):
         log = log_in(base, "big")
@@ -179,7 +218,7 @@ def measure_open(base: Path) -> None:
         seconds = timed(lambda: log_in(base, "big").close())
         log = log_in(base, "big")
 
-        def scan(log=log) -> None:
+        def scan(log: SegmentLog = log) -> None:
             position = log.start_zxid
             while records := log.read_after(position):
                 position = records[-1].zxid
@@ -192,20 +231,6 @@ def measure_open(base: Path) -> None:
         shutil.rmtree(base / "big")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=None, help="directory on the disk to measure")
-    parser.add_argument("--only", choices=sorted(MEASURES), default=None)
-    options = parser.parse_args()
-    base = Path(tempfile.mkdtemp(dir=options.data))
-    try:
-        for name, measure in MEASURES.items():
-            if options.only in (None, name):
-                measure(base)
-    finally:
-        shutil.rmtree(base)
-
-
 MEASURES = {
     "throughput": measure_throughput,
     "latency": measure_latency,
@@ -214,5 +239,14 @@ MEASURES = {
     "open": measure_open,
 }
 
-if __name__ == "__main__":
-    main()
+
+def measure(data: Path, only: str | None) -> int:
+    """Measure in a directory of its own below *data*, everything or *only* one of `MEASURES`; return the exit code."""
+    base = Path(tempfile.mkdtemp(dir=data))
+    try:
+        for name, part in MEASURES.items():
+            if only in (None, name):
+                part(base)
+    finally:
+        shutil.rmtree(base)
+    return 0
