@@ -45,7 +45,7 @@ class Discovery:
     Args:
         configuration: Whose promises count.
         member: The leader.
-        promised_epoch: What the leader itself has promised so far.
+        promised_epoch: What the leader itself has promised so far, or knows that others have.
         last_zxid: End of the leader's durable log.
 
     """

@@ -13,7 +13,9 @@ disturbing a leader that works, never about safety. With one exception: forming 
 5. A leader that says itself that it leads, with a quorum that follows it, is joined. Its followers' word alone is not
    enough: they may not have noticed yet that it died.
 
-Votes of nodes that are no voters in this replica's configuration are not counted; such nodes are answered, no more.
+Votes of nodes that are no voters in this replica's configuration are not counted; such nodes are answered, no more. Who
+is no voter in its own configuration is no candidate and decides nothing, but says whom it finds best like everybody: a
+change that made it a voter may stand in others' logs only, and then its vote is needed.
 
 Formation. A replica without a configuration takes the listed nodes for voters. It decides for an empty log only when
 every one of them has said in this round that its log is empty too, with the same list. As soon as one has data, the
@@ -88,6 +90,8 @@ class Reaction:
 
 
 _NOTHING = Reaction()
+NOBODY = Vote(0, 0)
+"""The vote of who is no candidate and knows none yet; every other vote is better."""
 
 
 class Election:
@@ -107,7 +111,7 @@ class Election:
         self.round = round_number
         self.voting = electorate.counts(electorate.member)
         self._finalize_seconds = finalize_seconds
-        self._own_vote = Vote(own_zxid, electorate.member.node)
+        self._own_vote = Vote(own_zxid, electorate.member.node) if self.voting else NOBODY
         self.vote = self._own_vote
         self.finalize_at: float | None = None
         """When a candidate with a quorum is decided for, if no better vote comes."""
@@ -127,8 +131,6 @@ class Election:
         if notification.role is not Role.LOOKING:
             if notification.round == self.round:
                 self._votes[sender.node] = notification
-            return _NOTHING
-        if not self.voting:
             return _NOTHING
         if notification.round < self.round:
             return Reaction(answer=True)

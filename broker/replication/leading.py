@@ -62,7 +62,8 @@ class Leading:
         self.broadcast: Broadcast | None = None
         self.handover: Handover | None = None
         self.requests = Requests(local, self)
-        self._discovery = Discovery(configuration, local.member, local.promised_epoch, local.durable_zxid)
+        promised_epoch = max(local.promised_epoch, local.heard_epoch)
+        self._discovery = Discovery(configuration, local.member, promised_epoch, local.durable_zxid)
         self._choosing = True
         self._give_up_at = local.now + local.options.discovery_seconds
         self._ping_number = 0
@@ -174,6 +175,7 @@ class Leading:
         elif self.epoch:
             learner.invite(self.epoch)
             if information.epoch > self.epoch and learner.member in self.configuration.everybody:
+                self._local.heard_epoch = max(self._local.heard_epoch, information.epoch)
                 self.requests.renew_epoch(f"node {peer} has promised epoch {information.epoch}")
 
     def _choose_epoch(self) -> None:

@@ -73,6 +73,8 @@ class Local:
         self.promised_epoch = promised_epoch
         self.promised_to: int | None = None
         """Whom `promised_epoch` was promised to, durably, as far as this process knows."""
+        self.heard_epoch = 0
+        """The latest epoch that any voter was heard to have promised: where the next one must begin."""
         self.history = History(log.start)
         self.durable_zxid = 0
         self.committed_zxid = log.start.zxid

@@ -7,7 +7,7 @@ kept per peer, because a peer that began to look earlier tells its vote once and
 from __future__ import annotations
 
 from sluicemq.broker.replication.effects import Join
-from sluicemq.broker.replication.election import Decision, Election, Reaction
+from sluicemq.broker.replication.election import NOBODY, Decision, Election, Reaction
 from sluicemq.broker.replication.local import DiskEffect, Local
 from sluicemq.broker.replication.messages import Notification, Role, Vote
 
@@ -45,9 +45,7 @@ class Looking:
     @property
     def vote(self) -> Vote:
         """The present vote."""
-        if self._election is None:
-            return Vote(self._local.durable_zxid, self._local.member.node)
-        return self._election.vote
+        return NOBODY if self._election is None else self._election.vote
 
     @property
     def own_zxid(self) -> int:

@@ -305,7 +305,7 @@ class Replica:
         """Tell *peer* whom this replica follows."""
         leader = self.leader
         assert leader is not None
-        vote = self._vote if self._vote.leader == leader else Vote(self._vote.zxid, leader)
+        vote = self._vote if self._vote.leader == leader else Vote(self._own_zxid, leader)
         tell(self._local, peer, self.role, self.epoch, self._round, vote, self._own_zxid)
 
     def _show_role(self) -> None:

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from sluicemq.broker.replication.election import Decision, Election, Electorate, Reaction
+from sluicemq.broker.replication.election import NOBODY, Decision, Election, Electorate, Reaction
 from sluicemq.broker.replication.history import zxid_of
 from sluicemq.broker.replication.membership import Configuration, Member
 from sluicemq.broker.replication.messages import Notification, Role, Vote
@@ -171,10 +171,13 @@ def test_a_voter_with_an_old_configuration_joins_the_leader_of_a_newer_one() -> 
     assert election.decide(gone=(), now=0.0) == Decision(9)
 
 
-def test_an_observer_joins_any_leader_and_never_decides_for_a_candidate() -> None:
-    election = election_of(9, THREE)
-    for node in (1, 2, 3):
-        assert election.receive(said(node, Vote(LONG, 3))) == Reaction()
+def test_an_observer_is_no_candidate_and_joins_only_who_leads() -> None:
+    election = election_of(9, THREE, zxid=zxid_of(9, 9))
+    assert election.vote == NOBODY
+    assert election.receive(said(3, Vote(LONG, 3), round_number=4)) == Reaction(broadcast=True)
+    assert (election.round, election.vote) == (4, Vote(LONG, 3)), "some voters may count it already"
+    for node in (1, 2):
+        election.receive(said(node, Vote(LONG, 3), round_number=4))
     assert election.decide(gone=(), now=0.0) is None
     election.receive(said(3, Vote(LONG, 3), role=Role.LEADING, epoch=4))
     assert election.decide(gone=(), now=0.0) == Decision(3)
