@@ -330,6 +330,7 @@ class Machine:
         queue.publish(zxid, entry.count, len(entry.payload), self.log_time_ms)
         if queue.history is None:
             return Outcome(Published(zxid, entry.count, False), None, (Ready(entry.queue),))
+        queue.history.append(Run(zxid, zxid, 0, entry.count, entry.count, len(entry.payload), self.log_time_ms))
         self._due_changed(queue)
         return Outcome(Published(zxid, entry.count, False), None, (Ready(entry.queue), Retained(entry.queue)))
 

@@ -214,11 +214,8 @@ class Queue:
 
     def publish(self, zxid: int, count: int, batch_bytes: int, published_ms: int) -> None:
         """Put a new batch behind the tail."""
-        run = Run(zxid, zxid, 0, count, count, batch_bytes, published_ms)
-        self.main.append(run)
+        self.main.append(Run(zxid, zxid, 0, count, count, batch_bytes, published_ms))
         self.published_total += count
-        if self.history is not None:
-            self.history.append(run)
 
     def make_ready(self, runs: list[Run], zxid: int) -> None:
         """Put *runs* behind the tail, in this order, because of the entry *zxid*."""
