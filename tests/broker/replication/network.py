@@ -9,6 +9,7 @@ import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from hashlib import blake2b
 
 from sluicemq.broker.replication import effects, events
@@ -193,7 +194,7 @@ class Node:
         elif isinstance(effect, effects.SavePromise):
             assert effect.epoch > self.promised_epoch
             self.promised_epoch = effect.epoch
-        self.step(events.Persisted(effect.token))  # type: ignore[union-attr]
+        self.step(events.Persisted(effect.token))
 
     def answer_to(self, reference: object) -> effects.Effect | None:
         return next((one for one in self.answers if getattr(one, "reference", None) == reference), None)
@@ -268,7 +269,7 @@ class Network:
             return
         number = self.links[link] = next(self._numbers)
         for node, peer in ((one, other), (other, one)):
-            self.after(LINK_SECONDS, self[node], lambda n=node, p=peer: self[n].step(events.PeerUp(p, number)))
+            self.after(LINK_SECONDS, self[node], partial(self[node].step, events.PeerUp(peer, number)))
 
     def disconnect(self, one: int, other: int) -> None:
         link = frozenset((one, other))
@@ -276,8 +277,7 @@ class Network:
         if number is None:
             return
         for node, peer in ((one, other), (other, one)):
-            down = events.PeerDown(peer, number)
-            self.after(LINK_SECONDS, self[node], lambda n=node, d=down: self[n].step(d))
+            self.after(LINK_SECONDS, self[node], partial(self[node].step, events.PeerDown(peer, number)))
 
     def partition(self, *groups: tuple[int, ...]) -> None:
         """Nodes of different groups hear nothing of each other any more; their connections stay open, in silence."""

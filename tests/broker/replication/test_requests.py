@@ -18,7 +18,8 @@ def formed(*nodes: int, **more) -> Network:
     return network
 
 
-def refused(node: Node, reference: object, error: type[Exception]) -> bool:
+def refused(node: Node | None, reference: object, error: type[Exception]) -> bool:
+    assert node is not None
     answer = node.answer_to(reference)
     return isinstance(answer, effects.Refused) and isinstance(answer.error, error)
 
@@ -201,10 +202,10 @@ def test_a_wiped_voter_votes_again_under_its_new_incarnation_once_it_was_added()
     network[1].start()
     network.heal()
     network.run_until(network.settled)
-    assert network[1].replica.role is Role.OBSERVING
+    assert network[1].status == (Role.OBSERVING, Phase.BROADCAST)
     network.leader().step(events.AddVoter("again", 1))
     network.run_until(network.settled)
-    assert network[1].replica.role is Role.FOLLOWING
+    assert network[1].status == (Role.FOLLOWING, Phase.BROADCAST)
     assert Member(1, b"second") in network.leader().replica.configuration.voters
     network.kill(3)
     network.run_until(network.settled)
