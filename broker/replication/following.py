@@ -96,7 +96,15 @@ class Following:
         elif isinstance(message, Synchronize):
             self._synchronize(message)
         elif isinstance(message, HandOver):
-            self._local.turn_to(message.leader, f"leader {self.leader} hands over to {message.leader}")
+            self._hand_over(message.leader)
+
+    def _hand_over(self, leader: int) -> None:
+        """Turn to the next leader, be it this replica; but who does not vote leads nobody."""
+        local = self._local
+        if leader == local.member.node and (local.configuration is None or not local.votes):
+            local.look(f"leader {self.leader} hands over to this node, which does not vote")
+        else:
+            local.turn_to(leader, f"leader {self.leader} hands over to {leader}")
 
     # --- discovery ------------------------------------------------------------------------------------------------
 

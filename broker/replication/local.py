@@ -181,6 +181,7 @@ class Local:
         self.history = History(self.log.start, self.log.ends())
         self.durable_zxid = self.history.last.zxid
         self._recall_configuration(self.durable_zxid)
+        self.commit(self.history.start.zxid)  # a snapshot may have been installed, and its answer disowned
         if self.durable_zxid < self.committed_zxid:
             self.fatal(
                 f"the log ends at {show_zxid(self.durable_zxid)}, but {show_zxid(self.committed_zxid)} was committed "
