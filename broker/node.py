@@ -25,7 +25,7 @@ from sluicemq.storage.pagefile import PageFile
 from sluicemq.storage.snapshots import SnapshotStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from sluicemq.broker.config import BrokerConfig
 
@@ -183,6 +183,7 @@ async def _serve_road(
             async for number in signals:
                 logger.info("%s: stopping", signal.Signals(number).name)
                 break
+            nursery.start_soon(_pass_over, signals)
             for listener in listeners:
                 await listener.aclose()
             await server.stop(config.drain_seconds)
@@ -223,6 +224,12 @@ def _listen(sockets: list[socket.socket], config: BrokerConfig) -> list[trio.Soc
         # Bound is not taken: another process may have been first to listen, while the log was read.
         raise place.cannot_listen(config.host, config.port, error) from error
     return [trio.SocketListener(trio.socket.from_stdlib_socket(bound)) for bound in sockets]
+
+
+async def _pass_over(signals: AsyncIterator[int]) -> None:
+    """Take further signals and do nothing: one that nobody took would end the process before its log is closed."""
+    async for number in signals:
+        logger.info("%s: stopping already", signal.Signals(number).name)
 
 
 async def _end_when_failed(failed: trio.Event, scope: trio.CancelScope) -> None:

@@ -178,9 +178,8 @@ class FrameReader:
         """
         partial = self._partial
         taken = 0
-        while (
-            True
-        ):  # three times at most: the rest of the header, the rest of the frame, and what is to be done with it
+        # Three turns at most: the rest of the header, the rest of the frame, and what is to be done with it.
+        while True:
             stop = FRAME_HEADER_BYTES
             large = False
             if len(partial) >= stop:

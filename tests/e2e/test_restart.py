@@ -248,6 +248,20 @@ def test_an_interrupt_from_the_keyboard_stops_it_as_cleanly(start_broker: StartB
     broker.check_calm()
 
 
+@pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT])
+def test_who_asks_twice_does_not_hinder_the_orderly_end(start_broker: StartBroker, again: signal.Signals) -> None:
+    broker = start_broker()
+    with WireClient(broker.url) as client:
+        broker.terminate()
+        with pytest.raises(ConnectionEnded):
+            while True:
+                client.ping()
+        # It is stopping now, and waits a moment for this client to go.
+        os.kill(broker.pid, again)
+        assert broker.wait() == 0
+    broker.check_calm()
+
+
 # --- what it refuses ------------------------------------------------------------------------------------------
 
 
