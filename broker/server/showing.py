@@ -6,6 +6,7 @@ Who chose the runs must be reading (`Bodies.reading`) until this is done. Must n
 from __future__ import annotations
 
 import time
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
@@ -39,7 +40,7 @@ class Shown(NamedTuple):
     """
 
     numbers: list[int]
-    parts: list[bytes]
+    parts: list[bytes | memoryview]
     runs: list[Run]
 
 
@@ -55,15 +56,13 @@ async def show(bodies: Bodies, runs: Sequence[Run], room: int, frame_room: int) 
     started = time.perf_counter()
     for number, run in enumerate(runs):
         if run.zxid not in loaded:
-            loaded = await _load(bodies, runs[number:])
-        # Apart from the cached one, which would keep what is decoded here.
-        stored = loaded[run.zxid].undecoded()
-        taken = run
-        part = b"".join(stored.part_pieces(taken.first, taken.size))
+            loaded = await _load(bodies, runs, number)
+        stored, taken = loaded[run.zxid], run
+        part = _part(stored, taken)
         while not shown.parts and taken.size > 1 and len(part) + SHOWN_RUN_BYTES > room:
             # A part was chosen by the mean size of the batch's messages, and these are larger.
             taken = taken.split(taken.size // 2)[0]
-            part = b"".join(stored.part_pieces(taken.first, taken.size))
+            part = _part(stored, taken)
         cost = len(part) + SHOWN_RUN_BYTES
         if cost > (room if shown.parts else frame_room):
             break
@@ -86,14 +85,22 @@ async def show(bodies: Bodies, runs: Sequence[Run], room: int, frame_room: int) 
     return shown
 
 
-async def _load(bodies: Bodies, runs: Sequence[Run]) -> dict[int, Stored]:
-    """Return the first of *runs*, and as many of the others as are worth one read."""
-    stored = bodies.get(runs[0].zxid)
+def _part(stored: Stored, run: Run) -> bytes | memoryview:
+    """Return the messages of *run* as a batch."""
+    if run.whole:
+        return stored.batch.data
+    # Apart from the cached one, which would keep what is decoded here.
+    return b"".join(stored.undecoded().part_pieces(run.first, run.size))
+
+
+async def _load(bodies: Bodies, runs: Sequence[Run], number: int) -> dict[int, Stored]:
+    """Return the batch of this one of *runs*, and as many of those behind it as are worth one read."""
+    stored = bodies.get(runs[number].zxid)
     if stored is not None:
-        return {runs[0].zxid: stored}
+        return {runs[number].zxid: stored}
     wanted: dict[int, None] = {}
     size = 0
-    for run in runs:
+    for run in islice(runs, number, None):
         size += run.batch_bytes
         if wanted and size > LOAD_BYTES_MAX:
             break
