@@ -62,7 +62,9 @@ class Retaining:
         following = (taken[-1][0], taken[-1][1] + 1) if taken else (request.zxid, request.index)
         last = (len(self.batches), len(self.batches[-1])) if self.batches else (0, 0)
         more = len(wanted) > len(taken)
-        return m.Replayed(runs, *following, more, *last, not more and last >= end), b"".join(tails)
+        return m.Replayed(runs, following[0], following[1], more, last[0], last[1], not more and last >= end), b"".join(
+            tails
+        )
 
 
 async def bodies_of(replay, count_max=1 << 30):
