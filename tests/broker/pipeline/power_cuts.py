@@ -102,6 +102,8 @@ class Knowledge:
     emptied_up_to: dict[int, int] = field(default_factory=dict)
     queues: dict[str, int] = field(default_factory=dict)
     in_doubt: set[str] = field(default_factory=set)
+    # Names of queues -> deletions on the road; they hit whatever has the name when they are applied.
+    deleting: collections.Counter[str] = field(default_factory=collections.Counter)
     deleted: set[int] = field(default_factory=set)
     producers: list[int] = field(default_factory=list)
 
@@ -140,6 +142,7 @@ class Day:
                 pass
             self.cuts += 1
             self.disk = self.disk.crash()
+            self.known.deleting.clear()
             self._recover_and_check()
 
     # --- a life -----------------------------------------------------------------------------------------------
@@ -196,7 +199,9 @@ class Day:
 
     # --- deeds ------------------------------------------------------------------------------------------------
 
-    def _ask(self, function, *arguments, then) -> None:
+    def _ask(self, function, *arguments, then) -> bool:
+        """Ask as a session does; return whether it went on the road."""
+
         def on_outcome(outcome: Outcome) -> None:
             then(outcome)
 
@@ -204,6 +209,8 @@ class Day:
             function(*arguments, on_outcome)
         except NotFound:
             self.seen["refused early"] += 1
+            return False
+        return True
 
     def declare(self) -> None:
         name = self.rng.choice(QUEUES)
@@ -211,8 +218,9 @@ class Day:
 
         def told(outcome: Outcome) -> None:
             known.queues[name] = outcome.value.queue_id
-            # A deletion may be on the road already.
-            if known.emptied_up_to.get(outcome.value.queue_id, 0) < DELETED:
+            if known.deleting[name]:
+                known.emptied_up_to[outcome.value.queue_id] = DELETED
+            else:
                 known.in_doubt.discard(name)
 
         known.in_doubt.add(name)
@@ -367,15 +375,16 @@ class Day:
             queue_id = queue.id
 
             def told(outcome: Outcome) -> None:
+                known.deleting[name] -= 1
                 if outcome.error is None:
                     known.deleted.add(queue_id)
-                if known.queues.get(name) == queue_id:
-                    del known.queues[name]
+                known.queues.pop(name, None)
 
             # Also what is published before the deletion is applied goes with it.
             known.emptied_up_to[queue_id] = DELETED
             known.in_doubt.add(name)
-            self._ask(self.road.produce.delete_queue, "/", name, False, then=told)
+            if self._ask(self.road.produce.delete_queue, "/", name, False, then=told):
+                known.deleting[name] += 1
 
     def snapshot(self) -> None:
         """Begin one, unless one is under way; it goes on between the next deeds."""

@@ -27,6 +27,11 @@ def test_what_was_reported_survives_200_power_cuts():
         assert result.seen[what] > 0, what
 
 
+def test_a_deletion_hits_the_queue_that_has_the_name_when_it_is_applied():
+    # Two deletions and a declaration between them were on the road at once: what was told last is not what stands.
+    run_day(503_569)
+
+
 def test_a_seed_gives_the_same_day_again():
     first, second = run_day(7), run_day(7)
 
