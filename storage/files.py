@@ -21,14 +21,24 @@ from typing import TYPE_CHECKING, Protocol
 from sluicemq.storage.errors import DirectoryLocked
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-__all__ = ["NO_SPACE", "Directory", "DirectoryLock", "File", "RealDirectory", "RealFile"]
+__all__ = ["NO_SPACE", "Directory", "DirectoryLock", "File", "RealDirectory", "RealFile", "naming"]
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors that say that there is no room, now; all others of a write mean a broken disk."""
 IOVEC_MAX = 1024  # Linux and macOS accept this many buffers in one call
 LOCK_NAME = "lock"
+
+
+@contextlib.contextmanager
+def naming(name: str) -> Iterator[None]:
+    """An OSError that says nothing of a file, as those of reads and writes do, leaves with this name."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or name
+        raise
 
 
 class File(Protocol):
@@ -271,6 +281,10 @@ class RealDirectory:
             holder = os.pread(descriptor, 32, 0).split(b"\n")[0]
             os.close(descriptor)
             raise DirectoryLocked(str(self.path), int(holder) if holder.isdigit() else None) from None
+        except OSError as error:
+            os.close(descriptor)
+            error.filename = str(self.path / LOCK_NAME)
+            raise
         try:
             os.ftruncate(descriptor, os.pwrite(descriptor, b"%d\n" % os.getpid(), 0))
         except OSError as error:

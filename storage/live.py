@@ -140,11 +140,6 @@ class LiveFile:
         """Where the last record ends. Raises OSError, BadPlaceError."""
         return self._files.sealed(self).end_offset
 
-    @property
-    def file(self) -> LiveFile:
-        """What a walk reads from."""
-        return self
-
     def pread(self, length: int, offset: int) -> bytes:
         """Up to `length` bytes at the offset, opening the file if need be. Raises OSError, BadPlaceError."""
         return self._files.pread(self, length, offset)

@@ -24,6 +24,7 @@ from sluicemq.storage.decisions_files import (
     Stretch,
 )
 from sluicemq.storage.errors import LogCorrupt
+from sluicemq.storage.files import naming
 from sluicemq.storage.first_pages import PageFacts, accept
 from sluicemq.storage.live import LiveFile, OpenFiles
 from sluicemq.storage.names import purpose_of
@@ -159,7 +160,8 @@ def open_sparse(directory: Directory, superblock: Superblock, span: tuple[int, i
     path = directory.path_of(sparse_name(*span))
     file = directory.open(sparse_name(*span))
     try:
-        page, size = file.pread(PAGE_BYTES, 0), file.size()
+        with naming(path):
+            page, size = file.pread(PAGE_BYTES, 0), file.size()
         header: SparseHeader | None = None
         facts: PageFacts | str
         try:
@@ -191,13 +193,14 @@ def _damage_of(
 ) -> LogCorrupt | None:
     """Read a sparse file through: what it replaced is about to be removed."""
     file, header = open_sparse(directory, superblock, span)
+    path = directory.path_of(sparse_name(*span))
     try:
         start, end = header.first_previous_zxid, header.end_offset
         seed = seed_of(header.generation)
         walk = Walk(file, seed, PAGE_BYTES, end, start, CHAIN_START, options.read_bytes, bodies=False)
-        records = sum(1 for _ in walk)
+        with naming(path):
+            records = sum(1 for _ in walk)
         if records != header.records or walk.offset != end:
-            path = directory.path_of(sparse_name(*span))
             return LogCorrupt(path, walk.offset, walk.reason, walk.last_zxid or start)
         return None
     finally:

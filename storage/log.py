@@ -409,8 +409,8 @@ class SegmentLog:
                 raise self._fail("moving the log's beginning", segments[0].name, error) from error
         return count
 
-    # --- The live store: the first two from any thread, the others from one background thread
-    # -------------------------------
+    # --- The live store: `live_files` from any thread, the others from one background thread
+    # --------------------------------
 
     def live_files(self) -> list[LiveFile]:
         """What is older than the log proper, in the order of the entries.
@@ -419,10 +419,7 @@ class SegmentLog:
         outside), `bytes` (on disk). Reads an index where an old neighbour's absence leaves `last_zxid` unknown. Raises
         LogCorrupt, LogReadFailed.
         """
-        live = list(self._reader.view.live)
-        for each in live:
-            self._reader.last_zxid_of(each)
-        return live
+        return self._reader.live_files()
 
     def walk_live(self, file: LiveFile) -> Iterator[Record]:
         """All entries of a file of the live store, verified one by one and against each other, in bounded reads.

@@ -122,9 +122,9 @@ class LogReader:
         """
         return self._with_retry(lambda view: self._read_after(view.segments, zxid, bytes_max))
 
-    def last_zxid_of(self, live: LiveFile) -> int:
-        """How far a file of the live store reaches, reading its index if need be. Raises as `read`."""
-        return self._with_retry(lambda _view: live.last_zxid)
+    def live_files(self) -> list[LiveFile]:
+        """The live store; it is known then how far each file reaches. Reads indexes if need be. Raises as `read`."""
+        return self._with_retry(_with_known_ends)
 
     def walk_live(self, live: LiveFile) -> Iterator[Record]:
         """All entries of a file of the live store, verified one by one and against each other, in bounded reads.
@@ -135,7 +135,7 @@ class LogReader:
         try:
             end = live.end_offset
             window_bytes = min(self._read_bytes, WALK_BYTES)
-            walk = Walk(live.file, live.seed, PAGE_BYTES, end, start, live.start_chain, window_bytes)
+            walk = Walk(live, live.seed, PAGE_BYTES, end, start, live.start_chain, window_bytes)
             for found in walk:
                 if found.kind != MARK:
                     yield _record(found)
@@ -164,7 +164,7 @@ class LogReader:
 
     def _find(self, source: Segment | LiveFile, zxid: int) -> Found:
         start, end = source.span_of(zxid)
-        walk = Walk(source.file, source.seed, start, end, None, None, end - start)
+        walk = Walk(source, source.seed, start, end, None, None, end - start)
         for found in walk:
             if found.zxid == zxid and found.kind != MARK:
                 return found
@@ -183,7 +183,7 @@ class LogReader:
         start, span_end = source.span_of(zxid)
         end = source.end_offset
         window_bytes = min(self._read_bytes, span_end - start + bytes_max)
-        walk = Walk(source.file, source.seed, start, end, None, None, window_bytes)
+        walk = Walk(source, source.seed, start, end, None, None, window_bytes)
         records: list[Record] = []
         total = 0
         for found in walk:
@@ -224,7 +224,7 @@ class LogReader:
         while True:
             segment = place.segment
             end = segment.end_offset
-            walk = Walk(segment.file, segment.seed, place.offset, end, place.zxid, place.chain, window_bytes)
+            walk = Walk(segment, segment.seed, place.offset, end, place.zxid, place.chain, window_bytes)
             for found in walk:
                 if found.kind == MARK:
                     continue
@@ -259,6 +259,12 @@ class LogReader:
             if len(self._cursors) >= CURSORS_MAX:
                 del self._cursors[next(iter(self._cursors))]
             self._cursors[place.zxid] = place
+
+
+def _with_known_ends(view: View) -> list[LiveFile]:
+    for each in view.live:
+        _ = each.last_zxid
+    return list(view.live)
 
 
 def _source_of(view: View, zxid: int) -> Segment | LiveFile:

@@ -35,6 +35,7 @@ from sluicemq.storage.decisions_log import (
 )
 from sluicemq.storage.decisions_superblock import INTENT, Intent, IntentSegment
 from sluicemq.storage.errors import LogCorrupt
+from sluicemq.storage.files import naming
 from sluicemq.storage.live_recovery import finish_replacements, open_live
 from sluicemq.storage.options import Cut, LogOptions, RecoveryReport
 from sluicemq.storage.pages import PAGE_BYTES
@@ -136,9 +137,11 @@ def recover(
     recovered = Recovered([], 0, truncation_finished=finished, replacements_finished=replaced)
     try:
         _read_segments(directory, store.current, options, recovered)
-        _settle_end(directory, store, pool, options, recovered)
-        sync_end(recovered.segments[-1], max(recovered.proven_zxid, store.current.synced_zxid), options.read_bytes)
-        last_segment = recovered.segments[-1].header.sequence
+        last = recovered.segments[-1]
+        with naming(directory.path_of(last.name)):
+            _settle_end(directory, store, pool, options, recovered)
+            sync_end(last, max(recovered.proven_zxid, store.current.synced_zxid), options.read_bytes)
+        last_segment = last.header.sequence
         if last_segment > store.current.last_segment:
             store.save(last_segment=last_segment)
         recovered.live = open_live(directory, store.current, files, options, recovered.segments[0].header)
@@ -222,7 +225,8 @@ def _read_segments(directory: Directory, superblock: Superblock, options: LogOpt
                 segment.file.close()
                 raise
         recovered.segments.append(segment)
-        _read_segment(segment, options, recovered)
+        with naming(directory.path_of(segment.name)):
+            _read_segment(segment, options, recovered)
 
 
 def _read_segment(segment: Segment, options: LogOptions, recovered: Recovered) -> None:

@@ -123,6 +123,14 @@ class Segment:
         """The first entry in this segment, None while it has none."""
         return self.index.first_zxid
 
+    def pread(self, length: int, offset: int) -> bytes:
+        """Up to `length` bytes at the offset. Raises OSError with the file's name."""
+        try:
+            return self.file.pread(length, offset)
+        except OSError as error:
+            error.filename = error.filename or self.name
+            raise
+
     def span_of(self, zxid: int) -> tuple[int, int]:
         """Byte range that starts with an entry and contains the entry with this zxid, if the segment holds it."""
         # The end is taken first: what is noted meanwhile lies behind it, and a walk up to there would find it.

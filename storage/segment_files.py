@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sluicemq.storage.decisions_files import Kind
+from sluicemq.storage.files import naming
 from sluicemq.storage.first_pages import PageFacts, accept
 from sluicemq.storage.pages import PAGE_BYTES, PageDamaged
 from sluicemq.storage.segment import SEGMENT_FORMAT_VERSION, Segment, SegmentHeader, segment_name, segment_sequence
@@ -37,7 +38,8 @@ def open_segment(
     path = directory.path_of(name)
     file = directory.open(name)
     try:
-        page, size = file.pread(PAGE_BYTES, 0), file.size()
+        with naming(path):
+            page, size = file.pread(PAGE_BYTES, 0), file.size()
         header: SegmentHeader | None = None
         facts: PageFacts | str
         try:

@@ -23,6 +23,7 @@ from sluicemq.storage.decisions_superblock import (
     SuperblockFile,
 )
 from sluicemq.storage.errors import ForeignData, NewerFormat, PromiseRegression, SuperblockDamaged
+from sluicemq.storage.files import naming
 from sluicemq.storage.pages import PAGE_BYTES, PageDamaged, seal, unseal
 
 if TYPE_CHECKING:
@@ -165,7 +166,9 @@ class SuperblockStore:
         newer = 0
         for copy in range(_COPIES):
             try:
-                version, body = unseal(file.pread(PAGE_BYTES, copy * PAGE_BYTES), _MAGIC)
+                with naming(path):
+                    page = file.pread(PAGE_BYTES, copy * PAGE_BYTES)
+                version, body = unseal(page, _MAGIC)
             except PageDamaged as damage:
                 reasons.append(f"copy {copy + 1}: {damage}")
                 states.append("DAMAGED")
@@ -247,9 +250,10 @@ class SuperblockStore:
 
     def _write(self, superblock: Superblock) -> None:
         page = superblock.to_page()
-        for copy in range(_COPIES):
-            self._file.pwritev([page], copy * PAGE_BYTES)
-            self._file.sync()
+        with naming(SUPERBLOCK_NAME):
+            for copy in range(_COPIES):
+                self._file.pwritev([page], copy * PAGE_BYTES)
+                self._file.sync()
         self.current = superblock
 
     def close(self) -> None:

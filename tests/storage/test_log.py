@@ -27,8 +27,11 @@ from sluicemq.storage import (
     ZxidGap,
     ZxidNotFound,
 )
+from sluicemq.storage.pages import PAGE_BYTES
 from sluicemq.storage.reading import CURSORS_MAX
 from sluicemq.storage.record import record_size
+from sluicemq.storage.segment import segment_name
+from sluicemq.storage.superblock import SUPERBLOCK_NAME
 from tests.disk import SimulatedDisk
 from tests.storage.stories import SMALL, all_entries, entries, entry, open_log, zxid
 
@@ -616,6 +619,37 @@ def test_a_read_that_the_disk_refuses_is_reported_as_such(log, monkeypatch):
     with pytest.raises(LogReadFailed) as refused:
         log.read(zxid(1, 0))
     assert refused.value.errno == errno.EIO
+
+
+def test_a_read_that_fails_names_the_file_that_was_read(log, disk):
+    for start in range(0, 80, 4):
+        log.append(entries(zxid(1, start), 4))
+    log.sync()
+    disk.make_unreadable(segment_name(1), PAGE_BYTES, 4096)
+
+    with pytest.raises(LogReadFailed) as refused:
+        log.read(zxid(1, 3))
+    assert refused.value.file == segment_name(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "offset"),
+    [
+        (SUPERBLOCK_NAME, PAGE_BYTES),
+        (segment_name(1), 0),
+        (segment_name(1), PAGE_BYTES),
+        (segment_name(2), 2 * PAGE_BYTES),
+    ],
+)
+def test_a_start_that_cannot_read_a_file_names_it(disk, name, offset):
+    log = open_log(disk)
+    log.append(entries(zxid(1, 0), 40))
+    log.close()
+    disk.make_unreadable(name, offset, 100)
+
+    with pytest.raises(OSError, match="error") as refused:
+        open_log(disk)
+    assert (refused.value.errno, refused.value.filename) == (errno.EIO, name)
 
 
 def test_a_promise_is_durable_and_never_taken_back(log, disk):
