@@ -10,6 +10,7 @@ Layout of `sparse-N-M` (it stands for segments N to M): a sealed page, the recor
 
 from __future__ import annotations
 
+import errno
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -122,9 +123,11 @@ def write_sparse(
     """Fill an empty file, durably when this returns; the whole header and the index.
 
     Of `header` the last five fields are filled in. Written and synced in pieces of about `piece_bytes`, so that the
-    log's own syncs wait behind one piece at most, and memory stays bounded however long `records` is.
+    log's own syncs wait behind one piece at most, and memory stays bounded however long `records` is. Each piece is
+    read back from the disk: what the file replaces was good, and is about to be removed.
 
-    Raises ValueError (a record out of order or outside of what the file stands for), OSError.
+    Raises ValueError (a record out of order or outside of what the file stands for), OSError (EIO also where something
+    else reads back than was written).
     """
     seed = seed_of(header.generation)
     index = SegmentIndex(stride_bytes)
@@ -147,12 +150,11 @@ def write_sparse(
         offset += record_size(body_bytes)
         count += 1
         if offset - start >= piece_bytes:
-            file.pwritev(buffers, start)
-            file.sync()
+            _put_piece(file, buffers, start)
             buffers, start = [], offset
     table = pack_table(index)
     buffers.append(table)
-    file.pwritev(buffers, start)
+    _put_piece(file, buffers, start)
     whole = SparseHeader(
         header.cluster_id,
         header.group_id,
@@ -167,6 +169,15 @@ def write_sparse(
         places=len(index),
         table_checksum=crc32c(table),
     )
-    file.pwritev([whole.to_page()], 0)
-    file.sync()
+    _put_piece(file, [whole.to_page()], 0)
     return whole, index
+
+
+def _put_piece(file: File, buffers: list[bytes], offset: int) -> None:
+    """Write a part of the file, durably, and prove that it is there."""
+    file.pwritev(buffers, offset)
+    file.sync()
+    file.forget()
+    data = b"".join(buffers)
+    if file.pread(len(data), offset) != data:
+        raise OSError(errno.EIO, f"{len(data)} bytes at offset {offset} do not read back as they were written")

@@ -21,11 +21,12 @@ from sluicemq.storage import (
     SegmentLog,
     ZxidNotFound,
 )
+from sluicemq.storage.live import OpenFiles
 from sluicemq.storage.pages import PAGE_BYTES, seal
 from sluicemq.storage.scan import BadPlaceError
 from sluicemq.storage.segment import segment_name
 from sluicemq.storage.segment_index import index_name
-from sluicemq.storage.sparse import SparseHeader, sparse_name
+from sluicemq.storage.sparse import SPARSE_NEW_NAME, SparseHeader, sparse_name
 from tests.disk import PowerCut, SimulatedDisk, SimulatedFile
 from tests.storage.stories import SMALL, all_entries, entries, open_log, zxid
 
@@ -325,6 +326,36 @@ def test_any_other_failure_is_final(log, disk, kind):
 
     with pytest.raises(LogWriteFailed):
         log.append(entries(zxid(1, COUNT), 1))
+
+
+@pytest.mark.parametrize("nth", [1, 2], ids=["its entries", "its first page"])
+def test_nothing_is_removed_for_a_file_that_does_not_read_back(disk, nth):
+    """The disk acknowledges a write of the new file and loses it: what it was to replace is still the truth."""
+    log = filled(disk)
+    disk.lose_write_after(nth, SPARSE_NEW_NAME)
+
+    with pytest.raises(LogWriteFailed, match="rewriting"):
+        rewrite(log, 1, 3)
+
+    disk.drop_caches()
+    reopened = open_log(disk.restart())
+    assert live_zxids(reopened) + [record.zxid for record in all_entries(reopened)] == [r.zxid for r in WRITTEN]
+
+
+def test_a_file_that_goes_while_others_ask_for_the_list_is_not_in_it(log, disk, monkeypatch):
+    log.reclaim(2)
+    log = open_log(disk.restart())
+    sealed = OpenFiles.sealed
+
+    def removed_meanwhile(files, live):
+        monkeypatch.setattr(OpenFiles, "sealed", sealed)
+        log.reclaim(live.first_sequence)
+        return sealed(files, live)
+
+    # Without its neighbour, how far the first file reaches is read from the disk.
+    monkeypatch.setattr(OpenFiles, "sealed", removed_meanwhile)
+
+    assert [file.first_sequence for file in log.live_files()][:2] == [3, 4]
 
 
 def test_a_failed_removal_is_final_too(log, disk):
