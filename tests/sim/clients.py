@@ -1,0 +1,368 @@
+"""Clients: producers that resend until they know, consumers that settle, forget and come back, readers.
+
+They talk to any node, wait for an answer only so long, and take silence for what it is: an unknown outcome.
+Everything they saw goes into `Seen`, for the checker at the end. This module must not look into nodes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from sluicemq.broker.queues.outcomes import Declared, ProducerOpened, Published, Settled
+from sluicemq.wire.errors import SluiceError
+from sluicemq.wire.messages import VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.sim.node import Node
+    from tests.sim.world import World
+
+TIMEOUT_SECONDS = 1.0
+PAUSE_SECONDS = 0.05
+ALIVE_SECONDS = 0.5
+
+
+@dataclasses.dataclass
+class Seen:
+    """What clients did and saw."""
+
+    attempted: dict[bytes, int] = dataclasses.field(default_factory=dict)
+    """Payload of every batch that was ever sent, with how many messages."""
+    confirmed: dict[bytes, int] = dataclasses.field(default_factory=dict)
+    """Of these the confirmed ones, with their position; 0 for one so old that it is only known as a duplicate."""
+    given_up: set[bytes] = dataclasses.field(default_factory=set)
+    """Batches whose outcome nobody will know, because their producer was forgotten."""
+    delivered: dict[tuple[int, int, int], tuple[int, int]] = dataclasses.field(default_factory=dict)
+    """What came under each (session, consumer, tag): (zxid, index)."""
+    deliveries: int = 0
+    settled: list[tuple[int, int, int, tuple[int, ...]]] = dataclasses.field(default_factory=list)
+    """Confirmed settlements: session, consumer, verdict, tags that were not lost."""
+    twice: list[tuple[int, int, int]] = dataclasses.field(default_factory=list)
+    """Tags under which two different messages came."""
+
+
+@dataclasses.dataclass
+class Habits:
+    """How clients behave."""
+
+    loss_probability: float = 0.0
+    latency_seconds: float = 0.002
+    batches: int = 150
+    batch_messages_max: int = 4
+    body_bytes_max: int = 200
+    producers: int = 3
+    consumers: int = 2
+    queues: int = 2
+    window: int = 3
+    think_seconds: float = 0.05
+    credit: int = 10
+    work_seconds: float = 0.05
+    crash_probability: float = 0.0
+    """Of a consumer, with each delivery."""
+    nack_probability: float = 0.1
+
+
+class Wire:
+    """The way between clients and nodes: late, and sometimes gone."""
+
+    def __init__(self, world: World, nodes: dict[int, Node], habits: Habits) -> None:
+        self.world = world
+        self.nodes = nodes
+        self.habits = habits
+        self.cut_off: set[int] = set()
+        """Nodes that no client reaches."""
+
+    def ask(self, node: int, request: tuple[Any, ...], reply: Callable[[Any], None]) -> None:
+        """Send a request; the reply may never come."""
+        if not self._lost(node):
+            self.world.after(self._delay(), self._arrive, node, request, reply)
+
+    def back(self, node: int, receiver: Callable[[Any], None], answer: Any) -> None:
+        """Send something to a client."""
+        if not self._lost(node):
+            self.world.after(self._delay(), receiver, answer)
+
+    def _arrive(self, number: int, request: tuple[Any, ...], reply: Callable[[Any], None]) -> None:
+        node = self.nodes[number]
+        process = node.process
+        if process is None:
+            if node.host_up:
+                self.back(number, reply, ("down",))
+            return
+
+        def answer(result: Any) -> None:
+            self.back(number, reply, result)
+
+        process.event(lambda: process.service.request(request, answer))
+
+    def _lost(self, node: int) -> bool:
+        if node in self.cut_off:
+            return True
+        return bool(self.habits.loss_probability) and self.world.random.random() < self.habits.loss_probability
+
+    def _delay(self) -> float:
+        return self.habits.latency_seconds * (0.5 + self.world.random.random())
+
+
+class Client:
+    """Asks the leader, whoever that is, again and again."""
+
+    def __init__(self, name: str, wire: Wire, seen: Seen) -> None:
+        self.name = name
+        self.wire = wire
+        self.world = wire.world
+        self.habits = wire.habits
+        self.seen = seen
+        self.node = self.world.random.choice(sorted(wire.nodes))
+
+    def call(self, request: tuple[Any, ...], on_value: Callable[[Any], None], on_unknown: Callable[[], None]) -> None:
+        """Ask once: *on_value* with what the broker answered (an error too), *on_unknown* when that was nothing."""
+        open_ = [True]
+        node = self.node
+
+        def answered(result: Any) -> None:
+            if not open_[0]:
+                return
+            open_[0] = False
+            timer.cancel()
+            if result[0] == "confirmed":
+                on_value(result[1])
+                return
+            hint = result[1] if result[0] == "not_leader" else None
+            self._elsewhere(node, hint)
+            on_unknown()
+
+        def silent() -> None:
+            if open_[0]:
+                open_[0] = False
+                self._elsewhere(node, None)
+                on_unknown()
+
+        timer = self.world.after(TIMEOUT_SECONDS, silent)
+        self.wire.ask(node, request, answered)
+
+    def _elsewhere(self, node: int, hint: int | None) -> None:
+        if self.node == node:
+            numbers = sorted(self.wire.nodes)
+            self.node = hint if hint in self.wire.nodes else self.world.random.choice(numbers)
+
+    def later(self, action: Callable[..., None], *arguments: Any, seconds: float = PAUSE_SECONDS) -> None:
+        """Do something after a pause."""
+        self.world.after(seconds * (0.5 + self.world.random.random()), action, *arguments)
+
+
+class Producer(Client):
+    """Publishes batches in order, several at a time, and resends each until it knows."""
+
+    def __init__(self, name: str, wire: Wire, seen: Seen, queue: str, batches: int) -> None:
+        super().__init__(name, wire, seen)
+        self.queue = queue
+        self.left = batches
+        self._number: int | None = None
+        self._sequence = 0
+        self._batch = 0
+        self._window: dict[int, bytes] = {}
+        self._asked: set[int] = set()
+        self._declare()
+
+    @property
+    def done(self) -> bool:
+        """Whether everything is confirmed or given up."""
+        return self.left <= 0 and not self._window
+
+    def _declare(self) -> None:
+        self.call(("declare", self.queue), self._declared, lambda: self.later(self._declare))
+
+    def _declared(self, value: Any) -> None:
+        if isinstance(value, Declared):
+            self._open()
+        else:
+            self.later(self._declare)
+
+    def _open(self) -> None:
+        self.call(("producer", self.name), self._opened, lambda: self.later(self._open))
+
+    def _opened(self, value: Any) -> None:
+        if isinstance(value, ProducerOpened):
+            self._number, self._sequence = value.producer, 0
+            self._publish_next()
+        else:
+            self.later(self._open)
+
+    def _publish_next(self) -> None:
+        random, habits = self.world.random, self.habits
+        if self.left > 0 and len(self._window) < habits.window:
+            self.left -= 1
+            self._batch += 1
+            self._sequence += 1
+            count = random.randint(1, habits.batch_messages_max)
+            filling = b"." * int(habits.body_bytes_max * random.random() ** 3)
+            payload = b"%s/%d/%s" % (self.name.encode(), self._batch, filling)
+            self.seen.attempted[payload] = count
+            self._window[self._sequence] = payload
+            self._send(self._sequence)
+        if not self.done:
+            self.later(self._publish_next, seconds=habits.think_seconds)
+
+    def _send(self, sequence: int) -> None:
+        payload = self._window.get(sequence)
+        if payload is None or sequence in self._asked:
+            return
+        self._asked.add(sequence)
+        number = self._number
+        request = ("publish", self.queue, number, sequence, self.seen.attempted[payload], payload)
+        self.call(
+            request,
+            lambda value: self._answered(number, sequence, value),
+            lambda: self._unknown(number, sequence),
+        )
+
+    def _unknown(self, number: int | None, sequence: int) -> None:
+        if number == self._number:
+            self._asked.discard(sequence)
+            self.later(self._send, sequence)
+
+    def _answered(self, number: int | None, sequence: int, value: Any) -> None:
+        if number != self._number:
+            return
+        self._asked.discard(sequence)
+        if isinstance(value, Published):
+            payload = self._window.pop(sequence, None)
+            if payload is not None:
+                self.seen.confirmed[payload] = value.zxid
+        elif isinstance(value, SluiceError) and value.code == "sequence_gap":
+            # What goes before is still under way, or lost; that is sent again when its own call ends.
+            self.later(self._send, sequence)
+        elif isinstance(value, SluiceError):
+            # The producer is not known any more: what is open stays unknown.
+            self.seen.given_up.update(self._window.values())
+            self._window.clear()
+            self._asked.clear()
+            self._number = None
+            self.later(self._open)
+        else:
+            self.later(self._send, sequence)
+
+
+class Consumer(Client):
+    """Takes messages, works on each for a while, settles; sometimes it dies and comes back."""
+
+    def __init__(self, name: str, wire: Wire, seen: Seen, queue: str) -> None:
+        super().__init__(name, wire, seen)
+        self.queue = queue
+        self.healthy = False
+        """No more nacks and crashes."""
+        self._session = 0
+        self._life = 0
+        self._ready = False
+        self._early: list[Any] = []
+        self._open()
+
+    def _open(self) -> None:
+        self._life += 1
+        life = self._life
+        self._ready = False
+        self._early.clear()
+        former, self._session = self._session, 0
+        node = self.node
+
+        def deliver(message: Any) -> None:
+            self.wire.back(node, lambda answer: self._delivered(life, answer), message)
+
+        request = ("consume", self.queue, self.name, self.habits.credit, former, deliver)
+        self.call(request, lambda value: self._opened(life, value), lambda: self._not_opened(life))
+
+    def _not_opened(self, life: int) -> None:
+        if life == self._life:
+            self.later(self._open)
+
+    def _opened(self, life: int, value: Any) -> None:
+        if life != self._life:
+            return
+        if not isinstance(value, int):
+            self.later(self._open)
+            return
+        self._session, self._ready = value, True
+        early, self._early = self._early, []
+        for message in early:
+            self._delivered(life, message)
+        self._say_alive(life)
+
+    def _say_alive(self, life: int) -> None:
+        if life == self._life:
+            self.call(
+                ("alive", self._session),
+                lambda known: self._is_alive(life, known),
+                lambda: self._not_opened(life),
+            )
+
+    def _is_alive(self, life: int, known: bool) -> None:
+        if life != self._life:
+            return
+        if known:
+            self.later(self._say_alive, life, seconds=ALIVE_SECONDS)
+        else:
+            self._open()
+
+    def _delivered(self, life: int, message: Any) -> None:
+        if life != self._life:
+            return
+        if not self._ready:
+            self._early.append(message)
+            return
+        _, session, consumer, tag, runs = message
+        first = tag
+        for zxid, index, size in runs:
+            for offset in range(size):
+                self.seen.deliveries += 1
+                known = self.seen.delivered.setdefault((session, consumer, tag), (zxid, index + offset))
+                if known != (zxid, index + offset):
+                    self.seen.twice.append((session, consumer, tag))
+                tag += 1
+        random, habits = self.world.random, self.habits
+        if not self.healthy and random.random() < habits.crash_probability:
+            self._life += 1
+            self.world.after(random.uniform(0.1, 2.0), self._open)
+            return
+        verdict, delay = VERDICT_ACK, 0.0
+        chance = 1.0 if self.healthy else random.random()
+        if chance < habits.nack_probability:
+            verdict, delay = VERDICT_NACK, random.choice((0.0, 0.3, 2.0))
+        elif chance < 1.5 * habits.nack_probability:
+            verdict = VERDICT_RELEASE
+        self.later(self._settle, life, session, consumer, verdict, [first, tag - 1], delay, seconds=habits.work_seconds)
+
+    def _settle(self, life: int, session: int, consumer: int, verdict: int, tags: list[int], delay: float) -> None:
+        if life != self._life:
+            return
+        self.call(
+            ("settle", session, consumer, verdict, tags, delay),
+            lambda value: self._settled(life, session, consumer, verdict, tags, value),
+            lambda: self.later(self._settle, life, session, consumer, verdict, tags, delay),
+        )
+
+    def _settled(self, life: int, session: int, consumer: int, verdict: int, tags: list[int], value: Any) -> None:
+        if isinstance(value, Settled):
+            lost: set[int] = set()
+            for first, last in zip(value.lost[::2], value.lost[1::2], strict=True):
+                lost.update(range(first, last + 1))
+            kept = tuple(tag for tag in range(tags[0], tags[1] + 1) if tag not in lost)
+            self.seen.settled.append((session, consumer, verdict, kept))
+        elif life == self._life:
+            self._open()
+
+
+class Reader(Client):
+    """Asks now and then up to where one must have applied to see everything confirmed."""
+
+    def __init__(self, name: str, wire: Wire, seen: Seen) -> None:
+        super().__init__(name, wire, seen)
+        self._read()
+
+    def _read(self) -> None:
+        self.call(("read",), self._again, self._again)
+
+    def _again(self, _value: Any = None) -> None:
+        self.later(self._read, seconds=0.5)

@@ -1,0 +1,354 @@
+"""Faults: which there are, how a seed chooses among them, and what each does.
+
+A run's faults are a list made before it begins, from a source of chance of its own. So one can be left out, and the
+others stay: that is how a failing seed is made small. This module must not judge anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import random
+from typing import TYPE_CHECKING
+
+from sluicemq.broker.replication import events as ev
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tests.sim.clients import Wire
+    from tests.sim.network import Network
+    from tests.sim.node import Node
+    from tests.sim.truth import Truth
+    from tests.sim.world import World
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """Something bad at a time.
+
+    Attributes:
+        at: When, in seconds.
+        kind: One of `KINDS`.
+        node: Whom it strikes; 0 means whoever leads then, or anybody.
+        seconds: How long it lasts, where it does.
+        chance: A number from 0 to 1 for whatever else is to be chosen.
+
+    """
+
+    at: float
+    kind: str
+    node: int
+    seconds: float
+    chance: float
+
+    def __str__(self) -> str:
+        whom = f"node {self.node}" if self.node else "the leader"
+        return f"{self.at:7.3f} s  {self.kind:<18} {whom}, {self.seconds:.2f} s, {self.chance:.3f}"
+
+
+FAMILIES: dict[str, dict[str, float]] = {
+    "crash": {"kill": 3, "power": 2, "power_in_write": 3, "all_down": 0.3},
+    "partition": {"isolate": 2, "one_way": 2, "halves": 2, "bridge": 1, "ring": 0.5, "flap": 1},
+    "network": {"reset": 3, "slow_link": 2, "deaf_to_clients": 1},
+    "disk": {"slow_disk": 2, "sync_fails": 1, "write_fails": 1, "full_disk": 1},
+    "clock": {"wall_jump": 2},
+    "pause": {"pause": 2},
+    "membership": {"remove_voter": 1, "add_voter": 2, "wipe": 0.7},
+    "transfer": {"transfer": 2},
+}
+"""Kinds of faults by family, with weights."""
+
+PROFILES: dict[str, tuple[str, ...]] = {
+    "calm": (),
+    "crash": ("crash",),
+    "partition": ("partition", "network"),
+    "disk": ("disk", "crash"),
+    "time": ("clock", "pause"),
+    "membership": ("membership", "crash"),
+    "transfer": ("transfer", "crash", "partition"),
+    "everything": tuple(FAMILIES),
+}
+"""Named mixes; `swarm` chooses any subset of families."""
+
+
+def draw(seed: int, profile: str, nodes: int, seconds: float) -> list[Fault]:
+    """Return the faults of a run, in order."""
+    chance = random.Random(f"faults/{seed}/{profile}")
+    if profile == "swarm":
+        families = [family for family in FAMILIES if chance.random() < 0.5]
+    else:
+        families = list(PROFILES[profile])
+    weights = {kind: weight for family in families for kind, weight in FAMILIES[family].items()}
+    # Swarm within a family too: some kinds are left out, so that others come in rows.
+    if profile == "swarm" and len(weights) > 2:
+        weights = {kind: weight for kind, weight in weights.items() if chance.random() < 0.7}
+    if not weights:
+        return []
+    mean_seconds = chance.choice((0.3, 1.0, 1.0, 3.0))
+    faults = []
+    now = 0.5 + chance.random()
+    while now < seconds:
+        kind = chance.choices(list(weights), list(weights.values()))[0]
+        node = 0 if chance.random() < 0.4 else chance.randint(1, nodes)
+        lasting = chance.choice((0.05, 0.3, 1.0, 2.5, 6.0)) * (0.5 + chance.random())
+        faults.append(Fault(now, kind, node, lasting, chance.random()))
+        now += chance.expovariate(1 / mean_seconds)
+    return faults
+
+
+class Nemesis:
+    """Carries out faults on a cluster."""
+
+    def __init__(self, world: World, nodes: dict[int, Node], network: Network, wire: Wire, truth: Truth) -> None:
+        self._world = world
+        self._nodes = nodes
+        self._network = network
+        self._wire = wire
+        self._truth = truth
+        self._over = False
+        self.struck = 0
+
+    def plan(self, faults: Sequence[Fault]) -> None:
+        """Let these happen in their time."""
+        for fault in faults:
+            self._world.after(fault.at - self._world.now, self._strike, fault)
+
+    def end(self) -> None:
+        """Heal everything, start everybody, and do nothing more."""
+        self._over = True
+        self._network.heal()
+        self._network.weather.reset_probability = self._network.weather.late_probability = 0.0
+        self._wire.cut_off.clear()
+        self._wire.habits.loss_probability = 0.0
+        for node in self._nodes.values():
+            node.disk.faults.clear()
+            node.disk.cut_at = None
+            node.disk.capacity_bytes = None
+            node.speed.factor = 1.0
+            node.speed.stall_probability = 0.0
+            node.resume()
+            if node.refuses_to_start is not None:
+                node.wipe()
+            node.start()
+
+    def leader(self) -> Node | None:
+        """Whoever serves, of the highest epoch."""
+        serving = [node for node in self._nodes.values() if node.process is not None and node.process.service.lead]
+        return max(serving, key=lambda node: node.process.service.lead.epoch, default=None)
+
+    def _strike(self, fault: Fault) -> None:
+        if self._over:
+            return
+        node = self._nodes.get(fault.node) or self.leader() or self._nodes[1 + int(fault.chance * len(self._nodes))]
+        self.struck += 1
+        if self._world.tracing:
+            self._world.say(node.number, f"FAULT {fault}")
+        KINDS[fault.kind](self, node, fault)
+
+    def _later(self, seconds: float, action: Callable[..., None], *arguments: object) -> None:
+        self._world.after(seconds, self._unless_over, action, arguments)
+
+    def _unless_over(self, action: Callable[..., None], arguments: tuple[object, ...]) -> None:
+        if not self._over:
+            action(*arguments)
+
+    # --- crashes ------------------------------------------------------------------------------------------------------
+
+    def kill(self, node: Node, fault: Fault) -> None:
+        """The process is killed."""
+        node.crash(power=False)
+        self._stay_down(node, fault)
+
+    def power(self, node: Node, fault: Fault) -> None:
+        """The power goes off, between two operations of the disk."""
+        node.crash(power=True)
+        self._stay_down(node, fault)
+
+    def power_in_write(self, node: Node, fault: Fault) -> None:
+        """The power goes off during one of the next operations of the disk."""
+        if node.process is not None:
+            node.disk.cut_power_after(1 + int(fault.chance * 12))
+
+    def all_down(self, node: Node, fault: Fault) -> None:
+        """The power of the whole room goes off."""
+        del node
+        for each in self._nodes.values():
+            each.crash(power=fault.chance < 0.7)
+
+    def _stay_down(self, node: Node, fault: Fault) -> None:
+        node.stopped = True
+        self._later(fault.seconds, node.start)
+
+    # --- partitions ---------------------------------------------------------------------------------------------------
+
+    def isolate(self, node: Node, fault: Fault) -> None:
+        """One node is alone."""
+        others = [number for number in self._nodes if number != node.number]
+        self._cut([(node.number, other) for other in others] + [(other, node.number) for other in others], fault)
+        if fault.chance < 0.5:
+            self._cut_off_clients(node.number, fault)
+
+    def one_way(self, node: Node, fault: Fault) -> None:
+        """One node is only heard, or only hears."""
+        others = [number for number in self._nodes if number != node.number]
+        if fault.chance < 0.3:
+            others = others[: 1 + int(fault.chance * 3 * len(others))][:1]
+        inward = fault.chance < 0.65
+        self._cut([(other, node.number) if inward else (node.number, other) for other in others], fault)
+
+    def halves(self, node: Node, fault: Fault) -> None:
+        """Two groups do not hear each other."""
+        numbers = sorted(self._nodes)
+        shift = node.number % len(numbers)
+        numbers = numbers[shift:] + numbers[:shift]
+        size = 1 + int(fault.chance * (len(numbers) - 1))
+        left, right = numbers[:size], numbers[size:]
+        self._cut([pair for one in left for two in right for pair in ((one, two), (two, one))], fault)
+
+    def bridge(self, node: Node, fault: Fault) -> None:
+        """Two groups hear each other through one node only."""
+        others = [number for number in sorted(self._nodes) if number != node.number]
+        half = len(others) // 2
+        pairs = [(one, two) for one in others[:half] for two in others[half:]]
+        self._cut([link for one, two in pairs for link in ((one, two), (two, one))], fault)
+
+    def ring(self, node: Node, fault: Fault) -> None:
+        """Everybody hears its two neighbours only."""
+        del node
+        numbers = sorted(self._nodes)
+        count = len(numbers)
+        links = [
+            (one, two)
+            for place, one in enumerate(numbers)
+            for other, two in enumerate(numbers)
+            if one != two and (place - other) % count not in (1, count - 1)
+        ]
+        self._cut(links, fault)
+
+    def flap(self, node: Node, fault: Fault) -> None:
+        """A node is cut off again and again."""
+        for turn in range(1 + int(fault.chance * 6)):
+            once = dataclasses.replace(fault, seconds=0.15 + 0.3 * fault.chance, chance=0.9)
+            self._later(turn * 0.6, self.isolate, node, once)
+
+    def _cut(self, links: Sequence[tuple[int, int]], fault: Fault) -> None:
+        for link in links:
+            self._network.block(*link)
+            self._later(fault.seconds, self._network.unblock, *link)
+
+    # --- the network --------------------------------------------------------------------------------------------------
+
+    def reset(self, node: Node, fault: Fault) -> None:
+        """Connections break."""
+        for number in self._nodes:
+            if number != node.number and (fault.chance < 0.5 or self._world.random.random() < 0.5):
+                self._network.reset(node.number, number)
+
+    def slow_link(self, node: Node, fault: Fault) -> None:
+        """Everything to a node, or from it, takes long."""
+        for number in self._nodes:
+            if number != node.number:
+                link = (number, node.number) if fault.chance < 0.5 else (node.number, number)
+                self._network.slow(*link, 0.6 * fault.chance)
+                self._later(fault.seconds, self._network.slow, *link, 0.0)
+
+    def deaf_to_clients(self, node: Node, fault: Fault) -> None:
+        """Clients do not reach a node."""
+        self._cut_off_clients(node.number, fault)
+
+    def _cut_off_clients(self, number: int, fault: Fault) -> None:
+        self._wire.cut_off.add(number)
+        self._later(fault.seconds, self._wire.cut_off.discard, number)
+
+    # --- disks and clocks ---------------------------------------------------------------------------------------------
+
+    def slow_disk(self, node: Node, fault: Fault) -> None:
+        """Syncs take long."""
+        node.speed.factor = 20 + 300 * fault.chance
+        self._later(fault.seconds, setattr, node.speed, "factor", 1.0)
+
+    def sync_fails(self, node: Node, fault: Fault) -> None:
+        """One of the next syncs fails; what it should have written may be lost, and nobody says so again."""
+        self._may_die(node)
+        node.disk.fail_after(1 + int(fault.chance * 5), errno.EIO, "sync")
+
+    def write_fails(self, node: Node, fault: Fault) -> None:
+        """One of the next writes fails."""
+        self._may_die(node)
+        node.disk.fail_after(1 + int(fault.chance * 5), errno.EIO, "write")
+
+    def full_disk(self, node: Node, fault: Fault) -> None:
+        """There is next to no room for a while."""
+        self._may_die(node)
+        node.disk.capacity_bytes = node.disk.used_bytes() + int(fault.chance * 20_000)
+        self._later(fault.seconds, self._room_again, node)
+
+    def _room_again(self, node: Node) -> None:
+        node.disk.capacity_bytes = None
+
+    def _may_die(self, node: Node) -> None:
+        self._truth.expected_deaths.add(node.number)
+
+    def wall_jump(self, node: Node, fault: Fault) -> None:
+        """Somebody sets the clock."""
+        node.clock.wall_offset += (fault.chance - 0.5) * (7200 if fault.seconds > 1 else 10)
+
+    def pause(self, node: Node, fault: Fault) -> None:
+        """The process is stopped for a while."""
+        node.pause(fault.seconds)
+
+    # --- what operators do --------------------------------------------------------------------------------------------
+
+    def transfer(self, node: Node, fault: Fault) -> None:
+        """The leader is asked to hand over."""
+        leader = self.leader()
+        if leader is not None and leader.process is not None:
+            target = 1 + int(fault.chance * len(self._nodes))
+            leader.process.event(ev.TransferLeadership("transfer", target))
+
+    def remove_voter(self, node: Node, fault: Fault) -> None:
+        """The leader is asked to let a node vote no more; at least one stays."""
+        leader = self.leader()
+        if leader is None or leader.process is None:
+            return
+        configuration = leader.process.replica.configuration
+        if configuration is not None and len(configuration.voters) > 1:
+            numbers = sorted(member.node for member in configuration.voters)
+            leader.process.event(ev.RemoveVoter("remove", numbers[int(fault.chance * len(numbers))]))
+
+    def add_voter(self, node: Node, fault: Fault) -> None:
+        """The leader is asked to let a node vote that does not."""
+        leader = self.leader()
+        if leader is None or leader.process is None:
+            return
+        configuration = leader.process.replica.configuration
+        if configuration is None:
+            return
+        voting = {member.node for member in configuration.everybody}
+        others = [number for number in sorted(self._nodes) if number not in voting]
+        number = others[int(fault.chance * len(others))] if others else node.number
+        leader.process.event(ev.AddVoter("add", number))
+
+    def wipe(self, node: Node, fault: Fault) -> None:
+        """An operator empties the disk of a node that does not vote, or asks first that it votes no more."""
+        leader = self.leader()
+        if leader is None or leader.process is None or node is leader:
+            return
+        configuration = leader.process.replica.configuration
+        if configuration is None:
+            return
+        if node.number in {member.node for member in configuration.everybody}:
+            if len(configuration.voters) > 1:
+                leader.process.event(ev.RemoveVoter("remove", node.number))
+            return
+        # By the word of the committed history only: what one node believes may be cut off again.
+        committed = self._truth.configuration
+        if committed is not None and node.number not in {member.node for member in committed.everybody}:
+            node.crash(power=True)
+            node.wipe()
+
+
+KINDS: dict[str, Callable[[Nemesis, Node, Fault], None]] = {
+    kind: getattr(Nemesis, kind) for family in FAMILIES.values() for kind in family
+}

@@ -1,0 +1,402 @@
+"""Mistakes on purpose: each is one wrong line of the core, the driver, the machine or the disk, and must be found.
+
+What a simulator is worth shows in what it finds. A mutant replaces one function for as long as a run lasts, so the
+product knows nothing of it. Each names the profile of faults that suits it; it is caught when any invariant breaks,
+and the table says after how many seeds, and by what. A mutant that survives is a hole in the simulator, or no mistake
+at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from sluicemq.broker.queues.machine import Machine
+from sluicemq.broker.queues.sequences import Producer, Producers
+from sluicemq.broker.replication import discovery, following, membership, synchronization
+from sluicemq.broker.replication.broadcast import Broadcast
+from sluicemq.broker.replication.discovery import Discovery, Promising
+from sluicemq.broker.replication.effects import Token
+from sluicemq.broker.replication.following import Following
+from sluicemq.broker.replication.leading import Leading
+from sluicemq.broker.replication.local import Local
+from sluicemq.broker.replication.membership import Configuration
+from sluicemq.broker.replication.messages import Ack, FollowerInfo, Method, NewEpoch, Phase, Vote
+from sluicemq.broker.replication.reads import Reads
+from sluicemq.broker.replication.replica import Replica
+from sluicemq.broker.replication.synchronization import Plan
+from sluicemq.storage import SegmentLog
+from sluicemq.wire.errors import SluiceError
+from tests.disk import SimulatedDisk, SimulatedFile
+from tests.sim.entries import LogMemory
+from tests.sim.log_thread import LogThread
+from tests.sim.service import Lead, Service
+from tests.sim.simulation import Choice, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+SEEDS_MAX = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+    """A mistake.
+
+    Attributes:
+        says: What it does wrong.
+        patch: Makes the mistake while the context lasts.
+        profile: Faults under which it shows.
+        nodes: How many; None: as the seed says.
+
+    """
+
+    says: str
+    patch: Callable[[], contextlib.AbstractContextManager[Any]]
+    profile: str = "crash"
+    nodes: int | None = None
+
+
+MUTANTS: dict[str, Mutant] = {}
+
+
+def _add(
+    name: str, says: str, *replaced: tuple[Any, str, Any], profile: str = "crash", nodes: int | None = None
+) -> None:
+    @contextlib.contextmanager
+    def patch() -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for owner, attribute, replacement in replaced:
+                stack.enter_context(mock.patch.object(owner, attribute, replacement))
+            yield
+
+    MUTANTS[name] = Mutant(says, patch, profile, nodes)
+
+
+# --- the driver and its disk ------------------------------------------------------------------------------------------
+
+_add("ack_before_sync", "an append is reported before its sync", (LogThread, "SYNC_BEFORE_ANSWER", False))
+_add("forget_promise", "a promise is reported and never written", (LogThread, "SAVE_PROMISE", False))
+_add("join_at_once", "the disk is said to rest while it does not", (LogThread, "JOIN_WAITS", False), profile="transfer")
+_add("no_file_syncs", "syncs of files do nothing", (SimulatedFile, "sync", lambda self: None))
+_add("no_directory_syncs", "syncs of the directory do nothing", (SimulatedDisk, "sync", lambda self: None))
+_add(
+    "trust_page_cache",
+    "a start believes what the kernel remembers after a failed sync",
+    (SimulatedFile, "forget", lambda self: None),
+    profile="disk",
+)
+_add(
+    "resurrect",
+    "a truncation is not carried out on the disk",
+    (SegmentLog, "truncate_after", lambda self, zxid: None),
+    profile="everything",
+)
+_add(
+    "stale_view",
+    "after a join, the log view shows what was dropped",
+    (LogMemory, "reload", lambda self, real=LogMemory.reload: None if self.last.zxid else real(self)),
+    profile="transfer",
+)
+
+# --- the pipeline -----------------------------------------------------------------------------------------------------
+
+_committed = Service.committed
+_proposed = Lead.proposed
+
+
+def _confirm_at_once(self: Lead, reference: Any, zxid: int) -> None:
+    _proposed(self, reference, zxid)
+    if getattr(reference, "on_applied", None) is not None:
+        self._process.truth.confirms(self._process.node, self._process, zxid, self)
+
+
+def _never_ends(self: Service, effect: Any, real: Any = Service.role_changed) -> None:
+    if self.lead is None:
+        real(self, effect)
+
+
+_add(
+    "apply_uncommitted",
+    "a node applies all that is in its log",
+    (Service, "committed", lambda self, zxid: _committed(self, self.process.memory.last.zxid)),
+)
+_add("confirm_at_once", "a confirmation does not wait for the commit", (Lead, "proposed", _confirm_at_once))
+_add(
+    "serve_for_ever", "a leader that lost its lead goes on", (Service, "role_changed", _never_ends), profile="partition"
+)
+_add("keep_sessions", "a new leader leaves old sessions open", (Machine, "sessions_to_close", lambda self: []))
+
+
+def _accept_all(self: Producers, number: int, sequence: int, now_ms: int, real: Any = Producers.judge) -> Any:
+    verdict = real(self, number, sequence, now_ms)
+    producer = self.get(number)
+    return producer if isinstance(verdict, int) and not isinstance(verdict, Producer | SluiceError) else verdict
+
+
+_add("no_dedup", "a resent batch is stored again", (Producers, "judge", _accept_all), profile="partition")
+
+# --- election and discovery -------------------------------------------------------------------------------------------
+
+
+def _always_promise(promised_epoch: int, promised_to: int | None, leader: int, epoch: int) -> Promising:
+    answer = discovery.answer_to_new_epoch(promised_epoch, promised_to, leader, epoch)
+    return Promising.CONFIRM if answer is Promising.JOIN else answer
+
+
+def _follow_anybody(promised_epoch: int, promised_to: int | None, leader: int, epoch: int) -> Promising:
+    answer = discovery.answer_to_new_epoch(promised_epoch, promised_to, leader, epoch)
+    return Promising.JOIN if answer is Promising.REFUSE else answer
+
+
+def _any_log(self: Discovery, member: Any, last_zxid: int) -> bool:
+    self._promised.add(member)
+    return True
+
+
+def _speak_first(self: Following, message: NewEpoch, real: Any = Following._new_epoch) -> None:
+    before = self._local.promised_epoch
+    real(self, message)
+    if self._local.promised_epoch > before:
+        self._acknowledge_epoch(promised=True)
+
+
+_add(
+    "double_promise",
+    "an epoch is promised to two leaders",
+    (following, "answer_to_new_epoch", _always_promise),
+    profile="swarm",
+)
+_add(
+    "break_promise",
+    "a leader of an older epoch is followed",
+    (following, "answer_to_new_epoch", _follow_anybody),
+    profile="time",
+)
+_add("word_before_promise", "AckEpoch does not wait for the disk", (Following, "_new_epoch", _speak_first))
+_add(
+    "no_recency_check",
+    "a leader accepts promises of longer logs; and it is elected by its number alone",
+    (Discovery, "promised", _any_log),
+    (Vote, "__gt__", lambda self, other: self.leader > other.leader),
+)
+_add(
+    "one_promise_is_enough",
+    "an epoch begins without a quorum",
+    (Discovery, "complete", property(lambda self: bool(self._promised))),
+    profile="partition",
+)
+_add(
+    "election_of_one",
+    "a minority elects, promises and commits",
+    (Configuration, "is_quorum", lambda self, supporters: bool(supporters)),
+    profile="partition",
+)
+_add(
+    "same_epoch_again",
+    "a leader takes the highest promised epoch, not the next",
+    (Discovery, "new_epoch", lambda self, real=Discovery.new_epoch: (lambda e: e and max(1, e - 1))(real(self))),
+)
+_add(
+    "vote_for_the_shorter",
+    "the shorter history wins an election",
+    (Vote, "__gt__", lambda self, other: (-self.zxid, self.leader) > (-other.zxid, other.leader)),
+)
+
+# --- synchronization --------------------------------------------------------------------------------------------------
+
+
+def _never_truncate(history: Any, chain_at: Any, ends: Any, real: Any = synchronization.plan) -> Plan:
+    found = real(history, chain_at, ends)
+    return Plan(Method.DIFF, ends[-1]) if found.method is Method.TRUNC else found
+
+
+def _truncate_all(history: Any, chain_at: Any, ends: Any, real: Any = synchronization.plan) -> Plan:
+    found = real(history, chain_at, ends)
+    return Plan(Method.TRUNC, history.start) if found.method is Method.TRUNC else found
+
+
+def _ignore_chains(history: Any, chain_at: Any, ends: Any, real: Any = synchronization.plan) -> Plan:
+    last = ends[-1]
+    known = chain_at(last.zxid)
+    return real(history, chain_at, ends) if known is None else Plan(Method.DIFF, last)
+
+
+_add("never_truncate", "a diverged tail stays", (synchronization, "plan", _never_truncate), profile="everything")
+_add(
+    "truncate_all",
+    "a diverged log is cut at its beginning",
+    (synchronization, "plan", _truncate_all),
+    profile="everything",
+)
+_add(
+    "no_snapshot_floor",
+    "the plan forgets what a log proper no longer holds",
+    (synchronization, "plan", _ignore_chains),
+    profile="everything",
+)
+
+# --- broadcast --------------------------------------------------------------------------------------------------------
+
+
+def _minority(voters: Any, reached: Any) -> int:
+    return max((reached.get(member, 0) for member in voters), default=0)
+
+
+def _observers_too(self: Broadcast, configuration: Configuration) -> int:
+    ranked = sorted(self._reached.values(), reverse=True)
+    needed = len(configuration.voters) // 2
+    zxid = ranked[needed] if len(ranked) > needed else 0
+    return zxid if zxid >= self.established_zxid else 0
+
+
+def _old_entries(self: Broadcast, configuration: Configuration) -> int:
+    return membership.reached_by_quorum(configuration, self._reached)
+
+
+def _own_at_once(self: Leading, body: object, real: Any = Leading.append) -> Any:
+    entry = real(self, body)
+    self.broadcast.durable(self._local.member, entry.zxid)
+    self._local.durable_zxid = entry.zxid
+    return entry
+
+
+def _ack_all(self: Following) -> None:
+    local = self._local
+    self._reply(Ack(self.epoch, self._connection, self._session, local.history.last.zxid))
+
+
+def _commit_all(self: Following, real: Any = Following._commit) -> None:
+    local = self._local
+    if self._in_line:
+        local.commit(min(self._heard_commit_zxid, local.history.last.zxid))
+    real(self)
+
+
+def _any_session(self: Leading, peer: int, message: Any, real: Any = Leading.receive) -> None:
+    known = self.learners.get(peer)
+    if known is not None and not isinstance(message, FollowerInfo):
+        message = dataclasses.replace(message, session=known.session, epoch=known.epoch)
+    real(self, peer, message)
+
+
+def _any_leader(self: Following, message: Any, real: Any = Following.receive) -> None:
+    if not isinstance(message, NewEpoch) and self.epoch:
+        message = dataclasses.replace(message, session=self._session, epoch=self.epoch)
+    real(self, message)
+
+
+def _any_connection(self: Replica, event: Any, real: Any = Replica._received) -> None:
+    known = self._local.links.get(event.peer)
+    if known is not None:
+        event = dataclasses.replace(event, message=dataclasses.replace(event.message, connection=known))
+    real(self, event)
+
+
+def _any_completion(self: Local, token: Token, real: Any = Local.persisted) -> Any:
+    return real(self, Token(self._generation, token.number))
+
+
+def _serve_early(self: Leading, real: Any = Leading._establish) -> None:
+    real(self)
+    if self.broadcast is not None and self.phase is Phase.SYNCHRONIZATION:
+        self.phase = Phase.BROADCAST
+
+
+def _ask_nobody(self: Reads, configuration: Configuration) -> Any:
+    done, self._asked = self._asked, []
+    return self._zxid, done
+
+
+_add("minority_commit", "one copy commits", (membership, "reached_by_majority", _minority))
+_add("observers_commit", "copies of observers count", (Broadcast, "commit_point", _observers_too), profile="membership")
+_add(
+    "commit_old_entries",
+    "entries of older epochs are committed by counting copies",
+    (Broadcast, "commit_point", _old_entries),
+)
+_add("count_own_unsynced", "a leader counts its own entries before its sync", (Leading, "append", _own_at_once))
+_add("ack_what_came", "a learner acknowledges what it has not synced", (Following, "_acknowledge", _ack_all))
+_add("commit_what_came", "a learner commits what it has not synced", (Following, "_commit", _commit_all))
+_add(
+    "mix_acks",
+    "a leader counts acknowledgements of other sessions and epochs",
+    (Leading, "receive", _any_session),
+    profile="partition",
+)
+_add(
+    "obey_old_leader",
+    "a learner obeys messages of other sessions and epochs",
+    (Following, "receive", _any_leader),
+    profile="swarm",
+)
+_add(
+    "old_connections",
+    "messages of ended connections count",
+    (Replica, "_received", _any_connection),
+    profile="partition",
+)
+_add(
+    "stale_completion",
+    "an answer of the disk from before a change of roles counts",
+    (Local, "persisted", _any_completion),
+    profile="transfer",
+)
+_add("serve_early", "a leader serves before its epoch is committed", (Leading, "_establish", _serve_early))
+_add("read_alone", "a read asks no quorum", (Reads, "ready", _ask_nobody), profile="partition")
+_add(
+    "no_patience_end",
+    "a leader that nobody hears goes on",
+    (Leading, "_heard_by_quorum", lambda self: True),
+    profile="partition",
+)
+_add(
+    "one_group",
+    "while the voters change, a majority of the new ones is enough",
+    (Configuration, "electorates", property(lambda self: (self.next_voters or self.voters,))),
+    profile="membership",
+)
+
+
+def hunt(names: Sequence[str], seeds_max: int = SEEDS_MAX, limit_seconds: float | None = None) -> int:
+    """Try mutants, print the table; return 1 if one of them survives."""
+    survived = []
+    begun = time.monotonic()
+    for name in names:
+        mutant = MUTANTS[name]
+        seeds, found = catch(name, seeds_max)
+        if found is None:
+            survived.append(name)
+        print(
+            f"{name:22} {'-' if found is None else seeds:>5}  {mutant.profile:11} {found or 'SURVIVES'}"[:160],
+            flush=True,
+        )
+        if limit_seconds is not None and time.monotonic() - begun > limit_seconds:
+            break
+    print(f"{len(survived)} of {len(names)} survive{': ' if survived else ''}{', '.join(survived)}")
+    return 1 if survived else 0
+
+
+def catch(name: str, seeds_max: int = SEEDS_MAX) -> tuple[int, str | None]:
+    """Run seeds with a mutant until an invariant breaks; return how many it took, and what broke."""
+    mutant = MUTANTS[name]
+    choice = Choice(nodes=mutant.nodes, profile=mutant.profile, batches=120, busy_seconds=10.0)
+    for seed in range(seeds_max):
+        with mutant.patch():
+            try:
+                violation = run(seed, choice).violation
+            except Exception as error:
+                return seed + 1, f"{type(error).__name__}: {error}"
+        # A seed that fails without the mutant proves nothing about it.
+        if violation is not None and run(seed, choice).violation is None:
+            return seed + 1, str(violation)
+    return seeds_max, None
+
+
+def table(results: dict[str, tuple[int, str | None]]) -> Counter[str]:
+    """Return how many mutants each invariant has caught."""
+    return Counter(found.split(":")[0] for _, found in results.values() if found is not None)

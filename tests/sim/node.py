@@ -1,0 +1,220 @@
+"""One node: a machine with a disk and clocks, on which a process lives, dies and is started again.
+
+Clocks: the monotonic one runs a little too fast or too slow, the wall clock jumps. A process can be paused:
+everything that happens meanwhile reaches it in a burst.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from sluicemq.broker.replication import events as ev
+from sluicemq.broker.replication.options import Options
+from sluicemq.storage import LogOptions, StorageError
+from tests.disk import PowerCut, SimulatedDisk
+from tests.sim.driver import Process
+from tests.sim.log_thread import DiskSpeed, Ledger
+
+if TYPE_CHECKING:
+    from sluicemq.broker.replication.messages import Message
+    from tests.sim.network import Network
+    from tests.sim.snapshots import Image
+    from tests.sim.truth import Truth
+    from tests.sim.world import World
+
+CLUSTER_ID = b"simulatedcluster"
+WALL_SECONDS = 1_800_000_000.0
+
+
+@dataclasses.dataclass
+class Settings:
+    """What the nodes of a run have in common."""
+
+    log: LogOptions
+    replica: Options
+    snapshot_entries: int = 100
+    lease_seconds: float = 2.0
+    stream_seconds: float = 0.2
+    join_drops: bool = True
+    restart_seconds: tuple[float, float] = (0.1, 2.0)
+    cluster_id: bytes = CLUSTER_ID
+
+
+class Clock:
+    """The clocks of one machine.
+
+    Args:
+        world: True time.
+        rate: Seconds of the monotonic clock in one true second.
+
+    """
+
+    def __init__(self, world: World, rate: float, wall_offset: float) -> None:
+        self._world = world
+        self._rate = rate
+        self._offset = 100.0
+        self.wall_offset = wall_offset
+
+    def monotonic(self) -> float:
+        """Seconds that never jump."""
+        return self._offset + self._rate * self._world.now
+
+    def until(self, when: float) -> float:
+        """True seconds until the monotonic clock says *when*; at least 0."""
+        return max(0.0, (when - self.monotonic()) / self._rate) + 1e-9
+
+    def wall(self) -> float:
+        """Seconds since 1970, as this machine believes."""
+        return WALL_SECONDS + self._world.now + self.wall_offset
+
+
+class Node:
+    """One node, whatever becomes of its processes.
+
+    Attributes:
+        process: The running process; None while there is none.
+        host_up: The machine is on.
+        refuses_to_start: Why the data was refused; an operator has to look after it.
+
+    """
+
+    def __init__(
+        self,
+        number: int,
+        listed: tuple[int, ...],
+        world: World,
+        network: Network,
+        truth: Truth,
+        settings: Settings,
+        speed: DiskSpeed,
+        clock: Clock,
+    ) -> None:
+        self.number = number
+        self.listed = listed
+        self.world = world
+        self.network = network
+        self.truth = truth
+        self.settings = settings
+        self.speed = speed
+        self.clock = clock
+        self.disk = SimulatedDisk(world.random)
+        self.ledger = Ledger()
+        self.process: Process | None = None
+        self.peers: dict[int, Node] = {}
+        self.host_up = True
+        self.paused = False
+        self.stopped = False
+        """Nobody starts it again until `start` is called."""
+        self.refuses_to_start: str | None = None
+        self.starts = 0
+
+    @property
+    def listening(self) -> bool:
+        """Whether the process accepts connections."""
+        return self.process is not None
+
+    # --- life and death -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the process, if none runs and its data is not refused."""
+        self.stopped = False
+        if self.process is not None or self.refuses_to_start is not None:
+            return
+        self.host_up = True
+        self.paused = False
+        self.starts += 1
+        try:
+            self.process = Process(self)
+        except PowerCut:
+            self.disk = self.disk.crash()
+            self._start_later()
+        except (StorageError, OSError) as error:
+            self.world.say(self.number, f"does not start: {error}")
+            if self.ledger.damaged:
+                self.refuses_to_start = f"{error}"
+            elif isinstance(error, OSError) or "space" in f"{error}":
+                self.disk = self.disk.restart()
+                self._start_later()
+            else:
+                self.truth.refuses_good_data(self, error)
+        else:
+            self.world.say(self.number, f"started, with a log up to {self.process.memory.last}")
+
+    def crash(self, *, power: bool) -> None:
+        """End the process, as kill -9 does, or with the power of the machine."""
+        process = self.process
+        if process is None:
+            return
+        self.world.say(self.number, "loses power" if power else "is killed")
+        process.end()
+        self.process = None
+        self.paused = False
+        self.host_up = not power
+        self.disk = self.disk.crash() if power else self.disk.restart()
+        self.network.stopped(self.number, silently=power)
+        self._start_later()
+
+    def died(self, reason: str) -> None:
+        """The process has ended itself."""
+        self.truth.died(self, reason)
+        self.crash(power=False)
+
+    def wipe(self) -> None:
+        """An operator gives the node an empty disk: a new incarnation, which lists nobody to form a cluster with."""
+        assert self.process is None, "a disk is changed while nothing runs"
+        self.truth.wiped(self)
+        self.disk = SimulatedDisk(self.world.random)
+        self.ledger = Ledger()
+        self.listed = ()
+        self.refuses_to_start = None
+
+    def pause(self, seconds: float) -> None:
+        """Stop the process for a while; what happens meanwhile waits."""
+        if self.process is not None and not self.paused:
+            self.paused = True
+            self.world.say(self.number, f"is paused for {seconds:.2f} s")
+            self.world.after(seconds, self.resume)
+
+    def resume(self) -> None:
+        """Let a paused process go on."""
+        if self.paused:
+            self.paused = False
+            if self.process is not None:
+                self.world.say(self.number, "goes on")
+                self.process.go_on()
+
+    def _start_later(self) -> None:
+        self.world.after(self.world.random.uniform(*self.settings.restart_seconds), self._start_again)
+
+    def _start_again(self) -> None:
+        self.host_up = True
+        if not self.stopped:
+            self.start()
+
+    # --- what the network says ----------------------------------------------------------------------------------------
+
+    def peer_up(self, peer: int, connection: int) -> None:
+        """A connection is open."""
+        if self.process is not None:
+            self.process.event(ev.PeerUp(peer, connection))
+
+    def peer_down(self, peer: int, connection: int) -> None:
+        """A connection has ended."""
+        if self.process is not None:
+            self.process.event(ev.PeerDown(peer, connection))
+
+    def peer_refused(self, peer: int) -> None:
+        """Nobody listens there."""
+        if self.process is not None:
+            self.process.event(ev.PeerRefused(peer))
+
+    def received(self, peer: int, message: Message) -> None:
+        """A message came in."""
+        if self.process is not None:
+            self.process.event(ev.Received(peer, message))
+
+    def snapshot_received(self, peer: int, epoch: int, session: int, image: Image) -> None:
+        """A snapshot came in."""
+        if self.process is not None:
+            self.process.snapshot_received(peer, epoch, session, image)

@@ -1,0 +1,405 @@
+"""What a node does with committed entries, and what a leader does beside: the queue machine, and who waits for it.
+
+Every node applies; the leader also takes requests, closes what its predecessor's clients left behind, dispatches, and
+lets leases end. It is the pipeline of the broker in miniature: the same machine, the same dispatcher, the same rules
+(a GRANT is appended when messages are sent and nobody waits for it; a confirmation leaves when its entry is applied).
+
+This module must not know how entries become committed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from sluicemq.broker.pipeline.log_clock import LogClock
+from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues.dispatch import Dispatcher
+from sluicemq.broker.queues.outcomes import LeasesGone, Outcome, SessionGone, SessionOpened, Settled
+from sluicemq.broker.queues.outstanding import Outstanding
+from sluicemq.broker.queues.runs import flat_runs
+from sluicemq.broker.queues.tags import without
+from sluicemq.broker.replication import events as ev
+from sluicemq.broker.replication.history import EpochRecord, MembershipRecord, zxid_of
+from sluicemq.broker.replication.messages import Phase, Role
+from sluicemq.wire.messages import VERDICT_HANDED_OVER
+from tests.sim.entries import body_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sluicemq.broker.queues.dispatch import Pick
+    from sluicemq.broker.queues.machine import Machine
+    from sluicemq.broker.replication.effects import RoleChanged
+    from sluicemq.broker.replication.history import Entry
+    from sluicemq.wire.errors import SluiceError
+    from tests.sim.driver import Process
+
+VHOST = "/"
+TICK_SECONDS = 0.25
+IDLE_SECONDS = 3.0
+CLOCK_ITEMS_MAX = 8
+CREDIT_BYTES = 1 << 20
+REFUSED = "refused"
+CONFIRMED = "confirmed"
+
+
+class Service:
+    """The machine of one process, and its leadership if it has one."""
+
+    def __init__(self, process: Process, machine: Machine) -> None:
+        self.process = process
+        self.machine = machine
+        self.applied_zxid = machine.applied_zxid
+        self.lead: Lead | None = None
+
+    def restart(self, machine: Machine) -> None:
+        """Go on from a snapshot."""
+        self.machine = machine
+        self.applied_zxid = machine.applied_zxid
+
+    def end(self) -> None:
+        """The process is gone, or leads no more."""
+        if self.lead is not None:
+            self.lead.over = True
+            self.lead = None
+
+    def committed(self, zxid: int) -> None:
+        """Apply everything up to *zxid*."""
+        if zxid <= self.applied_zxid:
+            return
+        process = self.process
+        for entry in process.memory.between(self.applied_zxid, zxid):
+            self._apply(entry)
+            if not process.alive:
+                return
+        lead = self.lead
+        if lead is not None:
+            lead.go_on()
+
+    def _apply(self, entry: Entry) -> None:
+        body, zxid = entry.body, entry.zxid
+        self.applied_zxid = zxid
+        if isinstance(body, MembershipRecord):
+            return
+        applied: e.Entry = e.Epoch(0, body.leader) if isinstance(body, EpochRecord) else body.entry  # type: ignore[attr-defined]
+        outcome = self.machine.apply(zxid, applied)
+        process = self.process
+        process.truth.applied(process.node, self.machine, zxid)
+        if self.lead is not None:
+            self.lead.applied(zxid, applied, outcome)
+
+    def role_changed(self, effect: RoleChanged) -> None:
+        """Begin or end to serve."""
+        leads = effect.role is Role.LEADING and effect.phase is Phase.BROADCAST
+        if self.lead is not None and not (leads and self.lead.epoch == effect.epoch):
+            self.end()
+        if leads and self.lead is None:
+            self.lead = Lead(self, effect.epoch)
+            self.lead.go_on()
+
+    # --- answers of the core ------------------------------------------------------------------------------------------
+
+    def proposed(self, reference: object, zxid: int) -> None:
+        """A proposal has its place."""
+        if self.lead is not None:
+            self.lead.proposed(reference, zxid)
+
+    def refused(self, reference: object, error: SluiceError) -> None:
+        """A request was refused."""
+        del error  # who asked tries again, whatever it says
+        if isinstance(reference, ReadReference):
+            reference.reply((REFUSED, None))
+        elif self.lead is not None:
+            self.lead.refused(reference)
+        self.process.truth.refused(reference)
+
+    def read_ready(self, reference: object, zxid: int) -> None:
+        """A read may be answered."""
+        assert isinstance(reference, ReadReference)
+        self.process.truth.read_answered(self.process.node, self, zxid, reference.floor_zxid)
+        reference.reply((CONFIRMED, zxid))
+
+    def done(self, reference: object) -> None:
+        """A change of members is through."""
+        self.process.truth.done(reference)
+
+    # --- requests of clients ------------------------------------------------------------------------------------------
+
+    def request(self, request: tuple[Any, ...], reply: Callable[[Any], None]) -> None:
+        """Deal with a client's request, or say who might."""
+        lead = self.lead
+        if request[0] == "read":
+            self.process.event(ev.Read(ReadReference(self.process.truth.confirmed_zxid, reply)))
+        elif lead is None or not lead.serving:
+            reply(("not_leader", self.process.replica.leader))
+        else:
+            lead.request(request, reply)
+
+
+@dataclasses.dataclass(eq=False)
+class ReadReference:
+    """A read, and what had been confirmed to anybody when it began."""
+
+    floor_zxid: int
+    reply: Callable[[Any], None]
+
+
+@dataclasses.dataclass(eq=False)
+class Proposal:
+    """A proposal that waits for its place, or to be applied."""
+
+    entry: e.Entry
+    on_applied: Callable[[int, Outcome], None] | None = None
+    on_refused: Callable[[], None] | None = None
+    pick: Pick | None = None
+
+
+class Lead:
+    """One leadership: from the phase of broadcast until the node is something else.
+
+    Attributes:
+        serving: The epoch's own record, hence everything confirmed before, is applied.
+        over: It has ended: nothing is confirmed and nothing delivered any more.
+
+    """
+
+    def __init__(self, service: Service, epoch: int) -> None:
+        self.epoch = epoch
+        self.over = False
+        self.serving = False
+        self._service = service
+        self._process = service.process
+        self._waiting: dict[int, Proposal] = {}
+        self._dispatcher: Dispatcher | None = None
+        self._outstanding = Outstanding()
+        self._closing = 0
+        self._picking = False
+        self._stuck: Pick | None = None
+        self._log_clock: LogClock | None = None
+        self._log_time_ms = 0
+        self._clock_under_way = False
+        self._heard: dict[int, float] = {}
+        self._clients: dict[int, Callable[[Any], None]] = {}
+        self._joining: list[tuple[int, int, int]] = []
+
+    @property
+    def _now(self) -> float:
+        return self._process.node.clock.monotonic()
+
+    def _time_ms(self) -> int:
+        assert self._log_clock is not None
+        return self._log_clock.now_ms()
+
+    # --- the core's answers -------------------------------------------------------------------------------------------
+
+    def go_on(self) -> None:
+        """Something was applied: begin to serve if it is time, dispatch."""
+        machine = self._service.machine
+        if self.over:
+            return
+        if not self.serving:
+            if self._service.applied_zxid < zxid_of(self.epoch, 0):
+                return
+            self.serving = True
+            clock = self._process.node.clock
+            self._log_clock = LogClock(machine.log_time_ms, wall=clock.wall, monotonic=clock.monotonic)
+            sessions = machine.sessions_to_close()
+            self._closing = 1 + len(sessions)
+            for session in sessions:
+                self._propose(Proposal(e.SessionClose(self._time_ms(), session, "new leader"), self._closed))
+            self._closed(0, Outcome())
+            self._process.world.after(TICK_SECONDS, self._tick)
+        self._dispatch()
+
+    def proposed(self, reference: object, zxid: int) -> None:
+        """The entry of a proposal has its place."""
+        if not isinstance(reference, Proposal):
+            return
+        pick = reference.pick
+        self._process.truth.expects(zxid, reference.entry)
+        if reference.on_applied is not None:
+            self._waiting[zxid] = reference
+        if pick is None:
+            return
+        self._picking = False
+        lease = self._process.node.settings.lease_seconds
+        last = pick.first_tag + pick.messages - 1
+        self._outstanding.granted(pick.session, pick.consumer, pick.first_tag, last, pick.bytes, self._now + lease)
+        deliver = self._clients.get(pick.session)
+        if deliver is not None:
+            runs = [(run.zxid, run.first, run.size) for run in pick.runs]
+            deliver(("deliver", pick.session, pick.consumer, pick.first_tag, runs))
+        self._dispatch()
+
+    def refused(self, reference: object) -> None:
+        """A proposal has no place."""
+        if isinstance(reference, Proposal):
+            if reference.pick is not None:
+                # What was picked must be granted, in this order: it is proposed again at the next tick.
+                self._stuck = reference.pick
+            elif reference.on_refused is not None:
+                reference.on_refused()
+
+    def applied(self, zxid: int, entry: e.Entry, outcome: Outcome) -> None:
+        """An entry was applied: follow it, answer who waits."""
+        proposal = self._waiting.pop(zxid, None)
+        for effect in outcome.effects:
+            if isinstance(effect, LeasesGone):
+                self._outstanding.take(effect.session, effect.consumer, effect.tags)
+            elif isinstance(effect, SessionGone):
+                self._outstanding.forget_session(effect.session)
+                self._clients.pop(effect.session, None)
+                self._heard.pop(effect.session, None)
+        dispatcher = self._dispatcher
+        if dispatcher is not None:
+            dispatcher.on_effects(outcome.effects)
+        if isinstance(entry, e.Settle) and isinstance(outcome.value, Settled) and entry.verdict != VERDICT_HANDED_OVER:
+            settled = without(entry.tags, outcome.value.lost)
+            self._outstanding.take(entry.session, entry.consumer, settled)
+            if dispatcher is not None:
+                dispatcher.settled(entry.session, entry.consumer, settled)
+        elif isinstance(entry, e.Clock):
+            self._clock_under_way = False
+        if proposal is not None and proposal.on_applied is not None:
+            proposal.on_applied(zxid, outcome)
+
+    # --- leading ------------------------------------------------------------------------------------------------------
+
+    def _propose(self, proposal: Proposal) -> None:
+        self._process.event(ev.Propose(proposal, body_of(proposal.entry)))
+
+    def _closed(self, _zxid: int, _outcome: Outcome) -> None:
+        self._closing -= 1
+        if not self._closing:
+            self._dispatcher = Dispatcher(self._service.machine, grant_messages_max=64)
+            for joining in self._joining:
+                self._join(*joining)
+            self._joining.clear()
+
+    def _join(self, session: int, queue_id: int, credit: int) -> None:
+        assert self._dispatcher is not None
+        machine = self._service.machine
+        if machine.queue(queue_id) is not None and session in machine.sessions:
+            self._dispatcher.add_consumer(session, 1, queue_id, credit, CREDIT_BYTES)
+
+    def _dispatch(self) -> None:
+        if self.over or self._picking or self._stuck is not None or self._dispatcher is None:
+            return
+        pick = self._dispatcher.next_pick()
+        if pick is not None:
+            self._grant(pick)
+
+    def _grant(self, pick: Pick) -> None:
+        self._picking = True
+        grant = e.Grant(
+            self._time_ms(), pick.queue_id, pick.session, pick.consumer, pick.first_tag, flat_runs(pick.runs)
+        )
+        self._propose(Proposal(grant, pick=pick))
+
+    def _tick(self) -> None:
+        """Let leases end, delays end, and sessions of which nothing was heard."""
+        if not self.over:
+            self._process.event(self._look_around)
+            self._process.world.after(TICK_SECONDS, self._tick)
+
+    def _look_around(self) -> None:
+        if self.over:
+            return
+        if self._stuck is not None:
+            pick, self._stuck = self._stuck, None
+            self._grant(pick)
+        now, time_ms = self._now, self._time_ms()
+        for session, consumer, tags in self._outstanding.expired(now):
+            self._propose(Proposal(e.Settle(time_ms, session, consumer, e.EXPIRED, tags, 0, "lease expired")))
+        machine = self._service.machine
+        due_ms = machine.next_due_ms()
+        if due_ms is not None and due_ms <= time_ms and not self._clock_under_way:
+            self._clock_under_way = True
+            self._propose(Proposal(e.Clock(time_ms, CLOCK_ITEMS_MAX), on_refused=self._clock_refused))
+        for session, heard in list(self._heard.items()):
+            if now - heard > IDLE_SECONDS:
+                self._heard[session] = now
+                self._propose(Proposal(e.SessionClose(time_ms, session, "silent")))
+        self._dispatch()
+
+    def _clock_refused(self) -> None:
+        self._clock_under_way = False
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    def request(self, request: tuple[Any, ...], reply: Callable[[Any], None]) -> None:
+        """Deal with a client's request; the reply leaves when the entry is applied."""
+        kind, *arguments = request
+        time_ms = self._time_ms()
+
+        def answer(zxid: int, outcome: Outcome) -> None:
+            self._process.truth.confirms(self._process.node, self._process, zxid, self)
+            reply((CONFIRMED, outcome.error if outcome.error is not None else outcome.value))
+
+        def refuse() -> None:
+            reply((REFUSED, None))
+
+        if kind == "declare":
+            self._propose(Proposal(e.Declare(time_ms, VHOST, "queue", arguments[0], {}), answer, refuse))
+        elif kind == "producer":
+            self._propose(Proposal(e.ProducerOpen(time_ms, VHOST, "", arguments[0]), answer, refuse))
+        elif kind == "publish":
+            queue_name, producer, sequence, count, payload = arguments
+            queue = self._service.machine.find_queue(VHOST, queue_name)
+            if queue is None:
+                reply((REFUSED, None))
+                return
+            entry = e.Publish(time_ms, queue.id, producer, sequence, count, len(payload), None, payload)
+            self._propose(Proposal(entry, answer, refuse))
+        elif kind == "consume":
+            self._consume(*arguments, reply=reply, refuse=refuse)
+        elif kind == "settle":
+            session, consumer, verdict, tags, delay = arguments
+            due_ms = time_ms + int(delay * 1000) if delay else 0
+            self._heard[session] = self._now
+            self._propose(Proposal(e.Settle(time_ms, session, consumer, verdict, tags, due_ms, ""), answer, refuse))
+        elif kind == "alive":
+            session = arguments[0]
+            known = session in self._clients
+            if known:
+                self._heard[session] = self._now
+            reply((CONFIRMED, known))
+        else:
+            raise AssertionError(f"unknown request {kind}")
+
+    def _consume(
+        self,
+        queue_name: str,
+        client: str,
+        credit: int,
+        former: int,
+        deliver: Callable[[Any], None],
+        *,
+        reply: Callable[[Any], None],
+        refuse: Callable[[], None],
+    ) -> None:
+        """Open a session with one consumer; what the client had before is closed."""
+        queue = self._service.machine.find_queue(VHOST, queue_name)
+        if queue is None:
+            reply((REFUSED, None))
+            return
+        time_ms = self._time_ms()
+        if former in self._service.machine.sessions:
+            self._propose(Proposal(e.SessionClose(time_ms, former, "the client is back")))
+
+        def opened(zxid: int, outcome: Outcome) -> None:
+            self._process.truth.confirms(self._process.node, self._process, zxid, self)
+            if not isinstance(outcome.value, SessionOpened):
+                refuse()
+                return
+            session = outcome.value.session
+            self._clients[session] = deliver
+            self._heard[session] = self._now
+            reply((CONFIRMED, session))
+            if self._dispatcher is None:
+                self._joining.append((session, queue.id, credit))
+            else:
+                self._join(session, queue.id, credit)
+
+        self._propose(Proposal(e.SessionOpen(time_ms, VHOST, client, client, b""), opened, refuse))

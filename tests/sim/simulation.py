@@ -1,0 +1,328 @@
+"""One run: a cluster, its clients, its faults, from one seed; then the healing, and the account.
+
+1. The seed chooses sizes, speeds, habits and faults (`Plan`); options fix what is not left to it.
+2. Clients work while faults strike, for `busy_seconds` of virtual time.
+3. Everything heals. The cluster must elect, confirm what is open, and bring all nodes to one log, in bounded time (E5).
+4. All power goes off. From the bytes that are left, a majority of every configuration must have everything (I5, E1),
+and a
+   snapshot with the log behind it must be the state that was there before (E2).
+5. The account (`history`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from typing import TYPE_CHECKING
+
+from sluicemq.broker.queues import entries as e
+from sluicemq.broker.replication.history import EpochRecord
+from sluicemq.broker.replication.messages import Phase
+from sluicemq.broker.replication.options import Options
+from sluicemq.storage import LogOptions, SegmentLog, SnapshotStore
+from tests.sim import snapshots
+from tests.sim.clients import Consumer, Habits, Producer, Reader, Seen, Wire
+from tests.sim.entries import READ_BYTES, Body, body_in
+from tests.sim.faults import Nemesis, draw
+from tests.sim.history import Account
+from tests.sim.log_thread import DiskSpeed
+from tests.sim.network import Network, Weather
+from tests.sim.node import Clock, Node, Settings
+from tests.sim.truth import Truth
+from tests.sim.world import Violation, World
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sluicemq.broker.queues.machine import Machine
+    from tests.sim.faults import Fault
+
+HEAL_SECONDS_MAX = 60.0
+KIB = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What the caller fixes; everything else is the seed's.
+
+    Attributes:
+        nodes: How many; None lets the seed choose from 1 to 7.
+        profile: One of `faults.PROFILES`, or `swarm`.
+        batches: How many batches are published in all.
+        busy_seconds: How long faults strike; None: as long as clients need at their pace.
+        without: Numbers of faults that are left out.
+
+    """
+
+    nodes: int | None = None
+    profile: str = "swarm"
+    batches: int = 240
+    busy_seconds: float = 12.0
+    without: Collection[int] = ()
+
+
+@dataclasses.dataclass
+class Result:
+    """What came of a run."""
+
+    seed: int
+    choice: Choice
+    violation: Violation | None
+    faults: list[Fault]
+    digest: int
+    seconds: float
+    events: int
+    committed: int
+    epochs: int
+    confirmed: int
+    deliveries: int
+    settled: int
+    reads: int
+    deaths: dict[str, int]
+    lines: list[tuple[float, int, str]] | None
+    snapshots_installed: int = 0
+
+
+class Simulation:
+    """One run.
+
+    Args:
+        seed: Decides all that `choice` leaves open.
+        choice: What is fixed.
+        tracing: Keep a line for every transition.
+
+    """
+
+    def __init__(self, seed: int, choice: Choice | None = None, *, tracing: bool = False) -> None:
+        self.seed = seed
+        self.choice = choice = choice or Choice()
+        self.world = world = World(seed, tracing=tracing)
+        chance = random.Random(f"plan/{seed}")
+        count = choice.nodes or chance.choice((1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 7))
+        self.habits = self._draw_habits(chance)
+        self.settings = self._draw_settings(chance)
+        self.network = Network(world, self._draw_weather(chance))
+        self.truth = Truth(world)
+        self.nodes: dict[int, Node] = self.truth.nodes
+        numbers = tuple(range(1, count + 1))
+        for number in numbers:
+            speed = DiskSpeed(
+                chance.choice((0.0005, 0.001, 0.01)), chance.choice((0.0, 0.001, 0.01)), chance.choice((0, 0, 0.01))
+            )
+            clock = Clock(world, 1 + chance.uniform(-0.01, 0.01), chance.uniform(-2, 2))
+            node = Node(number, numbers, world, self.network, self.truth, self.settings, speed, clock)
+            self.nodes[number] = node
+        for node in self.nodes.values():
+            node.peers = self.nodes
+            self.network.add(node.number, node)
+        self.wire = Wire(world, self.nodes, self.habits)
+        self.seen = Seen()
+        faults = draw(seed, choice.profile, count, choice.busy_seconds)
+        self.faults = [fault for number, fault in enumerate(faults) if number not in choice.without]
+        self.nemesis = Nemesis(world, self.nodes, self.network, self.wire, self.truth)
+        self.producers: list[Producer] = []
+        self.consumers: list[Consumer] = []
+
+    # --- what the seed chooses ----------------------------------------------------------------------------------------
+
+    def _draw_habits(self, chance: random.Random) -> Habits:
+        harsh = self.choice.profile != "calm"
+        producers = chance.randint(1, 4)
+        return Habits(
+            loss_probability=chance.choice((0.0, 0.0, 0.01, 0.1)) if harsh else 0.0,
+            batches=self.choice.batches // producers,
+            batch_messages_max=chance.choice((1, 4, 16)),
+            body_bytes_max=chance.choice((20, 200, 4000)),
+            producers=producers,
+            consumers=chance.randint(1, 4),
+            queues=chance.randint(1, 3),
+            window=chance.choice((1, 3, 8)),
+            think_seconds=self.choice.busy_seconds * 0.9 * producers / self.choice.batches,
+            credit=chance.choice((2, 10, 64)),
+            work_seconds=chance.choice((0.01, 0.1, 0.5)),
+            crash_probability=chance.choice((0.0, 0.01, 0.05)) if harsh else 0.0,
+            nack_probability=chance.choice((0.0, 0.1, 0.3)),
+        )
+
+    def _draw_settings(self, chance: random.Random) -> Settings:
+        segment_bytes = chance.choice((16, 16, 32, 64)) * KIB
+        message_bytes = chance.choice((400, 4 * KIB, 1024 * KIB))
+        return Settings(
+            log=LogOptions(
+                segment_bytes=segment_bytes,
+                initial_bytes=8 * KIB,
+                growth_bytes=4 * KIB,
+                spares_max=1,
+                zero_piece_bytes=16 * KIB,
+                index_stride_bytes=KIB,
+                generations_reserved=chance.choice((1, 64)),
+            ),
+            replica=Options(
+                message_bytes_max=message_bytes,
+                window_bytes_max=message_bytes * chance.choice((1, 4, 16)),
+                uncommitted_bytes_max=max(message_bytes * 16, 64 * KIB),
+                epoch_rows_max=chance.choice((2, 1000, 1000)),
+                counter_max=chance.choice((60, 0xF000_0000, 0xF000_0000)),
+                snapshot_retry_seconds=0.5,
+                transfer_seconds=2.0,
+            ),
+            snapshot_entries=chance.choice((20, 60, 200)),
+            join_drops=chance.random() < 0.5,
+            restart_seconds=chance.choice(((0.01, 0.1), (0.1, 2.0))),
+        )
+
+    def _draw_weather(self, chance: random.Random) -> Weather:
+        harsh = self.choice.profile != "calm"
+        return Weather(
+            latency_seconds=chance.choice((0.0005, 0.002, 0.02)),
+            jitter_seconds=chance.choice((0.0, 0.005, 0.05)),
+            reset_probability=chance.choice((0.0, 0.0, 0.001)) if harsh else 0.0,
+            late_probability=chance.choice((0.0, 0.02)) if harsh else 0.0,
+            overtaking=chance.random() < 0.7,
+        )
+
+    # --- the run ------------------------------------------------------------------------------------------------------
+
+    def run(self) -> Result:
+        """Go through all phases; a violation ends the run and is in the result."""
+        violation = None
+        try:
+            self._live()
+        except Violation as found:
+            violation = found
+        truth, seen, world = self.truth, self.seen, self.world
+        return Result(
+            self.seed,
+            self.choice,
+            violation,
+            self.faults,
+            world.digest,
+            world.now,
+            world.events,
+            len(truth.committed),
+            len(truth.leaders),
+            len(seen.confirmed),
+            seen.deliveries,
+            len(seen.settled),
+            truth.reads,
+            truth.deaths,
+            world.lines,
+            truth.snapshots_installed,
+        )
+
+    def _live(self) -> None:
+        self._begin()
+        self.world.run_until(self.choice.busy_seconds)
+        self.nemesis.end()
+        for consumer in self.consumers:
+            consumer.healthy = True
+        self.habits.work_seconds = min(self.habits.work_seconds, 0.01)
+        deadline = self.world.now + HEAL_SECONDS_MAX
+        if not self.world.run_until(deadline, self._is_one):
+            raise Violation(f"E5 liveness: {self._what_is_missing()}")
+        self._compare_states()
+        self._cut_all_power()
+        Account(self.truth.committed).compare(self.seen)
+
+    def _begin(self) -> None:
+        world, habits = self.world, self.habits
+        for node in self.nodes.values():
+            world.after(0.3 * world.random.random(), node.start)
+        queues = [f"queue-{number}" for number in range(habits.queues)]
+        for number in range(habits.producers):
+            queue = queues[number % len(queues)]
+            self.producers.append(Producer(f"p{number}", self.wire, self.seen, queue, habits.batches))
+        for number in range(max(habits.consumers, len(queues))):
+            self.consumers.append(Consumer(f"c{number}", self.wire, self.seen, queues[number % len(queues)]))
+        Reader("r", self.wire, self.seen)
+        self.nemesis.plan(self.faults)
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def _is_one(self) -> bool:
+        """Whether everything that was asked is done, and all nodes are in line."""
+        if not all(producer.done for producer in self.producers):
+            return False
+        leader = self.nemesis.leader()
+        if leader is None or leader.process is None:
+            return False
+        last = leader.process.memory.last
+        for node in self.nodes.values():
+            process = node.process
+            if process is None or process.replica.phase is not Phase.BROADCAST:
+                return False
+            if process.memory.last != last or process.service.applied_zxid != last.zxid:
+                return False
+        machine = leader.process.service.machine
+        return all(queue.messages == 0 for queue in machine.queues())
+
+    def _what_is_missing(self) -> str:
+        leader = self.nemesis.leader()
+        roles = ", ".join(
+            f"{node.number}: {'down' if node.process is None else self._described(node)}"
+            for node in self.nodes.values()
+        )
+        waiting = sum(not producer.done for producer in self.producers)
+        left = 0
+        if leader is not None and leader.process is not None:
+            left = sum(queue.messages for queue in leader.process.service.machine.queues())
+        return (
+            f"after {HEAL_SECONDS_MAX:.0f} s without faults {waiting} producers wait, {left} messages are left; {roles}"
+        )
+
+    def _described(self, node: Node) -> str:
+        process = node.process
+        assert process is not None
+        replica = process.replica
+        return f"{replica.role.value}/{replica.phase.value} of {replica.leader} epoch {replica.epoch} at {replica.last}"
+
+    def _compare_states(self) -> None:
+        for node in self.nodes.values():
+            assert node.process is not None
+            machine = node.process.service.machine
+            machine.check()
+            self.truth.compare(node, machine, machine.applied_zxid)
+
+    def _cut_all_power(self) -> None:
+        """From what is on the disks alone: everything committed is on a quorum, and each state is found again."""
+        truth = self.truth
+        last = truth.committed[-1]
+        holders = set()
+        for node in self.nodes.values():
+            assert node.process is not None
+            state = node.process.service.machine.state_hash()
+            applied = node.process.service.machine.applied_zxid
+            node.process.end()
+            disk = node.disk.crash()
+            log = SegmentLog.open(disk, options=self.settings.log, cluster_id=self.settings.cluster_id)
+            machine, _ = snapshots.restart(log, SnapshotStore(disk, log.cluster_id))
+            zxid = machine.applied_zxid
+            start = max(zxid, log.start_zxid)
+            while records := log.read_after(start, READ_BYTES):
+                for record in records:
+                    if record.zxid > applied:
+                        break
+                    self._apply(machine, record.zxid, body_in(record))
+                start = records[-1].zxid
+            if machine.applied_zxid == applied and machine.state_hash() != state:
+                raise Violation(f"E2 replay: node {node.number} is another after a start than it was at {applied}")
+            if log.last_zxid >= last.zxid and (log.start_zxid > last.zxid or log.chain_at(last.zxid) == last.chain):
+                holders.add(node.number)
+            log.close()
+        configuration = truth.configuration
+        assert configuration is not None
+        for group in configuration.electorates:
+            held = sum(member.node in holders for member in group)
+            if 2 * held <= len(group):
+                raise Violation(f"I5 durability: only {sorted(holders)} still hold {last} after all power went off")
+
+    def _apply(self, machine: Machine, zxid: int, body: object) -> None:
+        if isinstance(body, EpochRecord):
+            machine.apply(zxid, e.Epoch(0, body.leader))
+        elif isinstance(body, Body):
+            machine.apply(zxid, body.entry)
+
+
+def run(seed: int, choice: Choice | None = None, *, tracing: bool = False) -> Result:
+    """Run one seed."""
+    return Simulation(seed, choice, tracing=tracing).run()

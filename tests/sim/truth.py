@@ -1,0 +1,358 @@
+"""What must hold at every step, by somebody who sees all nodes at once.
+
+Named as in the replication notes: I1 one leader an epoch; I2 and I10 promises; I3 log matching; I4 one committed
+history; I5 what is committed is durable on a quorum; I6 a new leader has all of it; I7 it is never cut off; I8
+commitment never goes back and never beyond the disk; I9 an acknowledgement follows its sync; I11 one promise an
+epoch; I12 no gaps; I14 equal states at equal entries; I15 what was confirmed is committed; I16 reads see what was
+confirmed before them; I17 nothing is confirmed after a leadership has ended.
+
+What is durable comes from the moments at which syncs of the disk returned (`Ledger`), and is compared with the bytes
+that each start finds. This module only looks; it must not change anything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sluicemq.broker.replication.history import (
+    EpochRecord,
+    MembershipRecord,
+    counter_of,
+    epoch_of,
+    follows,
+    show_zxid,
+    zxid_of,
+)
+from sluicemq.broker.replication.membership import Configuration, Member
+from sluicemq.broker.replication.messages import Ack, AckEpoch, Message, NewEpoch, Phase, Role, SnapshotInstalled
+from tests.sim.world import Violation, World
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sluicemq.broker.queues import entries as e
+    from sluicemq.broker.queues.machine import Machine
+    from sluicemq.broker.replication.effects import RoleChanged
+    from sluicemq.broker.replication.history import Entry, Position
+    from sluicemq.storage import StorageError
+    from tests.sim.driver import Process
+    from tests.sim.node import Node
+    from tests.sim.service import Lead, Service
+    from tests.sim.snapshots import Image
+
+HASH_EVERY = 32
+
+
+class Truth:
+    """The checker.
+
+    Attributes:
+        committed: The one committed history, in order.
+        confirmed_zxid: The highest entry that was confirmed to any client.
+        deaths: Why processes ended themselves, with how often.
+
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.nodes: dict[int, Node] = {}
+        self.committed: list[Entry] = []
+        self.confirmed_zxid = 0
+        self.deaths: dict[str, int] = {}
+        self.leaders: dict[int, int] = {}
+        self.expected_deaths: set[int] = set()
+        self.reads = 0
+        self.snapshots_installed = 0
+        self._position: dict[int, int] = {}
+        self._chains: dict[int, bytes] = {}
+        self._voters: Configuration | None = None
+        self._settled: set[frozenset[Member]] = set()
+        self._promises: dict[tuple[Member, int], int] = {}
+        self._acknowledged_epoch: dict[Member, int] = {}
+        self._claimed: dict[Member, int] = {}
+        self._hashes: dict[int, tuple[bytes, int]] = {}
+        self._reached: dict[int, int] = {}
+        self._members: dict[Member, int] = {}
+
+    @property
+    def last_zxid(self) -> int:
+        """The last committed entry."""
+        return self.committed[-1].zxid if self.committed else 0
+
+    @property
+    def configuration(self) -> Configuration | None:
+        """Who votes, by the committed history."""
+        return self._voters
+
+    def broken(self, invariant: str, text: str) -> Violation:
+        """Return the exception that ends the run."""
+        return Violation(f"{invariant}: {text}")
+
+    def _is_committed(self, zxid: int, chain: bytes) -> bool:
+        position = self._position.get(zxid)
+        return position is not None and self.committed[position].chain == chain
+
+    # --- starts and ends ----------------------------------------------------------------------------------------------
+
+    def opened(self, node: Node, process: Process) -> None:
+        """A process has opened its disk: it must find everything that was durable, and its promise."""
+        ledger, memory = node.ledger, process.memory
+        self._members[Member(node.number, process.log.incarnation)] = node.number
+        if not ledger.damaged:
+            chain = ledger.chains.get(ledger.last_zxid)
+            found = memory.chain_at(ledger.last_zxid) if ledger.last_zxid else b""
+            if ledger.last_zxid >= memory.start.zxid and chain is not None and found != chain:
+                raise self.broken(
+                    "I5 durability",
+                    f"node {node.number} starts without {show_zxid(ledger.last_zxid)}, which was synced",
+                )
+            if process.log.promised_epoch < ledger.promised_epoch:
+                raise self.broken(
+                    "I2 promise",
+                    f"node {node.number} starts with promise {process.log.promised_epoch}, "
+                    f"it had {ledger.promised_epoch}",
+                )
+        elif ledger.last_zxid > memory.last.zxid:
+            raise self.broken("I5 durability", f"node {node.number} has lost a damaged end without a word")
+        # What was written and not synced may have survived; recovery makes it durable before the start is over.
+        ledger.start_zxid = max(ledger.start_zxid, memory.start.zxid)
+        kept = memory.between(memory.start.zxid, memory.last.zxid)
+        if kept:
+            ledger.add(kept)
+        ledger.promised_epoch = max(ledger.promised_epoch, process.log.promised_epoch)
+        last_epoch = epoch_of(memory.last.zxid)
+        if last_epoch > process.log.promised_epoch:
+            raise self.broken(
+                "I2 promise",
+                f"node {node.number} has entries of {last_epoch} and promised {process.log.promised_epoch} only",
+            )
+        for entry in kept:
+            self._match(node, entry)
+
+    def died(self, node: Node, reason: str) -> None:
+        """A process ended itself; only faults that were injected may be a reason."""
+        text = reason.split(":")[0]
+        self.deaths[text] = self.deaths.get(text, 0) + 1
+        if node.number not in self.expected_deaths:
+            raise self.broken("fatal without a fault", f"node {node.number} stopped: {reason}")
+
+    def refuses_good_data(self, node: Node, error: StorageError) -> None:
+        """A start was refused though nobody damaged anything."""
+        raise self.broken("storage", f"node {node.number} refuses to start: {error}") from error
+
+    def wiped(self, node: Node) -> None:
+        """The disk of *node* is empty now: what it promised and held is gone."""
+        self._reached.pop(node.number, None)
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    def sends(self, node: Node, process: Process, message: Message, peer: int) -> None:
+        """*node* sends something: what it says must be durable."""
+        kind = type(message)
+        if kind is Ack:
+            assert isinstance(message, Ack)
+            self._acks(node, process, message.epoch, message.zxid)
+        elif kind is AckEpoch:
+            assert isinstance(message, AckEpoch)
+            member = process.replica.member
+            self._promised(node, process, message.epoch)
+            last = message.ends[-1]
+            if last.zxid > node.ledger.last_zxid or not node.ledger.holds(*last):
+                raise self.broken("I9 acknowledgement", f"node {node.number} speaks of {last}, which is not durable")
+            self._acknowledged_epoch[member] = max(self._acknowledged_epoch.get(member, 0), message.epoch)
+            if message.promised and self._promises.setdefault((member, message.epoch), peer) != peer:
+                raise self.broken(
+                    "I11 one promise", f"node {node.number} promises epoch {message.epoch} to {peer} as well"
+                )
+        elif kind is NewEpoch:
+            member = process.replica.member
+            self._promised(node, process, message.epoch)
+            if self._promises.setdefault((member, message.epoch), node.number) != node.number:
+                raise self.broken(
+                    "I11 one promise", f"node {node.number} leads epoch {message.epoch}, promised to another"
+                )
+        elif kind is SnapshotInstalled:
+            assert isinstance(message, SnapshotInstalled)
+            self._acks(node, process, message.epoch, message.position.zxid)
+
+    def _promised(self, node: Node, process: Process, epoch: int) -> None:
+        if min(process.log.promised_epoch, node.ledger.promised_epoch) < epoch:
+            raise self.broken(
+                "I10 promise before word", f"node {node.number} speaks of epoch {epoch} before it is durable"
+            )
+
+    def _acks(self, node: Node, process: Process, epoch: int, zxid: int) -> None:
+        ledger = node.ledger
+        if (
+            zxid > ledger.last_zxid
+            or zxid > process.log.synced_zxid
+            or (zxid > ledger.start_zxid and zxid not in ledger.chains)
+        ):
+            raise self.broken(
+                "I9 acknowledgement",
+                f"node {node.number} acknowledges {show_zxid(zxid)}, durable is {show_zxid(ledger.last_zxid)}",
+            )
+        if epoch < self._acknowledged_epoch.get(process.replica.member, 0):
+            raise self.broken(
+                "I10 promise", f"node {node.number} acknowledges epoch {epoch} after it promised a later one"
+            )
+
+    # --- the log ------------------------------------------------------------------------------------------------------
+
+    def appends(self, node: Node, process: Process, entries: Sequence[Entry]) -> None:
+        """*node* puts entries behind its log."""
+        previous = process.memory.last.zxid
+        for entry in entries:
+            if entry.previous_zxid != previous or not follows(previous, entry.zxid):
+                raise self.broken("I12 contiguity", f"node {node.number} appends {entry} behind {show_zxid(previous)}")
+            self._match(node, entry)
+            previous = entry.zxid
+            body = entry.body
+            if isinstance(body, MembershipRecord) and body.configuration.next_voters is None:
+                self._settled.add(body.configuration.voters)
+            elif isinstance(body, MembershipRecord):
+                self._settled.clear()
+        first = entries[0]
+        if isinstance(first.body, EpochRecord) and first.body.leader == node.number:
+            self._establishes(node, process, first.zxid)
+
+    def _match(self, node: Node, entry: Entry) -> None:
+        if self._chains.setdefault(entry.zxid, entry.chain) != entry.chain:
+            raise self.broken("I3 log matching", f"node {node.number} has another entry {entry} than a node before it")
+
+    def _establishes(self, node: Node, process: Process, zxid: int) -> None:
+        if process.replica.role is not Role.LEADING or process.replica.epoch != epoch_of(zxid):
+            return
+        last = self.committed[-1] if self.committed else None
+        memory = process.memory
+        if (
+            last is not None
+            and last.zxid < zxid
+            and memory.start.zxid < last.zxid
+            and memory.chain_at(last.zxid) != last.chain
+        ):
+            raise self.broken(
+                "I6 leader completeness",
+                f"node {node.number} begins epoch {epoch_of(zxid)} without committed entry {last}",
+            )
+
+    def truncates(self, node: Node, position: Position) -> None:
+        """*node* is about to cut its log."""
+        last = self.committed[-1] if self.committed else None
+        if last is None or position.zxid >= last.zxid:
+            return
+        for zxid in [known for known in node.ledger.chains if known > position.zxid]:
+            if self._is_committed(zxid, node.ledger.chains[zxid]):
+                raise self.broken("I7 truncation", f"node {node.number} cuts off committed entry {show_zxid(zxid)}")
+
+    def installed(self, node: Node, image: Image) -> None:
+        """*node* has a snapshot now."""
+        self.snapshots_installed += 1
+        if not self._is_committed(*image.position):
+            raise self.broken(
+                "I4 one history", f"node {node.number} installs a snapshot at {image.position}, not committed"
+            )
+
+    # --- commitment ---------------------------------------------------------------------------------------------------
+
+    def commits(self, node: Node, process: Process, zxid: int) -> None:
+        """*node* says that everything up to *zxid* is committed."""
+        memory = process.memory
+        chain = memory.chain_at(zxid)
+        if chain is None:
+            raise self.broken("I8 commitment", f"node {node.number} commits {show_zxid(zxid)}, which it does not have")
+        if zxid > process.log.synced_zxid or zxid > node.ledger.last_zxid:
+            raise self.broken(
+                "I8 commitment", f"node {node.number} commits {show_zxid(zxid)} before it is durable there"
+            )
+        if zxid <= self.last_zxid:
+            if not self._is_committed(zxid, chain):
+                raise self.broken(
+                    "I4 one history", f"node {node.number} commits another {show_zxid(zxid)} than others did"
+                )
+            return
+        entries = memory.between(self.last_zxid, zxid)
+        if entries[0].previous_zxid != self.last_zxid or (
+            self.committed and memory.chain_at(self.last_zxid) != self.committed[-1].chain
+        ):
+            raise self.broken("I4 one history", f"node {node.number} commits {show_zxid(zxid)} on another history")
+        for entry in entries:
+            self._position[entry.zxid] = len(self.committed)
+            self.committed.append(entry)
+            if isinstance(entry.body, EpochRecord | MembershipRecord):
+                self._voters = entry.body.configuration
+        self._durable_on_quorum(node, entries[-1])
+
+    def _durable_on_quorum(self, node: Node, entry: Entry) -> None:
+        assert self._voters is not None, "nothing is committed before an epoch begins"
+        missing = []
+        groups = self._voters.electorates
+        if len(groups) == 2 and groups[1] in self._settled:
+            # The first record of the change is committed, so every later leader needs a quorum of the new voters. From
+            # the moment at which the second is appended, these alone count, also for what stands before it.
+            groups = groups[1:]
+        for group in groups:
+            holders = 0
+            for member in group:
+                holder = self.nodes.get(member.node)
+                if holder is not None and holder.ledger.holds(entry.zxid, entry.chain):
+                    holders += 1
+                else:
+                    missing.append(member.node)
+            if 2 * holders <= len(group):
+                raise self.broken(
+                    "I5 durability",
+                    f"node {node.number} commits {entry}, durable on {holders} of {len(group)} voters, "
+                    f"not on {sorted(missing)}",
+                )
+
+    def applied(self, node: Node, machine: Machine, zxid: int) -> None:
+        """*node* has applied an entry: now and then, compare its state with the others'."""
+        if counter_of(zxid) % HASH_EVERY == 5:
+            self.compare(node, machine, zxid)
+
+    def compare(self, node: Node, machine: Machine, zxid: int) -> None:
+        """The state of *node* after *zxid* must be everybody's."""
+        state = machine.state_hash()
+        known, other = self._hashes.setdefault(zxid, (state, node.number))
+        if known != state:
+            raise self.broken("I14 equal states", f"nodes {node.number} and {other} differ after {show_zxid(zxid)}")
+
+    # --- leaders ------------------------------------------------------------------------------------------------------
+
+    def role_changed(self, node: Node, process: Process, effect: RoleChanged) -> None:
+        """*node* is something else."""
+        if effect.role is Role.LEADING and effect.phase is Phase.BROADCAST:
+            other = self.leaders.setdefault(effect.epoch, node.number)
+            if other != node.number:
+                raise self.broken("I1 one leader", f"nodes {other} and {node.number} both lead epoch {effect.epoch}")
+            if process.replica.committed_zxid < zxid_of(effect.epoch, 0):
+                raise self.broken("I6 leader completeness", f"node {node.number} serves before its epoch is committed")
+
+    def expects(self, zxid: int, entry: e.Entry) -> None:
+        """A leader has proposed an entry."""
+
+    def confirms(self, node: Node, process: Process, zxid: int, lead: Lead) -> None:
+        """*node* confirms an entry to a client."""
+        if zxid not in self._position:
+            raise self.broken("I15 confirmed means committed", f"node {node.number} confirms {show_zxid(zxid)}")
+        if lead.over or process.service.lead is not lead or not process.alive:
+            raise self.broken(
+                "I17 nothing after the end", f"node {node.number} confirms {show_zxid(zxid)} and leads no more"
+            )
+        self.confirmed_zxid = max(self.confirmed_zxid, zxid)
+
+    def read_answered(self, node: Node, service: Service, zxid: int, floor_zxid: int) -> None:
+        """A read is answered from the state after *zxid*."""
+        self.reads += 1
+        if zxid < floor_zxid:
+            raise self.broken(
+                "I16 reads",
+                f"node {node.number} answers up to {show_zxid(zxid)}, confirmed was {show_zxid(floor_zxid)}",
+            )
+
+    def refused(self, reference: object) -> None:
+        """A request was refused."""
+
+    def done(self, reference: object) -> None:
+        """A change of members, or a transfer, is through."""
