@@ -158,6 +158,13 @@ def test_a_leader_without_followers_is_not_joined() -> None:
     assert election.decide(gone=(), now=0.0) is None
 
 
+def test_the_word_of_a_leader_dies_with_its_connection() -> None:
+    election = election_of(1, THREE, round_number=9)
+    election.receive(said(3, Vote(SHORT, 3), role=Role.LEADING, round_number=2))
+    election.lose(3)
+    assert election.decide(gone={3}, now=0.0) is None
+
+
 def test_a_candidate_counts_those_that_follow_it_already() -> None:
     election = election_of(3, THREE)
     election.receive(said(1, Vote(SHORT, 3), role=Role.FOLLOWING))

@@ -115,6 +115,13 @@ def test_a_learner_that_tells_only_its_newest_epochs_gets_a_snapshot_if_none_is_
     assert planned(leader, 0, learner, rows_max=2) == Plan(Method.SNAP, ZERO)
 
 
+def test_nothing_before_the_beginning_of_the_leaders_log_is_planned_with_even_if_it_is_remembered() -> None:
+    leader, start = grow((), 1, 5), 3
+    remembered = {position.zxid: position.chain for position in leader}
+    learner = history(leader[:2]).ends
+    assert plan(history(leader, start), remembered.get, learner) == Plan(Method.SNAP, leader[start - 1])
+
+
 def test_the_plan_bears_the_leaders_chain_where_the_learners_differs() -> None:
     leader = grow((), 1, 3)
     damaged = (*leader[:2], Position(leader[2].zxid, b"another!"))
