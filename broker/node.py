@@ -38,7 +38,7 @@ generations it looks at: 50,000 requests in hand took it 33 ms. Full collections
 FILES_MAX = 65_536
 """Most files that the broker asks the system to let it open."""
 FILES_RESERVED = 48
-"""Files kept for the log, its tools and standard streams."""
+"""Files kept beside connections, segments and old files: standard streams, sockets, snapshots, pages, index files."""
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -200,11 +200,17 @@ def _raise_file_limit() -> None:
 
 
 def _connections_max(config: BrokerConfig) -> int:
-    """Return how many connections leave enough files for the log: without those the broker would have to stop."""
+    """Return how many connections leave enough files for the log: without those the broker would have to stop.
+
+    Open are all segments behind the older of two snapshots, and of one interval more while the next is written; the
+    spares; and as many old files as the log keeps open. Where snapshots are so rare that segments would take more than
+    a quarter, connections get what is left.
+    """
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return config.connections_max
-    possible = max(1, soft - FILES_RESERVED)
+    segments = 3 * -(-config.snapshot_every_bytes // config.segment_bytes) + config.spares_max
+    possible = max(1, soft - FILES_RESERVED - LogOptions().live_open_max - min(segments, soft // 4))
     if possible < config.connections_max:
         logger.warning(
             "the limit of %d open files leaves room for %d connections instead of %d; raise it with ulimit -n",
