@@ -206,7 +206,7 @@ class SnapshotStage:
             if taken is None:
                 return None
             info, kept = taken
-            if kept[0].zxid != info.zxid:
+            if not kept or kept[0].zxid != info.zxid:
                 reasons = "; ".join(map(str, self._store.rejected))
                 await trio.to_thread.run_sync(self._store.set_aside_rejected, limiter=self._limiter)
                 self._give_up(f"it does not read back as it was written: {reasons}", *then)
@@ -296,7 +296,7 @@ class SnapshotStage:
             self._pages.sync()  # what the sections name is durable before the snapshot counts
         info = writer.finish()
         kept = self._store.keep(KEPT)
-        if self._pages is not None:
+        if self._pages is not None and kept:
             self._pages.retain(kept[-1].generation)
             self._pages.shrink()
         return info, kept

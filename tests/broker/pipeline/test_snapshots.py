@@ -341,6 +341,22 @@ async def test_a_snapshot_that_does_not_read_back_does_not_count(caplog):
     assert state_of(disk) == state
 
 
+@pytest.mark.trio
+async def test_the_very_first_snapshot_may_fail_to_read_back_too(caplog):
+    disk = SimulatedDisk(1)
+    async with open_road(disk) as road:
+        await declare(road)
+        await publish_singly(road, 100)
+        disk.lose_write_after(1, "snapshot.new")
+
+        with caplog.at_level(logging.WARNING):
+            assert await road.snapshots.take() is None
+
+        assert "does not read back" in caplog.text
+        await publish_singly(road, 1)
+        assert await road.snapshots.take() is not None
+
+
 # --- sealed chunks -------------------------------------------------------------------------------------------------
 
 
