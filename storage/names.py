@@ -13,7 +13,8 @@ from sluicemq.storage.files import LOCK_NAME
 from sluicemq.storage.pagefile import PAGES_NAME
 from sluicemq.storage.segment import segment_sequence
 from sluicemq.storage.segment_index import index_sequence
-from sluicemq.storage.snapshot_file import snapshot_zxid
+from sluicemq.storage.snapshot_file import REJECTED_PREFIX, snapshot_zxid
+from sluicemq.storage.spares import READY_PREFIX, UNFINISHED_PREFIX
 from sluicemq.storage.sparse import sparse_range
 from sluicemq.storage.superblock import SUPERBLOCK_NAME
 
@@ -23,10 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["is_data", "purpose_of"]
 
 _FIXED = (SUPERBLOCK_NAME, LOCK_NAME, PAGES_NAME)
-_UNFINISHED_PREFIX = "zeroing-"
 _UNFINISHED_SUFFIX = ".new"
-_SPARE_PREFIX = "spare-"
-_ASIDE_PREFIX = "rejected-snapshot-"
 
 
 def is_data(name: str) -> bool:
@@ -39,8 +37,8 @@ def purpose_of(name: str, indexed: Collection[int]) -> Purpose:
     index = index_sequence(name)
     if index is not None:
         return Purpose.IN_USE if index in indexed else Purpose.ORPHAN_INDEX
-    if is_data(name) or name in _FIXED or name.startswith(_SPARE_PREFIX):
+    if is_data(name) or name in _FIXED or name.startswith(READY_PREFIX):
         return Purpose.IN_USE
-    if name.endswith(_UNFINISHED_SUFFIX) or name.startswith(_UNFINISHED_PREFIX):
+    if name.endswith(_UNFINISHED_SUFFIX) or name.startswith(UNFINISHED_PREFIX):
         return Purpose.UNFINISHED
-    return Purpose.SET_ASIDE if name.startswith(_ASIDE_PREFIX) else Purpose.STRANGE
+    return Purpose.SET_ASIDE if name.startswith(REJECTED_PREFIX) else Purpose.STRANGE

@@ -49,6 +49,7 @@ from sluicemq.storage.errors import (
     NewerFormat,
     PageCorrupt,
 )
+from sluicemq.storage.files import NO_SPACE
 from sluicemq.storage.pages import PAGE_BYTES, PageDamaged, seal, unseal
 
 if TYPE_CHECKING:
@@ -68,7 +69,6 @@ RETAIN_SLOTS_MAX = 1024  # slots that are freed in one go, while others wait for
 
 _MAGIC = b"SluicePG"
 _BODY = struct.Struct("<16sII")
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FREE, _USED, _WAITING = 0, 1, 2
 
 
@@ -464,5 +464,5 @@ class PageFile:
 
 
 def _write_error(path: str, operation: str, error: OSError) -> DiskFull | FileWriteFailed:
-    kind = DiskFull if error.errno in _NO_SPACE else FileWriteFailed
+    kind = DiskFull if error.errno in NO_SPACE else FileWriteFailed
     return kind(path, operation, error.errno or errno.EIO)

@@ -1,8 +1,8 @@
 """Sealed pages: 4 KiB with a magic, a format version and a checksum over all of it.
 
-Why: superblock and segment header need the same three answers before their fields may be read: is this the kind of page
-I expect, is it whole, and is it of a version that I know? One layout for both means that even a page of a later version
-can be told from a damaged one.
+Why: every file but the spares begins with one (the superblock is two), and all need the same three answers before their
+fields may be read: is this the kind of page I expect, is it whole, and is it of a version that I know? One layout for
+all means that even a page of a later version can be told from a damaged one.
 
 Layout: magic (8), format version (u32), crc32c of all but itself (u32), body, zeros.
 """

@@ -35,6 +35,7 @@ __all__ = [
     "FOOTER_KIND",
     "KIND_MAX",
     "PREFIX",
+    "REJECTED_PREFIX",
     "SECTION_BYTES_MAX",
     "SNAPSHOT_FORMAT_VERSION",
     "SectionWalk",
@@ -55,6 +56,7 @@ KIND_MAX = 0xFFFFFFFF
 FOOTER_KIND = 0
 READ_BYTES = 1024 * 1024
 PREFIX = "snapshot-"
+REJECTED_PREFIX = "rejected-snapshot-"
 
 _MAGIC = b"SluiceSN"
 _BODY = struct.Struct("<16sIQ8sQ")

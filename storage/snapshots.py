@@ -37,11 +37,13 @@ from sluicemq.storage.errors import (
     SnapshotNotNewer,
     StorageError,
 )
+from sluicemq.storage.files import NO_SPACE
 from sluicemq.storage.pages import PAGE_BYTES
 from sluicemq.storage.snapshot_file import (
     FOOTER_KIND,
     KIND_MAX,
     PREFIX,
+    REJECTED_PREFIX,
     SECTION_BYTES_MAX,
     SectionWalk,
     Snapshot,
@@ -66,8 +68,6 @@ WRITE_BYTES = 1024 * 1024  # small sections gather up to this size before they a
 SYNC_BYTES = 8 * 1024 * 1024  # after so many bytes a sync: the log's own syncs wait behind that much at most
 
 _NEW_NAME = "snapshot.new"
-_REJECTED_PREFIX = "rejected-snapshot-"
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +287,7 @@ class SnapshotStore:
         renamed = []
         try:
             for name in self._rejected_names:
-                renamed.append(_REJECTED_PREFIX + name.removeprefix(PREFIX))
+                renamed.append(REJECTED_PREFIX + name.removeprefix(PREFIX))
                 self.directory.rename(name, renamed[-1])
             if renamed:
                 self.directory.sync()
@@ -362,7 +362,7 @@ class SnapshotStore:
         older = [
             name
             for name in self.directory.names()
-            for prefix in (PREFIX, _REJECTED_PREFIX)
+            for prefix in (PREFIX, REJECTED_PREFIX)
             if (found := zxid_behind(prefix, name)) is not None and found < zxid
         ]
         if not older:
@@ -406,7 +406,7 @@ class SnapshotStore:
 
     def failed(self, operation: str, name: str, error: OSError) -> StorageError:
         """The typed error for a failed write: by whether trying again makes sense."""
-        kind = DiskFull if error.errno in _NO_SPACE else FileWriteFailed
+        kind = DiskFull if error.errno in NO_SPACE else FileWriteFailed
         return kind(self.directory.path_of(name), operation, error.errno or errno.EIO)
 
     # --- Inside

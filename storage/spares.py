@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from sluicemq.storage.files import Directory, File
 
-__all__ = ["Spare", "SparePool", "write_zeros", "zero_range"]
+__all__ = ["READY_PREFIX", "UNFINISHED_PREFIX", "Spare", "SparePool", "write_zeros", "zero_range"]
 
-_UNFINISHED = "zeroing-"
-_READY = "spare-"
+UNFINISHED_PREFIX = "zeroing-"
+READY_PREFIX = "spare-"
 _ZERO_CHUNK = bytes(256 * 1024)
 
 
@@ -79,14 +79,14 @@ class SparePool:
         """Take over what an earlier run left: whole spares are kept, all else of ours is removed. Raises OSError."""
         removed = False
         for name in self._directory.names():
-            if name.startswith(_READY):
+            if name.startswith(READY_PREFIX):
                 self._next_number = max(self._next_number, _number(name) + 1)
                 file = self._directory.open(name)
                 if len(self._ready) < self.spares_max and file.size() == self.segment_bytes:
                     self._ready.append(Spare(name, file))
                     continue
                 file.close()
-            elif not name.startswith(_UNFINISHED):
+            elif not name.startswith(UNFINISHED_PREFIX):
                 continue
             self._directory.unlink(name)
             removed = True
@@ -113,7 +113,7 @@ class SparePool:
 
         Raises OSError.
         """
-        name = f"{_UNFINISHED}{self._take_number()}"
+        name = f"{UNFINISHED_PREFIX}{self._take_number()}"
         return Spare(name, self._directory.open(name, create=True))
 
     def retire(self, segments: Iterable[Spare]) -> None:
@@ -127,7 +127,7 @@ class SparePool:
             kept: list[Spare] = []
             for name, file in segments:
                 if len(self._ready) + len(kept) < self.spares_max and file.size() == self.segment_bytes:
-                    spare = Spare(f"{_READY}{self._take_number()}", file)
+                    spare = Spare(f"{READY_PREFIX}{self._take_number()}", file)
                     self._directory.rename(name, spare.name)
                     kept.append(spare)
                 else:
@@ -144,19 +144,19 @@ class SparePool:
         while another spare is ready: nobody waits for this one, so its syncs need not hold up the log's.
 
         Returns False without doing anything where no spare is needed, and when the pool is closed meanwhile, or a
-        segment that was retired has become the spare. Raises
-        SpareNotPrepared for a full disk; then nothing is left behind. FileWriteFailed for a broken one: fatal.
+        segment that was retired has become the spare. Raises SpareNotPrepared for a full disk; then nothing is left
+        behind. FileWriteFailed for a broken one: fatal.
         """
         with self._preparing:
             if not self.needed:
                 return False
-            name, file = f"{_UNFINISHED}{self._take_number()}", None
+            name, file = f"{UNFINISHED_PREFIX}{self._take_number()}", None
             try:
                 file = self._directory.open(name, create=True)
                 if not self._fill(file, free_bytes_min, pause):
                     self._remove(name, file)
                     return False
-                spare = Spare(f"{_READY}{self._take_number()}", file)
+                spare = Spare(f"{READY_PREFIX}{self._take_number()}", file)
                 self._directory.rename(name, spare.name)
                 self._directory.sync()
                 with self._guard:
@@ -211,5 +211,5 @@ class SparePool:
 
 
 def _number(name: str) -> int:
-    digits = name.removeprefix(_READY)
+    digits = name.removeprefix(READY_PREFIX)
     return int(digits) if digits.isdigit() else 0
