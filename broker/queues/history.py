@@ -112,7 +112,7 @@ class History:
         front_ms = self.runs.front_published_ms()
         if front_ms is None:
             return None
-        if self._bytes_max is not None and self.bytes > self._bytes_max:
+        if self._takes_too_much():
             return front_ms
         return None if self._age_ms is None else -(-(front_ms + self._age_ms) // STEP_MS) * STEP_MS
 
@@ -129,22 +129,31 @@ class History:
         self.runs.append(run)
         self.bytes += run.batch_bytes
         self._last = (run.zxid, run.size)
-        if self._bytes_max is not None and self.bytes > self._bytes_max:
-            self._drop(0, PUBLISH_DROPS_MAX)
+        if self._takes_too_much():
+            self._drop(-1, PUBLISH_DROPS_MAX)
 
     def expire(self, log_time_ms: int, runs_max: int) -> int:
-        """Let go of at most *runs_max* batches that have to go by now; return how many. `missing` was filled before."""
-        published_ms = -1 if self._age_ms is None else log_time_ms - self._age_ms
-        return self._drop(published_ms, runs_max)
+        """Let go of at most *runs_max* batches that have to go by now; return how many. `missing_due` was filled
+        before."""
+        return self._drop(self._expired_ms(log_time_ms), runs_max)
+
+    def _expired_ms(self, log_time_ms: int) -> int:
+        """Return until when what was published then is too old by now; -1: nothing is."""
+        return -1 if self._age_ms is None else log_time_ms - self._age_ms
+
+    def _takes_too_much(self, more_bytes: int = 0) -> bool:
+        return self._bytes_max is not None and self.bytes + more_bytes > self._bytes_max
 
     def _drop(self, published_ms: int, runs_max: int) -> int:
         """Drop batches published until then, and those that are too much; return how many."""
         dropped = 0
-        bytes_max = self.bytes if self._bytes_max is None else self._bytes_max
         while dropped < runs_max:
-            run = self.runs.first()
-            if run is None or (run.published_ms > published_ms and self.bytes <= bytes_max):
+            # Looked at first: it is known without the rows, and only those that go are wanted in memory.
+            front_ms = self.runs.front_published_ms()
+            if front_ms is None or (front_ms > published_ms and not self._takes_too_much()):
                 break
+            run = self.runs.first()
+            assert run is not None, "there is a batch in front"
             self.runs.consume(1, run.size)
             self.bytes -= run.batch_bytes
             self.lost, self.lost_ms = Place(run.zxid, run.batch_count), run.published_ms
@@ -155,11 +164,17 @@ class History:
         """Return the chunks that are not in memory among those of the oldest so many batches."""
         return self.runs.missing(self.runs.head, runs_max)
 
+    def missing_due(self, log_time_ms: int, runs_max: int) -> list[Chunk]:
+        """Return the chunks that are not in memory among those that `expire` needs."""
+        missing = self.missing(runs_max)
+        if self._takes_too_much():
+            return missing
+        expired_ms = self._expired_ms(log_time_ms)
+        return [chunk for chunk in missing if chunk.summary.published_ms <= expired_ms]
+
     def missing_of_publish(self, batch_bytes: int) -> list[Chunk]:
         """Return the chunks that `append` of a batch of so many bytes needs and that are not in memory."""
-        if self._bytes_max is None or self.bytes + batch_bytes <= self._bytes_max:
-            return []
-        return self.missing(PUBLISH_DROPS_MAX)
+        return self.missing(PUBLISH_DROPS_MAX) if self._takes_too_much(batch_bytes) else []
 
     # --- reading -------------------------------------------------------------------------------------------------
 

@@ -53,5 +53,5 @@ def _missing_of_clock(machine: Machine, entry: e.Clock) -> list[Chunk]:
         if queue is not None:
             missing += queue.delayed.missing_due(log_time_ms, entry.items_max)
             if queue.history is not None:
-                missing += queue.history.missing(entry.items_max)
+                missing += queue.history.missing_due(log_time_ms, entry.items_max)
     return missing

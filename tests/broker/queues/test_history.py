@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+CHUNK_RUNS_OF_TESTS = 4
+
+
 class RetainingBroker(Broker):
     """A broker whose queue `orders` retains from its beginning."""
 
@@ -114,6 +117,28 @@ def test_items_of_a_clock_entry_are_shared_with_delayed_messages() -> None:
     assert (broker.retained(), broker.queue.delayed.messages) == ([], 1)
     broker.clock(broker.now, items_max=5)
     assert broker.queue.delayed.messages == 0
+
+
+@given(
+    seed=st.integers(0, 1_000),
+    batches=st.lists(st.integers(1, 3), min_size=1, max_size=40),
+    bytes_max=st.none() | st.integers(1, 400),
+    now_ms=st.integers(1_000, 2_600),
+    runs_max=st.integers(1, 12),
+)
+@example(seed=3, batches=[1] * 40, bytes_max=None, now_ms=1_000, runs_max=12)
+def test_what_has_to_go_needs_no_more_in_memory_than_the_chunks_it_begins_in(
+    seed: int, batches: list[int], bytes_max: int | None, now_ms: int, runs_max: int
+) -> None:
+    shelf = Shelf(seed, batches, 0)
+    history = shelf.history
+    history.limit({"seconds": 1} if bytes_max is None else {"seconds": 1, "bytes": bytes_max})
+    missing = history.missing_due(now_ms, runs_max)
+    shelf.pager.fill(missing)
+    gone = history.expire(now_ms, runs_max)  # would fail on a chunk that is not there
+    if bytes_max is None:
+        assert len(missing) <= -(-gone // CHUNK_RUNS_OF_TESTS)
+        assert gone == min(runs_max, len({zxid for zxid, _, ms in shelf.messages if ms <= now_ms - 1_000}))
 
 
 # --- the setting --------------------------------------------------------------------------------------------------
@@ -213,8 +238,9 @@ class Shelf:
                 self.pager.fill(missing)
             self.history._drop(1 << 60, 1)
         self.messages = [each for each in self.messages if each[0] >= 10 * gone + 10]
+        rng = random.Random(seed)
         for chunk in list(self.pager.pool.resident):
-            if random.Random(seed).random() < 0.7:
+            if rng.random() < 0.7:
                 chunk.page = chunk.page or self.pager.write(chunk.page_data)
                 self.pager.pool.drop(chunk)
 
@@ -236,7 +262,7 @@ class Shelf:
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_chunks_small(monkeypatch, 4)
+    make_chunks_small(monkeypatch, CHUNK_RUNS_OF_TESTS)
     monkeypatch.setattr(history_module, "READ_RUNS", 3)
 
 
