@@ -1,10 +1,11 @@
-"""kill -9 under load, again and again: `python -m tests.e2e.kill_rounds --rounds 30 --seed 1`.
+"""kill -9 under load, again and again: `python -m tests.e2e.kill_rounds --rounds 30 --seed 1 [--reclaiming]`.
 
 Producers and consumers, each a process of its own, work on one queue of one broker process. Each round waits until
 messages flow, then kills the broker at a random instant and starts it again on the same directory and port; some rounds
 kill it once more while it recovers. After the last round the producers get everything confirmed, the queue is
 drained, and `total_queue` judges what everybody wrote down. Prints what happened in each round, and exits with 1 when a
-promise was broken.
+promise was broken. With `--reclaiming` segments are small and snapshots frequent, and each kill comes while files of
+the log are being dropped and rewritten.
 """
 
 from __future__ import annotations
@@ -34,6 +35,18 @@ INSTANT_SECONDS_MAX = 0.5
 DRAIN_SECONDS_MAX = 60.0
 POLL_SECONDS = 0.01
 RECOVERY_KILL_SHARE = 0.2
+RECLAIM_SECONDS_MAX = 20.0
+"""How long it may take until something is reclaimed in a life of the broker."""
+RECLAIMING_OPTIONS = (
+    "--segment-bytes",
+    "256KiB",
+    "--snapshot-every-bytes",
+    "256KiB",
+    "--snapshot-every-entries",
+    "500",
+)
+RECLAIM_INSTANT_SECONDS_MAX = 0.02
+"""A kill comes at a random instant of this span, once files are being reclaimed."""
 
 
 @dataclass
@@ -45,6 +58,7 @@ class Round:
     start_seconds: float
     batches_in_flight: int = 0
     deliveries_in_flight: int = 0
+    reclaimed_bytes: int = 0
 
 
 @dataclass
@@ -65,6 +79,7 @@ def run_rounds(
     options: tuple[str, ...] = (),
     program: tuple[str, ...] = PROGRAM,
     graceful_share: float = 0.0,
+    reclaiming: bool = False,
 ) -> Result:
     """Do the rounds in *directory* and return the judgement."""
     chance = random.Random(seed)
@@ -82,7 +97,12 @@ def run_rounds(
             workers.append(_start_worker(client, role, number, broker.url, journal, chance.getrandbits(32)))
         for _ in range(rounds):
             _wait_until_busy(broker, workers)
-            _pause(chance.uniform(0, INSTANT_SECONDS_MAX))
+            reclaimed_bytes = 0
+            if reclaiming:
+                reclaimed_bytes = _wait_until_reclaiming(broker)
+                _pause(chance.uniform(0, RECLAIM_INSTANT_SECONDS_MAX))
+            else:
+                _pause(chance.uniform(0, INSTANT_SECONDS_MAX))
             killed_at = time.monotonic()
             if chance.random() < graceful_share:
                 broker.stop()
@@ -94,7 +114,7 @@ def run_rounds(
                 _pause(chance.uniform(0.05, 0.6))
                 broker.kill()
             broker.start()
-            done.append(Round(killed_at, recovery_kills, broker.start_seconds))
+            done.append(Round(killed_at, recovery_kills, broker.start_seconds, reclaimed_bytes=reclaimed_bytes))
         _wait_until_busy(broker, workers)
         _finish(workers[:PRODUCERS])
         with WireClient(broker.url) as operator:
@@ -148,6 +168,19 @@ def _wait_until_busy(broker: BrokerProcess, workers: list[subprocess.Popen[bytes
             _pause(POLL_SECONDS)
 
 
+def _wait_until_reclaiming(broker: BrokerProcess) -> int:
+    """Return while files are being dropped or rewritten, not for the first time in this life: how many bytes so far."""
+    deadline = time.monotonic() + RECLAIM_SECONDS_MAX
+    with WireClient(broker.url) as operator:
+        while True:
+            figures = operator.statistics()
+            reclaimed: int = figures["reclaim_dropped_bytes_total"] + figures["reclaim_replaced_bytes_total"]
+            if figures["reclaim_working"] and reclaimed:
+                return reclaimed
+            if time.monotonic() > deadline:
+                raise BrokerFailed(f"nothing is reclaimed after {RECLAIM_SECONDS_MAX} s: {figures}")
+
+
 def _wait_until_drained(operator: WireClient) -> None:
     deadline = time.monotonic() + DRAIN_SECONDS_MAX
     while True:
@@ -184,12 +217,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--directory", type=Path, help="keep data and journals here (default: a temporary directory)")
     parser.add_argument("--graceful-share", type=float, default=0.0, help="share of rounds that stop it by SIGTERM")
     parser.add_argument("--segment-bytes", default="1MiB", help="small, so that segments roll and are recycled")
+    parser.add_argument("--reclaiming", action="store_true", help="kill it while files are dropped and rewritten")
     chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="sluicemq-kill-") as temporary:
         directory = chosen.directory or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
-        options = ("--segment-bytes", chosen.segment_bytes, "--log-level", "warning")
+        sizes = RECLAIMING_OPTIONS if chosen.reclaiming else ("--segment-bytes", chosen.segment_bytes)
+        options = (*sizes, "--log-level", "warning")
         result = run_rounds(
             directory,
             rounds=chosen.rounds,
@@ -197,13 +232,14 @@ def main(arguments: list[str] | None = None) -> int:
             client=chosen.client,
             options=options,
             graceful_share=chosen.graceful_share,
+            reclaiming=chosen.reclaiming,
         )
     print(f"seed {chosen.seed}, {chosen.rounds} rounds, {chosen.client} client, {time.monotonic() - started:.0f} s")
-    print("round  unconfirmed batches  unsettled deliveries  kills in recovery  restart (s)")
+    print("round  unconfirmed batches  unsettled deliveries  kills in recovery  restart (s)  reclaimed (KiB)")
     for number, one in enumerate(result.rounds, 1):
         print(
             f"{number:5}  {one.batches_in_flight:19}  {one.deliveries_in_flight:20}  {one.recovery_kills:17}"
-            f"  {one.start_seconds:11.2f}"
+            f"  {one.start_seconds:11.2f}  {one.reclaimed_bytes // 1024:15}"
         )
     for name, value in sorted(result.counts.items()):
         print(f"{name:28} {value:10,}")
