@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from sluicemq.broker import place
-from sluicemq.broker.pipeline.disk_space import mark_of
+from sluicemq.broker.pipeline.keeping.disk_space import mark_of
 from sluicemq.broker.pipeline.road import Road
 from sluicemq.broker.server.listener import BACKLOG, Server
 from sluicemq.storage import LogOptions, RealDirectory, SegmentLog

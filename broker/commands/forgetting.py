@@ -14,7 +14,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.commands.repairing import Span, is_lost
-from sluicemq.broker.pipeline.restart import Restart, load_newest, replay
+from sluicemq.broker.pipeline.keeping.restart import Restart, load_newest, replay
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.chunks import CHUNK_BYTES, ChunksMissing
 from sluicemq.broker.queues.image import live_runs

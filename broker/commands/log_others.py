@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.commands.log_files import Located, LogFiles, Problem, ReadOnlyDirectory
-from sluicemq.broker.pipeline.liveness import Span
-from sluicemq.broker.pipeline.restart import apply_records
+from sluicemq.broker.pipeline.keeping.liveness import Span
+from sluicemq.broker.pipeline.keeping.restart import apply_records
 from sluicemq.broker.queues.chunks import CHUNK_BYTES, ChunkPool
 from sluicemq.broker.queues.image import load, pages_named
 from sluicemq.broker.queues.machine import Machine

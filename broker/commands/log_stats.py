@@ -67,7 +67,7 @@ def stats(data: Path, as_json: bool) -> None:
 
 
 def _use(others: OtherFiles) -> tuple[list[FileUse], list[QueueUse]]:
-    from sluicemq.broker.pipeline.liveness import Liveness
+    from sluicemq.broker.pipeline.keeping.liveness import Liveness
     from sluicemq.broker.queues.image import live_runs
     from sluicemq.storage.errors import format_zxid
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import trio
 
-from sluicemq.broker.pipeline.disk_space import DiskSpace
+from sluicemq.broker.pipeline.keeping.disk_space import DiskSpace
 from sluicemq.storage.errors import SpareNotPrepared
 from sluicemq.storage.log import SegmentLog
 from sluicemq.storage.record import Record

@@ -22,17 +22,17 @@ from sluicemq.broker.pipeline.append import AppendStage
 from sluicemq.broker.pipeline.apply import ApplyStage
 from sluicemq.broker.pipeline.bodies import Bodies
 from sluicemq.broker.pipeline.commit import CommitStage, OnApplied
-from sluicemq.broker.pipeline.disk_space import DiskSpace
 from sluicemq.broker.pipeline.dispatch import DispatchStage
+from sluicemq.broker.pipeline.keeping.disk_space import DiskSpace
+from sluicemq.broker.pipeline.keeping.paging import INDEX_MEMORY_BYTES_DEFAULT, Pager
+from sluicemq.broker.pipeline.keeping.reclaim import RECLAIM_BYTES_PER_SECOND_DEFAULT, Reclaimer
+from sluicemq.broker.pipeline.keeping.restart import Restart, load_newest, replay
+from sluicemq.broker.pipeline.keeping.snapshots import EVERY_BYTES_DEFAULT, EVERY_ENTRIES_DEFAULT, SnapshotStage
 from sluicemq.broker.pipeline.log_clock import LogClock
-from sluicemq.broker.pipeline.paging import INDEX_MEMORY_BYTES_DEFAULT, Pager
 from sluicemq.broker.pipeline.produce import ProduceStage
-from sluicemq.broker.pipeline.reclaim import RECLAIM_BYTES_PER_SECOND_DEFAULT, Reclaimer
 from sluicemq.broker.pipeline.replay import ReplayStage
 from sluicemq.broker.pipeline.replicate import Quorum
-from sluicemq.broker.pipeline.restart import Restart, load_newest, replay
 from sluicemq.broker.pipeline.settle import SettleStage
-from sluicemq.broker.pipeline.snapshots import EVERY_BYTES_DEFAULT, EVERY_ENTRIES_DEFAULT, SnapshotStage
 from sluicemq.broker.pipeline.turns import Turns
 from sluicemq.broker.queues.chunks import ChunkPool, ChunksMissing
 from sluicemq.broker.queues.entries import Entry, Epoch, SessionClose

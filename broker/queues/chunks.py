@@ -5,9 +5,9 @@ chunks of at most `CHUNK_RUNS`; a sealed chunk never changes again, so it can be
 memory, and filled again when it is needed. What stays in memory of a dropped chunk is its summary. An index that must
 change a sealed chunk puts another in its place.
 
-This module does no I/O: whoever pages (`pipeline/paging.py`) writes and reads the bytes, and tells the pool. It must
-not know queues or what a run means beyond the layout of its row. Where the bytes of a chunk lie is never part of the
-machine's state: judgements and digests are the same wherever they are.
+This module does no I/O: whoever pages (`pipeline/keeping/paging.py`) writes and reads the bytes, and tells the pool. It
+must not know queues or what a run means beyond the layout of its row. Where the bytes of a chunk lie is never part of
+the machine's state: judgements and digests are the same wherever they are.
 """
 
 from __future__ import annotations

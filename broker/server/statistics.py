@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sluicemq.broker.pipeline.disk_space import Level
+from sluicemq.broker.pipeline.keeping.disk_space import Level
 
 if TYPE_CHECKING:
     from sluicemq.broker.pipeline.road import Road

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.runs import Run
 
 MODULES = (
-    "sluicemq.broker.pipeline.paging",
+    "sluicemq.broker.pipeline.keeping.paging",
     "sluicemq.broker.queues.chunks",
     "sluicemq.broker.queues.delayed",
     "sluicemq.broker.queues.dispatch",

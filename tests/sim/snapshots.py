@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgpack
 
-from sluicemq.broker.pipeline.restart import check_fits
+from sluicemq.broker.pipeline.keeping.restart import check_fits
 from sluicemq.broker.queues.image import load
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.broker.replication.history import Position

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from sluicemq.broker.pipeline.restart import Restart, load_newest
+from sluicemq.broker.pipeline.keeping.restart import Restart, load_newest
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.storage import PageFile, SegmentLog, SnapshotStore

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sluicemq.broker.pipeline.restart import Restart, load_newest, replay
+from sluicemq.broker.pipeline.keeping.restart import Restart, load_newest, replay
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.storage import (
     LogCorrupt,

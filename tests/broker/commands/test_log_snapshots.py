@@ -12,8 +12,8 @@ from sluicemq.broker.commands.log import command
 from sluicemq.storage.files import RealDirectory
 from sluicemq.storage.snapshots import SnapshotStore
 from sluicemq.storage.superblock import SuperblockStore
+from tests.broker.pipeline.keeping.test_snapshots import consume_some, names_of, open_road, publish_singly
 from tests.broker.pipeline.roads import declare
-from tests.broker.pipeline.test_snapshots import consume_some, names_of, open_road, publish_singly
 
 if TYPE_CHECKING:
     from pathlib import Path

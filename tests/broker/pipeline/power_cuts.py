@@ -36,13 +36,13 @@ import trio
 import trio.testing
 
 from sluicemq.broker.pipeline import road as road_module
-from sluicemq.broker.pipeline import snapshots as snapshots_module
 from sluicemq.broker.pipeline.append import AppendStage
 from sluicemq.broker.pipeline.commit import CommitStage
+from sluicemq.broker.pipeline.keeping import snapshots as snapshots_module
+from sluicemq.broker.pipeline.keeping.restart import Restart, load_newest, replay
+from sluicemq.broker.pipeline.keeping.snapshots import SnapshotStage
 from sluicemq.broker.pipeline.log_clock import LogClock
-from sluicemq.broker.pipeline.restart import Restart, load_newest, replay
 from sluicemq.broker.pipeline.road import Road
-from sluicemq.broker.pipeline.snapshots import SnapshotStage
 from sluicemq.broker.queues.entries import Publish, decode_entry
 from sluicemq.broker.queues.freeze import Freeze
 from sluicemq.broker.queues.machine import Machine

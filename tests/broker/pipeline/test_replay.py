@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from sluicemq.broker.pipeline import paging
+from sluicemq.broker.pipeline.keeping import paging
 from sluicemq.broker.pipeline.replay import Range
 from sluicemq.broker.queues.chunks import RUN_BYTES
 from sluicemq.broker.queues.history import START, Place

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from sluicemq.broker.pipeline import disk_space
+from sluicemq.broker.pipeline.keeping import disk_space
 from sluicemq.broker.pipeline.road import COUNTER_MAX, Road
 from sluicemq.storage import LogOptions, SegmentLog
 from sluicemq.wire.batch import encode_batch

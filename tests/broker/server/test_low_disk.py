@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from sluicemq.broker.pipeline.disk_space import Level, View
+from sluicemq.broker.pipeline.keeping.disk_space import Level, View
 from sluicemq.wire import messages as m
 from sluicemq.wire.errors import ResourceLow
 from tests.broker.server.talk import WAIT_SECONDS, open_port
 
 if TYPE_CHECKING:
-    from sluicemq.broker.pipeline.disk_space import DiskSpace
+    from sluicemq.broker.pipeline.keeping.disk_space import DiskSpace
 
 
 def let_disk_be(space: DiskSpace, level: Level, monkeypatch: pytest.MonkeyPatch, pause_seconds: float = 0.0) -> None:

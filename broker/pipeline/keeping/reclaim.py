@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from sluicemq.broker.pipeline.liveness import Liveness, Span, Survivors
-from sluicemq.broker.pipeline.pace import Pace
-from sluicemq.broker.pipeline.reclaim_plan import Action, Step, StoredFile, plan
+from sluicemq.broker.pipeline.keeping.liveness import Liveness, Span, Survivors
+from sluicemq.broker.pipeline.keeping.pace import Pace
+from sluicemq.broker.pipeline.keeping.reclaim_plan import Action, Step, StoredFile, plan
 from sluicemq.broker.queues.chunks import CHUNK_BYTES
 from sluicemq.broker.queues.image import live_runs
 from sluicemq.broker.queues.sparse import Body, SurvivorsMissing, left_of

@@ -7,7 +7,7 @@ import errno
 import pytest
 import trio
 
-from sluicemq.broker.pipeline import paging
+from sluicemq.broker.pipeline.keeping import paging
 from sluicemq.broker.queues.chunks import RUN_BYTES, Page
 from sluicemq.storage.errors import FileReadFailed, FileWriteFailed, PageCorrupt
 from sluicemq.storage.pages import PAGE_BYTES

@@ -7,13 +7,13 @@ from unittest import mock
 
 import pytest
 
-from sluicemq.broker.pipeline import reclaim as reclaim_module
-from sluicemq.broker.pipeline.liveness import Liveness, Survivors
+from sluicemq.broker.pipeline.keeping import reclaim as reclaim_module
+from sluicemq.broker.pipeline.keeping.liveness import Liveness, Survivors
 from sluicemq.broker.queues.sparse import left_of
 from sluicemq.storage.errors import StorageError
 from sluicemq.storage.live import LiveKind
 from sluicemq.wire.errors import SluiceError
-from tests.broker.pipeline.shops import SEGMENT_BYTES, Shop
+from tests.broker.pipeline.keeping.shops import SEGMENT_BYTES, Shop
 from tests.disk import PowerCut
 
 LIVE_MESSAGE_BYTES = 100  # of the small messages of these tests: body, place in its record, half of a record's head

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from sluicemq.broker.pipeline.bodies import Bodies
-from sluicemq.broker.pipeline.pace import Pace
-from sluicemq.broker.pipeline.reclaim import Reclaimer
+from sluicemq.broker.pipeline.keeping.pace import Pace
+from sluicemq.broker.pipeline.keeping.reclaim import Reclaimer
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.image import live_runs, load
 from sluicemq.broker.queues.machine import Machine

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluicemq.broker.pipeline.reclaim_plan import SMALL_BYTES, Action, Step, StoredFile, plan
+from sluicemq.broker.pipeline.keeping.reclaim_plan import SMALL_BYTES, Action, Step, StoredFile, plan
 
 SEGMENT_BYTES = 64 * SMALL_BYTES
 RUNS_MAX = 1_000_000

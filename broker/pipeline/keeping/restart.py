@@ -35,7 +35,7 @@ from sluicemq.storage.record import record_size
 from sluicemq.wire.errors import InternalError
 
 if TYPE_CHECKING:
-    from sluicemq.broker.pipeline.paging import Pager
+    from sluicemq.broker.pipeline.keeping.paging import Pager
     from sluicemq.storage.log import SegmentLog
     from sluicemq.storage.pagefile import PageFile
     from sluicemq.storage.record import Record

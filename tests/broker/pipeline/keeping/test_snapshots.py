@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from sluicemq.broker.pipeline.paging import Pager
-from sluicemq.broker.pipeline.restart import Restart, apply_records, load_newest, replay
+from sluicemq.broker.pipeline.keeping.paging import Pager
+from sluicemq.broker.pipeline.keeping.restart import Restart, apply_records, load_newest, replay
 from sluicemq.broker.pipeline.road import Road
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.storage.errors import FileWriteFailed, SnapshotContradictsLog, SnapshotMissing

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from sluicemq.broker.pipeline import disk_space
-from sluicemq.broker.pipeline.disk_space import DiskSpace, Level, in_units, mark_of
+from sluicemq.broker.pipeline.keeping import disk_space
+from sluicemq.broker.pipeline.keeping.disk_space import DiskSpace, Level, in_units, mark_of
 from sluicemq.storage import LogOptions, SegmentLog, SpareNotPrepared
 from sluicemq.wire.errors import ResourceLow
 from tests.disk import SimulatedDisk

@@ -7,7 +7,7 @@ import random
 import pytest
 import trio
 
-from sluicemq.broker.pipeline import paging
+from sluicemq.broker.pipeline.keeping import paging
 from sluicemq.broker.queues.chunks import RUN_BYTES
 from sluicemq.broker.queues.entries import Clock
 from sluicemq.wire import messages as m

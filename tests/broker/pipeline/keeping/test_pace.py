@@ -7,7 +7,7 @@ from unittest import mock
 
 import pytest
 
-from sluicemq.broker.pipeline.pace import BURST_SECONDS, PAUSE_SECONDS_MAX, SHARE_MAX, SLICE_SECONDS, Pace
+from sluicemq.broker.pipeline.keeping.pace import BURST_SECONDS, PAUSE_SECONDS_MAX, SHARE_MAX, SLICE_SECONDS, Pace
 
 
 class Clocks:

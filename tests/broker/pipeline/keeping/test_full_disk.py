@@ -10,8 +10,8 @@ import pytest
 import trio
 import trio.testing
 
-from sluicemq.broker.pipeline import disk_space, snapshots
-from sluicemq.broker.pipeline.disk_space import Level
+from sluicemq.broker.pipeline.keeping import disk_space, snapshots
+from sluicemq.broker.pipeline.keeping.disk_space import Level
 from sluicemq.broker.pipeline.road import Road
 from sluicemq.storage import FileWriteFailed, LogOptions, LogWriteFailed, SegmentLog
 from sluicemq.storage.snapshots import SnapshotStore

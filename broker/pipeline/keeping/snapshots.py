@@ -29,7 +29,7 @@ from sluicemq.storage.errors import DiskFull, format_zxid
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sluicemq.broker.pipeline.restart import Restart
+    from sluicemq.broker.pipeline.keeping.restart import Restart
     from sluicemq.broker.pipeline.road import Road
     from sluicemq.broker.queues.freeze import Freeze
     from sluicemq.storage.pagefile import PageFile

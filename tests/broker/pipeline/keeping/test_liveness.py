@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluicemq.broker.pipeline.liveness import Liveness, Span, Survivors
+from sluicemq.broker.pipeline.keeping.liveness import Liveness, Span, Survivors
 from sluicemq.broker.queues.chunks import CHUNK_RUNS, ROW, Page, summary_of
 from sluicemq.broker.queues.image import LiveRuns
 
