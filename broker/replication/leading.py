@@ -270,7 +270,7 @@ class Leading:
         committed = min(broadcast.commit_point(self.configuration), local.durable_zxid)
         if local.commit(committed):
             broadcast.committed(committed)
-            if self.phase is Phase.SYNCHRONIZATION:
+            if self.phase is Phase.SYNCHRONIZATION and committed >= broadcast.established_zxid:
                 self.phase = Phase.BROADCAST
             self.requests.committed()
         for learner in self.learners.values():
