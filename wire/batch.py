@@ -393,10 +393,9 @@ class Batch:
         if first < 0 or count <= 0 or first + count > self.count:
             raise ValueError(f"part {first}+{count} of a batch of {self.count}")
         end = first + count
-        columns: list[bytes | memoryview] = []
-        for bit in self._places:
-            if bit != _BODIES_ONLY:
-                columns.append(_packed_column(bit, self._sliced_values(bit)[first:end]))
+        columns = [
+            _packed_column(bit, self._sliced_values(bit)[first:end]) for bit in self._places if bit != _BODIES_ONLY
+        ]
         bodies = self._column(Column.BODIES)
         assert bodies is not None
         start_of_list = list_head(count)
