@@ -212,11 +212,23 @@ class Repair:
             if (sequence is not None and sequence < first) or span is not None:
                 problem = self._problem_of_live(name)
                 if problem is not None:
-                    self.plan.damaged.append(
-                        Damaged(name, *problem, "rewritten with the entries that can be read; the file is kept aside")
-                    )
-                    self.plan.rewrite.append(name)
+                    remedy = "rewritten with the entries that can be read; the file is kept aside"
+                    if not self._can_be_opened(name):
+                        remedy = "set aside: without its first page none of its entries can be told"
+                    self.plan.damaged.append(Damaged(name, *problem, remedy))
+                    self._plan_file(name)
                     self.plan.lost += self._gaps(name)
+
+    def _plan_file(self, name: str) -> None:
+        """Plan to rewrite a damaged file; one that cannot even be opened goes, for no start would accept it."""
+        (self.plan.rewrite if self._can_be_opened(name) else self.plan.aside).append(name)
+
+    def _can_be_opened(self, name: str) -> bool:
+        try:
+            with opened(self._reader, self._superblock, name):
+                return True
+        except LogCorrupt:
+            return False
 
     def _problem_of_live(self, name: str) -> tuple[int, str] | None:
         try:
@@ -236,8 +248,23 @@ class Repair:
             with opened(self._reader, self._superblock, name) as live:
                 end = live.header.last_zxid if isinstance(live.header, SparseHeader) else self._end_of_dense(name)
                 return list(_spans(readable_records(live.file, live.seed, live.end_offset), live.previous, end))
-        except LogCorrupt as error:
-            raise CannotRepair(f"the first page of {name} cannot be read ({error.reason})") from None
+        except LogCorrupt:
+            return self._between_neighbours(name)
+
+    def _between_neighbours(self, name: str) -> list[Span]:
+        """Return what a file that cannot be opened may have held, by the files around it."""
+        sequences = {each: _first_sequence(each) for each in self._reader.names()}
+        here, last_before, first_behind = sequences[name], 0, None
+        for each, sequence in sorted(sequences.items(), key=lambda item: item[1]):
+            if sequence and each != name and self._can_be_opened(each):
+                with opened(self._reader, self._superblock, each) as other:
+                    if sequence > here:
+                        first_behind = other.previous
+                        break
+                    found = readable_records(other.file, other.seed, other.end_offset)
+                    last_before = max(last_before, *(one.zxid for one in found), 0)
+        end = self._superblock.synced_zxid if first_behind is None else first_behind
+        return [Span(last_before + 1, end)] if end > last_before else []
 
     def _end_of_dense(self, name: str) -> int | None:
         sequence = segment_sequence(name)
@@ -322,7 +349,7 @@ class Repair:
             if each in self._reader.names() and not (
                 whole and (self._end_of_dense(each) or base.zxid + 1) <= base.zxid
             ):
-                plan.rewrite.append(each)
+                self._plan_file(each)
         # Up to the snapshot gaps are lost and the rest is kept; behind it, the first gap ends the log.
         reached = self._start_zxid()
         for found in self._readable_behind(reached):
@@ -508,6 +535,12 @@ class Repair:
         if sparse_range(name) is None:
             self.directory.unlink(name)
             self.directory.sync()
+
+
+def _first_sequence(name: str) -> int:
+    """Return the first segment that a file is or stands for; 0 for other files."""
+    span = sparse_range(name)
+    return (segment_sequence(name) or 0) if span is None else span[0]
 
 
 def _anything_behind(live: Opened, walk: Walk) -> bool:

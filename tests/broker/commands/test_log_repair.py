@@ -173,6 +173,34 @@ def test_of_a_damaged_old_file_only_the_unreadable_entries_are_dropped(story: St
     log.close()
 
 
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("old", [False, True], ids=["a segment of the log", "an old file"])
+def test_a_file_without_its_first_page_is_set_aside_where_a_snapshot_lies_behind_it(
+    story: Story, number: int, old: bool
+) -> None:
+    filled(story, 4)
+    photograph(story)
+    if old:
+        story.log.begin_at(story.log.last_zxid)
+    story.close()
+    damaged = story.segments()[number]
+    flip(damaged, 100)
+    content = damaged.read_bytes()
+    with pytest.raises(LogCorrupt):
+        started(story)
+
+    found = repair(story)
+
+    assert found["lost"]
+    assert found["settled"]["orders"] > 0
+    assert kept(story)[damaged.name] == content
+    log, machine = started(story)
+    left = readable(log, machine)
+    assert len(left) + found["settled"]["orders"] >= story.counter - 7
+    log.close()
+    assert verify(story)["ok"] is True
+
+
 def test_a_superblock_without_a_whole_copy_is_made_from_the_segments(story: Story) -> None:
     filled(story, 3).close()
     superblock = story.directory / "superblock"
