@@ -80,6 +80,7 @@ class ClientSession:
         self.producers: set[int] = set()
         self.producers_opening = 0
         self.answering = 0
+        self.page_at_a_time = trio.Lock()
         self.closing = False
         self.suspended = False
         self._partial_bytes = 0

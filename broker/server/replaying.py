@@ -59,12 +59,14 @@ async def _replay(session: ClientSession, message: m.Replay, correlation: int) -
         max(1, min(message.bytes_max, REPLAY_BYTES_MAX, frame_room)),
     )
     while True:
-        await session.outbound.wait_room()
-        with road.bodies.reading():
-            found = await road.replay.read(session.vhost, message.name, wanted)
-            if found.page.runs or found.page.more or trio.current_time() >= deadline:
-                await _show(session, found, wanted, frame_room, correlation)
-                return
+        # One page at a time: a connection holds no more than that, however many REPLAYs it has sent.
+        async with session.page_at_a_time:
+            await session.outbound.wait_room()
+            with road.bodies.reading():
+                found = await road.replay.read(session.vhost, message.name, wanted)
+                if found.page.runs or found.page.more or trio.current_time() >= deadline:
+                    await _show(session, found, wanted, frame_room, correlation)
+                    return
         if road.replay.is_complete(found, wanted) or not await road.replay.wait(found, deadline):
             deadline = trio.current_time()
 

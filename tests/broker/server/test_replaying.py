@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from sluicemq.broker.queues.chunks import CHUNK_RUNS
 from sluicemq.broker.server import replaying
+from sluicemq.broker.server.showing import show
 from sluicemq.wire import messages as m
 from sluicemq.wire.batch import encode_batch
 from sluicemq.wire.errors import LimitReached, MessageTooLarge, PositionExpired, QueueNotFound, RetentionOff
@@ -191,6 +193,32 @@ async def test_one_connection_keeps_a_bounded_number_of_readers_waiting(monkeypa
         for correlation in waiting[:2]:
             replayed, tail = await peer.reply_to(correlation)
             assert unpack(replayed.runs, tail) == [b"news"]
+
+
+@pytest.mark.trio
+async def test_one_connection_is_shown_one_page_at_a_time(monkeypatch):
+    under_way: list[object] = []
+    beside: list[int] = []
+
+    async def counted(*args: Any) -> Any:
+        under_way.append(args)
+        beside.append(len(under_way))
+        await trio.testing.wait_all_tasks_blocked()
+        shown = await show(*args)
+        under_way.remove(args)
+        return shown
+
+    monkeypatch.setattr(replaying, "show", counted)
+    async with open_port() as port:
+        peer = await port.connect()
+        await peer.declare(retention=FOREVER)
+        producer = await peer.open_producer()
+        await peer.publish(producer, 1, [b"x"])
+        asked = [await peer.send(m.Replay("orders")) for _ in range(5)]
+        for correlation in asked:
+            replayed, tail = await peer.reply_to(correlation)
+            assert unpack(replayed.runs, tail) == [b"x"]
+    assert beside == [1] * 5
 
 
 @pytest.mark.trio
