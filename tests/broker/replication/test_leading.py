@@ -10,6 +10,7 @@ from sluicemq.broker.replication.membership import Configuration, Member
 from sluicemq.broker.replication.messages import (
     Ack,
     AckEpoch,
+    FollowerInfo,
     Method,
     NewEpoch,
     Notification,
@@ -34,6 +35,18 @@ def test_votes_told_while_the_disk_came_to_rest_count() -> None:
         bench.hear(peer, bench.notification(peer, Role.LOOKING, Vote(zxid_of(1, 8), ME)))
     bench.disk()
     assert bench.status == (Role.LEADING, Phase.DISCOVERY)
+
+
+def test_who_asked_before_the_decision_is_heard_and_who_went_away_is_not() -> None:
+    bench = Bench(entries=9)
+    bench.disk()
+    for peer, number in LINK.items():
+        bench.step(events.PeerUp(peer, number))
+        bench.hear(peer, FollowerInfo(1, number, 5, Member(peer, b"first")))
+    bench.step(events.PeerDown(OTHER, LINK[OTHER]))
+    done = bench.hear(THIRD, bench.notification(THIRD, Role.FOLLOWING, Vote(zxid_of(1, 8), ME)))
+    assert [one.epoch for one in only(done, effects.SavePromise)] == [2]
+    assert [one.peer for one in only(bench.disk(), effects.Send)] == [THIRD]
 
 
 def test_a_follower_with_a_longer_log_makes_the_leader_give_up() -> None:

@@ -60,6 +60,17 @@ def test_entries_are_durable_before_they_are_acknowledged_once_for_all() -> None
     assert [one.zxid for one in said(bench.disk(), Ack)] == [zxid_of(2, 2)]
 
 
+def test_only_what_the_disk_has_answered_for_is_acknowledged() -> None:
+    bench = Bench()
+    session = bench.synchronize()
+    bench.unanswered.clear()
+    for counter in range(3):
+        bench.hear(LEADER, proposal(bench, session, bench.entry(zxid_of(2, counter))))
+    first, second, _ = bench.unanswered
+    assert [one.zxid for one in said(bench.step(events.Persisted(first)), Ack)] == [zxid_of(2, 0)]
+    assert [one.zxid for one in said(bench.step(events.Persisted(second)), Ack)] == [zxid_of(2, 1)]
+
+
 def test_a_truncation_is_durable_before_it_is_acknowledged() -> None:
     bench = Bench()
     session = bench.follow()
