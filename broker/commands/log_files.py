@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from sluicemq.storage.errors import LogCorrupt, StorageError, SuperblockMissing
-from sluicemq.storage.files import LOCK_NAME, File, RealDirectory, RealFile
+from sluicemq.storage.files import LOCK_NAME, File, RealDirectory, RealFile, naming
 from sluicemq.storage.pages import PAGE_BYTES, PageDamaged
 from sluicemq.storage.record import MARK, Head
 from sluicemq.storage.recovery import Verdict, judge_end
@@ -28,6 +28,19 @@ from sluicemq.storage.superblock import SUPERBLOCK_NAME, Superblock, SuperblockS
 READ_BYTES = 4 * 1024 * 1024
 _STRIDE_BYTES = 1 << 30
 """No index is built here, so one place for each segment is enough."""
+
+
+class _NamedFile(RealFile):
+    """A file that says its name where it cannot be read: nobody else does it for a tool."""
+
+    def __init__(self, descriptor: int, path: str) -> None:
+        super().__init__(descriptor)
+        self._path = path
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Read up to *length* bytes."""
+        with naming(self._path):
+            return super().pread(length, offset)
 
 
 class ReadOnlyDirectory(RealDirectory):
@@ -42,7 +55,7 @@ class ReadOnlyDirectory(RealDirectory):
         """Open a file for reading."""
         if create:
             self._refuse(name)
-        return RealFile(os.open(self.path / name, os.O_RDONLY | os.O_CLOEXEC))
+        return _NamedFile(os.open(self.path / name, os.O_RDONLY | os.O_CLOEXEC), self.path_of(name))
 
     def rename(self, old: str, new: str) -> None:
         """Refused."""

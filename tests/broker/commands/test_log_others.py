@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from typing import Any
 
 import pytest
@@ -123,3 +125,23 @@ def test_what_is_behind_the_snapshot_counts_too(aged: Story) -> None:
     aged.write(publish(ORDERS, aged.counter - 5, b"one", b"two"))
     aged.close()
     assert stats(aged)["queues"][0]["live_messages"] == before + 2
+
+
+@pytest.mark.parametrize("tool", ["verify", "dump", "repair"])
+def test_a_file_that_the_disk_refuses_to_read_is_named(
+    tool: str, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(story, 3).close()
+    segment = story.segments()[1]
+    number, pread = segment.stat().st_ino, os.pread
+
+    def refuse(descriptor: int, length: int, offset: int) -> bytes:
+        if os.fstat(descriptor).st_ino == number and offset + length > 8000:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(descriptor, length, offset)
+
+    monkeypatch.setattr(os, "pread", refuse)
+    result = sluicemq("log", tool, "--data", story.directory)
+
+    assert result.exit_code == 1
+    assert f"{segment}: Input/output error" in result.stderr
