@@ -57,7 +57,7 @@ Ack(z)                                 every entry up to z, and the truncation o
 leader counts itself for z             its own entries up to z
 Commit, Ping, Pong, Notification       nothing
 Committed on a learner                 the entries here, and a quorum's, as the leader said
-Committed on the leader                a quorum's entries, `(e, 0)` of its own epoch among them
+Committed on the leader                the entries here, and a quorum's, `(e, 0)` of its own epoch among them
 ReadReady                              nothing; a quorum answered a ping sent after the read came
 ====================================== ==============================================================================
 
@@ -85,8 +85,8 @@ Synchronization (`synchronization`, `following`): one history
 Broadcast (`broadcast`, `progress`): one order
     B1 Leader: zxid is the next of the epoch; append and propose at once, without waiting for the disk.
     B2 Learner: append, sync (many with one), Ack(z).
-    B3 Leader: whatever a quorum has durably, from `(e, 0)` on, is committed, with everything before it; learners hear
-       of it with the next message.
+    B3 Leader: whatever a quorum and the leader itself have durably, from `(e, 0)` on, is committed, with everything
+       before it; learners hear of it with the next message.
 
 Within broadcast also: reads (`reads`), changes of voters (`membership`, `changes`), handing over the lead and the
 planned end of an epoch (`handover`).

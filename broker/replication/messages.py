@@ -71,7 +71,7 @@ class Notification(Message):
     Attributes:
         round: The sender's election round; votes of different rounds do not mix.
         role: What the sender is.
-        vote: Its vote; once it has decided, the vote it decided for.
+        vote: Its vote; once it has decided, the vote it decided for. Node 0 stands for nobody.
         member: Who the sender is.
         own_zxid: Last entry of the sender's durable log when it began to look.
         configuration_zxid: Entry that gave the sender its configuration; -1 if it has none yet.
