@@ -81,6 +81,11 @@ class _Asked:
         self.answer: Answer | None = None
         self.error: SluiceError | None = None
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether the answer, or an error in its place, is there."""
+        return self.answer is not None or self.error is not None
+
 
 class Replay:
     """Retained messages, oldest first; made by `Client.replay`, used with `async for` by one task at a time.
@@ -193,8 +198,11 @@ class Replay:
 
     async def _answer(self) -> Answer:
         while True:
-            asked = self._asked or self._ask(await self._link.connected())
-            if asked.answer is None and asked.error is None:
+            asked = self._asked
+            if asked is None or (not asked.is_answered and self._link.failure is not None):
+                # After a fork nobody answers: then this raises why.
+                asked = self._ask(await self._link.connected())
+            if not asked.is_answered:
                 await self._runtime.park(asked.slot)
             self._asked = None
             if asked.answer is not None:
@@ -213,7 +221,7 @@ class Replay:
 
     def _ask(self, session: Session) -> _Asked:
         """Ask for the next page."""
-        asked = self._asked = _Asked(session)
+        asked = _Asked(session)
         self._group = 0 if session.welcome is None else session.welcome.group_id
         begin, end = self._begin, self._end
         for border in (begin, end):
@@ -244,4 +252,5 @@ class Replay:
             self._runtime.wake(asked.slot)
 
         session.request(request, on_reply)
+        self._asked = asked
         return asked

@@ -7,6 +7,11 @@ import pytest
 
 from sluicemq.client import connect
 from sluicemq.client.errors import ClientForked, LeaseLost
+from sluicemq.wire import messages as m
+from sluicemq.wire.batch import encode_batch
+from tests.client.scripted_broker import SILENCE
+
+BATCH = encode_batch([b"x"])
 
 CHILD_SECONDS_MAX = 10
 """A child that hangs, which is what this is about, ends after so long and has said nothing."""
@@ -71,6 +76,19 @@ async def test_every_call_of_the_child_fails_at_once_and_the_parent_goes_on(brok
             await producer.send(b"from the parent")
         assert broker.bodies == [b"from the parent"]
         assert len(broker.peers) == 1
+
+
+async def test_a_replay_that_waits_for_its_next_page_fails_at_once_in_the_child(broker):
+    async def nothing_yet(_peer, request, _tail):
+        if request.zxid:
+            return SILENCE
+        return m.Replayed([1, 0, 1, len(BATCH), 0, 7, 1, 0, 0], 1, 1, True, 1, 1), BATCH
+
+    broker.on[m.Replay] = nothing_yet
+    async with connect(broker.url) as client:
+        replay = client.replay("orders", follow=True)
+        assert (await anext(replay)).body == b"x"
+        assert await in_child([lambda: anext(replay), replay.receive]) == [ClientForked.__name__] * 2
 
 
 async def test_the_child_may_leave_the_block(broker):
