@@ -6,15 +6,18 @@ itself. This module adds its findings to those of the log; it must not know the 
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.broker.commands.log_files import Located, LogFiles, Problem, ReadOnlyDirectory
 from sluicemq.broker.pipeline.keeping.liveness import Span
 from sluicemq.broker.pipeline.keeping.restart import apply_records
 from sluicemq.broker.queues.chunks import CHUNK_BYTES, ChunkPool
-from sluicemq.broker.queues.image import load, pages_named
+from sluicemq.broker.queues.image import live_runs, load, pages_named
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.broker.queues.sections import QUEUES, decode
 from sluicemq.storage.decisions_files import Purpose
@@ -51,6 +54,14 @@ def live_names(directory: ReadOnlyDirectory, superblock: Superblock) -> list[str
     return [name for _, name in sorted(found)]
 
 
+class _Held(NamedTuple):
+    """The first and last entry that an old file really holds."""
+
+    first_zxid: int
+    last_zxid: int
+    name: str
+
+
 @dataclass(slots=True)
 class OtherFiles:
     """What lies beside the log proper.
@@ -70,6 +81,7 @@ class OtherFiles:
     live_records: int = 0
     indexes: int = 0
     _ends: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _spans: list[_Held] = field(default_factory=list)
 
     def live_entries(self) -> Iterator[Located]:
         """Yield every good record of the live store, in order; damage goes to the problems."""
@@ -93,8 +105,11 @@ class OtherFiles:
         last_zxid = live.previous
         for found in walk:
             if found.kind != MARK:
+                if last_zxid == live.previous:
+                    self._spans.append(_Held(found.zxid, found.zxid, name))
                 self.live_records += 1
                 last_zxid = found.zxid
+                self._spans[-1] = self._spans[-1]._replace(last_zxid=last_zxid)
                 yield Located(name, found.offset, found.head, found.header, found.payload, found.chain)
         if isinstance(live.header, SparseHeader):
             whole = walk.offset == live.end_offset
@@ -105,6 +120,45 @@ class OtherFiles:
                 self._ends[live.header.sequence] = (walk.offset, last_zxid)
         if not whole:
             self._problem(name, walk.offset, walk.reason, last_zxid)
+
+    def check_missing(self, machine: Machine) -> None:
+        """Name what is alive in *machine* and should lie in an old file, but lies in none; after `live_entries`.
+
+        Gaps between old files are what died, so a missing file shows in nothing else. Where something is damaged, what
+        is missing is told by that.
+        """
+        if self.files.served_by is not None or self.files.problems:
+            return
+        start_zxid = self.start_zxid()
+        by_place: dict[tuple[int, int], Counter[int]] = {}
+        for part in live_runs(machine.freeze().pack(lambda: True)):
+            low, high = part.summary.lowest_zxid, part.summary.highest_zxid
+            if low > start_zxid or (self._holds(low) and self._place(low) == self._place(high)):
+                continue
+            for run in part.runs(self.read_page):
+                if run.zxid <= start_zxid and not self._holds(run.zxid):
+                    by_place.setdefault((self._place(run.zxid), part.queue), Counter())[run.zxid] += run.size
+        for (place, queue_id), missing in sorted(by_place.items()):
+            queue = machine.queue(queue_id)
+            name = format_zxid(queue_id) if queue is None else queue.name
+            before = self._spans[place - 1] if place else None
+            reason = (
+                f"the old file behind this one is missing: {missing.total()} messages of {name} are alive in entries "
+                f"{format_zxid(min(missing))} to {format_zxid(max(missing))}, which no file holds"
+            )
+            if before is None:
+                first = self._spans[0].name if self._spans else segment_name(self.superblock.first_segment)
+                self._problem(first, 0, reason.replace("behind", "in front of"))
+            else:
+                self._problem(before.name, 0, reason, before.last_zxid)
+
+    def _place(self, zxid: int) -> int:
+        """Return the number of the first old file that ends at *zxid* or later."""
+        return bisect_left(self._spans, zxid, key=attrgetter("last_zxid"))
+
+    def _holds(self, zxid: int) -> bool:
+        place = self._place(zxid)
+        return place < len(self._spans) and self._spans[place].first_zxid <= zxid
 
     def check_indexes(self) -> None:
         """Check every index against the segment that it belongs to; after `live_entries`."""

@@ -54,6 +54,11 @@ class SnapshotChecks:
         self.checked = 0
         self.compared = 0
 
+    @property
+    def state(self) -> Machine | None:
+        """What the log leads to, after `end`; None: not known, because something is damaged."""
+        return self._machine
+
     def begin(self) -> None:
         """Read all snapshots and their pages."""
         directory = self._files.directory

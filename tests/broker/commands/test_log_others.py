@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.sparse import Body, left_of
 from sluicemq.storage.record import body_digest
 from tests.broker.commands.test_log import Story, dump, filled, flip, publish, sluicemq, story, verify, zxid
@@ -28,14 +29,14 @@ def aged(story: Story) -> Story:
 
 
 def rewritten(aged: Story) -> Story:
-    """Of the first old file only one message of entry 1.4 is left."""
+    """Of the first old file only what is alive is left: one message of entry 1.4, and what came later."""
     first = aged.log.live_files()[0]
-    [old] = [record for record in aged.log.walk_live(first) if record.zxid == zxid(1, 4)]
+    old, *later = [record for record in aged.log.walk_live(first) if record.kind == e.Publish.KIND]
+    assert old.zxid == zxid(1, 4)
     body = Body(old.kind, old.kind_version, old.header, old.payload)
     left = left_of(body, ((2, 1),), body_digest(old.header, old.payload))
-    aged.log.install_sparse(
-        1, 1, [old._replace(kind=left.kind, kind_version=1, header=left.header, payload=left.payload)]
-    )
+    sparse = old._replace(kind=left.kind, kind_version=1, header=left.header, payload=left.payload)
+    aged.log.install_sparse(1, 1, [sparse, *later])
     return aged
 
 
@@ -145,3 +146,21 @@ def test_a_file_that_the_disk_refuses_to_read_is_named(
 
     assert result.exit_code == 1
     assert f"{segment}: Input/output error" in result.stderr
+
+
+@pytest.mark.parametrize(("missing", "place", "named"), [(0, "in front of", 1), (1, "behind", 0), (2, "behind", 1)])
+def test_a_missing_old_file_is_named_by_the_messages_that_it_held(
+    missing: int, place: str, named: int, aged: Story
+) -> None:
+    aged.close()
+    files = aged.segments()
+    files[missing].unlink()
+    [problem] = verify(aged)["problems"]
+    assert problem["file"] == str(files[named])
+    assert f"the old file {place} this one is missing" in problem["reason"]
+    assert "messages of orders are alive" in problem["reason"]
+
+
+def test_what_died_leaves_gaps_that_are_no_damage(aged: Story) -> None:
+    rewritten(aged).close()
+    assert verify(aged)["problems"] == []
