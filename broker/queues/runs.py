@@ -212,9 +212,8 @@ class RunFifo:
         self._open = bytearray()  # never changed but by appending, so that an image may keep its beginning
         self._base = 0  # ordinal of the first row of the first chunk
         self._sealed = 0  # ordinal of the first row of `_open`
-        self._front: tuple[int, int] | None = (
-            None  # (first, size) of the run in front, if that is not what its row says
-        )
+        # (first, size) of the run in front, if that is not what its row says.
+        self._front: tuple[int, int] | None = None
         self._front_ms = 0  # when the run in front was published, if its chunk was dropped when partly consumed
 
     def __len__(self) -> int:
