@@ -54,7 +54,7 @@ FAMILIES: dict[str, dict[str, float]] = {
     "disk": {"slow_disk": 2, "sync_fails": 1, "write_fails": 1, "full_disk": 1},
     "clock": {"wall_jump": 2},
     "pause": {"pause": 2},
-    "membership": {"remove_voter": 1, "add_voter": 2, "wipe": 0.7},
+    "membership": {"remove_voter": 1, "add_voter": 3, "wipe": 0.7, "lose_disk": 0.7},
     "transfer": {"transfer": 2},
 }
 """Kinds of faults by family, with weights."""
@@ -63,6 +63,7 @@ PROFILES: dict[str, tuple[str, ...]] = {
     "calm": (),
     "crash": ("crash",),
     "partition": ("partition", "network"),
+    "network": ("network", "crash", "partition"),
     "disk": ("disk", "crash"),
     "time": ("clock", "pause"),
     "membership": ("membership", "crash"),
@@ -272,6 +273,9 @@ class Nemesis:
         """One of the next syncs fails; what it should have written may be lost, and nobody says so again."""
         self._may_die(node)
         node.disk.fail_after(1 + int(fault.chance * 5), errno.EIO, "sync")
+        if fault.chance > 0.4:
+            # What the kernel has forgotten to write is missed only when it has to be read from the disk.
+            self._later(self._world.random.uniform(0.5, 3.0), node.crash_with_power)
 
     def write_fails(self, node: Node, fault: Fault) -> None:
         """One of the next writes fails."""
@@ -308,9 +312,9 @@ class Nemesis:
             leader.process.event(ev.TransferLeadership("transfer", target))
 
     def remove_voter(self, node: Node, fault: Fault) -> None:
-        """The leader is asked to let a node vote no more; at least one stays."""
+        """The leader is asked to let a node vote no more; at least one stays, and no copy is lost already."""
         leader = self.leader()
-        if leader is None or leader.process is None:
+        if leader is None or leader.process is None or self._truth.lost_members():
             return
         configuration = leader.process.replica.configuration
         if configuration is not None and len(configuration.voters) > 1:
@@ -339,7 +343,7 @@ class Nemesis:
         if configuration is None:
             return
         if node.number in {member.node for member in configuration.everybody}:
-            if len(configuration.voters) > 1:
+            if len(configuration.voters) > 1 and not self._truth.lost_members():
                 leader.process.event(ev.RemoveVoter("remove", node.number))
             return
         # By the word of the committed history only: what one node believes may be cut off again.
@@ -347,6 +351,23 @@ class Nemesis:
         if committed is not None and node.number not in {member.node for member in committed.everybody}:
             node.crash(power=True)
             node.wipe()
+
+    def lose_disk(self, node: Node, fault: Fault) -> None:
+        """The disk of a voter is replaced by an empty one, while all others have theirs: one copy is lost for good."""
+        committed = self._truth.configuration
+        if committed is None or committed.next_voters is not None or len(committed.voters) < 3:
+            return
+        voting = {member.node for member in committed.voters}
+        others_run = all(self._nodes[number].process is not None for number in voting)
+        if node.number in voting and others_run and not self._truth.lost_members() and not self._change_under_way():
+            node.crash(power=True)
+            node.wipe()
+
+    def _change_under_way(self) -> bool:
+        """Whether any node knows of a change of voters that is not through."""
+        committed = self._truth.configuration
+        running = [node.process for node in self._nodes.values() if node.process is not None]
+        return any(process.replica.configuration not in (None, committed) for process in running)
 
 
 KINDS: dict[str, Callable[[Nemesis, Node, Fault], None]] = {

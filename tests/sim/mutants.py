@@ -220,10 +220,9 @@ def _truncate_all(history: Any, chain_at: Any, ends: Any, real: Any = synchroniz
     return Plan(Method.TRUNC, history.start) if found.method is Method.TRUNC else found
 
 
-def _ignore_chains(history: Any, chain_at: Any, ends: Any, real: Any = synchronization.plan) -> Plan:
-    last = ends[-1]
-    known = chain_at(last.zxid)
-    return real(history, chain_at, ends) if known is None else Plan(Method.DIFF, last)
+def _never_snapshot(history: Any, chain_at: Any, ends: Any, real: Any = synchronization.plan) -> Plan:
+    found = real(history, chain_at, ends)
+    return Plan(Method.DIFF, history.start) if found.method is Method.SNAP else found
 
 
 _add("never_truncate", "a diverged tail stays", (synchronization, "plan", _never_truncate), profile="everything")
@@ -234,9 +233,9 @@ _add(
     profile="everything",
 )
 _add(
-    "no_snapshot_floor",
-    "the plan forgets what a log proper no longer holds",
-    (synchronization, "plan", _ignore_chains),
+    "never_snapshot",
+    "a learner that lags too far is sent proposals",
+    (synchronization, "plan", _never_snapshot),
     profile="everything",
 )
 
@@ -298,7 +297,7 @@ def _any_connection(self: Replica, event: Any, real: Any = Replica._received) ->
 
 
 def _any_completion(self: Local, token: Token, real: Any = Local.persisted) -> Any:
-    return real(self, Token(self._generation, token.number))
+    return real(self, Token(self._generation, 1 << 60))
 
 
 def _serve_early(self: Leading, real: Any = Leading._establish) -> None:
@@ -322,32 +321,29 @@ _add(
 _add("count_own_unsynced", "a leader counts its own entries before its sync", (Leading, "append", _own_at_once))
 _add("ack_what_came", "a learner acknowledges what it has not synced", (Following, "_acknowledge", _ack_all))
 _add("commit_what_came", "a learner commits what it has not synced", (Following, "_commit", _commit_all))
+# Connection, session and epoch are checked one after the other: each alone can be left out, so these leave out all.
 _add(
     "mix_acks",
-    "a leader counts acknowledgements of other sessions and epochs",
+    "a leader counts acknowledgements of ended connections, other sessions and other epochs",
     (Leading, "receive", _any_session),
-    profile="partition",
+    (Replica, "_received", _any_connection),
+    profile="network",
 )
 _add(
     "obey_old_leader",
-    "a learner obeys messages of other sessions and epochs",
+    "a learner obeys messages of ended connections, other sessions and other epochs",
     (Following, "receive", _any_leader),
-    profile="swarm",
-)
-_add(
-    "old_connections",
-    "messages of ended connections count",
     (Replica, "_received", _any_connection),
-    profile="partition",
+    profile="network",
 )
 _add(
     "stale_completion",
-    "an answer of the disk from before a change of roles counts",
+    "an answer of the disk counts for everything that is under way",
     (Local, "persisted", _any_completion),
     profile="transfer",
 )
 _add("serve_early", "a leader serves before its epoch is committed", (Leading, "_establish", _serve_early))
-_add("read_alone", "a read asks no quorum", (Reads, "ready", _ask_nobody), profile="partition")
+_add("read_alone", "a read asks no quorum", (Reads, "ready", _ask_nobody), profile="time")
 _add(
     "no_patience_end",
     "a leader that nobody hears goes on",

@@ -155,6 +155,10 @@ class Node:
         self.network.stopped(self.number, silently=power)
         self._start_later()
 
+    def crash_with_power(self) -> None:
+        """The power of the machine goes off."""
+        self.crash(power=True)
+
     def died(self, reason: str) -> None:
         """The process has ended itself."""
         self.truth.died(self, reason)

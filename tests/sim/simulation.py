@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.replication.history import EpochRecord
+from sluicemq.broker.replication.membership import Member
 from sluicemq.broker.replication.messages import Phase
 from sluicemq.broker.replication.options import Options
 from sluicemq.storage import LogOptions, SegmentLog, SnapshotStore
@@ -132,7 +133,7 @@ class Simulation:
             loss_probability=chance.choice((0.0, 0.0, 0.01, 0.1)) if harsh else 0.0,
             batches=self.choice.batches // producers,
             batch_messages_max=chance.choice((1, 4, 16)),
-            body_bytes_max=chance.choice((20, 200, 4000)),
+            body_bytes_max=chance.choice((20, 200, 4000, 8000)),
             producers=producers,
             consumers=chance.randint(1, 4),
             queues=chance.randint(1, 3),
@@ -177,7 +178,7 @@ class Simulation:
             latency_seconds=chance.choice((0.0005, 0.002, 0.02)),
             jitter_seconds=chance.choice((0.0, 0.005, 0.05)),
             reset_probability=chance.choice((0.0, 0.0, 0.001)) if harsh else 0.0,
-            late_probability=chance.choice((0.0, 0.02)) if harsh else 0.0,
+            late_probability=chance.choice((0.0, 0.02, 0.1)) if harsh else 0.0,
             overtaking=chance.random() < 0.7,
         )
 
@@ -234,7 +235,8 @@ class Simulation:
             self.producers.append(Producer(f"p{number}", self.wire, self.seen, queue, habits.batches))
         for number in range(max(habits.consumers, len(queues))):
             self.consumers.append(Consumer(f"c{number}", self.wire, self.seen, queues[number % len(queues)]))
-        Reader("r", self.wire, self.seen)
+        for number in range(2):
+            Reader(f"r{number}", self.wire, self.seen)
         self.nemesis.plan(self.faults)
 
     # --- the end ------------------------------------------------------------------------------------------------------
@@ -307,14 +309,15 @@ class Simulation:
             if machine.applied_zxid == applied and machine.state_hash() != state:
                 raise Violation(f"E2 replay: node {node.number} is another after a start than it was at {applied}")
             if log.last_zxid >= last.zxid and (log.start_zxid > last.zxid or log.chain_at(last.zxid) == last.chain):
-                holders.add(node.number)
+                holders.add(Member(node.number, log.incarnation))
             log.close()
         configuration = truth.configuration
         assert configuration is not None
         for group in configuration.electorates:
-            held = sum(member.node in holders for member in group)
+            held = sum(member in holders for member in group)
             if 2 * held <= len(group):
-                raise Violation(f"I5 durability: only {sorted(holders)} still hold {last} after all power went off")
+                numbers = [member.node for member in sorted(holders)]
+                raise Violation(f"I5 durability: only {numbers} still hold {last} after all power went off")
 
     def _apply(self, machine: Machine, zxid: int, body: object) -> None:
         if isinstance(body, EpochRecord):

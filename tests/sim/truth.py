@@ -71,8 +71,7 @@ class Truth:
         self._acknowledged_epoch: dict[Member, int] = {}
         self._claimed: dict[Member, int] = {}
         self._hashes: dict[int, tuple[bytes, int]] = {}
-        self._reached: dict[int, int] = {}
-        self._members: dict[Member, int] = {}
+        self._incarnations: dict[int, bytes] = {}
 
     @property
     def last_zxid(self) -> int:
@@ -97,7 +96,7 @@ class Truth:
     def opened(self, node: Node, process: Process) -> None:
         """A process has opened its disk: it must find everything that was durable, and its promise."""
         ledger, memory = node.ledger, process.memory
-        self._members[Member(node.number, process.log.incarnation)] = node.number
+        self._incarnations[node.number] = process.log.incarnation
         if not ledger.damaged:
             chain = ledger.chains.get(ledger.last_zxid)
             found = memory.chain_at(ledger.last_zxid) if ledger.last_zxid else b""
@@ -142,7 +141,7 @@ class Truth:
 
     def wiped(self, node: Node) -> None:
         """The disk of *node* is empty now: what it promised and held is gone."""
-        self._reached.pop(node.number, None)
+        self._incarnations.pop(node.number, None)
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
@@ -265,6 +264,9 @@ class Truth:
             raise self.broken(
                 "I8 commitment", f"node {node.number} commits {show_zxid(zxid)} before it is durable there"
             )
+        replica = process.replica
+        if replica.role is Role.LEADING and zxid < zxid_of(replica.epoch, 0):
+            self._epoch_on_quorum(node, zxid_of(replica.epoch, 0), memory.chain_at(zxid_of(replica.epoch, 0)))
         if zxid <= self.last_zxid:
             if not self._is_committed(zxid, chain):
                 raise self.broken(
@@ -283,6 +285,28 @@ class Truth:
                 self._voters = entry.body.configuration
         self._durable_on_quorum(node, entries[-1])
 
+    def _epoch_on_quorum(self, node: Node, zxid: int, chain: bytes | None) -> None:
+        """Older entries may be committed only with the leader's own epoch record: copies alone prove nothing."""
+        assert self._voters is not None, "there is an older epoch"
+        assert chain is not None, "a leader has its own epoch record"
+        for group in self._voters.electorates[-1:]:
+            if 2 * sum(self._holds(member, zxid, chain) for member in group) <= len(group):
+                raise self.broken(
+                    "I5 commit rule", f"node {node.number} commits older entries, and {show_zxid(zxid)} has no quorum"
+                )
+
+    def _holds(self, member: Member, zxid: int, chain: bytes) -> bool:
+        """Whether the disk of *member*, this very incarnation, holds the entry."""
+        holder = self.nodes.get(member.node)
+        if holder is None or self._incarnations.get(member.node) != member.incarnation:
+            return False
+        return holder.ledger.holds(zxid, chain)
+
+    def lost_members(self) -> list[int]:
+        """Voters of the committed configuration whose disk is gone."""
+        everybody = () if self._voters is None else self._voters.everybody
+        return [member.node for member in everybody if self._incarnations.get(member.node) != member.incarnation]
+
     def _durable_on_quorum(self, node: Node, entry: Entry) -> None:
         assert self._voters is not None, "nothing is committed before an epoch begins"
         missing = []
@@ -294,8 +318,7 @@ class Truth:
         for group in groups:
             holders = 0
             for member in group:
-                holder = self.nodes.get(member.node)
-                if holder is not None and holder.ledger.holds(entry.zxid, entry.chain):
+                if self._holds(member, entry.zxid, entry.chain):
                     holders += 1
                 else:
                     missing.append(member.node)
