@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from sluicemq.broker.replication.broadcast import Broadcast
 from sluicemq.broker.replication.discovery import Discovery
-from sluicemq.broker.replication.effects import Append, Refused, SavePromise
+from sluicemq.broker.replication.effects import Append, SavePromise
 from sluicemq.broker.replication.events import EntriesRead, SnapshotFailed
 from sluicemq.broker.replication.handover import Handover
 from sluicemq.broker.replication.history import Entry, EpochRecord, counter_of, show_zxid
@@ -32,7 +32,6 @@ from sluicemq.broker.replication.messages import (
 )
 from sluicemq.broker.replication.progress import ProgressState
 from sluicemq.broker.replication.requests import Requests
-from sluicemq.wire.errors import NotLeader
 
 
 class Leading:
@@ -283,6 +282,5 @@ class Leading:
         return self.configuration.is_quorum(heard | {self._local.member})
 
     def resign(self) -> None:
-        """The leadership is over: refuse what waits for an answer that can no longer come."""
-        for reference in self.requests.abandon():
-            self._local.emit(Refused(reference, NotLeader("this broker no longer leads; ask the new leader")))
+        """The leadership is over: answer what still waits."""
+        self.requests.abandon()

@@ -20,7 +20,16 @@ from sluicemq.broker.replication.membership import Configuration, Member, nodes_
 from sluicemq.broker.replication.messages import Phase
 from sluicemq.broker.replication.progress import ProgressState
 from sluicemq.broker.replication.reads import Reads
-from sluicemq.wire.errors import Conflict, LimitReached, NotFound, RequestTimeout, SluiceError, Unavailable
+from sluicemq.wire.errors import (
+    Conflict,
+    LimitReached,
+    NotFound,
+    NotLeader,
+    OutcomeUnknown,
+    RequestTimeout,
+    SluiceError,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     from sluicemq.broker.replication.leading import Leading
@@ -226,14 +235,14 @@ class Requests:
             text = f"node {handover.leader} did not catch up within {local.options.transfer_seconds} s; nothing changed"
             local.emit(Refused(handover.reference, RequestTimeout(text)))
 
-    def abandon(self) -> list[object]:
-        """Return all requests that this leadership can no longer answer."""
-        left = self._reads.abandon()
-        if self._changing:
-            left.append(self._change)
-            self._changing = False
+    def abandon(self) -> None:
+        """The leadership is over: answer what it can no longer do."""
+        over = NotLeader("this broker no longer leads; ask the new leader")
         handover = self._leading.handover
+        for reference in self._reads.abandon():
+            self._local.emit(Refused(reference, over))
         if handover is not None and handover.reference is not None:
-            left.append(handover.reference)
-            self._leading.handover = None
-        return left
+            self._local.emit(Refused(handover.reference, over))
+        if self._changing:
+            text = "the lead has ended before the change of voters was through; the next leader may carry it on: look"
+            self._local.emit(Refused(self._change, OutcomeUnknown(text)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sluicemq.broker.replication import effects, events
-from sluicemq.broker.replication.history import MembershipRecord, Position, zxid_of
+from sluicemq.broker.replication.history import EPOCH_MAX, MembershipRecord, Position, zxid_of
 from sluicemq.broker.replication.membership import Configuration, Member
 from sluicemq.broker.replication.messages import (
     Ack,
@@ -19,6 +19,7 @@ from sluicemq.broker.replication.messages import (
     Pong,
     Propose,
     Role,
+    SnapshotInstalled,
     Synchronize,
     Vote,
 )
@@ -224,3 +225,52 @@ def test_a_change_of_voters_that_is_cut_off_never_happened() -> None:
     bench.disk()
     bench.hear(LEADER, Synchronize(3, 31, again, Method.TRUNC, keep, 0))
     assert bench.replica.configuration == before
+
+
+# --- what cannot be
+
+
+def test_an_acknowledgement_of_what_was_not_sent_ends_the_leadership() -> None:
+    bench = Bench()
+    bench.lead()
+    bench.hear(THIRD, Ack(2, LINK[THIRD], 5, zxid_of(2, 9)))
+    assert bench.status == (Role.LOOKING, Phase.ELECTION)
+
+
+def test_no_epoch_is_left() -> None:
+    bench = Bench(promised_epoch=EPOCH_MAX)
+    bench.elect()
+    done = bench.hear(THIRD, FollowerInfo(1, LINK[THIRD], 5, Member(THIRD, b"first")))
+    assert "used up" in only(done, effects.Fatal)[0].reason
+
+
+def snapshot_sent() -> Bench:
+    bench = Bench()
+    bench.lead()
+    bench.log.begin_at(zxid_of(2, 0))
+    bench.hear(OTHER, AckEpoch(2, LINK[OTHER], 5, True, (ZERO,)))
+    return bench
+
+
+def test_who_has_installed_a_snapshot_gets_what_follows_it() -> None:
+    bench = snapshot_sent()
+    bench.step(events.Propose("a", "a"))
+    done = bench.hear(OTHER, SnapshotInstalled(2, LINK[OTHER], 5, bench.log.start))
+    assert [one.after for one in only(done, effects.ReadEntries)] == [zxid_of(2, 0)]
+
+
+def test_a_snapshot_that_was_overtaken_by_the_logs_beginning_is_followed_by_another() -> None:
+    bench = snapshot_sent()
+    installed = bench.log.start
+    bench.step(events.Propose("a", "a"))
+    bench.disk()
+    bench.log.begin_at(zxid_of(2, 1))
+    done = bench.hear(OTHER, SnapshotInstalled(2, LINK[OTHER], 5, installed))
+    assert [one.method for one in said(done, Synchronize)] == [Method.SNAP]
+    assert [one.start_zxid for one in only(done, effects.SendSnapshot)] == [zxid_of(2, 1)]
+
+
+def test_a_snapshot_of_another_history_is_fatal() -> None:
+    bench = snapshot_sent()
+    done = bench.hear(OTHER, SnapshotInstalled(2, LINK[OTHER], 5, Position(zxid_of(2, 0), b"another!")))
+    assert "does not contain" in only(done, effects.Fatal)[0].reason

@@ -14,6 +14,7 @@ from sluicemq.broker.replication.messages import (
     AckEpoch,
     Commit,
     FollowerInfo,
+    HandOver,
     Method,
     NewEpoch,
     Notification,
@@ -24,7 +25,8 @@ from sluicemq.broker.replication.messages import (
     Synchronize,
     Vote,
 )
-from tests.broker.replication.bench import LEADER, LINK, ME, THIRD, ZERO, Bench, only, proposal, said
+from sluicemq.broker.replication.replica import Replica
+from tests.broker.replication.bench import LEADER, LINK, ME, THIRD, THREE, ZERO, Bench, only, proposal, said
 
 # --- what is durable before what leaves
 
@@ -243,4 +245,81 @@ def test_a_leader_that_is_silent_is_given_up_and_one_that_pings_is_not() -> None
     assert bench.status == (Role.FOLLOWING, Phase.SYNCHRONIZATION)
     bench.now += 1.6
     bench.step(events.Wake())
+    assert bench.status == (Role.LOOKING, Phase.ELECTION)
+
+
+def test_a_disk_that_has_lost_what_was_committed_is_fatal() -> None:
+    bench = Bench()
+    session = bench.synchronize()
+    bench.hear(LEADER, Commit(2, LINK[LEADER], session, zxid_of(1, 2)))
+    bench.step(events.PeerDown(LEADER, LINK[LEADER]))
+    bench.log.truncate(bench.log.entries[0].position)
+    assert "lost" in only(bench.disk(), effects.Fatal)[0].reason
+
+
+def test_a_plan_for_a_log_that_is_not_here_ends_the_session() -> None:
+    bench = Bench()
+    session = bench.promise()
+    beyond = Position(zxid_of(1, 9), b"unknown!")
+    bench.hear(LEADER, Synchronize(2, LINK[LEADER], session, Method.DIFF, beyond, 0))
+    assert bench.status == (Role.LOOKING, Phase.ELECTION)
+
+
+def test_a_second_plan_for_a_log_in_use_ends_the_session_unless_it_is_a_snapshot() -> None:
+    for method, role in ((Method.DIFF, Role.LOOKING), (Method.TRUNC, Role.LOOKING), (Method.SNAP, Role.FOLLOWING)):
+        bench = Bench()
+        session = bench.synchronize()
+        bench.hear(LEADER, Synchronize(2, LINK[LEADER], session, method, bench.log.last, 0))
+        assert bench.replica.role is role
+
+
+def test_a_snapshot_older_than_what_is_committed_is_not_installed() -> None:
+    bench = Bench()
+    session = bench.synchronize()
+    bench.hear(LEADER, Commit(2, LINK[LEADER], session, zxid_of(1, 2)))
+    position = bench.log.entries[0].position
+    bench.hear(LEADER, Synchronize(2, LINK[LEADER], session, Method.SNAP, position, 0))
+    received = events.SnapshotReceived(LEADER, 2, session, position, THREE, zxid_of(1, 0))
+    assert not only(bench.step(received), effects.InstallSnapshot)
+    assert bench.status == (Role.LOOKING, Phase.ELECTION)
+
+
+def test_a_refused_connection_counts_as_heard() -> None:
+    bench = Bench()
+    bench.disk()
+    bench.step(events.PeerUp(THIRD, LINK[THIRD]))
+    bench.hear(THIRD, bench.notification(THIRD, Role.LOOKING, Vote(zxid_of(1, 2), THIRD)))
+    assert bench.status == (Role.LOOKING, Phase.ELECTION), "node 3 may be there and silent"
+    bench.step(events.PeerRefused(LEADER))
+    assert bench.status == (Role.FOLLOWING, Phase.DISCOVERY)
+
+
+def test_the_end_of_a_connection_that_was_replaced_is_no_news() -> None:
+    bench = Bench()
+    bench.synchronize()
+    bench.step(events.PeerDown(LEADER, LINK[LEADER] - 1))
+    assert bench.status == (Role.FOLLOWING, Phase.SYNCHRONIZATION)
+
+
+def test_a_leader_that_says_it_does_not_lead_is_left() -> None:
+    for role in (Role.LOOKING, Role.FOLLOWING):
+        bench = Bench()
+        bench.synchronize()
+        bench.hear(LEADER, bench.notification(LEADER, role, Vote(zxid_of(1, 9), THIRD)))
+        assert bench.status == (Role.LOOKING, Phase.ELECTION)
+
+
+def test_the_lead_is_not_taken_over_by_who_does_not_vote() -> None:
+    bench = Bench()
+    bench.replica = Replica(Member(ME, b"wiped"), (), 1, bench.log)
+    bench.step(events.Start())
+    bench.disk()
+    bench.step(events.PeerUp(LEADER, LINK[LEADER]))
+    leads = bench.notification(LEADER, Role.LEADING, Vote(zxid_of(1, 2), LEADER))
+    session = said(bench.hear(LEADER, leads), FollowerInfo)[0].session
+    bench.hear(LEADER, NewEpoch(2, LINK[LEADER], session))
+    bench.disk()
+    bench.hear(LEADER, HandOver(2, LINK[LEADER], session, ME))
+    assert bench.status == (Role.LOOKING, Phase.ELECTION)
+    bench.disk()
     assert bench.status == (Role.LOOKING, Phase.ELECTION)

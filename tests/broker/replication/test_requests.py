@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from sluicemq.broker.replication import effects, events
-from sluicemq.broker.replication.history import epoch_of, zxid_of
+from sluicemq.broker.replication.history import COUNTER_MASK, Position, epoch_of, zxid_of
 from sluicemq.broker.replication.membership import Member
 from sluicemq.broker.replication.messages import HandOver, Notification, Phase, Role
 from sluicemq.broker.replication.options import Options
-from sluicemq.wire.errors import Conflict, LimitReached, NotFound, NotLeader, RequestTimeout, Unavailable
+from sluicemq.wire.errors import (
+    Conflict,
+    LimitReached,
+    NotFound,
+    NotLeader,
+    OutcomeUnknown,
+    RequestTimeout,
+    Unavailable,
+)
 from tests.broker.replication.network import Network, Node
 
 
@@ -309,3 +317,25 @@ def test_a_leader_that_was_removed_by_its_predecessors_change_hands_over() -> No
     assert (Role.LEADING, Phase.BROADCAST) in network[4].roles
     assert network.leader().node == 3
     assert network[4].replica.role is Role.OBSERVING
+
+
+def test_whoever_asked_hears_when_the_leadership_ends_before_the_answer() -> None:
+    network = with_observer()
+    old = network.leader()
+    network.partition((3,), (1, 2, 4))
+    old.step(events.RemoveVoter("remove", 1))
+    old.step(events.TransferLeadership("move", 2))
+    old.step(events.Propose("late", "late"))
+    network.run_until(lambda: old.status[0] is Role.LOOKING)
+    assert refused(old, "move", NotLeader)
+    assert refused(old, "remove", OutcomeUnknown), "the next leader may find it in its log and carry it on"
+
+
+def test_an_epoch_that_is_used_up_takes_no_proposal() -> None:
+    network = formed(1, 2, 3)
+    leader = network.leader()
+    leader.replica._state.handover = None
+    last = Position(zxid_of(1, COUNTER_MASK - 2), bytes(8))
+    leader.replica._local.history.restart(last)
+    leader.step(events.Propose("one too many", "x"))
+    assert refused(leader, "one too many", Unavailable)
