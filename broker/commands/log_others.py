@@ -54,6 +54,18 @@ def live_names(directory: ReadOnlyDirectory, superblock: Superblock) -> list[str
     return [name for _, name in sorted(found)]
 
 
+class Missing(NamedTuple):
+    """Messages of one queue whose old file is gone; *file* is the one beside it."""
+
+    file: str
+    reason: str
+    first_zxid: int
+    last_zxid: int
+    queue: str
+    messages: int
+    last_good_zxid: int
+
+
 class _Held(NamedTuple):
     """The first and last entry that an old file really holds."""
 
@@ -122,13 +134,16 @@ class OtherFiles:
             self._problem(name, walk.offset, walk.reason, last_zxid)
 
     def check_missing(self, machine: Machine) -> None:
-        """Name what is alive in *machine* and should lie in an old file, but lies in none; after `live_entries`.
+        """Name what is `missing`, where no broker serves and nothing else is damaged; after `live_entries`."""
+        if self.files.served_by is None and not self.files.problems:
+            for each in self.missing(machine):
+                self._problem(each.file, 0, each.reason, each.last_good_zxid)
 
-        Gaps between old files are what died, so a missing file shows in nothing else. Where something is damaged, what
-        is missing is told by that.
+    def missing(self, machine: Machine) -> list[Missing]:
+        """Return what is alive in *machine* and should lie in an old file, but lies in none; after `live_entries`.
+
+        Gaps between old files are what died, so a missing file shows in nothing else.
         """
-        if self.files.served_by is not None or self.files.problems:
-            return
         start_zxid = self.start_zxid()
         by_place: dict[tuple[int, int], Counter[int]] = {}
         for part in live_runs(machine.freeze().pack(lambda: True)):
@@ -138,19 +153,22 @@ class OtherFiles:
             for run in part.runs(self.read_page):
                 if run.zxid <= start_zxid and not self._holds(run.zxid):
                     by_place.setdefault((self._place(run.zxid), part.queue), Counter())[run.zxid] += run.size
-        for (place, queue_id), missing in sorted(by_place.items()):
+        found: list[Missing] = []
+        for (place, queue_id), entries in sorted(by_place.items()):
             queue = machine.queue(queue_id)
             name = format_zxid(queue_id) if queue is None else queue.name
-            before = self._spans[place - 1] if place else None
-            reason = (
-                f"the old file behind this one is missing: {missing.total()} messages of {name} are alive in entries "
-                f"{format_zxid(min(missing))} to {format_zxid(max(missing))}, which no file holds"
-            )
-            if before is None:
-                first = self._spans[0].name if self._spans else segment_name(self.superblock.first_segment)
-                self._problem(first, 0, reason.replace("behind", "in front of"))
+            if place:
+                file, where, last_good_zxid = self._spans[place - 1].name, "behind", self._spans[place - 1].last_zxid
             else:
-                self._problem(before.name, 0, reason, before.last_zxid)
+                file = self._spans[0].name if self._spans else segment_name(self.superblock.first_segment)
+                where, last_good_zxid = "in front of", 0
+            first, last, messages = min(entries), max(entries), entries.total()
+            reason = (
+                f"the old file {where} this one is missing: {messages} messages of {name} are alive in entries "
+                f"{format_zxid(first)} to {format_zxid(last)}, which no file holds"
+            )
+            found.append(Missing(file, reason, first, last, name, messages, last_good_zxid))
+        return found
 
     def _place(self, zxid: int) -> int:
         """Return the number of the first old file that ends at *zxid* or later."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.broker.commands.log_files import LogFiles, ReadOnlyDirectory
+from sluicemq.broker.commands.log_others import OtherFiles
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.chunks import CHUNK_BYTES
 from sluicemq.broker.queues.image import live_runs
@@ -156,6 +157,8 @@ class Repair:
         self._examine_log(base)
         if self.plan.lost:
             self._count_lost(base)
+        if self.plan.empty:
+            self._examine_missing()
         return self.plan
 
     def _examine_superblock(self) -> None:
@@ -218,6 +221,16 @@ class Repair:
                     self.plan.damaged.append(Damaged(name, *problem, remedy))
                     self._plan_file(name)
                     self.plan.lost += self._gaps(name)
+
+    def _examine_missing(self) -> None:
+        """Plan to give up what old files held that are missing; only where all else is whole can that be told."""
+        others = OtherFiles(LogFiles(self._reader), self._superblock)
+        for _ in others.live_entries():
+            pass
+        for each in others.missing(others.newest()):
+            self.plan.damaged.append(Damaged(each.file, 0, each.reason, "this file stays; those messages are given up"))
+            self.plan.lost.append(Span(each.first_zxid, each.last_zxid))
+            self.plan.lost_messages[each.queue] += each.messages
 
     def _plan_file(self, name: str) -> None:
         """Plan to rewrite a damaged file; one that cannot even be opened goes, for no start would accept it."""

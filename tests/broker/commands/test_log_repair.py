@@ -201,6 +201,28 @@ def test_a_file_without_its_first_page_is_set_aside_where_a_snapshot_lies_behind
     assert verify(story)["ok"] is True
 
 
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_what_a_missing_old_file_held_is_given_up(missing: int, story: Story) -> None:
+    filled(story, 4)
+    photograph(story)
+    story.log.begin_at(story.log.last_zxid)
+    held = [record.zxid for record in story.log.walk_live(story.log.live_files()[missing])]
+    story.close()
+    log, machine = started(story)
+    before = readable(log, machine)
+    log.close()
+    story.segments()[missing].unlink()
+
+    found = repair(story)
+
+    gone = [zxid for zxid in before if zxid in held]
+    assert found["settled"] == found["lost_messages"] == {"orders": len(gone)}
+    log, machine = started(story)
+    assert readable(log, machine) == [zxid for zxid in before if zxid not in held]
+    log.close()
+    assert verify(story)["ok"] is True
+
+
 def test_a_superblock_without_a_whole_copy_is_made_from_the_segments(story: Story) -> None:
     filled(story, 3).close()
     superblock = story.directory / "superblock"
