@@ -218,6 +218,8 @@ class Client:
             RetentionOff: The queue retains nothing.
             PositionExpired: Not everything from there on is retained any more, or not when its turn came; its
                 `oldest_position` is where to begin instead.
+            MessageNotFound: The next messages were given up when the broker's log was repaired; its `next_position` is
+                where to go on.
 
         """
         parts = self._alive()

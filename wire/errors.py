@@ -229,7 +229,10 @@ class ProducerNotFound(NotFound):
 
 
 class MessageNotFound(NotFound):
-    """No message at that position."""
+    """The messages at that position are gone, because a repair of the log gave them up.
+
+    Fields: `position`; `next_position`, where what follows begins, or later.
+    """
 
     code = "message_not_found"
 

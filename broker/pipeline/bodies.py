@@ -15,10 +15,15 @@ import trio
 
 from sluicemq.broker.queues.entries import SPARSE, Publish, decode_entry
 from sluicemq.broker.queues.sparse import Kept, read_left_over
+from sluicemq.storage.errors import ZxidNotFound
 from sluicemq.storage.log import SegmentLog
 from sluicemq.storage.record import Record
 from sluicemq.wire.batch import Batch
+from sluicemq.wire.errors import MessageNotFound
+from sluicemq.wire.positions import format_position
 
+GROUP = 0
+"""The group whose log this is: the only one so far."""
 PIECE_BYTES_MIN = 256 * 1024
 PIECE_BYTES_MAX = 4 * 1024 * 1024
 """One cold read fetches between these, so that a backlog is read at the disk's speed and a single message cheaply; so
@@ -155,6 +160,7 @@ class Bodies:
         """Return these entries, read in a thread where they are not in memory, and keep what was read along.
 
         Raises:
+            MessageNotFound: One of them is gone, as after a repair that gave it up.
             LogCorrupt: A record does not match its checksum.
             LogReadFailed: The disk does not answer.
 
@@ -210,10 +216,13 @@ class Bodies:
             if zxid not in needed:
                 continue
             hits = 0
-            if piece_bytes or (position + 1 < len(wanted) and wanted[position + 1] - zxid <= NEAR_ENTRIES):
-                records = self._log.read_along(zxid, piece_bytes or PIECE_BYTES_MIN)
-            else:
-                records = [self._log.read(zxid)]
+            try:
+                if piece_bytes or (position + 1 < len(wanted) and wanted[position + 1] - zxid <= NEAR_ENTRIES):
+                    records = self._log.read_along(zxid, piece_bytes or PIECE_BYTES_MIN)
+                else:
+                    records = [self._log.read(zxid)]
+            except ZxidNotFound as error:
+                raise _gone(zxid) from error
             for record in records:
                 if record.kind not in (Publish.KIND, SPARSE):
                     continue
@@ -228,6 +237,16 @@ class Bodies:
             # Where the first piece held nothing else that was wanted, messages lie scattered: read them one by one.
             piece_bytes = min(max(2 * piece_bytes, PIECE_BYTES_MIN), self._piece_bytes_max) if hits > 1 else 0
         return found
+
+
+def _gone(zxid: int) -> MessageNotFound:
+    position, following = format_position(GROUP, zxid, 0), format_position(GROUP, zxid + 1, 0)
+    return MessageNotFound(
+        f"the messages at {position} are not on the broker's disk any more, as after a repair of its log that gave them "
+        f"up; what follows begins at {following} or later",
+        position=position,
+        next_position=following,
+    )
 
 
 def _stored(entry: Publish) -> Stored:

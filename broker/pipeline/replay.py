@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from sluicemq.broker.pipeline.bodies import GROUP
 from sluicemq.broker.queues.history import START, Place
 from sluicemq.wire.errors import PositionExpired, RetentionOff
 from sluicemq.wire.positions import format_position
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from sluicemq.broker.pipeline.road import Road
     from sluicemq.broker.queues.history import History, Page
     from sluicemq.broker.queues.queue import Queue
-
-GROUP = 0
-"""The group whose log this is: the only one so far."""
 
 
 class Range(NamedTuple):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from sluicemq.wire.errors import MessageTooLarge
+from sluicemq.wire.errors import MessageNotFound, MessageTooLarge
 from sluicemq.wire.messages import RUN_NUMBERS
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ async def show(bodies: Bodies, runs: Sequence[Run], room: int, frame_room: int) 
 
     Raises:
         MessageTooLarge: The first message alone takes more.
+        MessageNotFound: The first message is gone: a repair gave it up.
 
     """
     shown = Shown([], [], [])
@@ -56,7 +57,12 @@ async def show(bodies: Bodies, runs: Sequence[Run], room: int, frame_room: int) 
     started = time.perf_counter()
     for number, run in enumerate(runs):
         if run.zxid not in loaded:
-            loaded = await _load(bodies, runs, number)
+            try:
+                loaded = await _load_some(bodies, runs, number)
+            except MessageNotFound:
+                if shown.parts:
+                    break  # what lies before it is shown; whoever asks for it hears it
+                raise
         stored, taken = loaded[run.zxid], run
         part = _part(stored, taken)
         while not shown.parts and taken.size > 1 and len(part) + SHOWN_RUN_BYTES > room:
@@ -91,6 +97,14 @@ def _part(stored: Stored, run: Run) -> bytes | memoryview:
         return stored.batch.data
     # Apart from the cached one, which would keep what is decoded here.
     return b"".join(stored.undecoded().part_pieces(run.first, run.size))
+
+
+async def _load_some(bodies: Bodies, runs: Sequence[Run], start: int) -> dict[int, Stored]:
+    """Return the first of *runs* from *start* on, and others if they are all there."""
+    try:
+        return await _load(bodies, runs, start)
+    except MessageNotFound:
+        return await bodies.load([runs[start].zxid])
 
 
 async def _load(bodies: Bodies, runs: Sequence[Run], number: int) -> dict[int, Stored]:

@@ -14,6 +14,7 @@ from sluicemq.broker.queues.entries import Clock, Publish
 from sluicemq.storage import LogOptions, Record, SegmentLog
 from sluicemq.storage.errors import LogCorrupt, ZxidNotFound
 from sluicemq.wire.batch import encode_batch
+from sluicemq.wire.errors import MessageNotFound
 from tests.broker.pipeline.held import WAIT_SECONDS
 from tests.disk import SimulatedDisk
 
@@ -369,5 +370,6 @@ async def test_a_damaged_record_is_told_to_everyone_who_wants_it_and_to_nobody_e
 
     assert len(errors) == 3
     assert number_of((await bodies.load([zxids[2]]))[zxids[2]]) == zxids[2] - FIRST
-    with pytest.raises(ZxidNotFound):
+    with pytest.raises(MessageNotFound) as gone:
         await bodies.load([zxids[2] + 10_000])
+    assert isinstance(gone.value.__cause__, ZxidNotFound)

@@ -12,9 +12,18 @@ import trio.testing
 from sluicemq.broker.queues.chunks import CHUNK_RUNS
 from sluicemq.broker.server import replaying
 from sluicemq.broker.server.showing import show
+from sluicemq.storage.errors import ZxidNotFound
+from sluicemq.storage.record import Record
 from sluicemq.wire import messages as m
 from sluicemq.wire.batch import encode_batch
-from sluicemq.wire.errors import LimitReached, MessageTooLarge, PositionExpired, QueueNotFound, RetentionOff
+from sluicemq.wire.errors import (
+    LimitReached,
+    MessageNotFound,
+    MessageTooLarge,
+    PositionExpired,
+    QueueNotFound,
+    RetentionOff,
+)
 from sluicemq.wire.positions import parse_position
 from tests.broker.pipeline.roads import WAIT_SECONDS
 from tests.broker.server.talk import Peer, open_port, unpack
@@ -240,6 +249,33 @@ async def test_pages_fit_the_frames_of_the_connection():
         await peer.publish(producer, 2, [b"x" * 5000])
         with pytest.raises(MessageTooLarge, match="larger frame_bytes_max"):
             await ask(small, zxid=place[0], index=place[1])
+
+
+@pytest.mark.trio
+async def test_what_a_repair_gave_up_is_told_and_what_lies_around_it_is_read(monkeypatch):
+    async with open_port(cache_bytes_max=1) as port:
+        peer = await port.connect()
+        await peer.declare(retention=FOREVER)
+        producer = await peer.open_producer()
+        batches = [[b"a", b"b"], [b"c"], [b"given", b"up"], [b"d"]]
+        zxids = [(await peer.publish(producer, number, bodies)).zxid for number, bodies in enumerate(batches, 1)]
+        log = port.road.log
+        read_along = log.read_along
+
+        def read_what_is_left(zxid: int, bytes_max: int = 0) -> list[Record]:
+            if zxid == zxids[2]:
+                raise ZxidNotFound(zxid, 0, log.last_zxid)
+            return [record for record in read_along(zxid, bytes_max) if record.zxid != zxids[2]]
+
+        monkeypatch.setattr(log, "read_along", read_what_is_left)
+        monkeypatch.setattr(log, "read", lambda zxid: read_what_is_left(zxid)[0])
+        page, bodies = await ask(peer)
+        assert (bodies, page.more) == ([b"a", b"b", b"c"], True)
+        with pytest.raises(MessageNotFound) as caught:
+            await ask(peer, zxid=page.next_zxid, index=page.next_index)
+        assert parse_position(caught.value.position) == (0, zxids[2], 0)
+        _, zxid, index = parse_position(caught.value.next_position)
+        assert (await ask(peer, zxid=zxid, index=index))[1] == [b"d"]
 
 
 @pytest.mark.trio
