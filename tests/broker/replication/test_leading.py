@@ -107,6 +107,24 @@ def test_what_a_quorum_of_others_has_waits_for_the_leaders_own_disk() -> None:
     assert only(bench.disk(), effects.Committed) == [effects.Committed(zxid_of(2, 1))]
 
 
+def test_a_leader_does_not_serve_while_its_own_disk_lacks_the_epochs_record() -> None:
+    bench = Bench()
+    bench.gather()
+    old = bench.log.last
+    for peer in LINK:
+        bench.hear(peer, AckEpoch(2, LINK[peer], 5, True, (ZERO, old)))
+    for peer in LINK:
+        bench.hear(peer, Ack(2, LINK[peer], 5, old.zxid))
+    for read in only(bench.seen, effects.ReadEntries):
+        bench.step(events.EntriesRead(read.peer, 5, read.after, (bench.log.entries[-1],)))
+    bench.hear(THIRD, Ack(2, LINK[THIRD], 5, zxid_of(2, 0)))
+    done = bench.hear(OTHER, Ack(2, LINK[OTHER], 5, zxid_of(2, 0)))
+    assert only(done, effects.Committed) == [effects.Committed(old.zxid)], "what stands before it is committed"
+    assert bench.status == (Role.LEADING, Phase.SYNCHRONIZATION)
+    assert only(bench.disk(), effects.Committed) == [effects.Committed(zxid_of(2, 0))]
+    assert bench.status == (Role.LEADING, Phase.BROADCAST)
+
+
 def test_an_answer_to_an_earlier_ping_proves_nothing_for_a_read() -> None:
     bench = Bench()
     bench.lead()
