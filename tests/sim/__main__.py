@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tests.sim.faults import PROFILES
@@ -14,6 +15,8 @@ from tests.sim.report import describe, show_trace, shrink
 from tests.sim.simulation import Choice, run
 
 SHOW_EVERY_SECONDS = 10.0
+SEEDS_AT_ONCE = 20
+COUNTED = ("committed", "epochs", "confirmed", "deliveries", "settled", "reads", "snapshots_installed")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--trace", action="store_true", help="print every transition of --seed")
     parser.add_argument("--shrink", action="store_true", help="leave out faults of --seed while it still fails")
     parser.add_argument("--resume", type=Path, help="file that remembers how far --count has come")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that run seeds side by side (default 1)")
     parser.add_argument("--limit", type=float, help="stop after so many real seconds")
     parser.add_argument(
         "--mutants", nargs="*", metavar="NAME", help=f"try mistakes, all or some of: {', '.join(MUTANTS)}"
@@ -40,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.mutants is not None:
         return hunt(options.mutants or list(MUTANTS), options.count, options.limit)
     if options.seed is None:
-        return _run_many(choice, options.first, options.count, options.resume, options.limit)
+        return _run_many(choice, options)
     result = run(options.seed, choice, tracing=options.trace or options.shrink)
     if options.trace:
         show_trace(result)
@@ -52,29 +56,41 @@ def main(arguments: list[str] | None = None) -> int:
     return 1
 
 
-def _run_many(choice: Choice, first: int, count: int, resume: Path | None, limit: float | None) -> int:
-    seed = first
+def _run_many(choice: Choice, options: argparse.Namespace) -> int:
+    seed = options.first
+    resume: Path | None = options.resume
     if resume is not None and resume.exists():
         seed = int(resume.read_text())
+    end = options.first + options.count
     begun = shown = time.monotonic()
     failed: list[int] = []
     totals: Counter[str] = Counter()
     done = 0
-    while seed < first + count and (limit is None or time.monotonic() - begun < limit):
-        result = run(seed, choice)
-        if result.violation is not None:
-            failed.append(seed)
-            print(describe(result), flush=True)
-        for name in ("committed", "epochs", "confirmed", "deliveries", "settled", "reads", "snapshots_installed"):
-            totals[name] += getattr(result, name)
-        totals["faults"] += len(result.faults)
-        seed += 1
-        done += 1
-        if resume is not None:
-            resume.write_text(f"{seed}\n")
-        if time.monotonic() - shown > SHOW_EVERY_SECONDS:
-            shown = time.monotonic()
-            print(f"{done} seeds, {done / (shown - begun):.1f} a second, {len(failed)} failed", flush=True)
+    with ProcessPoolExecutor(options.jobs) as pool:
+        while seed < end and (options.limit is None or time.monotonic() - begun < options.limit):
+            batch = range(seed, min(end, seed + SEEDS_AT_ONCE * options.jobs))
+            for result in pool.map(run, batch, [choice] * len(batch)):
+                if result.violation is not None:
+                    failed.append(result.seed)
+                    print(describe(result), flush=True)
+                for name in (
+                    "committed",
+                    "epochs",
+                    "confirmed",
+                    "deliveries",
+                    "settled",
+                    "reads",
+                    "snapshots_installed",
+                ):
+                    totals[name] += getattr(result, name)
+                totals["faults"] += len(result.faults)
+                done += 1
+            seed = batch.stop
+            if resume is not None:
+                resume.write_text(f"{seed}\n")
+            if time.monotonic() - shown > SHOW_EVERY_SECONDS:
+                shown = time.monotonic()
+                print(f"{done} seeds, {done / (shown - begun):.1f} a second, {len(failed)} failed", flush=True)
     seconds = time.monotonic() - begun
     figures = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in totals.items())
     print(f"{done} seeds of {choice.profile} in {seconds:.0f} s ({done / seconds:.1f} a second), {len(failed)} failed")

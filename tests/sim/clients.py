@@ -365,4 +365,4 @@ class Reader(Client):
         self.call(("read",), self._again, self._again)
 
     def _again(self, _value: Any = None) -> None:
-        self.later(self._read, seconds=0.2)
+        self.later(self._read, seconds=0.4)

@@ -12,6 +12,7 @@ import random
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.replication import events as ev
+from sluicemq.broker.replication import messages as m
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,6 +57,7 @@ FAMILIES: dict[str, dict[str, float]] = {
     "pause": {"pause": 2},
     "membership": {"remove_voter": 1, "add_voter": 3, "wipe": 0.7, "lose_disk": 0.7},
     "transfer": {"transfer": 2},
+    "trap": {"trap": 4},
 }
 """Kinds of faults by family, with weights."""
 
@@ -68,6 +70,7 @@ PROFILES: dict[str, tuple[str, ...]] = {
     "time": ("clock", "pause"),
     "membership": ("membership", "crash"),
     "transfer": ("transfer", "crash", "partition"),
+    "trap": ("trap", "partition"),
     "everything": tuple(FAMILIES),
 }
 """Named mixes; `swarm` chooses any subset of families."""
@@ -302,6 +305,42 @@ class Nemesis:
         """The process is stopped for a while."""
         node.pause(fault.seconds)
 
+    # --- at the worst moment ------------------------------------------------------------------------------------------
+
+    def trap(self, node: Node, fault: Fault) -> None:
+        """Whoever sends the next message of a type, or gets it, is struck in the middle of that step.
+
+        So a fault also falls between two effects, and into phases that pass too quickly to be met by chance.
+        """
+        del node
+        choice = random.Random(fault.chance)
+        kind = choice.choice(TRAPPED)
+        strike = choice.choice((self._kill_it, self._kill_it, self._cut_its_power, self._isolate_it, self._pause_it))
+        at_sender = choice.random() < 0.6
+        also_kind = choice.choice((*TRAPPED, None, None))
+
+        def spring(sender: int, receiver: int) -> None:
+            struck = self._nodes[sender if at_sender else receiver]
+            if self._world.tracing:
+                self._world.say(struck.number, f"TRAP {kind.__name__} from {sender} to {receiver}")
+            strike(struck, fault)
+            if also_kind is not None and not self._over:
+                self._network.traps[also_kind] = lambda sender, _: self._isolate_it(self._nodes[sender], fault)
+
+        self._network.traps[kind] = spring
+
+    def _kill_it(self, node: Node, fault: Fault) -> None:
+        self.kill(node, fault)
+
+    def _cut_its_power(self, node: Node, fault: Fault) -> None:
+        self.power(node, fault)
+
+    def _isolate_it(self, node: Node, fault: Fault) -> None:
+        self.isolate(node, fault)
+
+    def _pause_it(self, node: Node, fault: Fault) -> None:
+        node.pause(fault.seconds)
+
     # --- what operators do --------------------------------------------------------------------------------------------
 
     def transfer(self, node: Node, fault: Fault) -> None:
@@ -369,6 +408,21 @@ class Nemesis:
         running = [node.process for node in self._nodes.values() if node.process is not None]
         return any(process.replica.configuration not in (None, committed) for process in running)
 
+
+TRAPPED: tuple[type[m.Message], ...] = (
+    m.FollowerInfo,
+    m.NewEpoch,
+    m.NewEpoch,
+    m.AckEpoch,
+    m.Synchronize,
+    m.Propose,
+    m.Ack,
+    m.Commit,
+    m.SnapshotInstalled,
+    m.HandOver,
+    m.Notification,
+)
+"""Messages that can spring a trap, some more often."""
 
 KINDS: dict[str, Callable[[Nemesis, Node, Fault], None]] = {
     kind: getattr(Nemesis, kind) for family in FAMILIES.values() for kind in family

@@ -29,7 +29,7 @@ from sluicemq.broker.replication.messages import Ack, FollowerInfo, Method, NewE
 from sluicemq.broker.replication.reads import Reads
 from sluicemq.broker.replication.replica import Replica
 from sluicemq.broker.replication.synchronization import Plan
-from sluicemq.storage import SegmentLog
+from sluicemq.storage import SegmentLog, recovery
 from sluicemq.wire.errors import SluiceError
 from tests.disk import SimulatedDisk, SimulatedFile
 from tests.sim.entries import LogMemory
@@ -87,7 +87,7 @@ _add("no_directory_syncs", "syncs of the directory do nothing", (SimulatedDisk, 
 _add(
     "trust_page_cache",
     "a start believes what the kernel remembers after a failed sync",
-    (SimulatedFile, "forget", lambda self: None),
+    (recovery, "sync_end", lambda segment, proven_zxid, piece_bytes: segment.file.sync()),
     profile="disk",
 )
 _add(
@@ -169,13 +169,15 @@ _add(
     "double_promise",
     "an epoch is promised to two leaders",
     (following, "answer_to_new_epoch", _always_promise),
-    profile="swarm",
+    profile="trap",
+    nodes=5,
 )
 _add(
     "break_promise",
     "a leader of an older epoch is followed",
     (following, "answer_to_new_epoch", _follow_anybody),
-    profile="time",
+    profile="trap",
+    nodes=5,
 )
 _add("word_before_promise", "AckEpoch does not wait for the disk", (Following, "_new_epoch", _speak_first))
 _add(
@@ -188,7 +190,8 @@ _add(
     "one_promise_is_enough",
     "an epoch begins without a quorum",
     (Discovery, "complete", property(lambda self: bool(self._promised))),
-    profile="partition",
+    profile="trap",
+    nodes=5,
 )
 _add(
     "election_of_one",
@@ -317,6 +320,7 @@ _add(
     "commit_old_entries",
     "entries of older epochs are committed by counting copies",
     (Broadcast, "commit_point", _old_entries),
+    profile="trap",
 )
 _add("count_own_unsynced", "a leader counts its own entries before its sync", (Leading, "append", _own_at_once))
 _add("ack_what_came", "a learner acknowledges what it has not synced", (Following, "_acknowledge", _ack_all))
@@ -327,7 +331,8 @@ _add(
     "a leader counts acknowledgements of ended connections, other sessions and other epochs",
     (Leading, "receive", _any_session),
     (Replica, "_received", _any_connection),
-    profile="network",
+    profile="trap",
+    nodes=3,
 )
 _add(
     "obey_old_leader",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from sluicemq.broker.replication.messages import Message, Notification, Ping, Pong
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Protocol
 
     from tests.sim.world import World
@@ -100,6 +101,8 @@ class Network:
         self._count = 0
         self.calm = False
         """Nothing breaks by itself any more."""
+        self.traps: dict[type[Message], Callable[[int, int], None]] = {}
+        """What happens, once, when a message of this type has been sent: called with sender and receiver."""
 
     def add(self, node: int, port: Port) -> None:
         """A node takes part from now on."""
@@ -152,6 +155,7 @@ class Network:
     def heal(self) -> None:
         """All links pass, at their usual speed, and nothing breaks by itself any more."""
         self.calm = True
+        self.traps.clear()
         self._slow.clear()
         for link in sorted(self._blocked):
             self._blocked[link] = 1
@@ -173,6 +177,13 @@ class Network:
 
     def send(self, sender: int, receiver: int, message: Message) -> None:
         """Send over the connection that the message names; if that has ended, it is lost."""
+        self._send(sender, receiver, message)
+        if self.traps:
+            trap = self.traps.pop(type(message), None)
+            if trap is not None:
+                trap(sender, receiver)
+
+    def _send(self, sender: int, receiver: int, message: Message) -> None:
         connection = self._connections.get((sender, receiver) if sender < receiver else (receiver, sender))
         if connection is None or connection.number != message.connection or not connection.ends[sender].up:
             return

@@ -12,6 +12,7 @@ and a
 from __future__ import annotations
 
 import dataclasses
+import gc
 import random
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,7 @@ class Choice:
 
     nodes: int | None = None
     profile: str = "swarm"
-    batches: int = 240
+    batches: int = 120
     busy_seconds: float = 12.0
     without: Collection[int] = ()
 
@@ -167,7 +168,7 @@ class Simulation:
                 snapshot_retry_seconds=0.5,
                 transfer_seconds=2.0,
             ),
-            snapshot_entries=chance.choice((20, 60, 200)),
+            snapshot_entries=chance.choice((40, 100, 300)),
             join_drops=chance.random() < 0.5,
             restart_seconds=chance.choice(((0.01, 0.1), (0.1, 2.0))),
         )
@@ -187,10 +188,15 @@ class Simulation:
     def run(self) -> Result:
         """Go through all phases; a violation ends the run and is in the result."""
         violation = None
+        collecting = gc.isenabled()
+        gc.disable()  # it would look through the same living objects again and again
         try:
             self._live()
         except Violation as found:
             violation = found
+        finally:
+            if collecting:
+                gc.enable()
         truth, seen, world = self.truth, self.seen, self.world
         return Result(
             self.seed,
