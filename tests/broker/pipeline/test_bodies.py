@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,14 @@ import pytest
 import trio
 import trio.testing
 
-from sluicemq.broker.pipeline.bodies import ENTRY_OVERHEAD_BYTES, NEAR_ENTRIES, PIECE_BYTES_MIN, Bodies
+from sluicemq.broker.pipeline.bodies import (
+    ENTRY_OVERHEAD_BYTES,
+    NEAR_ENTRIES,
+    OPENED_BYTES_MAX,
+    OPENED_MAX,
+    PIECE_BYTES_MIN,
+    Bodies,
+)
 from sluicemq.broker.queues.entries import Clock, Publish
 from sluicemq.storage import LogOptions, Record, SegmentLog
 from sluicemq.storage.errors import LogCorrupt, ZxidNotFound
@@ -153,13 +161,18 @@ async def test_an_entry_counts_once_however_often_it_is_added(shelf):
     assert number_of(bodies.get(1)) == 1
 
 
+def several(number: int, count: int = 3) -> Publish:
+    payload = encode_batch([b"%d" % number] * count)
+    return Publish(1000 + number, 1, 7, number, count, count, payload=payload)
+
+
 @pytest.mark.trio
-async def test_a_batch_that_was_sent_in_parts_keeps_its_bytes_and_forgets_its_columns(shelf):
+async def test_a_batch_that_is_sent_in_parts_is_decoded_once_and_keeps_only_its_bytes_afterwards(shelf):
     bodies = cache(1 << 20, shelf)
-    bodies.add(1, batch(1))
+    bodies.add(1, several(1))
     before = bodies.get(1)
     assert before is not None
-    assert number_of(before) == 1
+    assert bodies.get(1) is before
     bodies.forget_decoded(1)
     bodies.forget_decoded(2)  # evicted meanwhile
     after = bodies.get(1)
@@ -167,7 +180,44 @@ async def test_a_batch_that_was_sent_in_parts_keeps_its_bytes_and_forgets_its_co
 
     assert after.batch is not before.batch
     assert after.batch.data is before.batch.data
-    assert after[1:] == before[1:] == (1001, 7, 1, before.batch.count, None)
+    assert after[1:] == before[1:] == (1001, 7, 1, 3, None)
+
+
+@pytest.mark.trio
+async def test_few_batches_are_kept_decoded_and_none_that_left_the_cache(shelf):
+    size = len(several(1).payload) + ENTRY_OVERHEAD_BYTES
+    bodies = cache(2 * OPENED_MAX * size, shelf)
+    for zxid in range(1, 5 * OPENED_MAX):
+        bodies.add(zxid, several(zxid))
+        bodies.get(zxid)
+
+    assert len(bodies._opened) == OPENED_MAX
+    assert bodies._opened_bytes == OPENED_MAX * len(several(1000).payload)
+    assert set(bodies._opened) <= set(bodies._cache)
+
+
+@pytest.mark.trio
+async def test_decoded_batches_are_bounded_in_bytes(shelf):
+    bodies = cache(64 << 20, shelf)
+    for zxid in range(1, 12):
+        payload = encode_batch([bytes(2_000_000)] * 2)
+        bodies.add(zxid, Publish(1000, 1, 7, zxid, 2, 4_000_000, payload=payload))
+        bodies.get(zxid)
+
+        assert bodies._opened_bytes <= OPENED_BYTES_MAX
+
+
+@pytest.mark.trio
+async def test_a_full_cache_costs_the_garbage_collector_next_to_nothing(shelf):
+    bodies = cache(1 << 30, shelf)
+    gc.collect()
+    before = len(gc.get_objects())
+    for zxid in range(1, 5_001):
+        bodies.add(zxid, batch(zxid))
+        assert bodies.get(zxid) is not None
+    gc.collect()
+
+    assert len(gc.get_objects()) - before < 500, "entries in the cache are nothing that it looks at"
 
 
 # --- cold reads ---------------------------------------------------------------------------------------------------
