@@ -11,23 +11,23 @@ This module must not know the command line. The directory is locked by whoever c
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from sluicemq.broker.commands.keeping_aside import copy_durably, make_folder, sync_folders
 from sluicemq.broker.commands.log_files import LogFiles, ReadOnlyDirectory
 from sluicemq.broker.commands.log_others import OtherFiles
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.chunks import CHUNK_BYTES
-from sluicemq.broker.queues.image import live_runs
+from sluicemq.broker.queues.image import live_runs, pages_named
 from sluicemq.broker.queues.sections import QUEUES, decode
 from sluicemq.storage.errors import LogCorrupt, SnapshotDamaged, StorageError, SuperblockDamaged, format_zxid
 from sluicemq.storage.files import RealDirectory
 from sluicemq.storage.pagefile import PAGES_NAME, SLOT_BYTES
 from sluicemq.storage.pages import PAGE_BYTES
-from sluicemq.storage.record import Record
+from sluicemq.storage.record import Record, crc32c
 from sluicemq.storage.salvage import (
     Opened,
     guess_superblock,
@@ -153,6 +153,11 @@ class Repair:
         """
         self._examine_superblock()
         base = self._examine_snapshots()
+        start = self._start_zxid()
+        if base is None and start:
+            raise CannotRepair(
+                f"the log begins behind entry {format_zxid(start)}, and no snapshot of what was before can be used"
+            )
         self._examine_live()
         self._examine_log(base)
         if self.plan.lost:
@@ -204,6 +209,10 @@ class Repair:
                 raise SnapshotDamaged(path, 0, f"it was written as {snapshot_name(zxid)}")
             for _ in live_runs(walk.sections()):
                 pass
+            walk = SectionWalk(file, path)
+            walk.take_page()
+            for page in pages_named(walk.sections()):
+                self._read_page(page)
         finally:
             file.close()
         return SnapshotBase(name, zxid, chain)
@@ -436,11 +445,18 @@ class Repair:
                     self.plan.lost_messages[self._queue_name(part.queue)] += run.size
 
     def _read_page(self, page: Page) -> bytes:
-        pages = self._reader.open(PAGES_NAME)
+        path, offset = self._reader.path_of(PAGES_NAME), PAGE_BYTES + page.slot * SLOT_BYTES
         try:
-            return pages.pread(CHUNK_BYTES, PAGE_BYTES + page.slot * SLOT_BYTES)
+            pages = self._reader.open(PAGES_NAME)
+        except FileNotFoundError:
+            raise SnapshotDamaged(path, 0, "it names pages, and there is no page file") from None
+        try:
+            data = pages.pread(CHUNK_BYTES, offset)
         finally:
             pages.close()
+        if crc32c(data) != page.checksum:
+            raise SnapshotDamaged(path, offset, f"{PAGES_NAME} does not hold in slot {page.slot} what it names")
+        return data
 
     # --- doing ----------------------------------------------------------------------------------------------------
 
@@ -452,12 +468,12 @@ class Repair:
 
         """
         plan, directory = self.plan, self.directory
-        folder = self._make_folder()
+        folder = make_folder(self._path / DAMAGED_FOLDER)
         named = {each.name for each in plan.damaged} | set(plan.rewrite) | set(plan.aside)
         for name in sorted(named & set(directory.names())):
-            _copy(self._path / name, folder / name)
+            copy_durably(self._path / name, folder / name)
         self._note_lost([*self.pending_lost(), *plan.lost])
-        _sync_folder(folder)
+        sync_folders(folder)
         if plan.superblock is not None:
             put_superblock(directory, plan.superblock)
         for name in plan.aside:
@@ -494,13 +510,6 @@ class Repair:
     def lost_is_settled(self) -> None:
         """Forget the note of what was lost: the log says it now."""
         (self._path / DAMAGED_FOLDER / PENDING_NAME).unlink(missing_ok=True)
-
-    def _make_folder(self) -> Path:
-        number = 1
-        while (folder := self._path / DAMAGED_FOLDER / str(number)).exists():
-            number += 1
-        folder.mkdir(parents=True)
-        return folder
 
     def _take_generation(self, store: SuperblockStore) -> int:
         generation = store.current.generation_next
@@ -573,18 +582,3 @@ def _spans(records: Iterator[Found], previous: int, end: int | None) -> Iterator
 def is_lost(zxid: int, lost: Sequence[Span]) -> bool:
     """Whether an entry lies in one of the spans."""
     return any(span.first_zxid <= zxid <= span.last_zxid for span in lost)
-
-
-def _copy(source: Path, target: Path) -> None:
-    shutil.copy2(source, target)
-    with target.open("rb") as copied:
-        os.fsync(copied.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    for each in (folder, folder.parent, folder.parent.parent):
-        descriptor = os.open(each, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sluicemq.broker.pipeline.keeping.restart import Restart, load_newest, replay
+from sluicemq.broker.queues.chunks import ChunkPool, Page
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.storage import (
     LogCorrupt,
@@ -269,6 +270,65 @@ def test_a_damaged_snapshot_is_set_aside(story: Story) -> None:
     assert log.last_zxid == zxid(1, story.counter)
     readable(log, machine)
     log.close()
+
+
+def with_a_paged_snapshot(story: Story, messages: int) -> None:
+    """Messages enough for sealed chunks, and a snapshot that names them by their pages."""
+    machine = Machine(pool=ChunkPool())
+    first = story.counter - 5
+    story.write(*(publish(ORDERS, first + number, b"x") for number in range(messages)))
+    replay(story.log, machine, None, Restart())
+    assert machine.pool is not None
+    directory = RealDirectory(story.directory)
+    pages = PageFile.open(directory, cluster_id=story.log.cluster_id)
+    pages.adopt({})
+    for chunk in list(machine.pool.resident):
+        slot = pages.allocate()
+        assert chunk.data is not None
+        chunk.page = Page(slot, pages.write(slot, bytes(chunk.data)))
+    pages.sync()
+    writer = SnapshotStore(directory, story.log.cluster_id).begin(
+        machine.applied_zxid, story.log.last_chain, pages.freeze()
+    )
+    for section in machine.freeze().pack(lambda: True):
+        writer.add(section.kind, section.data)
+    writer.finish()
+    pages.close()
+
+
+@pytest.mark.parametrize("missing", [False, True], ids=["damaged", "missing"])
+def test_a_snapshot_whose_pages_are_gone_is_set_aside(story: Story, missing: bool) -> None:
+    with_a_paged_snapshot(story, 2200)
+    story.close()
+    pages = story.directory / "pages"
+    if missing:
+        pages.unlink()
+    else:
+        flip(pages, PAGE_BYTES + 1000)
+    assert verify(story)["ok"] is False
+
+    found = repair(story)
+
+    assert [each["name"].partition("-")[0] for each in found["damaged"]] == ["snapshot"]
+    assert found["lost"] == []
+    assert verify(story)["ok"] is True
+    log, machine = started(story)
+    assert len(readable(log, machine)) >= 2200
+    log.close()
+
+
+def test_where_the_log_begins_behind_the_only_snapshot_nothing_is_changed(story: Story) -> None:
+    filled(story, 4)
+    photograph(story)
+    story.log.begin_at(story.log.last_zxid)
+    story.close()
+    [snapshot] = story.directory.glob("snapshot-*")
+    flip(snapshot, PAGE_BYTES + 40)
+    before = story.digest()
+    result = sluicemq("log", "repair", "--yes", "--data", story.directory)
+    assert result.exit_code == 1
+    assert "nothing was changed" in result.stderr
+    assert story.digest() == before
 
 
 def test_a_directory_that_a_broker_holds_is_refused(story: Story) -> None:

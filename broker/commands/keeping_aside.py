@@ -1,0 +1,39 @@
+"""Keeping damaged files before anything is changed: durable copies in a numbered folder of their own.
+
+Why apart: nothing of a repair may begin before these copies are on the disk. This module must not know what is damaged.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def make_folder(parent: Path) -> Path:
+    """Make a new folder in *parent*, numbered from 1, and return it."""
+    number = 1
+    while (folder := parent / str(number)).exists():
+        number += 1
+    folder.mkdir(parents=True)
+    return folder
+
+
+def copy_durably(source: Path, target: Path) -> None:
+    """Copy a file with its times; its content is durable when this returns, its name after `sync_folders`."""
+    shutil.copy2(source, target)
+    with target.open("rb") as copied:
+        os.fsync(copied.fileno())
+
+
+def sync_folders(folder: Path) -> None:
+    """Make the names in *folder* durable, and its own and its parent's."""
+    for each in (folder, folder.parent, folder.parent.parent):
+        descriptor = os.open(each, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
