@@ -29,6 +29,16 @@ def copy_durably(source: Path, target: Path) -> None:
         os.fsync(copied.fileno())
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there with all of *text* or as it was; its name is durable after `sync_folders`."""
+    aside = path.with_suffix(".new")
+    with aside.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
 def sync_folders(folder: Path) -> None:
     """Make the names in *folder* durable, and its own and its parent's."""
     for each in (folder, folder.parent, folder.parent.parent):

@@ -10,13 +10,12 @@ This module must not know the command line. The directory is locked by whoever c
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from sluicemq.broker.commands.keeping_aside import copy_durably, make_folder, sync_folders
+from sluicemq.broker.commands.keeping_aside import copy_durably, make_folder, sync_folders, write_whole
 from sluicemq.broker.commands.log_files import LogFiles, ReadOnlyDirectory
 from sluicemq.broker.commands.log_others import OtherFiles
 from sluicemq.broker.queues import entries as e
@@ -501,11 +500,8 @@ class Repair:
         return [Span(*map(int, line.split())) for line in noted.splitlines()]
 
     def _note_lost(self, lost: Sequence[Span]) -> None:
-        path = self._path / DAMAGED_FOLDER / PENDING_NAME
-        with path.open("w") as file:
-            file.writelines(f"{span.first_zxid} {span.last_zxid}\n" for span in lost)
-            file.flush()
-            os.fsync(file.fileno())
+        lines = (f"{span.first_zxid} {span.last_zxid}\n" for span in lost)
+        write_whole(self._path / DAMAGED_FOLDER / PENDING_NAME, "".join(lines))
 
     def lost_is_settled(self) -> None:
         """Forget the note of what was lost: the log says it now."""
