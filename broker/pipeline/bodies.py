@@ -6,6 +6,7 @@ large sequential pieces, never in the event loop. This module must not know queu
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,12 +16,14 @@ import trio
 
 from sluicemq.broker.queues.entries import SPARSE, Publish, decode_entry
 from sluicemq.broker.queues.sparse import Kept, read_left_over
-from sluicemq.storage.errors import ZxidNotFound
+from sluicemq.storage.errors import StorageError, ZxidNotFound
 from sluicemq.storage.log import SegmentLog
 from sluicemq.storage.record import Record
 from sluicemq.wire.batch import Batch
-from sluicemq.wire.errors import MessageNotFound
+from sluicemq.wire.errors import InternalError, MessageNotFound
 from sluicemq.wire.positions import format_position
+
+logger = logging.getLogger("sluicemq.bodies")
 
 GROUP = 0
 """The group whose log this is: the only one so far."""
@@ -222,6 +225,20 @@ class Bodies:
                 else:
                     found[zxid] = stored
         return found
+
+    async def load_to_show(self, zxids: Iterable[int]) -> dict[int, Stored]:
+        """As `load`, for whoever only looks: what the disk does not give ends the request, not the broker.
+
+        Raises:
+            MessageNotFound: As `load`.
+            InternalError: What is asked for is damaged, or the disk does not answer; the text names the file.
+
+        """
+        try:
+            return await self.load(zxids)
+        except StorageError as error:
+            logger.warning("messages that somebody asked to see cannot be read: %s", error)
+            raise InternalError(f"the broker cannot read these messages from its disk: {error}") from error
 
     async def _read_for_all(self, needed: set[int]) -> dict[int, Stored]:
         """Read *needed* in a thread, and let everyone share it who asks for any of it meanwhile."""

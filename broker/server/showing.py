@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from sluicemq.wire.errors import MessageNotFound, MessageTooLarge
+from sluicemq.wire.errors import InternalError, MessageNotFound, MessageTooLarge
 from sluicemq.wire.messages import RUN_NUMBERS
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ async def show(bodies: Bodies, runs: Sequence[Run], room: int, frame_room: int) 
     Raises:
         MessageTooLarge: The first message alone takes more.
         MessageNotFound: The first message is gone: a repair gave it up.
+        InternalError: Its bytes on the disk are damaged; the text names the file.
 
     """
     shown = Shown([], [], [])
@@ -59,7 +60,7 @@ async def show(bodies: Bodies, runs: Sequence[Run], room: int, frame_room: int) 
         if run.zxid not in loaded:
             try:
                 loaded = await _load_some(bodies, runs, number)
-            except MessageNotFound:
+            except (InternalError, MessageNotFound):
                 if shown.parts:
                     break  # what lies before it is shown; whoever asks for it hears it
                 raise
@@ -103,8 +104,8 @@ async def _load_some(bodies: Bodies, runs: Sequence[Run], start: int) -> dict[in
     """Return the first of *runs* from *start* on, and others if they are all there."""
     try:
         return await _load(bodies, runs, start)
-    except MessageNotFound:
-        return await bodies.load([runs[start].zxid])
+    except (InternalError, MessageNotFound):
+        return await bodies.load_to_show([runs[start].zxid])
 
 
 async def _load(bodies: Bodies, runs: Sequence[Run], number: int) -> dict[int, Stored]:
@@ -119,4 +120,4 @@ async def _load(bodies: Bodies, runs: Sequence[Run], number: int) -> dict[int, S
         if wanted and size > LOAD_BYTES_MAX:
             break
         wanted[run.zxid] = None
-    return await bodies.load(wanted)
+    return await bodies.load_to_show(wanted)

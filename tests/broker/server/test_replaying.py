@@ -12,11 +12,12 @@ import trio.testing
 from sluicemq.broker.queues.chunks import CHUNK_RUNS
 from sluicemq.broker.server import replaying
 from sluicemq.broker.server.showing import show
-from sluicemq.storage.errors import ZxidNotFound
+from sluicemq.storage.errors import LogCorrupt, ZxidNotFound
 from sluicemq.storage.record import Record
 from sluicemq.wire import messages as m
 from sluicemq.wire.batch import encode_batch
 from sluicemq.wire.errors import (
+    InternalError,
     LimitReached,
     MessageNotFound,
     MessageTooLarge,
@@ -301,3 +302,27 @@ async def test_what_left_the_memory_is_read_from_pages_and_from_the_disk():
             if not start:
                 zxid_of_first = page.runs[0]
             assert bodies == [b"%d" % (start + n) for n in range(1, 6)]
+
+
+@pytest.mark.trio
+async def test_what_is_damaged_is_told_with_its_file_and_the_connection_stays(monkeypatch, caplog):
+    async with open_port(cache_bytes_max=1) as port:
+        peer = await port.connect()
+        await peer.declare(retention=FOREVER)
+        producer = await peer.open_producer()
+        bodies = (b"a", b"b", b"c")
+        zxids = [(await peer.publish(producer, number, [body])).zxid for number, body in enumerate(bodies, 1)]
+        log = port.road.log
+        read_along = log.read_along
+
+        def read_what_is_whole(zxid: int, bytes_max: int = 0) -> list[Record]:
+            if zxid == zxids[1] or bytes_max:
+                raise LogCorrupt("segment-0000000000000001", 4711, "header or payload do not match their digest", 0)
+            return [record for record in read_along(zxid, 0) if record.zxid == zxid]
+
+        monkeypatch.setattr(log, "read_along", read_what_is_whole)
+        monkeypatch.setattr(log, "read", lambda zxid: read_what_is_whole(zxid)[0])
+        for _ in range(2):
+            with pytest.raises(InternalError, match="segment-0000000000000001 at offset 4711"):
+                await ask(peer, zxid=zxids[1])
+        assert "Traceback" not in caplog.text
