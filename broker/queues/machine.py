@@ -54,6 +54,7 @@ from sluicemq.wire.errors import (
     QueueNotFound,
     SessionNotFound,
     SluiceError,
+    UnknownOption,
 )
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_RELEASE
 from sluicemq.wire.settings import check_name, check_queue_settings
@@ -433,6 +434,9 @@ class Machine:
             _check_object_kind(entry.object_kind)
             check_name(entry.name)
             settings = check_queue_settings(entry.settings)
+        except UnknownOption:
+            # No leader proposes what it does not know: a newer version wrote this, and judged it otherwise.
+            raise
         except InvalidRequest as error:
             return Outcome(None, error.with_traceback(None))
         queue = self.find_queue(entry.vhost, entry.name)

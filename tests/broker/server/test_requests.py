@@ -20,6 +20,7 @@ from sluicemq.wire.errors import (
     MessageTooLarge,
     ProducerNotFound,
     QueueNotFound,
+    UnknownOption,
 )
 from tests.broker.server.talk import open_port
 
@@ -42,6 +43,16 @@ async def test_a_plan_says_what_a_declaration_would_do_and_does_nothing():
 
         assert port.road.entries_total == entries + 1
         assert (await peer.ask(m.QueueInfo("orders"))).queues[0]["settings"]["retry_delay"] == 7.0
+
+
+@pytest.mark.trio
+async def test_a_setting_that_no_queue_has_never_reaches_the_log():
+    async with open_port() as port:
+        peer = await port.connect()
+        entries = port.road.entries_total
+        with pytest.raises(UnknownOption, match="retry_delya"):
+            await peer.declare("orders", retry_delya=7.0)
+        assert port.road.entries_total == entries, "where it would stop every broker that does not know it"
 
 
 @pytest.mark.trio
