@@ -52,6 +52,7 @@ class Following:
         self._acknowledged_epoch = False
         self._in_line = False
         self._installing = False
+        self._early_snapshot: SnapshotReceived | None = None
         self._method: Method | None = None
         self._heard_commit_zxid = 0
         self.wake_at = local.now + local.options.discovery_seconds
@@ -142,6 +143,9 @@ class Following:
         self._method = message.method
         if message.method is Method.SNAP:
             self._in_line = False
+            early, self._early_snapshot = self._early_snapshot, None
+            if early is not None and early.position.zxid > self._local.committed_zxid:
+                self.snapshot_received(early)
             return
         local = self._local
         position = message.position
@@ -169,7 +173,10 @@ class Following:
         local = self._local
         if (event.peer, event.epoch, event.session) != (self.leader, self.epoch, self._session):
             return
-        if self._method is not Method.SNAP or self._in_line or self._installing:
+        if self._method is not Method.SNAP or self._in_line:
+            self._early_snapshot = event  # its stream was faster than the leader's word
+            return
+        if self._installing:
             return
         if event.position.zxid <= local.committed_zxid:
             local.look(f"the snapshot at {event.position} is older than what is committed here")
