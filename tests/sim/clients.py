@@ -260,6 +260,11 @@ class Consumer(Client):
         self._early: list[Any] = []
         self._open()
 
+    def recover(self) -> None:
+        """Begin anew, nack nothing and do not die any more."""
+        self.healthy = True
+        self._open()
+
     def _open(self) -> None:
         self._life += 1
         life = self._life

@@ -30,7 +30,7 @@ from tests.sim.history import Account
 from tests.sim.log_thread import DiskSpeed
 from tests.sim.network import Network, Weather
 from tests.sim.node import Clock, Node, Settings
-from tests.sim.truth import Truth
+from tests.sim.truth import Truth, groups_of
 from tests.sim.world import Violation, World
 
 if TYPE_CHECKING:
@@ -221,9 +221,9 @@ class Simulation:
         self._begin()
         self.world.run_until(self.choice.busy_seconds)
         self.nemesis.end()
+        self.habits.work_seconds, self.habits.credit = 0.01, 64
         for consumer in self.consumers:
-            consumer.healthy = True
-        self.habits.work_seconds = min(self.habits.work_seconds, 0.01)
+            consumer.recover()
         deadline = self.world.now + HEAL_SECONDS_MAX
         if not self.world.run_until(deadline, self._is_one):
             raise Violation(f"E5 liveness: {self._what_is_missing()}")
@@ -319,7 +319,7 @@ class Simulation:
             log.close()
         configuration = truth.configuration
         assert configuration is not None
-        for group in configuration.electorates:
+        for group in groups_of(configuration):
             held = sum(member in holders for member in group)
             if 2 * held <= len(group):
                 numbers = [member.node for member in sorted(holders)]

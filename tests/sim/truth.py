@@ -289,7 +289,7 @@ class Truth:
         """Older entries may be committed only with the leader's own epoch record: copies alone prove nothing."""
         assert self._voters is not None, "there is an older epoch"
         assert chain is not None, "a leader has its own epoch record"
-        for group in self._voters.electorates[-1:]:
+        for group in groups_of(self._voters)[-1:]:
             if 2 * sum(self._holds(member, zxid, chain) for member in group) <= len(group):
                 raise self.broken(
                     "I5 commit rule", f"node {node.number} commits older entries, and {show_zxid(zxid)} has no quorum"
@@ -310,7 +310,7 @@ class Truth:
     def _durable_on_quorum(self, node: Node, entry: Entry) -> None:
         assert self._voters is not None, "nothing is committed before an epoch begins"
         missing = []
-        groups = self._voters.electorates
+        groups = groups_of(self._voters)
         if len(groups) == 2 and groups[1] in self._settled:
             # The first record of the change is committed, so every later leader needs a quorum of the new voters. From
             # the moment at which the second is appended, these alone count, also for what stands before it.
@@ -379,3 +379,9 @@ class Truth:
 
     def done(self, reference: object) -> None:
         """A change of members, or a transfer, is through."""
+
+
+def groups_of(configuration: Configuration) -> list[frozenset[Member]]:
+    """Each group that must have a majority, counted without the core's help."""
+    groups = (configuration.voters, configuration.next_voters)
+    return [group for group in groups if group is not None]
