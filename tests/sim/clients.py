@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 TIMEOUT_SECONDS = 1.0
+TIMEOUT_SECONDS_MAX = 8.0
+"""It doubles as long as nobody answers: who asks an overloaded cluster again and again keeps it so."""
 PAUSE_SECONDS = 0.05
 ALIVE_SECONDS = 0.5
 
@@ -116,6 +118,7 @@ class Client:
         self.habits = wire.habits
         self.seen = seen
         self.node = self.world.random.choice(sorted(wire.nodes))
+        self._timeout_seconds = TIMEOUT_SECONDS
 
     def call(self, request: tuple[Any, ...], on_value: Callable[[Any], None], on_unknown: Callable[[], None]) -> None:
         """Ask once: *on_value* with what the broker answered (an error too), *on_unknown* when that was nothing."""
@@ -128,6 +131,7 @@ class Client:
             open_[0] = False
             timer.cancel()
             if result[0] == "confirmed":
+                self._timeout_seconds = TIMEOUT_SECONDS
                 on_value(result[1])
                 return
             hint = result[1] if result[0] == "not_leader" else None
@@ -137,10 +141,11 @@ class Client:
         def silent() -> None:
             if open_[0]:
                 open_[0] = False
+                self._timeout_seconds = min(2 * self._timeout_seconds, TIMEOUT_SECONDS_MAX)
                 self._elsewhere(node, None)
                 on_unknown()
 
-        timer = self.world.after(TIMEOUT_SECONDS, silent)
+        timer = self.world.after(self._timeout_seconds, silent)
         self.wire.ask(node, request, answered)
 
     def _elsewhere(self, node: int, hint: int | None) -> None:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 DiskEffect = Join | SavePromise | Append | Truncate | InstallSnapshot
 GROUP_ENTRIES_MAX = 256
+HANGS_SECONDS_MAX = 5.0
+"""No operation of a disk takes longer."""
 
 
 @dataclasses.dataclass
@@ -188,7 +190,7 @@ class LogThread:
         seconds = speed.sync_seconds + speed.jitter_seconds * random()
         if speed.stall_probability and random() < speed.stall_probability:
             seconds += speed.stall_seconds
-        return seconds * speed.factor
+        return min(seconds * speed.factor, HANGS_SECONDS_MAX)
 
     def _finish(self, work: Callable[[], None], token: Token | None) -> None:
         if self.stopped or not self._guard(work):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sluicemq.broker.replication.history import Entry, Position
     from sluicemq.storage import StorageError
     from tests.sim.driver import Process
+    from tests.sim.log_thread import Ledger
     from tests.sim.node import Node
     from tests.sim.service import Lead, Service
     from tests.sim.snapshots import Image
@@ -72,6 +73,7 @@ class Truth:
         self._claimed: dict[Member, int] = {}
         self._hashes: dict[int, tuple[bytes, int]] = {}
         self._incarnations: dict[int, bytes] = {}
+        self._lost: dict[Member, Ledger] = {}
 
     @property
     def last_zxid(self) -> int:
@@ -141,7 +143,9 @@ class Truth:
 
     def wiped(self, node: Node) -> None:
         """The disk of *node* is empty now: what it promised and held is gone."""
-        self._incarnations.pop(node.number, None)
+        incarnation = self._incarnations.pop(node.number, None)
+        if incarnation is not None:
+            self._lost[Member(node.number, incarnation)] = node.ledger
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
@@ -298,9 +302,13 @@ class Truth:
     def _holds(self, member: Member, zxid: int, chain: bytes) -> bool:
         """Whether the disk of *member*, this very incarnation, holds the entry."""
         holder = self.nodes.get(member.node)
-        if holder is None or self._incarnations.get(member.node) != member.incarnation:
+        if holder is None:
             return False
-        return holder.ledger.holds(zxid, chain)
+        if self._incarnations.get(member.node) == member.incarnation:
+            return holder.ledger.holds(zxid, chain)
+        # It was there when it was acknowledged; that a copy is lost later on is what quorums are for.
+        lost = self._lost.get(member)
+        return lost is not None and lost.holds(zxid, chain)
 
     def lost_members(self) -> list[int]:
         """Voters of the committed configuration whose disk is gone."""
