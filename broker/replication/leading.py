@@ -58,6 +58,9 @@ class Leading:
         """0 until the epoch is promised by this leader itself, durably."""
         self.phase = Phase.DISCOVERY
         self.learners: dict[int, Learner] = {}
+        self._heard_at: dict[Member, float] = {}
+        """When each learner last said something in this epoch. An introduction does not count: it may come again and
+        again from one that has promised a later epoch and will never follow."""
         self.broadcast: Broadcast | None = None
         self.handover: Handover | None = None
         self.requests = Requests(local, self)
@@ -131,7 +134,7 @@ class Leading:
             return
         if message.epoch != learner.epoch or learner.epoch == 0:
             return
-        learner.heard_at = self._local.now
+        self._heard_at[learner.member] = self._local.now
         if isinstance(message, Ack):
             self._acknowledged(learner, message.zxid)
         elif isinstance(message, Pong):
@@ -220,7 +223,7 @@ class Leading:
         self.broadcast = Broadcast(self.epoch)
         self.phase = Phase.SYNCHRONIZATION
         for learner in self.learners.values():
-            learner.heard_at = self._local.now
+            self._heard_at[learner.member] = self._local.now
         self.append(EpochRecord(self.leader, self.configuration))
         for learner in self.learners.values():
             if learner.ends:
@@ -278,7 +281,7 @@ class Leading:
 
     def _heard_by_quorum(self) -> bool:
         since = self._local.now - self._local.options.leader_seconds
-        heard = {learner.member for learner in self.learners.values() if learner.heard_at > since}
+        heard = {member for member, heard_at in self._heard_at.items() if heard_at > since}
         return self.configuration.is_quorum(heard | {self._local.member})
 
     def resign(self) -> None:

@@ -46,7 +46,6 @@ class Learner:
         self.planned = False
         """Whether it was told what to do with its log."""
         self.progress = Progress(local.options.window_bytes_max, local.options.message_bytes_max)
-        self.heard_at = local.now
         self.retry_at: float | None = None
         """When to send a snapshot again that failed."""
         self._told_commit_zxid = 0
