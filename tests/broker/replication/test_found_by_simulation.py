@@ -1,0 +1,46 @@
+"""What the simulator found, told again as one replica's story."""
+
+from __future__ import annotations
+
+from sluicemq.broker.replication import effects, events
+from sluicemq.broker.replication.history import Position, zxid_of
+from sluicemq.broker.replication.membership import Member
+from sluicemq.broker.replication.messages import FollowerInfo, Method, Phase, Role, SnapshotInstalled, Synchronize
+from tests.broker.replication.bench import LEADER, LINK, THREE, ZERO, Bench, only, said
+
+SNAPSHOT = Position(zxid_of(1, 7), b"snapshot")
+
+
+def received(session: int, position: Position = SNAPSHOT) -> events.SnapshotReceived:
+    return events.SnapshotReceived(LEADER, 2, session, position, THREE, zxid_of(1, 0))
+
+
+def test_a_snapshot_that_is_faster_than_the_leaders_word_for_it_is_installed_when_the_word_comes() -> None:
+    bench = Bench()
+    session = bench.promise()
+    assert not only(bench.step(received(session)), effects.InstallSnapshot)
+    done = bench.hear(LEADER, Synchronize(2, LINK[LEADER], session, Method.SNAP, ZERO, 0))
+    assert [one.position for one in only(done, effects.InstallSnapshot)] == [SNAPSHOT]
+    assert [one.position for one in said(bench.disk(), SnapshotInstalled)] == [SNAPSHOT]
+
+
+def test_an_early_snapshot_of_another_session_is_none() -> None:
+    bench = Bench()
+    session = bench.promise()
+    bench.step(received(session - 1))
+    done = bench.hear(LEADER, Synchronize(2, LINK[LEADER], session, Method.SNAP, ZERO, 0))
+    assert not only(done, effects.InstallSnapshot)
+
+
+def test_introductions_of_learners_that_promised_a_later_epoch_do_not_keep_a_leader_awake() -> None:
+    bench = Bench()
+    bench.lead()
+    for turn in range(20):
+        bench.now += 0.1
+        for peer, number in LINK.items():
+            bench.hear(peer, FollowerInfo(9, number, 50 + turn, Member(peer, b"first")))
+        bench.step(events.Wake())
+        if bench.status[0] is Role.LOOKING:
+            break
+    assert bench.status == (Role.LOOKING, Phase.ELECTION)
+    assert bench.now <= 1.5, "leader_seconds and a ping"

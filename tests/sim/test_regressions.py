@@ -1,0 +1,28 @@
+"""Seeds that once broke an invariant, each with what was wrong.
+
+What a seed does changes with the simulator, so each story is told again, shorter and for ever, by the tests of the part
+that was wrong.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sim.report import describe
+from tests.sim.simulation import Choice, run
+
+SEEDS = [
+    pytest.param(4, Choice(profile="time", batches=140), id="a deposed leader was kept awake by introductions"),
+    pytest.param(6, Choice(profile="time", batches=140), id="the same with a renewed epoch"),
+    pytest.param(10031, Choice(), id="a snapshot came before the word for it"),
+    pytest.param(29, Choice(profile="disk", batches=140), id="the same after a crash"),
+    pytest.param(0, Choice(profile="crash", batches=120, busy_seconds=10.0), id="a leader served before its epoch"),
+    pytest.param(23, Choice(profile="membership", batches=140), id="voters changed while a disk was lost"),
+    pytest.param(10426, Choice(), id="a disk was lost between acknowledgement and commit"),
+]
+
+
+@pytest.mark.parametrize(("seed", "choice"), SEEDS)
+def test_what_broke_once_holds(seed: int, choice: Choice) -> None:
+    result = run(seed, choice)
+    assert result.violation is None, describe(result)
