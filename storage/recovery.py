@@ -163,6 +163,8 @@ def sync_end(segment: Segment, proven_zxid: int, piece_bytes: int) -> None:
         offset, _ = segment.index.span_of(proven_zxid, segment.end_offset)
         while offset < segment.end_offset:
             data = file.pread(min(piece_bytes, segment.end_offset - offset), offset)
+            # The file may end within the last record's padding: a power cut can take that alone.
+            data = data or bytes(segment.end_offset - offset)
             file.pwritev([data], offset)
             offset += len(data)
     file.sync()
