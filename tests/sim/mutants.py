@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -399,8 +398,3 @@ def catch(name: str, seeds_max: int = SEEDS_MAX) -> tuple[int, str | None]:
 
 def _invariant(violation: object) -> str:
     return str(violation).split(":")[0]
-
-
-def table(results: dict[str, tuple[int, str | None]]) -> Counter[str]:
-    """Return how many mutants each invariant has caught."""
-    return Counter(found.split(":")[0] for _, found in results.values() if found is not None)
