@@ -13,6 +13,7 @@ from sluicemq.storage.decisions_superblock import Belongs
 __all__ = [
     "DERIVED",
     "FIRST_PAGES",
+    "HELD",
     "NAMES",
     "ORDER",
     "REPLACED",
@@ -20,6 +21,7 @@ __all__ = [
     "DerivedFile",
     "FirstPage",
     "Given",
+    "Holding",
     "Kind",
     "Named",
     "Needed",
@@ -440,6 +442,39 @@ ORDER = Table(
             "An old file begins before the one that comes earlier by its name.",
             "The start is refused.",
             REPAIR,
+        ),
+    ),
+)
+
+
+class Holding(Enum):
+    """Where the entries lie that messages are alive in."""
+
+    ALL = "each in a file"
+    SOME = "some in no file"
+
+
+HELD = Table(
+    "living messages",
+    "Whether everything that is alive, when the snapshot is loaded and the log replayed, lies in a file.",
+    (Holding,),
+    (
+        Row(
+            "messages-held",
+            (Holding.ALL,),
+            Decision.START,
+            "Each message that is not settled or is retained lies within an old file or the log.",
+            "The start goes on.",
+            NOTHING,
+        ),
+        Row(
+            "old-file-missing",
+            (Holding.SOME,),
+            Decision.REFUSE,
+            "Messages are alive in entries that lie between the files: an old file was deleted or lost.",
+            "The start is refused, with the files around each gap, the entries, the queues and how many messages.",
+            "Bring the file back, or restore the directory from a backup. Otherwise `sluicemq log repair` shows what "
+            "is lost, and goes on without it when told to.",
         ),
     ),
 )

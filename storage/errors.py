@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 from errno import errorcode
+from typing import NamedTuple
 
 __all__ = [
     "DirectoryLocked",
     "DiskFull",
     "EntryTooLarge",
     "EpochExhausted",
+    "FileGap",
     "FileReadFailed",
     "FileWriteFailed",
     "ForeignData",
@@ -23,8 +25,10 @@ __all__ = [
     "LogCorrupt",
     "LogReadFailed",
     "LogWriteFailed",
+    "MessageLost",
     "NewerFormat",
     "NotInLiveStore",
+    "OldFileMissing",
     "PageCorrupt",
     "PromiseRegression",
     "SnapshotContradictsLog",
@@ -334,6 +338,82 @@ class ZxidNotFound(StorageError):
         return (
             f"no entry {format_zxid(self.zxid)} in the log, which reaches from after {format_zxid(self.start_zxid)} to "
             f"{format_zxid(self.last_zxid)}"
+        )
+
+
+class FileGap(NamedTuple):
+    """Where a file of the live store is missing: messages are alive in entries that no file holds.
+
+    Attributes:
+        after: Name of the file in front of the gap; empty where there is none.
+        before: Path of the file behind the gap.
+        first_zxid: The first entry that is needed and missing.
+        last_zxid: The last one.
+        messages: How many messages are alive in such entries.
+        queues: Names of queues and how many of the messages are theirs, the most first; not all of them.
+        queue_count: Of how many queues.
+
+    """
+
+    after: str
+    before: str
+    first_zxid: int
+    last_zxid: int
+    messages: int
+    queues: tuple[tuple[str, int], ...]
+    queue_count: int
+
+    def __str__(self) -> str:
+        """As the error says it."""
+        place = f"between {self.after} and {self.before}" if self.after else f"in front of {self.before}"
+        named = ", ".join(f"{count} of queue {name!r:.300}" for name, count in self.queues)
+        others = self.queue_count - len(self.queues)
+        more = f", and others of {others} more queues" if others else ""
+        return (
+            f"{place}, entries {format_zxid(self.first_zxid)} to {format_zxid(self.last_zxid)}: {self.messages} "
+            f"messages ({named}{more})"
+        )
+
+
+class OldFileMissing(StorageError):
+    """Messages are alive, and the old file that held them is not there. Nothing was changed; refuse to start.
+
+    Fields: `gaps` (`FileGap`, the first ones), and `gap_count`, how many there are.
+    """
+
+    def __init__(self, gaps: tuple[FileGap, ...], gap_count: int) -> None:
+        super().__init__(gaps, gap_count)
+        self.gaps = gaps
+        self.gap_count = gap_count
+
+    def _explain(self) -> str:
+        found = "; ".join(map(str, self.gaps))
+        others = self.gap_count - len(self.gaps)
+        more = f"; and {others} more gaps" if others else ""
+        return (
+            f"old files are missing, and messages that they held are not settled: {found}{more}. "
+            "Nothing was changed. Bring the files back (`segment-N` or `sparse-N-M`, with the numbers in between); "
+            "without them, `sluicemq log repair` shows what is lost, and goes on without it when told to"
+        )
+
+
+class MessageLost(StorageError):
+    """A message that is to be delivered is in no file, though it is alive. Fatal: the queue cannot go on.
+
+    Fields: `queue` (its name), `zxid` (the entry that published it).
+    """
+
+    def __init__(self, queue: str, zxid: int) -> None:
+        super().__init__(queue, zxid)
+        self.queue = queue
+        self.zxid = zxid
+
+    def _explain(self) -> str:
+        return (
+            f"a message of queue {self.queue!r:.300} is to be delivered, but no file holds entry "
+            f"{format_zxid(self.zxid)}, which published it: an old file was removed, or a repair gave the message up "
+            "while it was delayed. Bring the file back, or stop the broker for good and run `sluicemq log repair`, "
+            "which shows what is lost and settles it when told to"
         )
 
 

@@ -271,6 +271,15 @@ class SegmentLog:
         """The chain value at an entry or at `start_zxid`. Raises as `read`."""
         return self._reader.place_after(zxid).chain
 
+    @property
+    def first_segment_name(self) -> str:
+        """Name of the file that the log proper begins with."""
+        return self._reader.segments[0].name
+
+    def path_of(self, name: str) -> str:
+        """Where a file of this name lies, as errors say it."""
+        return self._directory.path_of(name)
+
     # --- Appending: the log thread
     # ---------------------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ import trio
 from sluicemq.broker.pipeline.cargo import FRAME_OVERHEAD_BYTES, Cargo
 from sluicemq.broker.queues.dispatch import Dispatcher
 from sluicemq.broker.queues.entries import Grant
-from sluicemq.wire.errors import MessageTooLarge, QueueNotFound
+from sluicemq.storage.errors import MessageLost, ZxidNotFound
+from sluicemq.wire.errors import MessageNotFound, MessageTooLarge, QueueNotFound
 from sluicemq.wire.frames import FRAME_BYTES_DEFAULT
 
 if TYPE_CHECKING:
@@ -296,6 +297,12 @@ class DispatchStage:
             frame_bytes_max=limit,
         )
 
+    def _lost(self, pick: Pick, error: MessageNotFound) -> MessageLost:
+        queue = self._road.machine.queue(pick.queue_id)
+        cause = error.__cause__
+        zxid = cause.zxid if isinstance(cause, ZxidNotFound) else pick.runs[0].zxid
+        return MessageLost("" if queue is None else queue.name, zxid)
+
     async def send_cold_picks(self) -> None:
         """Read the bodies of picks that are not in memory, and send them, until cancelled."""
         async with trio.open_nursery() as nursery:
@@ -313,6 +320,11 @@ class DispatchStage:
             for runs in _in_loads(pick.runs):
                 cargo.load(runs, await bodies.load(run.zxid for run in runs), bodies.forget_decoded)
             self._send(pick, cargo)
+        except MessageNotFound as error:
+            lost = self._lost(pick, error)
+            lost.__cause__ = error
+            self._road.fail(lost)
+            return
         except Exception as error:  # noqa: BLE001 - a log that cannot be read ends the broker, with its reason
             self._road.fail(error)
             return

@@ -24,6 +24,7 @@ from sluicemq.broker.pipeline.bodies import Bodies
 from sluicemq.broker.pipeline.commit import CommitStage, OnApplied
 from sluicemq.broker.pipeline.dispatch import DispatchStage
 from sluicemq.broker.pipeline.keeping.disk_space import DiskSpace
+from sluicemq.broker.pipeline.keeping.old_files import check_old_files
 from sluicemq.broker.pipeline.keeping.paging import INDEX_MEMORY_BYTES_DEFAULT, Pager
 from sluicemq.broker.pipeline.keeping.reclaim import RECLAIM_BYTES_PER_SECOND_DEFAULT, Reclaimer
 from sluicemq.broker.pipeline.keeping.restart import Restart, load_newest, replay
@@ -125,6 +126,7 @@ class Road:
         self.entries_total = 0
         self.entry_bytes_total = 0
         replay(log, self.machine, self.pager, self.restart)
+        check_old_files(log, self.machine, pages)
         self.clock = LogClock(
             self.machine.log_time_ms,
             wall=time.time,

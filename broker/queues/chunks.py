@@ -289,10 +289,10 @@ def summary_of(rows: bytes | bytearray) -> Summary:
     else:
         parts = zip(byte_counts, run_sizes, counts, strict=True)
         bytes_ = sum(-(-batch_bytes * size // count) for batch_bytes, size, count in parts)
-    return Summary(sum(run_sizes), bytes_, *_zxid_span(rows), published_ms_at(rows, 0))
+    return Summary(sum(run_sizes), bytes_, *zxid_span(rows), published_ms_at(rows, 0))
 
 
-def _zxid_span(rows: bytes | bytearray) -> tuple[int, int]:
+def zxid_span(rows: bytes | bytearray) -> tuple[int, int]:
     """Return the lowest and the highest zxid."""
     first, second = column(rows, 0, _ZXID_WORD), column(rows, 0, _ZXID_WORD + 1)
     lows, highs = (first, second) if sys.byteorder == "little" else (second, first)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from sluicemq.broker.pipeline.keeping.old_files import check_old_files
 from sluicemq.broker.pipeline.keeping.restart import Restart, load_newest
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.machine import Machine
@@ -590,3 +591,37 @@ story("snapshots-lost")(snapshots(flip(NAME_50, NAME_70), None))
 story("snapshot-ahead")(snapshots(lambda disk: None, None, at=(50, 90), chain=b"unknown."))
 story("snapshot-too-old")(snapshots(lambda disk: None, None, at=(5,)))
 story("snapshot-other-history")(snapshots(lambda disk: None, None, fits=False))
+
+
+# --- What is alive ------------------------------------------------------------------------------------------
+
+
+def living(*lost: str) -> Story:
+    """A queue keeps a message of each entry up to 1.59 alive; old files are missing."""
+
+    def tell() -> tuple[SimulatedDisk, Start]:
+        disk = photographed(at=(), begin=False)
+        log = open_log(disk)
+        machine = Machine()
+        machine.apply(zxid(1, 0), e.Declare(1, "/", "queue", "orders", {}))
+        for number in range(1, 60):
+            machine.queues()[0].publish(zxid(1, number), 1, 100, 1)
+        log.begin_at(log.last_zxid)
+        assert log.start_zxid >= zxid(1, 59)
+        log.close()
+        disk = disk.restart()
+        for name in lost:
+            disk.unlink(name)
+
+        def start() -> object:
+            log = open_log(disk)
+            check_old_files(log, machine, None)
+            return log
+
+        return disk, start
+
+    return tell
+
+
+story("messages-held")(living())
+story("old-file-missing")(living(SECOND, index_name(2)))

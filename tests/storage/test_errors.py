@@ -27,6 +27,9 @@ EXAMPLES = [
     errors.ZxidGap(1 << 32, (1 << 32) + 2),
     errors.EpochExhausted((2 << 32) - 2, (2 << 32) - 1),
     errors.ZxidNotFound(7, 0, 5),
+    errors.OldFileMissing((errors.FileGap("segment-1", "segment-3", 9, 12, 5, (("orders", 4),), 2),), 3),
+    errors.OldFileMissing((errors.FileGap("", "segment-3", 9, 12, 4, (("orders", 4),), 1),), 1),
+    errors.MessageLost("orders", 9),
     errors.PromiseRegression(5, 4),
     errors.SpareNotPrepared("spare-1", errno.ENOSPC, 1024),
     errors.FileReadFailed("pages", 4096, errno.EIO),
@@ -44,7 +47,11 @@ EXAMPLES = [
 
 
 def test_every_error_has_an_example_here():
-    assert {type(example).__name__ for example in EXAMPLES} == set(errors.__all__) - {"StorageError", "format_zxid"}
+    assert {type(example).__name__ for example in EXAMPLES} == set(errors.__all__) - {
+        "FileGap",
+        "StorageError",
+        "format_zxid",
+    }
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: type(example).__name__)
