@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Opened",
+    "anything_behind",
     "guess_superblock",
     "opened",
     "put_segment",
@@ -87,6 +88,11 @@ def readable_records(file: Readable, seed: int, end_offset: int) -> Iterator[Fou
                 break
         else:
             return
+
+
+def anything_behind(live: Opened, walk: Walk) -> bool:
+    """Whether traces of entries lie behind the place where a walk through the file ended. Raises OSError."""
+    return next(find_traces(live.file, live.seed, walk.offset, live.end_offset, READ_BYTES), None) is not None
 
 
 def record_of(found: Found) -> Record:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from sluicemq.broker.commands.repairing import Span, is_lost
+from sluicemq.broker.commands.log_repair_plan import Span, is_lost
 from sluicemq.broker.pipeline.keeping.restart import Restart, load_newest, replay
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.chunks import CHUNK_BYTES, ChunksMissing

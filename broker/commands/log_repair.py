@@ -13,7 +13,7 @@ import click
 from sluicemq.broker.commands.manners import Failure, data_option, json_option, note, print_json
 
 if TYPE_CHECKING:
-    from sluicemq.broker.commands.repairing import Plan
+    from sluicemq.broker.commands.log_repair_plan import Plan
 
 CONFIRMATION = "repair"
 

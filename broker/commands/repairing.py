@@ -10,15 +10,15 @@ This module must not know the command line. The directory is locked by whoever c
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from sluicemq.broker.commands.giving_up import stand_for_missing
 from sluicemq.broker.commands.keeping_aside import copy_durably, make_folder, sync_folders, write_whole
-from sluicemq.broker.commands.log_files import LogFiles, ReadOnlyDirectory
+from sluicemq.broker.commands.log_files import LogFiles
 from sluicemq.broker.commands.log_others import OtherFiles
+from sluicemq.broker.commands.log_repair_plan import CannotRepair, Damaged, Plan, SnapshotBase, Span, is_lost
+from sluicemq.broker.commands.log_repair_view import OrderedDirectory
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.chunks import CHUNK_BYTES
 from sluicemq.broker.queues.image import live_runs, pages_named
@@ -27,9 +27,9 @@ from sluicemq.storage.errors import LogCorrupt, SnapshotDamaged, StorageError, S
 from sluicemq.storage.files import RealDirectory
 from sluicemq.storage.pagefile import PAGES_NAME, SLOT_BYTES
 from sluicemq.storage.pages import PAGE_BYTES
-from sluicemq.storage.record import Record, crc32c
+from sluicemq.storage.record import HEAD_BYTES, Record, crc32c
 from sluicemq.storage.salvage import (
-    Opened,
+    anything_behind,
     guess_superblock,
     opened,
     put_segment,
@@ -38,7 +38,7 @@ from sluicemq.storage.salvage import (
     readable_records,
     record_of,
 )
-from sluicemq.storage.scan import Walk, find_traces
+from sluicemq.storage.scan import Walk
 from sluicemq.storage.segment import SegmentHeader, segment_name, segment_sequence
 from sluicemq.storage.segment_files import open_segment, segment_sequences
 from sluicemq.storage.snapshot_file import SectionWalk, snapshot_name, snapshot_zxid
@@ -59,84 +59,13 @@ PENDING_NAME = "lost-and-not-settled"
 _STRIDE_BYTES = 1 << 30
 
 
-class Span(NamedTuple):
-    """Entries that are lost, both ends included; what of them existed is not always known."""
-
-    first_zxid: int
-    last_zxid: int
-
-    def __str__(self) -> str:
-        """As all tools show zxids."""
-        return f"{format_zxid(self.first_zxid)} to {format_zxid(self.last_zxid)}"
-
-    @property
-    def entries(self) -> int:
-        """How many entries, at most; an epoch's rest is not counted."""
-        if self.first_zxid >> 32 != self.last_zxid >> 32:
-            return (self.last_zxid & 0xFFFFFFFF) + 1
-        return self.last_zxid - self.first_zxid + 1
-
-
-class Damaged(NamedTuple):
-    """A file that is not as it should be, and what will be done."""
-
-    name: str
-    offset: int
-    reason: str
-    remedy: str
-
-
-class CannotRepair(StorageError):
-    """What is there is not enough to go on from. Nothing was changed."""
-
-    def _explain(self) -> str:
-        return f"{self.args[0]}; nothing was changed. Restore the directory from a backup"
-
-
-@dataclass(slots=True)
-class Plan:
-    """What was found, and what will be done.
-
-    Attributes:
-        damaged: Every damaged file.
-        lost: Entries that are lost.
-        lost_messages: Messages among them by queue, as far as known.
-        notes: What else the operator should know.
-
-    """
-
-    damaged: list[Damaged] = field(default_factory=list)
-    lost: list[Span] = field(default_factory=list)
-    lost_messages: Counter[str] = field(default_factory=Counter)
-    notes: list[str] = field(default_factory=list)
-    superblock: Superblock | None = None
-    snapshot_names: list[str] = field(default_factory=list)
-    rewrite: list[str] = field(default_factory=list)
-    rebase: SnapshotBase | None = None
-    cut: Truncation | None = None
-    aside: list[str] = field(default_factory=list)
-
-    @property
-    def empty(self) -> bool:
-        """Nothing is to be done."""
-        return not self.damaged
-
-
-class SnapshotBase(NamedTuple):
-    """A good snapshot that the log can begin anew from."""
-
-    name: str
-    zxid: int
-    chain: bytes
-
-
 class Repair:
     """Repairs one locked directory: `examine`, show the plan, `carry_out`; then `forgetting.forget_lost`, unlocked."""
 
     def __init__(self, path: Path) -> None:
         self.directory = RealDirectory(path)
         self._path = path
-        self._reader = ReadOnlyDirectory(path)
+        self._reader = OrderedDirectory(path)
         self._superblock = Superblock(bytes(16), bytes(16))
         self._names: dict[int, str] = {}
         self.plan = Plan()
@@ -151,6 +80,7 @@ class Repair:
             StorageError: A newer version or another cluster wrote something.
 
         """
+        self._plan_order()
         self._examine_superblock()
         base = self._examine_snapshots()
         start = self._start_zxid()
@@ -162,9 +92,20 @@ class Repair:
         self._examine_log(base)
         if self.plan.lost:
             self._count_lost(base)
-        if self.plan.empty:
+        plan = self.plan
+        if not (plan.lost or plan.rewrite or plan.aside or plan.superblock or plan.rebase or plan.cut):
             self._examine_missing()
         return self.plan
+
+    def _plan_order(self) -> None:
+        """Plan to give files their own names and their length; all that follows looks as if they had them."""
+        for name, own_name in self._reader.misnamed:
+            reason = f"its first page says that it is {own_name}: a file under a wrong name"
+            self.plan.damaged.append(Damaged(name, 0, reason, f"renamed to {own_name}; nothing in it is lost"))
+        for short in self._reader.shortened.values():
+            reason = f"it has {short.file_bytes} bytes, and had {short.made_bytes} when it was made: it was shortened"
+            remedy = "lengthened again with zeros; every entry that can be read stays"
+            self.plan.damaged.append(Damaged(short.lies_at, short.file_bytes, reason, remedy))
 
     def _examine_superblock(self) -> None:
         plan = self.plan
@@ -259,8 +200,12 @@ class Repair:
                 for _ in walk:
                     pass
                 if isinstance(live.header, SparseHeader):
+                    if walk.offset == live.end_offset and name in self._reader.shortened:
+                        return walk.offset, "its index was cut off"
                     return None if walk.offset == live.end_offset else (walk.offset, walk.reason)
-                return None if not _anything_behind(live, walk) else (walk.offset, walk.reason)
+                end = self._end_of_dense(name)
+                short = end is not None and (walk.last_zxid or 0) < end
+                return (walk.offset, walk.reason) if short or anything_behind(live, walk) else None
         except LogCorrupt as error:
             return error.offset, error.reason
 
@@ -305,6 +250,7 @@ class Repair:
             if files.problems:
                 break
         if not files.problems:
+            self._examine_end(files.last_zxid, base)
             return
         problem = files.problems[0]
         name, plan = Path(problem.file).name, self.plan
@@ -331,6 +277,22 @@ class Repair:
         plan.aside += [
             each for each in self._reader.names() if (found := snapshot_zxid(each)) is not None and found > good
         ]
+
+    def _examine_end(self, last_zxid: int, base: SnapshotBase | None) -> None:
+        """Look whether more was cut off the log's last file than can be told from the log itself."""
+        sequence = self._last_sequence()
+        short = self._reader.shortened.get(segment_name(sequence))
+        if short is None:
+            return
+        if base is not None and base.zxid > last_zxid:
+            self._plan_rebase(short.name, short.file_bytes, "entries that a snapshot was made of are cut off", base)
+            return
+        with opened(self._reader, self._superblock, short.name) as live:
+            end = self._end_after(sequence, last_zxid)
+            head = live.file.pread(HEAD_BYTES, end)
+        if end + HEAD_BYTES > short.file_bytes or any(head):
+            behind = format_zxid(last_zxid)
+            self.plan.notes.append(f"nothing tells whether entries behind {behind} were cut off {short.name}")
 
     def _start_zxid(self) -> int:
         try:
@@ -474,6 +436,7 @@ class Repair:
             copy_durably(self._path / name, folder / name)
         self._note_lost([*self.pending_lost(), *plan.lost])
         sync_folders(folder)
+        self._reader.mend(directory)
         if plan.superblock is not None:
             put_superblock(directory, plan.superblock)
         for name in plan.aside:
@@ -563,10 +526,6 @@ def _first_sequence(name: str) -> int:
     return (segment_sequence(name) or 0) if span is None else span[0]
 
 
-def _anything_behind(live: Opened, walk: Walk) -> bool:
-    return next(find_traces(live.file, live.seed, walk.offset, live.end_offset, 1 << 22), None) is not None
-
-
 def _spans(records: Iterator[Found], previous: int, end: int | None) -> Iterator[Span]:
     """Yield what is missing between the readable records of a file, by what each says came before it."""
     for found in records:
@@ -575,8 +534,3 @@ def _spans(records: Iterator[Found], previous: int, end: int | None) -> Iterator
         previous = found.zxid
     if end is not None and end > previous:
         yield Span(previous + 1, end)
-
-
-def is_lost(zxid: int, lost: Sequence[Span]) -> bool:
-    """Whether an entry lies in one of the spans."""
-    return any(span.first_zxid <= zxid <= span.last_zxid for span in lost)
