@@ -81,6 +81,30 @@ class InvalidOption(StorageError):
         return f"option {self.option} is {self.value!r}, but {self.requirement}"
 
 
+class NotAFile(StorageError):
+    """Under the name of a file lies a folder, a pipe, a device, or a link that leads nowhere.
+
+    It is not opened: reading a pipe would wait for ever. Move it away and restore the file.
+
+    Attributes:
+        path: Where it lies.
+        found: What lies there.
+
+    """
+
+    def __init__(self, path: str, found: str) -> None:
+        super().__init__(path, found)
+        self.path = path
+        self.found = found
+
+    def _explain(self) -> str:
+        return (
+            f"{self.path} is {self.found} and no file; nothing was changed. Move it out of the directory, and put the "
+            "file of this name back from a backup; without one, `sluicemq log repair --dry-run` then shows what would "
+            "be lost"
+        )
+
+
 class DirectoryLocked(StorageError):
     """Another process serves this data directory. Stop it, or choose another directory. Nothing was changed."""
 

@@ -13,22 +13,25 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from sluicemq.storage.errors import DirectoryLocked
+from sluicemq.storage.errors import DirectoryLocked, NotAFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["NO_SPACE", "Directory", "DirectoryLock", "File", "RealDirectory", "RealFile", "naming"]
+__all__ = ["NO_SPACE", "Directory", "DirectoryLock", "File", "RealDirectory", "RealFile", "naming", "refuse_odd"]
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors that say that there is no room, now; all others of a write mean a broken disk."""
 IOVEC_MAX = 1024  # Linux and macOS accept this many buffers in one call
 LOCK_NAME = "lock"
+_FOLDERS = ("damaged", "lost+found")
+"""Folders that may lie in a directory: what a repair keeps aside, and what file systems put there."""
 
 
 @contextlib.contextmanager
@@ -39,6 +42,27 @@ def naming(name: str) -> Iterator[None]:
     except OSError as error:
         error.filename = error.filename or name
         raise
+
+
+def refuse_odd(path: str | os.PathLike[str]) -> None:
+    """Before opening, which may hang: raises NotAFile where something lies under this name that is no file."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        if os.path.lexists(path):
+            raise NotAFile(os.fspath(path), "a link that leads nowhere") from None
+        return
+    if not stat.S_ISREG(mode):
+        raise NotAFile(os.fspath(path), _KINDS.get(stat.S_IFMT(mode), "something else"))
+
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 class File(Protocol):
@@ -251,12 +275,13 @@ class RealDirectory:
             _sync_directory(made.parent)
 
     def names(self) -> list[str]:
-        """Names of all files, sorted."""
+        """Names of all files, sorted; also of what is no file, so that it is met under a file's name and refused."""
         with os.scandir(self.path) as entries:
-            return sorted(entry.name for entry in entries if entry.is_file())
+            return sorted(entry.name for entry in entries if entry.is_file() or entry.name not in _FOLDERS)
 
     def open(self, name: str, *, create: bool = False) -> File:
-        """Open a file, or create it."""
+        """Open a file, or create it. Raises NotAFile too."""
+        refuse_odd(self.path / name)
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
         return RealFile(os.open(self.path / name, flags, 0o640))
 
@@ -273,7 +298,8 @@ class RealDirectory:
         _sync_directory(self.path)
 
     def lock(self) -> DirectoryLock:
-        """Take the lock file; see `DirectoryLock`."""
+        """Take the lock file; see `DirectoryLock`. Raises NotAFile too."""
+        refuse_odd(self.path / LOCK_NAME)
         descriptor = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from sluicemq.storage.errors import LogCorrupt, StorageError, SuperblockMissing
-from sluicemq.storage.files import LOCK_NAME, File, RealDirectory, RealFile, naming
+from sluicemq.storage.files import LOCK_NAME, File, RealDirectory, RealFile, naming, refuse_odd
 from sluicemq.storage.pages import PAGE_BYTES, PageDamaged
 from sluicemq.storage.record import MARK, Head
 from sluicemq.storage.recovery import Verdict, judge_end
@@ -55,6 +55,7 @@ class ReadOnlyDirectory(RealDirectory):
         """Open a file for reading."""
         if create:
             self._refuse(name)
+        refuse_odd(self.path / name)
         return _NamedFile(os.open(self.path / name, os.O_RDONLY | os.O_CLOEXEC), self.path_of(name))
 
     def rename(self, old: str, new: str) -> None:
@@ -71,6 +72,7 @@ class ReadOnlyDirectory(RealDirectory):
 
     def holder(self) -> int | None:
         """Return the process id of the broker that serves this directory (0 where it is not known), or None."""
+        refuse_odd(self.path / LOCK_NAME)
         try:
             descriptor = os.open(self.path / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -153,7 +155,10 @@ class LogFiles:
 
     def size_bytes(self) -> int:
         """Bytes of all segment files, for a progress bar."""
-        return sum((self.directory.path / segment_name(number)).stat().st_size for number in self._sequences())
+        paths = [self.directory.path / segment_name(number) for number in self._sequences()]
+        for path in paths:
+            refuse_odd(path)
+        return sum(path.stat().st_size for path in paths)
 
     def _sequences(self) -> list[int]:
         return segment_sequences(self.directory)

@@ -22,6 +22,7 @@ from sluicemq.broker.queues.machine import Machine
 from sluicemq.broker.queues.sections import QUEUES, decode
 from sluicemq.storage.decisions_files import Purpose
 from sluicemq.storage.errors import LogCorrupt, SnapshotDamaged, SnapshotMissing, StorageError, format_zxid
+from sluicemq.storage.files import refuse_odd
 from sluicemq.storage.names import purpose_of
 from sluicemq.storage.pagefile import PAGES_NAME, SLOT_BYTES
 from sluicemq.storage.pages import PAGE_BYTES, PageDamaged
@@ -283,6 +284,8 @@ class OtherFiles:
         dense = {number for name in self.files.directory.names() if (number := segment_sequence(name)) is not None}
         for name in self.files.directory.names():
             purpose = purpose_of(name, dense)
+            if purpose is not Purpose.STRANGE:
+                refuse_odd(self.files.directory.path / name)
             told = purpose is Purpose.STRANGE or (purpose is not Purpose.IN_USE and self.files.served_by is None)
             # Every start looks after indexes without their segments.
             if told and index_sequence(name) is None:

@@ -13,7 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.broker.commands.log_files import ReadOnlyDirectory
+from sluicemq.storage.decisions_files import Purpose
 from sluicemq.storage.errors import StorageError
+from sluicemq.storage.files import refuse_odd
+from sluicemq.storage.names import purpose_of
 from sluicemq.storage.pages import PAGE_BYTES, PageDamaged
 from sluicemq.storage.segment import SegmentHeader, segment_name, segment_sequence
 from sluicemq.storage.spares import zero_range
@@ -79,7 +82,7 @@ class _Lengthened:
 class OrderedDirectory(ReadOnlyDirectory):
     """A directory as it will be after `mend`: read only, every file of entries under its own name and in its length.
 
-    Raises OneNameTwice, OSError.
+    Raises OneNameTwice, NotAFile, OSError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -125,6 +128,8 @@ class OrderedDirectory(ReadOnlyDirectory):
     def _look(self) -> None:
         claims: dict[str, str] = {}
         for name in super().names():
+            if purpose_of(name, ()) is not Purpose.STRANGE:
+                refuse_odd(self.path / name)
             header = self._header_of(name)
             if header is None:
                 continue
