@@ -83,7 +83,7 @@ class Delays:
         seconds = now() - began
         self.zxid += len(due_times)
         self.machine.applied_zxid = self.zxid
-        self.machine._due_changed(self.queue)
+        self.machine.due_changed(self.queue)
         return seconds
 
 

@@ -383,7 +383,7 @@ def million(machine: Machine) -> Queue:
         image._replace(chunks=chunks, messages=1_000 * CHUNK_RUNS, last_ms=last_ms), machine.pool
     )
     queue.published_total = queue.delayed.messages
-    machine._due_changed(queue)
+    machine.due_changed(queue)
     return queue
 
 
@@ -415,7 +415,7 @@ def test_a_clock_pays_for_what_it_takes_only() -> None:
         machine.apply(zxid, e.Declare(1, "/", "queue", f"queue-{zxid}", {}))
     for number, queue in enumerate(machine.queues()):
         queue.delayed.add(5_000, [single(zxid) for zxid in range(2, 200_000)] if not number else [single(1)])
-        machine._due_changed(queue)
+        machine.due_changed(queue)
     began = time.process_time()
     machine.apply(2_000, e.Clock(4_999, 1_000))
     machine.apply(2_001, e.Clock(5_000, 1_000))
@@ -431,7 +431,7 @@ def test_chunks_that_one_entry_needs_together_stay_until_it_is_applied() -> None
         machine.apply(zxid, e.Declare(1, "/", "queue", f"queue-{zxid}", {}))
     for queue in machine.queues():
         queue.delayed.add(5_000, [single(zxid) for zxid in range(10, 10 + CHUNK_RUNS)])
-        machine._due_changed(queue)
+        machine.due_changed(queue)
     page_out(pager, *list(pager.pool.resident))
     clock = e.Clock(5_000, 4_000)
     needed = machine.prefetch(clock)
@@ -452,7 +452,7 @@ def test_what_was_kept_for_an_entry_may_leave_afterwards() -> None:
     queue = machine.queue(1)
     assert queue is not None
     queue.delayed.add(5_000, [single(zxid) for zxid in range(10, 10 + CHUNK_RUNS)])
-    machine._due_changed(queue)
+    machine.due_changed(queue)
     page_out(pager, *list(pager.pool.resident))
     clock = e.Clock(5_000, 4)
     pager.fill(machine.prefetch(clock))

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import freeze as freeze_module
+from sluicemq.broker.queues.applying import APPLY
 from sluicemq.broker.queues.freeze import TOUCHES
 from sluicemq.broker.queues.image import load
-from sluicemq.broker.queues.machine import _APPLY, Machine, MachineLimits
+from sluicemq.broker.queues.machine import Machine, MachineLimits
 from sluicemq.broker.queues.runs import flat_runs
 from sluicemq.broker.queues.sections import ImageDamaged
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_RELEASE
@@ -208,13 +209,13 @@ def test_no_kind_gets_through_without_its_line(kind: type[e.Entry], monkeypatch:
 
 
 def test_every_kind_that_is_applied_is_known_to_the_freeze_and_to_these_tests() -> None:
-    assert set(TOUCHES) == set(_APPLY)
-    assert {type(entry) for entry in entries_of(Day()).values()} == set(_APPLY)
+    assert set(TOUCHES) == set(APPLY)
+    assert {type(entry) for entry in entries_of(Day()).values()} == set(APPLY)
 
 
 # --- anything at all --------------------------------------------------------------------------------------------------
 
-KINDS = sorted(_APPLY, key=lambda kind: kind.__name__)
+KINDS = sorted(APPLY, key=lambda kind: kind.__name__)
 VERDICTS = (VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_HANDED_OVER, e.EXPIRED, e.ABANDONED)
 pick = st.integers(0, 9)
 NAMES = ("orders", "billing", "mail", "new", "newer")

@@ -8,7 +8,8 @@ from typing import TypeVar
 import pytest
 
 from sluicemq.broker.queues import entries as e
-from sluicemq.broker.queues.machine import VERDICTS, Machine, MachineLimits
+from sluicemq.broker.queues.applying.settling import VERDICTS
+from sluicemq.broker.queues.machine import Machine, MachineLimits
 from sluicemq.broker.queues.outcomes import (
     Clocked,
     Declared,

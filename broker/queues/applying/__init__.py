@@ -1,0 +1,48 @@
+"""What each kind of entry does to the machine: one function a kind, and the table by which the machine finds it.
+
+A function `(machine, zxid, entry) -> Outcome` judges and changes; it is deterministic and total like `Machine.apply`,
+which calls it with the log time already moved on. These modules must not know the log, the leader's plans or frames.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues.applying.clock import clock
+from sluicemq.broker.queues.applying.declaring import declare, delete, purge
+from sluicemq.broker.queues.applying.granting import grant
+from sluicemq.broker.queues.applying.producers import producer_close, producer_open, producer_open_unlimited
+from sluicemq.broker.queues.applying.publishing import publish
+from sluicemq.broker.queues.applying.sessions import session_close, session_open
+from sluicemq.broker.queues.applying.settling import settle
+from sluicemq.broker.queues.outcomes import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sluicemq.broker.queues.machine import Machine
+
+
+def epoch(machine: Machine, zxid: int, entry: e.Epoch) -> Outcome:
+    """A leader begins; the number of the entry says it all."""
+    del machine, zxid, entry
+    return Outcome()
+
+
+APPLY: dict[type[e.Entry], Callable[[Machine, int, Any], Outcome]] = {
+    e.Epoch: epoch,
+    e.SessionOpen: session_open,
+    e.SessionClose: session_close,
+    e.ProducerOpen: producer_open,
+    e.ProducerOpenUnlimited: producer_open_unlimited,
+    e.ProducerClose: producer_close,
+    e.Publish: publish,
+    e.Grant: grant,
+    e.Settle: settle,
+    e.Clock: clock,
+    e.Declare: declare,
+    e.Delete: delete,
+    e.Purge: purge,
+}
+"""Function by class of entry."""

@@ -1,0 +1,98 @@
+"""DECLARE, DELETE and PURGE: queues come, change, are emptied and go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sluicemq.broker.queues.applying.refusals import add_tags, check_object_kind, limit_reached, queue_not_found
+from sluicemq.broker.queues.outcomes import (
+    Declared,
+    Deleted,
+    Effect,
+    LeasesGone,
+    Outcome,
+    Purged,
+    QueueGone,
+    QueuePurged,
+)
+from sluicemq.broker.queues.queue import Queue, compare_settings
+from sluicemq.wire.errors import Conflict, InvalidRequest, QueueNotFound, UnknownOption
+from sluicemq.wire.settings import check_name, check_queue_settings
+
+if TYPE_CHECKING:
+    from sluicemq.broker.queues import entries as e
+    from sluicemq.broker.queues.machine import Machine
+
+
+def declare(machine: Machine, zxid: int, entry: e.Declare) -> Outcome:
+    """Make a queue, or let the existing one converge to the settings."""
+    try:
+        check_object_kind(entry.object_kind)
+        check_name(entry.name)
+        settings = check_queue_settings(entry.settings)
+    except UnknownOption:
+        # No leader proposes what it does not know: a newer version wrote this, and judged it otherwise.
+        raise
+    except InvalidRequest as error:
+        return Outcome(None, error.with_traceback(None))
+    queue = machine.find_queue(entry.vhost, entry.name)
+    outcome, changes = compare_settings(None if queue is None else queue.settings, settings)
+    if queue is None:
+        if machine.queues_count >= machine.limits.queues_max:
+            return limit_reached("queues", machine.limits.queues_max)
+        queue = Queue(zxid, entry.vhost, entry.name, {}, machine.log_time_ms, machine.pool)
+        machine.add_queue(queue)
+    if settings:
+        queue.change_settings(settings, zxid, machine.log_time_ms)
+        machine.due_changed(queue)
+    return Outcome(Declared(queue.id, outcome, changes))
+
+
+def delete(machine: Machine, zxid: int, entry: e.Delete) -> Outcome:
+    """Drop a queue with everything in it; its consumers end."""
+    del zxid
+    try:
+        check_object_kind(entry.object_kind)
+    except InvalidRequest as error:
+        return Outcome(None, error.with_traceback(None))
+    queue = machine.find_queue(entry.vhost, entry.name)
+    if queue is None:
+        return Outcome(
+            None, QueueNotFound(f"no queue is named {entry.name!r:.300}", queue=entry.name, vhost=entry.vhost)
+        )
+    count = queue.messages
+    if entry.if_empty and count:
+        return Outcome(
+            None,
+            Conflict(
+                f"queue {queue.name!r} holds {count} messages (ready, leased and delayed); "
+                "purge it first, or delete it without if_empty",
+                queue=queue.name,
+                messages=count,
+            ),
+        )
+    effects: list[Effect] = []
+    for (session, consumer), table in sorted(queue.leases.items()):  # whatever order they came in
+        tags: list[int] = []
+        for first_tag, run, _ in table.pieces():
+            add_tags(tags, first_tag, run.size)
+        effects.append(LeasesGone(session, consumer, tags, "queue_deleted"))
+        del machine.sessions[session].leases[consumer]
+    effects.append(QueueGone(queue.id, queue.name))
+    queue.main.clear()
+    queue.delayed.empty()
+    queue.forget_history()
+    machine.due_changed(queue)
+    machine.remove_queue(queue)
+    return Outcome(Deleted(count), None, tuple(effects))
+
+
+def purge(machine: Machine, zxid: int, entry: e.Purge) -> Outcome:
+    """Drop what is ready or delayed."""
+    del zxid
+    queue = machine.queue(entry.queue)
+    if queue is None:
+        return Outcome(None, queue_not_found(entry.queue))
+    count = queue.purge()
+    machine.due_changed(queue)
+    return Outcome(Purged(count), None, (QueuePurged(queue.id),))

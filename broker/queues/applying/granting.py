@@ -1,0 +1,73 @@
+"""GRANT: messages go from their queue to a consumer, each under a lease."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sluicemq.broker.queues.applying.refusals import add_tags
+from sluicemq.broker.queues.leases import LeaseTable
+from sluicemq.broker.queues.outcomes import Granted, LeasesGone, Outcome, Returned
+from sluicemq.broker.queues.runs import Run
+from sluicemq.broker.queues.tags import count_tags
+
+if TYPE_CHECKING:
+    from sluicemq.broker.queues import entries as e
+    from sluicemq.broker.queues.machine import Machine
+    from sluicemq.broker.queues.queue import Queue
+
+
+def grant(machine: Machine, zxid: int, entry: e.Grant) -> Outcome:
+    """Lease the runs that the entry names to its consumer."""
+    del zxid
+    queue = machine.queue(entry.queue)
+    session = machine.sessions.get(entry.session)
+    if queue is None:
+        void: list[int] = []
+        add_tags(void, entry.first_tag, sum(entry.runs[2::3]))
+        gone = LeasesGone(entry.session, entry.consumer, void, "queue_deleted")
+        return Outcome(Granted(void), None, (gone,) if void and session else ())
+    taken = queue.take(entry.runs)
+    if session is None:
+        return _grant_to_nobody(queue, entry, taken)
+    table = session.leases.get(entry.consumer)
+    if table is None:
+        table = LeaseTable(entry.session, entry.consumer, entry.queue)
+    assert table.queue_id == entry.queue, "a consumer reads one queue"
+    void = _lease(table, entry.first_tag, taken)
+    if table.messages and entry.consumer not in session.leases:
+        session.leases[entry.consumer] = queue.leases[entry.session, entry.consumer] = table
+    queue.leased += sum(entry.runs[2::3]) - count_tags(void)
+    if void:
+        return Outcome(Granted(void), None, (LeasesGone(entry.session, entry.consumer, void, "purged"),))
+    return Outcome(Granted(void))
+
+
+def _grant_to_nobody(queue: Queue, entry: e.Grant, taken: list[Run | int]) -> Outcome:
+    """Judge a grant to a session that has ended meanwhile: it counts as given and at once returned.
+
+    The messages may have left through the connection before it broke, so the delivery counts; and the grants that
+    follow in the log find the front of the queue as the leader saw it when it planned them.
+    """
+    runs = [run.settled_back(run.ready, 0) for run in taken if isinstance(run, Run)]
+    void: list[int] = []
+    add_tags(void, entry.first_tag, sum(entry.runs[2::3]))
+    effects = (Returned(queue.id, queue.give_back(runs)),) if runs else ()
+    return Outcome(Granted(void), None, effects)
+
+
+def _lease(table: LeaseTable, first_tag: int, taken: list[Run | int]) -> list[int]:
+    """Lease the runs in *taken* to the table; return the tags of those that were not to be had."""
+    void: list[int] = []
+    if int not in set(map(type, taken)):
+        if taken:
+            table.grant(first_tag, taken)  # type: ignore[arg-type]
+        return void
+    tag = first_tag
+    for run in taken:
+        if isinstance(run, Run):
+            table.grant(tag, [run])
+            tag += run.size
+        else:
+            add_tags(void, tag, run)
+            tag += run
+    return void

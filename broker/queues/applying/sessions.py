@@ -1,0 +1,46 @@
+"""Sessions: a client's connection begins and ends; what it held goes back to its place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sluicemq.broker.queues.applying.refusals import limit_reached, session_not_found
+from sluicemq.broker.queues.outcomes import Effect, Outcome, Returned, SessionClosed, SessionGone, SessionOpened
+from sluicemq.broker.queues.sessions import Session
+
+if TYPE_CHECKING:
+    from sluicemq.broker.queues import entries as e
+    from sluicemq.broker.queues.machine import Machine
+    from sluicemq.broker.queues.runs import Run
+
+
+def session_open(machine: Machine, zxid: int, entry: e.SessionOpen) -> Outcome:
+    """Begin a session."""
+    if len(machine.sessions) >= machine.limits.sessions_max:
+        return limit_reached("sessions", machine.limits.sessions_max)
+    machine.sessions[zxid] = Session(
+        zxid, entry.vhost, entry.identity, entry.client_name, entry.resume_token, machine.log_time_ms
+    )
+    return Outcome(SessionOpened(zxid))
+
+
+def session_close(machine: Machine, zxid: int, entry: e.SessionClose) -> Outcome:
+    """End a session: its leases return to the places from which they were taken."""
+    del zxid
+    session = machine.sessions.pop(entry.session, None)
+    if session is None:
+        return Outcome(None, session_not_found(entry.session))
+    given_back: dict[int, list[Run]] = {}
+    messages = 0
+    for consumer, table in session.leases.items():
+        queue = machine.existing_queue(table.queue_id)
+        del queue.leases[entry.session, consumer]
+        queue.leased -= table.messages
+        messages += table.messages
+        runs = given_back.setdefault(queue.id, [])
+        runs += [run.settled_back(run.ready, handed) for _, run, handed in table.pieces()]
+    effects: list[Effect] = [
+        Returned(queue_id, machine.existing_queue(queue_id).give_back(runs)) for queue_id, runs in given_back.items()
+    ]
+    effects.append(SessionGone(entry.session))
+    return Outcome(SessionClosed(messages), None, tuple(effects))

@@ -1,0 +1,51 @@
+"""SETTLE: a verdict on leased messages. What becomes of those that were not acknowledged is `unsettling`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues.applying.refusals import session_not_found
+from sluicemq.broker.queues.outcomes import Outcome, Settled
+from sluicemq.broker.queues.tags import ranges_problem
+from sluicemq.broker.queues.unsettling import unsettle
+from sluicemq.wire.errors import InvalidRequest
+from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_RELEASE
+
+if TYPE_CHECKING:
+    from sluicemq.broker.queues.machine import Machine
+
+
+# Frozen by the log's format, see `MachineLimits`; a new verdict needs a number of its own.
+VERDICTS = frozenset((VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_HANDED_OVER, e.EXPIRED, e.ABANDONED))
+
+
+def settle(machine: Machine, zxid: int, entry: e.Settle) -> Outcome:
+    """Take the tags out of the consumer's table, and do with their messages what the verdict says."""
+    problem = ranges_problem(entry.tags)
+    if problem is None and entry.verdict not in VERDICTS:
+        problem = f"verdict {entry.verdict} is unknown"
+    if problem is not None:
+        return Outcome(None, InvalidRequest(problem))
+    session = machine.sessions.get(entry.session)
+    if session is None:
+        return Outcome(Settled(list(entry.tags), 0), session_not_found(entry.session))
+    table = session.leases.get(entry.consumer)
+    if table is None:
+        return Outcome(Settled(list(entry.tags), 0))
+    verdict = entry.verdict
+    if verdict == VERDICT_HANDED_OVER:
+        return Outcome(Settled(table.mark(entry.tags), 0))
+    taken = table.take(entry.tags)
+    queue = machine.existing_queue(table.queue_id)
+    queue.leased -= taken.messages
+    if not table.messages:
+        del session.leases[entry.consumer]
+        del queue.leases[entry.session, entry.consumer]
+    value = Settled(taken.lost, taken.messages)
+    if verdict == VERDICT_ACK:
+        queue.settled_total += taken.messages
+        return Outcome(value)
+    effects = unsettle(zxid, entry, queue, taken, machine.log_time_ms)
+    machine.due_changed(queue)
+    return Outcome(value, None, effects)
