@@ -61,7 +61,7 @@ __all__ = ["PAGES_NAME", "PAGE_FORMAT_VERSION", "SLOT_BYTES", "PageFile", "PageF
 
 PAGES_NAME = "pages"
 PAGE_FORMAT_VERSION = 1
-SLOT_BYTES = 45_056  # 1,024 rows of 44 bytes, eleven pages of the disk
+SLOT_BYTES = 65_536  # 1,024 rows of 64 bytes, sixteen pages of the disk
 UNSYNCED_BYTES_MAX = 8 * 1024 * 1024  # a write beyond this syncs: the log's own syncs wait behind that much at most
 SHRINK_SLOTS_MIN = 64  # a shorter free tail is not worth a change of the file's size
 SHRINK_SLOTS_MAX = 65_536  # how much of the tail one call looks at

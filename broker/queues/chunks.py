@@ -1,6 +1,6 @@
 """Chunks: the pieces of a queue's packed indexes, each of which may lie in memory or on a page of a file.
 
-A backlog of ten million single messages is 440 MB of rows; most of them are not looked at for hours. So rows lie in
+A backlog of ten million single messages is 640 MB of rows; most of them are not looked at for hours. So rows lie in
 chunks of at most `CHUNK_RUNS`; a sealed chunk never changes again, so it can be written to a page once, dropped from
 memory, and filled again when it is needed. What stays in memory of a dropped chunk is its summary. An index that must
 change a sealed chunk puts another in its place.
@@ -12,7 +12,6 @@ the machine's state: judgements and digests are the same wherever they are.
 
 from __future__ import annotations
 
-import sys
 from collections import OrderedDict, deque
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -25,15 +24,17 @@ CHUNK_RUNS = 1_024
 AHEAD_RUNS = 8 * CHUNK_RUNS
 """Runs behind a queue's reader that are wanted in memory before it comes to them."""
 
-ROW = Struct("=QQIIIIQHH")
-"""A run: zxid, ready, first, size, batch_count, batch_bytes, published_ms, deliveries, attempts."""
+ROW = Struct("=QQIIIIQHHIQIB3x")
+"""A run: zxid, ready, first, size, batch_count, batch_bytes, published_ms, deliveries, attempts, key, expires_ms, note,
+priority, and three bytes of zeros, so that every number of 64 bits lies where one may."""
 RUN_BYTES = ROW.size
 CHUNK_BYTES = CHUNK_RUNS * RUN_BYTES
 
-_ROW_WORDS = RUN_BYTES // 4
-_ZXID_WORD, _SIZE_WORD, _COUNT_WORD, _BYTES_WORD = 0, 5, 6, 7
-_PUBLISHED = Struct("=Q")
-_PUBLISHED_OFFSET = 32
+_ROW_WORDS, _ROW_LONGS = RUN_BYTES // 4, RUN_BYTES // 8
+_SIZE_WORD, _COUNT_WORD, _BYTES_WORD = 5, 6, 7
+_LONG = Struct("=Q")
+ZXID_OFFSET, READY_OFFSET, PUBLISHED_OFFSET, EXPIRES_OFFSET = 0, 8, 32, 48
+"""Where the numbers of 64 bits lie within a row."""
 
 
 class ChunksMissing(Exception):
@@ -60,6 +61,8 @@ class Summary(NamedTuple):
         lowest_zxid: Smallest zxid of a batch in it.
         highest_zxid: Largest zxid of a batch in it.
         published_ms: Log time at which its first run was published.
+        ready: The entry that made its first run ready.
+        expires_ms: When its first run expires; 0: never.
 
     """
 
@@ -68,6 +71,8 @@ class Summary(NamedTuple):
     lowest_zxid: int
     highest_zxid: int
     published_ms: int
+    ready: int
+    expires_ms: int
 
 
 class Index(Protocol):
@@ -269,16 +274,37 @@ def sizes(rows: bytes | bytearray, row: int = 0) -> list[int]:
     return column(rows, row, _SIZE_WORD)
 
 
+def long_at(rows: bytes | bytearray, row: int, offset: int) -> int:
+    """Return the number of 64 bits that lies *offset* bytes within *row*."""
+    value: int = _LONG.unpack_from(rows, row * RUN_BYTES + offset)[0]
+    return value
+
+
+def long_column(rows: bytes | bytearray, offset: int, row: int = 0, end: int | None = None) -> list[int]:
+    """Return the numbers of 64 bits *offset* bytes within each row, from *row* to before *end* (None: all)."""
+    stop = None if end is None else end * _ROW_LONGS
+    with memoryview(rows) as view, view.cast("Q") as longs:
+        return longs[row * _ROW_LONGS + offset // 8 : stop : _ROW_LONGS].tolist()
+
+
 def published_ms_at(rows: bytes | bytearray, row: int) -> int:
     """Return when the run in *row* was published."""
-    value: int = _PUBLISHED.unpack_from(rows, row * RUN_BYTES + _PUBLISHED_OFFSET)[0]
-    return value
+    return long_at(rows, row, PUBLISHED_OFFSET)
 
 
 def zxid_at(rows: bytes | bytearray, row: int) -> int:
     """Return the number of the batch of the run in *row*."""
-    value: int = _PUBLISHED.unpack_from(rows, row * RUN_BYTES)[0]
-    return value
+    return long_at(rows, row, ZXID_OFFSET)
+
+
+def ready_at(rows: bytes | bytearray, row: int) -> int:
+    """Return the entry that made the run in *row* ready."""
+    return long_at(rows, row, READY_OFFSET)
+
+
+def expires_ms_at(rows: bytes | bytearray, row: int) -> int:
+    """Return when the run in *row* expires; 0: never."""
+    return long_at(rows, row, EXPIRES_OFFSET)
 
 
 def summary_of(rows: bytes | bytearray) -> Summary:
@@ -289,15 +315,12 @@ def summary_of(rows: bytes | bytearray) -> Summary:
     else:
         parts = zip(byte_counts, run_sizes, counts, strict=True)
         bytes_ = sum(-(-batch_bytes * size // count) for batch_bytes, size, count in parts)
-    return Summary(sum(run_sizes), bytes_, *zxid_span(rows), published_ms_at(rows, 0))
+    return Summary(
+        sum(run_sizes), bytes_, *zxid_span(rows), published_ms_at(rows, 0), ready_at(rows, 0), expires_ms_at(rows, 0)
+    )
 
 
 def zxid_span(rows: bytes | bytearray) -> tuple[int, int]:
     """Return the lowest and the highest zxid."""
-    first, second = column(rows, 0, _ZXID_WORD), column(rows, 0, _ZXID_WORD + 1)
-    lows, highs = (first, second) if sys.byteorder == "little" else (second, first)
-    epoch = max(highs)
-    if min(highs) == epoch:  # nearly always
-        return epoch << 32 | min(lows), epoch << 32 | max(lows)
-    zxids = [high << 32 | low for low, high in zip(lows, highs, strict=True)]
+    zxids = long_column(rows, ZXID_OFFSET)
     return min(zxids), max(zxids)

@@ -1,7 +1,7 @@
 """Messages that wait for their time: packed rows in the order in which they are due.
 
 A delayed run is a row like any other, with its due time where a ready run has its place: that is forgotten, because a
-message that was delayed goes behind the tail. So a million delayed messages take 44 MB, each may be due in a
+message that was delayed goes behind the tail. So a million delayed messages take 64 MB, each may be due in a
 millisecond of its own, and rows lie in the same chunks and on the same pages as those of the ready ones.
 
 Rows are ordered by due time, and within one millisecond as they came. They lie in a list of sealed chunks, found by the

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import sections as s
-from sluicemq.broker.queues.chunks import ROW, RUN_BYTES
+from sluicemq.broker.queues.chunks import ROW, RUN_BYTES, Summary
 from sluicemq.broker.queues.runs import messages_in
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ def _pack_index(packer: _Packer, queue_id: int, place: int, index: FifoImage) ->
         yield from packer.flush_full()
 
 
-_NO_SUMMARY = (0, 0, 0, 0, 0)
+_NO_SUMMARY = (0,) * len(Summary._fields)
 
 
 def _pack_leases(packer: _Packer, table: FrozenLeases) -> Iterator[s.Section | None]:

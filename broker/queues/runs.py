@@ -3,7 +3,7 @@
 A run is the machine's only currency: whatever happens to messages happens to runs, which are split where a border
 falls inside one. This module must not know queues, leases or sessions.
 
-Why packed: a backlog of a million single messages is a million runs. As rows of `RUN_BYTES` in chunks they take 44
+Why packed: a backlog of a million single messages is a million runs. As rows of `RUN_BYTES` in chunks they take 64
 bytes each and the garbage collector never looks at them; one call in C reads a thousand of them. A full chunk is sealed
 and may leave the memory (`chunks`), so whoever reads must expect that some are not there.
 """
@@ -53,6 +53,10 @@ class Run(NamedTuple):
         published_ms: Log time of the PUBLISH entry.
         deliveries: Leases that these messages have had; a lease that still runs is not among them.
         attempts: Hand-overs to user code that are known to have begun, without the running lease.
+        key: crc32c of the key that the messages share, where the queue is ordered by keys; 0: none.
+        expires_ms: Log time from which on the messages are not delivered any more; 0: never.
+        note: Number of the queue's note that says why they were given back or died; 0: none.
+        priority: 0 to 9; higher ones are delivered first.
 
     """
 
@@ -65,6 +69,10 @@ class Run(NamedTuple):
     published_ms: int
     deliveries: int = 0
     attempts: int = 0
+    key: int = 0
+    expires_ms: int = 0
+    note: int = 0
+    priority: int = 0
 
     @property
     def place(self) -> tuple[int, int, int]:
@@ -86,8 +94,15 @@ class Run(NamedTuple):
         """Return about how many bytes *count* messages of the batch take: its mean, rounded up."""
         return -(-self.batch_bytes * count // self.batch_count)
 
-    def settled_back(self, ready: int, attempts: int) -> Run:
-        """Return the run after a lease has ended without an ack: one delivery and *attempts* more."""
+    def settled_back(self, ready: int, attempts: int, note: int | None = None) -> Run:
+        """Return the run after a lease has ended without an ack: one delivery and *attempts* more.
+
+        Args:
+            ready: Its new place.
+            attempts: How many attempts more.
+            note: Why; None: the run keeps the note that it has.
+
+        """
         return Run(
             self.zxid,
             ready,
@@ -98,6 +113,10 @@ class Run(NamedTuple):
             self.published_ms,
             min(self.deliveries + 1, DELIVERIES_MAX),
             min(self.attempts + attempts, DELIVERIES_MAX),
+            self.key,
+            self.expires_ms,
+            self.note if note is None else note,
+            self.priority,
         )
 
 
@@ -134,8 +153,7 @@ def joined(runs: Iterable[Run]) -> list[Run]:
             and last.zxid == run.zxid
             and last.first + last.size == run.first
             and last.ready == run.ready
-            and last.deliveries == run.deliveries
-            and last.attempts == run.attempts
+            and last[7:] == run[7:]
         ):
             last = result[-1] = last._replace(size=last.size + run.size)
         else:

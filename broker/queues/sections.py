@@ -11,7 +11,8 @@ are put one after the other. Numbers inside byte strings are little-endian.
 
 **A run** is a row of `runs.RUN_BYTES` bytes, as the queue's index holds it (see `runs.Run` for the fields):
 u64 zxid, u64 ready, u32 first, u32 size, u32 batch count, u32 batch bytes, u64 published_ms, u16 deliveries,
-u16 attempts. In a delayed run `ready` is when it is due, in milliseconds of log time.
+u16 attempts, u32 key, u64 expires_ms, u32 note, u8 priority, 3 bytes of zeros. In a delayed run
+`ready` is when it is due, in milliseconds of log time.
 
 | kind | name | what a row is |
 | --- | --- | --- |
@@ -53,7 +54,7 @@ import msgpack
 
 from sluicemq.wire.errors import SluiceError
 
-FORMAT = 1
+FORMAT = 2
 """Version of the format as a whole: which sections there are, and in which order."""
 
 MACHINE, QUEUES, INDEXES, CHUNKS, RETURNED, SESSIONS, LEASES, PRODUCERS, END = range(1, 10)
@@ -83,13 +84,13 @@ LAYOUTS: dict[int, Layout] = {
     ),
     INDEXES: Layout(
         "indexes",
-        1,
+        2,
         ("queue", "place", "head", "messages", "first", "size", "front_ms", "last_ms", "chunks", "rows"),
         ("runs",),
     ),
     CHUNKS: Layout(
         "chunks",
-        1,
+        2,
         (
             "queue",
             "place",
@@ -102,12 +103,14 @@ LAYOUTS: dict[int, Layout] = {
             "lowest_zxid",
             "highest_zxid",
             "published_ms",
+            "ready",
+            "expires_ms",
         ),
         ("runs",),
     ),
-    RETURNED: Layout("returned", 1, ("queue",), ("runs",)),
+    RETURNED: Layout("returned", 2, ("queue",), ("runs",)),
     SESSIONS: Layout("sessions", 1, ("number", "vhost", "identity", "client_name", "resume_token", "opened_ms")),
-    LEASES: Layout("leases", 1, ("session", "consumer", "queue", "last_tag", "pieces"), ("firsts", "handed", "runs")),
+    LEASES: Layout("leases", 2, ("session", "consumer", "queue", "last_tag", "pieces"), ("firsts", "handed", "runs")),
     PRODUCERS: Layout(
         "producers", 1, ("number", "vhost", "name", "identity", "last", "turn", "heard_ms", "fenced", "receipts")
     ),

@@ -30,7 +30,7 @@ logger = logging.getLogger("sluicemq.paging")
 
 INDEX_MEMORY_BYTES_DEFAULT = 64 * 1024 * 1024
 TRIP_CHUNKS = 32
-"""Most chunks that a thread writes or reads at once: 1.4 MB."""
+"""Most chunks that a thread writes or reads at once: 2 MB."""
 LOOK_CHUNKS = 256
 """Most chunks that one choice of what to page out looks at."""
 SLICE_CHUNKS = 512

@@ -124,7 +124,7 @@ def freeze_and_load() -> bool:
 
 def pages() -> bool:
     """Freeze and load a queue of ten million messages whose index lies on pages."""
-    chunks = [Chunk.on_page(Page(slot, slot), Summary(CHUNK_RUNS, 9, slot, slot, 7)) for slot in range(CHUNKS)]
+    chunks = [Chunk.on_page(Page(slot, slot), Summary(CHUNK_RUNS, 9, slot, slot, 7, slot, 0)) for slot in range(CHUNKS)]
     machine = Machine(pool=ChunkPool())
     machine.apply(1, e.Declare(1, "/", "queue", "orders", {}))
     queue = machine.queue(1)

@@ -15,7 +15,7 @@ from sluicemq.broker.queues import sections as s
 from sluicemq.broker.queues.chunks import CHUNK_BYTES, CHUNK_RUNS, ROW, Chunk, ChunkPool, Page, Summary
 from sluicemq.broker.queues.image import live_runs, load, pages_named
 from sluicemq.broker.queues.machine import Machine
-from sluicemq.broker.queues.runs import FifoImage, RunFifo, flat_runs
+from sluicemq.broker.queues.runs import FifoImage, Run, RunFifo, flat_runs
 from sluicemq.broker.queues.sections import ImageDamaged, ImageUnknown, Section, encode
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE
 from tests.broker.queues.test_freeze import Day
@@ -183,7 +183,10 @@ def test_ten_thousand_chunks_on_pages_are_loaded_by_reference() -> None:
         10_000 * CHUNK_RUNS - 5,
         None,
         7,
-        [Chunk.on_page(Page(slot, slot), Summary(CHUNK_RUNS, 100_000, slot, slot + 1, 7)) for slot in range(10_000)],
+        [
+            Chunk.on_page(Page(slot, slot), Summary(CHUNK_RUNS, 100_000, slot, slot + 1, 7, slot, 0))
+            for slot in range(10_000)
+        ],
         bytearray(),
         0,
     )
@@ -239,8 +242,8 @@ def test_a_newer_version_of_a_section_is_refused_by_its_name() -> None:
 def test_a_newer_format_and_unknown_limits_are_refused() -> None:
     first, *others = packed()
     for read in (load, lambda them: list(live_runs(them))):
-        with pytest.raises(ImageUnknown, match="format 2 of a snapshot is unknown; this version reads 1"):
-            read([changed(first, format=[2]), *others])
+        with pytest.raises(ImageUnknown, match="format 3 of a snapshot is unknown; this version reads 2"):
+            read([changed(first, format=[3]), *others])
     with pytest.raises(ImageUnknown, match="limits topics_max are unknown"):
         load([changed(first, limits=[{"topics_max": 3}]), *others])
 
@@ -285,7 +288,7 @@ def test_bytes_that_are_no_section_are_refused(data: bytes, problem: str) -> Non
 
 
 def test_byte_strings_that_are_none_are_refused() -> None:
-    section = encode(s.RETURNED, [(1,)], ROW.pack(1, 1, 0, 1, 1, 1, 1, 0, 0))
+    section = encode(s.RETURNED, [(1,)], ROW.pack(*Run(1, 1, 0, 1, 1, 1, 1)))
     with pytest.raises(ImageDamaged, match="lacks its bytes: runs"):
         s.decode(s.RETURNED, changed(section, runs=[1]).data)
 
@@ -302,7 +305,7 @@ def test_rows_that_do_not_add_up_are_refused() -> None:
     ):
         wrong = [changed(section, **columns) if section.kind == kind else section for section in sections]
         if kind == s.CHUNKS:
-            row = (12_345, s.READY, CHUNK_RUNS, 0, s.NO_PAGE, 0, 0, 0, 0, 0, 0)
+            row = (12_345, s.READY, CHUNK_RUNS, 0, s.NO_PAGE, *[0] * 8)
             wrong.insert(-1, encode(s.CHUNKS, [row], bytes(CHUNK_BYTES)))
         with pytest.raises(ImageDamaged):
             load(wrong)
@@ -323,11 +326,11 @@ def test_an_image_keeps_the_layout_that_is_documented() -> None:
     assert {layout.name: layout.version for layout in s.LAYOUTS.values()} == {
         "machine": 1,
         "queues": 1,
-        "indexes": 1,
-        "chunks": 1,
-        "returned": 1,
+        "indexes": 2,
+        "chunks": 2,
+        "returned": 2,
         "sessions": 1,
-        "leases": 1,
+        "leases": 2,
         "producers": 1,
         "end": 1,
     }

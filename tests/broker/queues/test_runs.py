@@ -61,12 +61,12 @@ def test_a_grant_names_runs_by_address() -> None:
     assert messages_in([batch(5), batch(6).split(4)[1]]) == 16
 
 
-def test_a_run_takes_44_bytes() -> None:
-    assert RUN_BYTES == 44
+def test_a_run_takes_64_bytes() -> None:
+    assert RUN_BYTES == 64
     fifo = RunFifo()
     for zxid in range(3 * CHUNK_RUNS):
         fifo.append(batch(zxid))
-    assert len(fifo.packed()) == 44 * len(fifo)
+    assert len(fifo.packed()) == 64 * len(fifo)
 
 
 @pytest.mark.parametrize("seed", range(20))

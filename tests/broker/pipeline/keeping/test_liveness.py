@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sluicemq.broker.pipeline.keeping.liveness import Liveness, Span, Survivors
 from sluicemq.broker.queues.chunks import CHUNK_RUNS, ROW, Page, summary_of
 from sluicemq.broker.queues.image import LiveRuns
+from sluicemq.broker.queues.runs import Run
 
 FILES = [Span(101, 200), Span(201, 300), Span(401, 500)]
 START = 510
@@ -19,7 +20,7 @@ BATCH = 10
 
 def row(zxid: int, first: int = 0, size: int = BATCH) -> bytes:
     """Return a run of a batch of ten messages of a hundred bytes."""
-    return ROW.pack(zxid, zxid, first, size, BATCH, 1000, 5, 0, 0)
+    return ROW.pack(*Run(zxid, zxid, first, size, BATCH, 1000, 5))
 
 
 def part(*rows: bytes, queue: int = 7, skip: int = 0, front: tuple[int, int] | None = None) -> LiveRuns:
