@@ -1,18 +1,61 @@
-"""The settings of a queue: names, types, defaults and limits, shared so that a typo fails on both sides alike.
+"""The settings of queues and topics: names, types, defaults and limits, shared: a typo fails on both sides alike.
 
-This module owns the names. What a setting does stands in the broker's queue machine.
+This module owns the names, and what a declaration would change. What a setting does stands in the broker's queue
+machine; what its value may be, in `setting_values`. Defaults and limits are frozen by the log's format: brokers judge
+declarations again whenever they read their log.
 """
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, TypedDict
+import dataclasses
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
-from sluicemq.wire.errors import InvalidRequest, UnknownOption
-from sluicemq.wire.messages import NAME_BYTES_MAX
+from sluicemq.wire import setting_values as values
+from sluicemq.wire.batch import MESSAGE_BYTES_MAX
+from sluicemq.wire.errors import InvalidRequest, QueueConflict, UnknownOption
+from sluicemq.wire.messages import SECONDS_MAX
+from sluicemq.wire.setting_values import (
+    OUTER_BLANKS,
+    RETENTION_BYTES_MAX,
+    RETENTION_SECONDS_MAX,
+    RETENTION_SECONDS_MIN,
+    RETRY_DELAY_SECONDS_MAX,
+    ValueCheck,
+    check_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+__all__ = [
+    "NOT_YET",
+    "OUTER_BLANKS",
+    "QUEUE_SETTINGS",
+    "QUEUE_SETTINGS_DEFAULT",
+    "RETENTION_BYTES_MAX",
+    "RETENTION_SECONDS_MAX",
+    "RETENTION_SECONDS_MIN",
+    "RETRY_DELAY_SECONDS_MAX",
+    "TOPIC_SETTINGS",
+    "TOPIC_SETTINGS_DEFAULT",
+    "GrowingDelay",
+    "QueueSettings",
+    "Retention",
+    "Setting",
+    "SettingsPlan",
+    "TopicSettings",
+    "check_name",
+    "check_own_dead_letter",
+    "check_queue_settings",
+    "check_topic_settings",
+    "compare_settings",
+    "effective_settings",
+]
+
+COUNT_MAX = 1 << 48
+BYTES_MAX = 1 << 60
+DELIVERIES_MAX = 65_535
+KEY_IN_FLIGHT_MAX = 10_000
 
 
 class Retention(TypedDict, total=False):
@@ -28,116 +71,249 @@ class Retention(TypedDict, total=False):
     bytes: int
 
 
+class GrowingDelay(TypedDict, total=False):
+    """A retry policy whose delays grow; `initial` is needed.
+
+    Attributes:
+        initial: Seconds before the second attempt; 0.001 to a year.
+        factor: By what each delay is longer than the one before; 1 to 100, default 2.
+        max: Seconds that no delay exceeds; default an hour, or `initial` if that is longer.
+        jitter: Up to which share each delay is shortened, by a chance that follows from the message and the attempt;
+            0 to 1, default 0.
+
+    """
+
+    initial: float
+    factor: float
+    max: float
+    jitter: float
+
+
 class QueueSettings(TypedDict, total=False):
     """Settings of a queue, all optional.
 
     Attributes:
-        retry_delay: Seconds that a message waits after a nack that names no delay; default 1.0.
+        retry_delay: Seconds that a message waits after a nack that names no delay, where `retry` is None; default 1.0.
+        retry: How long it waits instead: a list of seconds, one for each attempt, of which the last one repeats, or
+            delays that grow; default None.
+        max_deliveries: Attempts after which a message that was not acknowledged dies, 1 to 65,535; default None: never.
+        dead_letter: Name of the queue that messages which die go to; default None: they are kept aside in this queue.
+        ttl: Seconds after which a ready message expires, unless it brings a shorter time of its own; default None.
+        expires: Seconds without consumers and use after which the queue is deleted; default None.
+        max_length: Most messages, leased ones included; default None.
+        max_bytes: Most bytes of messages, as batches; default None.
+        overflow: What happens to a batch that does not fit: "reject" (default) refuses it, "drop_head" drops the oldest
+            messages of the lowest priority instead, "dead_letter" lets those die.
+        mode: Who gets messages: "shared" (default) all consumers, "exclusive" the only one that may be there,
+            "failover" one of them, and the next when it goes.
+        ordering: "fifo" (default), or "key": messages of one key one after the other.
+        key_in_flight_max: Most messages of one key out at a time, with ordering="key"; default 1.
+        poison_key: What happens to a key whose message dies: "dead_letter" (default) goes on with its next message,
+            "park" stops the key until it is unparked, "skip" puts the message behind the last of its key.
+        dispatch: Which consumer comes next: "round_robin" (default), "weighted", "random", "least_in_flight" or
+            "two_choices".
+        message_bytes_max: Largest body of a message; default None: what the broker takes.
         retention: Keep every message that is published from now on for replay, also when it is settled or purged;
             default None: what is settled goes at once.
 
     """
 
     retry_delay: float
+    retry: list[float] | GrowingDelay | None
+    max_deliveries: int | None
+    dead_letter: str | None
+    ttl: float | None
+    expires: float | None
+    max_length: int | None
+    max_bytes: int | None
+    overflow: Literal["reject", "drop_head", "dead_letter"]
+    mode: Literal["shared", "exclusive", "failover"]
+    ordering: Literal["fifo", "key"]
+    key_in_flight_max: int
+    poison_key: Literal["dead_letter", "park", "skip"]
+    dispatch: Literal["round_robin", "weighted", "random", "least_in_flight", "two_choices"]
+    message_bytes_max: int | None
     retention: Retention | None
 
 
-QUEUE_SETTINGS_DEFAULT: dict[str, Any] = {"retry_delay": 1.0, "retention": None}
-"""Every setting with its default. Defaults are frozen by the log's format, like `RETRY_DELAY_SECONDS_MAX`."""
-RETRY_DELAY_SECONDS_MAX = 366 * 86_400.0
-"""Longest retry delay.
+class TopicSettings(TypedDict, total=False):
+    """Settings of a topic, all optional.
 
-Frozen by the log's format: brokers judge declarations again whenever they read their log, so another value changes
-verdicts that clients were given long ago. To change it needs a new version of the DECLARE entry.
-"""
-RETENTION_SECONDS_MIN = 1.0
-RETENTION_SECONDS_MAX = 10 * 366 * 86_400.0
-"""Longest retention. Frozen likewise, as is the shortest one."""
-RETENTION_BYTES_MAX = 1 << 60
-"""Largest retention in bytes. Frozen likewise."""
+    Attributes:
+        ttl: Seconds after which a message expires in the subscriptions, see `QueueSettings`.
+        message_bytes_max: Largest body of a message; default None: what the broker takes.
+        retention: Keep every message for replay, and for subscriptions that begin in the past; default None.
+
+    """
+
+    ttl: float | None
+    message_bytes_max: int | None
+    retention: Retention | None
 
 
-OUTER_BLANKS = frozenset(
-    "\u0020\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+QUEUE, TOPIC = "queue", "topic"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        name: Its name.
+        default: Its value where nothing says otherwise.
+        check: Returns a value in its one form, or raises `InvalidRequest`.
+        live: Whether it can change while the queue holds messages.
+        applies_to: Kinds of objects that have it.
+
+    """
+
+    name: str
+    default: Any
+    check: ValueCheck
+    live: bool = True
+    applies_to: tuple[str, ...] = (QUEUE,)
+
+
+_TABLE = (
+    Setting("retry_delay", 1.0, values.seconds(0, RETRY_DELAY_SECONDS_MAX)),
+    Setting("retry", None, values.retry),
+    Setting("max_deliveries", None, values.integer(1, DELIVERIES_MAX, or_none=True)),
+    Setting("dead_letter", None, values.queue_name),
+    Setting("ttl", None, values.seconds(0.001, SECONDS_MAX, or_none=True), applies_to=(QUEUE, TOPIC)),
+    Setting("expires", None, values.seconds(1, SECONDS_MAX, or_none=True)),
+    Setting("max_length", None, values.integer(1, COUNT_MAX, or_none=True)),
+    Setting("max_bytes", None, values.integer(1, BYTES_MAX, or_none=True)),
+    Setting("overflow", "reject", values.one_of("reject", "drop_head", "dead_letter")),
+    Setting("mode", "shared", values.one_of("shared", "exclusive", "failover")),
+    Setting("ordering", "fifo", values.one_of("fifo", "key"), live=False),
+    Setting("key_in_flight_max", 1, values.integer(1, KEY_IN_FLIGHT_MAX)),
+    Setting("poison_key", "dead_letter", values.one_of("dead_letter", "park", "skip")),
+    Setting(
+        "dispatch",
+        "round_robin",
+        values.one_of("round_robin", "weighted", "random", "least_in_flight", "two_choices"),
+    ),
+    Setting("message_bytes_max", None, values.integer(1, MESSAGE_BYTES_MAX, or_none=True), applies_to=(QUEUE, TOPIC)),
+    Setting("retention", None, values.retention, applies_to=(QUEUE, TOPIC)),
 )
-"""Blanks with which no name may begin or end. Frozen, see `check_name`."""
-_CONTROL = re.compile("[\u0000-\u001f\u007f-\u009f\u2028\u2029]")
+
+QUEUE_SETTINGS: dict[str, Setting] = {setting.name: setting for setting in _TABLE if QUEUE in setting.applies_to}
+"""Every setting of queues by name."""
+TOPIC_SETTINGS: dict[str, Setting] = {setting.name: setting for setting in _TABLE if TOPIC in setting.applies_to}
+"""Every setting of topics by name."""
+QUEUE_SETTINGS_DEFAULT: dict[str, Any] = {name: setting.default for name, setting in QUEUE_SETTINGS.items()}
+"""Every setting of queues with its default."""
+TOPIC_SETTINGS_DEFAULT: dict[str, Any] = {name: setting.default for name, setting in TOPIC_SETTINGS.items()}
+"""Every setting of topics with its default."""
+
+NOT_YET: frozenset[str] = frozenset(QUEUE_SETTINGS_DEFAULT) - {
+    "message_bytes_max",
+    "retention",
+    "retry_delay",
+}
+"""Settings that no broker acts upon yet: any value but the default is refused, never half obeyed."""
 
 
 def check_queue_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return *settings* as plain values, checked one by one; missing ones are not filled in.
 
     Raises:
-        UnknownOption: A name that no queue has.
+        UnknownOption: A name that no queue has, or that this version does not act upon.
         InvalidRequest: A value of the wrong type or out of range.
 
     """
+    return _checked(QUEUE_SETTINGS, "queues", settings)
+
+
+def check_topic_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the *settings* of a topic likewise. Raises as `check_queue_settings`."""
+    return _checked(TOPIC_SETTINGS, "topics", settings)
+
+
+def _checked(table: Mapping[str, Setting], whose: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     checked: dict[str, Any] = {}
     for name, value in settings.items():
-        if name not in QUEUE_SETTINGS_DEFAULT:
-            known = ", ".join(sorted(QUEUE_SETTINGS_DEFAULT))
-            raise UnknownOption(f"queues have no setting {name!r:.80}; known are: {known}", option=str(name)[:80])
-        if name == "retry_delay":
-            # NaN and infinity fail the comparison too.
-            if type(value) not in (int, float) or not 0 <= value <= RETRY_DELAY_SECONDS_MAX:
-                raise InvalidRequest(
-                    f"retry_delay is {value!r:.40}; it must be 0 to {RETRY_DELAY_SECONDS_MAX:.0f} seconds"
-                )
-            checked[name] = float(value) + 0.0  # no negative zero: equal settings are equal bytes
-        else:
-            checked[name] = _checked_retention(value)
+        setting = table.get(name)
+        if setting is None:
+            known = ", ".join(sorted(table.keys() - NOT_YET))
+            raise UnknownOption(f"{whose} have no setting {name!r:.80}; known are: {known}", option=str(name)[:80])
+        checked[name] = setting.check(name, value)
+        if name in NOT_YET and checked[name] != setting.default:
+            raise UnknownOption(
+                f"{name} is known, but this version does not act upon it yet: leave it at {setting.default!r}",
+                option=name,
+            )
     return checked
 
 
-def _checked_retention(value: object) -> dict[str, Any] | None:
-    """Return the setting `retention` with its limits in one order: equal settings are equal bytes."""
-    if value is None:
-        return None
-    if not isinstance(value, dict) or not value or not set(value) <= {"seconds", "bytes"}:
-        raise InvalidRequest(
-            f"retention is {value!r:.80}; it must be None or name seconds, bytes or both: "
-            '{"seconds": 86400, "bytes": 10737418240}'
-        )
-    checked: dict[str, Any] = {}
-    if "seconds" in value:
-        seconds = value["seconds"]
-        if type(seconds) not in (int, float) or not RETENTION_SECONDS_MIN <= seconds <= RETENTION_SECONDS_MAX:
-            raise InvalidRequest(
-                f"retention names {seconds!r:.40} seconds; it must be {RETENTION_SECONDS_MIN:.0f} to "
-                f"{RETENTION_SECONDS_MAX:.0f}"
-            )
-        checked["seconds"] = float(seconds)
-    if "bytes" in value:
-        bytes_ = value["bytes"]
-        if type(bytes_) is not int or not 1 <= bytes_ <= RETENTION_BYTES_MAX:
-            raise InvalidRequest(
-                f"retention names {bytes_!r:.40} bytes; it must be an integer from 1 to {RETENTION_BYTES_MAX}"
-            )
-        checked["bytes"] = bytes_
-    return checked
-
-
-def check_name(name: str, what: str = "queue") -> str:
-    """Return *name* if it may name a *what*: 1 to 255 bytes of UTF-8 without control characters and wildcard signs.
-
-    Control characters are U+0000 to U+001F, U+007F to U+009F, U+2028 and U+2029; `OUTER_BLANKS` may stand within a name
-    but not at its ends. The rule is spelled out because brokers judge by it when they read their log again: Python's
-    own `isprintable` and `strip` follow Unicode's tables, which differ between its versions. It is frozen.
+def check_own_dead_letter(queue: str, settings: Mapping[str, Any]) -> None:
+    """Refuse a queue as its own dead-letter queue: what dies there would come back for ever.
 
     Raises:
-        InvalidRequest: It may not; the text says why.
+        InvalidRequest: It is.
 
     """
-    if type(name) is not str:
-        raise InvalidRequest(f"the name of a {what} must be text, not {type(name).__name__}")
-    try:
-        size = len(name.encode("utf-8"))
-    except UnicodeEncodeError:
-        raise InvalidRequest(f"the name of a {what} is no valid Unicode text: {name!r:.80}") from None
-    if not 1 <= size <= NAME_BYTES_MAX:
-        raise InvalidRequest(f"the name of a {what} has {size} bytes; allowed are 1 to {NAME_BYTES_MAX}")
-    if _CONTROL.search(name) or name[0] in OUTER_BLANKS or name[-1] in OUTER_BLANKS:
-        raise InvalidRequest(f"the name of a {what} holds control characters or outer blanks: {name!r:.80}")
-    if "*" in name or "#" in name:
-        raise InvalidRequest(f"the name of a {what} must not hold the wildcard signs * and #: {name!r:.80}")
-    return name
+    if settings.get("dead_letter") == queue:
+        raise InvalidRequest(
+            f"dead_letter of queue {queue!r:.300} names the queue itself: name another one, or leave it at None, which "
+            "keeps dead letters aside in this queue"
+        )
+
+
+def effective_settings(declared: Mapping[str, Any], policy: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return every setting of a queue: what was declared, before what a policy says, before the default."""
+    return {**QUEUE_SETTINGS_DEFAULT, **(policy or {}), **declared}
+
+
+class SettingsPlan(NamedTuple):
+    """What a declaration would do.
+
+    Attributes:
+        outcome: `created`, `changed` or `unchanged`.
+        changes: Each change as name -> [before, after]; a queue that is created differs from the defaults.
+        refusal: Why it cannot be done, and what to do instead; None where it can.
+
+    """
+
+    outcome: str
+    changes: dict[str, list[Any]]
+    refusal: QueueConflict | None = None
+
+
+def compare_settings(
+    existing: Mapping[str, Any] | None, settings: Mapping[str, Any], *, name: str = "", messages: int = 0
+) -> SettingsPlan:
+    """Return what declaring *settings* would do.
+
+    Args:
+        existing: All settings that the queue has now; None: there is no queue.
+        settings: What is declared, checked. A setting that is not named keeps its value.
+        name: The queue's name, for the refusal.
+        messages: How many messages the queue holds in all.
+
+    """
+    before = QUEUE_SETTINGS_DEFAULT if existing is None else existing
+    changes = {key: [before[key], value] for key, value in settings.items() if before[key] != value}
+    if existing is None:
+        return SettingsPlan("created", changes)
+    fixed = [key for key in changes if messages and not QUEUE_SETTINGS[key].live]
+    if fixed:
+        return SettingsPlan("changed", changes, _refusal(name, messages, {key: changes[key] for key in fixed}))
+    return SettingsPlan("changed" if changes else "unchanged", changes)
+
+
+def _refusal(name: str, messages: int, changes: dict[str, list[Any]]) -> QueueConflict:
+    what = ", ".join(f"{key} from {before!r} to {after!r}" for key, (before, after) in changes.items())
+    plan = [
+        f"declare a new queue beside {name!r:.300} with the settings wanted, and publish to that one",
+        f"consume {name!r:.300} until it is empty, or purge it, delayed messages and dead letters included",
+        f"declare {name!r:.300} again: an empty queue takes the change",
+    ]
+    return QueueConflict(
+        f"queue {name!r:.300} holds {messages} messages, so {what} cannot be changed: empty the queue first, or "
+        "declare another one beside it; everything else can be changed at any time",
+        queue=name,
+        messages=messages,
+        changes=changes,
+        plan=plan,
+    )

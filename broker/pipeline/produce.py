@@ -20,10 +20,9 @@ from sluicemq.broker.queues.entries import (
     SessionOpen,
 )
 from sluicemq.broker.queues.outcomes import Outcome, Published
-from sluicemq.broker.queues.queue import compare_settings
 from sluicemq.wire.batch import BATCH_BYTES_DEFAULT, BATCH_MESSAGES_MAX, MESSAGE_BYTES_DEFAULT, Batch
 from sluicemq.wire.errors import BatchTooLarge, BrokerStopping, ProducerNotFound, QueueNotFound
-from sluicemq.wire.settings import check_name, check_queue_settings
+from sluicemq.wire.settings import check_name, check_own_dead_letter, check_queue_settings, compare_settings
 
 if TYPE_CHECKING:
     from sluicemq.broker.pipeline.road import Road
@@ -114,7 +113,8 @@ class ProduceStage:
                 messages=batch.count,
                 messages_max=self.batch_messages_max,
             )
-        batch.check(message_bytes_max=self.message_bytes_max)
+        message_bytes_max: int = queue.settings["message_bytes_max"] or self.message_bytes_max
+        batch.check(message_bytes_max=min(message_bytes_max, self.message_bytes_max))
         road = self._road
         entry = Publish(
             road.clock.now_ms(), queue.id, producer, sequence, batch.count, batch.body_bytes, payload=payload
@@ -179,7 +179,9 @@ class ProduceStage:
         """
         self.refuse_when_stopping()
         check_name(name)
-        entry = Declare(self._road.clock.now_ms(), vhost, QUEUE, name, check_queue_settings(settings))
+        checked = check_queue_settings(settings)
+        check_own_dead_letter(name, checked)
+        entry = Declare(self._road.clock.now_ms(), vhost, QUEUE, name, checked)
         if self._road.machine.find_queue(vhost, name) is None:
             self._road.space.refuse_growth("making a queue")
         self._road.propose(entry, on_applied=on_outcome)
@@ -189,12 +191,19 @@ class ProduceStage:
 
         Raises:
             InvalidRequest: A bad name or setting.
+            QueueConflict: It cannot be done while the queue holds messages; the error names what to do instead.
 
         """
         check_name(name)
         wanted = check_queue_settings(settings)
+        check_own_dead_letter(name, wanted)
         queue = self._road.machine.find_queue(vhost, name)
-        return compare_settings(None if queue is None else queue.settings, wanted)
+        if queue is None:
+            return compare_settings(None, wanted)[:2]
+        plan = compare_settings(queue.settings, wanted, name=name, messages=queue.messages)
+        if plan.refusal is not None:
+            raise plan.refusal
+        return plan[:2]
 
     def delete_queue(self, vhost: str, name: str, if_empty: bool, on_outcome: OnOutcome) -> None:
         """Delete a queue with everything in it."""

@@ -31,21 +31,6 @@ _first_of = itemgetter(2)
 _deliveries_of = itemgetter(7)
 
 
-def compare_settings(existing: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return what declaring *settings* (checked) would do to a queue with the settings *existing* (None: no queue).
-
-    Returns:
-        The outcome, `created`, `changed` or `unchanged`, and each change as name -> [before, after]. A setting that
-        the declaration does not name keeps its value. A queue that is created differs from the defaults.
-
-    """
-    before = QUEUE_SETTINGS_DEFAULT if existing is None else existing
-    changes = {name: [before[name], value] for name, value in settings.items() if before[name] != value}
-    if existing is None:
-        return "created", changes
-    return ("changed" if changes else "unchanged"), changes
-
-
 class FrozenQueue(NamedTuple):
     """A queue as it was at one moment; the first fields are the columns of `sections.QUEUES`."""
 

@@ -38,7 +38,7 @@ CREDIT_BYTES_MAX = 1024 * 1024 * 1024
 PEEK_MESSAGES_MAX = 10_000
 PEEK_BYTES_MAX = 8 * 1024 * 1024
 LIST_QUEUES_MAX = 1000
-QUEUE_STATE_BYTES = 1024
+QUEUE_STATE_BYTES = 2048
 """No state of a queue takes more: so a page is cut to what the client's frames can hold."""
 
 

@@ -15,9 +15,9 @@ from sluicemq.broker.queues.outcomes import (
     QueueGone,
     QueuePurged,
 )
-from sluicemq.broker.queues.queue import Queue, compare_settings
+from sluicemq.broker.queues.queue import Queue
 from sluicemq.wire.errors import Conflict, InvalidRequest, QueueNotFound, UnknownOption
-from sluicemq.wire.settings import check_name, check_queue_settings
+from sluicemq.wire.settings import check_name, check_own_dead_letter, check_queue_settings, compare_settings
 
 if TYPE_CHECKING:
     from sluicemq.broker.queues import entries as e
@@ -30,22 +30,27 @@ def declare(machine: Machine, zxid: int, entry: e.Declare) -> Outcome:
         check_object_kind(entry.object_kind)
         check_name(entry.name)
         settings = check_queue_settings(entry.settings)
+        check_own_dead_letter(entry.name, settings)
     except UnknownOption:
         # No leader proposes what it does not know: a newer version wrote this, and judged it otherwise.
         raise
     except InvalidRequest as error:
         return Outcome(None, error.with_traceback(None))
     queue = machine.find_queue(entry.vhost, entry.name)
-    outcome, changes = compare_settings(None if queue is None else queue.settings, settings)
     if queue is None:
+        plan = compare_settings(None, settings)
         if machine.queues_count >= machine.limits.queues_max:
             return limit_reached("queues", machine.limits.queues_max)
         queue = Queue(zxid, entry.vhost, entry.name, {}, machine.log_time_ms, machine.pool)
         machine.add_queue(queue)
+    else:
+        plan = compare_settings(queue.settings, settings, name=queue.name, messages=queue.messages)
+        if plan.refusal is not None:
+            return Outcome(None, plan.refusal)
     if settings:
         queue.change_settings(settings, zxid, machine.log_time_ms)
         machine.due_changed(queue)
-    return Outcome(Declared(queue.id, outcome, changes))
+    return Outcome(Declared(queue.id, plan.outcome, plan.changes))
 
 
 def delete(machine: Machine, zxid: int, entry: e.Delete) -> Outcome:

@@ -14,6 +14,7 @@ import pytest
 
 from sluicemq.broker.commands.manners import Failure
 from sluicemq.broker.commands.processes import SELF, OwnBroker
+from sluicemq.wire.settings import QUEUE_SETTINGS_DEFAULT
 
 SECONDS_MAX = 60
 
@@ -132,7 +133,7 @@ def test_a_queue_from_its_declaration_to_its_end(shell: Shell) -> None:
     assert [json.loads(line)["body"] for line in peeked] == ["two", "three"]
     assert b"one" in shell.run("queue", "peek", "life", "--count", "1")
     listed = {queue["name"]: queue for queue in shell.json("queue", "ls")}
-    assert (listed["life"]["ready"], listed["life"]["settings"]) == (3, {"retry_delay": 3.0, "retention": None})
+    assert (listed["life"]["ready"], listed["life"]["settings"]) == (3, {**QUEUE_SETTINGS_DEFAULT, "retry_delay": 3.0})
     names = [line.split()[0] for line in shell.run("queue", "ls").splitlines()]
     assert names[0] == b"name"
     assert b"life" in names

@@ -19,6 +19,7 @@ from sluicemq.wire.errors import (
     SessionNotFound,
 )
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_RELEASE
+from sluicemq.wire.settings import QUEUE_SETTINGS_DEFAULT
 
 Address = tuple[int, int]
 Message = dict[str, Any]
@@ -223,7 +224,7 @@ class Model:
             self.queues[zxid] = {
                 "name": entry.name,
                 "line": [],
-                "settings": {"retry_delay": 1.0, "retention": None},
+                "settings": dict(QUEUE_SETTINGS_DEFAULT),
                 "history": [],
             }
         settings = self.queues[number]["settings"]

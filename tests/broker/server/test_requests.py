@@ -288,3 +288,15 @@ async def test_a_batch_that_is_malformed_ends_the_connection_and_nothing_of_it_i
         other = await port.connect()
         assert (await other.ask(m.QueueInfo("orders"))).queues[0]["ready"] == 0
         assert port.road.entries_total <= entries + 2, "the end of one session, the beginning of another"
+
+
+@pytest.mark.trio
+async def test_a_queue_takes_no_larger_message_than_it_was_declared_for():
+    async with open_port() as port:
+        peer = await port.connect()
+        await peer.declare(message_bytes_max=10)
+        producer = await peer.open_producer()
+        with pytest.raises(MessageTooLarge, match="a message of 11 bytes; allowed are 10"):
+            await peer.publish(producer, 1, [b"x", b"x" * 11])
+        await peer.declare(message_bytes_max=None)
+        await peer.publish(producer, 1, [b"x" * 11])
