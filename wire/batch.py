@@ -19,6 +19,10 @@ unless a feature asks for it.
 Columns by which a broker decides (keys, ids, times) come first and are never compressed; bodies come last.
 The headers column begins with a format byte, so that typed header dialects can join (1 = msgpack maps). How one
 column is read stands in `columns`.
+
+DUE_TIMES says when a message may be delivered first: milliseconds since 1970, or, where negative, so many milliseconds
+after the broker has taken the batch. TTLS says for how many milliseconds it may be delivered from then on. PRIORITIES
+are 0 to 9, and 9 goes first. None says: at once, for ever, and 0.
 """
 
 from __future__ import annotations
@@ -33,17 +37,20 @@ from sluicemq.wire.columns import (
     HEADERS_FORMAT_MSGPACK,
     check_body_bytes,
     check_column_bytes,
+    check_numbers,
     check_texts,
     check_values,
     cut_bodies,
     decode_bodies,
     decode_headers,
+    decode_numbers,
     decode_texts,
     list_head,
     measure_bodies,
     uniform_item,
 )
 from sluicemq.wire.errors import BatchTooLarge, InvalidRequest, MessageTooLarge, ProtocolError, UnknownOption
+from sluicemq.wire.messages import SECONDS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,6 +78,12 @@ MESSAGE_BYTES_DEFAULT = BATCH_BYTES_DEFAULT - MESSAGE_ROOM_BYTES
 KEY_BYTES_MAX = 1024
 MESSAGE_ID_BYTES_MAX = 256
 SUBJECT_BYTES_MAX = 1024
+DUE_MS_MAX = 253_402_300_799_999
+"""Latest time at which a message may be due: the end of the year 9999, in milliseconds since 1970."""
+DELAY_MS_MAX = TTL_MS_MAX = round(SECONDS_MAX * 1000)
+"""Longest delay and longest lifetime: ten years, in milliseconds."""
+PRIORITY_MAX = 9
+"""The priority that goes first."""
 
 _HEADER = Struct(">BBHIII")
 _LENGTH = Struct(">I")
@@ -98,7 +111,16 @@ _TEXT_BYTES_MAX: dict[int, int] = {
     Column.MESSAGE_IDS: MESSAGE_ID_BYTES_MAX,
     Column.SUBJECTS: SUBJECT_BYTES_MAX,
 }
-SUPPORTED_COLUMNS = Column.KEYS | Column.MESSAGE_IDS | Column.SUBJECTS | Column.HEADERS | Column.BODIES
+_NUMBER_RANGE: dict[int, tuple[int, int]] = {
+    Column.DUE_TIMES: (-DELAY_MS_MAX, DUE_MS_MAX),
+    Column.TTLS: (1, TTL_MS_MAX),
+    Column.PRIORITIES: (0, PRIORITY_MAX),
+}
+DELIVERY_COLUMNS = Column.DUE_TIMES | Column.TTLS | Column.PRIORITIES
+"""Columns that say when, for how long and how soon a message is delivered."""
+SUPPORTED_COLUMNS = (
+    Column.KEYS | Column.MESSAGE_IDS | Column.SUBJECTS | DELIVERY_COLUMNS | Column.HEADERS | Column.BODIES
+)
 """Columns that this version acts upon; a batch with another one is refused, never half obeyed."""
 
 
@@ -124,6 +146,9 @@ def encode_batch(
     message_ids: Sequence[str | None] | None = None,
     subjects: Sequence[str | None] | None = None,
     headers: Sequence[Mapping[str, Any] | None] | None = None,
+    due_times: Sequence[int | None] | None = None,
+    ttls: Sequence[int | None] | None = None,
+    priorities: Sequence[int | None] | None = None,
 ) -> bytes:
     """Return the batch that holds *bodies* and, where given, one value a message in each other column.
 
@@ -145,16 +170,20 @@ def encode_batch(
             messages=count,
             messages_max=BATCH_MESSAGES_MAX,
         )
-    values_count = count * sum(values is not None for values in (keys, message_ids, subjects, headers))
-    check_values(values_count)
-    bits = int(Column.BODIES)
-    columns: list[bytes] = []
-    for bit, values in (
+    given = (
         (Column.KEYS, keys),
         (Column.MESSAGE_IDS, message_ids),
         (Column.SUBJECTS, subjects),
+        (Column.DUE_TIMES, due_times),
+        (Column.TTLS, ttls),
+        (Column.PRIORITIES, priorities),
         (Column.HEADERS, headers),
-    ):
+    )
+    values_count = count * sum(values is not None for _, values in given)
+    check_values(values_count)
+    bits = int(Column.BODIES)
+    columns: list[bytes] = []
+    for bit, values in given:
         if values is not None:
             bits |= bit
             columns.append(_encode_column(bit, values, count, values_count))
@@ -197,7 +226,10 @@ def _encode_column(bit: Column, values: Sequence[Any], count: int, values_count:
             )
             decode_headers(column, count, str(bit.name), values_count)
             return column
-        check_texts(values, _TEXT_BYTES_MAX[bit], str(bit.name))
+        if bit in _NUMBER_RANGE:
+            check_numbers(values, *_NUMBER_RANGE[bit], str(bit.name))
+        else:
+            check_texts(values, _TEXT_BYTES_MAX[bit], str(bit.name))
     except (ProtocolError, TypeError, ValueError) as error:
         if isinstance(error, InvalidRequest):
             raise
@@ -252,7 +284,7 @@ def batch_facts(data: bytes | memoryview) -> BatchFacts:
 class Batch:
     """A batch as received: columns are decoded when they are first asked for.
 
-    Decoded columns are not kept, but for `bodies`, and for what `part` had to decode.
+    Decoded columns are not kept, but for `bodies`, numbers, and what `part` had to decode.
 
     Args:
         data: The bytes; kept by reference.
@@ -337,6 +369,31 @@ class Batch:
         column = self._column(bit)
         return None if column is None else decode_texts(column, self.count, _TEXT_BYTES_MAX[bit], str(bit.name))
 
+    @property
+    def due_times(self) -> list[int | None] | None:
+        """When each message may be delivered first, see above; None when no message has to wait."""
+        return self._numbers(Column.DUE_TIMES)
+
+    @property
+    def ttls(self) -> list[int | None] | None:
+        """How many milliseconds each message may be delivered, from when it is ready; None when all may be for ever."""
+        return self._numbers(Column.TTLS)
+
+    @property
+    def priorities(self) -> list[int | None] | None:
+        """The priority of each message, 0 to 9; None when all have 0."""
+        return self._numbers(Column.PRIORITIES)
+
+    def _numbers(self, bit: Column) -> list[int | None] | None:
+        """Return a column of numbers, kept: the broker checks it, and decides by it."""
+        values = self._sliced.get(bit)
+        if values is None:
+            column = self._column(bit)
+            if column is None:
+                return None
+            values = self._sliced[bit] = decode_numbers(column, self.count, *_NUMBER_RANGE[bit], str(bit.name))
+        return values
+
     def check(self, *, message_bytes_max: int = MESSAGE_BYTES_MAX) -> None:
         """Check every column once, as a broker does before it stores the bytes untouched.
 
@@ -366,6 +423,8 @@ class Batch:
             check_column_bytes(sum(places[bit][1] - places[bit][0] for bit in places if bit != _BODIES_ONLY))
             # Each property checks its own column; nothing else is wanted from it here.
             _ = (self.keys, self.message_ids, self.subjects, self.headers)
+            if self.columns & DELIVERY_COLUMNS:
+                _ = (self.due_times, self.ttls, self.priorities)
         largest = self._largest_body(message_bytes_max)
         if largest > message_bytes_max:
             raise MessageTooLarge(
@@ -456,9 +515,13 @@ class Batch:
         """Return a column's values, kept, because a batch that is split once is split again."""
         values = self._sliced.get(bit)
         if values is None:
-            if bit not in _TEXT_BYTES_MAX and bit != Column.HEADERS:
+            if bit not in _TEXT_BYTES_MAX and bit not in _NUMBER_RANGE and bit != Column.HEADERS:
                 raise UnknownOption(f"a batch with the column {Column(bit)!r} cannot be split here", columns=bit)
-            found = self.headers if bit == Column.HEADERS else self._texts(Column(bit))
+            found: list[Any] | None
+            if bit in _NUMBER_RANGE:
+                found = self._numbers(Column(bit))
+            else:
+                found = self.headers if bit == Column.HEADERS else self._texts(Column(bit))
             assert found is not None
             values = self._sliced[bit] = found
         return values

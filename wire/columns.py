@@ -315,12 +315,51 @@ def check_texts(values: Sequence[Any], bytes_max: int, name: str) -> None:
         raise InvalidRequest(f"a value of batch column {name} has {longest} bytes, allowed are {bytes_max}")
 
 
+def decode_numbers(column: memoryview, count: int, minimum: int, maximum: int, name: str) -> list[int | None]:
+    """Return the *count* integers (or None) in *column*.
+
+    Raises:
+        ProtocolError: It holds anything else.
+        InvalidRequest: One is below *minimum* or beyond *maximum*.
+
+    """
+    values: list[int | None] = _read_values(column, count, name, max_bin_len=0, max_str_len=0)
+    if not set(map(type, values)) <= {int, type(None)}:
+        raise ProtocolError(f"batch column {name} holds something else than integers")
+    check_numbers(values, minimum, maximum, name)
+    return values
+
+
+def check_numbers(values: Sequence[Any], minimum: int, maximum: int, name: str) -> None:
+    """Check that *values* are integers (or None) from *minimum* to *maximum*.
+
+    Raises:
+        InvalidRequest: One is not.
+
+    """
+    types = set(map(type, values))
+    if not types <= {int, type(None)}:
+        wrong = next(type(value).__name__ for value in values if type(value) not in (int, type(None)))
+        raise InvalidRequest(f"a value of batch column {name} is {wrong}; it must be an integer or None")
+    present = [value for value in values if value is not None] if type(None) in types else values
+    if present:
+        least, most = min(present), max(present)
+        if least < minimum or most > maximum:
+            wrong = least if least < minimum else most
+            raise InvalidRequest(
+                f"a value of batch column {name} is {wrong}; it must be {minimum} to {maximum}",
+                column=name,
+                minimum=minimum,
+                maximum=maximum,
+            )
+
+
 def check_values(values: int) -> None:
     """Raise BatchTooLarge when a batch has more than `BATCH_VALUES_MAX` *values* other than bodies."""
     if values > BATCH_VALUES_MAX:
         raise BatchTooLarge(
-            f"a batch of {values} or more values beside its bodies (keys, ids, subjects, headers and their items); "
-            f"allowed are {BATCH_VALUES_MAX}: send it in parts",
+            f"a batch of {values} or more values beside its bodies (keys, ids, subjects, times, priorities, headers "
+            f"and their items); allowed are {BATCH_VALUES_MAX}: send it in parts",
             values=values,
             values_max=BATCH_VALUES_MAX,
         )

@@ -15,10 +15,14 @@ from hypothesis import strategies as st
 from sluicemq.wire.batch import (
     BATCH_BYTES_MAX,
     BATCH_MESSAGES_MAX,
+    DELAY_MS_MAX,
+    DUE_MS_MAX,
     KEY_BYTES_MAX,
     MESSAGE_ID_BYTES_MAX,
+    PRIORITY_MAX,
     SUBJECT_BYTES_MAX,
     SUPPORTED_COLUMNS,
+    TTL_MS_MAX,
     Batch,
     Column,
     batch_facts,
@@ -68,12 +72,16 @@ def contents(draw):
         "keys": column(TEXTS),
         "message_ids": column(TEXTS),
         "subjects": column(TEXTS),
+        "due_times": column(st.integers(-DELAY_MS_MAX, DUE_MS_MAX)),
+        "ttls": column(st.integers(1, TTL_MS_MAX)),
+        "priorities": column(st.integers(0, PRIORITY_MAX)),
         "headers": column(st.dictionaries(TEXTS, PLAIN, max_size=3)),
     }
 
 
 def columns_of(batch: Batch) -> dict:
-    return {name: getattr(batch, name) for name in ("bodies", "keys", "message_ids", "subjects", "headers")}
+    names = ("bodies", "keys", "message_ids", "subjects", "due_times", "ttls", "priorities", "headers")
+    return {name: getattr(batch, name) for name in names}
 
 
 def build(values: dict) -> bytes:
