@@ -7,6 +7,7 @@ grant is based on is committed, and a verdict on it stands behind it in the log 
 
 from __future__ import annotations
 
+import random
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from sluicemq.broker.pipeline.cargo import FRAME_OVERHEAD_BYTES, Cargo
-from sluicemq.broker.queues.dispatch import Dispatcher
+from sluicemq.broker.queues.dispatching.dispatcher import Dispatcher
 from sluicemq.broker.queues.entries import Grant
+from sluicemq.broker.queues.outcomes import Granted
 from sluicemq.storage.errors import MessageLost, ZxidNotFound
 from sluicemq.wire.errors import MessageNotFound, MessageTooLarge, QueueNotFound
 from sluicemq.wire.frames import FRAME_BYTES_DEFAULT
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sluicemq.broker.pipeline.road import Road
-    from sluicemq.broker.queues.dispatch import Pick
+    from sluicemq.broker.queues.dispatching.dispatcher import Pick
+    from sluicemq.broker.queues.outcomes import Outcome
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.queues.runs import Run
     from sluicemq.wire.errors import SluiceError
@@ -60,7 +63,7 @@ class DispatchStage:
 
     def __init__(self, road: Road) -> None:
         self._road = road
-        self.dispatcher = Dispatcher(road.machine)
+        self.dispatcher = Dispatcher(road.machine, chance=random.Random().randrange)
         self._consumers: dict[tuple[int, int], _Consumer] = {}
         # Consumers that met a message too large for them: they get nothing more, and end once they hold nothing.
         self._ending: dict[tuple[int, int], tuple[Recipient, SluiceError]] = {}
@@ -256,7 +259,7 @@ class DispatchStage:
         entry = Grant(road.clock.now_ms(), pick.queue_id, session, consumer, first_tag, cargo.granted)
         unapplied = self._unapplied_messages
         unapplied[pick.queue_id] = unapplied.get(pick.queue_id, 0) + pick.messages
-        road.propose(entry, lazy=True, on_applied=lambda _outcome: self._grant_applied(pick))
+        road.propose(entry, lazy=True, on_applied=lambda outcome: self._grant_applied(pick, outcome))
         found = self._consumers.get((session, consumer))
         if found is None:
             # Where the session lives on, the machine gives the lease to a consumer that will never hear of it.
@@ -277,8 +280,10 @@ class DispatchStage:
         if not found.recipient.takes_more():
             self._hold_back(session)
 
-    def _grant_applied(self, pick: Pick) -> None:
+    def _grant_applied(self, pick: Pick, outcome: Outcome) -> None:
         """The machine shows the pick's messages as leased from here on."""
+        assert isinstance(outcome.value, Granted), "a grant is always judged"
+        self.dispatcher.granted(pick, outcome.value.void)
         left = self._unapplied_messages[pick.queue_id] - pick.messages
         if left:
             self._unapplied_messages[pick.queue_id] = left

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import image
-from sluicemq.broker.queues.dispatch import Dispatcher, Pick
+from sluicemq.broker.queues.dispatching.dispatcher import Dispatcher, Pick
 from sluicemq.broker.queues.entries import decode_entry
 from sluicemq.broker.queues.machine import Machine, MachineLimits
-from sluicemq.broker.queues.outcomes import LeasesGone, Outcome, SessionGone, Settled
+from sluicemq.broker.queues.outcomes import Granted, LeasesGone, Outcome, SessionGone, Settled
 from sluicemq.broker.queues.outstanding import Outstanding
 from sluicemq.broker.queues.runs import flat_runs
 from sluicemq.broker.queues.tags import without
@@ -79,6 +79,7 @@ class Cluster:
         log: What is committed, as bytes.
         in_flight: What was proposed and is not committed yet.
         dispatcher: The leader's.
+        picks_in_flight: Picks whose GRANT is not applied, by its zxid.
         outstanding: The leader's.
         log_time_ms: The time that the leader gives to entries.
         freezing: The machine that is being packed; None when none is.
@@ -108,6 +109,7 @@ class Cluster:
         self.grant_messages_max = grant_messages_max
         self.freezing: Freezing | None = None
         self.rebuilt = 0
+        self.picks_in_flight: dict[int, Pick] = {}
         self.dispatcher: Dispatcher
         self.outstanding: Outstanding
         for _ in self.take_the_lead():
@@ -164,6 +166,10 @@ class Cluster:
             elif isinstance(effect, SessionGone):
                 self.outstanding.forget_session(effect.session)
         self.dispatcher.on_effects(outcome.effects)
+        pick = self.picks_in_flight.pop(applied.zxid, None)
+        if pick is not None:
+            assert isinstance(outcome.value, Granted)
+            self.dispatcher.granted(pick, outcome.value.void)
         if isinstance(entry, e.Settle) and isinstance(outcome.value, Settled) and entry.verdict != VERDICT_HANDED_OVER:
             settled = without(entry.tags, outcome.value.lost)
             self.outstanding.take(entry.session, entry.consumer, settled)
@@ -180,11 +186,12 @@ class Cluster:
             self.dispatcher.filled(missing)
             pick = self._next_pick(queue_id)
         if pick is not None:
-            self.propose(
+            zxid = self.propose(
                 e.Grant(
                     self.log_time_ms, pick.queue_id, pick.session, pick.consumer, pick.first_tag, flat_runs(pick.runs)
                 )
             )
+            self.picks_in_flight[zxid] = pick
             deadline = self.log_time_ms / 1000 + self.lease_seconds
             last = pick.first_tag + pick.messages - 1
             self.outstanding.granted(pick.session, pick.consumer, pick.first_tag, last, pick.bytes, deadline)
@@ -215,6 +222,7 @@ class Cluster:
         """
         while len(self.in_flight) > survivors:
             self.in_flight.pop()
+        self.picks_in_flight.clear()
         self.leader = (self.leader + 1) % len(NODES)
         # Until its epoch begins, the new leader applies only: nothing is dispatched.
         self.dispatcher = Dispatcher(self.machine)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.pipeline.log_clock import LogClock
 from sluicemq.broker.queues import entries as e
-from sluicemq.broker.queues.dispatch import Dispatcher
-from sluicemq.broker.queues.outcomes import LeasesGone, Outcome, SessionGone, SessionOpened, Settled
+from sluicemq.broker.queues.dispatching.dispatcher import Dispatcher
+from sluicemq.broker.queues.outcomes import Granted, LeasesGone, Outcome, SessionGone, SessionOpened, Settled
 from sluicemq.broker.queues.outstanding import Outstanding
 from sluicemq.broker.queues.runs import flat_runs
 from sluicemq.broker.queues.tags import without
@@ -28,7 +28,7 @@ from tests.sim.entries import body_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sluicemq.broker.queues.dispatch import Pick
+    from sluicemq.broker.queues.dispatching.dispatcher import Pick
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.replication.effects import RoleChanged
     from sluicemq.broker.replication.history import Entry
@@ -295,7 +295,12 @@ class Lead:
         grant = e.Grant(
             self._time_ms(), pick.queue_id, pick.session, pick.consumer, pick.first_tag, flat_runs(pick.runs)
         )
-        self._propose(Proposal(grant, pick=pick))
+        self._propose(Proposal(grant, pick=pick, on_applied=lambda _zxid, outcome: self._granted(pick, outcome)))
+
+    def _granted(self, pick: Pick, outcome: Outcome) -> None:
+        assert self._dispatcher is not None
+        assert isinstance(outcome.value, Granted)
+        self._dispatcher.granted(pick, outcome.value.void)
 
     def _tick(self) -> None:
         """Let leases end, delays end, and sessions of which nothing was heard."""

@@ -16,7 +16,7 @@ import tracemalloc
 from typing import NamedTuple
 
 from sluicemq.broker.queues import entries as e
-from sluicemq.broker.queues.dispatch import Dispatcher
+from sluicemq.broker.queues.dispatching.dispatcher import Dispatcher
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.broker.queues.outcomes import Settled
 from sluicemq.broker.queues.outstanding import Outstanding

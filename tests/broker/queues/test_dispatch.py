@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sluicemq.broker.queues import entries as e
-from sluicemq.broker.queues.dispatch import Dispatcher, Pick
+from sluicemq.broker.queues.dispatching.dispatcher import Dispatcher, Pick
 from sluicemq.broker.queues.outcomes import Declared, Granted, Outcome, ProducerOpened, SessionOpened
 from sluicemq.broker.queues.runs import messages_in
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE
@@ -200,7 +200,7 @@ def test_a_batch_that_credit_has_room_for_is_not_cut_for_the_sake_of_one_pick(pl
 
 
 def test_a_pick_holds_no_more_bytes_than_a_grant_may(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sluicemq.broker.queues.dispatch.WHOLE_RUN_BYTES_MAX", 100)
+    monkeypatch.setattr("sluicemq.broker.queues.dispatching.baskets.WHOLE_RUN_BYTES_MAX", 100)
     place.cluster.dispatcher = Dispatcher(place.cluster.machine, grant_bytes_max=100)
     place.consume(1)
     place.publish(7, 7, 50)
@@ -438,7 +438,7 @@ def test_the_cost_of_a_pick_does_not_grow_with_idle_queues_and_consumers(place: 
     assert queue is not None
     waiting = place.dispatcher._waiting
     assert [line.queue for line in waiting] == [queue]
-    assert [consumer.number for consumer in waiting[0].able] == [1]
+    assert [consumer.number for consumer in waiting[0].policy._line] == [1]
     assert place.pick().consumer == 1
 
 
@@ -449,7 +449,7 @@ def test_consumers_that_come_and_go_leave_nothing_behind_on_an_idle_queue(place:
         place.consume(consumer)
         place.dispatcher.remove_consumer(place.session, consumer)
     line = place.dispatcher._lines[place.orders]
-    assert len(line.able) <= 2
+    assert len(line.policy._line) <= 2
     place.publish(1)
     assert place.pick().consumer == 1
 
@@ -463,10 +463,10 @@ def test_consumers_that_leave_in_any_order_take_no_turn_from_the_others() -> Non
     for consumer in range(100, 0, -1):
         if consumer not in staying:
             place.dispatcher.remove_consumer(place.session, consumer)
-        assert len(line.able) <= 2 * len(line.consumers) + 1
+        assert len(line.policy._line) <= 2 * len(line.consumers) + 1
     place.publish(2 * len(staying))
     assert place.picks() == [(consumer, 1) for consumer in staying * 2]
-    assert line.gone_listed == 0
+    assert line.policy._stale == 0
 
 
 def test_deleted_queues_do_not_wait_to_be_dispatched(place: Place) -> None:

@@ -1,0 +1,372 @@
+"""The dispatcher: picks messages for consumers, one queue after the other.
+
+A pick is a plan: it becomes true when its GRANT entry is applied. Rules for the caller, without which messages would
+wait until the next leader:
+
+- every pick is appended as a GRANT, in the order of the picks;
+- `on_effects` gets the effects of every entry, right after its apply and before the next pick;
+- `granted` is called for each pick once its GRANT is applied;
+- a new leader builds a new dispatcher from the machine, once it has applied the log.
+
+The cost of a pick depends on what it takes, not on how many queues, consumers or messages there are. This module must
+not know time, connections or the log.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from sluicemq.broker.queues.dispatching.consumers import Consumer
+from sluicemq.broker.queues.dispatching.line import Line
+from sluicemq.broker.queues.dispatching.modes import holder_against
+from sluicemq.broker.queues.outcomes import LeasesGone, QueueGone, QueuePurged, Ready, Returned, SessionGone
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Sequence
+
+    from sluicemq.broker.queues.chunks import Chunk
+    from sluicemq.broker.queues.dispatching.policies import Chance
+    from sluicemq.broker.queues.machine import Machine
+    from sluicemq.broker.queues.outcomes import Effect
+    from sluicemq.broker.queues.runs import Run
+
+GRANT_MESSAGES_MAX = 4_096
+"""Most messages of one pick."""
+GRANT_BYTES_MAX = 1024 * 1024
+"""Most bytes of one pick, about; one message is always taken."""
+
+
+def _no_chance(below: int) -> int:
+    raise AssertionError(f"a policy asks for chance, and the dispatcher has none: {below}")
+
+
+class Pick(NamedTuple):
+    """Messages for a consumer.
+
+    Attributes:
+        queue_id: Number of the queue.
+        session: Number of the session.
+        consumer: Number of the consumer within it.
+        first_tag: Tag of the first message; the others count on.
+        runs: The messages; `deliveries` and `attempts` are those before this grant.
+        messages: How many messages.
+        bytes: About how many bytes.
+
+    """
+
+    queue_id: int
+    session: int
+    consumer: int
+    first_tag: int
+    runs: list[Run]
+    messages: int
+    bytes: int
+
+
+class Attached(NamedTuple):
+    """How a consumer of a queue stands.
+
+    Attributes:
+        session: Number of the session.
+        consumer: Number of the consumer within it.
+        weight: Its weight.
+        active: Whether it takes part; with one active consumer, the others wait for it to go.
+        held_messages: Messages that it has and has not settled.
+        held_bytes: About their bytes.
+        credit_messages: Most messages that it may hold.
+
+    """
+
+    session: int
+    consumer: int
+    weight: int
+    active: bool
+    held_messages: int
+    held_bytes: int
+    credit_messages: int
+
+
+class Dispatcher:
+    """Hands ready messages to consumers, in turn, within their credit.
+
+    Args:
+        machine: The machine whose queues it serves; read, never changed.
+        chance: Returns an integer from 0 to below its argument, for policies that need one; it may come from anywhere,
+            as no broker's state depends on it.
+        grant_messages_max: Most messages of one pick.
+        grant_bytes_max: Most bytes of one pick, about; one message is always taken.
+
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        *,
+        chance: Chance = _no_chance,
+        grant_messages_max: int = GRANT_MESSAGES_MAX,
+        grant_bytes_max: int = GRANT_BYTES_MAX,
+    ) -> None:
+        self._machine = machine
+        self._chance = chance
+        self._messages_max = grant_messages_max
+        self._bytes_max = grant_bytes_max
+        # A line stays when its last consumer goes: its cursor knows what is in flight.
+        self._lines: dict[int, Line] = {}
+        self._sessions: dict[int, dict[int, Consumer]] = {}
+        # In turn; lines of deleted queues are dropped when they are met, or once they are the larger half.
+        self._waiting: deque[Line] = deque()
+        self._lines_gone_waiting = 0
+        self._stalled: dict[Chunk, Line] = {}
+        self._missing: list[Chunk] = []
+
+    # --- consumers -----------------------------------------------------------------------------------------------
+
+    def add_consumer(
+        self,
+        session: int,
+        consumer: int,
+        queue_id: int,
+        credit_messages: int,
+        credit_bytes: int,
+        weight: int = 1,
+    ) -> None:
+        """Let a consumer take part, with a credit of unsettled messages and bytes.
+
+        The queue must exist, and the consumer's number must be new in its session: its tags begin at 1. In a queue of
+        mode `exclusive`, `holder_against` tells before whether it may come.
+        """
+        line = self._line(queue_id)
+        numbers = self._sessions.setdefault(session, {})
+        assert consumer not in numbers, "a consumer's number is used once in a session"
+        added = numbers[consumer] = Consumer(session, consumer, credit_messages, credit_bytes, weight)
+        line.add_consumer(added)
+        self._enlist(added)
+
+    def holder_against(self, queue_id: int) -> tuple[int, int] | None:
+        """Return (session, consumer) of the one because of which no other may consume the queue; None: one may."""
+        line = self._lines.get(queue_id)
+        queue = self._machine.queue(queue_id)
+        if line is None or queue is None:
+            return None
+        holder = holder_against(queue.settings["mode"], line.consumers.values())
+        return None if holder is None else holder.identity
+
+    def _line(self, queue_id: int) -> Line:
+        line = self._lines.get(queue_id)
+        if line is None:
+            queue = self._machine.queue(queue_id)
+            assert queue is not None, "a consumer reads a queue that exists"
+            line = self._lines[queue_id] = Line(queue, self._chance)
+        return line
+
+    def remove_consumer(self, session: int, consumer: int) -> None:
+        """Give the consumer nothing more; what it holds stays with it until it is settled. Unknown ones are fine."""
+        numbers = self._sessions.get(session, {})
+        removed = numbers.pop(consumer, None)
+        if removed is not None:
+            line = removed.line
+            line.drop_consumer(removed)
+            if not numbers:
+                del self._sessions[session]
+            if line.single:
+                self.ready(line.queue.id)
+
+    def set_credit(self, session: int, consumer: int, credit_messages: int, credit_bytes: int) -> None:
+        """Replace a consumer's credit; zero messages pause it. Unknown consumers are passed over."""
+        found = self._find(session, consumer)
+        if found is not None:
+            found.credit_messages = credit_messages
+            found.credit_bytes = credit_bytes
+            self._enlist(found)
+
+    def settled(self, session: int, consumer: int, tags: Sequence[int]) -> None:
+        """Restore the credit of these tags. Tags that are free already, and unknown consumers, are passed over."""
+        found = self._find(session, consumer)
+        if found is not None:
+            found.let_go(tags)
+            self._enlist(found)
+
+    def consumers_of(self, queue_id: int) -> list[tuple[int, int]]:
+        """Return (session, consumer) of all consumers of a queue."""
+        line = self._lines.get(queue_id)
+        return [] if line is None else list(line.consumers)
+
+    def consumer_count(self, queue_id: int) -> int:
+        """Return how many consumers a queue has."""
+        line = self._lines.get(queue_id)
+        return 0 if line is None else len(line.consumers)
+
+    def attached(self, queue_id: int) -> list[Attached]:
+        """Return how each consumer of a queue stands, in the order in which they came."""
+        line = self._lines.get(queue_id)
+        if line is None:
+            return []
+        line.follow_settings()
+        return [
+            Attached(
+                consumer.session,
+                consumer.number,
+                consumer.weight,
+                line.active is None or consumer is line.active,
+                consumer.held_messages,
+                consumer.held_bytes,
+                consumer.credit_messages,
+            )
+            for consumer in line.consumers.values()
+        ]
+
+    def held(self, session: int, consumer: int) -> tuple[int, int]:
+        """Return how many messages, and about how many bytes, count against a consumer's credit."""
+        found = self._find(session, consumer)
+        return (0, 0) if found is None else (found.held_messages, found.held_bytes)
+
+    def planned_messages(self, queue_id: int) -> int:
+        """Return how many messages of a queue are picked while the machine still shows them as ready."""
+        line = self._lines.get(queue_id)
+        return 0 if line is None else line.planned
+
+    # --- what the machine did ------------------------------------------------------------------------------------
+
+    def on_effects(self, effects: Iterable[Effect]) -> None:
+        """Follow what an entry did. LeasesGone restores credit, so no `settled` is needed for it."""
+        for effect in effects:
+            if isinstance(effect, Ready):
+                self.ready(effect.queue_id)
+            elif isinstance(effect, Returned):
+                self.returned(effect.queue_id, effect.runs)
+            elif isinstance(effect, LeasesGone):
+                self.settled(effect.session, effect.consumer, effect.tags)
+            elif isinstance(effect, QueuePurged):
+                self._purged(effect.queue_id)
+            elif isinstance(effect, QueueGone):
+                self._queue_gone(effect.queue_id)
+            elif isinstance(effect, SessionGone):
+                for consumer in list(self._sessions.get(effect.session, ())):
+                    self.remove_consumer(effect.session, consumer)
+
+    def granted(self, pick: Pick, void: Sequence[int] = ()) -> None:
+        """Note that the GRANT of *pick* was applied, but for the tags in the ranges *void*."""
+        del void
+        line = self._lines.get(pick.queue_id)
+        if line is None:
+            return
+        line.planned -= pick.messages
+        consumer = line.consumers.get((pick.session, pick.consumer))
+        if consumer is not None:
+            consumer.planned -= pick.messages
+        if line.single:
+            self.ready(pick.queue_id)
+
+    def ready(self, queue_id: int) -> None:
+        """Note that there may be something to pick from a queue: messages, or somebody who may take them."""
+        line = self._lines.get(queue_id)
+        if line is not None and not line.waiting:
+            line.waiting = True
+            self._waiting.append(line)
+
+    def returned(self, queue_id: int, runs: Iterable[Run]) -> None:
+        """Note that runs went back to their former places: they are offered first."""
+        line = self._lines.get(queue_id)
+        if line is not None:
+            line.returned.update((run.place, run) for run in runs)
+            self.ready(queue_id)
+
+    def _purged(self, queue_id: int) -> None:
+        line = self._lines.get(queue_id)
+        if line is not None:
+            line.returned.clear()
+
+    def _queue_gone(self, queue_id: int) -> None:
+        for session, consumer in self.consumers_of(queue_id):
+            self.remove_consumer(session, consumer)
+        line = self._lines.pop(queue_id, None)
+        if line is not None and line.waiting:
+            self._lines_gone_waiting += 1
+            line.gone = True
+            if 2 * self._lines_gone_waiting > len(self._waiting):
+                self._waiting = deque(waiting for waiting in self._waiting if not waiting.gone)
+                self._lines_gone_waiting = 0
+
+    # --- picking -------------------------------------------------------------------------------------------------
+
+    def next_pick(self, blocked: Container[int] = ()) -> Pick | None:
+        """Return the next pick over all queues, one queue after the other; None when nothing can be dispatched.
+
+        Queues in *blocked* are passed over; call `ready` for each of them when it is blocked no longer.
+        """
+        waiting = self._waiting
+        while waiting:
+            line = waiting.popleft()
+            if line.gone:
+                self._lines_gone_waiting -= 1
+                continue
+            if line.queue.id in blocked:
+                line.waiting = False
+                continue
+            pick = self._pick(line)
+            if pick is not None:
+                waiting.append(line)
+                return pick
+            line.waiting = False
+        return None
+
+    def next_grant(self, queue_id: int) -> Pick | None:
+        """Return the next pick of one queue; None when it has no messages left, or no consumer with credit."""
+        line = self._lines.get(queue_id)
+        return None if line is None else self._pick(line)
+
+    def _pick(self, line: Line) -> Pick | None:
+        if line.settings is not line.queue.settings:
+            line.follow_settings()
+        if not line.offers or (line.single and line.closed):
+            return None
+        consumer = line.policy.next()
+        if consumer is None:
+            return None
+        credit_messages = consumer.credit_messages - consumer.held_messages
+        credit_bytes = consumer.credit_bytes - consumer.held_bytes
+        messages_max, bytes_max = min(credit_messages, self._messages_max), min(credit_bytes, self._bytes_max)
+        runs, messages, bytes_ = line.take(
+            messages_max, bytes_max, credit_messages - messages_max, credit_bytes - bytes_max
+        )
+        if line.stalled:
+            self._stall(line)
+        if not runs:
+            line.policy.undo(consumer)
+            return None
+        first_tag = consumer.hold(messages, bytes_)
+        line.planned += messages
+        if consumer.able:
+            line.policy.add(consumer)
+        return Pick(line.queue.id, consumer.session, consumer.number, first_tag, runs, messages, bytes_)
+
+    # --- what is not in memory -----------------------------------------------------------------------------------
+
+    def take_missing(self) -> list[Chunk]:
+        """Return the chunks that picks wait for, and some that follow them; each must come back through `filled`."""
+        missing = self._missing
+        if missing:
+            self._missing = []
+        return missing
+
+    def filled(self, chunks: Iterable[Chunk]) -> None:
+        """Note that *chunks* are in memory, or have left their queues."""
+        for chunk in chunks:
+            line = self._stalled.pop(chunk, None)
+            if line is not None:
+                self.ready(line.queue.id)
+
+    def _stall(self, line: Line) -> None:
+        missing = line.missing()
+        self._stalled[missing[0]] = line
+        self._missing += missing
+
+    def _find(self, session: int, consumer: int) -> Consumer | None:
+        numbers = self._sessions.get(session)
+        return None if numbers is None else numbers.get(consumer)
+
+    def _enlist(self, consumer: Consumer) -> None:
+        line = consumer.line
+        if line.credit_changed(consumer):
+            self.ready(line.queue.id)
