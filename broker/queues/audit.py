@@ -47,7 +47,11 @@ def _canonical(machine: Machine) -> Iterator[Any]:
 def _canonical_queue(queue: Queue) -> Iterator[Any]:
     yield queue.id, queue.vhost, queue.name, sorted(queue.settings.items()), queue.created_ms
     yield queue.leased, queue.published_total, queue.settled_total, queue.purged_total, queue.redelivered_total
-    yield queue.main.packed()
+    for priority, lane in queue.lanes.items():
+        if lane.messages:
+            yield priority, lane.packed(), lane.expiry_ms
+    if queue.lanes.expiring is not None:
+        yield queue.lanes.expiring.packed()
     yield list(queue.returned)
     yield queue.delayed.packed()
     if queue.history is not None:
@@ -76,7 +80,10 @@ def check(machine: Machine) -> None:
 
 
 def _check_counts(queue: Queue) -> None:
-    assert queue.main.messages == messages_in(queue.main.runs()), "messages of main are counted"
+    for lane in queue.lanes:
+        assert lane.messages == messages_in(lane.runs()), "messages of a lane are counted"
+        assert len(lane) == len(lane.runs()), "runs of a lane are counted"
+        assert bool(lane.messages) == (lane.head < lane.tail), "the first run of a lane is no hole"
     assert queue.returned.messages == messages_in(queue.returned), "returned messages are counted"
     queue.delayed.check()
     assert (queue.history is None) == (queue.settings["retention"] is None), "a history is kept where it is wanted"
@@ -94,10 +101,13 @@ def _check_counts(queue: Queue) -> None:
 
 
 def _check_runs(queue: Queue, applied_zxid: int) -> None:
-    main = queue.main.runs()
-    readies = [run.ready for run in main]
-    assert readies == sorted(readies), "main is in the order in which messages became ready"
-    runs = main + list(queue.returned)
+    runs = list(queue.returned)
+    for priority, lane in queue.lanes.items():
+        found = lane.runs()
+        readies = [run.ready for run in found]
+        assert readies == sorted(readies), "a lane is in the order in which messages became ready"
+        assert all(run.priority == priority for run in found), "each priority has a lane of its own"
+        runs += found
     runs += [run._replace(ready=run.zxid) for run in queue.delayed.runs()]  # theirs is when they are due
     for table in queue.leases.values():
         next_tag = 1

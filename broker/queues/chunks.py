@@ -12,12 +12,15 @@ the machine's state: judgements and digests are the same wherever they are.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict, deque
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
+
+    from sluicemq.broker.queues.holes import Holes
 
 CHUNK_RUNS = 1_024
 """Most runs in one sealed chunk."""
@@ -73,6 +76,37 @@ class Summary(NamedTuple):
     published_ms: int
     ready: int
     expires_ms: int
+
+
+class FifoImage(NamedTuple):
+    """All that an index of runs is at one moment; nothing changes when that does.
+
+    Attributes:
+        head: Rows of the first chunk (of *open_rows*, when there is no chunk) that were consumed.
+        messages: Messages in all runs.
+        front: (first, size) of the run in front, where it lost messages since its row was written.
+        front_ms: When the run in front was published, or is due; None when there is none.
+        chunks: The sealed chunks. Their rows never change, but may leave the memory once they have a page.
+        open_rows: The byte array that runs are appended to; only its first *open_bytes* belong to the image. It grows
+            meanwhile, so it must be copied, never viewed.
+        open_bytes: Bytes of *open_rows* that count.
+        last_ms: When the last run is due, of an index in the order of time; else the index's `expiry_ms`.
+        front_expires_ms: When the run in front expires; 0: never, or there is none.
+        holes: What left from between, by the position of the chunk; the position behind the last is that of the open
+            rows.
+
+    """
+
+    head: int
+    messages: int
+    front: tuple[int, int] | None
+    front_ms: int | None
+    chunks: Sequence[Chunk]
+    open_rows: bytearray
+    open_bytes: int
+    last_ms: int = 0
+    front_expires_ms: int = 0
+    holes: tuple[tuple[int, Holes], ...] = ()
 
 
 class Index(Protocol):
@@ -133,6 +167,11 @@ class Chunk:
     def gone(self) -> bool:
         """Whether all its runs left the queue, or the queue is gone."""
         return self.fifo is None or self.fifo.has_left(self)
+
+    @property
+    def ready(self) -> int:
+        """The entry that made its first run ready."""
+        return self.summary.ready if self.data is None else ready_at(self.data, 0)
 
     @property
     def page_data(self) -> bytes:
@@ -305,6 +344,27 @@ def ready_at(rows: bytes | bytearray, row: int) -> int:
 def expires_ms_at(rows: bytes | bytearray, row: int) -> int:
     """Return when the run in *row* expires; 0: never."""
     return long_at(rows, row, EXPIRES_OFFSET)
+
+
+def row_at(rows: bytes | bytearray, place: tuple[int, int, int], start: int) -> int | None:
+    """Return the row from *start* on that was appended with the message at this (ready, zxid, first)."""
+    ready, zxid, first = place
+    count = len(rows) // RUN_BYTES
+
+    row = bisect_left(range(count), ready, start, key=lambda at: ready_at(rows, at)) if start < count else count
+    if row == count or ready_at(rows, row) != ready:
+        return None
+    end = bisect_right(range(count), ready, row, key=lambda at: ready_at(rows, at))
+    zxids = long_column(rows, ZXID_OFFSET, row, end)
+    found = -1
+    try:
+        while True:
+            found = zxids.index(zxid, found + 1)
+            _, _, run_first, size, *_ = ROW.unpack_from(rows, (row + found) * RUN_BYTES)
+            if run_first <= first < run_first + size:
+                return row + found
+    except ValueError:
+        return None
 
 
 def summary_of(rows: bytes | bytearray) -> Summary:

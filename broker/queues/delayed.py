@@ -22,8 +22,18 @@ from itertools import pairwise, starmap
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from sluicemq.broker.queues.chunks import CHUNK_BYTES, CHUNK_RUNS, ROW, RUN_BYTES, Chunk, sizes
-from sluicemq.broker.queues.runs import FifoImage, Run, messages_in
+from sluicemq.broker.queues.chunks import (
+    CHUNK_BYTES,
+    CHUNK_RUNS,
+    READY_OFFSET,
+    ROW,
+    RUN_BYTES,
+    Chunk,
+    FifoImage,
+    long_at,
+    sizes,
+)
+from sluicemq.broker.queues.runs import Run, messages_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,8 +44,6 @@ NEAR_CHUNKS = 2
 """Chunks in front that are the last to be paged out: they are due next."""
 
 _DUE = Struct("=Q")
-_DUE_OFFSET = 8  # of `ready` within a row
-_DUE_WORDS = (2, 3)
 _ROW_WORDS = RUN_BYTES // 4
 
 # What every queue without sealed chunks refers to, never changed: most of a hundred thousand queues have none.
@@ -49,6 +57,7 @@ class DelayedRuns:
 
     Args:
         pool: Keeps accounts of sealed chunks, for a pager; None: all of them stay in memory.
+        offset: Where in a row the time lies that rows are ordered by: `chunks.READY_OFFSET` or `EXPIRES_OFFSET`.
 
     Attributes:
         messages: Messages in all of them.
@@ -56,10 +65,22 @@ class DelayedRuns:
 
     """
 
-    __slots__ = ("_chunks", "_emptied", "_firsts", "_head", "_last_ms", "_open", "_pool", "messages", "next_due_ms")
+    __slots__ = (
+        "_chunks",
+        "_emptied",
+        "_firsts",
+        "_head",
+        "_last_ms",
+        "_offset",
+        "_open",
+        "_pool",
+        "messages",
+        "next_due_ms",
+    )
 
-    def __init__(self, pool: ChunkPool | None = None) -> None:
+    def __init__(self, pool: ChunkPool | None = None, offset: int = READY_OFFSET) -> None:
         self.messages = 0
+        self._offset = offset
         self.next_due_ms: int | None = None
         self._pool = pool
         self._chunks = _NO_CHUNKS  # sealed
@@ -75,11 +96,11 @@ class DelayedRuns:
     def add(self, due_ms: int, runs: list[Run]) -> None:
         """Let *runs* wait until *due_ms*; what `missing` names was filled before."""
         assert runs, "there is something to delay"
-        rows = _packed(due_ms, runs)
+        rows = _packed(due_ms, runs, self._offset)
         if not self.messages or due_ms >= self._last_ms:
             self._append(rows)
             self._last_ms = due_ms
-        elif not self._chunks or (self._open and due_ms >= due_ms_at(self._open, 0)):
+        elif not self._chunks or (self._open and due_ms >= self._due_at(self._open, 0)):
             self._insert_open(due_ms, rows)
         else:
             self._insert_sealed(due_ms, rows)
@@ -89,7 +110,7 @@ class DelayedRuns:
 
     def missing(self, due_ms: int, runs_max: int) -> list[Chunk]:
         """Return the chunks that are not in memory among those that `add` of at most so many runs needs."""
-        if not self._chunks or due_ms >= self._last_ms or (self._open and due_ms >= due_ms_at(self._open, 0)):
+        if not self._chunks or due_ms >= self._last_ms or (self._open and due_ms >= self._due_at(self._open, 0)):
             return []
         first, end = self._place_of(due_ms, runs_max)
         return [chunk for chunk in self._chunks[first:end] if chunk.data is None]
@@ -113,7 +134,7 @@ class DelayedRuns:
         if not self._chunks:
             live = live[self._head * RUN_BYTES :]
             self._head = 0
-        inserted = bytearray(_inserted(live, due_ms, rows))
+        inserted = bytearray(_inserted(live, due_ms, rows, self._offset))
         if len(inserted) < CHUNK_BYTES:
             self._open = inserted
         else:
@@ -129,7 +150,7 @@ class DelayedRuns:
         if self._chunks is _NO_CHUNKS:
             self._chunks, self._firsts = [], []
         for part in parts:
-            chunk = Chunk(self, due_ms_at(part, 0), part)
+            chunk = Chunk(self, self._due_at(part, 0), part)
             self._chunks.append(chunk)
             self._firsts.append(chunk.base)
             if self._pool is not None:
@@ -145,13 +166,13 @@ class DelayedRuns:
         if consumed:
             live = live[consumed * RUN_BYTES :]
             self._head = 0
-        inserted = _inserted(live, due_ms, rows)
+        inserted = _inserted(live, due_ms, rows, self._offset)
         if len(inserted) > CHUNK_BYTES:
-            new = [Chunk(self, due_ms_at(part, 0), part) for part in _cut(inserted)]
+            new = [Chunk(self, self._due_at(part, 0), part) for part in _cut(inserted)]
         else:
             # Counting all of them again would take as long as all the rest.
             messages = sum(chunk.messages for chunk in old) + sum(sizes(rows)) if not consumed else None
-            new = [Chunk(self, due_ms_at(inserted, 0), inserted, messages)]
+            new = [Chunk(self, self._due_at(inserted, 0), inserted, messages)]
         self._chunks[first:end] = new
         self._firsts[first:end] = [chunk.base for chunk in new]
         if self._pool is None:
@@ -165,11 +186,20 @@ class DelayedRuns:
         number = max(bisect_right(self._firsts, due_ms) - 1, 0)
         if self._rows_in(number) + count <= CHUNK_RUNS:
             return number, number + 1
-        before = self._rows_in(number - 1) if number else CHUNK_RUNS + 1
-        behind = self._rows_in(number + 1) if number + 1 < len(self._chunks) else CHUNK_RUNS + 1
+        before = self._rows_to_join(number - 1)
+        behind = self._rows_to_join(number + 1)
         if before < behind:
             return number - 1, number + 1
         return (number, number + 2) if behind <= CHUNK_RUNS else (number, number + 1)
+
+    def _rows_to_join(self, number: int) -> int:
+        """Return how many rows a neighbour has, or too many where there is none or it would have to be read first.
+
+        So one insertion never needs what `missing` did not name before another, whatever that one made of the chunks.
+        """
+        if not 0 <= number < len(self._chunks) or self._chunks[number].data is None:
+            return CHUNK_RUNS + 1
+        return self._rows_in(number)
 
     def _rows_in(self, number: int) -> int:
         """Return how many rows of a sealed chunk are not consumed."""
@@ -185,16 +215,31 @@ class DelayedRuns:
             assert rows is not None, "the chunks that are due are in memory"
             count = len(rows) // RUN_BYTES
             end = min(count, self._head + runs_max - len(taken))
-            if due_ms_at(rows, end - 1) > until_ms:
-                end = _behind(rows, until_ms, self._head, end)
+            if self._due_at(rows, end - 1) > until_ms:
+                end = _behind(rows, until_ms, self._head, end, self._offset)
             taken += map(Run._make, ROW.iter_unpack(rows[self._head * RUN_BYTES : end * RUN_BYTES]))
             self._head = end
             if end == count:
                 self._leave_front()
             else:
-                self.next_due_ms = due_ms_at(rows, end)
+                self.next_due_ms = self._due_at(rows, end)
         self.messages -= messages_in(taken)
         return taken
+
+    def look_due(self, until_ms: int, runs_max: int) -> list[Run]:
+        """Return what `take_due` would take, as far as that is in memory."""
+        found: list[Run] = []
+        first = self._head
+        for rows in (*(chunk.data for chunk in self._chunks), self._open):
+            if rows is None or len(found) >= runs_max or len(rows) <= first * RUN_BYTES:
+                break
+            end = _behind(rows, until_ms, first, len(rows) // RUN_BYTES, self._offset)
+            end = min(end, first + runs_max - len(found))
+            found += map(Run._make, ROW.iter_unpack(rows[first * RUN_BYTES : end * RUN_BYTES]))
+            if end * RUN_BYTES < len(rows):
+                break
+            first = 0
+        return found
 
     def missing_due(self, until_ms: int, runs_max: int) -> list[Chunk]:
         """Return the chunks that are not in memory among those that `take_due` may need."""
@@ -222,7 +267,7 @@ class DelayedRuns:
         if self._chunks:
             self.next_due_ms = self._firsts[0]
         elif self._open:
-            self.next_due_ms = due_ms_at(self._open, 0)
+            self.next_due_ms = self._due_at(self._open, 0)
         else:
             self.next_due_ms = None
 
@@ -267,9 +312,9 @@ class DelayedRuns:
         )
 
     @classmethod
-    def restored(cls, image: FifoImage, pool: ChunkPool | None = None) -> DelayedRuns:
+    def restored(cls, image: FifoImage, pool: ChunkPool | None = None, offset: int = READY_OFFSET) -> DelayedRuns:
         """Return the delayed runs of *image*, whose chunks are new and belong to nobody else."""
-        delayed = cls(pool)
+        delayed = cls(pool, offset)
         if image.chunks:
             delayed._chunks = list(image.chunks)
             delayed._firsts = [chunk.base for chunk in image.chunks]
@@ -305,18 +350,21 @@ class DelayedRuns:
 
         """
         runs = self.runs()
-        times = [run.ready for run in runs]
+        times = [run.ready if self._offset == READY_OFFSET else run.expires_ms for run in runs]
         assert times == sorted(times), "delayed messages are in the order in which they are due"
         assert self.next_due_ms == (times[0] if times else None), "it is known when the first is due"
         assert not times or self._last_ms == times[-1], "it is known when the last is due"
         assert self.messages == messages_in(runs), "delayed messages are counted"
         for chunk, first_ms, rows in zip(self._chunks, self._firsts, self._parts(), strict=False):
             assert chunk.fifo is self, "a chunk knows where it belongs"
-            assert chunk.base == first_ms == due_ms_at(rows, 0), "chunks are found by their first row"
+            assert chunk.base == first_ms == self._due_at(rows, 0), "chunks are found by their first row"
             assert 0 < chunk.rows == len(rows) // RUN_BYTES <= CHUNK_RUNS, "chunks are neither empty nor too large"
             assert chunk.messages == sum(sizes(rows)), "a chunk knows how many messages it has"
         assert len(self._open) < CHUNK_BYTES, "open rows are sealed when they are enough"
         assert not self._chunks or self._head < self._chunks[0].rows, "what is consumed is dropped"
+
+    def _due_at(self, rows: bytes | bytearray, row: int) -> int:
+        return long_at(rows, row, self._offset)
 
     def _parts(self) -> Iterator[bytes | bytearray]:
         for chunk in self._chunks:
@@ -329,29 +377,23 @@ class DelayedRuns:
         yield self._open
 
 
-def due_ms_at(rows: bytes | bytearray, row: int) -> int:
-    """Return when the delayed run in *row* is due."""
-    value: int = _DUE.unpack_from(rows, row * RUN_BYTES + _DUE_OFFSET)[0]
-    return value
-
-
-def _packed(due_ms: int, runs: Iterable[Run]) -> bytes:
+def _packed(due_ms: int, runs: Iterable[Run], offset: int) -> bytes:
     """Return *runs* as rows that wait until *due_ms*."""
     words = array("I", b"".join(starmap(ROW.pack, runs)))
     count = len(words) // _ROW_WORDS
-    for word, value in zip(_DUE_WORDS, memoryview(_DUE.pack(due_ms)).cast("I"), strict=True):
+    for word, value in enumerate(memoryview(_DUE.pack(due_ms)).cast("I"), offset // 4):
         words[word::_ROW_WORDS] = array("I", (value,)) * count
     return words.tobytes()
 
 
-def _behind(rows: bytes | bytearray, due_ms: int, first: int, end: int) -> int:
+def _behind(rows: bytes | bytearray, due_ms: int, first: int, end: int, offset: int) -> int:
     """Return the row behind all of those from *first* to *end* that are due by *due_ms*."""
-    return bisect_right(range(end), due_ms, first, end, key=lambda row: due_ms_at(rows, row))
+    return bisect_right(range(end), due_ms, first, end, key=lambda row: long_at(rows, row, offset))
 
 
-def _inserted(rows: bytes | bytearray, due_ms: int, more: bytes) -> bytes:
+def _inserted(rows: bytes | bytearray, due_ms: int, more: bytes, offset: int) -> bytes:
     """Return *rows* with *more* rows, which are due at *due_ms*, at their place."""
-    place = _behind(rows, due_ms, 0, len(rows) // RUN_BYTES) * RUN_BYTES
+    place = _behind(rows, due_ms, 0, len(rows) // RUN_BYTES, offset) * RUN_BYTES
     return b"".join((memoryview(rows)[:place], more, memoryview(rows)[place:]))
 
 

@@ -20,15 +20,16 @@ from typing import TYPE_CHECKING, Any
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import sections as s
 from sluicemq.broker.queues.chunks import ROW, RUN_BYTES, Summary
+from sluicemq.broker.queues.holes import NONE, packed_bits
 from sluicemq.broker.queues.runs import messages_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from sluicemq.broker.queues.chunks import FifoImage
     from sluicemq.broker.queues.leases import FrozenLeases, LeaseTable
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.queue import FrozenQueue, Queue
-    from sluicemq.broker.queues.runs import FifoImage
     from sluicemq.broker.queues.sequences import FrozenProducer, Producer
     from sluicemq.broker.queues.sessions import Session
 
@@ -204,12 +205,14 @@ _STEP: tuple[None] = (None,)
 def _pack_queue(packer: _Packer, queue: FrozenQueue) -> Iterator[s.Section | None]:
     packer.add(s.QUEUES, queue[: len(s.LAYOUTS[s.QUEUES].columns)])
     yield from packer.flush_full()
-    if queue.main.messages:
-        yield from _pack_index(packer, queue.id, s.READY, queue.main)
+    for priority, lane in queue.lanes:
+        yield from _pack_index(packer, queue.id, s.LANES + priority if priority else s.READY, lane)
     if queue.delayed is not None:
         yield from _pack_index(packer, queue.id, s.DELAYED, queue.delayed)
     if queue.history is not None and queue.history.messages:
         yield from _pack_index(packer, queue.id, s.RETAINED, queue.history)
+    if queue.expiring is not None:
+        yield from _pack_index(packer, queue.id, s.EXPIRING, queue.expiring)
     returned = iter(queue.returned)
     while runs := list(islice(returned, _RETURNED_RUNS)):
         packer.messages += messages_in(runs)
@@ -219,24 +222,35 @@ def _pack_queue(packer: _Packer, queue: FrozenQueue) -> Iterator[s.Section | Non
 
 
 def _pack_index(packer: _Packer, queue_id: int, place: int, index: FifoImage) -> Iterator[s.Section | None]:
-    if place != s.RETAINED:
+    if place not in s.COPIES:
         packer.messages += index.messages
     # A slice, not a view: the array grows meanwhile, and cannot while somebody looks at it.
     rows = index.open_rows[: index.open_bytes]
     head = index.head
+    holes = dict(index.holes)
+    open_bits = holes.get(len(index.chunks), NONE).bits
     if not index.chunks:
         del rows[: head * RUN_BYTES]
+        open_bits >>= head
         head = 0
     first, size = index.front or (0, 0)
     count = len(rows) // RUN_BYTES
     chunks = index.chunks
-    fields = (head, index.messages, first, size, index.front_ms or 0, index.last_ms, len(chunks), count)
+    times = index.front_ms or 0, index.last_ms, index.front_expires_ms
+    fields = (head, index.messages, first, size, *times, packed_bits(open_bits), len(chunks), count)
     packer.add(s.INDEXES, (queue_id, place, *fields), rows)
     yield from packer.flush_full()
-    for chunk in chunks:
+    for number, chunk in enumerate(chunks):
         page, data = chunk.page, chunk.data
         # A place among ready runs follows from those before, that of a delayed one must be known without its rows.
-        known = (queue_id, place, chunk.rows, chunk.base if place == s.DELAYED else 0)
+        left = holes.get(number)
+        known = (
+            queue_id,
+            place,
+            chunk.rows,
+            chunk.base if place in s.BY_TIME else 0,
+            None if left is None else (packed_bits(left.bits), *left[1:]),
+        )
         if page is not None:
             packer.add(s.CHUNKS, (*known, *page, *chunk.summary), b"")
         else:
@@ -354,6 +368,7 @@ TOUCHES: dict[type[e.Entry], Callable[[Freeze, Machine, Any], None]] = {
     e.ProducerOpenUnlimited: _nothing,
     e.ProducerClose: _nothing,
     e.Publish: _publish,
+    e.PublishGrouped: _publish,
     e.Grant: _grant,
     e.Settle: _settle,
     e.Clock: _clock,

@@ -10,14 +10,16 @@ read from before it is told, and nothing is skipped in silence. This module must
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sluicemq.broker.queues.chunks import ChunksMissing
-from sluicemq.broker.queues.runs import NOBODY_READ, Run, RunFifo
+from sluicemq.broker.queues.chunks import RUN_BYTES, ChunksMissing, published_ms_at, zxid_at
+from sluicemq.broker.queues.fifo import NOBODY_READ, RunFifo
+from sluicemq.broker.queues.runs import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sluicemq.broker.queues.chunks import Chunk, ChunkPool
 
@@ -56,6 +58,52 @@ class Page(NamedTuple):
     more: bool
 
 
+class RetainedRuns(RunFifo):
+    """Batches in the order of publishing; they leave only in front, so they are found by number and by time."""
+
+    __slots__ = ()
+
+    def seek_zxid(self, zxid: int) -> int:
+        """Return the ordinal of the first run whose batch has this number or a later one, where these ascend.
+
+        Raises:
+            ChunksMissing: The runs around it lie in a chunk that is not in memory.
+
+        """
+        return self._seek(zxid, _lowest_zxid_of, zxid_at)
+
+    def seek_published(self, published_ms: int) -> int:
+        """Return the ordinal of the first run published then or later, likewise."""
+        return self._seek(published_ms, _published_ms_of, published_ms_at)
+
+    def _seek(
+        self,
+        wanted: int,
+        of_first: Callable[[Chunk], int],
+        of_row: Callable[[bytes | bytearray, int], int],
+    ) -> int:
+        rows: bytes | bytearray | None = self._open
+        base = self._sealed
+        chunks = self._chunks
+        if chunks and not (rows and of_row(rows, 0) < wanted):
+            number = bisect_left(chunks, wanted, key=of_first)
+            chunk = chunks[max(0, number - 1)]
+            rows, base = chunk.data, chunk.base
+            if rows is None:
+                raise ChunksMissing([chunk])
+        assert rows is not None, "open rows are in memory"
+        found = bisect_left(range(len(rows) // RUN_BYTES), wanted, key=lambda row: of_row(rows, row))
+        return max(self.head, base + found)
+
+
+def _lowest_zxid_of(chunk: Chunk) -> int:
+    return chunk.summary.lowest_zxid
+
+
+def _published_ms_of(chunk: Chunk) -> int:
+    return chunk.summary.published_ms
+
+
 class History:
     """The retained batches of one queue.
 
@@ -82,7 +130,7 @@ class History:
         lost_ms: int = 0,
         pool: ChunkPool | None = None,
     ) -> None:
-        self.runs = RunFifo(pool)
+        self.runs = RetainedRuns(pool)
         self.bytes = 0
         self.lost = lost
         self.lost_ms = lost_ms

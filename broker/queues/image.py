@@ -17,14 +17,27 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
 
+from sluicemq.broker.queues import holes as h
 from sluicemq.broker.queues import sections as s
-from sluicemq.broker.queues.chunks import CHUNK_RUNS, ROW, RUN_BYTES, Chunk, Page, Summary, summary_of, zxid_at
+from sluicemq.broker.queues.chunks import (
+    CHUNK_RUNS,
+    EXPIRES_OFFSET,
+    ROW,
+    RUN_BYTES,
+    Chunk,
+    FifoImage,
+    Page,
+    Summary,
+    summary_of,
+    zxid_at,
+)
 from sluicemq.broker.queues.delayed import DelayedRuns
-from sluicemq.broker.queues.history import History
+from sluicemq.broker.queues.fifo import RunFifo
+from sluicemq.broker.queues.history import History, RetainedRuns
 from sluicemq.broker.queues.leases import LeaseTable
 from sluicemq.broker.queues.machine import Machine, MachineLimits
 from sluicemq.broker.queues.queue import Queue
-from sluicemq.broker.queues.runs import FifoImage, Run, RunFifo
+from sluicemq.broker.queues.runs import PRIORITY_MAX, Run
 from sluicemq.broker.queues.sections import ImageDamaged, ImageUnknown, decode
 from sluicemq.broker.queues.sequences import FrozenProducer, Producer
 from sluicemq.broker.queues.sessions import Session
@@ -146,7 +159,7 @@ class _Loader:
     def _read_indexes(self, columns: dict[str, Any]) -> None:
         all_rows: bytes = columns.pop("runs")
         start = 0
-        for queue_id, place, head, messages, first, size, front_ms, last_ms, chunks, count in zip(
+        for queue_id, place, head, messages, first, size, front_ms, last_ms, expires_ms, bits, chunks, count in zip(
             *columns.values(), strict=True
         ):
             end = start + count * RUN_BYTES
@@ -154,7 +167,8 @@ class _Loader:
             start = end
             front = (first, size) if size else None
             found: list[Chunk] = []
-            image = FifoImage(head, messages, front, front_ms, found, rows, len(rows), last_ms)
+            holes = ((chunks, h.of_bitmap(h.unpacked_bits(bits), rows)),) if bits else ()
+            image = FifoImage(head, messages, front, front_ms, found, rows, len(rows), last_ms, expires_ms, holes)
             if chunks:
                 self._awaited[queue_id, place] = (image, found, chunks)
             else:
@@ -164,8 +178,12 @@ class _Loader:
     def _read_chunks(self, columns: dict[str, Any]) -> None:
         all_rows: bytes = columns.pop("runs")
         start = 0
-        for queue_id, place, rows, base, slot, checksum, *summary in zip(*columns.values(), strict=True):
+        for queue_id, place, rows, base, left, slot, checksum, *summary in zip(*columns.values(), strict=True):
             image, chunks, count = self._awaited[queue_id, place]
+            if left is not None:
+                holes = len(chunks), h.Holes(h.unpacked_bits(left[0]), *left[1:])
+                image = image._replace(holes=(*image.holes, holes))
+                self._awaited[queue_id, place] = image, chunks, count
             if slot == s.NO_PAGE:
                 end = start + rows * RUN_BYTES
                 chunks.append(Chunk(None, base, all_rows[start:end]))
@@ -183,12 +201,15 @@ class _Loader:
         queue = self._queues[queue_id]
         if place == s.DELAYED:
             queue.delayed = DelayedRuns.restored(image, self._pool)
+        elif place == s.EXPIRING:
+            queue.lanes.put_expiring(DelayedRuns.restored(image, self._pool, EXPIRES_OFFSET))
         elif place == s.RETAINED:
             assert queue.history is not None, "retained runs belong to a queue that retains"
-            queue.history.runs = RunFifo.restored(image, self._pool)
+            queue.history.runs = RetainedRuns.restored(image, self._pool)
         else:
-            assert place == s.READY, "an index is that of the ready, the delayed or the retained runs"
-            queue.main = RunFifo.restored(image, self._pool)
+            priority = place - s.LANES if place != s.READY else 0
+            assert 0 <= priority <= PRIORITY_MAX, "an index is that of runs of a place that is known"
+            queue.lanes.put(priority, RunFifo.restored(image, self._pool))
 
     def _read_returned(self, columns: dict[str, Any]) -> None:
         queues = self._queues
@@ -246,7 +267,7 @@ class LiveRuns(NamedTuple):
 
     Attributes:
         queue: Number of the queue.
-        place: `ready`, `delayed`, `retained`, `returned` or `leased`.
+        place: `ready`, `delayed`, `retained`, `dead`, `returned` or `leased`.
         summary: Of all rows, also of those in front that are consumed: an upper bound for what is alive.
         page: The page that holds the rows; None when they are in *data*.
         data: The packed rows; empty when they are on a page.
@@ -254,6 +275,7 @@ class LiveRuns(NamedTuple):
         front: (first, size) of the run behind those, where its row says more than is left.
         row_count: All rows, also those in front that are consumed. A page may hold zeros behind them.
         through_zxid: Rows of later batches do not count: the same messages are among the retained ones.
+        holes: Bitmap of rows that left; the one behind those in front is none of them.
 
     """
 
@@ -266,11 +288,12 @@ class LiveRuns(NamedTuple):
     front: tuple[int, int] | None = None
     row_count: int = 0
     through_zxid: int | None = None
+    holes: int = 0
 
     @property
     def partial(self) -> bool:
         """Whether some rows do not count."""
-        return self.skip > 0 or self.through_zxid is not None
+        return self.skip > 0 or self.holes > 0 or self.through_zxid is not None
 
     def rows(self, read_page: Callable[[Page], bytes] | None = None) -> bytes:
         """Return the packed rows of what is alive (see `chunks.ROW`); *read_page* returns the bytes of a page."""
@@ -281,9 +304,9 @@ class LiveRuns(NamedTuple):
             rows = read_page(self.page)[: self.row_count * RUN_BYTES]
         if self.through_zxid is not None:
             return _through(self._replace(page=None, data=rows, through_zxid=None).rows(), self.through_zxid)
-        if not self.skip and self.front is None:
+        if not self.skip and self.front is None and not self.holes:
             return rows
-        cut = bytearray(rows[self.skip * RUN_BYTES :])
+        cut = bytearray(h.without_holes(rows, self.holes, self.skip))
         if self.front is not None:
             _FRONT.pack_into(cut, _FRONT_OFFSET, *self.front)
         return bytes(cut)
@@ -380,15 +403,20 @@ def _live_in_indexes(
     """Yield the open rows; note in *heads* what is missing of the first chunk of each index that has chunks."""
     all_rows: bytes = columns.pop("runs")
     start = 0
-    for queue_id, place, head, _, first, size, _, _, chunks, count in zip(*columns.values(), strict=True):
+    for queue_id, place, head, _, first, size, _, _, _, bits, chunks, count in zip(*columns.values(), strict=True):
         rows = all_rows[start : start + count * RUN_BYTES]
         start += len(rows)
+        if place == s.EXPIRING:
+            continue
+        if bits:
+            rows = h.without_holes(rows, h.unpacked_bits(bits))
+            count = len(rows) // RUN_BYTES
         front = (first, size) if size else None
         if chunks:
             heads[queue_id, place] = (head, front)
             front = None
         if rows:
-            yield LiveRuns(queue_id, _PLACES[place], summary_of(rows), None, rows, 0, front, count)
+            yield LiveRuns(queue_id, _place_of(place), summary_of(rows), None, rows, 0, front, count)
 
 
 def _live_in_chunks(
@@ -396,15 +424,19 @@ def _live_in_chunks(
 ) -> Iterator[LiveRuns]:
     all_rows: bytes = columns.pop("runs")
     start = 0
-    for queue_id, place, count, _, slot, checksum, *fields in zip(*columns.values(), strict=True):
+    for queue_id, place, count, _, left, slot, checksum, *fields in zip(*columns.values(), strict=True):
         page: Page | None = Page(slot, checksum)
         rows, summary = b"", Summary(*fields)
         if slot == s.NO_PAGE:
             rows = all_rows[start : start + count * RUN_BYTES]
             start += len(rows)
             page, summary = None, summary_of(rows)
+        if place == s.EXPIRING:
+            continue
         skip, front = heads.pop((queue_id, place), (0, None))
-        yield LiveRuns(queue_id, _PLACES[place], summary, page, rows, skip, front, count)
+        bits = 0 if left is None else h.unpacked_bits(left[0])
+        if h.count_left(bits, skip, count):
+            yield LiveRuns(queue_id, _place_of(place), summary, page, rows, skip, front, count, holes=bits)
 
 
 def _live_rows(queues: list[int], counts: Iterable[int], all_rows: bytes, place: str) -> Iterator[LiveRuns]:
@@ -417,6 +449,10 @@ def _live_rows(queues: list[int], counts: Iterable[int], all_rows: bytes, place:
         yield LiveRuns(queue_id, place, summary_of(rows), None, rows, row_count=len(rows) // RUN_BYTES)
 
 
-_PLACES = ("ready", "delayed", "retained")
+def _place_of(place: int) -> str:
+    return "ready" if place >= s.LANES else _PLACES[place]
+
+
+_PLACES = ("ready", "delayed", "retained", "dead")
 _LOST_ZXID = 1  # within the column `retained`
 _queue_of = itemgetter(0)

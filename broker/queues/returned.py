@@ -1,8 +1,9 @@
 """Runs that went back to their former places: in front of everything that was never taken.
 
-What a consumer gives back lay in front of the queue once, so it comes before the whole main index; among each other
-such runs are ordered by place. A GRANT names runs by address, so they are found by that too. There are never more of
-them than there were leases. This module must not know sessions.
+What a consumer gives back lay in front of the queue once, so it comes before all of its priority that was never taken;
+among each other such runs are ordered by place. So is what is left of a run that lost a part from its middle. A GRANT
+names runs by address, so they are found by that too. There are never many more of them than there were leases. This
+module must not know sessions.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from sortedcontainers import SortedDict
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sluicemq.broker.queues.runs import Run
+    from sluicemq.broker.queues.runs import Place, Run
 
 # What every queue without returned runs refers to, never changed: an index of one's own takes 1,600 bytes.
-_NOTHING: SortedDict[tuple[int, int, int], Run] = SortedDict()
+_NOTHING: SortedDict[Place, Run] = SortedDict()
 
 
 class ReturnedRuns:
@@ -28,15 +29,15 @@ class ReturnedRuns:
 
     """
 
-    __slots__ = ("_by_place", "_ready", "messages")
+    __slots__ = ("_by_place", "_places", "messages")
 
     def __init__(self) -> None:
         self.messages = 0
-        self._ready: dict[tuple[int, int], int] = {}
+        self._places: dict[tuple[int, int], Place] = {}
         self._by_place = _NOTHING
 
     def __len__(self) -> int:
-        return len(self._ready)
+        return len(self._places)
 
     def __iter__(self) -> Iterator[Run]:
         """Yield all runs by place."""
@@ -50,29 +51,41 @@ class ReturnedRuns:
         """Put *run* at its place."""
         if self._by_place is _NOTHING:
             self._by_place = SortedDict()
-        self._ready[run.zxid, run.first] = run.ready
-        self._by_place[run.place] = run
+        place = self._places[run.zxid, run.first] = run.place
+        self._by_place[place] = run
         self.messages += run.size
 
     def take(self, zxid: int, first: int, count: int) -> Run | None:
         """Take *count* messages from *first* of the batch *zxid* out; None unless they are the front of one run."""
-        ready = self._ready.get((zxid, first))
-        if ready is None:
+        place = self._places.get((zxid, first))
+        if place is None:
             return None
-        run: Run = self._by_place[ready, zxid, first]
+        run: Run = self._by_place[place]
         if not 0 < count <= run.size:
             return None
-        del self._ready[zxid, first]
-        del self._by_place[ready, zxid, first]
-        self.messages -= run.size
+        self._drop(place)
         if count < run.size:
             run, rest = run.split(count)
             self.add(rest)
         return run
 
+    def take_parts(self, run: Run) -> list[Run]:
+        """Take out what is here of *run*, whole or in parts: all runs that begin where it had messages."""
+        if not self._places:
+            return []
+        end = (*run.place[:3], run.first + run.size)
+        places = list(self._by_place.irange(run.place, end, (True, False)))
+        return [self._drop(place) for place in places]
+
+    def _drop(self, place: Place) -> Run:
+        run: Run = self._by_place.pop(place)
+        del self._places[run.zxid, run.first]
+        self.messages -= run.size
+        return run
+
     def clear(self) -> None:
         """Drop everything."""
-        self._ready.clear()
+        self._places.clear()
         self._by_place = _NOTHING
         self.messages = 0
 

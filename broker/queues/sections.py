@@ -18,7 +18,7 @@ u16 attempts, u32 key, u64 expires_ms, u32 note, u8 priority, 3 bytes of zeros. 
 | --- | --- | --- |
 | 1 | machine | the machine; one row, the first section |
 | 2 | queues | a queue; in the order of their numbers |
-| 3 | indexes | an index that is not empty: ready (`place` 0), delayed (1) or retained runs (2); after its queue |
+| 3 | indexes | an index that is not empty; after its queue |
 | 4 | chunks | a sealed chunk in order, as many as its index says, which stands before |
 | 5 | returned | a run that was given back; after its queue, in any order |
 | 6 | sessions | a session; in the order of their numbers |
@@ -28,13 +28,18 @@ u16 attempts, u32 key, u64 expires_ms, u32 note, u8 priority, 3 bytes of zeros. 
 
 The columns stand in `LAYOUTS`. Those that need a word:
 
-- indexes: `runs` holds the open rows behind the sealed chunks, `rows` how many; `head` is how many rows in front are
-  consumed (of the first chunk; 0 when there is none), `first` and `size` what is left of the run in front (size 0: all
-  that its row says), `front_ms` when that was published or is due, `last_ms` when the last delayed one is due,
-  `messages` how many live.
-- chunks: `rows` says how many, `base` when the first delayed one is due, also a consumed one. `slot` and `checksum`
-  name the page that holds the rows, in front of zeros; slot -1: they stand in `runs`, all of them.
-  The other columns are the summary (see `chunks.Summary`), 0 when the rows stand in `runs`.
+- indexes: `place` says what of: 0 ready runs, 1 delayed, 2 retained, 3 dead ones, 4 those that expire out of order,
+  16 and a priority: ready runs of that. `runs` holds the open rows behind the sealed chunks, `rows` how many; `head` is
+  how many rows in front are consumed (of the first chunk; 0 when there is none), `first` and `size` what is left of the
+  run in front (size 0: all that its row says), `front_ms` when that was published or is due, `front_expires_ms` when it
+  expires, `messages` how many live. `last_ms` is when the last delayed one is due; of ready ones when the last one
+  expires, as far as they expire in order (see `lanes`). `holes` is the bitmap of open rows that left, bit 0 of the
+  first byte for the first row.
+- chunks: `rows` says how many, `base` when the first delayed one is due, also a consumed one. `holes` is None, or what
+  left from between: the bitmap, the messages in it, and of the first row that stayed when it was published and when it
+  expires (0, where no row left in front of it). `slot` and `checksum` name the page that holds the rows, in front of
+  zeros; slot -1: they stand in `runs`, all of them. The other columns are the summary (see `chunks.Summary`), 0 when
+  the rows stand in `runs`.
 - queues: `retained` is None, or what `history.History.places` says beside the index of retained runs. Messages that are
   retained are not counted in `messages` of the end: they are elsewhere too, or nowhere.
 - leases: `pieces` says how many; of each the first tag in `firsts` (u64), the mark in `handed` (u8), the run in `runs`.
@@ -59,8 +64,13 @@ FORMAT = 2
 
 MACHINE, QUEUES, INDEXES, CHUNKS, RETURNED, SESSIONS, LEASES, PRODUCERS, END = range(1, 10)
 
-READY, DELAYED, RETAINED = range(3)
-"""Places of an index."""
+READY, DELAYED, RETAINED, DEAD, EXPIRING = range(5)
+LANES = 16
+"""Places of an index; that of a lane of a priority beyond 0 is so many more than its priority."""
+BY_TIME = frozenset((DELAYED, EXPIRING))
+"""Places whose runs are in the order of time."""
+COPIES = frozenset((RETAINED, EXPIRING))
+"""Places whose runs are elsewhere too, or left."""
 
 NO_PAGE = -1
 """Slot of a chunk that stands in the image itself."""
@@ -85,7 +95,20 @@ LAYOUTS: dict[int, Layout] = {
     INDEXES: Layout(
         "indexes",
         2,
-        ("queue", "place", "head", "messages", "first", "size", "front_ms", "last_ms", "chunks", "rows"),
+        (
+            "queue",
+            "place",
+            "head",
+            "messages",
+            "first",
+            "size",
+            "front_ms",
+            "last_ms",
+            "front_expires_ms",
+            "holes",
+            "chunks",
+            "rows",
+        ),
         ("runs",),
     ),
     CHUNKS: Layout(
@@ -96,6 +119,7 @@ LAYOUTS: dict[int, Layout] = {
             "place",
             "rows",
             "base",
+            "holes",
             "slot",
             "checksum",
             "messages",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.outcomes import Effect, LeasesGone, Ready, Returned
-from sluicemq.broker.queues.runs import joined, place_of
+from sluicemq.broker.queues.runs import by_place, joined
 from sluicemq.broker.queues.tags import without
 from sluicemq.wire.messages import VERDICT_RELEASE
 
@@ -49,7 +49,7 @@ def unsettle(zxid: int, entry: e.Settle, queue: Queue, taken: Taken, log_time_ms
     else:
         attempts = repeat(1)
     runs = [run.settled_back(run.ready, count) for run, count in zip(taken.runs, attempts, strict=False)]
-    runs.sort(key=place_of)
+    runs = by_place(runs)
     effects: tuple[Effect, ...] = ()
     if entry.due_time_ms > log_time_ms:
         queue.delayed.add(entry.due_time_ms, joined(runs))

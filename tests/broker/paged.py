@@ -88,7 +88,8 @@ class WhimsicalPager:
     def apply(self, machine: Machine, zxid: int, entry: e.Entry) -> Outcome:
         """Let *machine* apply *entry*, with whims before and after."""
         self.disturb()
-        self.fill(machine.prefetch(entry))
+        while missing := machine.prefetch(entry):
+            self.fill(missing)
         outcome = machine.apply(zxid, entry)
         self.disturb()
         return outcome
@@ -123,8 +124,7 @@ class WhimsicalPager:
     def settle_accounts(self, machine: Machine) -> None:
         """Assert that the pool knows exactly the chunks that the machine has."""
         self.pool.take_gone(10**6)
-        images = [image for queue in machine.queues() for image in (queue.main.image(), queue.delayed.image())]
-        alive = {chunk for image in images if image is not None for chunk in image.chunks}
+        alive = {chunk for queue in machine.queues() for image in queue.images() for chunk in image.chunks}
         assert {chunk for chunk in alive if chunk.data is not None} == set(self.pool.resident)
         assert sum(chunk.data is None for chunk in alive) == self.pool.absent
 

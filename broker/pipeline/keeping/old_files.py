@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.broker.pipeline.keeping.liveness import Span
 from sluicemq.broker.queues.chunks import CHUNK_BYTES, ROW, RUN_BYTES, zxid_span
+from sluicemq.broker.queues.holes import NONE
 from sluicemq.storage.decisions import Decision
 from sluicemq.storage.decisions_files import HELD, Holding
 from sluicemq.storage.errors import FileGap, LogCorrupt, LogReadFailed, OldFileMissing, StorageError
@@ -24,10 +25,10 @@ from sluicemq.storage.errors import FileGap, LogCorrupt, LogReadFailed, OldFileM
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from sluicemq.broker.queues.chunks import Chunk, Page
+    from sluicemq.broker.queues.chunks import Chunk, FifoImage, Page
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.queue import Queue
-    from sluicemq.broker.queues.runs import FifoImage, Run
+    from sluicemq.broker.queues.runs import Run
     from sluicemq.storage.log import SegmentLog
     from sluicemq.storage.pagefile import PageFile
 
@@ -144,8 +145,9 @@ class _Search:
         if queue.history is not None:
             self._add_index(queue.id, queue.history.runs.image(), _ZXID_MAX)
             through = queue.history.lost.zxid
-        if queue.main.messages:
-            self._add_index(queue.id, queue.main.image(), through)
+        for lane in queue.lanes:
+            if lane.messages:
+                self._add_index(queue.id, lane.image(), through)
         if queue.delayed.messages and (delayed := queue.delayed.image()) is not None:
             self._add_index(queue.id, delayed, through)
         if queue.returned.messages:
@@ -155,14 +157,16 @@ class _Search:
 
     def _add_index(self, queue: int, image: FifoImage, through: int) -> None:
         head, front = image.head, image.front
-        for chunk in image.chunks:
+        holes = dict(image.holes)
+        for number, chunk in enumerate(image.chunks):
             if not self._holds(*_span_of(chunk)) and (rows := self._rows_of(chunk)) is not None:
-                self._add_rows(queue, rows, head, front, through)
+                self._add_rows(queue, rows, head, front, holes.get(number, NONE).bits, through)
             head, front = 0, None
         if image.open_bytes:
             open_rows = image.open_rows
             if image.open_bytes <= _FEW_ROWS * RUN_BYTES or not self._holds(*zxid_span(open_rows)):
-                self._add_rows(queue, open_rows, head, front, through)
+                bits = holes.get(len(image.chunks), NONE).bits
+                self._add_rows(queue, open_rows, head, front, bits, through)
 
     def _holds(self, lowest_zxid: int, highest_zxid: int) -> bool:
         number = bisect_left(self._lasts, lowest_zxid)
@@ -179,11 +183,11 @@ class _Search:
             return None
 
     def _add_rows(
-        self, queue: int, rows: bytes | bytearray, head: int, front: tuple[int, int] | None, through: int
+        self, queue: int, rows: bytes | bytearray, head: int, front: tuple[int, int] | None, holes: int, through: int
     ) -> None:
         first, last = 1, 0
         for number, (zxid, _, _, size, *_) in enumerate(ROW.iter_unpack(rows)):
-            if first <= zxid <= last or number < head:
+            if first <= zxid <= last or number < head or holes >> number & 1:
                 continue
             place = bisect_left(self._lasts, zxid)
             if self._firsts[place] <= zxid:

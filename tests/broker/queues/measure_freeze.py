@@ -16,10 +16,11 @@ import time
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries as e
-from sluicemq.broker.queues.chunks import CHUNK_RUNS, Chunk, ChunkPool, Page, Summary
+from sluicemq.broker.queues.chunks import CHUNK_RUNS, Chunk, ChunkPool, FifoImage, Page, Summary
+from sluicemq.broker.queues.fifo import RunFifo
 from sluicemq.broker.queues.image import live_runs, load
 from sluicemq.broker.queues.machine import Machine
-from sluicemq.broker.queues.runs import FifoImage, RunFifo, flat_runs
+from sluicemq.broker.queues.runs import flat_runs
 from sluicemq.wire.messages import VERDICT_ACK
 from tests.broker.queues.measure import report
 
@@ -129,7 +130,9 @@ def pages() -> bool:
     machine.apply(1, e.Declare(1, "/", "queue", "orders", {}))
     queue = machine.queue(1)
     assert queue is not None
-    queue.main = RunFifo.restored(FifoImage(0, CHUNKS * CHUNK_RUNS, None, 7, chunks, bytearray(), 0), machine.pool)
+    queue.lanes.main = RunFifo.restored(
+        FifoImage(0, CHUNKS * CHUNK_RUNS, None, 7, chunks, bytearray(), 0), machine.pool
+    )
     queue.published_total = queue.main.messages
     began = now()
     sections = machine.freeze().pack(lambda: True)

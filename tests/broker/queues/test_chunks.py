@@ -9,9 +9,10 @@ import pytest
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.chunks import CHUNK_BYTES, CHUNK_RUNS, Chunk, ChunkPool, ChunksMissing, Page, summary_of
+from sluicemq.broker.queues.fifo import RunFifo
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.broker.queues.outcomes import Deleted, Purged
-from sluicemq.broker.queues.runs import Run, RunFifo, messages_in
+from sluicemq.broker.queues.runs import Run, messages_in
 from tests.broker.paged import WhimsicalPager
 
 LONG_QUEUE_CHUNKS = 10_000
@@ -161,7 +162,7 @@ def long_queue(machine: Machine, chunks: int) -> int:
     image = one.image()._replace(
         chunks=[Chunk(None, 0, rows) for _ in range(chunks)], open_bytes=0, messages=one.messages * chunks
     )
-    queue.main = RunFifo.restored(image, machine.pool)
+    queue.lanes.main = RunFifo.restored(image, machine.pool)
     queue.published_total = queue.main.messages
     return queue.id
 

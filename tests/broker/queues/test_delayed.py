@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluicemq.broker.queues import entries as e
-from sluicemq.broker.queues.chunks import CHUNK_RUNS, RUN_BYTES, Chunk, Page
+from sluicemq.broker.queues.chunks import CHUNK_RUNS, RUN_BYTES, Chunk, FifoImage, Page
 from sluicemq.broker.queues.delayed import DelayedRuns
 from sluicemq.broker.queues.image import live_runs, load
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.broker.queues.outcomes import Deleted, Purged
-from sluicemq.broker.queues.runs import FifoImage, Run, flat_runs, messages_in
+from sluicemq.broker.queues.runs import Run, flat_runs, messages_in
 from sluicemq.wire.messages import VERDICT_NACK
 from tests.broker.paged import WhimsicalPager, make_chunks_small
 
@@ -197,11 +197,11 @@ def test_messages_of_one_delay_never_need_a_chunk() -> None:
     assert [chunk.rows for chunk in chunks_of(paged.delayed)] == [CHUNK_RUNS] * 3
 
 
-def test_a_delay_into_the_middle_needs_the_chunk_of_its_time_and_a_neighbour_if_that_is_full() -> None:
+def test_a_delay_into_the_middle_needs_the_chunk_of_its_time() -> None:
     paged = long_wait()
     chunks = chunks_of(paged.delayed)
     due_ms = 10 * (2 * CHUNK_RUNS + 7)
-    assert paged.delayed.missing(due_ms, 1) == chunks[2:4]
+    assert paged.delayed.missing(due_ms, 1) == chunks[2:3]
     with pytest.raises(AssertionError, match="the chunks that a delay goes to are in memory"):
         paged.delayed.add(due_ms, [single(99_999)])
 

@@ -12,10 +12,11 @@ import pytest
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import sections as s
-from sluicemq.broker.queues.chunks import CHUNK_BYTES, CHUNK_RUNS, ROW, Chunk, ChunkPool, Page, Summary
+from sluicemq.broker.queues.chunks import CHUNK_BYTES, CHUNK_RUNS, ROW, Chunk, ChunkPool, FifoImage, Page, Summary
+from sluicemq.broker.queues.fifo import RunFifo
 from sluicemq.broker.queues.image import live_runs, load, pages_named
 from sluicemq.broker.queues.machine import Machine
-from sluicemq.broker.queues.runs import FifoImage, Run, RunFifo, flat_runs
+from sluicemq.broker.queues.runs import Run, flat_runs
 from sluicemq.broker.queues.sections import ImageDamaged, ImageUnknown, Section, encode
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE
 from tests.broker.queues.test_freeze import Day
@@ -194,7 +195,7 @@ def test_ten_thousand_chunks_on_pages_are_loaded_by_reference() -> None:
     machine.apply(1, e.Declare(1, "/", "queue", "orders", {}))
     queue = machine.queue(1)
     assert queue is not None
-    queue.main = RunFifo.restored(fifo, machine.pool)
+    queue.lanes.main = RunFifo.restored(fifo, machine.pool)
     queue.published_total = fifo.messages
     sections = machine.freeze().pack(lambda: True)
     assert sum(len(section.data) for section in sections) < 500_000, "references, not rows"
@@ -305,7 +306,7 @@ def test_rows_that_do_not_add_up_are_refused() -> None:
     ):
         wrong = [changed(section, **columns) if section.kind == kind else section for section in sections]
         if kind == s.CHUNKS:
-            row = (12_345, s.READY, CHUNK_RUNS, 0, s.NO_PAGE, *[0] * 8)
+            row = (12_345, s.READY, CHUNK_RUNS, 0, None, s.NO_PAGE, *[0] * 8)
             wrong.insert(-1, encode(s.CHUNKS, [row], bytes(CHUNK_BYTES)))
         with pytest.raises(ImageDamaged):
             load(wrong)

@@ -7,14 +7,8 @@ import random
 import pytest
 
 from sluicemq.broker.queues.chunks import CHUNK_RUNS, RUN_BYTES
-from sluicemq.broker.queues.runs import (
-    DELIVERIES_MAX,
-    Run,
-    RunFifo,
-    flat_runs,
-    joined,
-    messages_in,
-)
+from sluicemq.broker.queues.fifo import RunFifo
+from sluicemq.broker.queues.runs import DELIVERIES_MAX, Run, by_place, flat_runs, joined, messages_in
 
 
 def batch(zxid: int, count: int = 10, batch_bytes: int = 1000) -> Run:
@@ -38,6 +32,13 @@ def test_runs_that_differ_in_fate_are_not_joined() -> None:
     assert len(joined([front, batch(6)])) == 2
     assert len(joined([rest, front])) == 2
     assert len(joined([front, rest._replace(ready=9)])) == 2
+    for field in ("key", "expires_ms", "note", "priority"):
+        assert len(joined([front, rest._replace(**{field: 1})])) == 2, field
+
+
+def test_the_place_of_a_run_is_decided_by_its_priority_first() -> None:
+    runs = [batch(9), batch(5)._replace(priority=3), batch(2), batch(2)._replace(ready=8, priority=3)]
+    assert by_place(runs) == sorted(runs, key=lambda run: run.place) == [runs[1], runs[3], runs[2], runs[0]]
 
 
 def test_the_bytes_of_a_part_are_its_share_rounded_up() -> None:
