@@ -9,19 +9,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sluicemq.broker.pipeline.grouping import groups_of
 from sluicemq.broker.queues.entries import (
     Declare,
     Delete,
     ProducerClose,
     ProducerOpen,
     Publish,
+    PublishGrouped,
     Purge,
     SessionClose,
     SessionOpen,
 )
 from sluicemq.broker.queues.outcomes import Outcome, Published
-from sluicemq.wire.batch import BATCH_BYTES_DEFAULT, BATCH_MESSAGES_MAX, MESSAGE_BYTES_DEFAULT, Batch
-from sluicemq.wire.errors import BatchTooLarge, BrokerStopping, ProducerNotFound, QueueNotFound
+from sluicemq.wire.batch import (
+    BATCH_BYTES_DEFAULT,
+    BATCH_MESSAGES_MAX,
+    DELIVERY_COLUMNS,
+    MESSAGE_BYTES_DEFAULT,
+    Batch,
+    Column,
+)
+from sluicemq.wire.errors import BatchTooLarge, BrokerStopping, ProducerNotFound, QueueNotFound, UnknownOption
 from sluicemq.wire.settings import check_name, check_own_dead_letter, check_queue_settings, compare_settings
 
 if TYPE_CHECKING:
@@ -31,6 +40,8 @@ if TYPE_CHECKING:
 
 OnOutcome = Callable[[Any], None]
 QUEUE = "queue"
+COLUMNS_NOT_YET = Column.TTLS | Column.PRIORITIES
+"""Columns that a batch may have but that nobody acts upon yet: refused, never half obeyed."""
 
 
 class ProduceStage:
@@ -116,11 +127,25 @@ class ProduceStage:
         message_bytes_max: int = queue.settings["message_bytes_max"] or self.message_bytes_max
         batch.check(message_bytes_max=min(message_bytes_max, self.message_bytes_max))
         road = self._road
-        entry = Publish(
-            road.clock.now_ms(), queue.id, producer, sequence, batch.count, batch.body_bytes, payload=payload
-        )
+        now_ms = road.clock.now_ms()
+        entry = Publish(now_ms, queue.id, producer, sequence, batch.count, batch.body_bytes, payload=payload)
+        keyed = queue.settings["ordering"] == "key"
+        if batch.columns & DELIVERY_COLUMNS or (keyed and batch.columns & Column.KEYS):
+            groups = self._groups(batch, now_ms, keyed)
+            if groups:
+                fields = (now_ms, queue.id, producer, sequence, batch.count, batch.body_bytes, None, payload)
+                entry = PublishGrouped(*fields, groups)
         zxid = road.propose(entry, payload, on_applied=on_outcome)
         road.bodies.add(zxid, entry)
+
+    def _groups(self, batch: Batch, now_ms: int, keyed: bool) -> list[int]:
+        """Return what the batch says about delivery. Raises `InvalidRequest` for what the queue cannot do."""
+        not_yet = batch.columns & COLUMNS_NOT_YET
+        if not_yet:
+            raise UnknownOption(
+                f"this broker does not support the batch columns {Column(not_yet)!r} yet", columns=not_yet
+            )
+        return groups_of(batch, now_ms, keyed=keyed)
 
     def find_producer(self, vhost: str, identity: str, number: int) -> Producer:
         """Return the producer, as far as it is applied.

@@ -8,6 +8,8 @@ the other brokers.
 All times are milliseconds since 1970 (`_ms`); `log_time_ms` is the time that the leader gave to the entry.
 Ranges of tags are flat lists `[first, last, first, last, ...]`, both ends included. Runs of messages in a GRANT are
 flat lists `[zxid, first index, count, ...]`.
+
+Entries that come with newer features stand in `entries_of_queues` and `entries_of_topics`.
 """
 
 from __future__ import annotations
@@ -17,23 +19,30 @@ from typing import Any, ClassVar, Self
 
 import msgpack
 
-from sluicemq.wire.errors import SluiceError
+from sluicemq.broker.queues.entry import GROUP_NUMBERS, Entry, EntryUnknown
+from sluicemq.broker.queues.entry import name as _name
+from sluicemq.broker.queues.entry import number as _number
+from sluicemq.broker.queues.entry import pack as _pack
+from sluicemq.wire.batch import SUBJECT_BYTES_MAX
 from sluicemq.wire.fields import (
     Check,
     binary,
     boolean,
+    list_of,
     map_of_text,
     numbers,
     optional,
     text,
     unsigned,
 )
-from sluicemq.wire.messages import NAME_BYTES_MAX
 
 __all__ = [
     "ABANDONED",
+    "BY_RETRY_POLICY",
     "ENTRIES",
     "EXPIRED",
+    "GROUP_NUMBERS",
+    "OTHER_VERSIONS",
     "RESERVED_KINDS",
     "SPARSE",
     "Clock",
@@ -43,15 +52,19 @@ __all__ = [
     "EntryUnknown",
     "Epoch",
     "Grant",
+    "GrantPlaced",
     "ProducerClose",
     "ProducerOpen",
     "ProducerOpenUnlimited",
     "Publish",
+    "PublishGrouped",
     "Purge",
     "SessionClose",
     "SessionOpen",
     "Settle",
+    "SettleJudged",
     "decode_entry",
+    "without_groups",
 ]
 
 EXPIRED = 16
@@ -68,7 +81,6 @@ over: nobody says that the handler stopped in good order.
 """
 
 RESERVED_KINDS: dict[int, str] = {
-    13: "ALTER",
     14: "TRANSACTION",
     15: "PREPARE",
     16: "RESOLVE",
@@ -80,54 +92,6 @@ RESERVED_KINDS: dict[int, str] = {
 SPARSE = 19
 """Kind of a record that is no entry: what is left of a PUBLISH in rewritten files (see `sparse`). It is never applied,
 and refused like an unknown kind where an entry is expected."""
-
-_number = unsigned(64)
-_name = text(NAME_BYTES_MAX)
-
-
-class EntryUnknown(SluiceError):
-    """The log holds an entry that this version cannot read: a newer broker wrote it, or it is damaged.
-
-    The broker must stop: an entry is never skipped. Install the version that wrote it.
-    """
-
-    code = "entry_unknown"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Entry:
-    """Base of all entries.
-
-    Attributes:
-        log_time_ms: The leader's log time; the machine's time is the largest it has seen.
-
-    """
-
-    KIND: ClassVar[int]
-    VERSION: ClassVar[int] = 1
-    CHECKS: ClassVar[tuple[Check, ...]]
-
-    log_time_ms: int
-
-    @property
-    def payload(self) -> bytes | memoryview:
-        """The bytes that follow the header in the log; empty for all kinds but PUBLISH."""
-        return b""
-
-    def header(self) -> bytes:
-        """Return the header's bytes."""
-        raise NotImplementedError
-
-    @classmethod
-    def from_fields(cls, fields: list[Any], payload: bytes | memoryview) -> Self:
-        """Return the entry with these checked *fields*; used by `decode_entry`."""
-        del payload
-        return cls(*fields)
-
-
-def _pack(*fields: Any) -> bytes:
-    packed: bytes = msgpack.packb(fields)
-    return packed
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -270,6 +234,52 @@ class Publish(Entry):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class PublishGrouped(Publish):
+    """A batch whose messages differ in when, for how long, how soon, in what order or where they are delivered.
+
+    What the leader read in the batch's columns, so that nobody who applies it has to. A batch without any of this is a
+    `Publish`.
+
+    Attributes:
+        groups: Neighbouring messages that share all of it, `GROUP_NUMBERS` a group: how many; log time at which they
+            are due, 0 = at once; for how many milliseconds from then on, 0 = for ever; priority, 0 to 9; crc32c of the
+            key, 0 = none; number of the route in *routes*, from 1, 0 = none. Together they are *count* messages.
+        routes: What of a topic's name follows behind the topic, each once.
+
+    """
+
+    VERSION = 2
+    CHECKS: ClassVar[tuple[Check, ...]] = (
+        *Publish.CHECKS,
+        numbers(64, multiple_of=GROUP_NUMBERS),
+        list_of(text(SUBJECT_BYTES_MAX)),
+    )
+
+    groups: list[int] = dataclasses.field(default_factory=list, repr=False)
+    routes: list[str] = dataclasses.field(default_factory=list, repr=False)
+
+    def header(self) -> bytes:
+        """Return the header's bytes."""
+        return _pack(
+            self.log_time_ms,
+            self.queue,
+            self.producer,
+            self.sequence,
+            self.count,
+            self.body_bytes,
+            self.origin,
+            self.groups,
+            self.routes,
+        )
+
+    @classmethod
+    def from_fields(cls, fields: list[Any], payload: bytes | memoryview) -> Self:
+        """Return the entry with these checked *fields*; used by `decode_entry`."""
+        log_time_ms, queue, producer, sequence, count, body_bytes, origin, groups, routes = fields
+        return cls(log_time_ms, queue, producer, sequence, count, body_bytes, origin, payload, groups, routes)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Grant(Entry):
     """Messages go to a consumer, each under a lease; tags count on from *first_tag*, one a message."""
 
@@ -285,6 +295,14 @@ class Grant(Entry):
     def header(self) -> bytes:
         """Return the header's bytes."""
         return _pack(self.log_time_ms, self.queue, self.session, self.consumer, self.first_tag, self.runs)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GrantPlaced(Grant):
+    """A grant of messages wherever they lie in their queue: runs are `[ready, zxid, first index, count, ...]`."""
+
+    VERSION = 2
+    CHECKS: ClassVar[tuple[Check, ...]] = (*Grant.CHECKS[:-1], numbers(64, multiple_of=4))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -324,6 +342,20 @@ class Settle(Entry):
         return _pack(
             self.log_time_ms, self.session, self.consumer, self.verdict, self.tags, self.due_time_ms, self.reason
         )
+
+
+BY_RETRY_POLICY = 1 << 63
+"""Due time of a `SettleJudged`: the machine finds it by the retry policy of the queue."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SettleJudged(Settle):
+    """A verdict that may let messages die: as version 1, but that the queue's retry policy and `max_deliveries` hold.
+
+    The verdict may be the wire's `VERDICT_REJECT`, and the due time `BY_RETRY_POLICY`.
+    """
+
+    VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -407,10 +439,27 @@ ENTRIES: dict[int, type[Entry]] = {
 }
 """Entry class by kind, as this version writes it."""
 
-OLDER_ENTRIES: dict[tuple[int, int], type[Entry]] = {
-    (ProducerOpenUnlimited.KIND, ProducerOpenUnlimited.VERSION): ProducerOpenUnlimited
+OTHER_VERSIONS: dict[tuple[int, int], type[Entry]] = {
+    (cls.KIND, cls.VERSION): cls for cls in (ProducerOpenUnlimited, PublishGrouped)
 }
-"""Entry class by kind and version, of versions that stand in old logs only."""
+"""Entry class by kind and version: those that say more than the usual one, and those that stand in old logs only.
+
+A class that is neither here nor in `ENTRIES` (`GrantPlaced`, `SettleJudged`, those of `entries_of_queues` and
+`entries_of_topics`) has nobody who applies it yet: it is written by nobody, and refused where it is met.
+"""
+
+
+def without_groups(version: int, header: bytes | memoryview) -> tuple[int, bytes]:
+    """Return version and header of a PUBLISH as they are without its groups and routes."""
+    if version != PublishGrouped.VERSION:
+        return version, bytes(header)
+    *fields, _groups, _routes = msgpack.unpackb(header)
+    return Publish.VERSION, _pack(*fields)
+
+
+def _versions_read(kind: int) -> str:
+    versions = {ENTRIES[kind].VERSION, *(version for other, version in OTHER_VERSIONS if other == kind)}
+    return " and ".join(map(str, sorted(versions)))
 
 
 def decode_entry(kind: int, version: int, header: bytes | memoryview, payload: bytes | memoryview = b"") -> Entry:
@@ -427,10 +476,11 @@ def decode_entry(kind: int, version: int, header: bytes | memoryview, payload: b
             f"entry kind {kind}{known_as} is unknown to this version; install the version that wrote it", kind=kind
         )
     if version != cls.VERSION:
-        cls = OLDER_ENTRIES.get((kind, version), cls)
+        cls = OTHER_VERSIONS.get((kind, version), cls)
     if version != cls.VERSION:
         raise EntryUnknown(
-            f"version {version} of entry kind {kind} ({cls.__name__}) is unknown; this version reads {cls.VERSION}",
+            f"version {version} of entry kind {kind} ({cls.__name__}) is unknown; this version reads "
+            f"{_versions_read(kind)}",
             kind=kind,
             version=version,
         )

@@ -24,16 +24,29 @@ def missing_chunks(machine: Machine, entry: e.Entry) -> list[Chunk]:
     if type(entry) is e.Grant:
         queue = machine.queue(entry.queue)
         return [] if queue is None else queue.missing(entry.runs)
-    if type(entry) is e.Publish:
-        queue = machine.queue(entry.queue)
-        if queue is None or queue.history is None:
-            return []
-        return queue.history.missing_of_publish(len(entry.payload))
+    if isinstance(entry, e.Publish):
+        return _missing_of_publish(machine, entry)
     if type(entry) is e.Settle:
         return _missing_of_settle(machine, entry) if entry.due_time_ms else []
     if type(entry) is e.Clock:
         return _missing_of_clock(machine, entry)
     return []
+
+
+def _missing_of_publish(machine: Machine, entry: e.Publish) -> list[Chunk]:
+    queue = machine.queue(entry.queue)
+    if queue is None:
+        return []
+    missing: list[Chunk] = []
+    if queue.history is not None:
+        missing += queue.history.missing_of_publish(len(entry.payload))
+    if isinstance(entry, e.PublishGrouped):
+        due_times = set(entry.groups[1 :: e.GROUP_NUMBERS])
+        runs_max = len(entry.groups) // e.GROUP_NUMBERS
+        for due_ms in due_times:
+            if due_ms > entry.log_time_ms:
+                missing += queue.delayed.missing(due_ms, runs_max)
+    return list(dict.fromkeys(missing))
 
 
 def _missing_of_settle(machine: Machine, entry: e.Settle) -> list[Chunk]:

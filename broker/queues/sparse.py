@@ -1,7 +1,7 @@
 """SPARSE records: what is left of a PUBLISH entry when the file that held it is rewritten.
 
 A batch of a thousand messages of which ten are alive keeps a hundredth of its bytes. The record has the entry's zxid,
-the entry's header as it was, which messages are left (by their numbers in the original batch, so that addresses never
+the entry's header as it was (but for its groups), which messages are left (by their numbers in the original batch, so that addresses never
 change), the digest of the original record, and those messages as a batch. What was left may be rewritten again.
 
 This module owns the format and the arithmetic of what is left. It must not know files, nor who decides what is alive.
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
 
-from sluicemq.broker.queues.entries import SPARSE, EntryUnknown, Publish, decode_entry
+from sluicemq.broker.queues.entries import SPARSE, EntryUnknown, Publish, decode_entry, without_groups
 from sluicemq.wire.batch import Batch
 from sluicemq.wire.errors import SluiceError
 
@@ -89,7 +89,8 @@ def left_of(body: Body, alive: Ranges, digest: int) -> Body:
             return body
         batch = Batch(body.payload)
     elif body.kind == Publish.KIND:
-        version, header = body.kind_version, body.header
+        # It is never applied again: what it said about delivery would only be dead weight.
+        version, header = without_groups(body.kind_version, body.header)
         batch = Batch(body.payload)
         held = ((0, batch.count),)
         if alive == held:

@@ -13,7 +13,7 @@ from sluicemq.broker.queues.applying.clock import clock
 from sluicemq.broker.queues.applying.declaring import declare, delete, purge
 from sluicemq.broker.queues.applying.granting import grant
 from sluicemq.broker.queues.applying.producers import producer_close, producer_open, producer_open_unlimited
-from sluicemq.broker.queues.applying.publishing import publish
+from sluicemq.broker.queues.applying.publishing import publish, publish_grouped
 from sluicemq.broker.queues.applying.sessions import session_close, session_open
 from sluicemq.broker.queues.applying.settling import settle
 from sluicemq.broker.queues.outcomes import Outcome
@@ -38,6 +38,7 @@ APPLY: dict[type[e.Entry], Callable[[Machine, int, Any], Outcome]] = {
     e.ProducerOpenUnlimited: producer_open_unlimited,
     e.ProducerClose: producer_close,
     e.Publish: publish,
+    e.PublishGrouped: publish_grouped,
     e.Grant: grant,
     e.Settle: settle,
     e.Clock: clock,

@@ -1,36 +1,132 @@
-"""PUBLISH: a batch comes into its queue, once, in its producer's order."""
+"""PUBLISH: a batch comes into its queue, once, in its producer's order; each part of it to where it has to wait."""
 
 from __future__ import annotations
 
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues.applying.refusals import queue_not_found
+from sluicemq.broker.queues.entry import GROUP_NUMBERS
 from sluicemq.broker.queues.outcomes import Outcome, Published, Ready, Retained
 from sluicemq.broker.queues.runs import Run
 from sluicemq.broker.queues.sequences import Producer
+from sluicemq.wire.batch import PRIORITY_MAX
 from sluicemq.wire.errors import InvalidRequest, SluiceError
 
 if TYPE_CHECKING:
     from sluicemq.broker.queues import entries as e
     from sluicemq.broker.queues.machine import Machine
+    from sluicemq.broker.queues.outcomes import Effect
+    from sluicemq.broker.queues.queue import Queue
+
+_due_of = itemgetter(1)  # of a run that waits: its due time stands where its place will be
 
 
 def publish(machine: Machine, zxid: int, entry: e.Publish) -> Outcome:
     """Judge the producer and its sequence, then put the batch behind the tail of its queue."""
     verdict = machine.producers.judge(entry.producer, entry.sequence, machine.log_time_ms)
     if not isinstance(verdict, Producer):
-        if isinstance(verdict, SluiceError):
-            return Outcome(None, verdict)
-        return Outcome(Published(verdict, entry.count, True))
+        return _not_new(entry, verdict)
     queue = machine.queue(entry.queue)
     if queue is None:
         return Outcome(None, queue_not_found(entry.queue))
     if entry.count < 1:
         return Outcome(None, InvalidRequest("a batch needs at least one message"))
     machine.producers.record(verdict, zxid)
-    queue.publish(zxid, entry.count, len(entry.payload), machine.log_time_ms)
+    if queue.settings["ttl"] is None:
+        queue.publish(zxid, entry.count, len(entry.payload), machine.log_time_ms)
+    else:
+        _place(machine, zxid, entry, queue, (entry.count, 0, 0, 0, 0, 0))
     if queue.history is None:
         return Outcome(Published(zxid, entry.count, False), None, (Ready(entry.queue),))
-    queue.history.append(Run(zxid, zxid, 0, entry.count, entry.count, len(entry.payload), machine.log_time_ms))
-    machine.due_changed(queue)
+    _retain(machine, zxid, entry, queue)
     return Outcome(Published(zxid, entry.count, False), None, (Ready(entry.queue), Retained(entry.queue)))
+
+
+def publish_grouped(machine: Machine, zxid: int, entry: e.PublishGrouped) -> Outcome:
+    """Judge likewise, then put each group where it waits: for its time, or behind the tail of its priority."""
+    verdict = machine.producers.judge(entry.producer, entry.sequence, machine.log_time_ms)
+    if not isinstance(verdict, Producer):
+        return _not_new(entry, verdict)
+    queue = machine.queue(entry.queue)
+    if queue is None:
+        return Outcome(None, queue_not_found(entry.queue))
+    problem = _problem(entry)
+    if problem is not None:
+        return Outcome(None, InvalidRequest(problem))
+    machine.producers.record(verdict, zxid)
+    effects: list[Effect] = []
+    if _place(machine, zxid, entry, queue, entry.groups):
+        effects.append(Ready(queue.id))
+    if queue.history is not None:
+        _retain(machine, zxid, entry, queue)
+        effects.append(Retained(queue.id))
+    machine.due_changed(queue)
+    return Outcome(Published(zxid, entry.count, False), None, tuple(effects))
+
+
+def _not_new(entry: e.Publish, verdict: int | SluiceError) -> Outcome:
+    if isinstance(verdict, SluiceError):
+        return Outcome(None, verdict)
+    return Outcome(Published(verdict, entry.count, True))
+
+
+def _retain(machine: Machine, zxid: int, entry: e.Publish, queue: Queue) -> None:
+    assert queue.history is not None, "the queue retains"
+    batch = Run(zxid, zxid, 0, entry.count, entry.count, len(entry.payload), machine.log_time_ms)
+    queue.history.append(batch)
+    machine.due_changed(queue)
+
+
+def _problem(entry: e.PublishGrouped) -> str | None:
+    """Return what is wrong with the groups, or None: only a leader with a mistake proposes such ones."""
+    groups = entry.groups
+    counts = groups[::GROUP_NUMBERS]
+    if not counts or min(counts) < 1 or sum(counts) != entry.count:
+        return f"the groups of a batch of {entry.count} messages hold {sum(counts)}"
+    if max(groups[3::GROUP_NUMBERS]) > PRIORITY_MAX:
+        return f"priorities are 0 to {PRIORITY_MAX}, not {max(groups[3::GROUP_NUMBERS])}"
+    if max(groups[4::GROUP_NUMBERS]) >> 32:
+        return "the number of a key has 32 bits"
+    if max(groups[5::GROUP_NUMBERS]) > len(entry.routes):
+        return f"a group names a route that is none of the {len(entry.routes)}"
+    return None
+
+
+def _place(machine: Machine, zxid: int, entry: e.Publish, queue: Queue, groups: list[int] | tuple[int, ...]) -> bool:
+    """Put the messages of each group where they wait; return whether any is ready."""
+    now_ms = machine.log_time_ms
+    count, batch_bytes = entry.count, len(entry.payload)
+    queue_ttl_ms = round(float(queue.settings["ttl"] or 0) * 1000)
+    ready: list[Run] = []
+    waiting: list[Run] = []
+    first = 0
+    for size, due_ms, ttl_ms, priority, key, _route in zip(*(iter(groups),) * GROUP_NUMBERS, strict=True):
+        waits = due_ms > now_ms
+        start_ms = due_ms if waits else now_ms
+        if queue_ttl_ms and (not ttl_ms or queue_ttl_ms < ttl_ms):
+            ttl_ms = queue_ttl_ms
+        expires_ms = start_ms + ttl_ms if ttl_ms else 0
+        run = Run(
+            zxid,
+            due_ms if waits else zxid,
+            first,
+            size,
+            count,
+            batch_bytes,
+            now_ms,
+            key=key,
+            expires_ms=expires_ms,
+            priority=priority,
+        )
+        (waiting if waits else ready).append(run)
+        first += size
+    queue.published_total += count
+    if ready:
+        queue.make_ready(ready, zxid)
+    if waiting:
+        waiting.sort(key=_due_of)
+        for due_ms, runs in groupby(waiting, key=_due_of):
+            queue.delayed.add(due_ms, list(runs))
+    return bool(ready)

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues import entries_of_queues as q
+from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues.entries import ENTRIES, RESERVED_KINDS, Entry, EntryUnknown, decode_entry
 
 number = st.integers(0, 2**64 - 1)
@@ -26,6 +28,14 @@ ANY_ENTRY = st.one_of(
     st.builds(e.ProducerOpen, number, name, name, name),
     st.builds(e.ProducerClose, number, number),
     st.builds(e.Publish, number, number, number, number, small, small, st.none() | st.binary(max_size=30), st.binary()),
+    st.builds(
+        e.PublishGrouped,
+        *(number, number, number, number, small, small, st.none() | st.binary(max_size=30), st.binary()),
+        st.lists(st.lists(number, min_size=6, max_size=6), max_size=3).map(
+            lambda rows: [n for row in rows for n in row]
+        ),
+        st.lists(name, max_size=3),
+    ),
     st.builds(e.Grant, number, number, number, small, number, runs),
     st.builds(e.Settle, number, number, small, st.integers(0, 255), ranges, number, name),
     st.builds(e.Clock, number, small),
@@ -49,6 +59,29 @@ EXAMPLES: list[Entry] = [
     e.Purge(1, 2),
 ]
 
+OTHER_EXAMPLES: list[Entry] = [
+    e.ProducerOpenUnlimited(1, "/", "web", "ann"),
+    e.PublishGrouped(1, 2, 3, 4, 5, 6, None, b"batch", [5, 7, 0, 0, 0, 1], ["eu.paid"]),
+]
+
+later_runs = [8, 4, 0, 1]
+NOT_YET_APPLIED: list[Entry] = [
+    e.GrantPlaced(1, 2, 3, 4, 5, later_runs),
+    e.SettleJudged(1, 2, 3, 1, [4, 5], e.BY_RETRY_POLICY, "because"),
+    q.Alter(1, "/", "queue", "orders", {"pause_publish": True}),
+    q.Cancel(1, 2, later_runs),
+    q.Reschedule(1, 2, later_runs, 9),
+    q.Redrive(1, 2, later_runs, 0),
+    q.Discard(1, 2, later_runs),
+    t.Subscribe(1, "/", "orders", "eu.#", "billing", {}, 7, t.START_POSITION, 5, 3),
+    t.Unsubscribe(1, "/", "billing"),
+    t.Fill(1, 2, [4, 0, 1], 5, 0, False),
+    q.Policy(1, "/", "short", "tmp.#", 5, {"ttl": 60.0}),
+    q.ExpireQueue(1, 2, 3),
+    t.Schedule(1, "/", "report", "0 6 * * *", "Europe/Berlin", "reports", 1, 5, 9, b"batch"),
+    t.Fire(1, 2, 3, 4, 5, 6, 7, [6, 0, 0, 0, 0, 1], ["eu"], b"batch"),
+]
+
 
 @given(ANY_ENTRY)
 def test_an_entry_comes_back_from_its_bytes(entry: Entry) -> None:
@@ -61,16 +94,38 @@ def test_every_kind_has_an_example_here_and_a_number_of_its_own() -> None:
     assert [type(entry) for entry in EXAMPLES] == list(ENTRIES.values())
     assert [entry.KIND for entry in EXAMPLES] == list(range(1, 13))
     assert not set(ENTRIES) & set(RESERVED_KINDS)
+    assert {(entry.KIND, entry.VERSION): type(entry) for entry in OTHER_EXAMPLES} == e.OTHER_VERSIONS
 
 
-@pytest.mark.parametrize("entry", EXAMPLES, ids=lambda entry: type(entry).__name__)
+@pytest.mark.parametrize("entry", NOT_YET_APPLIED, ids=lambda entry: type(entry).__name__)
+def test_an_entry_that_nobody_applies_yet_is_refused_where_it_is_met(entry: Entry) -> None:
+    with pytest.raises(EntryUnknown):
+        decode_entry(entry.KIND, entry.VERSION, entry.header(), entry.payload)
+
+
+@pytest.mark.parametrize("entry", NOT_YET_APPLIED, ids=lambda entry: type(entry).__name__)
+def test_and_read_where_somebody_does(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(e.OTHER_VERSIONS, (entry.KIND, entry.VERSION), type(entry))
+    monkeypatch.setitem(e.ENTRIES, entry.KIND, type(entry))
+    assert decode_entry(entry.KIND, entry.VERSION, entry.header(), entry.payload) == entry
+
+
+def test_later_entries_have_numbers_of_their_own() -> None:
+    kinds = [entry.KIND for entry in NOT_YET_APPLIED]
+    assert kinds == [7, 8, *range(21, 33)]
+    assert not set(kinds[2:]) & {*ENTRIES, *RESERVED_KINDS, e.SPARSE}
+
+
+@pytest.mark.parametrize(
+    "entry", [*EXAMPLES, *OTHER_EXAMPLES, *NOT_YET_APPLIED], ids=lambda entry: type(entry).__name__
+)
 def test_the_header_is_an_array_of_the_fields_in_order(entry: Entry) -> None:
     fields = msgpack.unpackb(entry.header(), strict_map_key=False)
     names = [field.name for field in dataclasses.fields(entry) if field.name != "payload"]
     assert fields == [getattr(entry, name) for name in names]
 
 
-@pytest.mark.parametrize("entry", EXAMPLES, ids=lambda entry: type(entry).__name__)
+@pytest.mark.parametrize("entry", [*EXAMPLES, *OTHER_EXAMPLES], ids=lambda entry: type(entry).__name__)
 def test_a_field_too_many_or_too_few_or_of_another_type_is_refused(entry: Entry) -> None:
     fields: list[Any] = msgpack.unpackb(entry.header(), strict_map_key=False)
     broken = [fields[:-1], [*fields, 0]]

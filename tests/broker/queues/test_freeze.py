@@ -120,6 +120,9 @@ def entries_of(day: Day) -> dict[str, e.Entry]:
         "a producer of an old log opens": e.ProducerOpenUnlimited(now, "/", "", "ann"),
         "a producer closes": e.ProducerClose(now, day.web),
         "a batch comes": e.Publish(now, day.orders, day.producer, sequence, 2, 20, None, b"x" * 20),
+        "a batch for later comes": e.PublishGrouped(
+            now, day.orders, day.producer, sequence, 2, 20, None, b"x" * 20, [1, later, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0]
+        ),
         "a duplicate comes": e.Publish(now, day.orders, day.old_web + 2, 1, 4, 40, None, b"x" * 40),
         "a batch comes ahead of others": e.Publish(now + 1, day.orders, day.producer, 20, 1, 10, None, b"x" * 10),
         "messages are granted": e.Grant(now, day.orders, day.ann, day.orders, day.zxid * 100, front),
@@ -255,6 +258,10 @@ def apply_any(story: Story, kind: type[e.Entry], a: int, b: int, c: int) -> None
     else:
         makers: dict[type[e.Entry], Callable[[], e.Entry]] = {
             e.Epoch: lambda: e.Epoch(now, a),
+            e.PublishGrouped: lambda: e.PublishGrouped(
+                *(now, queue, producer, getattr(machine.producers.get(producer), "last", 0) + 1, 3, 9, None, bytes(9)),
+                [1, now + 100 * a, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0],
+            ),
             e.SessionOpen: lambda: e.SessionOpen(now, "/", "ann", "", b""),
             e.SessionClose: lambda: e.SessionClose(now, session, ""),
             e.ProducerOpen: lambda: e.ProducerOpen(now + 4_000_000 * (c > 5), "/", ("", "web", "app")[a % 3], "ann"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluicemq.broker.queues.entries import SPARSE, Clock, EntryUnknown, Publish, decode_entry
+from sluicemq.broker.queues.entries import SPARSE, Clock, EntryUnknown, Publish, PublishGrouped, decode_entry
 from sluicemq.broker.queues.sparse import Body, Kept, SurvivorsMissing, left_of, read_left_over
 from sluicemq.wire.batch import Batch, encode_batch
 
@@ -72,6 +72,15 @@ def test_what_was_dropped_is_never_made_up():
     for alive in (((0, 4),), ((5, 1),), ((9, 1),), ((2, 5),)):
         with pytest.raises(SurvivorsMissing):
             left_of(half, alive, 0)
+
+
+def test_what_it_said_about_delivery_is_dead_weight_once_it_is_rewritten():
+    whole = published()
+    groups = [1, 7, 0, 0, 0, 0, COUNT - 1, 0, 0, 0, 0, 0]
+    entry = PublishGrouped(1_000, 3, 5, 9, COUNT, 110, None, whole.payload, groups, ["eu"])
+    record = Body(entry.KIND, entry.VERSION, entry.header(), whole.payload)
+    assert left_of(record, ((0, COUNT),), DIGEST) is record
+    assert left_of(record, ((3, 1),), DIGEST) == left_of(whole, ((3, 1),), DIGEST)
 
 
 def test_a_record_without_messages_cannot_have_any_left():
