@@ -30,7 +30,7 @@ from sluicemq.client.forks import unwatch, watch
 from sluicemq.client.options import Body, Duration, count_of, seconds_of
 from sluicemq.client.outgoing import Pending
 from sluicemq.client.peeked import PeekedMessage, peeked_messages
-from sluicemq.client.producer import SEND_SECONDS, Producer, enter
+from sluicemq.client.producer import SEND_SECONDS, Producer, attributes_of, enter
 from sluicemq.client.publisher import Publisher
 from sluicemq.client.receipts import Receipt, Receipts
 from sluicemq.client.reconnect import Link
@@ -267,6 +267,11 @@ class Client:
         headers: Mapping[str, Any] | None = None,
         message_id: str | None = None,
         timeout: Duration = SEND_SECONDS,
+        *,
+        delay: Duration | None = None,
+        at: datetime | None = None,
+        ttl: Duration | None = None,
+        priority: int = 0,
     ) -> Receipt:
         """Send one message and wait until it is durable; arguments and errors as for `Producer.send`.
 
@@ -284,8 +289,9 @@ class Client:
             check_name(destination, "destination")
             parts.remember_destination(destination)
         pending = Pending(publisher.now() + seconds_of(timeout, "timeout"))
+        attributes = attributes_of(key, subject, headers, message_id, delay, at, ttl, priority)
         await publisher.ready()
-        enter(publisher, pending, destination, body, key, subject, headers, message_id)
+        enter(publisher, pending, destination, body, attributes)
         confirmation = await publisher.wait(pending)
         return Receipt(confirmation, pending.index)
 

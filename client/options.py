@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sluicemq.client.errors import InvalidRequest
-from sluicemq.wire.batch import KEY_BYTES_MAX, MESSAGE_ID_BYTES_MAX, SUBJECT_BYTES_MAX
+from sluicemq.wire.batch import DUE_MS_MAX, KEY_BYTES_MAX, MESSAGE_ID_BYTES_MAX, PRIORITY_MAX, SUBJECT_BYTES_MAX
 from sluicemq.wire.messages import SECONDS_MAX
 
 Body = bytes | bytearray | memoryview
 Duration = float | timedelta
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SHOWN_CHARACTERS_MAX = 80
 """A wrong value is shown to its caller up to this length."""
 
@@ -111,6 +112,51 @@ def check_attributes(
             raise InvalidRequest("message_id is empty: leave it out, and the message gets an id of its own")
     if headers is not None:
         _check_headers(headers)
+
+
+def delivery_of(
+    delay: Duration | None, at: datetime | None, ttl: Duration | None, priority: int
+) -> tuple[int | None, int | None, int | None]:
+    """Return when, for how long and how soon a message is to be delivered, as it travels.
+
+    Args:
+        delay: How long it waits from when the broker has it.
+        at: Until when it waits instead.
+        ttl: How long it may be delivered, from the end of that wait.
+        priority: 0 to 9.
+
+    Returns:
+        Milliseconds since 1970, or negative ones of delay; milliseconds of lifetime; priority. None where it says
+        nothing.
+
+    Raises:
+        TypeError: A value of the wrong type, or both *delay* and *at*.
+        InvalidRequest: A value out of range, or a time without a time zone.
+
+    """
+    if delay is not None and at is not None:
+        raise TypeError("give either delay or at, not both: each says when the message is due")
+    due: int | None = None
+    if delay is not None:
+        due = -round(seconds_of(delay, "delay") * 1000) or None
+    elif at is not None:
+        due = _time_ms(at)
+    lifetime = None if ttl is None else round(seconds_of(ttl, "ttl", minimum=0.001) * 1000)
+    return due, lifetime, count_of(priority, "priority", minimum=0, maximum=PRIORITY_MAX) or None
+
+
+def _time_ms(at: datetime) -> int:
+    if not isinstance(at, datetime):
+        raise TypeError(f"at must be a datetime, not {type(at).__name__}")
+    if at.utcoffset() is None:
+        raise InvalidRequest(
+            f"at is {at.isoformat()} without a time zone; say which, as in datetime.now(timezone.utc) or .astimezone()"
+        )
+    # Not `timestamp()`: its float cannot hold every millisecond of far years, and rounds to even.
+    due = (at - _EPOCH) // timedelta(milliseconds=1)
+    if due > DUE_MS_MAX:
+        raise InvalidRequest(f"at is {at.isoformat()}; the last time allowed is the end of the year 9999 in UTC")
+    return max(due, 0)
 
 
 def _check_headers(headers: Mapping[str, Any]) -> None:

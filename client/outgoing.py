@@ -15,20 +15,25 @@ from sluicemq.wire.columns import BATCH_VALUES_MAX, check_values
 
 MESSAGE_OVERHEAD_BYTES = 5
 """Most bytes that msgpack puts in front of one value."""
-BATCH_OVERHEAD_BYTES = 64
+NUMBER_BYTES_MAX = 9
+"""Most bytes of a number as msgpack writes it."""
+BATCH_OVERHEAD_BYTES = 96
 """Header, column lengths and list heads of a batch."""
 
 
 class Attributes(NamedTuple):
-    """What accompanies a body, where anything does."""
+    """What accompanies a body, where anything does; *due*, *ttl* and *priority* as they travel, in milliseconds."""
 
     key: str | None
     subject: str | None
-    headers: Mapping[str, Any] | None
-    message_id: str | None
+    headers: Mapping[str, Any] | None = None
+    message_id: str | None = None
+    due: int | None = None
+    ttl: int | None = None
+    priority: int | None = None
 
 
-NO_ATTRIBUTES = Attributes(None, None, None, None)
+NO_ATTRIBUTES = Attributes(None, None)
 
 
 class Values(NamedTuple):
@@ -207,6 +212,9 @@ class OutgoingBatch:
             subjects=_column([item.subject for item in columns]),
             headers=_column([item.headers for item in columns]),
             message_ids=self.message_ids,
+            due_times=_column([item.due for item in columns]),
+            ttls=_column([item.ttl for item in columns]),
+            priorities=_column([item.priority for item in columns]),
         )
 
     @property
@@ -222,8 +230,11 @@ def message_size(body: bytes, attributes: Attributes) -> int:
     size = len(body) + MESSAGE_OVERHEAD_BYTES
     if attributes is NO_ATTRIBUTES:
         return size
-    # A None in a column that another message opened is one byte; four columns.
-    size += 4
+    # A None in a column that another message opened is one byte; seven columns.
+    size += len(attributes)
+    for number in (attributes.due, attributes.ttl, attributes.priority):
+        if number is not None:
+            size += NUMBER_BYTES_MAX
     for text in (attributes.key, attributes.subject, attributes.message_id):
         if text is not None:
             size += len(text.encode()) + MESSAGE_OVERHEAD_BYTES

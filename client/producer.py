@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
 
 from sluicemq.client.errors import BatchTooLarge, ClientClosed, SluiceError, another
-from sluicemq.client.options import Body, Duration, check_attributes, owned_body, seconds_of
+from sluicemq.client.options import Body, Duration, check_attributes, delivery_of, owned_body, seconds_of
 from sluicemq.client.outgoing import (
     MESSAGE_OVERHEAD_BYTES,
     NO_ATTRIBUTES,
@@ -43,6 +44,10 @@ class NewMessage:
         subject: What the message is about; at most 1 KiB.
         headers: Text to plain value.
         message_id: The sender's own id; at most 256 bytes. Without it each message gets one.
+        delay: Seconds or timedelta for which nobody gets it, from when the broker took it.
+        at: Time, with a time zone, before which nobody gets it; not together with *delay*.
+        ttl: Seconds or timedelta for which it may be delivered, from when it is due.
+        priority: 0 to 9; those of a higher one go first.
 
     """
 
@@ -51,6 +56,10 @@ class NewMessage:
     subject: str | None = None
     headers: Mapping[str, Any] | None = None
     message_id: str | None = None
+    delay: Duration | None = None
+    at: datetime | None = None
+    ttl: Duration | None = None
+    priority: int = 0
 
 
 class Submitted:
@@ -135,6 +144,11 @@ class Producer:
         headers: Mapping[str, Any] | None = None,
         message_id: str | None = None,
         timeout: Duration | None = None,
+        *,
+        delay: Duration | None = None,
+        at: datetime | None = None,
+        ttl: Duration | None = None,
+        priority: int = 0,
     ) -> Receipt:
         """Send one message and wait until it is durable.
 
@@ -147,6 +161,11 @@ class Producer:
             headers: Text to plain value (whatever msgpack can carry).
             message_id: The sender's own id; without it the message gets one, see `Receipt.message_id`.
             timeout: Seconds or timedelta for everything, reconnecting included; default: the producer's.
+            delay: Seconds or timedelta, up to ten years, for which nobody gets it. They count from when the broker
+                first took it, also after a resend.
+            at: Time, with a time zone, before which nobody gets it; not together with *delay*.
+            ttl: Seconds or timedelta, at least a millisecond, for which it may be delivered, from when it is due.
+            priority: 0 to 9; those of a higher one go first.
 
         Raises:
             TypeError: The body is a str (call `.encode()`), or another argument has the wrong type.
@@ -162,8 +181,9 @@ class Producer:
         """
         publisher = self._publisher
         pending = Pending(publisher.now() + (self._timeout if timeout is None else seconds_of(timeout, "timeout")))
+        attributes = attributes_of(key, subject, headers, message_id, delay, at, ttl, priority)
         await publisher.ready()
-        enter(publisher, pending, self.destination, body, key, subject, headers, message_id)
+        enter(publisher, pending, self.destination, body, attributes)
         confirmation = await publisher.wait(pending)
         return Receipt(confirmation, pending.index)
 
@@ -175,6 +195,11 @@ class Producer:
         headers: Mapping[str, Any] | None = None,
         message_id: str | None = None,
         timeout: Duration | None = None,
+        *,
+        delay: Duration | None = None,
+        at: datetime | None = None,
+        ttl: Duration | None = None,
+        priority: int = 0,
     ) -> Submitted:
         """Send one message and wait only for room in the window; arguments as for `send`.
 
@@ -185,8 +210,9 @@ class Producer:
         """
         publisher = self._publisher
         pending = Pending(publisher.now() + (self._timeout if timeout is None else seconds_of(timeout, "timeout")))
+        attributes = attributes_of(key, subject, headers, message_id, delay, at, ttl, priority)
         await publisher.ready()
-        if not enter(publisher, pending, self.destination, body, key, subject, headers, message_id):
+        if not enter(publisher, pending, self.destination, body, attributes):
             await publisher.wait_for_room(pending)
         self._budget -= 1
         if self._budget <= 0:
@@ -276,26 +302,43 @@ class Producer:
             self._raise_unseen()
 
 
+def attributes_of(
+    key: str | None,
+    subject: str | None,
+    headers: Mapping[str, Any] | None,
+    message_id: str | None,
+    delay: Duration | None,
+    at: datetime | None,
+    ttl: Duration | None,
+    priority: int,
+) -> Attributes:
+    """Return what accompanies a body, checked; arguments and errors as for `Producer.send`."""
+    if delay is None and at is None and ttl is None and type(priority) is int and not priority:
+        if key is None and subject is None and headers is None and message_id is None:
+            return NO_ATTRIBUTES
+        due = lifetime = urgency = None
+    else:
+        due, lifetime, urgency = delivery_of(delay, at, ttl, priority)
+    check_attributes(key, subject, headers, message_id)
+    own_headers = None if headers is None else dict(headers)
+    return Attributes(key, subject, own_headers, message_id, due, lifetime, urgency)
+
+
 def enter(
     publisher: Publisher,
     pending: Pending,
     destination: str,
     body: Body,
-    key: str | None,
-    subject: str | None,
-    headers: Mapping[str, Any] | None,
-    message_id: str | None,
+    attributes: Attributes,
 ) -> bool:
     """Check one message and put it into the window or in line for it; return whether there was room."""
     if type(body) is not bytes:
         body = owned_body(body)
     publisher.check_size(len(body))
-    if key is None and subject is None and headers is None and message_id is None:
+    if attributes is NO_ATTRIBUTES:
         return publisher.enter(pending, destination, body, NO_ATTRIBUTES, len(body) + MESSAGE_OVERHEAD_BYTES)
-    check_attributes(key, subject, headers, message_id)
-    attributes = Attributes(key, subject, None if headers is None else dict(headers), message_id)
     size_bytes = message_size(body, attributes)
-    if headers is not None:
+    if attributes.headers is not None:
         check_message_values(attributes)
     return publisher.enter(pending, destination, body, attributes, size_bytes)
 
@@ -340,9 +383,9 @@ def _rows(items: list[Body | NewMessage]) -> tuple[list[bytes], list[Attributes]
     attributes: list[Attributes] = []
     for item in items:
         if isinstance(item, NewMessage):
-            check_attributes(item.key, item.subject, item.headers, item.message_id)
-            headers = None if item.headers is None else dict(item.headers)
-            row = Attributes(item.key, item.subject, headers, item.message_id)
+            row = attributes_of(
+                *(item.key, item.subject, item.headers, item.message_id, item.delay, item.at, item.ttl, item.priority)
+            )
             body = owned_body(item.body)
         else:
             row, body = NO_ATTRIBUTES, owned_body(item)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 
-from sluicemq.client import connect
+from sluicemq.client import NewMessage, connect
 from sluicemq.wire.errors import BatchTooLarge, LeaseLost, ProducerFenced, QueueNotFound
 from tests.e2e.broker_process import unused_port
 
@@ -523,3 +524,25 @@ async def test_a_queue_that_does_not_exist_is_named(broker: BrokerProcess, queue
             with pytest.raises(QueueNotFound, match="nowhere"):
                 async with client.consumer("nowhere"):
                     pytest.fail("entered a consumer of a queue that does not exist")
+
+
+async def test_a_delayed_message_arrives_at_its_time_and_not_before(broker: BrokerProcess, queue: str) -> None:
+    async with connect(broker.url) as client:
+        await client.declare_queue(queue)
+        async with client.producer(queue) as producer, client.consumer(queue) as consumer:
+            began = time.monotonic()
+            await producer.send_many([NewMessage(b"last", delay=0.4), NewMessage(b"second", delay=0.2), b"first"])
+            at = datetime.now(UTC) + timedelta(seconds=0.3)
+            await producer.send(b"third", at=at)
+            assert await counts(client, queue) == (0, 1, 3)
+            arrived = []
+            with anyio.fail_after(TEST_SECONDS_MAX):
+                async for message in consumer:
+                    await message.ack()
+                    arrived.append((message.body, time.monotonic() - began))
+                    if message.body == b"third":
+                        assert datetime.now(UTC) >= at
+                    if len(arrived) == 4:
+                        break
+    assert [body for body, _ in arrived] == [b"first", b"second", b"third", b"last"]
+    assert [seconds >= due for (_, seconds), due in zip(arrived, (0, 0.2, 0.29, 0.4), strict=True)] == [True] * 4
