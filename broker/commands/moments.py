@@ -1,6 +1,6 @@
-"""How a place in a queue's past is written on the command line: a position, a time, or so long ago.
+"""How times and durations are written on the command line: a place in a queue's past, a time to come, so long.
 
-Must not know who reads from there.
+Must not know what they are for.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import click
 
 from sluicemq.broker.commands.manners import ParameterType
 
-_AGO = re.compile(r"-((?:[0-9]+(?:\.[0-9]+)?(?:ms|[smhdw]))+)", re.ASCII)
+_LONG = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|[smhdw]))+", re.ASCII)
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhdw])", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]+)?", re.ASCII)
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 
 
@@ -34,9 +35,8 @@ class Moment(ParameterType):
         if text == "now":
             return now
         try:
-            ago = _AGO.fullmatch(text)
-            if ago is not None:
-                return now - timedelta(seconds=sum(float(n) * _UNITS[unit] for n, unit in _PART.findall(ago[1])))
+            if text.startswith("-") and _LONG.fullmatch(text, 1):
+                return now - timedelta(seconds=_seconds(text))
             return _time_or_position(text)
         except (ValueError, OverflowError):
             self.fail(
@@ -45,6 +45,43 @@ class Moment(ParameterType):
                 param,
                 ctx,
             )
+
+
+class LongTime(ParameterType):
+    """Seconds, or `90m`, `1d12h`, `250ms`."""
+
+    name = "DURATION"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return seconds."""
+        if isinstance(value, float):
+            return value
+        text = str(value)
+        if _LONG.fullmatch(text):
+            return _seconds(text)
+        if not _NUMBER.fullmatch(text):
+            self.fail(f"{text!r:.80} is no duration: write seconds, or 90m, 1d12h (ms, s, m, h, d, w).", param, ctx)
+        return float(text)
+
+
+class Time(ParameterType):
+    """An ISO time; local, unless it says which."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Return an aware time."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            return datetime.fromisoformat(str(value)).astimezone()
+        except (ValueError, OverflowError):
+            text = str(value)
+            self.fail(f"{text!r:.80} is no time: write 2026-12-24T18:00, or 2026-12-24T18:00Z.", param, ctx)
+
+
+def _seconds(text: str) -> float:
+    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
 
 
 def _time_or_position(text: str) -> str | datetime:

@@ -7,12 +7,14 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sluicemq.broker.commands.manners import Failure, json_option, note, on_terminal, print_json, url_option
+from sluicemq.broker.commands.moments import LongTime, Time
 
 if TYPE_CHECKING:
     from sluicemq.client import Client, Producer
@@ -35,6 +37,12 @@ NOTE_SECONDS = 1.0
 @click.option("--key", help="Key of the messages.")
 @click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="A header; may be repeated.")
 @click.option("--message-id", help="Id of the message instead of one made here.")
+@click.option("--delay", type=LongTime(), help="Deliver the messages so long after they were published, not before.")
+@click.option("--at", "at", type=Time(), help="Deliver the messages at this time, not before.")
+@click.option("--ttl", type=LongTime(), help="Deliver the messages so long at most, from when they are due.")
+@click.option(
+    "--priority", type=click.IntRange(0, 9), default=0, show_default=True, help="Those of a higher one go first."
+)
 @click.option(
     "--batch", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Most lines in one batch."
 )
@@ -49,6 +57,10 @@ def command(
     key: str | None,
     headers: tuple[str, ...],
     message_id: str | None,
+    delay: float | None,
+    at: datetime | None,
+    ttl: float | None,
+    priority: int,
     batch: int,
     declare: bool,
     url: str,
@@ -63,9 +75,19 @@ def command(
         raise click.UsageError("give BODY, or --file, or --lines")
     if lines and message_id is not None:
         raise click.UsageError("--message-id is for a single message, not for --lines")
+    if delay is not None and at is not None:
+        raise click.UsageError("give --delay or --at, not both")
     from sluicemq.broker.commands.asking import with_client
 
-    extra = {"key": key, "headers": _headers(headers)}
+    given = {
+        "key": key,
+        "headers": _headers(headers),
+        "delay": delay,
+        "at": at,
+        "ttl": ttl,
+        "priority": priority or None,
+    }
+    extra = {name: value for name, value in given.items() if value is not None}
 
     async def publish(client: Client, source: int | bytes) -> None:
         if declare:
@@ -145,12 +167,11 @@ async def _read_lines(descriptor: int, lines_max: int) -> AsyncIterator[list[byt
 async def _publish_lines(producer: Producer, descriptor: int, batch: int, extra: dict[str, Any], as_json: bool) -> None:
     from sluicemq.client import NewMessage
 
-    plain = extra["key"] is None and extra["headers"] is None
     progress = _Progress(shown=not as_json and on_terminal(sys.stderr))
     first = last = None
     try:
         async for lines in _read_lines(descriptor, batch):
-            receipts = await producer.send_many(lines if plain else [NewMessage(line, **extra) for line in lines])
+            receipts = await producer.send_many([NewMessage(line, **extra) for line in lines] if extra else lines)
             first = first or receipts[0].position
             last = receipts[-1].position
             progress.add(len(lines))

@@ -261,3 +261,12 @@ def test_why_nothing_can_be_read_again(shell: Shell) -> None:
     assert "neither a position" in shell.errors
     shell.run("consume", "forgetful", "--to", "now", expect=2)
     shell.run("consume", "forgetful", "--peek", "--from", "start", expect=2)
+
+
+def test_a_message_for_later_waits_and_arrives(shell: Shell) -> None:
+    shell.run("publish", "later", "soon", "--declare", "--delay", "100ms")
+    shell.run("publish", "later", "--lines", "--at", "2099-12-24T18:00Z", give=b"one\ntwo\n")
+    shell.run("publish", "later", "next year", "--delay", "52w")
+    assert shell.run("consume", "later", "--count", "1", "--timeout", "30") == b"soon\n"
+    (found,) = [queue for queue in shell.json("queue", "ls") if queue["name"] == "later"]
+    assert (found["ready"], found["delayed"]) == (0, 3)
