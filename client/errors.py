@@ -53,6 +53,9 @@ from sluicemq.wire.errors import (
     MessageTooLarge as MessageTooLarge,
 )
 from sluicemq.wire.errors import (
+    NameConflict as NameConflict,
+)
+from sluicemq.wire.errors import (
     NotAuthorized as NotAuthorized,
 )
 from sluicemq.wire.errors import (
@@ -102,6 +105,12 @@ from sluicemq.wire.errors import (
 )
 from sluicemq.wire.errors import (
     StaleEpoch as StaleEpoch,
+)
+from sluicemq.wire.errors import (
+    TopicInUse as TopicInUse,
+)
+from sluicemq.wire.errors import (
+    TopicNotFound as TopicNotFound,
 )
 from sluicemq.wire.errors import (
     Unavailable as Unavailable,

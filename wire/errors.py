@@ -11,10 +11,12 @@
     |  |- MessageTooLarge           one message beyond the limit
     |  `- BatchTooLarge             one batch beyond the limit
     |- NotFound (LookupError)       what was named does not exist
-    |  |- QueueNotFound, ConsumerNotFound, SessionNotFound, ProducerNotFound, MessageNotFound
+    |  |- QueueNotFound, TopicNotFound, ConsumerNotFound, SessionNotFound, ProducerNotFound, MessageNotFound
     |  `- PositionExpired           messages from that position or time on were retained, and are not any more
     |- Conflict                     what was asked contradicts what exists
     |  |- QueueConflict             a declaration differs and cannot be applied live
+    |  |- NameConflict              the name is that of something else, or lies below or above it
+    |  |- TopicInUse                subscriptions get what is published to the topic
     |  |- ProducerFenced            a newer producer of that name has taken over
     |  |- SequenceGap               a batch arrived ahead of its predecessors
     |  |- RetentionOff              the queue retains no messages, so there is nothing to replay
@@ -57,6 +59,7 @@ __all__ = [
     "LimitReached",
     "MessageNotFound",
     "MessageTooLarge",
+    "NameConflict",
     "NotAuthorized",
     "NotFound",
     "NotLeader",
@@ -74,6 +77,8 @@ __all__ = [
     "SessionNotFound",
     "SluiceError",
     "StaleEpoch",
+    "TopicInUse",
+    "TopicNotFound",
     "Unavailable",
     "UnknownOption",
     "VersionMismatch",
@@ -210,6 +215,12 @@ class QueueNotFound(NotFound):
     code = "queue_not_found"
 
 
+class TopicNotFound(NotFound):
+    """No topic of that name, or none that owns it; declare it first."""
+
+    code = "topic_not_found"
+
+
 class ConsumerNotFound(NotFound):
     """No consumer of that number in this session."""
 
@@ -257,6 +268,24 @@ class QueueConflict(Conflict):
     """The declaration differs from the existing queue in a way that cannot be applied live."""
 
     code = "queue_conflict"
+
+
+class NameConflict(Conflict):
+    """Queues, subscriptions and topics share one namespace, and the name is taken, or lies where it must not.
+
+    Fields: `name`, and `taken_by`, the name that stands in the way.
+    """
+
+    code = "name_conflict"
+
+
+class TopicInUse(Conflict):
+    """The topic has subscriptions: unsubscribe them first, or delete it with `force`, and they go with it.
+
+    Fields: `topic`; `subscriptions`, how many.
+    """
+
+    code = "topic_in_use"
 
 
 class ProducerFenced(Conflict):
