@@ -169,7 +169,8 @@ class _Forgetting:
     def _write(self, entry: e.Entry) -> int:
         zxid = self._log.last_zxid + 1
         self._log.append([Record(zxid, entry.KIND, entry.VERSION, 0, entry.header(), b"")])
-        self._pages.fill_now(self._machine.prefetch(entry))
+        while missing := self._machine.prefetch(entry):
+            self._pages.fill_now(missing)
         self._machine.apply(zxid, entry)
         return zxid
 

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from sluicemq.broker.queues.runs import messages_in
+from sluicemq.broker.queues.runs import bytes_in, messages_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.queue import Queue
+
+
+_ready_of = itemgetter(1)
 
 
 def state_hash(machine: Machine) -> bytes:
@@ -47,10 +51,12 @@ def _canonical(machine: Machine) -> Iterator[Any]:
 def _canonical_queue(queue: Queue) -> Iterator[Any]:
     yield queue.id, queue.vhost, queue.name, sorted(queue.settings.items()), queue.created_ms
     yield queue.leased, queue.published_total, queue.settled_total, queue.purged_total, queue.redelivered_total
+    yield queue.expired_total, queue.dropped_total, queue.dead_total, queue.moved_total, queue.bytes
+    yield queue.notes.next_number, list(queue.notes.items()), queue.dead.packed()
     for priority, lane in queue.lanes.items():
         if lane.messages:
             yield priority, lane.packed(), lane.expiry_ms
-    if queue.lanes.expiring is not None:
+    if queue.lanes.expiring is not None and queue.lanes.expiring.messages:
         yield queue.lanes.expiring.packed()
     yield list(queue.returned)
     yield queue.delayed.packed()
@@ -95,9 +101,28 @@ def _check_counts(queue: Queue) -> None:
         assert held == table.messages > 0, "a table counts its leases, and goes with the last"
         leased += held
     assert queue.leased == leased, "leased messages are counted"
-    assert queue.published_total == queue.messages + queue.settled_total + queue.purged_total, (
-        "every published message is exactly one of ready, leased, delayed, settled, purged"
+    here = queue.messages + queue.dead.messages
+    gone = queue.settled_total + queue.purged_total + queue.expired_total + queue.dropped_total + queue.moved_total
+    assert queue.published_total == here + gone, (
+        "every published message is exactly one of ready, leased, delayed, dead or gone, and that in one way"
     )
+    _check_notes(queue)
+
+
+def _check_notes(queue: Queue) -> None:
+    living = [run for lane in queue.lanes for run in lane.runs()]
+    living += [*queue.returned, *queue.delayed.runs(), *queue.leased_runs()]
+    counts: dict[int, list[int]] = {number: [0, 0] for number, _ in queue.notes.items()}
+    for index, runs in enumerate((living, queue.dead.runs())):
+        for run in runs:
+            if run.note:
+                assert run.note in counts, "a message names a note that exists"
+                counts[run.note][index] += run.size
+    for number, note in queue.notes.items():
+        assert [note.living, note.dead] == counts[number] != [0, 0], (
+            "a note counts its messages, and goes with the last"
+        )
+    assert queue.bytes is None or queue.bytes == bytes_in(living), "bytes are counted"
 
 
 def _check_runs(queue: Queue, applied_zxid: int) -> None:
@@ -109,6 +134,9 @@ def _check_runs(queue: Queue, applied_zxid: int) -> None:
         assert all(run.priority == priority for run in found), "each priority has a lane of its own"
         runs += found
     runs += [run._replace(ready=run.zxid) for run in queue.delayed.runs()]  # theirs is when they are due
+    dead = queue.dead.runs()
+    assert dead == sorted(dead, key=_ready_of), "dead letters are in the order in which they died"
+    runs += dead
     for table in queue.leases.values():
         next_tag = 1
         for first_tag, run, mark in table.pieces():

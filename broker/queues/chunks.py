@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict, deque
+from itertools import starmap
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -34,7 +35,7 @@ RUN_BYTES = ROW.size
 CHUNK_BYTES = CHUNK_RUNS * RUN_BYTES
 
 _ROW_WORDS, _ROW_LONGS = RUN_BYTES // 4, RUN_BYTES // 8
-_SIZE_WORD, _COUNT_WORD, _BYTES_WORD = 5, 6, 7
+_FIRST_WORD, _SIZE_WORD, _COUNT_WORD, _BYTES_WORD = 4, 5, 6, 7
 _LONG = Struct("=Q")
 ZXID_OFFSET, READY_OFFSET, PUBLISHED_OFFSET, EXPIRES_OFFSET = 0, 8, 32, 48
 """Where the numbers of 64 bits lie within a row."""
@@ -367,14 +368,19 @@ def row_at(rows: bytes | bytearray, place: tuple[int, int, int], start: int) -> 
         return None
 
 
+def span_bytes(batch_bytes: int, count: int, first: int, size: int) -> int:
+    """Return about how many bytes *size* messages from *first* on take of a batch of *count*: parts add up exactly."""
+    return batch_bytes * (first + size) // count - batch_bytes * first // count
+
+
 def summary_of(rows: bytes | bytearray) -> Summary:
     """Return the summary of packed *rows*, at least one."""
     run_sizes, counts, byte_counts = sizes(rows), column(rows, 0, _COUNT_WORD), column(rows, 0, _BYTES_WORD)
     if run_sizes == counts:
         bytes_ = sum(byte_counts)
     else:
-        parts = zip(byte_counts, run_sizes, counts, strict=True)
-        bytes_ = sum(-(-batch_bytes * size // count) for batch_bytes, size, count in parts)
+        parts = zip(byte_counts, counts, column(rows, 0, _FIRST_WORD), run_sizes, strict=True)
+        bytes_ = sum(starmap(span_bytes, parts))
     return Summary(
         sum(run_sizes), bytes_, *zxid_span(rows), published_ms_at(rows, 0), ready_at(rows, 0), expires_ms_at(rows, 0)
     )

@@ -33,7 +33,7 @@ from sluicemq.broker.queues.chunks import (
     long_at,
     sizes,
 )
-from sluicemq.broker.queues.runs import Run, messages_in
+from sluicemq.broker.queues.runs import Run, bytes_in, messages_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -279,6 +279,22 @@ class DelayedRuns:
         self._chunks, self._firsts, self._open = _NO_CHUNKS, _NO_TIMES, _NO_ROWS
         self._head = self.messages = 0
         self.next_due_ms = None
+
+    def count_bytes(self) -> int:
+        """Return about how many bytes all runs take; `missing_bytes` was filled before."""
+        total = 0
+        for number, rows in enumerate((*(chunk.data for chunk in self._chunks), self._open)):
+            head = 0 if number else self._head
+            if number < len(self._chunks) and not head:
+                total += self._chunks[number].summary.bytes
+            else:
+                assert rows is not None, "a chunk that is consumed in part is in memory when bytes are counted"
+                total += bytes_in(map(Run._make, ROW.iter_unpack(rows[head * RUN_BYTES :])))
+        return total
+
+    def missing_bytes(self) -> list[Chunk]:
+        """Return the chunk that `count_bytes` must look into, if it is not in memory."""
+        return [chunk for chunk in self._chunks[:1] if chunk.data is None and self._head]
 
     # --- what chunks ask -------------------------------------------------------------------------------------------
 

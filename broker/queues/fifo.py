@@ -34,7 +34,7 @@ from sluicemq.broker.queues.chunks import (
     row_at,
     sizes,
 )
-from sluicemq.broker.queues.runs import Run
+from sluicemq.broker.queues.runs import Run, bytes_in, fronted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 NOBODY_READ = -(1 << 62)
 """`RunFifo.read_ordinal` before anybody read."""
 
+_ready_of = attrgetter("ready")
 _NO_TIMES = (0, 0)
 # What every index without holes refers to, never changed.
 _NO_HOLES: dict[int, Holes] = {}
@@ -202,8 +203,7 @@ class RunFifo:
         return base, base + CHUNK_RUNS
 
     def _bits(self, base: int) -> int:
-        holes = self._holes.get(base)
-        return 0 if holes is None else holes.bits
+        return self._holes.get(base, h.NONE).bits
 
     def _rows(self, base: int) -> bytes | bytearray | None:
         """Return the rows of the chunk that begins with this ordinal, or the open rows; None: not in memory."""
@@ -290,7 +290,7 @@ class RunFifo:
             row = self.head - self._base
         assert rows is not None, "the chunk in front is in memory"
         run = Run._make(ROW.unpack_from(rows, row * RUN_BYTES))
-        return run if self._front is None else _fronted(run, self._front)
+        return run if self._front is None else fronted(run, self._front)
 
     def run_at(self, ordinal: int) -> Run:
         """Return the run at *ordinal*, which did not leave; its chunk must be in memory."""
@@ -300,7 +300,7 @@ class RunFifo:
         assert ordinal >= self.head, "a run that is wanted is there"
         assert not self._bits(base) >> (ordinal - base) & 1, "a run that is wanted is there"
         run = Run._make(ROW.unpack_from(rows, (ordinal - base) * RUN_BYTES))
-        return run if self._front is None or ordinal != self.head else _fronted(run, self._front)
+        return run if self._front is None or ordinal != self.head else fronted(run, self._front)
 
     def front_published_ms(self) -> int | None:
         """Return when the run in front was published, wherever its chunk lies; None when there is none."""
@@ -321,8 +321,8 @@ class RunFifo:
         if not row:
             times = chunk.summary.published_ms, chunk.summary.expires_ms
         else:
-            holes = self._holes.get(self._base)
-            if holes is not None and h.first_left(holes.bits) == row:
+            holes = self._holes.get(self._base, h.NONE)
+            if h.first_left(holes.bits) == row:
                 times = holes.published_ms, holes.expires_ms
             else:
                 times = self._front_times
@@ -358,7 +358,7 @@ class RunFifo:
             ordinal += count
         self.read_ordinal = ordinal
         if self._front is not None and start == head and runs:
-            runs[0] = _fronted(runs[0], self._front)
+            runs[0] = fronted(runs[0], self._front)
         return runs
 
     def read_with_ordinals(self, ordinal: int, runs_max: int) -> tuple[Sequence[int], list[Run]]:
@@ -386,7 +386,7 @@ class RunFifo:
                 ordinal = end
         self.read_ordinal = ordinal
         if self._front is not None and ordinals and ordinals[0] == self.head:
-            runs[0] = _fronted(runs[0], self._front)
+            runs[0] = fronted(runs[0], self._front)
         return ordinals, runs
 
     def missing(self, ordinal: int, runs_max: int) -> list[Chunk]:
@@ -439,8 +439,7 @@ class RunFifo:
         return self._find_in(self._open, self._sealed, ordinal, left)
 
     def _left_from(self, base: int) -> int:
-        holes = self._holes.get(base)
-        return 0 if holes is None else holes.messages
+        return self._holes.get(base, h.NONE).messages
 
     def _held_by(self, chunk: Chunk) -> int:
         """Return how many messages a chunk behind the first one holds."""
@@ -485,13 +484,39 @@ class RunFifo:
         """Yield (ordinal of the first row, rows, chunk) of what may hold runs that became ready then."""
         chunks = self._chunks
         if chunks:
-            number = max(bisect_left(chunks, ready, key=_ready_of_chunk) - 1, 0)
+            number = max(bisect_left(chunks, ready, key=_ready_of) - 1, 0)
             for chunk in islice(chunks, number, None):
                 if chunk.ready > ready:
                     return
                 yield chunk.base, chunk.data, chunk
         if self._open and ready_at(self._open, 0) <= ready:
             yield self._sealed, self._open, None
+
+    def count_bytes(self) -> int:
+        """Return about how many bytes all runs take, from the summaries of chunks that lost nothing."""
+        total = 0
+        for chunk in self._chunks or ():
+            if self._lost_something(chunk):
+                assert chunk.data is not None, "chunks that lost something are in memory when bytes are counted"
+                total += self._bytes_in(chunk.data, chunk.base)
+            else:
+                total += chunk.summary.bytes
+        return total + self._bytes_in(self._open, self._sealed)
+
+    def missing_bytes(self) -> list[Chunk]:
+        """Return the chunks that `count_bytes` must look into and that are not in memory."""
+        return [chunk for chunk in self._chunks or () if chunk.data is None and self._lost_something(chunk)]
+
+    def _lost_something(self, chunk: Chunk) -> bool:
+        return chunk.base in self._holes or (
+            chunk.base <= self.head < chunk.base + CHUNK_RUNS and (self.head > chunk.base or self._front is not None)
+        )
+
+    def _bytes_in(self, rows: bytes | bytearray, base: int) -> int:
+        runs = list(map(Run._make, ROW.iter_unpack(h.without_holes(rows, self._bits(base), max(self.head - base, 0)))))
+        if self._front is not None and runs and base <= self.head < base + CHUNK_RUNS:
+            runs[0] = fronted(runs[0], self._front)
+        return bytes_in(runs)
 
     def has_left(self, chunk: Chunk) -> bool:
         """Return whether all runs of *chunk* are consumed."""
@@ -516,7 +541,7 @@ class RunFifo:
         """
         rows = bytearray().join(self._parts())
         if self._front is not None:
-            run = _fronted(Run._make(ROW.unpack_from(rows)), self._front)
+            run = fronted(Run._make(ROW.unpack_from(rows)), self._front)
             ROW.pack_into(rows, 0, *run)
         return bytes(rows)
 
@@ -574,12 +599,3 @@ class RunFifo:
                 rows = self._pool.read_back(chunk)
             yield h.without_holes(rows, self._bits(chunk.base), max(self.head - chunk.base, 0))
         yield h.without_holes(self._open, self._bits(self._sealed), max(self.head - self._sealed, 0))
-
-
-_ready_of_chunk = attrgetter("ready")
-
-
-def _fronted(run: Run, front: tuple[int, int]) -> Run:
-    """Return *run* as it is after its front lost messages."""
-    zxid, ready, _first, _size, *shared = run
-    return Run(zxid, ready, *front, *shared)

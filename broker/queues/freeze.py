@@ -211,8 +211,13 @@ def _pack_queue(packer: _Packer, queue: FrozenQueue) -> Iterator[s.Section | Non
         yield from _pack_index(packer, queue.id, s.DELAYED, queue.delayed)
     if queue.history is not None and queue.history.messages:
         yield from _pack_index(packer, queue.id, s.RETAINED, queue.history)
+    if queue.dead.messages:
+        yield from _pack_index(packer, queue.id, s.DEAD, queue.dead)
     if queue.expiring is not None:
         yield from _pack_index(packer, queue.id, s.EXPIRING, queue.expiring)
+    for number, note in queue.notes:
+        packer.add(s.NOTES, (queue.id, number, *note), bytes_=len(note.text))
+        yield from packer.flush_full()
     returned = iter(queue.returned)
     while runs := list(islice(returned, _RETURNED_RUNS)):
         packer.messages += messages_in(runs)
@@ -370,6 +375,7 @@ TOUCHES: dict[type[e.Entry], Callable[[Freeze, Machine, Any], None]] = {
     e.Publish: _publish,
     e.PublishGrouped: _publish,
     e.Grant: _grant,
+    e.GrantPlaced: _grant,
     e.Settle: _settle,
     e.Clock: _clock,
     e.Declare: _declare,

@@ -36,6 +36,7 @@ from sluicemq.broker.queues.fifo import RunFifo
 from sluicemq.broker.queues.history import History, RetainedRuns
 from sluicemq.broker.queues.leases import LeaseTable
 from sluicemq.broker.queues.machine import Machine, MachineLimits
+from sluicemq.broker.queues.notes import Note, NoteTable
 from sluicemq.broker.queues.queue import Queue
 from sluicemq.broker.queues.runs import PRIORITY_MAX, Run
 from sluicemq.broker.queues.sections import ImageDamaged, ImageUnknown, decode
@@ -104,6 +105,7 @@ class _Loader:
             s.SESSIONS: self._read_sessions,
             s.LEASES: self._read_leases,
             s.PRODUCERS: self._read_producers,
+            s.NOTES: self._read_notes,
             s.END: self._read_end,
         }
         for kind, data in sections:
@@ -130,7 +132,7 @@ class _Loader:
             "sessions": len(self._sessions),
             "producers": len(self._producers),
             "sections": self._sections,
-            "messages": sum(queue.messages for queue in self._queues.values()),
+            "messages": sum(queue.messages + queue.dead.messages for queue in self._queues.values()),
             "leased": sum(queue.leased for queue in self._queues.values()),
         }
         if found != expected:
@@ -144,14 +146,18 @@ class _Loader:
         self._machine = Machine(MachineLimits(**head["limits"]), self._pool)
 
     def _read_queues(self, columns: dict[str, Any]) -> None:
-        retained = columns.pop("retained")
-        rows = zip(*columns.values(), retained, strict=True)
-        for id_, vhost, name, settings, created_ms, *totals, places in rows:
+        for id_, vhost, name, settings, created_ms, *totals in zip(*columns.values(), strict=True):
             queue = Queue(id_, vhost, name, {}, created_ms, self._pool)
             # Most queues have the same settings; they are never changed in place, so one map serves them all.
             key = msgpack.packb(settings)
             queue.settings = self._settings.setdefault(key, {**QUEUE_SETTINGS_DEFAULT, **settings})
-            queue.published_total, queue.settled_total, queue.purged_total, queue.redelivered_total = totals
+            queue.published_total, queue.settled_total, queue.purged_total, queue.redelivered_total = totals[:4]
+            places, *totals = totals[4:]
+            queue.expired_total, queue.dropped_total, queue.dead_total, queue.moved_total, queue.bytes = totals[:5]
+            next_note = totals[5]
+            if next_note != queue.notes.next_number:
+                queue.notes = NoteTable()
+                queue.notes.next_number = next_note
             if places is not None:
                 queue.history = History.restored(queue.settings["retention"], places, self._pool)
             self._queues[id_] = queue
@@ -201,8 +207,10 @@ class _Loader:
         queue = self._queues[queue_id]
         if place == s.DELAYED:
             queue.delayed = DelayedRuns.restored(image, self._pool)
+        elif place == s.DEAD:
+            queue.dead = RunFifo.restored(image, self._pool)
         elif place == s.EXPIRING:
-            queue.lanes.put_expiring(DelayedRuns.restored(image, self._pool, EXPIRES_OFFSET))
+            queue.lanes.put_expiring(DelayedRuns.restored(image, None, EXPIRES_OFFSET))
         elif place == s.RETAINED:
             assert queue.history is not None, "retained runs belong to a queue that retains"
             queue.history.runs = RetainedRuns.restored(image, self._pool)
@@ -211,10 +219,14 @@ class _Loader:
             assert 0 <= priority <= PRIORITY_MAX, "an index is that of runs of a place that is known"
             queue.lanes.put(priority, RunFifo.restored(image, self._pool))
 
+    def _read_notes(self, columns: dict[str, Any]) -> None:
+        for queue_id, number, *note in zip(*columns.values(), strict=True):
+            self._queues[queue_id].notes.put(number, Note(*note))
+
     def _read_returned(self, columns: dict[str, Any]) -> None:
         queues = self._queues
         for queue_id, run in zip(columns["queue"], ROW.iter_unpack(columns["runs"]), strict=True):
-            queues[queue_id].returned.add(Run._make(run))
+            queues[queue_id].put_back(Run._make(run))
 
     def _read_sessions(self, columns: dict[str, Any]) -> None:
         for row in zip(*columns.values(), strict=True):

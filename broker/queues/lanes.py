@@ -43,7 +43,8 @@ class Lanes:
 
     Attributes:
         main: The lane of priority 0.
-        expiring: The runs that expire before one in front of them, in the order of time; None before the first.
+        expiring: The runs that expire before one in front of them, in the order of time; None before the first. They
+            stay in memory, 64 bytes each: what any entry may put into its middle must not wait for a page.
         has_expiry: Whether anything ever expired or may.
 
     """
@@ -126,16 +127,9 @@ class Lanes:
         for run in runs:
             if run.expires_ms:
                 if self.expiring is None:
-                    self.put_expiring(DelayedRuns(self._pool, EXPIRES_OFFSET))
+                    self.put_expiring(DelayedRuns(None, EXPIRES_OFFSET))
                 assert self.expiring is not None, "it was just made"
                 self.expiring.add(run.expires_ms, [run])
-
-    def missing_to_watch(self, expires_ms: Iterable[int]) -> list[Chunk]:
-        """Return the chunks that are not in memory among those needed to append runs that expire then."""
-        if self.expiring is None:
-            return []
-        times = [time for time in expires_ms if time]
-        return [chunk for time in set(times) for chunk in self.expiring.missing(time, len(times))]
 
     # --- expiring --------------------------------------------------------------------------------------------------
 
@@ -164,20 +158,16 @@ class Lanes:
         return [] if self.expiring is None else self.expiring.take_due(log_time_ms, runs_max)
 
     def missing_expired(self, log_time_ms: int, runs_max: int) -> list[Chunk]:
-        """Return the chunks that are not in memory among those that expiring needs; ask again once they are."""
+        """Return the chunks that are not in memory among those that expiring needs."""
         if not self.has_expiry:
             return []
         missing: list[Chunk] = []
         for lane in self:
             if (lane.front_expires_ms() or NEVER) <= log_time_ms:
                 missing += lane.missing(lane.head, runs_max)
-        if self.expiring is None:
-            return missing
-        due = self.expiring.missing_due(log_time_ms, runs_max)
-        if due:
-            return missing + due
-        for run in self.expiring.look_due(log_time_ms, runs_max):
-            missing += self.lane(run.priority).missing_place((run.ready, run.zxid, run.first))
+        if self.expiring is not None:
+            for run in self.expiring.look_due(log_time_ms, runs_max):
+                missing += self.lane(run.priority).missing_place((run.ready, run.zxid, run.first))
         return list(dict.fromkeys(missing))
 
     # --- taking ----------------------------------------------------------------------------------------------------
@@ -214,6 +204,16 @@ class Lanes:
                     return None
                 return run._replace(first=first, size=count), lane.remove(ordinal, first, count)
         return None
+
+    def take_whole(self, run: Run) -> Run | None:
+        """Take what is left of *run* in its lane out, if anything is."""
+        lane = self.lane(run.priority)
+        ordinal = lane.find_place((run.ready, run.zxid, run.first))
+        if ordinal is None:
+            return None
+        left = lane.run_at(ordinal)
+        lane.remove(ordinal, left.first, left.size)
+        return left
 
     def missing_placed(self, ready: int, zxid: int, first: int) -> list[Chunk]:
         """Return the chunks that are not in memory among those that `take_placed` needs."""

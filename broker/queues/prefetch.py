@@ -24,6 +24,9 @@ def missing_chunks(machine: Machine, entry: e.Entry) -> list[Chunk]:
     if type(entry) is e.Grant:
         queue = machine.queue(entry.queue)
         return [] if queue is None else queue.missing(entry.runs)
+    if type(entry) is e.GrantPlaced:
+        queue = machine.queue(entry.queue)
+        return [] if queue is None else queue.missing_placed(entry.runs)
     if isinstance(entry, e.Publish):
         return _missing_of_publish(machine, entry)
     if type(entry) is e.Settle:
@@ -65,6 +68,7 @@ def _missing_of_clock(machine: Machine, entry: e.Clock) -> list[Chunk]:
         queue = machine.queue(queue_id)
         if queue is not None:
             missing += queue.delayed.missing_due(log_time_ms, entry.items_max)
+            missing += queue.lanes.missing_expired(log_time_ms, entry.items_max)
             if queue.history is not None:
                 missing += queue.history.missing_due(log_time_ms, entry.items_max)
     return missing

@@ -10,24 +10,28 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sluicemq.broker.queues.chunks import ChunksMissing
 from sluicemq.broker.queues.delayed import DelayedRuns
+from sluicemq.broker.queues.fifo import RunFifo
 from sluicemq.broker.queues.history import START, History, Place
+from sluicemq.broker.queues.keys import KeyStates
 from sluicemq.broker.queues.lanes import NEVER, Lanes
+from sluicemq.broker.queues.looking import look_into, look_through
+from sluicemq.broker.queues.notes import NoteTable
 from sluicemq.broker.queues.returned import ReturnedRuns
-from sluicemq.broker.queues.runs import Run, by_place, joined, messages_in
+from sluicemq.broker.queues.runs import Run, by_place, bytes_in, expires_ms_of, joined, messages_in
 from sluicemq.wire.settings import QUEUE_SETTINGS_DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from sluicemq.broker.queues.chunks import Chunk, ChunkPool, FifoImage
-    from sluicemq.broker.queues.fifo import RunFifo
     from sluicemq.broker.queues.leases import LeaseTable
+    from sluicemq.broker.queues.notes import Note
 
-PEEK_RUNS = 64
-"""Runs that a look into the queue reads at a time."""
-
+NOTHING_DEAD = RunFifo()
+"""What every queue without dead letters refers to, never changed."""
+NO_NOTES = NoteTable()
+"""What every queue without notes refers to, never changed."""
 _deliveries_of = itemgetter(7)
 
 
@@ -44,11 +48,19 @@ class FrozenQueue(NamedTuple):
     purged_total: int
     redelivered_total: int
     retained: tuple[int, ...] | None
+    expired_total: int
+    dropped_total: int
+    dead_total: int
+    moved_total: int
+    bytes: int | None
+    next_note: int
     lanes: list[tuple[int, FifoImage]]
     returned: list[Run]
     delayed: FifoImage | None
     history: FifoImage | None
     expiring: FifoImage | None
+    dead: FifoImage
+    notes: list[tuple[int, Note]]
 
 
 class Queue:
@@ -71,29 +83,47 @@ class Queue:
         leased: Messages under lease.
         published_total: Messages ever published here.
         settled_total: Messages ever acknowledged.
-        purged_total: Messages ever purged.
+        dead: Dead letters in the order in which they died. What all queues without any refer to is never changed.
+        notes: Why messages were given back or died. Likewise.
+        bytes: What is ready, leased and delayed takes, about; None where nobody asks.
+        purged_total: Messages ever purged: those of the queue, and dead letters.
+        expired_total: Messages ever gone because of their age; not those that became dead letters.
+        dropped_total: Messages ever gone because there were too many; likewise.
+        dead_total: Messages that ever became dead letters here.
+        moved_total: Messages that ever went on to another queue.
         redelivered_total: Messages ever granted that had been granted before.
+        keys: Which keys must wait, where the queue is ordered by key; else None.
+        tells_leases: Whether the leader wants to hear of all leases that end.
         frozen_for: Number of the last freeze that has what it needs of this queue.
 
     """
 
     __slots__ = (
         "_pool",
+        "bytes",
         "created_ms",
+        "dead",
+        "dead_total",
         "delayed",
+        "dropped_total",
+        "expired_total",
         "frozen_for",
         "history",
         "id",
+        "keys",
         "lanes",
         "leased",
         "leases",
+        "moved_total",
         "name",
+        "notes",
         "published_total",
         "purged_total",
         "redelivered_total",
         "returned",
         "settings",
         "settled_total",
+        "tells_leases",
         "vhost",
     )
 
@@ -111,6 +141,8 @@ class Queue:
         self.name = name
         self.settings: dict[str, Any] = {**QUEUE_SETTINGS_DEFAULT, **settings}
         self.created_ms = created_ms
+        self.keys: KeyStates | None = None
+        self.tells_leases = False
         self.lanes = Lanes(pool)
         self.returned = ReturnedRuns()
         self.delayed = DelayedRuns(pool)
@@ -120,9 +152,17 @@ class Queue:
         self.leased = 0
         self.published_total = 0
         self.settled_total = 0
+        self.dead = NOTHING_DEAD
+        self.notes = NO_NOTES
+        self.bytes: int | None = None
         self.purged_total = 0
+        self.expired_total = 0
+        self.dropped_total = 0
+        self.dead_total = 0
+        self.moved_total = 0
         self.redelivered_total = 0
         self.frozen_for = 0
+        self.follow_settings()
 
     @property
     def main(self) -> RunFifo:
@@ -179,21 +219,35 @@ class Queue:
             self.purged_total,
             self.redelivered_total,
             None if history is None else history.places(),
+            self.expired_total,
+            self.dropped_total,
+            self.dead_total,
+            self.moved_total,
+            self.bytes,
+            self.notes.next_number,
             [(priority, lane.image()) for priority, lane in self.lanes.items() if lane.messages],
             self.returned.frozen(),
             self.delayed.image(),
             None if history is None else history.runs.image(),
             None if self.lanes.expiring is None else self.lanes.expiring.image(),
+            self.dead.image(),
+            self.notes.frozen(),
         )
 
     def images(self) -> Iterator[FifoImage]:
-        """Yield what each index is at this moment, but for that of retained batches."""
-        for lane in self.lanes:
-            yield lane.image()
-        for index in (self.delayed, self.lanes.expiring):
-            image = None if index is None else index.image()
-            if image is not None:
-                yield image
+        """Yield what each index with pages is at this moment, but for that of retained batches."""
+        for fifo in (*self.lanes, self.dead):
+            yield fifo.image()
+        delayed = self.delayed.image()
+        if delayed is not None:
+            yield delayed
+
+    def follow_settings(self) -> None:
+        """Be what the settings say; to be called whenever they were replaced. Empty queues only change their order."""
+        by_key = self.settings["ordering"] == "key"
+        if by_key != (self.keys is not None):
+            self.keys = KeyStates() if by_key else None
+        self.tells_leases = by_key or self.settings["mode"] != "shared"
 
     def change_settings(self, settings: Mapping[str, Any], zxid: int, log_time_ms: int) -> None:
         """Take *settings* (checked) over, because of the entry *zxid*.
@@ -201,6 +255,7 @@ class Queue:
         Retention begins with the next message, and lets go of everything when it is turned off.
         """
         self.settings = {**self.settings, **settings}
+        self.follow_settings()
         retention = self.settings["retention"]
         if retention is None:
             self.forget_history()
@@ -223,6 +278,27 @@ class Queue:
         main.expiry_ms = NEVER
         main.append(Run(zxid, zxid, 0, count, count, batch_bytes, published_ms))
         self.published_total += count
+        if self.bytes is not None:
+            self.bytes += batch_bytes
+
+    def arrive(self, runs: list[Run]) -> None:
+        """Count *runs*, which come from a PUBLISH or another queue; the caller puts them where they wait."""
+        self.published_total += messages_in(runs)
+        if self.bytes is not None:
+            self.bytes += bytes_in(runs)
+
+    def acknowledge(self, runs: list[Run], messages: int) -> None:
+        """Count *runs*, which were leased, as settled."""
+        self.settled_total += messages
+        if self.notes or self.bytes is not None:
+            self._left(runs)
+
+    def _left(self, runs: list[Run]) -> None:
+        """Note that *runs* are neither ready nor leased nor delayed any more."""
+        if self.notes:
+            self.notes.release(runs)
+        if self.bytes is not None:
+            self.bytes -= bytes_in(runs)
 
     def make_ready(self, runs: list[Run], zxid: int) -> None:
         """Put *runs* behind the tails of their lanes, in this order, because of the entry *zxid*."""
@@ -234,10 +310,16 @@ class Queue:
         """Put *runs* back to their former places; return them as they lie there, by place."""
         placed = joined(by_place(runs))
         for run in placed:
-            self.returned.add(run)
-        if self.lanes.has_expiry:
+            self.put_back(run)
+        if any(map(expires_ms_of, placed)):
             self.lanes.watch(placed)
         return placed
+
+    def put_back(self, run: Run) -> None:
+        """Put *run* to its place; its priority has a lane, also where an image did not keep that, which was empty."""
+        if run.priority:
+            self.lanes.lane(run.priority)
+        self.returned.add(run)
 
     def missing(self, flat: list[int]) -> list[Chunk]:
         """Return the chunks that `take` needs for this GRANT and that are not in memory."""
@@ -321,8 +403,202 @@ class Queue:
         self.returned.clear()
         self.delayed.empty()
         self.delayed = DelayedRuns(self._pool)
+        if self.keys is not None:
+            self.keys.waiting.clear()
         self.purged_total += count
+        if self.notes:
+            self.notes.keep_only(self.leased_runs())
+        if self.bytes is not None:
+            self.bytes = bytes_in(self.leased_runs())
         return count
+
+    def leased_runs(self) -> Iterator[Run]:
+        """Yield what is leased."""
+        for table in self.leases.values():
+            for _, run, _ in table.pieces():
+                yield run
+
+    def drop_all(self) -> None:
+        """Let go of everything that lies in chunks, because the queue is deleted."""
+        self.lanes.clear()
+        self.delayed.empty()
+        self.dead.clear()
+        self.forget_history()
+
+    # --- what gets too old or too much ---------------------------------------------------------------------------
+    #
+    # Each of these takes messages out; the caller says next what became of them: `gone`, `bury`, or `gone` here and
+    # `arrive` elsewhere.
+
+    def expire(self, log_time_ms: int, runs_max: int) -> tuple[list[Run], int]:
+        """Take out what expires by *log_time_ms*; `lanes.missing_expired` was filled before.
+
+        Returns:
+            The runs, and how many were looked at, at most *runs_max*: some may have left before.
+
+        """
+        taken = self.lanes.expire_front(log_time_ms, runs_max)
+        looked_at = len(taken)
+        if looked_at < runs_max:
+            due = self.lanes.due_to_expire(log_time_ms, runs_max - looked_at)
+            looked_at += len(due)
+            for run in due:
+                taken += self.returned.take_parts(run)
+                part = self.lanes.take_whole(run)
+                if part is not None:
+                    taken.append(part)
+        return taken, looked_at
+
+    def drop_head(self, messages: int, bytes_: int) -> list[Run]:
+        """Take the front of the lowest priority out until so many messages, and about so many bytes, are gone.
+
+        Ends earlier where only leased and delayed ones are left. What `missing_head` names was filled before.
+        """
+        taken: list[Run] = []
+        while messages > 0 or bytes_ > 0:
+            run = self._lowest()
+            if run is None:
+                break
+            if messages < run.size and bytes_ < run.bytes_of(run.size):
+                # The smallest part that is enough.
+                fewest = -(-bytes_ * run.batch_count // run.batch_bytes) if bytes_ > 0 else 0
+                count = min(max(messages, fewest, 1), run.size)
+                part = run if count == run.size else run.split(count)[0]
+            else:
+                part = run
+            if self.returned.take(part.zxid, part.first, part.size) is None:
+                self.lanes.take_first(part.zxid, part.first, part.size)
+            taken.append(part)
+            messages -= part.size
+            bytes_ -= bytes_in([part])
+        return taken
+
+    def missing_head(self, messages: int) -> list[Chunk]:
+        """Return the chunks that are not in memory among those that `drop_head` of so many messages needs, at most."""
+        return [chunk for lane in self.lanes for chunk in lane.missing(lane.head, messages)]
+
+    def _lowest(self) -> Run | None:
+        """Return the run in front of the lowest priority that has any."""
+        for priority, lane in reversed(list(self.lanes.items())):
+            run = self.returned.first_of(priority) or lane.first()
+            if run is not None:
+                return run
+        return None
+
+    def gone(self, runs: list[Run], why: str) -> None:
+        """Count *runs*, which were taken out, as gone.
+
+        Args:
+            runs: What was ready, leased or delayed.
+            why: `expired`, `dropped`, `purged` or `moved` (to another queue).
+
+        """
+        self._count(why, messages_in(runs))
+        self._left(runs)
+
+    def _count(self, why: str, messages: int) -> None:
+        name = f"{why}_total"
+        setattr(self, name, getattr(self, name) + messages)
+
+    # --- notes and dead letters ----------------------------------------------------------------------------------
+
+    def annotated(self, runs: list[Run], kind: int, origin: str, text: str, at_ms: int) -> list[Run]:
+        """Return *runs*, which are ready, leased or delayed, with a note that says this instead of theirs."""
+        if not runs:
+            return runs
+        self.notes.release(runs)
+        number = self._note(kind, origin, text, at_ms)
+        self.notes.hold(number, messages_in(runs))
+        return [run._replace(note=number) for run in runs]
+
+    def _note(self, kind: int, origin: str, text: str, at_ms: int) -> int:
+        if self.notes is NO_NOTES:
+            self.notes = NoteTable()
+        return self.notes.intern(kind, origin, text, at_ms)
+
+    def bury(self, runs: list[Run], zxid: int, kind: int, text: str, at_ms: int) -> list[Run]:
+        """Make dead letters of *runs*, which were taken out of what lives, because of the entry *zxid*.
+
+        Returns:
+            The runs as they lie in `dead`.
+
+        """
+        if not runs:
+            return runs
+        self._left(runs)
+        number = self._note(kind, "", text, at_ms)
+        messages = messages_in(runs)
+        self.notes.hold(number, 0, messages)
+        self.dead_total += messages
+        if self.dead is NOTHING_DEAD:
+            self.dead = RunFifo(self._pool)
+        buried = joined([run._replace(ready=zxid, note=number) for run in runs])
+        self.dead.extend(buried)
+        return buried
+
+    def take_dead(self, flat: list[int], zxid: int) -> list[Run]:
+        """Take dead letters out by their places; what `missing_dead` names was filled before.
+
+        Their notes are read before: they go with the last message. Afterwards the caller says what becomes of them:
+        `revive` or `discard_dead`.
+
+        Args:
+            flat: `[ready, zxid, first, size, ...]`, neighbours within one run each; what is not there is passed over.
+            zxid: The entry that does this. What is left of a run that was cut goes behind all others, with this place.
+
+        """
+        taken: list[Run] = []
+        for ready, run_zxid, first, size in zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True):
+            ordinal = self.dead.find_place((ready, run_zxid, first))
+            if ordinal is None:
+                continue
+            run = self.dead.run_at(ordinal)
+            if first < run.first or size <= 0 or first + size > run.first + run.size:
+                continue
+            rest = self.dead.remove(ordinal, first, size)
+            self.dead.extend([part._replace(ready=zxid) for part in rest])
+            taken.append(run._replace(first=first, size=size))
+        self.notes.release_dead(taken)
+        return taken
+
+    def missing_dead(self, flat: list[int]) -> list[Chunk]:
+        """Return the chunks that `take_dead` needs and that are not in memory."""
+        places = zip(flat[::4], flat[1::4], flat[2::4], strict=True)
+        return list(dict.fromkeys(chunk for place in places for chunk in self.dead.missing_place(place)))
+
+    def revive(self, runs: list[Run], zxid: int) -> None:
+        """Put *runs*, taken out of `dead`, behind the tail here, as if nobody had tried them."""
+        fresh = [run._replace(deliveries=0, attempts=0, note=0) for run in runs]
+        if self.bytes is not None:
+            self.bytes += bytes_in(fresh)
+        self.make_ready(fresh, zxid)
+
+    def discard_dead(self, runs: list[Run], why: str) -> None:
+        """Count *runs*, taken out of `dead`, as `purged` or `moved`."""
+        self._count(why, messages_in(runs))
+
+    # --- bytes ---------------------------------------------------------------------------------------------------
+
+    def count_bytes(self, wanted: bool) -> None:
+        """Begin to count the bytes of what is ready, leased and delayed, or end it; `missing_bytes` was filled."""
+        if not wanted:
+            self.bytes = None
+        elif self.bytes is None:
+            self.bytes = sum(lane.count_bytes() for lane in self.lanes) + self.delayed.count_bytes()
+            self.bytes += bytes_in(self.returned) + bytes_in(self.leased_runs())
+
+    def missing_bytes(self) -> list[Chunk]:
+        """Return the chunks that `count_bytes` must look into and that are not in memory: those that lost runs."""
+        return [chunk for lane in self.lanes for chunk in lane.missing_bytes()] + self.delayed.missing_bytes()
+
+    # --- looking -------------------------------------------------------------------------------------------------
+
+    def peek_dead(self, skip: int, count_max: int) -> list[Run]:
+        """Return dead letters in order: at most *count_max* messages after the first *skip*; raises as `peek`."""
+        found: list[Run] = []
+        if skip < self.dead.messages:
+            look_into(self.dead, found, skip, count_max)
+        return found
 
     def peek(self, skip: int, count_max: int) -> list[Run]:
         """Return ready runs in order: at most *count_max* messages after the first *skip*.
@@ -331,58 +607,8 @@ class Queue:
             ChunksMissing: Some of them lie in a chunk that is not in memory.
 
         """
-        found: list[Run] = []
-        returned = list(self.returned)
-        for priority, lane in self.lanes.items():
-            first = [run for run in returned if run.priority == priority] if returned else returned
-            skip, count_max = _look_at(first, found, skip, count_max)
-            if count_max <= 0:
-                break
-            if skip >= lane.messages:
-                skip -= lane.messages
-                continue
-            count_max = _look_into(lane, found, skip, count_max)
-            skip = 0
-        return found
+        return look_through(self.lanes, self.returned, skip, count_max)
 
     def _count_redelivered(self, runs: list[Run]) -> None:
         if any(map(_deliveries_of, runs)):
             self.redelivered_total += messages_in(run for run in runs if run.deliveries)
-
-
-def _look_at(runs: list[Run], found: list[Run], skip: int, count_max: int) -> tuple[int, int]:
-    """Append to *found* what *runs* hold behind the first *skip* messages; return what is left of both numbers."""
-    for run in runs:
-        if count_max <= 0:
-            break
-        if skip >= run.size:
-            skip -= run.size
-            continue
-        count_max -= _append_part(found, run, skip, count_max)
-        skip = 0
-    return skip, count_max
-
-
-def _look_into(lane: RunFifo, found: list[Run], skip: int, count_max: int) -> int:
-    """Append to *found* what *lane* holds behind the first *skip* messages; return how many are still wanted."""
-    ordinal, inside = lane.find(skip)
-    while count_max > 0:
-        runs = lane.read(ordinal, min(count_max, PEEK_RUNS))
-        if not runs:
-            missing = lane.missing(ordinal, 1)
-            if missing:
-                raise ChunksMissing(missing)
-            break
-        ordinal = lane.read_ordinal
-        inside, count_max = _look_at(runs, found, inside, count_max)
-    return count_max
-
-
-def _append_part(found: list[Run], run: Run, skip: int, count_max: int) -> int:
-    """Append at most *count_max* messages of *run* after its first *skip* to *found*; return how many."""
-    if skip:
-        run = run.split(skip)[1]
-    if run.size > count_max:
-        run = run.split(count_max)[0]
-    found.append(run)
-    return run.size

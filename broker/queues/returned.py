@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from sortedcontainers import SortedDict
 
+from sluicemq.broker.queues.runs import PRIORITY_MAX
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -46,6 +48,11 @@ class ReturnedRuns:
     def first(self) -> Run | None:
         """Return the run in front."""
         return self._by_place.peekitem(0)[1] if self._by_place else None
+
+    def first_of(self, priority: int) -> Run | None:
+        """Return the run in front of a priority."""
+        key = next(self._by_place.irange((PRIORITY_MAX - priority,)), None) if self._by_place else None
+        return self._by_place[key] if key is not None and key[0] == PRIORITY_MAX - priority else None
 
     def add(self, run: Run) -> None:
         """Put *run* at its place."""

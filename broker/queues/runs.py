@@ -9,6 +9,8 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
+from sluicemq.broker.queues.chunks import span_bytes
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -104,6 +106,8 @@ class Run(NamedTuple):
 
 size_of = itemgetter(3)
 """`run.size`, for loops that run in C."""
+expires_ms_of = itemgetter(10)
+"""`run.expires_ms`, likewise."""
 priority_of = itemgetter(12)
 """`run.priority`, for loops that run in C."""
 _order_of = itemgetter(1, 0, 2)
@@ -120,6 +124,17 @@ def by_place(runs: Iterable[Run]) -> list[Run]:
 def messages_in(runs: Iterable[Run]) -> int:
     """Return how many messages *runs* hold."""
     return sum(map(size_of, runs))
+
+
+def bytes_in(runs: Iterable[Run]) -> int:
+    """Return about how many bytes *runs* take; however they are split, their parts take as many together."""
+    return sum([span_bytes(run.batch_bytes, run.batch_count, run.first, run.size) for run in runs])
+
+
+def fronted(run: Run, front: tuple[int, int]) -> Run:
+    """Return *run* with another (first, size)."""
+    zxid, ready, _first, _size, *shared = run
+    return Run(zxid, ready, *front, *shared)
 
 
 def flat_runs(runs: Sequence[Run]) -> list[int]:

@@ -25,6 +25,7 @@ u16 attempts, u32 key, u64 expires_ms, u32 note, u8 priority, 3 bytes of zeros. 
 | 7 | leases | a block of a consumer's table; after all queues and its session, in order |
 | 8 | producers | a producer; in any order, `turn` tells theirs |
 | 9 | end | the end; one row, the last section, with what must add up |
+| 10 | notes | a note of a queue; after its queue, in any order |
 
 The columns stand in `LAYOUTS`. Those that need a word:
 
@@ -41,7 +42,9 @@ The columns stand in `LAYOUTS`. Those that need a word:
   zeros; slot -1: they stand in `runs`, all of them. The other columns are the summary (see `chunks.Summary`), 0 when
   the rows stand in `runs`.
 - queues: `retained` is None, or what `history.History.places` says beside the index of retained runs. Messages that are
-  retained are not counted in `messages` of the end: they are elsewhere too, or nowhere.
+  retained are not counted in `messages` of the end: they are elsewhere too, or nowhere. `bytes` is None where they are
+  not counted.
+- notes: what they are stands in `notes.Note`.
 - leases: `pieces` says how many; of each the first tag in `firsts` (u64), the mark in `handed` (u8), the run in `runs`.
 - producers: `fenced` is a list of numbers, `receipts` bytes: the ring of u64 as it lies.
 - machine: the limits by which the entries were judged, and counts of what follows.
@@ -62,7 +65,7 @@ from sluicemq.wire.errors import SluiceError
 FORMAT = 2
 """Version of the format as a whole: which sections there are, and in which order."""
 
-MACHINE, QUEUES, INDEXES, CHUNKS, RETURNED, SESSIONS, LEASES, PRODUCERS, END = range(1, 10)
+MACHINE, QUEUES, INDEXES, CHUNKS, RETURNED, SESSIONS, LEASES, PRODUCERS, END, NOTES = range(1, 11)
 
 READY, DELAYED, RETAINED, DEAD, EXPIRING = range(5)
 LANES = 16
@@ -89,8 +92,25 @@ LAYOUTS: dict[int, Layout] = {
     MACHINE: Layout("machine", 1, ("format", "zxid", "log_time_ms", "limits", "queues", "sessions", "producers")),
     QUEUES: Layout(
         "queues",
-        1,
-        ("id", "vhost", "name", "settings", "created_ms", "published", "settled", "purged", "redelivered", "retained"),
+        2,
+        (
+            "id",
+            "vhost",
+            "name",
+            "settings",
+            "created_ms",
+            "published",
+            "settled",
+            "purged",
+            "redelivered",
+            "retained",
+            "expired",
+            "dropped",
+            "dead",
+            "moved",
+            "bytes",
+            "next_note",
+        ),
     ),
     INDEXES: Layout(
         "indexes",
@@ -138,6 +158,7 @@ LAYOUTS: dict[int, Layout] = {
     PRODUCERS: Layout(
         "producers", 1, ("number", "vhost", "name", "identity", "last", "turn", "heard_ms", "fenced", "receipts")
     ),
+    NOTES: Layout("notes", 1, ("queue", "number", "kind", "origin", "text", "at_ms", "living", "dead")),
     END: Layout("end", 1, ("sections", "messages", "leased")),
 }
 

@@ -15,7 +15,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from sluicemq.broker.queues.chunks import ROW, RUN_BYTES
+from sluicemq.broker.queues.chunks import ROW, RUN_BYTES, span_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -90,14 +90,14 @@ class Liveness:
         self.rows_read += len(rows) // RUN_BYTES
         firsts, lasts = self._firsts, self._lasts
         number, first, last, previous, oldest = -1, 1, 0, 0, 0
-        for zxid, _ready, _first, size, batch_count, batch_bytes, *_ in ROW.iter_unpack(rows):
+        for zxid, _ready, run_first, size, batch_count, batch_bytes, *_ in ROW.iter_unpack(rows):
             if not first <= zxid <= last:
                 found = bisect_left(lasts, zxid)
                 if found == len(lasts) or zxid < firsts[found]:
                     self.missing_runs += zxid <= self._through_zxid
                     continue
                 number, first, last = found, firsts[found], lasts[found]
-            bytes_ = -(-batch_bytes * size // batch_count)
+            bytes_ = span_bytes(batch_bytes, batch_count, run_first, size)
             # The pieces of one batch lie together mostly, and become one record.
             self.bytes[number] += bytes_ if zxid == previous else bytes_ + RECORD_OVERHEAD_BYTES
             self.runs[number] += 1

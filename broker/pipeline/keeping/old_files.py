@@ -145,7 +145,7 @@ class _Search:
         if queue.history is not None:
             self._add_index(queue.id, queue.history.runs.image(), _ZXID_MAX)
             through = queue.history.lost.zxid
-        for lane in queue.lanes:
+        for lane in (*queue.lanes, queue.dead):
             if lane.messages:
                 self._add_index(queue.id, lane.image(), through)
         if queue.delayed.messages and (delayed := queue.delayed.image()) is not None:

@@ -221,7 +221,8 @@ def apply_records(machine: Machine, pager: Pager | None, records: list[Record]) 
         try:
             entry = decode_entry(record.kind, record.kind_version, record.header, record.payload)
             if pager is not None and pool is not None and pool.absent:
-                pager.fill_now(machine.prefetch(entry))
+                while missing := machine.prefetch(entry):  # what is needed may show only in what was
+                    pager.fill_now(missing)
             machine.apply(record.zxid, entry)
         except StorageError:
             raise  # it says itself which file fails, and why

@@ -84,9 +84,7 @@ def delete(machine: Machine, zxid: int, entry: e.Delete) -> Outcome:
         effects.append(LeasesGone(session, consumer, tags, "queue_deleted"))
         del machine.sessions[session].leases[consumer]
     effects.append(QueueGone(queue.id, queue.name))
-    queue.lanes.clear()
-    queue.delayed.empty()
-    queue.forget_history()
+    queue.drop_all()
     machine.due_changed(queue)
     machine.remove_queue(queue)
     return Outcome(Deleted(count), None, tuple(effects))

@@ -38,6 +38,7 @@ def publish(machine: Machine, zxid: int, entry: e.Publish) -> Outcome:
         queue.publish(zxid, entry.count, len(entry.payload), machine.log_time_ms)
     else:
         _place(machine, zxid, entry, queue, (entry.count, 0, 0, 0, 0, 0))
+        machine.due_changed(queue)
     if queue.history is None:
         return Outcome(Published(zxid, entry.count, False), None, (Ready(entry.queue),))
     _retain(machine, zxid, entry, queue)
@@ -122,7 +123,7 @@ def _place(machine: Machine, zxid: int, entry: e.Publish, queue: Queue, groups: 
         )
         (waiting if waits else ready).append(run)
         first += size
-    queue.published_total += count
+    queue.arrive([*ready, *waiting])
     if ready:
         queue.make_ready(ready, zxid)
     if waiting:

@@ -234,9 +234,9 @@ def test_a_section_of_a_newer_version_is_refused_by_its_name() -> None:
 def test_a_newer_version_of_a_section_is_refused_by_its_name() -> None:
     sections = packed()
     name, _, columns = msgpack.unpackb(sections[1].data)
-    sections[1] = Section(sections[1].kind, msgpack.packb((name, 2, columns)))
+    sections[1] = Section(sections[1].kind, msgpack.packb((name, 3, columns)))
     for read in (load, lambda them: list(live_runs(them))):
-        with pytest.raises(ImageUnknown, match="version 2 of section 'queues' is unknown; this version reads 1"):
+        with pytest.raises(ImageUnknown, match="version 3 of section 'queues' is unknown; this version reads 2"):
             read(sections)
 
 
@@ -275,10 +275,10 @@ def test_nothing_may_follow_the_end_nor_precede_the_beginning() -> None:
         (b"\xc1", "no array of name, version and columns"),
         (msgpack.packb(("queues", 1)), "no array of name, version and columns"),
         (msgpack.packb(("chunks", 1, {})), "kind 2 is named 'chunks' instead of 'queues'"),
-        (msgpack.packb(("queues", 1, {"id": [1]})), "has not the columns id, vhost"),
-        (msgpack.packb(("queues", 1, dict.fromkeys(s.LAYOUTS[s.QUEUES].columns, 5))), "are not lists of one length"),
+        (msgpack.packb(("queues", 2, {"id": [1]})), "has not the columns id, vhost"),
+        (msgpack.packb(("queues", 2, dict.fromkeys(s.LAYOUTS[s.QUEUES].columns, 5))), "are not lists of one length"),
         (
-            msgpack.packb(("queues", 1, {**{column: [1] for column in s.LAYOUTS[s.QUEUES].columns}, "id": [1, 2]})),
+            msgpack.packb(("queues", 2, {**{column: [1] for column in s.LAYOUTS[s.QUEUES].columns}, "id": [1, 2]})),
             "are not lists of one length",
         ),
     ],
@@ -326,13 +326,14 @@ def test_an_image_keeps_the_layout_that_is_documented() -> None:
     """A change of these names needs a new version of the section: old snapshots have the old ones."""
     assert {layout.name: layout.version for layout in s.LAYOUTS.values()} == {
         "machine": 1,
-        "queues": 1,
+        "queues": 2,
         "indexes": 2,
         "chunks": 2,
         "returned": 2,
         "sessions": 1,
         "leases": 2,
         "producers": 1,
+        "notes": 1,
         "end": 1,
     }
     for section in packed():
