@@ -38,6 +38,7 @@ from sluicemq.broker.queues.runs import Run, bytes_in, fronted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from typing import Self
 
     from sluicemq.broker.queues.chunks import ChunkPool
     from sluicemq.broker.queues.holes import Holes
@@ -121,10 +122,14 @@ class RunFifo:
 
     def append(self, run: Run) -> None:
         """Put *run* behind all others."""
+        self.append_row(ROW.pack(*run), run[3])
+
+    def append_row(self, row: bytes, messages: int) -> None:
+        """Put a packed run of so many messages behind all others."""
         rows = self._open
-        rows += ROW.pack(*run)
+        rows += row
         self.tail += 1
-        self.messages += run[3]
+        self.messages += messages
         if len(rows) == CHUNK_BYTES:
             self._seal()
 
@@ -230,9 +235,8 @@ class RunFifo:
         """
         run = self.run_at(ordinal)
         before, behind = first - run.first, run.first + run.size - first - size
-        assert before >= 0, "only what is there leaves"
         assert size > 0, "something leaves"
-        assert behind >= 0, "only what is there leaves"
+        assert min(before, behind) >= 0, "only what is there leaves"
         rest: list[Run] = []
         if before:
             rest.append(run._replace(size=before))
@@ -297,8 +301,8 @@ class RunFifo:
         base, _ = self._part(ordinal)
         rows = self._rows(base)
         assert rows is not None, "the chunk of a run that is wanted is in memory"
-        assert ordinal >= self.head, "a run that is wanted is there"
-        assert not self._bits(base) >> (ordinal - base) & 1, "a run that is wanted is there"
+        gone = ordinal < self.head or self._bits(base) >> (ordinal - base) & 1
+        assert not gone, "a run that is wanted is there"
         run = Run._make(ROW.unpack_from(rows, (ordinal - base) * RUN_BYTES))
         return run if self._front is None or ordinal != self.head else fronted(run, self._front)
 
@@ -425,7 +429,7 @@ class RunFifo:
             return self.tail, 0
         ordinal = self.head
         if self._chunks:
-            open_messages = sum(sizes(self._open)) - self._left_from(self._sealed)
+            open_messages = sum(sizes(self._open)) - self._holes.get(self._sealed, h.NONE).messages
             held = self.messages - open_messages - sum(map(self._held_by, islice(self._chunks, 1, None)))
             for chunk in self._chunks:
                 if ordinal != self.head:
@@ -438,12 +442,9 @@ class RunFifo:
                 ordinal = chunk.base + CHUNK_RUNS
         return self._find_in(self._open, self._sealed, ordinal, left)
 
-    def _left_from(self, base: int) -> int:
-        return self._holes.get(base, h.NONE).messages
-
     def _held_by(self, chunk: Chunk) -> int:
         """Return how many messages a chunk behind the first one holds."""
-        return chunk.messages - self._left_from(chunk.base)
+        return chunk.messages - self._holes.get(chunk.base, h.NONE).messages
 
     def _find_in(self, rows: bytes | bytearray, base: int, ordinal: int, left: int) -> tuple[int, int]:
         run_sizes = sizes(rows, ordinal - base)
@@ -461,11 +462,8 @@ class RunFifo:
     def find_place(self, place: tuple[int, int, int]) -> int | None:
         """Return the ordinal of the run that holds, or held when it was appended, this (ready, zxid, first).
 
-        None when it is not there, or left. Finding takes about 3 µs, and more where one entry made many runs ready.
-
-        Raises:
-            ChunksMissing: It may lie in a chunk that is not in memory; `missing_place` names all of them.
-
+        None when it is not there, or left. Takes about 3 µs, and more where one entry made many runs ready; raises
+        ChunksMissing where it may lie in a chunk that is not in memory: `missing_place` names all of them.
         """
         for base, rows, chunk in self._parts_of(place[0]):
             if rows is None:
@@ -566,7 +564,7 @@ class RunFifo:
         )
 
     @classmethod
-    def restored(cls, image: FifoImage, pool: ChunkPool | None = None) -> RunFifo:
+    def restored(cls, image: FifoImage, pool: ChunkPool | None = None) -> Self:
         """Return the fifo of *image*, whose chunks are new and belong to nobody else."""
         fifo = cls(pool)
         if image.chunks:

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sluicemq.broker.queues.chunks import FifoImage
+    from sluicemq.broker.queues.frozen_queue import FrozenQueue
     from sluicemq.broker.queues.leases import FrozenLeases, LeaseTable
     from sluicemq.broker.queues.machine import Machine
-    from sluicemq.broker.queues.queue import FrozenQueue, Queue
+    from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.queues.sequences import FrozenProducer, Producer
     from sluicemq.broker.queues.sessions import Session
 

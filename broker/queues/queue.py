@@ -8,10 +8,12 @@ sessions' lives, entries or the log.
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from sluicemq.broker.queues.chunks import ROW
 from sluicemq.broker.queues.delayed import DelayedRuns
 from sluicemq.broker.queues.fifo import RunFifo
+from sluicemq.broker.queues.frozen_queue import FrozenQueue
 from sluicemq.broker.queues.history import START, History, Place
 from sluicemq.broker.queues.keys import KeyStates
 from sluicemq.broker.queues.lanes import NEVER, Lanes
@@ -26,41 +28,12 @@ if TYPE_CHECKING:
 
     from sluicemq.broker.queues.chunks import Chunk, ChunkPool, FifoImage
     from sluicemq.broker.queues.leases import LeaseTable
-    from sluicemq.broker.queues.notes import Note
 
 NOTHING_DEAD = RunFifo()
 """What every queue without dead letters refers to, never changed."""
 NO_NOTES = NoteTable()
 """What every queue without notes refers to, never changed."""
 _deliveries_of = itemgetter(7)
-
-
-class FrozenQueue(NamedTuple):
-    """A queue as it was at one moment; the first fields are the columns of `sections.QUEUES`."""
-
-    id: int
-    vhost: str
-    name: str
-    settings: dict[str, Any]
-    created_ms: int
-    published_total: int
-    settled_total: int
-    purged_total: int
-    redelivered_total: int
-    retained: tuple[int, ...] | None
-    expired_total: int
-    dropped_total: int
-    dead_total: int
-    moved_total: int
-    bytes: int | None
-    next_note: int
-    lanes: list[tuple[int, FifoImage]]
-    returned: list[Run]
-    delayed: FifoImage | None
-    history: FifoImage | None
-    expiring: FifoImage | None
-    dead: FifoImage
-    notes: list[tuple[int, Note]]
 
 
 class Queue:
@@ -276,7 +249,7 @@ class Queue:
         """Put a new batch, whose messages have neither priority nor key nor expire, behind the tail."""
         main = self.lanes.main
         main.expiry_ms = NEVER
-        main.append(Run(zxid, zxid, 0, count, count, batch_bytes, published_ms))
+        main.append_row(ROW.pack(zxid, zxid, 0, count, count, batch_bytes, published_ms, 0, 0, 0, 0, 0, 0), count)
         self.published_total += count
         if self.bytes is not None:
             self.bytes += batch_bytes
