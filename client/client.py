@@ -27,7 +27,7 @@ from sluicemq.client.consumer import (
 from sluicemq.client.dialing import open_socket
 from sluicemq.client.errors import ClientClosed, ClientForked, InternalError, ProtocolError, SluiceError, another
 from sluicemq.client.forks import unwatch, watch
-from sluicemq.client.options import Body, Duration, count_of, seconds_of
+from sluicemq.client.options import Body, Delivery, Duration, count_of, seconds_of
 from sluicemq.client.outgoing import Pending
 from sluicemq.client.peeked import PeekedMessage, peeked_messages
 from sluicemq.client.producer import SEND_SECONDS, Producer, attributes_of, enter
@@ -267,11 +267,7 @@ class Client:
         headers: Mapping[str, Any] | None = None,
         message_id: str | None = None,
         timeout: Duration = SEND_SECONDS,
-        *,
-        delay: Duration | None = None,
-        at: datetime | None = None,
-        ttl: Duration | None = None,
-        priority: int = 0,
+        **delivery: Unpack[Delivery],
     ) -> Receipt:
         """Send one message and wait until it is durable; arguments and errors as for `Producer.send`.
 
@@ -289,7 +285,7 @@ class Client:
             check_name(destination, "destination")
             parts.remember_destination(destination)
         pending = Pending(publisher.now() + seconds_of(timeout, "timeout"))
-        attributes = attributes_of(key, subject, headers, message_id, delay, at, ttl, priority)
+        attributes = attributes_of(key, subject, headers, message_id, **delivery)
         await publisher.ready()
         enter(publisher, pending, destination, body, attributes)
         confirmation = await publisher.wait(pending)

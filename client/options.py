@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict
 
 from sluicemq.client.errors import InvalidRequest
 from sluicemq.wire.batch import DUE_MS_MAX, KEY_BYTES_MAX, MESSAGE_ID_BYTES_MAX, PRIORITY_MAX, SUBJECT_BYTES_MAX
@@ -12,6 +12,15 @@ from sluicemq.wire.messages import SECONDS_MAX
 
 Body = bytes | bytearray | memoryview
 Duration = float | timedelta
+
+
+class Delivery(TypedDict, total=False):
+    """When, for how long and how soon a message is to be delivered; see `Producer.send`."""
+
+    delay: Duration | None
+    at: datetime | None
+    ttl: Duration | None
+    priority: int
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -307,10 +307,10 @@ def attributes_of(
     subject: str | None,
     headers: Mapping[str, Any] | None,
     message_id: str | None,
-    delay: Duration | None,
-    at: datetime | None,
-    ttl: Duration | None,
-    priority: int,
+    delay: Duration | None = None,
+    at: datetime | None = None,
+    ttl: Duration | None = None,
+    priority: int = 0,
 ) -> Attributes:
     """Return what accompanies a body, checked; arguments and errors as for `Producer.send`."""
     if delay is None and at is None and ttl is None and type(priority) is int and not priority:

@@ -92,6 +92,22 @@ REQUESTS: dict[type[Message], type[Message] | None] = {
     m.Extend: m.Extended,
     m.CancelConsumer: m.ConsumerCancelled,
     m.Statistics: m.StatisticsResult,
+    m.DeclareTopic: m.Declared,
+    m.DeleteTopic: m.Deleted,
+    m.Subscribe: m.Subscribed,
+    m.Unsubscribe: m.Unsubscribed,
+    m.ListTopics: m.Topics,
+    m.AlterQueue: m.Altered,
+    m.ListDelayed: m.Delayed,
+    m.CancelDelayed: m.Cancelled,
+    m.Reschedule: m.Rescheduled,
+    m.ListDead: m.Dead,
+    m.Redrive: m.Redriven,
+    m.Discard: m.Redriven,
+    m.Policy: m.PolicySet,
+    m.Schedule: m.Scheduled,
+    m.ListPolicies: m.Policies,
+    m.ListSchedules: m.Schedules,
 }
 """What a client may send once the connection is open, and what answers it (or ERROR); None = nothing does."""
 
@@ -110,7 +126,7 @@ OPEN_TYPES: dict[Role, frozenset[int]] = {
 }
 """Frame types that each role may send in state OPEN, besides CLOSE."""
 
-MAY_HAVE_TAIL: frozenset[int] = _types((m.Publish, m.Deliver, m.Peeked, m.Replayed))
+MAY_HAVE_TAIL: frozenset[int] = _types((m.Publish, m.Deliver, m.Peeked, m.Replayed, m.Schedule))
 """Frame types that carry batches behind their head."""
 MUST_CORRELATE: frozenset[int] = _types((*(cls for cls, reply in REQUESTS.items() if reply is not None), *_REPLIES))
 """Frame types whose correlation must not be 0: requests that are answered, and the answers."""

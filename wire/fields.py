@@ -22,6 +22,10 @@ import msgpack
 from sluicemq.wire.errors import InvalidRequest, ProtocolError
 from sluicemq.wire.unpacking import LongList, unpack_map
 
+NAME_BYTES_MAX = 255
+"""Longest name of a queue, topic, vhost, producer or consumer, in bytes of UTF-8.
+
+Frozen by the log's format: entries with longer names are unreadable, and brokers judge declarations by it at replay."""
 TEXT_BYTES_MAX = 4096
 """Longest text or binary in a head; long data belongs into the tail."""
 LIST_ITEMS_MAX = 1_000_000

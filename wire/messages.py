@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sluicemq.wire.fields import NAME_BYTES_MAX as NAME_BYTES_MAX
 from sluicemq.wire.fields import (
     Message,
     binary,
@@ -27,14 +28,11 @@ from sluicemq.wire.fields import (
     unsigned,
     wire_field,
 )
+from sluicemq.wire.messages_of_features import *  # noqa: F403 - one vocabulary, in two modules for its length
 
 PROTOCOL_VERSION_MIN = 1
 PROTOCOL_VERSION_MAX = 1
 
-NAME_BYTES_MAX = 255
-"""Longest name of a queue, vhost, producer or consumer, in bytes of UTF-8.
-
-Frozen by the log's format: entries with longer names are unreadable, and brokers judge declarations by it at replay."""
 SECONDS_MAX = 10 * 366 * 86_400.0
 """Longest duration that any field takes: ten years."""
 
@@ -58,6 +56,12 @@ VERDICT_RELEASE = 3
 """Give back untouched: counts no attempt and keeps the message's place."""
 VERDICT_HANDED_OVER = 4
 """Not an end: says that user code has the message now, so that an attempt has begun."""
+VERDICT_REJECT = 5
+"""The message dies now, whatever attempts it had left; the reason is kept."""
+NOTES_MAX = 10_000
+"""Most notes in one DELIVER; runs beyond them have none."""
+CONSUMER_WEIGHT_MAX = 1000
+"""Largest weight of a consumer."""
 
 _seconds = number(0, SECONDS_MAX)
 _name = text(NAME_BYTES_MAX)
@@ -367,13 +371,15 @@ class Consume(Message):
     """Start a consumer. Answered by CONSUMING, then DELIVER frames come.
 
     Credit bounds what is delivered and not settled yet, in messages and in bytes; at least one message is delivered
-    however large it is.
+    however large it is. *weight*, 1 to 1000, counts where the queue shares out by weight, and when one consumer takes
+    over from another.
     """
 
     queue: str = wire_field(2, _name)
     credit_messages: int = wire_field(4, unsigned(32))
     credit_bytes: int = wire_field(6, unsigned(64))
     lease_seconds: float = wire_field(8, number(0.05, SECONDS_MAX))
+    weight: int = wire_field(10, unsigned(16), default=1)
     name: str = wire_field(1, _name, default="")
 
 
@@ -395,11 +401,16 @@ class Credit(Message):
 
 @message(53)
 class Deliver(Message):
-    """Messages for a consumer: tags count on from *first_tag*, one a message; the tail holds one batch a run."""
+    """Messages for a consumer: tags count on from *first_tag*, one a message; the tail holds one batch a run.
+
+    *notes* say of runs that were given back or died before why, a map each: `run` (its number in *runs*, from 0),
+    `kind`, `origin` (name of the queue that they came from), `text`, and for a dead letter `at_ms` and `attempts`.
+    """
 
     consumer: int = wire_field(2, unsigned(32))
     first_tag: int = wire_field(4, unsigned(64))
     runs: list[int] = wire_field(6, numbers(64, multiple_of=RUN_NUMBERS))
+    notes: list[dict[str, Any]] = wire_field(8, list_of(map_of_text, NOTES_MAX), default=[])
 
 
 @message(54)
@@ -487,5 +498,7 @@ class StatisticsResult(Message):
     values: dict[str, Any] = wire_field(2, map_of_text)
 
 
-MESSAGES: dict[int, type[Message]] = {cls.TYPE: cls for cls in Message.__subclasses__() if hasattr(cls, "TYPE")}
+MESSAGES: dict[int, type[Message]] = dict(
+    sorted((cls.TYPE, cls) for cls in Message.__subclasses__() if hasattr(cls, "TYPE"))
+)
 """Message class by frame type."""

@@ -18,7 +18,8 @@ from sluicemq.broker.server.replaying import replay
 from sluicemq.broker.server.showing import SHOWN_HEAD_BYTES, SLICE_SECONDS, show
 from sluicemq.broker.server.statistics import queue_state, statistics_of
 from sluicemq.wire import messages as m
-from sluicemq.wire.errors import ConsumerNotFound, LimitReached
+from sluicemq.wire.connection import REQUESTS
+from sluicemq.wire.errors import ConsumerNotFound, InvalidRequest, LimitReached, UnknownOption
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -227,6 +228,8 @@ def consume(session: ClientSession, message: Message, correlation: int, tail: me
     assert isinstance(message, m.Consume)
     authorize(session.identity, "consume", (session.vhost, "queue", message.queue))
     session.road.produce.refuse_when_stopping()
+    if not 1 <= message.weight <= m.CONSUMER_WEIGHT_MAX:
+        raise InvalidRequest(f"the weight of a consumer is 1 to {m.CONSUMER_WEIGHT_MAX}, not {message.weight}")
     queue = session.road.produce.find_queue(session.vhost, message.queue)
     if len(session.consumers) >= CONSUMERS_MAX:
         raise LimitReached(
@@ -317,6 +320,12 @@ def close(session: ClientSession, message: Message, correlation: int, tail: memo
     del session, message, correlation, tail
 
 
+def not_yet(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """Refuse a request that the protocol knows and that no stage acts upon."""
+    del session, correlation, tail
+    raise UnknownOption(f"this broker does not support {type(message).__name__} yet", option=type(message).__name__)
+
+
 HANDLERS: dict[type[Message], Handler] = {
     m.Hello: hello,
     m.Authenticate: authenticate_peer,
@@ -340,4 +349,6 @@ HANDLERS: dict[type[Message], Handler] = {
     m.CancelConsumer: cancel_consumer,
     m.Statistics: statistics,
 }
+for _request in REQUESTS:
+    HANDLERS.setdefault(_request, not_yet)
 """Handler by message; PONG has none: that it came is all it says."""

@@ -300,3 +300,26 @@ async def test_a_queue_takes_no_larger_message_than_it_was_declared_for():
             await peer.publish(producer, 1, [b"x", b"x" * 11])
         await peer.declare(message_bytes_max=None)
         await peer.publish(producer, 1, [b"x" * 11])
+
+
+@pytest.mark.trio
+async def test_what_the_protocol_knows_and_the_broker_does_not_do_yet_is_refused_and_nothing_else_happens():
+    async with open_port() as port:
+        peer = await port.connect()
+        for request in [cls for cls, handler in requests_module.HANDLERS.items() if handler is requests_module.not_yet]:
+            given = {field.name: "x" if field.kind.name == "text" else [] for field in request.FIELDS if field.required}
+            if "due_ms" in given:
+                given["due_ms"] = 0
+            with pytest.raises(UnknownOption, match=f"does not support {request.__name__} yet"):
+                await peer.ask(request(**given))
+        await peer.declare()
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("weight", [0, 1001])
+async def test_a_consumer_weighs_1_to_1000(weight: int):
+    async with open_port() as port:
+        peer = await port.connect()
+        await peer.declare()
+        with pytest.raises(InvalidRequest, match=f"the weight of a consumer is 1 to 1000, not {weight}"):
+            await peer.ask(m.Consume("orders", 1, 1, 30.0, weight))
