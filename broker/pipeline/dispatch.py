@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from sluicemq.broker.pipeline.cargo import FRAME_OVERHEAD_BYTES, Cargo
-from sluicemq.broker.queues.dispatching.dispatcher import Dispatcher
+from sluicemq.broker.queues.dispatching.dispatcher import Dispatcher, grant_of
 from sluicemq.broker.queues.entries import Grant
 from sluicemq.broker.queues.outcomes import Granted
 from sluicemq.storage.errors import MessageLost, ZxidNotFound
@@ -244,7 +244,7 @@ class DispatchStage:
                 self._cold.set()
             if time.perf_counter() >= deadline:
                 return True
-        return False
+        return self.dispatcher.unfinished
 
     def _cargo_for(self, pick: Pick) -> Cargo:
         found = self._consumers.get((pick.session, pick.consumer))
@@ -256,7 +256,10 @@ class DispatchStage:
         last_tag = first_tag + pick.messages - 1
         # The GRANT is appended even when the consumer has left meanwhile: the dispatcher has gone past these messages,
         # and the machine's verdict on the grant is what brings them back.
-        entry = Grant(road.clock.now_ms(), pick.queue_id, session, consumer, first_tag, cargo.granted)
+        if pick.placed:
+            entry = grant_of(pick, road.clock.now_ms())
+        else:
+            entry = Grant(road.clock.now_ms(), pick.queue_id, session, consumer, first_tag, cargo.granted)
         unapplied = self._unapplied_messages
         unapplied[pick.queue_id] = unapplied.get(pick.queue_id, 0) + pick.messages
         road.propose(entry, lazy=True, on_applied=lambda outcome: self._grant_applied(pick, outcome))

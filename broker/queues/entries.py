@@ -23,6 +23,7 @@ from sluicemq.broker.queues.entry import GROUP_NUMBERS, Entry, EntryUnknown
 from sluicemq.broker.queues.entry import name as _name
 from sluicemq.broker.queues.entry import number as _number
 from sluicemq.broker.queues.entry import pack as _pack
+from sluicemq.broker.queues.entries_of_topics import Fill, Subscribe, Unsubscribe
 from sluicemq.wire.batch import SUBJECT_BYTES_MAX
 from sluicemq.wire.fields import (
     Check,
@@ -220,6 +221,11 @@ class Publish(Entry):
         """Bytes of the batch."""
         return len(self.payload)
 
+    @property
+    def route(self) -> str | None:
+        """The route that all messages share, "" for none; None: each has its own, which is its subject."""
+        return ""
+
     def header(self) -> bytes:
         """Return the header's bytes."""
         return _pack(
@@ -257,6 +263,11 @@ class PublishGrouped(Publish):
 
     groups: list[int] = dataclasses.field(default_factory=list, repr=False)
     routes: list[str] = dataclasses.field(default_factory=list, repr=False)
+
+    @property
+    def route(self) -> str | None:
+        """The route that all messages share, "" for none; None: each has its own, which is its subject."""
+        return _shared_route(self.groups, self.routes)
 
     def header(self) -> bytes:
         """Return the header's bytes."""
@@ -435,26 +446,40 @@ ENTRIES: dict[int, type[Entry]] = {
         Declare,
         Delete,
         Purge,
+        Subscribe,
+        Unsubscribe,
+        Fill,
     )
 }
 """Entry class by kind, as this version writes it."""
 
 OTHER_VERSIONS: dict[tuple[int, int], type[Entry]] = {
-    (cls.KIND, cls.VERSION): cls for cls in (ProducerOpenUnlimited, PublishGrouped)
+    (cls.KIND, cls.VERSION): cls for cls in (ProducerOpenUnlimited, PublishGrouped, GrantPlaced)
 }
 """Entry class by kind and version: those that say more than the usual one, and those that stand in old logs only.
 
-A class that is neither here nor in `ENTRIES` (`GrantPlaced`, `SettleJudged`, those of `entries_of_queues` and
+A class that is neither here nor in `ENTRIES` (`SettleJudged`, those of `entries_of_queues` and
 `entries_of_topics`) has nobody who applies it yet: it is written by nobody, and refused where it is met.
 """
 
 
 def without_groups(version: int, header: bytes | memoryview) -> tuple[int, bytes]:
-    """Return version and header of a PUBLISH as they are without its groups and routes."""
+    """Return version and header of a PUBLISH as they are without its groups; a route that all messages share stays."""
     if version != PublishGrouped.VERSION:
         return version, bytes(header)
-    *fields, _groups, _routes = msgpack.unpackb(header)
+    *fields, groups, routes = msgpack.unpackb(header)
+    route = _shared_route(groups, routes)
+    if route:
+        return version, _pack(*fields, [fields[4], 0, 0, 0, 0, 1], [route])
     return Publish.VERSION, _pack(*fields)
+
+
+def _shared_route(groups: list[int], routes: list[str]) -> str | None:
+    numbers = set(groups[GROUP_NUMBERS - 1 :: GROUP_NUMBERS])
+    if len(numbers) > 1:
+        return None
+    number = numbers.pop() if numbers else 0
+    return routes[number - 1] if number else ""
 
 
 def _versions_read(kind: int) -> str:

@@ -98,6 +98,23 @@ class Deleted:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Subscribed:
+    """The subscription is as wanted: `created`, `changed` or `unchanged`; changes as name -> [before, after]."""
+
+    name: str
+    topic: str
+    outcome: str
+    changes: dict[str, list[Any]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Filled:
+    """So many messages more are in the subscription."""
+
+    messages: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Purged:
     """So many messages are gone."""
 
@@ -116,6 +133,8 @@ Value: TypeAlias = (
     | Declared
     | Deleted
     | Purged
+    | Subscribed
+    | Filled
     | None
 )
 
@@ -141,8 +160,21 @@ class Returned(NamedTuple):
     runs: list[Run]
 
 
+class Removed(NamedTuple):
+    """Ready runs that had gone back to their former places are not there any more: they expired, died or were moved."""
+
+    queue_id: int
+    runs: list[Run]
+
+
 class QueuePurged(NamedTuple):
     """Nothing of what was ready is there any more."""
+
+    queue_id: int
+
+
+class FillsUp(NamedTuple):
+    """The subscription has not caught up with what its topic retains: the leader proposes the next piece."""
 
     queue_id: int
 
@@ -163,13 +195,31 @@ class LeasesGone(NamedTuple):
     reason: str
 
 
+class LeasesOver(NamedTuple):
+    """Leases on messages of the queue ended, whatever the verdict: others may have waited for that.
+
+    Told only of queues that are ordered by key or whose mode is not shared.
+
+    Attributes:
+        queue_id: Number of the queue.
+        keys: `[key, messages, ...]`: the keys of those messages, where the queue is ordered by key. No messages: the
+            key was blocked and is not any more.
+
+    """
+
+    queue_id: int
+    keys: list[int]
+
+
 class SessionGone(NamedTuple):
     """The session is over, with all its consumers."""
 
     session: int
 
 
-Effect: TypeAlias = Ready | Retained | Returned | QueuePurged | QueueGone | LeasesGone | SessionGone
+Effect: TypeAlias = (
+    Ready | Retained | Returned | Removed | QueuePurged | FillsUp | QueueGone | LeasesGone | LeasesOver | SessionGone
+)
 
 
 class Outcome(NamedTuple):

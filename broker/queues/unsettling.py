@@ -9,7 +9,8 @@ from itertools import repeat
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries as e
-from sluicemq.broker.queues.outcomes import Effect, LeasesGone, Ready, Returned
+from sluicemq.broker.queues.keeping_order import line_up
+from sluicemq.broker.queues.outcomes import Effect, LeasesGone, Returned
 from sluicemq.broker.queues.runs import by_place, joined
 from sluicemq.broker.queues.tags import without
 from sluicemq.wire.messages import VERDICT_RELEASE
@@ -53,9 +54,10 @@ def unsettle(zxid: int, entry: e.Settle, queue: Queue, taken: Taken, log_time_ms
     effects: tuple[Effect, ...] = ()
     if entry.due_time_ms > log_time_ms:
         queue.delayed.add(entry.due_time_ms, joined(runs))
+        if queue.keys is not None:
+            queue.keys.wait(runs)
     else:
-        queue.make_ready(runs, zxid)
-        effects = (Ready(queue.id),)
+        effects = line_up(queue, runs, zxid)
     if entry.verdict == e.EXPIRED:
         tags = without(entry.tags, taken.lost)
         effects = (LeasesGone(entry.session, entry.consumer, tags, "expired"), *effects)

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import image
-from sluicemq.broker.queues.dispatching.dispatcher import Dispatcher, Pick
+from sluicemq.broker.queues.dispatching.dispatcher import Dispatcher, Pick, grant_of
 from sluicemq.broker.queues.entries import decode_entry
 from sluicemq.broker.queues.machine import Machine, MachineLimits
 from sluicemq.broker.queues.outcomes import Granted, LeasesGone, Outcome, SessionGone, Settled
 from sluicemq.broker.queues.outstanding import Outstanding
-from sluicemq.broker.queues.runs import flat_runs
 from sluicemq.broker.queues.tags import without
 from sluicemq.wire.messages import VERDICT_HANDED_OVER
 
@@ -186,11 +185,7 @@ class Cluster:
             self.dispatcher.filled(missing)
             pick = self._next_pick(queue_id)
         if pick is not None:
-            zxid = self.propose(
-                e.Grant(
-                    self.log_time_ms, pick.queue_id, pick.session, pick.consumer, pick.first_tag, flat_runs(pick.runs)
-                )
-            )
+            zxid = self.propose(grant_of(pick, self.log_time_ms))
             self.picks_in_flight[zxid] = pick
             deadline = self.log_time_ms / 1000 + self.lease_seconds
             last = pick.first_tag + pick.messages - 1
@@ -198,7 +193,12 @@ class Cluster:
         return pick
 
     def _next_pick(self, queue_id: int | None) -> Pick | None:
-        return self.dispatcher.next_pick() if queue_id is None else self.dispatcher.next_grant(queue_id)
+        if queue_id is not None:
+            return self.dispatcher.next_grant(queue_id)
+        pick = self.dispatcher.next_pick()
+        while pick is None and self.dispatcher.unfinished:
+            pick = self.dispatcher.next_pick()
+        return pick
 
     def peek(self, queue: Queue, skip: int, count_max: int) -> list[Run]:
         """Look into a queue of the leader."""

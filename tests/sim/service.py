@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.pipeline.log_clock import LogClock
 from sluicemq.broker.queues import entries as e
-from sluicemq.broker.queues.dispatching.dispatcher import Dispatcher
+from sluicemq.broker.queues.dispatching.dispatcher import Dispatcher, grant_of
 from sluicemq.broker.queues.outcomes import Granted, LeasesGone, Outcome, SessionGone, SessionOpened, Settled
 from sluicemq.broker.queues.outstanding import Outstanding
-from sluicemq.broker.queues.runs import flat_runs
 from sluicemq.broker.queues.tags import without
 from sluicemq.broker.replication import events as ev
 from sluicemq.broker.replication.history import EpochRecord, MembershipRecord, zxid_of
@@ -292,10 +291,13 @@ class Lead:
 
     def _grant(self, pick: Pick) -> None:
         self._picking = True
-        grant = e.Grant(
-            self._time_ms(), pick.queue_id, pick.session, pick.consumer, pick.first_tag, flat_runs(pick.runs)
+        self._propose(
+            Proposal(
+                grant_of(pick, self._time_ms()),
+                pick=pick,
+                on_applied=lambda _zxid, outcome: self._granted(pick, outcome),
+            )
         )
-        self._propose(Proposal(grant, pick=pick, on_applied=lambda _zxid, outcome: self._granted(pick, outcome)))
 
     def _granted(self, pick: Pick, outcome: Outcome) -> None:
         assert self._dispatcher is not None

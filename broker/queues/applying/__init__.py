@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.applying.clock import clock
 from sluicemq.broker.queues.applying.declaring import declare, delete, purge
-from sluicemq.broker.queues.applying.granting import grant
+from sluicemq.broker.queues.applying.granting import grant, grant_placed
 from sluicemq.broker.queues.applying.producers import producer_close, producer_open, producer_open_unlimited
 from sluicemq.broker.queues.applying.publishing import publish, publish_grouped
 from sluicemq.broker.queues.applying.sessions import session_close, session_open
@@ -40,6 +40,7 @@ APPLY: dict[type[e.Entry], Callable[[Machine, int, Any], Outcome]] = {
     e.Publish: publish,
     e.PublishGrouped: publish_grouped,
     e.Grant: grant,
+    e.GrantPlaced: grant_placed,
     e.Settle: settle,
     e.Clock: clock,
     e.Declare: declare,

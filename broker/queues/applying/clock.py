@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sluicemq.broker.queues.outcomes import Clocked, Outcome, Ready
+from sluicemq.broker.queues.keeping_order import line_up
+from sluicemq.broker.queues.outcomes import Clocked, LeasesOver, Outcome, Ready, Removed
+from sluicemq.broker.queues.runs import messages_in
 
 if TYPE_CHECKING:
     from sluicemq.broker.queues import entries as e
     from sluicemq.broker.queues.machine import Machine
+    from sluicemq.broker.queues.outcomes import Effect
 
 
 def clock(machine: Machine, zxid: int, entry: e.Clock) -> Outcome:
@@ -16,6 +19,7 @@ def clock(machine: Machine, zxid: int, entry: e.Clock) -> Outcome:
     left = entry.items_max
     messages = 0
     ready: dict[int, None] = {}
+    effects: list[Effect] = []
     while left > 0:
         first = machine.first_due()
         if first is None or first[0] > machine.log_time_ms:
@@ -24,12 +28,29 @@ def clock(machine: Machine, zxid: int, entry: e.Clock) -> Outcome:
         queue = machine.existing_queue(queue_id)
         if queue.history is not None:
             left -= queue.history.expire(machine.log_time_ms, left)
+        if queue.lanes.has_expiry:
+            expired, looked_at = queue.expire(machine.log_time_ms, left)
+            left -= looked_at
+            queue.gone(expired, "expired")
+            if expired:
+                effects.append(Removed(queue_id, expired))
         before = queue.delayed.messages
         runs = queue.delayed.take_due(machine.turn_until_ms(queue_id), left)
         if runs:
             left -= len(runs)
             messages += before - queue.delayed.messages
-            queue.make_ready(runs, zxid)
-            ready[queue_id] = None
+            if queue.keys is not None:
+                effects.append(LeasesOver(queue_id, queue.keys.go_on(runs)))
+            # What expired while it waited never becomes ready.
+            expired = [run for run in runs if 0 < run.expires_ms <= machine.log_time_ms]
+            if expired:
+                queue.gone(expired, "expired")
+                messages -= messages_in(expired)
+                runs = [run for run in runs if not 0 < run.expires_ms <= machine.log_time_ms]
+            if queue.keys is not None:
+                effects += line_up(queue, runs, zxid)
+            else:
+                queue.make_ready(runs, zxid)
+                ready[queue_id] = None
         machine.due_changed(queue)
-    return Outcome(Clocked(messages), None, tuple(map(Ready, ready)))
+    return Outcome(Clocked(messages), None, (*map(Ready, ready), *effects))

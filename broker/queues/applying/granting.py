@@ -17,18 +17,41 @@ if TYPE_CHECKING:
 
 
 def grant(machine: Machine, zxid: int, entry: e.Grant) -> Outcome:
-    """Lease the runs that the entry names to its consumer."""
+    """Lease the runs that the entry names, each in front of its queue, to its consumer."""
     del zxid
     queue = machine.queue(entry.queue)
-    session = machine.sessions.get(entry.session)
+    messages = sum(entry.runs[2::3])
     if queue is None:
-        void: list[int] = []
-        add_tags(void, entry.first_tag, sum(entry.runs[2::3]))
-        gone = LeasesGone(entry.session, entry.consumer, void, "queue_deleted")
-        return Outcome(Granted(void), None, (gone,) if void and session else ())
-    taken = queue.take(entry.runs)
+        return _grant_of_nothing(machine, entry, messages)
+    return _grant(machine, queue, entry, queue.take(entry.runs), messages)
+
+
+def grant_placed(machine: Machine, zxid: int, entry: e.GrantPlaced) -> Outcome:
+    """Lease the runs that the entry names, wherever they lie, to its consumer."""
+    del zxid
+    queue = machine.queue(entry.queue)
+    messages = sum(entry.runs[3::4])
+    if queue is None:
+        return _grant_of_nothing(machine, entry, messages)
+    return _grant(machine, queue, entry, queue.take_placed(entry.runs), messages)
+
+
+def _grant_of_nothing(machine: Machine, entry: e.Grant, messages: int) -> Outcome:
+    """Judge a grant of messages whose queue was deleted."""
+    void: list[int] = []
+    add_tags(void, entry.first_tag, messages)
+    gone = LeasesGone(entry.session, entry.consumer, void, "queue_deleted")
+    return Outcome(Granted(void), None, (gone,) if void and entry.session in machine.sessions else ())
+
+
+def _grant(machine: Machine, queue: Queue, entry: e.Grant, taken: list[Run | int], messages: int) -> Outcome:
+    if queue.lanes.has_expiry:
+        machine.due_changed(queue)
+    session = machine.sessions.get(entry.session)
     if session is None:
-        return _grant_to_nobody(queue, entry, taken)
+        outcome = _grant_to_nobody(queue, entry, taken, messages)
+        machine.due_changed(queue)
+        return outcome
     table = session.leases.get(entry.consumer)
     if table is None:
         table = LeaseTable(entry.session, entry.consumer, entry.queue)
@@ -36,13 +59,13 @@ def grant(machine: Machine, zxid: int, entry: e.Grant) -> Outcome:
     void = _lease(table, entry.first_tag, taken)
     if table.messages and entry.consumer not in session.leases:
         session.leases[entry.consumer] = queue.leases[entry.session, entry.consumer] = table
-    queue.leased += sum(entry.runs[2::3]) - count_tags(void)
+    queue.leased += messages - count_tags(void)
     if void:
         return Outcome(Granted(void), None, (LeasesGone(entry.session, entry.consumer, void, "purged"),))
     return Outcome(Granted(void))
 
 
-def _grant_to_nobody(queue: Queue, entry: e.Grant, taken: list[Run | int]) -> Outcome:
+def _grant_to_nobody(queue: Queue, entry: e.Grant, taken: list[Run | int], messages: int) -> Outcome:
     """Judge a grant to a session that has ended meanwhile: it counts as given and at once returned.
 
     The messages may have left through the connection before it broke, so the delivery counts; and the grants that
@@ -50,7 +73,7 @@ def _grant_to_nobody(queue: Queue, entry: e.Grant, taken: list[Run | int]) -> Ou
     """
     runs = [run.settled_back(run.ready, 0) for run in taken if isinstance(run, Run)]
     void: list[int] = []
-    add_tags(void, entry.first_tag, sum(entry.runs[2::3]))
+    add_tags(void, entry.first_tag, messages)
     effects = (Returned(queue.id, queue.give_back(runs)),) if runs else ()
     return Outcome(Granted(void), None, effects)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues.applying.refusals import limit_reached, session_not_found
+from sluicemq.broker.queues.keeping_order import leases_over
 from sluicemq.broker.queues.outcomes import Effect, Outcome, Returned, SessionClosed, SessionGone, SessionOpened
 from sluicemq.broker.queues.sessions import Session
 
@@ -39,8 +40,11 @@ def session_close(machine: Machine, zxid: int, entry: e.SessionClose) -> Outcome
         messages += table.messages
         runs = given_back.setdefault(queue.id, [])
         runs += [run.settled_back(run.ready, handed) for _, run, handed in table.pieces()]
-    effects: list[Effect] = [
-        Returned(queue_id, machine.existing_queue(queue_id).give_back(runs)) for queue_id, runs in given_back.items()
-    ]
+    effects: list[Effect] = []
+    for queue_id, runs in given_back.items():
+        queue = machine.existing_queue(queue_id)
+        effects.append(Returned(queue_id, queue.give_back(runs)))
+        machine.due_changed(queue)
+        effects += leases_over(queue, runs)
     effects.append(SessionGone(entry.session))
     return Outcome(SessionClosed(messages), None, tuple(effects))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.applying.refusals import session_not_found
+from sluicemq.broker.queues.keeping_order import leases_over
 from sluicemq.broker.queues.outcomes import Outcome, Settled
 from sluicemq.broker.queues.tags import ranges_problem
 from sluicemq.broker.queues.unsettling import unsettle
@@ -44,8 +45,8 @@ def settle(machine: Machine, zxid: int, entry: e.Settle) -> Outcome:
         del queue.leases[entry.session, entry.consumer]
     value = Settled(taken.lost, taken.messages)
     if verdict == VERDICT_ACK:
-        queue.settled_total += taken.messages
-        return Outcome(value)
+        queue.acknowledge(taken.runs, taken.messages)
+        return Outcome(value, None, leases_over(queue, taken.runs))
     effects = unsettle(zxid, entry, queue, taken, machine.log_time_ms)
     machine.due_changed(queue)
-    return Outcome(value, None, effects)
+    return Outcome(value, None, (*effects, *leases_over(queue, taken.runs)))

@@ -3,7 +3,7 @@
 A pick is a plan: it becomes true when its GRANT entry is applied. Rules for the caller, without which messages would
 wait until the next leader:
 
-- every pick is appended as a GRANT, in the order of the picks;
+- every pick is appended as a GRANT, in the order of the picks (`grant_of`);
 - `on_effects` gets the effects of every entry, right after its apply and before the next pick;
 - `granted` is called for each pick once its GRANT is applied;
 - a new leader builds a new dispatcher from the machine, once it has applied the log.
@@ -15,17 +15,29 @@ not know time, connections or the log.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sluicemq.broker.queues.dispatching.consumers import Consumer
 from sluicemq.broker.queues.dispatching.line import Line
 from sluicemq.broker.queues.dispatching.modes import holder_against
-from sluicemq.broker.queues.outcomes import LeasesGone, QueueGone, QueuePurged, Ready, Returned, SessionGone
+from sluicemq.broker.queues.entries import Grant, GrantPlaced
+from sluicemq.broker.queues.outcomes import (
+    LeasesGone,
+    LeasesOver,
+    QueueGone,
+    QueuePurged,
+    Ready,
+    Removed,
+    Returned,
+    SessionGone,
+)
+from sluicemq.broker.queues.runs import flat_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
 
     from sluicemq.broker.queues.chunks import Chunk
+    from sluicemq.broker.queues.dispatching.key_order import KeyOrder
     from sluicemq.broker.queues.dispatching.policies import Chance
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.outcomes import Effect
@@ -52,6 +64,7 @@ class Pick(NamedTuple):
         runs: The messages; `deliveries` and `attempts` are those before this grant.
         messages: How many messages.
         bytes: About how many bytes.
+        placed: Whether the messages may lie anywhere in the queue, so that the GRANT has to name their places.
 
     """
 
@@ -62,6 +75,17 @@ class Pick(NamedTuple):
     runs: list[Run]
     messages: int
     bytes: int
+    placed: bool = False
+
+
+def grant_of(pick: Pick, log_time_ms: int) -> Grant:
+    """Return the entry that makes *pick* true."""
+    if not pick.placed:
+        return Grant(log_time_ms, pick.queue_id, pick.session, pick.consumer, pick.first_tag, flat_runs(pick.runs))
+    places: list[int] = []
+    for run in pick.runs:
+        places += (run.ready, run.zxid, run.first, run.size)
+    return GrantPlaced(log_time_ms, pick.queue_id, pick.session, pick.consumer, pick.first_tag, places)
 
 
 class Attached(NamedTuple):
@@ -97,6 +121,9 @@ class Dispatcher:
         grant_messages_max: Most messages of one pick.
         grant_bytes_max: Most bytes of one pick, about; one message is always taken.
 
+    Attributes:
+        unfinished: Whether the last `next_pick` gave up looking, so that asking again makes sense.
+
     """
 
     def __init__(
@@ -119,6 +146,7 @@ class Dispatcher:
         self._lines_gone_waiting = 0
         self._stalled: dict[Chunk, Line] = {}
         self._missing: list[Chunk] = []
+        self.unfinished = False
 
     # --- consumers -----------------------------------------------------------------------------------------------
 
@@ -169,7 +197,7 @@ class Dispatcher:
             line.drop_consumer(removed)
             if not numbers:
                 del self._sessions[session]
-            if line.single:
+            if line.single or line.keys is not None:
                 self.ready(line.queue.id)
 
     def set_credit(self, session: int, consumer: int, credit_messages: int, credit_bytes: int) -> None:
@@ -231,23 +259,16 @@ class Dispatcher:
     def on_effects(self, effects: Iterable[Effect]) -> None:
         """Follow what an entry did. LeasesGone restores credit, so no `settled` is needed for it."""
         for effect in effects:
-            if isinstance(effect, Ready):
-                self.ready(effect.queue_id)
-            elif isinstance(effect, Returned):
-                self.returned(effect.queue_id, effect.runs)
-            elif isinstance(effect, LeasesGone):
-                self.settled(effect.session, effect.consumer, effect.tags)
-            elif isinstance(effect, QueuePurged):
-                self._purged(effect.queue_id)
-            elif isinstance(effect, QueueGone):
-                self._queue_gone(effect.queue_id)
-            elif isinstance(effect, SessionGone):
-                for consumer in list(self._sessions.get(effect.session, ())):
-                    self.remove_consumer(effect.session, consumer)
+            follow = _FOLLOW.get(type(effect))
+            if follow is not None:
+                follow(self, effect)
+
+    def _session_gone(self, effect: SessionGone) -> None:
+        for consumer in list(self._sessions.get(effect.session, ())):
+            self.remove_consumer(effect.session, consumer)
 
     def granted(self, pick: Pick, void: Sequence[int] = ()) -> None:
         """Note that the GRANT of *pick* was applied, but for the tags in the ranges *void*."""
-        del void
         line = self._lines.get(pick.queue_id)
         if line is None:
             return
@@ -255,7 +276,9 @@ class Dispatcher:
         consumer = line.consumers.get((pick.session, pick.consumer))
         if consumer is not None:
             consumer.planned -= pick.messages
-        if line.single:
+        if void and line.keys is not None:
+            line.keys.void(pick.runs, pick.first_tag, void)
+        if void or line.single:
             self.ready(pick.queue_id)
 
     def ready(self, queue_id: int) -> None:
@@ -269,13 +292,27 @@ class Dispatcher:
         """Note that runs went back to their former places: they are offered first."""
         line = self._lines.get(queue_id)
         if line is not None:
-            line.returned.update((run.place, run) for run in runs)
+            line.returned_to_places(runs)
+            self.ready(queue_id)
+
+    def removed(self, queue_id: int, runs: Iterable[Run]) -> None:
+        """Note that runs which had gone back to their places are not there any more."""
+        line = self._lines.get(queue_id)
+        if line is not None:
+            line.removed(runs)
+
+    def leases_over(self, queue_id: int, keys: Sequence[int]) -> None:
+        """Note that leases of a queue ended whose messages had *keys*, `[key, messages, ...]`."""
+        line = self._lines.get(queue_id)
+        if line is not None:
+            if line.keys is not None:
+                line.keys.freed(keys)
             self.ready(queue_id)
 
     def _purged(self, queue_id: int) -> None:
         line = self._lines.get(queue_id)
         if line is not None:
-            line.returned.clear()
+            line.purged()
 
     def _queue_gone(self, queue_id: int) -> None:
         for session, consumer in self.consumers_of(queue_id):
@@ -293,9 +330,12 @@ class Dispatcher:
     def next_pick(self, blocked: Container[int] = ()) -> Pick | None:
         """Return the next pick over all queues, one queue after the other; None when nothing can be dispatched.
 
-        Queues in *blocked* are passed over; call `ready` for each of them when it is blocked no longer.
+        None while `unfinished` says that there may be more: a queue of which only few messages may go is looked
+        through in steps. Queues in *blocked* are passed over; call `ready` for each of them when it is blocked no
+        longer.
         """
         waiting = self._waiting
+        self.unfinished = False
         while waiting:
             line = waiting.popleft()
             if line.gone:
@@ -308,6 +348,10 @@ class Dispatcher:
             if pick is not None:
                 waiting.append(line)
                 return pick
+            if line.unfinished:
+                waiting.append(line)
+                self.unfinished = True
+                return None
             line.waiting = False
         return None
 
@@ -321,6 +365,8 @@ class Dispatcher:
             line.follow_settings()
         if not line.offers or (line.single and line.closed):
             return None
+        if line.keys is not None:
+            return self._pick_by_key(line, line.keys)
         consumer = line.policy.next()
         if consumer is None:
             return None
@@ -341,6 +387,19 @@ class Dispatcher:
             line.policy.add(consumer)
         return Pick(line.queue.id, consumer.session, consumer.number, first_tag, runs, messages, bytes_)
 
+    def _pick_by_key(self, line: Line, keys: KeyOrder) -> Pick | None:
+        box = keys.next_box(self._messages_max, self._bytes_max)
+        if keys.wanted:
+            self._stall(line)
+        if box is None:
+            return None
+        consumer = box.consumer
+        first_tag = consumer.tag(box.messages, box.bytes)
+        line.planned += box.messages
+        return Pick(
+            line.queue.id, consumer.session, consumer.number, first_tag, box.runs, box.messages, box.bytes, placed=True
+        )
+
     # --- what is not in memory -----------------------------------------------------------------------------------
 
     def take_missing(self) -> list[Chunk]:
@@ -355,11 +414,13 @@ class Dispatcher:
         for chunk in chunks:
             line = self._stalled.pop(chunk, None)
             if line is not None:
+                if line.keys is not None:
+                    line.keys.filled(chunk)
                 self.ready(line.queue.id)
 
     def _stall(self, line: Line) -> None:
-        missing = line.missing()
-        self._stalled[missing[0]] = line
+        missing = [chunk for chunk in line.missing() if chunk not in self._stalled]
+        self._stalled.update(dict.fromkeys(missing, line))
         self._missing += missing
 
     def _find(self, session: int, consumer: int) -> Consumer | None:
@@ -370,3 +431,15 @@ class Dispatcher:
         line = consumer.line
         if line.credit_changed(consumer):
             self.ready(line.queue.id)
+
+
+_FOLLOW: dict[type[Effect], Callable[[Dispatcher, Any], None]] = {
+    Ready: lambda dispatcher, effect: dispatcher.ready(effect.queue_id),
+    Returned: lambda dispatcher, effect: dispatcher.returned(effect.queue_id, effect.runs),
+    Removed: lambda dispatcher, effect: dispatcher.removed(effect.queue_id, effect.runs),
+    LeasesOver: lambda dispatcher, effect: dispatcher.leases_over(effect.queue_id, effect.keys),
+    LeasesGone: lambda dispatcher, effect: dispatcher.settled(effect.session, effect.consumer, effect.tags),
+    QueuePurged: lambda dispatcher, effect: dispatcher._purged(effect.queue_id),
+    QueueGone: lambda dispatcher, effect: dispatcher._queue_gone(effect.queue_id),
+    SessionGone: Dispatcher._session_gone,
+}

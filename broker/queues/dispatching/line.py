@@ -1,9 +1,8 @@
 """A queue with its consumers: what is offered next, and whose turn it is.
 
-A pick is a plan: between it and its GRANT's apply the machine still shows the messages as ready. So a cursor runs ahead
-of the machine: what lies before it was picked already. It counts runs since the beginning of the queue, so whatever is
-consumed or purged in front of it moves nothing. Runs that came back to their former places wait in a list of their own
-and are offered first. This module must not know other queues.
+A pick is a plan: between it and its GRANT's apply the machine still shows the messages as ready. So cursors run ahead
+of the machine, one for each priority. Runs that came back to their former places wait in a list of their own and are
+offered before all others of their priority. This module must not know other queues.
 """
 
 from __future__ import annotations
@@ -12,20 +11,20 @@ from typing import TYPE_CHECKING
 
 from sortedcontainers import SortedDict
 
-from sluicemq.broker.queues.chunks import AHEAD_RUNS
 from sluicemq.broker.queues.dispatching.baskets import Basket
+from sluicemq.broker.queues.dispatching.cursors import Cursor
+from sluicemq.broker.queues.dispatching.key_order import KeyOrder
 from sluicemq.broker.queues.dispatching.modes import SHARED, active_of, may_deliver
 from sluicemq.broker.queues.dispatching.policies import Policy, policy_named
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sluicemq.broker.queues.chunks import Chunk
     from sluicemq.broker.queues.dispatching.consumers import Consumer
     from sluicemq.broker.queues.dispatching.policies import Chance
     from sluicemq.broker.queues.queue import Queue
-    from sluicemq.broker.queues.runs import Run
-
-_READ_RUNS_MIN = 4
-_READ_RUNS_MAX = 512
+    from sluicemq.broker.queues.runs import Place, Run
 
 
 class Line:
@@ -42,7 +41,9 @@ class Line:
         single: Whether one of them takes part, and not all.
         active: That one; None where all take part, or nobody is there.
         policy: Whose turn it is among those that take part and have credit.
-        returned: Runs that came back to their places, by place.
+        cursors: What is picked of each lane, highest priority first.
+        keys: What is known of the keys, where the queue is ordered by them; else None.
+        returned: Runs that came back to their places, by place; where there are keys, those that have none.
         planned: Messages of picks whose GRANT is not applied.
         waiting: Whether it stands in the dispatcher's list of those that may have something.
         stalled: Whether its last look met a run that is not in memory.
@@ -53,11 +54,11 @@ class Line:
     __slots__ = (
         "_arrivals",
         "_chance",
-        "_first",
-        "_ordinal",
         "active",
         "consumers",
+        "cursors",
         "gone",
+        "keys",
         "planned",
         "policy",
         "queue",
@@ -74,7 +75,7 @@ class Line:
         self.active: Consumer | None = None
         self.settings = queue.settings
         self.policy: Policy = policy_named(self.settings["dispatch"], chance)
-        self.returned: SortedDict[tuple[int, int, int], Run] = SortedDict((run.place, run) for run in queue.returned)
+        self.returned: SortedDict[Place, Run] = SortedDict((run.place, run) for run in queue.returned)
         self.single = self.settings["mode"] != SHARED
         self.planned = 0
         self.waiting = False
@@ -82,13 +83,23 @@ class Line:
         self.gone = False
         self._chance = chance
         self._arrivals = 0
-        self._ordinal = queue.main.head  # the cursor: run of main,
-        self._first = 0  # and index within its batch of the first message that was not picked yet
+        self.cursors = [Cursor(priority, lane) for priority, lane in queue.lanes.items()]
+        self.keys = KeyOrder(self) if self.settings["ordering"] == "key" else None
 
     @property
     def offers(self) -> bool:
         """Whether anything is there to be picked."""
-        return bool(self.returned) or self._ordinal < self.queue.main.tail
+        if self.keys is not None:
+            return self.keys.offers
+        if self.returned:
+            return True
+        cursors = self.cursors if self.queue.lanes.only_main else self._all_cursors()
+        return any(cursor.ordinal < cursor.lane.tail for cursor in cursors)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the last look gave up before it had seen all that may be there."""
+        return self.keys is not None and self.keys.unfinished
 
     # --- consumers -----------------------------------------------------------------------------------------------
 
@@ -100,6 +111,8 @@ class Line:
         self.consumers[consumer.identity] = consumer
         if self.single:
             self._choose_active()
+        elif self.keys is not None:
+            self.keys.joined(consumer)
 
     def drop_consumer(self, consumer: Consumer) -> None:
         """Give *consumer* no turn any more."""
@@ -107,6 +120,8 @@ class Line:
         del self.consumers[consumer.identity]
         if consumer.listed:
             self.policy.remove(consumer)
+        if self.keys is not None:
+            self.keys.left(consumer)
         if consumer is self.active:
             self._choose_active()
 
@@ -116,6 +131,8 @@ class Line:
             if not consumer.eligible or not consumer.able:
                 return False
             self.policy.add(consumer)
+            if self.keys is not None:
+                self.keys.can_take_more(consumer)
         elif not consumer.able:
             self.policy.remove(consumer)
         elif self.policy.weighs_load:
@@ -127,6 +144,13 @@ class Line:
         before, self.settings = self.settings, self.queue.settings
         if self.settings["mode"] != before["mode"] or self.settings["dispatch"] != before["dispatch"]:
             self._choose_active()
+        if self.settings["ordering"] != before["ordering"]:
+            # The queue held nothing when that was declared.
+            self.keys = KeyOrder(self) if self.settings["ordering"] == "key" else None
+            for cursor in self.cursors:
+                cursor.begin()
+        elif self.keys is not None:
+            self.keys.settings_changed()
 
     def _choose_active(self) -> None:
         mode = self.settings["mode"]
@@ -139,6 +163,8 @@ class Line:
             consumer.eligible = mode == SHARED or consumer is self.active
             if consumer.eligible and consumer.able:
                 self.policy.add(consumer)
+        if self.keys is not None:
+            self.keys.consumers_changed()
 
     @property
     def closed(self) -> bool:
@@ -149,6 +175,27 @@ class Line:
         return not may_deliver(active.identity, self.queue.leases.keys(), self.planned - active.planned)
 
     # --- messages ------------------------------------------------------------------------------------------------
+
+    def returned_to_places(self, runs: Iterable[Run]) -> None:
+        """Note that *runs* went back to their places."""
+        if self.keys is not None:
+            self.keys.take_back(runs)
+        else:
+            self.returned.update((run.place, run) for run in runs)
+
+    def removed(self, runs: Iterable[Run]) -> None:
+        """Note that *runs*, which had gone back to their places, are not there any more; those unknown are fine."""
+        for run in runs:
+            if self.keys is not None and run.key:
+                self.keys.removed(run)
+            else:
+                self.returned.pop(run.place, None)
+
+    def purged(self) -> None:
+        """Note that nothing of what was ready is there any more."""
+        self.returned.clear()
+        if self.keys is not None:
+            self.keys.purged()
 
     def take(
         self, messages_max: int, bytes_max: int, spare_messages: int = 0, spare_bytes: int = 0
@@ -162,36 +209,39 @@ class Line:
 
         """
         basket = Basket(messages_max, bytes_max, spare_messages, spare_bytes)
+        cursors = self.cursors if self.queue.lanes.only_main else self._all_cursors()
+        for cursor in cursors:
+            if self.returned:
+                self._take_returned(basket, cursor.priority)
+            if not basket.open or not cursor.fill(basket):
+                self.stalled = cursor.stalled
+                break
+        return basket.runs, basket.messages, basket.bytes
+
+    def _take_returned(self, basket: Basket, priority: int) -> None:
+        """Take what came back and has this priority or a higher one: it lay in front of all others of its own."""
         returned = self.returned
         while returned and basket.open:
-            _place, run = returned.popitem(0)
+            place, run = returned.peekitem(0)
+            if run.priority < priority:
+                return
+            del returned[place]
             rest = basket.add(run)
             if rest is not None:
                 returned[rest.place] = rest
-        main = self.queue.main
-        if self._ordinal < main.head:  # granted or purged, as it lies behind the cursor or is gone
-            self._ordinal, self._first = main.head, 0
-        read_max = _READ_RUNS_MIN
-        while basket.open and self._ordinal < main.tail:
-            found = main.read(self._ordinal, read_max)
-            if not found:
-                self.stalled = True
-                break
-            for run in found:
-                if run.first < self._first:
-                    run = run.split(self._first - run.first)[1]
-                rest = basket.add(run)
-                if rest is not None:
-                    self._first = rest.first
-                    break
-                self._ordinal += 1
-                self._first = 0
-                if not basket.open:
-                    break
-            read_max = min(2 * read_max, _READ_RUNS_MAX)
-        return basket.runs, basket.messages, basket.bytes
+
+    def _all_cursors(self) -> list[Cursor]:
+        """Return the cursors, highest priority first, after making those of lanes that are new."""
+        lanes = list(self.queue.lanes.items())
+        if len(self.cursors) != len(lanes):
+            known = {cursor.priority: cursor for cursor in self.cursors}
+            self.cursors = [known.get(priority) or Cursor(priority, lane) for priority, lane in lanes]
+        return self.cursors
 
     def missing(self) -> list[Chunk]:
-        """Return the chunks that the next look needs and that are not in memory, and some that follow them."""
+        """Return the chunks that the last look needed and that are not in memory, and some that follow them."""
         self.stalled = False
-        return self.queue.main.missing(self._ordinal, AHEAD_RUNS)
+        if self.keys is not None:
+            wanted, self.keys.wanted = self.keys.wanted, []
+            return wanted
+        return next((missing for cursor in self.cursors if (missing := cursor.missing())), [])
