@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
+from sluicemq.broker.queues.routing import audit as topics
 from sluicemq.broker.queues.runs import bytes_in, messages_in
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def _canonical(machine: Machine) -> Iterator[Any]:
         yield producer.number, producer.vhost, producer.name, producer.identity, producer.last, producer.receipts()
         yield producer.heard_ms
     yield sorted(machine.producers.fenced().items())
+    for topic in machine.sources:
+        yield from topics.canonical(topic)
 
 
 def _canonical_queue(queue: Queue) -> Iterator[Any]:
@@ -76,6 +79,8 @@ def check(machine: Machine) -> None:
             due[queue.id] = queue.next_due_ms
         for (session, consumer), table in queue.leases.items():
             assert machine.sessions[session].leases[consumer] is table, "a lease belongs to a session that lives"
+    topics.check(machine)
+    due.update((topic.id, topic.next_due_ms) for topic in machine.sources if topic.next_due_ms is not None)
     assert machine.due_times() == due, "the index of due times names the first one of each queue"
     for holder in machine.sessions.values():
         for consumer, table in holder.leases.items():

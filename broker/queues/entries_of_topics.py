@@ -20,13 +20,14 @@ class Subscribe(Entry):
     Attributes:
         vhost: Vhost of both.
         topic: The topic's name.
-        pattern: Which messages: dotted words, `*` for one of them, `#` for any number; empty: all.
-        name: Name of the subscription, which is a queue.
+        pattern: Which messages, by what of their names follows behind the topic's: dotted words, `*` for one of them,
+            `#` for any number; empty: those that are published to the topic itself.
+        name: Name of the subscription, which is a queue; empty: one is made.
         settings: Settings of that queue.
         session: Session with which it ends; 0: it stays.
         start: Which messages first: a `START_*`.
-        start_at: What belongs to it: a time, or the zxid of a position.
-        start_index: Index within the batch at which a start by position begins.
+        start_zxid: The position at which it begins.
+        start_index: Index within that batch.
 
     """
 
@@ -51,7 +52,7 @@ class Subscribe(Entry):
     settings: dict[str, Any]
     session: int = 0
     start: int = 0
-    start_at: int = 0
+    start_zxid: int = 0
     start_index: int = 0
 
     def header(self) -> bytes:
@@ -65,17 +66,17 @@ class Subscribe(Entry):
             self.settings,
             self.session,
             self.start,
-            self.start_at,
+            self.start_zxid,
             self.start_index,
         )
 
 
 START_NOW = 0
+"""With what is published from now on."""
 START_BEGINNING = 1
-START_TIME = 2
-"""`start_at` is a log time in milliseconds."""
-START_POSITION = 3
-"""`start_at` is a zxid, and `start_index` the index within its batch."""
+"""With the oldest message that the topic retains."""
+START_POSITION = 2
+"""With the first message at or behind the position; a leader makes one of a time."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,16 +94,24 @@ class Unsubscribe(Entry):
         return pack(self.log_time_ms, self.vhost, self.name)
 
 
+FILL_NUMBERS = 9
+"""Integers a run of `Fill`."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fill(Entry):
-    """A subscription gets a piece of what its topic retains.
+    """A subscription gets a piece of what its topic retains, or of what was held back meanwhile.
 
     Attributes:
         subscription: Number of the queue.
-        runs: What matches of this piece, `[zxid, first index, count, ...]`, in order.
+        from_zxid: Where the piece begins; another one than expected is refused, so that none comes twice.
+        from_index: Index within that batch.
+        runs: What matches of this piece, in order, `FILL_NUMBERS` a run: zxid, first index, count, messages and bytes
+            of the whole batch, log time of its publishing, log time at which the messages expire (0 = never),
+            priority, crc32c of the key (0 = none).
         next_zxid: Where the next piece begins.
         next_index: Index within that batch.
-        done: Whether nothing is left: from now on it gets what is published.
+        done: Whether nothing from before the subscription is left.
 
     """
 
@@ -110,13 +119,17 @@ class Fill(Entry):
     CHECKS: ClassVar[tuple[Check, ...]] = (
         number,
         number,
-        numbers(64, multiple_of=3),
+        number,
+        unsigned(32),
+        numbers(64, multiple_of=FILL_NUMBERS),
         number,
         unsigned(32),
         boolean,
     )
 
     subscription: int
+    from_zxid: int
+    from_index: int
     runs: list[int]
     next_zxid: int
     next_index: int
@@ -124,7 +137,16 @@ class Fill(Entry):
 
     def header(self) -> bytes:
         """Return the header's bytes."""
-        return pack(self.log_time_ms, self.subscription, self.runs, self.next_zxid, self.next_index, self.done)
+        return pack(
+            self.log_time_ms,
+            self.subscription,
+            self.from_zxid,
+            self.from_index,
+            self.runs,
+            self.next_zxid,
+            self.next_index,
+            self.done,
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -18,9 +18,11 @@ from itertools import islice, starmap
 from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues import sections as s
 from sluicemq.broker.queues.chunks import ROW, RUN_BYTES, Summary
 from sluicemq.broker.queues.holes import NONE, packed_bits
+from sluicemq.broker.queues.routing import images, touching
 from sluicemq.broker.queues.runs import messages_in
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.leases import FrozenLeases, LeaseTable
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.queue import Queue
+    from sluicemq.broker.queues.routing.topic import FrozenTopic, Topic
     from sluicemq.broker.queues.sequences import FrozenProducer, Producer
     from sluicemq.broker.queues.sessions import Session
 
@@ -57,6 +60,7 @@ class Freeze:
         self.zxid = machine.applied_zxid
         self.done = False
         self._queues = machine.queues()
+        self._topics = list(machine.sources)
         self._sessions = list(machine.sessions.values())
         self._producers = machine.producers.unordered()
         self._head = (
@@ -67,6 +71,7 @@ class Freeze:
             len(self._queues),
             len(self._sessions),
             len(self._producers),
+            len(self._topics),
         )
         # What was copied and is not packed yet, by the identity of the original: that lives as long as these lists.
         self._copies: dict[int, Any] = {}
@@ -78,13 +83,13 @@ class Freeze:
         """Copy what *entry* is about to change; its log time is applied already."""
         TOUCHES[type(entry)](self, machine, entry)
 
-    def keep(self, thing: Queue | Session | LeaseTable | Producer | None) -> None:
+    def keep(self, thing: Queue | Topic | Session | LeaseTable | Producer | None) -> None:
         """Copy *thing*, if it exists and neither was copied nor packed for this freeze."""
         if thing is not None and thing.frozen_for != self.number:
             thing.frozen_for = self.number
             self._copies[id(thing)] = thing.frozen()
 
-    def _frozen(self, thing: Queue | Session | LeaseTable | Producer) -> Any:
+    def _frozen(self, thing: Queue | Topic | Session | LeaseTable | Producer) -> Any:
         """Return the copy of *thing*, made before or now; it is not kept again."""
         thing.frozen_for = self.number
         copy = self._copies.pop(id(thing), None)
@@ -111,7 +116,7 @@ class Freeze:
     def let_go(self) -> None:
         """Give up what is not packed."""
         self._copies.clear()
-        self._queues, self._sessions, self._producers = [], [], []
+        self._queues, self._topics, self._sessions, self._producers = [], [], [], []
         self.done = True
 
     def _pack(self) -> Iterator[s.Section | None]:
@@ -119,8 +124,19 @@ class Freeze:
         packer = _Packer()
         packer.add(s.MACHINE, self._head)
         yield from packer.flush()
+        indexes: list[tuple[int, int, FifoImage]] = []
+        for topic in self._topics:
+            frozen_topic: FrozenTopic = self._frozen(topic)
+            indexes += images.indexes_of(frozen_topic)
+            for kind, row, bytes_ in images.rows_of(frozen_topic):
+                packer.add(kind, row, bytes_=bytes_)
+                yield from packer.flush_full()
+        yield from packer.flush()
         for queue in self._queues:
             yield from _pack_queue(packer, self._frozen(queue))
+        yield from packer.flush()
+        for number, place, index in indexes:
+            yield from _pack_index(packer, number, place, index)
         yield from packer.flush()
         for session in self._sessions:
             tables: tuple[LeaseTable, ...] = self._frozen(session)
@@ -306,11 +322,17 @@ def _session_close(freeze: Freeze, machine: Machine, entry: e.SessionClose) -> N
     if session is not None:
         for table in session.leases.values():
             _keep_queue(freeze, machine, table.queue_id)
+        for number in machine.sources.temporary_of(entry.session):
+            touching.dropped(freeze, machine, number)
 
 
 def _publish(freeze: Freeze, machine: Machine, entry: e.Publish) -> None:
     """The queue grows; the producer has its turn, whatever the verdict."""
-    _keep_queue(freeze, machine, entry.queue)
+    topic = machine.sources.get(entry.queue)
+    if topic is None:
+        _keep_queue(freeze, machine, entry.queue)
+    else:
+        touching.published(freeze, machine, topic, entry)
     if entry.producer <= freeze.zxid:
         freeze.keep(machine.producers.get(entry.producer))
 
@@ -342,28 +364,34 @@ def _clock(freeze: Freeze, machine: Machine, entry: e.Clock) -> None:
     """Delayed messages become ready, retained ones go: each item takes at least one run from the queue that is due
     first."""
     for queue_id in machine.due_queues(entry.items_max):
-        _keep_queue(freeze, machine, queue_id)
+        topic = machine.sources.get(queue_id)
+        if topic is None:
+            _keep_queue(freeze, machine, queue_id)
+        else:
+            touching.released(freeze, machine, topic, entry.items_max)
 
 
 def _declare(freeze: Freeze, machine: Machine, entry: e.Declare) -> None:
-    """Settings of an existing queue change."""
+    """Settings of an existing queue or topic change."""
+    touching.declared(freeze, machine, entry.vhost, entry.name)
     queue = machine.find_queue(entry.vhost, entry.name)
     if queue is not None:
         _keep_queue(freeze, machine, queue.id)
 
 
 def _delete(freeze: Freeze, machine: Machine, entry: e.Delete) -> None:
-    """The queue is emptied, and sessions lose their tables of it."""
+    """The queue or topic is emptied, and sessions lose their tables of it."""
+    topic = machine.sources.find(entry.vhost, entry.name)
+    if topic is not None:
+        touching.deleted(freeze, machine, topic)
     queue = machine.find_queue(entry.vhost, entry.name)
     if queue is not None:
-        _keep_queue(freeze, machine, queue.id)
-        for session, _ in queue.leases:
-            if session <= freeze.zxid:
-                freeze.keep(machine.sessions[session])
+        touching.dropped(freeze, machine, queue.id)
 
 
 def _purge(freeze: Freeze, machine: Machine, entry: e.Purge) -> None:
     _keep_queue(freeze, machine, entry.queue)
+    touching.keep_topic(freeze, machine.sources.topic_of(entry.queue))
 
 
 TOUCHES: dict[type[e.Entry], Callable[[Freeze, Machine, Any], None]] = {
@@ -382,6 +410,9 @@ TOUCHES: dict[type[e.Entry], Callable[[Freeze, Machine, Any], None]] = {
     e.Declare: _declare,
     e.Delete: _delete,
     e.Purge: _purge,
+    t.Subscribe: touching.subscribe,
+    t.Unsubscribe: touching.unsubscribe,
+    t.Fill: touching.fill,
 }
 """What each kind of entry changes. A kind that is missing here cannot be applied while a freeze is under way, and a
 test compares the kinds with those that the machine applies."""

@@ -118,10 +118,11 @@ class History:
         bytes: What they take, as they were published.
         lost: As above.
         lost_ms: As above.
+        held: Whether nothing may go for the time being, because somebody has to read all of it.
 
     """
 
-    __slots__ = ("_age_ms", "_bytes_max", "_last", "bytes", "lost", "lost_ms", "runs")
+    __slots__ = ("_age_ms", "_bytes_max", "_last", "bytes", "held", "lost", "lost_ms", "runs")
 
     def __init__(
         self,
@@ -134,6 +135,7 @@ class History:
         self.bytes = 0
         self.lost = lost
         self.lost_ms = lost_ms
+        self.held = False
         self._last = (lost.zxid, lost.offset)  # the place behind the newest message
         self._age_ms: int | None = None
         self._bytes_max: int | None = None
@@ -158,7 +160,7 @@ class History:
     def next_due_ms(self) -> int | None:
         """When the oldest batch has to go, in log time; in the past where all of them take too many bytes."""
         front_ms = self.runs.front_published_ms()
-        if front_ms is None:
+        if front_ms is None or self.held:
             return None
         if self._takes_too_much():
             return front_ms
@@ -195,7 +197,7 @@ class History:
     def _drop(self, published_ms: int, runs_max: int) -> int:
         """Drop batches published until then, and those that are too much; return how many."""
         dropped = 0
-        while dropped < runs_max:
+        while dropped < runs_max and not self.held:
             # Looked at first: it is known without the rows, and only those that go are wanted in memory.
             front_ms = self.runs.front_published_ms()
             if front_ms is None or (front_ms > published_ms and not self._takes_too_much()):

@@ -38,6 +38,7 @@ from sluicemq.broker.queues.leases import LeaseTable
 from sluicemq.broker.queues.machine import Machine, MachineLimits
 from sluicemq.broker.queues.notes import Note, NoteTable
 from sluicemq.broker.queues.queue import Queue
+from sluicemq.broker.queues.routing.images import TopicLoader
 from sluicemq.broker.queues.runs import PRIORITY_MAX, Run
 from sluicemq.broker.queues.sections import ImageDamaged, ImageUnknown, decode
 from sluicemq.broker.queues.sequences import FrozenProducer, Producer
@@ -86,6 +87,7 @@ class _Loader:
         self._machine = Machine()
         self._head: dict[str, Any] = {}
         self._queues: dict[int, Queue] = {}
+        self._topics = TopicLoader(pool)
         self._sessions: dict[int, Session] = {}
         self._producers: list[Producer] = []
         self._settings: dict[bytes, dict[str, Any]] = {}
@@ -106,6 +108,9 @@ class _Loader:
             s.LEASES: self._read_leases,
             s.PRODUCERS: self._read_producers,
             s.NOTES: self._read_notes,
+            s.TOPICS: self._topics.read_topics,
+            s.BINDINGS: self._topics.read_bindings,
+            s.ROUTES: self._topics.read_routes,
             s.END: self._read_end,
         }
         for kind, data in sections:
@@ -118,6 +123,7 @@ class _Loader:
         machine = self._machine
         machine.restore(self._head["zxid"], self._head["log_time_ms"], self._queues, self._sessions)
         machine.producers.restore(self._producers)
+        self._topics.finish(machine, self._queues)
         return machine
 
     def _check(self) -> None:
@@ -125,14 +131,16 @@ class _Loader:
             raise ImageDamaged(f"the image ends after {self._sections} sections without a section `end`")
         if self._awaited:
             raise ImageDamaged(f"chunks of {len(self._awaited)} indexes are missing")
-        expected = {name: self._head[name] for name in ("queues", "sessions", "producers")}
+        expected = {name: self._head[name] for name in ("queues", "sessions", "producers", "topics")}
         expected.update(self._end)
         found = {
             "queues": len(self._queues),
             "sessions": len(self._sessions),
             "producers": len(self._producers),
+            "topics": len(self._topics.topics),
             "sections": self._sections,
-            "messages": sum(queue.messages + queue.dead.messages for queue in self._queues.values()),
+            "messages": sum(queue.messages + queue.dead.messages for queue in self._queues.values())
+            + self._topics.messages,
             "leased": sum(queue.leased for queue in self._queues.values()),
         }
         if found != expected:
@@ -204,6 +212,8 @@ class _Loader:
         assert start == len(all_rows), "rows and chunks agree"
 
     def _place(self, queue_id: int, place: int, image: FifoImage) -> None:
+        if self._topics.place(queue_id, place, image):
+            return
         queue = self._queues[queue_id]
         if place == s.DELAYED:
             queue.delayed = DelayedRuns.restored(image, self._pool)
@@ -279,7 +289,7 @@ class LiveRuns(NamedTuple):
 
     Attributes:
         queue: Number of the queue.
-        place: `ready`, `delayed`, `retained`, `dead`, `returned` or `leased`.
+        place: `ready`, `delayed`, `retained`, `dead`, `held`, `returned` or `leased`.
         summary: Of all rows, also of those in front that are consumed: an upper bound for what is alive.
         page: The page that holds the rows; None when they are in *data*.
         data: The packed rows; empty when they are on a page.
@@ -288,6 +298,7 @@ class LiveRuns(NamedTuple):
         row_count: All rows, also those in front that are consumed. A page may hold zeros behind them.
         through_zxid: Rows of later batches do not count: the same messages are among the retained ones.
         holes: Bitmap of rows that left; the one behind those in front is none of them.
+        shared: Whether other queues may keep the same messages alive: the queue is a subscription, or a topic.
 
     """
 
@@ -301,6 +312,7 @@ class LiveRuns(NamedTuple):
     row_count: int = 0
     through_zxid: int | None = None
     holes: int = 0
+    shared: bool = False
 
     @property
     def partial(self) -> bool:
@@ -332,7 +344,8 @@ def live_runs(sections: Iterable[tuple[int, bytes]]) -> Iterator[LiveRuns]:
     """Yield all messages that an image keeps alive, each once, a chunk or so at a time; no page is read.
 
     What a queue retains is alive as such, wherever else it lies: ready, leased or delayed messages are yielded beside
-    it only where they are older than all that is retained.
+    it only where they are older than all that is retained. What was published to a topic is yielded for each
+    subscription that keeps it alive, marked as `shared`.
 
     Args:
         sections: As for `load`. They need not be kept: one is looked at at a time.
@@ -345,6 +358,7 @@ def live_runs(sections: Iterable[tuple[int, bytes]]) -> Iterator[LiveRuns]:
     """
     heads: dict[tuple[int, int], tuple[int, tuple[int, int] | None]] = {}
     lost: dict[int, int] = {}
+    sharing: set[int] = set()
     ended = False
     for kind, data in sections:
         columns = decode(kind, data)
@@ -352,7 +366,9 @@ def live_runs(sections: Iterable[tuple[int, bytes]]) -> Iterator[LiveRuns]:
         parts: Iterable[LiveRuns] = ()
         if kind == s.MACHINE:
             _head_of(columns)
-        elif kind == s.QUEUES:
+        elif kind == s.BINDINGS:
+            sharing.update(columns["queue"], columns["topic"])
+        elif kind in (s.QUEUES, s.TOPICS):
             places = zip(columns["id"], columns["retained"], strict=True)
             lost.update((queue_id, place[_LOST_ZXID]) for queue_id, place in places if place is not None)
         elif kind == s.INDEXES:
@@ -363,9 +379,16 @@ def live_runs(sections: Iterable[tuple[int, bytes]]) -> Iterator[LiveRuns]:
             parts = _live_rows(columns["queue"], repeat(1), columns["runs"], "returned")
         elif kind == s.LEASES:
             parts = _live_rows(columns["queue"], columns["pieces"], columns["runs"], "leased")
-        yield from _once(parts, lost) if lost else parts
+        if lost:
+            parts = _once(parts, lost)
+        yield from _marked(parts, sharing) if sharing else parts
     if not ended:
         raise ImageDamaged("the image has no section `end`: what it keeps alive is not known")
+
+
+def _marked(parts: Iterable[LiveRuns], sharing: set[int]) -> Iterator[LiveRuns]:
+    for part in parts:
+        yield part._replace(shared=True) if part.queue in sharing else part
 
 
 def _once(parts: Iterable[LiveRuns], lost: dict[int, int]) -> Iterator[LiveRuns]:
@@ -465,6 +488,6 @@ def _place_of(place: int) -> str:
     return "ready" if place >= s.LANES else _PLACES[place]
 
 
-_PLACES = ("ready", "delayed", "retained", "dead")
+_PLACES = ("ready", "delayed", "retained", "dead", "expiring", "held")
 _LOST_ZXID = 1  # within the column `retained`
 _queue_of = itemgetter(0)

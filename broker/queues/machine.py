@@ -19,6 +19,7 @@ from sluicemq.broker.queues import audit
 from sluicemq.broker.queues.applying import APPLY
 from sluicemq.broker.queues.freeze import Freeze
 from sluicemq.broker.queues.prefetch import missing_chunks
+from sluicemq.broker.queues.routing.sources import Sources
 from sluicemq.broker.queues.sequences import Producers
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.chunks import Chunk, ChunkPool
     from sluicemq.broker.queues.outcomes import Outcome
     from sluicemq.broker.queues.queue import Queue
+    from sluicemq.broker.queues.routing.topic import Topic
     from sluicemq.broker.queues.runs import Run
     from sluicemq.broker.queues.sessions import Session
 
@@ -46,6 +48,7 @@ class MachineLimits:
         fenced_max: Fenced producer numbers remembered for each name.
         queues_max: Queues; beyond it a declaration is refused.
         sessions_max: Sessions; beyond it opening one is refused.
+        topics_max: Topics; beyond it a declaration is refused.
 
     """
 
@@ -56,6 +59,7 @@ class MachineLimits:
     fenced_max: int = 256
     queues_max: int = 100_000
     sessions_max: int = 100_000
+    topics_max: int = 100_000
 
 
 class Machine:
@@ -73,6 +77,7 @@ class Machine:
         epoch: The epoch of the last entry applied.
         sessions: All sessions by number.
         producers: All producers.
+        sources: All topics, and which queues are bound to them.
 
     """
 
@@ -82,6 +87,7 @@ class Machine:
         self.applied_zxid = 0
         self.log_time_ms = 0
         self.sessions: dict[int, Session] = {}
+        self.sources = Sources()
         self.producers = Producers(
             limits.producers_max,
             limits.receipts_max,
@@ -91,7 +97,7 @@ class Machine:
         )
         self._queues: dict[int, Queue] = {}
         self._names: dict[str, SortedDict[str, Queue]] = {}
-        # (when CLOCK has something to do there, queue) of every queue that waits for it, in both directions.
+        # (when CLOCK has something to do there, queue or topic) of all that wait for it, in both directions.
         self._due: SortedDict[tuple[int, int], None] = SortedDict()
         self._due_of: dict[int, int] = {}
         self._freeze: Freeze | None = None
@@ -122,6 +128,14 @@ class Machine:
         stop = None if count_max is None else start + count_max
         return list(names.values()[start:stop])
 
+    def first_queue_from(self, vhost: str, name: str) -> str | None:
+        """Return the name of the queue *name*, or else of the first one below it, if there is any."""
+        names = self._names.get(vhost)
+        if names is None:
+            return None
+        found = name if name in names else next(names.irange(name + "."), None)
+        return found if found is None or found == name or found.startswith(name + ".") else None
+
     def queues(self) -> list[Queue]:
         """Return all queues of all vhosts, oldest first."""
         return list(self._queues.values())
@@ -131,11 +145,11 @@ class Machine:
         return self._due.peekitem(0)[0][0] if self._due else None
 
     def due_times(self) -> dict[int, int]:
-        """Return when a CLOCK entry is due for each queue that waits for one, by queue."""
+        """Return when a CLOCK entry is due for each queue or topic that waits for one, by number."""
         return {queue_id: due_ms for due_ms, queue_id in self._due}
 
     def due_queues(self, count_max: int, log_time_ms: int | None = None) -> list[int]:
-        """Return the queues that wait for a CLOCK entry of then (None: now), that which is due first first."""
+        """Return the queues and topics that wait for a CLOCK entry of then (None: now), the first one first."""
         until_ms = self.log_time_ms if log_time_ms is None else log_time_ms
         due = islice(self._due, count_max)
         return [queue_id for _, queue_id in takewhile(lambda item: item[0] <= until_ms, due)]
@@ -206,8 +220,8 @@ class Machine:
         if not names:
             del self._names[queue.vhost]
 
-    def due_changed(self, queue: Queue) -> None:
-        """Bring the index of due times up to date with the queue."""
+    def due_changed(self, queue: Queue | Topic) -> None:
+        """Bring the index of due times up to date with the queue or topic."""
         due_ms = queue.next_due_ms
         known = self._due_of.get(queue.id)
         if due_ms == known:

@@ -12,6 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues import entries_of_topics as t
+from sluicemq.broker.queues.routing import prefetching
 from sluicemq.broker.queues.tags import count_tags, ranges_problem
 
 if TYPE_CHECKING:
@@ -33,13 +35,18 @@ def missing_chunks(machine: Machine, entry: e.Entry) -> list[Chunk]:
         return _missing_of_settle(machine, entry) if entry.due_time_ms else []
     if type(entry) is e.Clock:
         return _missing_of_clock(machine, entry)
+    if type(entry) is t.Subscribe:
+        return prefetching.missing_of_subscribe(machine, entry)
+    if type(entry) is t.Fill:
+        return prefetching.missing_of_fill(machine, entry)
     return []
 
 
 def _missing_of_publish(machine: Machine, entry: e.Publish) -> list[Chunk]:
     queue = machine.queue(entry.queue)
     if queue is None:
-        return []
+        topic = machine.sources.get(entry.queue)
+        return [] if topic is None else prefetching.missing_of_published(topic, entry)
     missing: list[Chunk] = []
     if queue.history is not None:
         missing += queue.history.missing_of_publish(len(entry.payload))
@@ -66,7 +73,10 @@ def _missing_of_clock(machine: Machine, entry: e.Clock) -> list[Chunk]:
     missing: list[Chunk] = []
     for queue_id in machine.due_queues(entry.items_max, log_time_ms):
         queue = machine.queue(queue_id)
-        if queue is not None:
+        topic = machine.sources.get(queue_id)
+        if topic is not None:
+            missing += prefetching.missing_of_clock(topic, log_time_ms, entry.items_max)
+        elif queue is not None:
             missing += queue.delayed.missing_due(log_time_ms, entry.items_max)
             missing += queue.lanes.missing_expired(log_time_ms, entry.items_max)
             if queue.history is not None:

@@ -26,10 +26,14 @@ u16 attempts, u32 key, u64 expires_ms, u32 note, u8 priority, 3 bytes of zeros. 
 | 8 | producers | a producer; in any order, `turn` tells theirs |
 | 9 | end | the end; one row, the last section, with what must add up |
 | 10 | notes | a note of a queue; after its queue, in any order |
+| 11 | topics | a topic; in the order of their numbers, before all queues |
+| 12 | bindings | a queue that is bound to a topic; after its topic, before all queues |
+| 13 | routes | a route of messages that a topic delays; after its topic, in any order |
 
 The columns stand in `LAYOUTS`. Those that need a word:
 
-- indexes: `place` says what of: 0 ready runs, 1 delayed, 2 retained, 3 dead ones, 4 those that expire out of order,
+- indexes: `queue` is the number of a queue, or of a topic for what it delays and retains. `place` says what of: 0 ready
+  runs, 1 delayed, 2 retained, 3 dead ones, 4 those that expire out of order, 5 held back while a subscription catches up,
   16 and a priority: ready runs of that. `runs` holds the open rows behind the sealed chunks, `rows` how many; `head` is
   how many rows in front are consumed (of the first chunk; 0 when there is none), `first` and `size` what is left of the
   run in front (size 0: all that its row says), `front_ms` when that was published or is due, `front_expires_ms` when it
@@ -45,6 +49,9 @@ The columns stand in `LAYOUTS`. Those that need a word:
   retained are not counted in `messages` of the end: they are elsewhere too, or nowhere. `bytes` is None where they are
   not counted.
 - notes: what they are stands in `notes.Note`.
+- topics: `kind` of source, "topic"; `retained` as of queues. The note of a delayed row is the number of its route.
+- bindings: `session` is 0 where the queue stays; `arguments` is None; `filling` is None, or what
+  `routing.filling.numbers_of` says of how far the queue has caught up.
 - leases: `pieces` says how many; of each the first tag in `firsts` (u64), the mark in `handed` (u8), the run in `runs`.
 - producers: `fenced` is a list of numbers, `receipts` bytes: the ring of u64 as it lies.
 - machine: the limits by which the entries were judged, and counts of what follows.
@@ -62,12 +69,13 @@ import msgpack
 
 from sluicemq.wire.errors import SluiceError
 
-FORMAT = 2
+FORMAT = 3
 """Version of the format as a whole: which sections there are, and in which order."""
 
 MACHINE, QUEUES, INDEXES, CHUNKS, RETURNED, SESSIONS, LEASES, PRODUCERS, END, NOTES = range(1, 11)
+TOPICS, BINDINGS, ROUTES = range(11, 14)
 
-READY, DELAYED, RETAINED, DEAD, EXPIRING = range(5)
+READY, DELAYED, RETAINED, DEAD, EXPIRING, HELD = range(6)
 LANES = 16
 """Places of an index; that of a lane of a priority beyond 0 is so many more than its priority."""
 BY_TIME = frozenset((DELAYED, EXPIRING))
@@ -89,7 +97,9 @@ class Layout(NamedTuple):
 
 
 LAYOUTS: dict[int, Layout] = {
-    MACHINE: Layout("machine", 1, ("format", "zxid", "log_time_ms", "limits", "queues", "sessions", "producers")),
+    MACHINE: Layout(
+        "machine", 2, ("format", "zxid", "log_time_ms", "limits", "queues", "sessions", "producers", "topics")
+    ),
     QUEUES: Layout(
         "queues",
         2,
@@ -159,6 +169,25 @@ LAYOUTS: dict[int, Layout] = {
         "producers", 1, ("number", "vhost", "name", "identity", "last", "turn", "heard_ms", "fenced", "receipts")
     ),
     NOTES: Layout("notes", 1, ("queue", "number", "kind", "origin", "text", "at_ms", "living", "dead")),
+    TOPICS: Layout(
+        "topics",
+        1,
+        (
+            "id",
+            "kind",
+            "vhost",
+            "name",
+            "settings",
+            "created_ms",
+            "published",
+            "unrouted",
+            "expired",
+            "retained",
+            "next_route",
+        ),
+    ),
+    BINDINGS: Layout("bindings", 1, ("topic", "queue", "pattern", "session", "arguments", "filling")),
+    ROUTES: Layout("routes", 1, ("topic", "number", "text", "messages")),
     END: Layout("end", 1, ("sections", "messages", "leased")),
 }
 

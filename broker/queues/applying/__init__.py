@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues.applying.clock import clock
 from sluicemq.broker.queues.applying.declaring import declare, delete, purge
 from sluicemq.broker.queues.applying.granting import grant, grant_placed
@@ -16,6 +17,7 @@ from sluicemq.broker.queues.applying.producers import producer_close, producer_o
 from sluicemq.broker.queues.applying.publishing import publish, publish_grouped
 from sluicemq.broker.queues.applying.sessions import session_close, session_open
 from sluicemq.broker.queues.applying.settling import settle
+from sluicemq.broker.queues.applying.topics import fill, subscribe, unsubscribe
 from sluicemq.broker.queues.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -46,5 +48,8 @@ APPLY: dict[type[e.Entry], Callable[[Machine, int, Any], Outcome]] = {
     e.Declare: declare,
     e.Delete: delete,
     e.Purge: purge,
+    t.Subscribe: subscribe,
+    t.Unsubscribe: unsubscribe,
+    t.Fill: fill,
 }
 """Function by class of entry."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sluicemq.broker.queues.applying.routing import release
 from sluicemq.broker.queues.keeping_order import line_up
 from sluicemq.broker.queues.outcomes import Clocked, LeasesOver, Outcome, Ready, Removed
 from sluicemq.broker.queues.runs import messages_in
@@ -25,6 +26,13 @@ def clock(machine: Machine, zxid: int, entry: e.Clock) -> Outcome:
         if first is None or first[0] > machine.log_time_ms:
             break
         queue_id = first[1]
+        topic = machine.sources.get(queue_id)
+        if topic is not None:
+            taken, released, routed = release(machine, zxid, topic, left)
+            left -= taken
+            messages += released
+            effects += routed
+            continue
         queue = machine.existing_queue(queue_id)
         if queue.history is not None:
             left -= queue.history.expire(machine.log_time_ms, left)

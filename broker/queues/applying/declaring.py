@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sluicemq.broker.queues.applying.refusals import add_tags, check_object_kind, limit_reached, queue_not_found
-from sluicemq.broker.queues.outcomes import (
-    Declared,
-    Deleted,
-    Effect,
-    LeasesGone,
-    Outcome,
-    Purged,
-    QueueGone,
-    QueuePurged,
-)
+from sluicemq.broker.queues.applying.dropping import drop_queue
+from sluicemq.broker.queues.applying.refusals import check_object_kind, limit_reached, queue_not_found
+from sluicemq.broker.queues.applying.topics import declare_topic, delete_topic
+from sluicemq.broker.queues.outcomes import Declared, Deleted, Outcome, Purged, QueuePurged
 from sluicemq.broker.queues.queue import Queue
 from sluicemq.wire.errors import Conflict, InvalidRequest, QueueNotFound, UnknownOption
-from sluicemq.wire.settings import check_name, check_own_dead_letter, check_queue_settings, compare_settings
+from sluicemq.wire.settings import TOPIC, check_name, check_own_dead_letter, check_queue_settings, compare_settings
 
 if TYPE_CHECKING:
     from sluicemq.broker.queues import entries as e
@@ -26,6 +19,8 @@ if TYPE_CHECKING:
 
 def declare(machine: Machine, zxid: int, entry: e.Declare) -> Outcome:
     """Make a queue, or let the existing one converge to the settings."""
+    if entry.object_kind == TOPIC:
+        return declare_topic(machine, zxid, entry)
     try:
         check_object_kind(entry.object_kind)
         check_name(entry.name)
@@ -39,6 +34,9 @@ def declare(machine: Machine, zxid: int, entry: e.Declare) -> Outcome:
     queue = machine.find_queue(entry.vhost, entry.name)
     if queue is None:
         plan = compare_settings(None, settings)
+        refusal = machine.sources.refuse_queue(entry.vhost, entry.name)
+        if refusal is not None:
+            return Outcome(None, refusal)
         if machine.queues_count >= machine.limits.queues_max:
             return limit_reached("queues", machine.limits.queues_max)
         queue = Queue(zxid, entry.vhost, entry.name, {}, machine.log_time_ms, machine.pool)
@@ -49,12 +47,15 @@ def declare(machine: Machine, zxid: int, entry: e.Declare) -> Outcome:
             return Outcome(None, plan.refusal)
     if settings:
         queue.change_settings(settings, zxid, machine.log_time_ms)
+        machine.sources.settings_changed(queue.id, queue.settings["ordering"] == "key")
         machine.due_changed(queue)
     return Outcome(Declared(queue.id, plan.outcome, plan.changes))
 
 
 def delete(machine: Machine, zxid: int, entry: e.Delete) -> Outcome:
-    """Drop a queue with everything in it; its consumers end."""
+    """Drop a queue with everything in it; its consumers end. A subscription gets nothing more."""
+    if entry.object_kind == TOPIC:
+        return delete_topic(machine, zxid, entry)
     del zxid
     try:
         check_object_kind(entry.object_kind)
@@ -76,18 +77,7 @@ def delete(machine: Machine, zxid: int, entry: e.Delete) -> Outcome:
                 messages=count,
             ),
         )
-    effects: list[Effect] = []
-    for (session, consumer), table in sorted(queue.leases.items()):  # whatever order they came in
-        tags: list[int] = []
-        for first_tag, run, _ in table.pieces():
-            add_tags(tags, first_tag, run.size)
-        effects.append(LeasesGone(session, consumer, tags, "queue_deleted"))
-        del machine.sessions[session].leases[consumer]
-    effects.append(QueueGone(queue.id, queue.name))
-    queue.drop_all()
-    machine.due_changed(queue)
-    machine.remove_queue(queue)
-    return Outcome(Deleted(count), None, tuple(effects))
+    return Outcome(Deleted(count), None, tuple(drop_queue(machine, queue)))
 
 
 def purge(machine: Machine, zxid: int, entry: e.Purge) -> Outcome:
@@ -97,5 +87,10 @@ def purge(machine: Machine, zxid: int, entry: e.Purge) -> Outcome:
     if queue is None:
         return Outcome(None, queue_not_found(entry.queue))
     count = queue.purge()
+    topic = machine.sources.topic_of(queue.id)
+    if topic is not None:
+        # What it was to catch up with was there before, too.
+        count += topic.end_filling(queue.id)
+        machine.due_changed(topic)
     machine.due_changed(queue)
     return Outcome(Purged(count), None, (QueuePurged(queue.id),))

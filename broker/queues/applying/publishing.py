@@ -7,6 +7,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues.applying.refusals import queue_not_found
+from sluicemq.broker.queues.applying.routing import publish_to_topic
 from sluicemq.broker.queues.entry import GROUP_NUMBERS
 from sluicemq.broker.queues.outcomes import Outcome, Published, Ready, Retained
 from sluicemq.broker.queues.runs import Run
@@ -30,6 +31,9 @@ def publish(machine: Machine, zxid: int, entry: e.Publish) -> Outcome:
         return _not_new(entry, verdict)
     queue = machine.queue(entry.queue)
     if queue is None:
+        topic = machine.sources.get(entry.queue)
+        if topic is not None and entry.count:
+            return publish_to_topic(machine, zxid, entry, topic, verdict)
         return Outcome(None, queue_not_found(entry.queue))
     if entry.count < 1:
         return Outcome(None, InvalidRequest("a batch needs at least one message"))
@@ -51,11 +55,15 @@ def publish_grouped(machine: Machine, zxid: int, entry: e.PublishGrouped) -> Out
     if not isinstance(verdict, Producer):
         return _not_new(entry, verdict)
     queue = machine.queue(entry.queue)
-    if queue is None:
+    topic = None if queue is not None else machine.sources.get(entry.queue)
+    if queue is None and topic is None:
         return Outcome(None, queue_not_found(entry.queue))
     problem = _problem(entry)
     if problem is not None:
         return Outcome(None, InvalidRequest(problem))
+    if topic is not None:
+        return publish_to_topic(machine, zxid, entry, topic, verdict)
+    assert queue is not None, "it is a queue or a topic"
     machine.producers.record(verdict, zxid)
     effects: list[Effect] = []
     if _place(machine, zxid, entry, queue, entry.groups):

@@ -15,8 +15,8 @@ def add_tags(tags: list[int], first: int, count: int) -> None:
 
 def check_object_kind(object_kind: str) -> None:
     """Raise InvalidRequest unless objects of this kind exist."""
-    if object_kind != "queue":
-        raise InvalidRequest(f"{object_kind!r} is no kind of object; known is: queue")
+    if object_kind not in ("queue", "topic"):
+        raise InvalidRequest(f"{object_kind!r} is no kind of object; known are: queue, topic")
 
 
 def queue_not_found(queue_id: int) -> QueueNotFound:

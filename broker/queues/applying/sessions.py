@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sluicemq.broker.queues.applying.dropping import drop_queue
 from sluicemq.broker.queues.applying.refusals import limit_reached, session_not_found
 from sluicemq.broker.queues.keeping_order import leases_over
 from sluicemq.broker.queues.outcomes import Effect, Outcome, Returned, SessionClosed, SessionGone, SessionOpened
@@ -46,5 +47,7 @@ def session_close(machine: Machine, zxid: int, entry: e.SessionClose) -> Outcome
         effects.append(Returned(queue_id, queue.give_back(runs)))
         machine.due_changed(queue)
         effects += leases_over(queue, runs)
+    for queue_id in machine.sources.temporary_of(entry.session):
+        effects += drop_queue(machine, machine.existing_queue(queue_id))
     effects.append(SessionGone(entry.session))
     return Outcome(SessionClosed(messages), None, tuple(effects))

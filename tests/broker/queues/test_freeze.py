@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues import freeze as freeze_module
 from sluicemq.broker.queues.applying import APPLY
 from sluicemq.broker.queues.freeze import TOUCHES
 from sluicemq.broker.queues.image import load
 from sluicemq.broker.queues.machine import Machine, MachineLimits
-from sluicemq.broker.queues.runs import flat_runs
+from sluicemq.broker.queues.runs import Run, flat_runs
 from sluicemq.broker.queues.sections import ImageDamaged
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_RELEASE
 
@@ -96,7 +97,27 @@ class Day(Story):
             self.settle(self.ann, queue, VERDICT_RELEASE)
             self.settle(self.ann, queue, VERDICT_NACK, due_ms=self.now + 5_000)
             self.settle(self.bob, queue, VERDICT_NACK, due_ms=self.now + 9_000)
+        self.events = self.apply(e.Declare(self.now, "/", "topic", "events", {"retention": {"seconds": 9.0}}))
+        self.audit = self.subscribe("#", "audit")
+        self.publish(self.events, self.producer, 2)
+        self.publish_routed("eu.paid", due_ms=self.now + 5_000)
+        self.mine = self.subscribe("eu.*", "", self.ann, t.START_BEGINNING)
+        self.publish_routed("eu.sent")
+        self.grant(self.audit, self.bob, 2)
         self.machine.check()
+
+    def subscribe(self, pattern: str, name: str, session: int = 0, start: int = t.START_NOW) -> int:
+        return self.apply(t.Subscribe(self.now, "/", "events", pattern, name, {}, session, start))
+
+    def publish_routed(self, route: str, due_ms: int = 0) -> int:
+        return self.apply(self.routed(route, due_ms))
+
+    def routed(self, route: str, due_ms: int = 0) -> e.PublishGrouped:
+        producer = self.machine.producers.get(self.producer)
+        sequence = 1 if producer is None else producer.last + 1
+        groups = [1, due_ms, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0]
+        batch = (self.now, self.events, self.producer, sequence, 2, 20, None, b"x" * 20)
+        return e.PublishGrouped(*batch, groups, [route])
 
 
 def entries_of(day: Day) -> dict[str, e.Entry]:
@@ -127,6 +148,9 @@ def entries_of(day: Day) -> dict[str, e.Entry]:
         "a batch comes ahead of others": e.Publish(now + 1, day.orders, day.producer, 20, 1, 10, None, b"x" * 10),
         "messages are granted": e.Grant(now, day.orders, day.ann, day.orders, day.zxid * 100, front),
         "a returned message is granted": e.Grant(now, day.orders, day.ann, day.orders, day.zxid * 100, returned),
+        "messages are granted wherever they lie": e.GrantPlaced(
+            now, day.orders, day.ann, day.orders, day.zxid * 100, placed(day.machine.peek(day.orders, 0, 9))
+        ),
         "a new consumer gets messages": e.Grant(now, day.orders, day.ann, 77, day.zxid * 100, front),
         "somebody who went gets messages": e.Grant(now, day.orders, 999, 1, 1, front),
         "messages are acknowledged": settle(VERDICT_ACK, [first, second]),
@@ -147,7 +171,27 @@ def entries_of(day: Day) -> dict[str, e.Entry]:
         "a queue goes": e.Delete(now, "/", "queue", "orders", False),
         "an empty queue goes": e.Delete(now, "other", "queue", "mail", True),
         "a queue is purged": e.Purge(now, day.orders),
+        "a batch comes to a topic": e.Publish(now, day.events, day.producer, sequence, 2, 20, None, b"x" * 20),
+        "a routed batch comes": day.routed("eu.lost"),
+        "a routed batch for later comes": day.routed("eu.late", later),
+        "a topic comes": e.Declare(now, "/", "topic", "sensors", {}),
+        "a topic retains no more": e.Declare(now, "/", "topic", "events", {"retention": None}),
+        "a subscription changes its order": e.Declare(now, "/", "queue", "audit", {"retry_delay": 4.0}),
+        "a topic goes": e.Delete(now, "/", "topic", "events", False),
+        "somebody subscribes": t.Subscribe(now, "/", "events", "us.#", "us", {}),
+        "somebody subscribes to the past": t.Subscribe(now, "/", "events", "us.#", "us", {}, 0, t.START_BEGINNING),
+        "a subscription changes": t.Subscribe(now, "/", "events", "us.#", "audit", {"retry_delay": 3.0}),
+        "somebody unsubscribes": t.Unsubscribe(now, "/", "audit"),
+        "a subscription goes as a queue": e.Delete(now, "/", "queue", "audit", False),
+        "a subscription that catches up is purged": e.Purge(now, day.mine),
+        "a subscription catches up": t.Fill(now, day.mine, 0, 0, [4, 0, 1, 2, 20, now, 0, 0, 0], 4, 0, False),
+        "a subscription has caught up": t.Fill(now, day.mine, 0, 0, [], day.mine, 0, True),
     }
+
+
+def placed(runs: list[Run]) -> list[int]:
+    """The last of *runs*, as a grant names it wherever it lies."""
+    return [runs[-1].ready, runs[-1].zxid, runs[-1].first, runs[-1].size] if runs else [1, 1, 0, 1]
 
 
 WHAT_HAPPENS = sorted(entries_of(Day()))
@@ -232,7 +276,7 @@ def any_of(numbers: list[int], which: int) -> int:
 def apply_any(story: Story, kind: type[e.Entry], a: int, b: int, c: int) -> None:
     """Apply an entry of this kind; the three numbers choose what it is about."""
     machine, now = story.machine, story.now
-    queue = any_of([known.id for known in machine.queues()], a)
+    queue = any_of([known.id for known in (*machine.queues(), *machine.sources)], a)
     session = any_of(list(machine.sessions), b)
     producer = any_of([known.number for known in machine.producers], b)
     name = NAMES[a % len(NAMES)]
@@ -260,19 +304,46 @@ def apply_any(story: Story, kind: type[e.Entry], a: int, b: int, c: int) -> None
             e.Epoch: lambda: e.Epoch(now, a),
             e.PublishGrouped: lambda: e.PublishGrouped(
                 *(now, queue, producer, getattr(machine.producers.get(producer), "last", 0) + 1, 3, 9, None, bytes(9)),
-                [1, now + 100 * a, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0],
+                *([1, now + 100 * a, 0, 0, 0, 1 + c % 2, 2, 0, 0, 0, 0, 0], ["eu.paid", "eu.sent"]),
             ),
+            e.GrantPlaced: lambda: any_placed(story, queue, session, c),
             e.SessionOpen: lambda: e.SessionOpen(now, "/", "ann", "", b""),
             e.SessionClose: lambda: e.SessionClose(now, session, ""),
             e.ProducerOpen: lambda: e.ProducerOpen(now + 4_000_000 * (c > 5), "/", ("", "web", "app")[a % 3], "ann"),
             e.ProducerOpenUnlimited: lambda: e.ProducerOpenUnlimited(now, "/", ("", "web", "app")[a % 3], "bob"),
             e.ProducerClose: lambda: e.ProducerClose(now, producer),
-            e.Declare: lambda: e.Declare(now, "/", "queue", name, {"retry_delay": float(b)}),
-            e.Delete: lambda: e.Delete(now, "/", "queue", name, c > 5),
+            e.Declare: lambda: (
+                e.Declare(now, "/", "queue", name, {"retry_delay": float(b)})
+                if c
+                else e.Declare(now, "/", "topic", "events", {"retention": {"bytes": 1 + b} if a else None})
+            ),
+            e.Delete: lambda: (
+                e.Delete(now, "/", "queue", name, c > 5) if b else e.Delete(now, "/", "topic", "events", c > 1)
+            ),
             e.Purge: lambda: e.Purge(now, queue),
+            t.Subscribe: lambda: t.Subscribe(
+                *(now, "/", "events", ("#", "eu.*", "eu.paid", "")[a % 4], ("audit", "", "us")[b % 3], {}),
+                *(session if c % 2 else 0, (t.START_NOW, t.START_BEGINNING)[c > 5]),
+            ),
+            t.Unsubscribe: lambda: t.Unsubscribe(now, "/", ("audit", "us", "orders")[a % 3]),
+            t.Fill: lambda: any_fill(machine, now, a, c > 5),
         }
         entry = makers[kind]()
     story.apply(entry)
+
+
+def any_placed(story: Story, queue: int, session: int, which: int) -> e.Grant:
+    runs = story.machine.peek(queue, 0, 1 + 2 * which)
+    return e.GrantPlaced(story.now, queue, session, queue, story.zxid * 100, placed(runs))
+
+
+def any_fill(machine: Machine, now: int, which: int, done: bool) -> t.Fill:
+    fillings = [filling for topic in machine.sources for filling in topic.fillings.values()]
+    if not fillings:
+        return t.Fill(now, 12_345, 0, 0, [], 1, 0, False)
+    filling = fillings[which % len(fillings)]
+    runs = [filling.next.zxid + 1, 0, 1, 2, 20, now, 0, 0, 0]
+    return t.Fill(now, filling.queue, *filling.next, runs, filling.next.zxid + 1, 0, done)
 
 
 # What makes state comes more often than what ends it.

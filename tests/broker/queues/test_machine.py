@@ -567,9 +567,9 @@ def test_a_setting_that_only_a_newer_version_knows_stops_the_machine_instead_of_
         broker.declare("orders", retry_delya=1)
 
 
-def test_other_objects_than_queues_are_refused(broker: Broker) -> None:
-    assert isinstance(broker.apply(e.Declare(1, "/", "topic", "t", {})).error, InvalidRequest)
-    assert isinstance(broker.apply(e.Delete(1, "/", "topic", "t", False)).error, InvalidRequest)
+def test_other_objects_than_queues_and_topics_are_refused(broker: Broker) -> None:
+    assert isinstance(broker.apply(e.Declare(1, "/", "stream", "t", {})).error, InvalidRequest)
+    assert isinstance(broker.apply(e.Delete(1, "/", "stream", "t", False)).error, InvalidRequest)
 
 
 def test_queues_are_listed_by_name_within_their_vhost(broker: Broker) -> None:
@@ -716,6 +716,7 @@ def test_what_apply_judges_by_is_frozen() -> None:
         "fenced_max": 256,
         "queues_max": 100_000,
         "sessions_max": 100_000,
+        "topics_max": 100_000,
     }
     assert RETRY_DELAY_SECONDS_MAX == 31_622_400.0
     assert QUEUE_SETTINGS_DEFAULT == {
@@ -742,5 +743,7 @@ def test_what_apply_judges_by_is_frozen() -> None:
     assert sorted(VERDICTS) == [1, 2, 3, 4, 16, 17]
     assert (VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_HANDED_OVER) == (1, 2, 3, 4)
     assert (e.EXPIRED, e.ABANDONED) == (16, 17)
-    assert {kind: entry.VERSION for kind, entry in e.ENTRIES.items()} == dict.fromkeys(range(1, 13), 1) | {4: 2}
+    assert {kind: entry.VERSION for kind, entry in e.ENTRIES.items()} == dict.fromkeys(
+        [*range(1, 13), 26, 27, 28], 1
+    ) | {4: 2}
     assert {(4, 1): e.ProducerOpenUnlimited, (6, 2): e.PublishGrouped, (7, 2): e.GrantPlaced} == e.OTHER_VERSIONS

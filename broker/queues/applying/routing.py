@@ -1,0 +1,154 @@
+"""What is published to a topic goes to its subscriptions: at once, or when its time has come.
+
+Each distinct route is matched once, and each subscription gets rows, never messages: neighbours that it gets both are
+one row, and subscriptions that get the same share the work. The messages themselves lie in the log once.
+"""
+
+from __future__ import annotations
+
+from itertools import chain, groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues.outcomes import Effect, Outcome, Published, Ready, Retained
+from sluicemq.broker.queues.runs import Run, joined, messages_in
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sluicemq.broker.queues.machine import Machine
+    from sluicemq.broker.queues.queue import Queue
+    from sluicemq.broker.queues.routing.topic import Topic
+    from sluicemq.broker.queues.sequences import Producer
+
+_due_of = itemgetter(1)  # of a run that waits: its due time stands where its place will be
+
+
+def publish_to_topic(machine: Machine, zxid: int, entry: e.Publish, topic: Topic, producer: Producer) -> Outcome:
+    """Hand a batch of *producer*, judged before, to those that match; what is delayed waits in the topic."""
+    groups: Sequence[int] = (entry.count, 0, 0, 0, 0, 0)
+    texts: list[str] = []
+    if isinstance(entry, e.PublishGrouped):
+        groups, texts = entry.groups, entry.routes
+    now_ms = machine.log_time_ms
+    rows = list(zip(*(iter(groups),) * e.GROUP_NUMBERS, strict=True))
+    delayed = [texts[route - 1] for _, due_ms, _, _, _, route in rows if route and due_ms > now_ms]
+    refusal = topic.routes.room_for(delayed) if delayed else None
+    if refusal is not None:
+        return Outcome(None, refusal)
+    machine.producers.record(producer, zxid)
+    topic.published_total += entry.count
+    topic_ttl_ms = round(float(topic.settings["ttl"] or 0) * 1000)
+    batch_bytes = len(entry.payload)
+    ready: list[Run] = []
+    targets: list[tuple[int, ...]] = []
+    waiting: list[Run] = []
+    first = 0
+    for size, due_ms, own_ttl_ms, priority, key, route in rows:
+        text = texts[route - 1] if route else ""
+        ttl_ms = min(own_ttl_ms or topic_ttl_ms, topic_ttl_ms or own_ttl_ms)
+        waits = due_ms > now_ms
+        expires_ms = (due_ms if waits else now_ms) + ttl_ms if ttl_ms else 0
+        run = Run(zxid, zxid, first, size, entry.count, batch_bytes, now_ms, 0, 0, key, expires_ms, 0, priority)
+        if waits:
+            waiting.append(run._replace(ready=due_ms, note=topic.routes.hold(text, size)))
+        else:
+            ready.append(run)
+            targets.append(topic.match(text))
+        first += size
+    effects = deliver(machine, zxid, topic, ready, targets)
+    if waiting:
+        waiting.sort(key=_due_of)
+        for due_ms, runs in groupby(waiting, key=_due_of):
+            topic.delayed.add(due_ms, list(runs))
+    if topic.history is not None:
+        topic.history.append(Run(zxid, zxid, 0, entry.count, entry.count, batch_bytes, now_ms))
+        effects.append(Retained(topic.id))
+    machine.due_changed(topic)
+    return Outcome(Published(zxid, entry.count, False), None, tuple(effects))
+
+
+def deliver(machine: Machine, zxid: int, topic: Topic, runs: list[Run], targets: list[tuple[int, ...]]) -> list[Effect]:
+    """Give each of *runs*, in this order, to the queues at its place in *targets*, because of the entry *zxid*."""
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for number, queues in enumerate(targets):
+        alike.setdefault(queues, []).append(number)
+    unrouted = alike.pop((), None)
+    if unrouted is not None:
+        topic.unrouted_total += sum(runs[number].size for number in unrouted)
+    parts: dict[int, list[list[int]]] = {}
+    for queues, numbers in alike.items():
+        for queue_id in queues:
+            parts.setdefault(queue_id, []).append(numbers)
+    shared = {id(numbers): joined([runs[number] for number in numbers]) for numbers in alike.values()}
+    effects: list[Effect] = []
+    for queue_id, lists in parts.items():
+        if len(lists) == 1:
+            own = shared[id(lists[0])]
+        else:
+            own = joined([runs[number] for number in sorted(chain.from_iterable(lists))])
+        queue = machine.existing_queue(queue_id)
+        own = fitted(queue, own, machine.log_time_ms)
+        filling = topic.fillings.get(queue_id)
+        if filling is not None:
+            filling.held.extend(own)
+        else:
+            arrive(machine, zxid, queue, own)
+            effects.append(Ready(queue_id))
+    return effects
+
+
+def fitted(queue: Queue, runs: list[Run], now_ms: int) -> list[Run]:
+    """Return *runs*, ready now, as they are in this queue: with keys where it is ordered by them, and with its ttl."""
+    settings = queue.settings
+    if settings["ordering"] == "key":
+        if any(run.priority for run in runs):
+            runs = [run._replace(priority=0) for run in runs]
+    elif any(run.key for run in runs):
+        runs = joined([run._replace(key=0) for run in runs])
+    if settings["ttl"] is not None:
+        expires_ms = now_ms + round(float(settings["ttl"]) * 1000)
+        runs = joined([run._replace(expires_ms=min(run.expires_ms or expires_ms, expires_ms)) for run in runs])
+    return runs
+
+
+def arrive(machine: Machine, zxid: int, queue: Queue, runs: list[Run]) -> None:
+    """Put *runs* behind the tails of their lanes in a subscription, because of the entry *zxid*."""
+    first = runs[0]
+    if len(runs) == 1 and first.whole and first.zxid == zxid and first[7:] == _PLAIN:
+        queue.publish(zxid, first.size, first.batch_bytes, first.published_ms)
+        return
+    queue.arrive(runs)
+    queue.make_ready(runs, zxid)
+    if queue.lanes.has_expiry:
+        machine.due_changed(queue)
+
+
+_PLAIN = (0,) * 6
+"""What a run says behind its batch's time where its messages say nothing about delivery."""
+
+
+def release(machine: Machine, zxid: int, topic: Topic, left: int) -> tuple[int, int, list[Effect]]:
+    """Let CLOCK have its turn with a topic: what was retained long enough goes, what is due goes to those that match.
+
+    Returns:
+        How many items that took, at most *left*; how many messages became ready; and what the leader has to do.
+
+    """
+    taken = topic.history.expire(machine.log_time_ms, left) if topic.history is not None else 0
+    runs = topic.delayed.take_due(machine.turn_until_ms(topic.id), left - taken)
+    taken += len(runs)
+    ready: list[Run] = []
+    targets: list[tuple[int, ...]] = []
+    for run in runs:
+        route = topic.routes.text(run.note)
+        topic.routes.release(run.note, run.size)
+        if 0 < run.expires_ms <= machine.log_time_ms:
+            topic.expired_total += run.size
+        else:
+            ready.append(run._replace(ready=zxid, note=0))
+            targets.append(topic.match(route))
+    effects = deliver(machine, zxid, topic, ready, targets)
+    machine.due_changed(topic)
+    return taken, messages_in(ready), effects
