@@ -207,7 +207,11 @@ TOPIC_SETTINGS_DEFAULT: dict[str, Any] = {name: setting.default for name, settin
 """Every setting of topics with its default."""
 
 NOT_YET: frozenset[str] = frozenset(QUEUE_SETTINGS_DEFAULT) - {
+    "dispatch",
+    "key_in_flight_max",
     "message_bytes_max",
+    "mode",
+    "ordering",
     "retention",
     "retry_delay",
 }

@@ -348,8 +348,7 @@ class Queue:
         lane, goes to `returned`.
 
         Args:
-            flat: `[ready, zxid, first, count, ...]`: neighbouring messages within one run of a lane, or the front of a
-                returned one.
+            flat: `[ready, zxid, first, count, ...]`: neighbouring messages within one run.
 
         Returns:
             As `take` does.
@@ -357,7 +356,7 @@ class Queue:
         """
         taken: list[Run | int] = []
         for ready, zxid, first, count in zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True):
-            run = self.returned.take(zxid, first, count) if self.returned else None
+            run = self.returned.take_within(ready, zxid, first, count) if self.returned else None
             if run is None:
                 found = self.lanes.take_placed(ready, zxid, first, count)
                 if found is not None:

@@ -76,6 +76,39 @@ class ReturnedRuns:
             self.add(rest)
         return run
 
+    def take_within(self, ready: int, zxid: int, first: int, count: int) -> Run | None:
+        """Take likewise, but from anywhere within one run; what is left of it stays, in up to two parts."""
+        run = self.take(zxid, first, count)
+        if run is not None or not self._places or count <= 0:
+            return run
+        for rank in range(PRIORITY_MAX + 1):
+            index = self._by_place.bisect_left((rank, ready, zxid, first)) - 1
+            if index >= 0 and self._by_place.keys()[index][:3] == (rank, ready, zxid):
+                place, run = self._by_place.peekitem(index)
+                if first + count > run.first + run.size:
+                    return None
+                self._drop(place)
+                before, run = run.split(first - run.first)
+                self.add(before)
+                if count < run.size:
+                    run, rest = run.split(count)
+                    self.add(rest)
+                return run
+        return None
+
+    def holds(self, run: Run) -> bool:
+        """Whether exactly this run is here."""
+        return self._by_place.get(run.place) == run
+
+    def find(self, ready: int, zxid: int, first: int) -> Run | None:
+        """Return the run that holds the message *first* of the batch *zxid* and became ready with *ready*."""
+        for rank in range(PRIORITY_MAX + 1) if self._places else ():
+            index = self._by_place.bisect_right((rank, ready, zxid, first)) - 1
+            if index >= 0 and self._by_place.keys()[index][:3] == (rank, ready, zxid):
+                run: Run = self._by_place.peekitem(index)[1]
+                return run if first < run.first + run.size else None
+        return None
+
     def take_parts(self, run: Run) -> list[Run]:
         """Take out what is here of *run*, whole or in parts: all runs that begin where it had messages."""
         if not self._places:

@@ -278,7 +278,9 @@ class Dispatcher:
             consumer.planned -= pick.messages
         if void and line.keys is not None:
             line.keys.void(pick.runs, pick.first_tag, void)
-        if void or line.single:
+        elif void:
+            line.is_astray = True
+        if void or line.single or line.is_astray:
             self.ready(pick.queue_id)
 
     def ready(self, queue_id: int) -> None:
@@ -363,10 +365,14 @@ class Dispatcher:
     def _pick(self, line: Line) -> Pick | None:
         if line.settings is not line.queue.settings:
             line.follow_settings()
-        if not line.offers or (line.single and line.closed):
-            return None
         if line.keys is not None:
             return self._pick_by_key(line, line.keys)
+        if line.is_astray:
+            if line.planned:
+                return None  # what is under way is judged first
+            line.begin_again()
+        if not line.offers or (line.single and line.closed):
+            return None
         consumer = line.policy.next()
         if consumer is None:
             return None
@@ -388,6 +394,9 @@ class Dispatcher:
         return Pick(line.queue.id, consumer.session, consumer.number, first_tag, runs, messages, bytes_)
 
     def _pick_by_key(self, line: Line, keys: KeyOrder) -> Pick | None:
+        keys.unfinished = False
+        if not keys.offers or (line.single and line.closed):
+            return None
         box = keys.next_box(self._messages_max, self._bytes_max)
         if keys.wanted:
             self._stall(line)

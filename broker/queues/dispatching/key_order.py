@@ -227,7 +227,6 @@ class KeyOrder:
             bytes_max: Most bytes of one box, about; one message is always taken.
 
         """
-        self.unfinished = False
         if not self._boxes:
             self._deal(messages_max, bytes_max)
         return self._boxes.popleft() if self._boxes else None

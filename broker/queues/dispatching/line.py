@@ -48,6 +48,8 @@ class Line:
         waiting: Whether it stands in the dispatcher's list of those that may have something.
         stalled: Whether its last look met a run that is not in memory.
         gone: Whether its queue was deleted.
+        is_astray: Whether a grant met messages that were not there, or not in front: cursors may stand where nothing
+            begins any more. Never where there are keys.
 
     """
 
@@ -58,6 +60,7 @@ class Line:
         "consumers",
         "cursors",
         "gone",
+        "is_astray",
         "keys",
         "planned",
         "policy",
@@ -80,7 +83,7 @@ class Line:
         self.planned = 0
         self.waiting = False
         self.stalled = False
-        self.gone = False
+        self.gone = self.is_astray = False
         self._chance = chance
         self._arrivals = 0
         self.cursors = [Cursor(priority, lane) for priority, lane in queue.lanes.items()]
@@ -88,9 +91,7 @@ class Line:
 
     @property
     def offers(self) -> bool:
-        """Whether anything is there to be picked."""
-        if self.keys is not None:
-            return self.keys.offers
+        """Whether anything is there to be picked; for a queue without keys."""
         if self.returned:
             return True
         cursors = self.cursors if self.queue.lanes.only_main else self._all_cursors()
@@ -190,6 +191,13 @@ class Line:
                 self.keys.removed(run)
             else:
                 self.returned.pop(run.place, None)
+
+    def begin_again(self) -> None:
+        """Look at the queue anew: something left it from under a cursor. Nothing must be planned."""
+        self.is_astray = False
+        self.returned = SortedDict((run.place, run) for run in self.queue.returned)
+        for cursor in self.cursors:
+            cursor.begin()
 
     def purged(self) -> None:
         """Note that nothing of what was ready is there any more."""
