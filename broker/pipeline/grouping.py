@@ -7,6 +7,7 @@ share everything cost nothing each. Pure: what time it is, it is told.
 from __future__ import annotations
 
 from itertools import groupby, repeat
+from operator import ne
 from typing import TYPE_CHECKING
 
 from google_crc32c import value as crc32c
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from sluicemq.wire.batch import Batch
 
+MANY = 64
+"""From so many messages on it is not looked for neighbours that are due together, where hardly any are."""
 _NOTHING_SAID = [0] * (GROUP_NUMBERS - 1)
 
 
@@ -52,9 +55,22 @@ def groups_of(batch: Batch, now_ms: int, *, keyed: bool = False) -> list[int]:
         groups += (batch.count, *(0 if column is None else column[0] for column in columns), 0)
     else:
         filled: list[Iterable[int]] = [repeat(0, batch.count) if column is None else column for column in columns]
+        times = columns[0]
+        many = batch.count >= MANY and not any(columns[1:])
+        if many and times is not None and sum(map(ne, times, times[1:])) > batch.count // 2:
+            # Hardly two neighbours are due together: nothing is gained by looking for those.
+            return _singles(times)
         for shared, messages in groupby(zip(*filled, strict=True)):
             groups += (sum(1 for _ in messages), *shared, 0)
     return [] if groups[1:] == _NOTHING_SAID else groups
+
+
+def _singles(times: list[int]) -> list[int]:
+    """Return a group for each message, of which only the time is said."""
+    groups = [0] * (GROUP_NUMBERS * len(times))
+    groups[::GROUP_NUMBERS] = [1] * len(times)
+    groups[1::GROUP_NUMBERS] = times
+    return groups
 
 
 def _due_ms(due: int | None, now_ms: int) -> int:

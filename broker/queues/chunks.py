@@ -95,6 +95,8 @@ class FifoImage(NamedTuple):
         front_expires_ms: When the run in front expires; 0: never, or there is none.
         holes: What left from between, by the position of the chunk; the position behind the last is that of the open
             rows.
+        buffers: What belongs to chunks and is not in them yet, by the position of the chunk, of an index in the order
+            of time: rows as they came, and how many bytes of them count, as with *open_rows*.
 
     """
 
@@ -108,6 +110,7 @@ class FifoImage(NamedTuple):
     last_ms: int = 0
     front_expires_ms: int = 0
     holes: tuple[tuple[int, Holes], ...] = ()
+    buffers: tuple[tuple[int, bytearray, int], ...] = ()
 
 
 class Index(Protocol):
@@ -212,24 +215,26 @@ class ChunkPool:
         resident: Chunks in memory; the last is the first to be paged out: it is farthest from the front of its queue.
         absent: How many chunks are on their page only. May count some that are in `gone` already.
         gone: Chunks that left their queues; the pager releases their pages, in slices.
+        buffered_bytes: Bytes of rows that belong to sealed chunks and are not in them yet; always in memory.
         kept: Chunks that the next entry needs all at once; none of them is paged out before that.
         read_back: Returns the rows of a chunk from its page, without filling it; for audits, which may block.
 
     """
 
-    __slots__ = ("absent", "gone", "kept", "read_back", "resident")
+    __slots__ = ("absent", "buffered_bytes", "gone", "kept", "read_back", "resident")
 
     def __init__(self, read_back: Callable[[Chunk], bytes] | None = None) -> None:
         self.resident: OrderedDict[Chunk, None] = OrderedDict()
         self.absent = 0
+        self.buffered_bytes = 0
         self.gone: deque[deque[Chunk]] = deque()
         self.kept: dict[Chunk, None] = {}
         self.read_back = read_back
 
     @property
     def resident_bytes(self) -> int:
-        """Bytes of the sealed rows in memory."""
-        return len(self.resident) * CHUNK_BYTES
+        """Bytes of the sealed rows in memory, and of those beside them."""
+        return len(self.resident) * CHUNK_BYTES + self.buffered_bytes
 
     def add(self, chunk: Chunk) -> None:
         """Note a chunk that was just sealed or restored."""

@@ -6,22 +6,24 @@ millisecond of its own, and rows lie in the same chunks and on the same pages as
 
 Rows are ordered by due time, and within one millisecond as they came. They lie in a list of sealed chunks, found by the
 due time of their first row, and in open rows behind those. Messages of one delay only ever go behind the last row.
-Others go into the middle of a chunk, which another then replaces: no bytes that an image refers to ever change. A chunk
-that would become too large shares with the emptier of its neighbours, so chunks stay about four fifths full.
+Others belong into the middle of a chunk: they gather, as they come, in a buffer beside it, which is put in order when
+the chunk is due, or when it is full; only then another chunk replaces the old one. So of a million messages with random
+due times each is copied a few times, not with every one that comes after it, and a chunk on a page stays there while
+its buffer fills. No bytes that an image refers to ever change: buffers only grow. A chunk that would become too large
+shares with the emptier of its neighbours.
 
 Which rows share a chunk, and where chunks lie, follows from the history and is never judged by: `take_due` and digests
-see rows only. This module must not know clocks: what is due, it is told.
+see rows only. What packs, sorts and cuts rows stands in `delayed_rows`. This module must not know clocks: what is due,
+it is told.
 """
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
-from itertools import pairwise, starmap
-from struct import Struct
 from typing import TYPE_CHECKING
 
+from sluicemq.broker.queues import delayed_rows as r
 from sluicemq.broker.queues.chunks import (
     CHUNK_BYTES,
     CHUNK_RUNS,
@@ -29,27 +31,36 @@ from sluicemq.broker.queues.chunks import (
     ROW,
     RUN_BYTES,
     Chunk,
+    ChunksMissing,
     FifoImage,
     long_at,
+    long_column,
     sizes,
 )
+from sluicemq.broker.queues.looking import look_at
 from sluicemq.broker.queues.runs import Run, bytes_in, messages_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
 
     from sluicemq.broker.queues.chunks import ChunkPool
 
 NEAR_CHUNKS = 2
 """Chunks in front that are the last to be paged out: they are due next."""
 
-_DUE = Struct("=Q")
-_ROW_WORDS = RUN_BYTES // 4
-
 # What every queue without sealed chunks refers to, never changed: most of a hundred thousand queues have none.
 _NO_CHUNKS: list[Chunk] = []
 _NO_TIMES: list[int] = []
+_NO_BUFFERS: list[bytearray] = []
 _NO_ROWS = bytearray()
+
+
+def buffer_rows_max(base: int) -> int:
+    """Return how many rows the buffer of the chunk with this first due time takes: an eighth to three eighths of one.
+
+    They differ so that not all of them are full at once.
+    """
+    return CHUNK_RUNS // 8 + (base * 2_654_435_761 >> 8) % (CHUNK_RUNS // 4 + 1)
 
 
 class DelayedRuns:
@@ -66,6 +77,7 @@ class DelayedRuns:
     """
 
     __slots__ = (
+        "_buffers",
         "_chunks",
         "_emptied",
         "_firsts",
@@ -85,35 +97,68 @@ class DelayedRuns:
         self._pool = pool
         self._chunks = _NO_CHUNKS  # sealed
         self._firsts = _NO_TIMES  # due time of the first row of each, the consumed ones too
+        # What belongs to each chunk and is not in it yet, as it came; those of the first may be due before its rows.
+        # Each is changed only by appending, and another takes its place.
+        self._buffers = _NO_BUFFERS
         # Behind the chunks; never changed but by appending, so that an image may keep its beginning.
         self._open = _NO_ROWS
         self._head = 0  # rows in front, of the first chunk or else of `_open`, that are consumed
-        self._last_ms = 0  # when the last one is due
+        self._last_ms = 0  # nothing is due later
         self._emptied = False
 
     # --- adding ----------------------------------------------------------------------------------------------------
 
     def add(self, due_ms: int, runs: list[Run]) -> None:
-        """Let *runs* wait until *due_ms*; what `missing` names was filled before."""
+        """Let *runs* wait until *due_ms*. It is quicker, and takes less memory, where `missing` was filled before."""
         assert runs, "there is something to delay"
-        rows = _packed(due_ms, runs, self._offset)
-        if not self.messages or due_ms >= self._last_ms:
-            self._append(rows)
-            self._last_ms = due_ms
-        elif not self._chunks or (self._open and due_ms >= self._due_at(self._open, 0)):
-            self._insert_open(due_ms, rows)
-        else:
-            self._insert_sealed(due_ms, rows)
-        if self.next_due_ms is None or due_ms < self.next_due_ms:
-            self.next_due_ms = due_ms
-        self.messages += messages_in(runs)
+        self.add_rows(r.packed(due_ms, runs, self._offset), [due_ms] * len(runs), messages_in(runs))
+
+    def add_rows(self, rows: bytes, times: Sequence[int], messages: int) -> None:
+        """Let packed *rows* of so many messages wait until these *times*, in whose order they are; likewise."""
+        first_ms = times[0]
+        start = 0
+        if self.messages:
+            end = bisect_left(times, self._last_ms)
+            if end and self._chunks:
+                border_ms = self._due_at(self._open, 0) if self._open else self._last_ms
+                start = bisect_left(times, border_ms, 0, end)
+                if start:
+                    self._insert_sealed(rows, times, start)
+            if end > start:
+                self._insert_open(rows[start * RUN_BYTES : end * RUN_BYTES])
+            start = end
+        if start < len(times):
+            self._append(rows[start * RUN_BYTES :] if start else rows)
+            self._last_ms = times[-1]
+        if self.next_due_ms is None or first_ms < self.next_due_ms:
+            self.next_due_ms = first_ms
+        self.messages += messages
 
     def missing(self, due_ms: int, runs_max: int) -> list[Chunk]:
-        """Return the chunks that are not in memory among those that `add` of at most so many runs needs."""
-        if not self._chunks or due_ms >= self._last_ms or (self._open and due_ms >= self._due_at(self._open, 0)):
+        """Return the chunks that are not in memory and that `add` of at most so many runs wants there."""
+        return self.missing_of([due_ms] * runs_max)
+
+    def missing_of(self, times: Sequence[int]) -> list[Chunk]:
+        """Return the chunks that are not in memory and that `add_rows` of these times wants: their buffers are full."""
+        if not self._chunks or not times or times[0] >= self._last_ms:
             return []
-        first, end = self._place_of(due_ms, runs_max)
-        return [chunk for chunk in self._chunks[first:end] if chunk.data is None]
+        border_ms = self._due_at(self._open, 0) if self._open else self._last_ms
+        missing = []
+        for number, start, end in self._shares(times, bisect_left(times, border_ms)):
+            chunk = self._chunks[number]
+            full = len(self._buffers[number]) // RUN_BYTES + end - start > buffer_rows_max(chunk.base)
+            if chunk.data is None and full:
+                missing.append(chunk)
+        return missing
+
+    def _shares(self, times: Sequence[int], end: int) -> Iterator[tuple[int, int, int]]:
+        """Yield which of the first *end* times belong to which sealed chunk, as (chunk, from, to), the last first."""
+        firsts = self._firsts
+        while end:
+            number = max(bisect_right(firsts, times[end - 1]) - 1, 0)
+            start = bisect_left(times, firsts[number], 0, end) if number else 0
+            yield number, start, end
+            end = start
 
     def _append(self, rows: bytes | bytearray) -> None:
         """Put packed *rows* behind all others."""
@@ -128,17 +173,17 @@ class DelayedRuns:
                 self._seal([bytes(self._open)])
                 self._open = bytearray()
 
-    def _insert_open(self, due_ms: int, rows: bytes) -> None:
+    def _insert_open(self, rows: bytes) -> None:
         """Put packed *rows* between the open ones."""
         live = self._open
         if not self._chunks:
             live = live[self._head * RUN_BYTES :]
             self._head = 0
-        inserted = bytearray(_inserted(live, due_ms, rows, self._offset))
+        inserted = bytearray(r.in_order((live, rows), self._offset))
         if len(inserted) < CHUNK_BYTES:
             self._open = inserted
         else:
-            *sealed, last = _cut(inserted)
+            *sealed, last = r.cut(inserted)
             self._seal(sealed)
             self._open = bytearray()
             self._append(last)
@@ -148,42 +193,63 @@ class DelayedRuns:
         if not parts:
             return
         if self._chunks is _NO_CHUNKS:
-            self._chunks, self._firsts = [], []
+            self._chunks, self._firsts, self._buffers = [], [], []
         for part in parts:
             chunk = Chunk(self, self._due_at(part, 0), part)
             self._chunks.append(chunk)
             self._firsts.append(chunk.base)
+            self._buffers.append(_NO_ROWS)
             if self._pool is not None:
                 self._pool.add(chunk)
 
-    def _insert_sealed(self, due_ms: int, rows: bytes) -> None:
-        """Put packed *rows* into the sealed chunk to which their time belongs; others take its place."""
-        first, end = self._place_of(due_ms, len(rows) // RUN_BYTES)
+    def _insert_sealed(self, rows: bytes, times: Sequence[int], end: int) -> None:
+        """Put the first *end* of packed *rows* into the buffers of the sealed chunks to which their times belong."""
+        buffers = self._buffers
+        for number, start, stop in self._shares(times, end):
+            buffer = buffers[number]
+            if buffer is _NO_ROWS:
+                buffer = buffers[number] = bytearray()
+            buffer += rows[start * RUN_BYTES : stop * RUN_BYTES]
+            self._count_buffered((stop - start) * RUN_BYTES)
+            chunk = self._chunks[number]
+            if chunk.data is not None and len(buffer) // RUN_BYTES > buffer_rows_max(chunk.base):
+                # Chunks behind this one move, but they have had their share.
+                self._merge(*self._place_of(number, len(buffer) // RUN_BYTES))
+
+    def _count_buffered(self, bytes_: int) -> None:
+        if self._pool is not None:
+            self._pool.buffered_bytes += bytes_
+
+    def _merge(self, first: int, end: int) -> None:
+        """Let chunks with their buffers in order take the place of those from *first* to before *end*."""
         old = self._chunks[first:end]
-        assert all(chunk.data is not None for chunk in old), "the chunks that a delay goes to are in memory"
-        live = b"".join([chunk.data for chunk in old if chunk.data is not None])
-        consumed = 0 if first else self._head
-        if consumed:
-            live = live[consumed * RUN_BYTES :]
+        parts: list[bytes | bytearray] = []
+        for chunk in old:
+            assert chunk.data is not None, "the chunks that are put in order are in memory"
+            parts.append(chunk.data)
+        if not first and self._head:
+            parts[0] = parts[0][self._head * RUN_BYTES :]
             self._head = 0
-        inserted = _inserted(live, due_ms, rows, self._offset)
-        if len(inserted) > CHUNK_BYTES:
-            new = [Chunk(self, self._due_at(part, 0), part) for part in _cut(inserted)]
-        else:
-            # Counting all of them again would take as long as all the rest.
-            messages = sum(chunk.messages for chunk in old) + sum(sizes(rows)) if not consumed else None
-            new = [Chunk(self, self._due_at(inserted, 0), inserted, messages)]
+        buffers = self._buffers[first:end]
+        self._count_buffered(-sum(map(len, buffers)))
+        merged = r.in_order((*parts, *buffers), self._offset)
+        self._replace(first, end, r.pieces(merged))
+
+    def _replace(self, first: int, end: int, pieces: list[bytes]) -> None:
+        """Let chunks of these rows, with empty buffers, take the place of those from *first* to before *end*."""
+        old = self._chunks[first:end]
+        new = [Chunk(self, self._due_at(piece, 0), piece) for piece in pieces]
         self._chunks[first:end] = new
         self._firsts[first:end] = [chunk.base for chunk in new]
+        self._buffers[first:end] = [_NO_ROWS] * len(new)
         if self._pool is None:
             for chunk in old:
                 chunk.fifo = None
         else:
             self._pool.replace(old, new)
 
-    def _place_of(self, due_ms: int, count: int) -> tuple[int, int]:
-        """Return which sealed chunks so many rows of *due_ms* must share, from the first to behind the last."""
-        number = max(bisect_right(self._firsts, due_ms) - 1, 0)
+    def _place_of(self, number: int, count: int) -> tuple[int, int]:
+        """Return which sealed chunks so many rows more of one must share, from the first to behind the last."""
         if self._rows_in(number) + count <= CHUNK_RUNS:
             return number, number + 1
         before = self._rows_to_join(number - 1)
@@ -193,10 +259,7 @@ class DelayedRuns:
         return (number, number + 2) if behind <= CHUNK_RUNS else (number, number + 1)
 
     def _rows_to_join(self, number: int) -> int:
-        """Return how many rows a neighbour has, or too many where there is none or it would have to be read first.
-
-        So one insertion never needs what `missing` did not name before another, whatever that one made of the chunks.
-        """
+        """Return how many rows a neighbour has, or too many where there is none or it would have to be read first."""
         if not 0 <= number < len(self._chunks) or self._chunks[number].data is None:
             return CHUNK_RUNS + 1
         return self._rows_in(number)
@@ -211,12 +274,15 @@ class DelayedRuns:
         """Take at most *runs_max* of the runs that are due by *until_ms*, in order; `missing_due` was filled before."""
         taken: list[Run] = []
         while self.next_due_ms is not None and self.next_due_ms <= until_ms and len(taken) < runs_max:
+            if self._chunks and self._buffers[0]:
+                assert self._chunks[0].data is not None, "the chunks that are due are in memory"
+                self._merge(0, 1)
             rows: bytes | bytearray | None = self._chunks[0].data if self._chunks else self._open
             assert rows is not None, "the chunks that are due are in memory"
             count = len(rows) // RUN_BYTES
             end = min(count, self._head + runs_max - len(taken))
             if self._due_at(rows, end - 1) > until_ms:
-                end = _behind(rows, until_ms, self._head, end, self._offset)
+                end = r.behind(rows, until_ms, self._head, end, self._offset)
             taken += map(Run._make, ROW.iter_unpack(rows[self._head * RUN_BYTES : end * RUN_BYTES]))
             self._head = end
             if end == count:
@@ -229,16 +295,14 @@ class DelayedRuns:
     def look_due(self, until_ms: int, runs_max: int) -> list[Run]:
         """Return what `take_due` would take, as far as that is in memory."""
         found: list[Run] = []
-        first = self._head
-        for rows in (*(chunk.data for chunk in self._chunks), self._open):
-            if rows is None or len(found) >= runs_max or len(rows) <= first * RUN_BYTES:
+        for rows in self._live():
+            if rows is None or len(found) >= runs_max or not rows:
                 break
-            end = _behind(rows, until_ms, first, len(rows) // RUN_BYTES, self._offset)
-            end = min(end, first + runs_max - len(found))
-            found += map(Run._make, ROW.iter_unpack(rows[first * RUN_BYTES : end * RUN_BYTES]))
-            if end * RUN_BYTES < len(rows):
+            count = len(rows) // RUN_BYTES
+            end = min(r.behind(rows, until_ms, 0, count, self._offset), runs_max - len(found))
+            found += map(Run._make, ROW.iter_unpack(rows[: end * RUN_BYTES]))
+            if end < count:
                 break
-            first = 0
         return found
 
     def missing_due(self, until_ms: int, runs_max: int) -> list[Chunk]:
@@ -249,21 +313,17 @@ class DelayedRuns:
                 break
             if chunk.data is None:
                 missing.append(chunk)
-            runs_max -= self._rows_in(number)
+            runs_max -= self._rows_in(number) + len(self._buffers[number]) // RUN_BYTES
         return missing
 
     def _leave_front(self) -> None:
         """Drop the first chunk, or else the open rows, all of which are consumed."""
         self._head = 0
         if self._chunks:
-            chunk = self._chunks.pop(0)
-            del self._firsts[0]
-            if self._pool is None:
-                chunk.fifo = None
-            else:
-                self._pool.replace((chunk,), ())
+            self._drop_chunk(0)
         else:
             self._open = _NO_ROWS
+        # Nothing in a buffer behind the first is due before its chunk.
         if self._chunks:
             self.next_due_ms = self._firsts[0]
         elif self._open:
@@ -271,14 +331,135 @@ class DelayedRuns:
         else:
             self.next_due_ms = None
 
+    def _drop_chunk(self, number: int) -> None:
+        """Drop a chunk whose rows are gone and whose buffer is empty."""
+        chunk = self._chunks.pop(number)
+        del self._firsts[number], self._buffers[number]
+        if self._pool is None:
+            chunk.fifo = None
+        else:
+            self._pool.replace((chunk,), ())
+
     def empty(self) -> None:
         """Drop everything, at the same cost however much it is, and for good: another takes its place."""
         self._emptied = True
         if self._pool is not None:
             self._pool.let_go(deque(self._chunks))
-        self._chunks, self._firsts, self._open = _NO_CHUNKS, _NO_TIMES, _NO_ROWS
+        self._count_buffered(-sum(map(len, self._buffers)))
+        self._chunks, self._firsts, self._buffers, self._open = _NO_CHUNKS, _NO_TIMES, _NO_BUFFERS, _NO_ROWS
         self._head = self.messages = 0
         self.next_due_ms = None
+
+    # --- single ones, wherever they are ------------------------------------------------------------------------------
+
+    def remove(self, due_ms: int, zxid: int, first: int, size: int) -> list[Run]:
+        """Take those of the messages *first* to *first + size - 1* of a batch out that wait until *due_ms*.
+
+        What `missing_removed` names was filled before. Returns the runs, none where nothing of them waits.
+        """
+        taken: list[Run] = []
+        for number in reversed(self._candidates(due_ms)):
+            self._remove_from_chunk(number, due_ms, zxid, first, size, taken)
+        skip = 0 if self._chunks else self._head
+        if len(self._open) > skip * RUN_BYTES:
+            rows = r.without(self._open, skip, due_ms, (zxid, first, size), self._offset, taken)
+            if rows is not None:
+                self._head = self._head if self._chunks else 0
+                self._open = _NO_ROWS
+                self._append(rows)
+        if taken:
+            self.messages -= messages_in(taken)
+            if due_ms == self.next_due_ms:
+                self.next_due_ms = self._first_due()
+        return taken
+
+    def missing_removed(self, due_ms: int, zxid: int) -> list[Chunk]:
+        """Return the chunks that `remove` needs and that are not in memory."""
+        chunks = [self._chunks[number] for number in self._candidates(due_ms)]
+        missing = [chunk for chunk in chunks if chunk.data is None and _may_hold(chunk, zxid)]
+        if due_ms == self.next_due_ms and self._head and self._chunks and self._chunks[0].data is None:
+            missing.append(self._chunks[0])  # to see what is due first afterwards
+        return list(dict.fromkeys(missing))
+
+    def _candidates(self, due_ms: int) -> range:
+        """Return the numbers of the chunks that may hold rows of *due_ms*, with their buffers."""
+        if not self._chunks:
+            return range(0)
+        return range(max(bisect_left(self._firsts, due_ms) - 1, 0), max(bisect_right(self._firsts, due_ms), 1))
+
+    def _remove_from_chunk(self, number: int, due_ms: int, zxid: int, first: int, size: int, taken: list[Run]) -> None:
+        wanted = zxid, first, size
+        buffer = self._buffers[number]
+        if buffer:
+            kept = r.without(buffer, 0, due_ms, wanted, self._offset, taken, ordered=False)
+            if kept is not None:
+                self._count_buffered(len(kept) - len(buffer))
+                buffer = self._buffers[number] = bytearray(kept) if kept else _NO_ROWS
+        chunk = self._chunks[number]
+        if chunk.data is None or not _may_hold(chunk, zxid):
+            return
+        rows = r.without(chunk.data, 0 if number else self._head, due_ms, wanted, self._offset, taken)
+        if rows is None:
+            return
+        if not number:
+            self._head = 0
+        if buffer and (number == 0 or not rows or len(rows) > CHUNK_BYTES or self._due_at(rows, 0) != chunk.base):
+            # What it holds may not belong to what is left of the chunk.
+            self._count_buffered(-len(buffer))
+            rows, buffer = bytearray(r.in_order((rows, buffer), self._offset)), _NO_ROWS
+        if rows:
+            self._replace(number, number + 1, r.pieces(rows))
+            if buffer:
+                self._buffers[number] = buffer
+        else:
+            self._drop_chunk(number)
+
+    def _first_due(self) -> int | None:
+        """Return when the first row is due."""
+        if not self._chunks:
+            return self._due_at(self._open, self._head) if self._open else None
+        first_ms = self._firsts[0]
+        if self._head:
+            rows = self._chunks[0].data
+            assert rows is not None, "a chunk that is consumed in part is in memory when its first row may go"
+            first_ms = self._due_at(rows, self._head)
+        return min((first_ms, *long_column(self._buffers[0], self._offset)))
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    def look(self, from_ms: int, to_ms: int | None, skip: int, messages_max: int) -> list[Run]:
+        """Return what waits from *from_ms* to before *to_ms* (None: for ever), in order, behind the first *skip*.
+
+        Raises:
+            ChunksMissing: Some of it lies in a chunk that is not in memory.
+
+        """
+        found: list[Run] = []
+        first = max(bisect_left(self._firsts, from_ms) - 1, 0)
+        for number, rows in enumerate(self._live(first), first):
+            if number < len(self._chunks):
+                chunk = self._chunks[number]
+                if to_ms is not None and number and self._firsts[number] >= to_ms:
+                    break
+                # All of it is passed over: no need to look.
+                whole = number and self._firsts[number] >= from_ms
+                held = chunk.messages + (sum(sizes(self._buffers[number])) if self._buffers[number] else 0)
+                inside = number + 1 < len(self._chunks) and (to_ms is None or self._firsts[number + 1] <= to_ms)
+                if whole and inside and held <= skip:
+                    skip -= held
+                    continue
+                if rows is None:
+                    raise ChunksMissing([chunk])
+            assert rows is not None, "open rows are in memory"
+            count = len(rows) // RUN_BYTES
+            start = r.behind(rows, from_ms - 1, 0, count, self._offset) if from_ms else 0
+            end = count if to_ms is None else r.behind(rows, to_ms - 1, start, count, self._offset)
+            skip, messages_max = look_at(
+                map(Run._make, ROW.iter_unpack(rows[start * RUN_BYTES : end * RUN_BYTES])), found, skip, messages_max
+            )
+            if not messages_max:
+                break
+        return found
 
     def count_bytes(self) -> int:
         """Return about how many bytes all runs take; `missing_bytes` was filled before."""
@@ -290,7 +471,7 @@ class DelayedRuns:
             else:
                 assert rows is not None, "a chunk that is consumed in part is in memory when bytes are counted"
                 total += bytes_in(map(Run._make, ROW.iter_unpack(rows[head * RUN_BYTES :])))
-        return total
+        return total + sum(bytes_in(map(Run._make, ROW.iter_unpack(buffer))) for buffer in self._buffers)
 
     def missing_bytes(self) -> list[Chunk]:
         """Return the chunk that `count_bytes` must look into, if it is not in memory."""
@@ -313,7 +494,7 @@ class DelayedRuns:
     # --- all of it -------------------------------------------------------------------------------------------------
 
     def image(self) -> FifoImage | None:
-        """Return all that it is at this moment, None when that is nothing; costs 10 ns a chunk."""
+        """Return all that it is at this moment, None when that is nothing; costs 10 ns a chunk, 100 a buffer."""
         if not self.messages:
             return None
         return FifoImage(
@@ -325,6 +506,7 @@ class DelayedRuns:
             self._open,
             len(self._open),
             self._last_ms,
+            buffers=tuple((number, rows, len(rows)) for number, rows in enumerate(self._buffers) if rows),
         )
 
     @classmethod
@@ -334,10 +516,14 @@ class DelayedRuns:
         if image.chunks:
             delayed._chunks = list(image.chunks)
             delayed._firsts = [chunk.base for chunk in image.chunks]
+            delayed._buffers = [_NO_ROWS] * len(delayed._chunks)
             for chunk in image.chunks:
                 chunk.fifo = delayed
                 if pool is not None:
                     pool.add(chunk)
+            for number, rows, bytes_ in image.buffers:
+                delayed._buffers[number] = rows[:bytes_]
+                delayed._count_buffered(bytes_)
         delayed._open = image.open_rows[: image.open_bytes]
         delayed._head = image.head
         delayed._last_ms = image.last_ms
@@ -350,9 +536,7 @@ class DelayedRuns:
 
         Chunks that are not in memory are read back for this and not kept; so it blocks, and is for audits only.
         """
-        rows = bytearray().join(self._parts())
-        del rows[: self._head * RUN_BYTES]
-        return bytes(rows)
+        return b"".join(rows for rows in self._live(read_back=True) if rows is not None)
 
     def runs(self) -> list[Run]:
         """Return all runs in order, as `packed` does; `ready` of each is when it is due."""
@@ -369,53 +553,41 @@ class DelayedRuns:
         times = [run.ready if self._offset == READY_OFFSET else run.expires_ms for run in runs]
         assert times == sorted(times), "delayed messages are in the order in which they are due"
         assert self.next_due_ms == (times[0] if times else None), "it is known when the first is due"
-        assert not times or self._last_ms == times[-1], "it is known when the last is due"
+        assert not times or self._last_ms >= times[-1], "it is known until when the last is due"
         assert self.messages == messages_in(runs), "delayed messages are counted"
-        for chunk, first_ms, rows in zip(self._chunks, self._firsts, self._parts(), strict=False):
+        assert len(self._chunks) == len(self._firsts) == len(self._buffers), "each chunk has a time and a buffer"
+        for number, (chunk, first_ms) in enumerate(zip(self._chunks, self._firsts, strict=True)):
+            rows = self._data(chunk, read_back=True)
+            assert rows is not None, "rows lie in memory or on a page"
             assert chunk.fifo is self, "a chunk knows where it belongs"
-            assert chunk.base == first_ms == self._due_at(rows, 0), "chunks are found by their first row"
+            assert chunk.base == first_ms <= self._due_at(rows, 0), "chunks are found by their first row"
             assert 0 < chunk.rows == len(rows) // RUN_BYTES <= CHUNK_RUNS, "chunks are neither empty nor too large"
             assert chunk.messages == sum(sizes(rows)), "a chunk knows how many messages it has"
+            if number and self._buffers[number]:
+                assert min(long_column(self._buffers[number], self._offset)) >= first_ms, "buffers belong to chunks"
         assert len(self._open) < CHUNK_BYTES, "open rows are sealed when they are enough"
         assert not self._chunks or self._head < self._chunks[0].rows, "what is consumed is dropped"
 
     def _due_at(self, rows: bytes | bytearray, row: int) -> int:
         return long_at(rows, row, self._offset)
 
-    def _parts(self) -> Iterator[bytes | bytearray]:
-        for chunk in self._chunks:
-            rows = chunk.data
-            if rows is None:
-                assert self._pool is not None, "only a pool lets chunks leave the memory"
-                assert self._pool.read_back is not None, "whoever drops chunks can read them back"
-                rows = self._pool.read_back(chunk)[: chunk.rows * RUN_BYTES]
-            yield rows
-        yield self._open
+    def _live(self, first: int = 0, *, read_back: bool = False) -> Iterator[bytes | bytearray | None]:
+        """Yield what waits in each chunk from *first* on, then in the open rows, in order; None: not in memory."""
+        for number in range(first, len(self._chunks)):
+            rows = self._data(self._chunks[number], read_back=read_back)
+            if rows is not None and not number and self._head:
+                rows = rows[self._head * RUN_BYTES :]
+            buffer = self._buffers[number]
+            yield r.in_order((rows, buffer), self._offset) if rows is not None and buffer else rows
+        yield self._open if self._chunks or not self._head else self._open[self._head * RUN_BYTES :]
+
+    def _data(self, chunk: Chunk, *, read_back: bool) -> bytes | None:
+        if chunk.data is not None or not read_back:
+            return chunk.data
+        assert self._pool is not None, "only a pool lets chunks leave the memory"
+        assert self._pool.read_back is not None, "whoever drops chunks can read them back"
+        return self._pool.read_back(chunk)[: chunk.rows * RUN_BYTES]
 
 
-def _packed(due_ms: int, runs: Iterable[Run], offset: int) -> bytes:
-    """Return *runs* as rows that wait until *due_ms*."""
-    words = array("I", b"".join(starmap(ROW.pack, runs)))
-    count = len(words) // _ROW_WORDS
-    for word, value in enumerate(memoryview(_DUE.pack(due_ms)).cast("I"), offset // 4):
-        words[word::_ROW_WORDS] = array("I", (value,)) * count
-    return words.tobytes()
-
-
-def _behind(rows: bytes | bytearray, due_ms: int, first: int, end: int, offset: int) -> int:
-    """Return the row behind all of those from *first* to *end* that are due by *due_ms*."""
-    return bisect_right(range(end), due_ms, first, end, key=lambda row: long_at(rows, row, offset))
-
-
-def _inserted(rows: bytes | bytearray, due_ms: int, more: bytes, offset: int) -> bytes:
-    """Return *rows* with *more* rows, which are due at *due_ms*, at their place."""
-    place = _behind(rows, due_ms, 0, len(rows) // RUN_BYTES, offset) * RUN_BYTES
-    return b"".join((memoryview(rows)[:place], more, memoryview(rows)[place:]))
-
-
-def _cut(rows: bytes | bytearray) -> list[bytes]:
-    """Cut rows, more than a chunk should have, into equal parts with some room in each."""
-    count = len(rows) // RUN_BYTES
-    parts = -(-count // max(CHUNK_RUNS * 15 // 16, 1))
-    borders = [count * part // parts * RUN_BYTES for part in range(parts + 1)]
-    return [bytes(rows[start:end]) for start, end in pairwise(borders)]
+def _may_hold(chunk: Chunk, zxid: int) -> bool:
+    return chunk.summary.lowest_zxid <= zxid <= chunk.summary.highest_zxid

@@ -250,6 +250,7 @@ def _pack_index(packer: _Packer, queue_id: int, place: int, index: FifoImage) ->
     rows = index.open_rows[: index.open_bytes]
     head = index.head
     holes = dict(index.holes)
+    buffers = {number: (buffer, bytes_) for number, buffer, bytes_ in index.buffers}
     open_bits = holes.get(len(index.chunks), NONE).bits
     if not index.chunks:
         del rows[: head * RUN_BYTES]
@@ -273,11 +274,13 @@ def _pack_index(packer: _Packer, queue_id: int, place: int, index: FifoImage) ->
             chunk.base if place in s.BY_TIME else 0,
             None if left is None else (packed_bits(left.bits), *left[1:]),
         )
+        buffer, bytes_ = buffers.get(number, (b"", 0))
+        known = (*known, bytes_ // RUN_BYTES)
         if page is not None:
-            packer.add(s.CHUNKS, (*known, *page, *chunk.summary), b"")
+            packer.add(s.CHUNKS, (*known, *page, *chunk.summary), buffer[:bytes_])
         else:
             assert data is not None, "the rows of a chunk are in memory or on a page"
-            packer.add(s.CHUNKS, (*known, s.NO_PAGE, 0, *_NO_SUMMARY), data)
+            packer.add(s.CHUNKS, (*known, s.NO_PAGE, 0, *_NO_SUMMARY), data + buffer[:bytes_])
         yield from packer.flush_full()
 
 

@@ -192,7 +192,9 @@ class _Loader:
     def _read_chunks(self, columns: dict[str, Any]) -> None:
         all_rows: bytes = columns.pop("runs")
         start = 0
-        for queue_id, place, rows, base, left, slot, checksum, *summary in zip(*columns.values(), strict=True):
+        for queue_id, place, rows, base, left, buffered, slot, checksum, *summary in zip(
+            *columns.values(), strict=True
+        ):
             image, chunks, count = self._awaited[queue_id, place]
             if left is not None:
                 holes = len(chunks), h.Holes(h.unpacked_bits(left[0]), *left[1:])
@@ -206,6 +208,12 @@ class _Loader:
                 assert self._pool is not None, "chunks on pages need a pool"
                 assert 0 < rows <= CHUNK_RUNS, "a chunk has rows, but no more than a page"
                 chunks.append(Chunk.on_page(Page(slot, checksum), Summary(*summary), rows, base))
+            if buffered:
+                end = start + buffered * RUN_BYTES
+                buffer = len(chunks) - 1, bytearray(all_rows[start:end]), end - start
+                image = image._replace(buffers=(*image.buffers, buffer))
+                self._awaited[queue_id, place] = image, chunks, count
+                start = end
             if len(chunks) == count:
                 del self._awaited[queue_id, place]
                 self._place(queue_id, place, image)
@@ -459,15 +467,19 @@ def _live_in_chunks(
 ) -> Iterator[LiveRuns]:
     all_rows: bytes = columns.pop("runs")
     start = 0
-    for queue_id, place, count, _, left, slot, checksum, *fields in zip(*columns.values(), strict=True):
+    for queue_id, place, count, _, left, buffered, slot, checksum, *fields in zip(*columns.values(), strict=True):
         page: Page | None = Page(slot, checksum)
         rows, summary = b"", Summary(*fields)
         if slot == s.NO_PAGE:
             rows = all_rows[start : start + count * RUN_BYTES]
             start += len(rows)
             page, summary = None, summary_of(rows)
+        buffer = all_rows[start : start + buffered * RUN_BYTES]
+        start += len(buffer)
         if place == s.EXPIRING:
             continue
+        if buffer:
+            yield LiveRuns(queue_id, _place_of(place), summary_of(buffer), None, buffer, row_count=buffered)
         skip, front = heads.pop((queue_id, place), (0, None))
         bits = 0 if left is None else h.unpacked_bits(left[0])
         if h.count_left(bits, skip, count):

@@ -32,7 +32,7 @@ def look_through(lanes: Lanes, returned: Iterable[Run], skip: int, count_max: in
     in_front = list(returned)
     for priority, lane in lanes.items():
         first = [run for run in in_front if run.priority == priority]
-        skip, count_max = _look_at(first, found, skip, count_max)
+        skip, count_max = look_at(first, found, skip, count_max)
         if count_max <= 0:
             break
         if skip >= lane.messages:
@@ -43,7 +43,7 @@ def look_through(lanes: Lanes, returned: Iterable[Run], skip: int, count_max: in
     return found
 
 
-def _look_at(runs: list[Run], found: list[Run], skip: int, count_max: int) -> tuple[int, int]:
+def look_at(runs: Iterable[Run], found: list[Run], skip: int, count_max: int) -> tuple[int, int]:
     """Append to *found* what *runs* hold behind the first *skip* messages; return what is left of both numbers."""
     for run in runs:
         if count_max <= 0:
@@ -72,7 +72,7 @@ def look_into(lane: RunFifo, found: list[Run], skip: int, count_max: int) -> int
                 raise ChunksMissing(missing)
             break
         ordinal = lane.read_ordinal
-        inside, count_max = _look_at(runs, found, inside, count_max)
+        inside, count_max = look_at(runs, found, inside, count_max)
     return count_max
 
 

@@ -51,11 +51,8 @@ def _missing_of_publish(machine: Machine, entry: e.Publish) -> list[Chunk]:
     if queue.history is not None:
         missing += queue.history.missing_of_publish(len(entry.payload))
     if isinstance(entry, e.PublishGrouped):
-        due_times = set(entry.groups[1 :: e.GROUP_NUMBERS])
-        runs_max = len(entry.groups) // e.GROUP_NUMBERS
-        for due_ms in due_times:
-            if due_ms > entry.log_time_ms:
-                missing += queue.delayed.missing(due_ms, runs_max)
+        times = sorted(due_ms for due_ms in entry.groups[1 :: e.GROUP_NUMBERS] if due_ms > entry.log_time_ms)
+        missing += queue.delayed.missing_of(times)
     return list(dict.fromkeys(missing))
 
 

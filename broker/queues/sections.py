@@ -43,8 +43,9 @@ The columns stand in `LAYOUTS`. Those that need a word:
 - chunks: `rows` says how many, `base` when the first delayed one is due, also a consumed one. `holes` is None, or what
   left from between: the bitmap, the messages in it, and of the first row that stayed when it was published and when it
   expires (0, where no row left in front of it). `slot` and `checksum` name the page that holds the rows, in front of
-  zeros; slot -1: they stand in `runs`, all of them. The other columns are the summary (see `chunks.Summary`), 0 when
-  the rows stand in `runs`.
+  zeros; slot -1: they stand in `runs`, all of them. Behind them there stand as many rows as `buffered` says: what
+  belongs to a chunk of delayed ones and is not in it yet, as it came. The other columns are the summary (see
+  `chunks.Summary`), 0 when the rows stand in `runs`.
 - queues: `retained` is None, or what `history.History.places` says beside the index of retained runs. Messages that are
   retained are not counted in `messages` of the end: they are elsewhere too, or nowhere. `bytes` is None where they are
   not counted.
@@ -143,13 +144,14 @@ LAYOUTS: dict[int, Layout] = {
     ),
     CHUNKS: Layout(
         "chunks",
-        2,
+        3,
         (
             "queue",
             "place",
             "rows",
             "base",
             "holes",
+            "buffered",
             "slot",
             "checksum",
             "messages",

@@ -29,6 +29,7 @@ MODULES = (
     "sluicemq.broker.pipeline.keeping.paging",
     "sluicemq.broker.queues.chunks",
     "sluicemq.broker.queues.delayed",
+    "sluicemq.broker.queues.delayed_rows",
     "sluicemq.broker.queues.dispatching.line",
     "sluicemq.broker.queues.fifo",
     "sluicemq.broker.queues.freeze",

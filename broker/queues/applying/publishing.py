@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from itertools import groupby
+from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues.applying.refusals import queue_not_found
 from sluicemq.broker.queues.applying.routing import publish_to_topic
+from sluicemq.broker.queues.delayed_rows import packed_columns
 from sluicemq.broker.queues.entry import GROUP_NUMBERS
 from sluicemq.broker.queues.outcomes import Outcome, Published, Ready, Retained
-from sluicemq.broker.queues.runs import Run
+from sluicemq.broker.queues.runs import Run, messages_in
 from sluicemq.broker.queues.sequences import Producer
 from sluicemq.wire.batch import PRIORITY_MAX
 from sluicemq.wire.errors import InvalidRequest, SluiceError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sluicemq.broker.queues import entries as e
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.outcomes import Effect
     from sluicemq.broker.queues.queue import Queue
 
+BULK_GROUPS = 16
+"""From so many groups on it pays to make rows of them column by column."""
 _due_of = itemgetter(1)  # of a run that waits: its due time stands where its place will be
 
 
@@ -107,6 +112,8 @@ def _place(machine: Machine, zxid: int, entry: e.Publish, queue: Queue, groups: 
     """Put the messages of each group where they wait; return whether any is ready."""
     now_ms = machine.log_time_ms
     count, batch_bytes = entry.count, len(entry.payload)
+    if len(groups) >= BULK_GROUPS * GROUP_NUMBERS and queue.settings["ttl"] is None and _say_due_times_only(groups):
+        return _place_in_bulk(machine, zxid, entry, queue, groups)
     queue_ttl_ms = round(float(queue.settings["ttl"] or 0) * 1000)
     ready: list[Run] = []
     waiting: list[Run] = []
@@ -138,4 +145,31 @@ def _place(machine: Machine, zxid: int, entry: e.Publish, queue: Queue, groups: 
         waiting.sort(key=_due_of)
         for due_ms, runs in groupby(waiting, key=_due_of):
             queue.delayed.add(due_ms, list(runs))
+    return bool(ready)
+
+
+def _say_due_times_only(groups: Sequence[int]) -> bool:
+    """Return whether they have no lifetimes, priorities and keys."""
+    return not (any(groups[2::GROUP_NUMBERS]) or any(groups[3::GROUP_NUMBERS]) or any(groups[4::GROUP_NUMBERS]))
+
+
+def _place_in_bulk(machine: Machine, zxid: int, entry: e.Publish, queue: Queue, groups: Sequence[int]) -> bool:
+    """Do what `_place` does with groups that say nothing but when they are due, at a fifth of its cost."""
+    now_ms = machine.log_time_ms
+    sizes, times = groups[::GROUP_NUMBERS], groups[1::GROUP_NUMBERS]
+    firsts = [0, *accumulate(sizes)]
+    like = Run(zxid, zxid, 0, 1, entry.count, len(entry.payload), now_ms)
+    ready = [
+        like._replace(first=first, size=size)
+        for first, size, due_ms in zip(firsts, sizes, times, strict=False)
+        if due_ms <= now_ms
+    ]
+    queue.arrive([like._replace(size=entry.count)])
+    if ready:
+        queue.make_ready(ready, zxid)
+    if len(ready) < len(times):
+        order = sorted(range(len(times)), key=times.__getitem__)[len(ready) :]
+        times, firsts, sizes = ([column[group] for group in order] for column in (times, firsts, sizes))
+        rows = packed_columns(like, times, firsts, sizes)
+        queue.delayed.add_rows(rows, times, entry.count - messages_in(ready))
     return bool(ready)

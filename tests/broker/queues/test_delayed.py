@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluicemq.broker.queues import entries as e
-from sluicemq.broker.queues.chunks import CHUNK_RUNS, RUN_BYTES, Chunk, FifoImage, Page
-from sluicemq.broker.queues.delayed import DelayedRuns
+from sluicemq.broker.queues.chunks import CHUNK_RUNS, RUN_BYTES, Chunk, ChunksMissing, FifoImage, Page
+from sluicemq.broker.queues.delayed import DelayedRuns, buffer_rows_max
 from sluicemq.broker.queues.image import live_runs, load
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.broker.queues.outcomes import Deleted, Purged
@@ -65,8 +65,40 @@ class Plain:
         del self.waiting[: len(due)]
         return [run._replace(ready=due_ms) for due_ms, run in due]
 
+    def take_exactly(self, until_ms: int, messages: int) -> list[Run]:
+        """Take so many messages that are due; what was cut may lie in other pieces than in the real thing."""
+        taken: list[Run] = []
+        while messages:
+            due_ms, run = self.waiting.pop(0)
+            assert due_ms <= until_ms
+            if run.size > messages:
+                run, rest = run.split(messages)
+                self.waiting.insert(0, (due_ms, rest))
+            taken.append(run._replace(ready=due_ms))
+            messages -= run.size
+        return taken
+
+    def remove(self, due_ms: int, zxid: int, first: int, size: int) -> list[tuple[int, int]]:
+        gone: list[tuple[int, int]] = []
+        left: list[tuple[int, Run]] = []
+        for due, run in self.waiting:
+            if due != due_ms or run.zxid != zxid:
+                left.append((due, run))
+                continue
+            for index in range(run.first, run.first + run.size):
+                if first <= index < first + size:
+                    gone.append((zxid, index))
+                else:
+                    left.append((due, run._replace(first=index, size=1)))
+        self.waiting = left
+        return sorted(gone)
+
     def runs(self) -> list[Run]:
         return [run._replace(ready=due_ms) for due_ms, run in self.waiting]
+
+
+def exploded(runs: list[Run]) -> list[Run]:
+    return [run._replace(first=run.first + offset, size=1) for run in runs for offset in range(run.size)]
 
 
 def copied(image: FifoImage) -> FifoImage:
@@ -77,7 +109,7 @@ def copied(image: FifoImage) -> FifoImage:
         else Chunk.on_page(chunk.page, chunk.summary, chunk.rows, chunk.base)
         for chunk in image.chunks
     ]
-    return image._replace(chunks=chunks)
+    return image._replace(chunks=chunks, buffers=tuple((n, rows[:size], size) for n, rows, size in image.buffers))
 
 
 class Paged:
@@ -97,6 +129,26 @@ class Paged:
         self.pager.fill(self.delayed.missing_due(until_ms, runs_max))
         return self.delayed.take_due(until_ms, runs_max)
 
+    def remove(self, due_ms: int, zxid: int, first: int, size: int) -> list[tuple[int, int]]:
+        self.pager.disturb()
+        self.pager.fill(self.delayed.missing_removed(due_ms, zxid))
+        taken = self.delayed.remove(due_ms, zxid, first, size)
+        assert {run.ready for run in taken} <= {due_ms}
+        return sorted((run.zxid, run.first + offset) for run in taken for offset in range(run.size))
+
+    def look(self, from_ms: int, to_ms: int | None, skip: int, messages_max: int) -> list[Run]:
+        while True:
+            self.pager.disturb()
+            try:
+                return self.delayed.look(from_ms, to_ms, skip, messages_max)
+            except ChunksMissing as missing:
+                # As the pager of a broker does, which drops nothing while somebody waits for it.
+                self.pager.fill(missing.chunks)
+                try:
+                    return self.delayed.look(from_ms, to_ms, skip, messages_max)
+                except ChunksMissing:
+                    continue
+
     def reload(self, image: FifoImage) -> None:
         self.pager.new_pool()
         self.delayed = DelayedRuns.restored(copied(image), self.pager.pool)
@@ -110,12 +162,13 @@ class Paged:
 
 adding = st.tuples(st.just("add"), st.integers(1, 40), st.sampled_from((1, 1, 1, 2, 3, 7)))
 taking = st.tuples(st.just("take"), st.integers(0, 45), st.integers(1, 9))
+removing = st.tuples(st.just("remove"), st.integers(0, 100), st.sampled_from((1, 2, 2, 3)))
 others = st.tuples(st.sampled_from(("freeze", "reload")), st.just(0), st.just(0))
 
 
 @settings(max_examples=400, deadline=None)
 @given(
-    steps=st.lists(st.one_of(adding, adding, adding, taking, others), max_size=60),
+    steps=st.lists(st.one_of(adding, adding, adding, taking, removing, others), max_size=60),
     seed=st.integers(0, 1_000),
     size=st.sampled_from((1, 2, 3, 5, 16)),
 )
@@ -130,11 +183,20 @@ def test_delayed_runs_are_a_sorted_list_wherever_they_lie(
         for what, when_ms, count in steps:
             if what == "add":
                 runs = [single(zxid + number) for number in range(1, count + 1)]
+                if count == 3:
+                    runs = [Run(zxid + 1, zxid + 1, 0, 3, 5, 100, 1_000)]
                 zxid += count
                 plain.add(when_ms, runs)
                 paged.add(when_ms, runs)
             elif what == "take":
-                assert paged.take_due(when_ms, count) == plain.take_due(when_ms, count)
+                taken = paged.take_due(when_ms, count)
+                assert exploded(taken) == exploded(plain.take_exactly(when_ms, messages_in(taken)))
+                assert len(taken) == count or not plain.waiting or plain.waiting[0][0] > when_ms
+            elif what == "remove":
+                if plain.waiting:
+                    due_ms, run = plain.waiting[when_ms % len(plain.waiting)]
+                    gone = plain.remove(due_ms, run.zxid, count - 1, count)
+                    assert paged.remove(due_ms, run.zxid, count - 1, count) == gone
             elif what == "freeze":
                 frozen = list(plain.waiting), paged.delayed.image()
             elif frozen is not None:
@@ -147,10 +209,13 @@ def test_delayed_runs_are_a_sorted_list_wherever_they_lie(
                 else:
                     paged.reload(image)
                 frozen = None
-            assert paged.delayed.runs() == plain.runs()
+            assert exploded(paged.delayed.runs()) == exploded(plain.runs())
             assert paged.delayed.next_due_ms == (plain.waiting[0][0] if plain.waiting else None)
             paged.delayed.check()
             paged.settle_accounts()
+        for from_ms, to_ms, skip, count in ((0, None, 0, 7), (9, 30, 2, 5), (12, None, 4, 9), (0, 20, 1, 100)):
+            span = [run for run in plain.runs() if from_ms <= run.ready < (to_ms or 10**9)]
+            assert exploded(paged.look(from_ms, to_ms, skip, count)) == exploded(span)[skip : skip + count]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -197,13 +262,20 @@ def test_messages_of_one_delay_never_need_a_chunk() -> None:
     assert [chunk.rows for chunk in chunks_of(paged.delayed)] == [CHUNK_RUNS] * 3
 
 
-def test_a_delay_into_the_middle_needs_the_chunk_of_its_time() -> None:
+def test_a_delay_into_the_middle_needs_the_chunk_of_its_time_only_when_what_gathered_beside_it_is_full() -> None:
     paged = long_wait()
     chunks = chunks_of(paged.delayed)
     due_ms = 10 * (2 * CHUNK_RUNS + 7)
+    rows_max = buffer_rows_max(chunks[2].base)
+    for zxid in range(rows_max):
+        assert paged.delayed.missing(due_ms, 1) == []
+        paged.delayed.add(due_ms, [single(100_000 + zxid)])
+    assert paged.pager.pool.buffered_bytes == rows_max * RUN_BYTES
     assert paged.delayed.missing(due_ms, 1) == chunks[2:3]
-    with pytest.raises(AssertionError, match="the chunks that a delay goes to are in memory"):
-        paged.delayed.add(due_ms, [single(99_999)])
+    paged.pager.fill(chunks[2:3])
+    paged.delayed.add(due_ms, [single(200_000)])
+    assert paged.pager.pool.buffered_bytes == 0
+    paged.delayed.check()
 
 
 def test_a_delay_behind_the_paged_out_ones_needs_none() -> None:
@@ -236,13 +308,15 @@ def test_a_chunk_that_another_replaced_or_that_is_consumed_gives_its_page_up() -
     chunks = chunks_of(paged.delayed)
     paged.pager.fill(chunks[:1])
     paged.delayed.take_due(10**9, 3)
-    paged.delayed.add(777, [single(99_998)])
     paged.pager.fill(chunks[2:4])
-    paged.delayed.add(10 * (2 * CHUNK_RUNS + 7), [single(99_999)])
-    assert paged.pager.pool.take_gone(10) == [chunks[0], chunks[2], chunks[3]]
-    assert all(chunk.page is not None and chunk.gone for chunk in (chunks[0], chunks[2], chunks[3]))
+    for number in (0, 2):
+        for _ in range(buffer_rows_max(chunks[number].base) + 1):
+            paged.delayed.add(chunks[number].base + 77, [single(99_999)])
+    gone = paged.pager.pool.take_gone(10)
+    assert gone == [chunks[0], chunks[2], chunks[3]]
+    assert all(chunk.page is not None and chunk.gone for chunk in gone)
     paged.pager.fill(chunks[1:2])
-    paged.delayed.take_due(10**9, 2 * CHUNK_RUNS)
+    paged.delayed.take_due(10**9, 3 * CHUNK_RUNS)
     assert chunks[1] in paged.pager.pool.take_gone(10)
     paged.settle_accounts()
 
@@ -467,6 +541,7 @@ def bytes_in_memory(delayed: DelayedRuns) -> Iterator[int]:
     assert image is not None
     yield image.open_bytes
     yield from (len(chunk.data) for chunk in image.chunks if chunk.data is not None)
+    yield from (bytes_ for _, _, bytes_ in image.buffers)
 
 
 def test_a_delayed_single_takes_the_bytes_of_its_row() -> None:

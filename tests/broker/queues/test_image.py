@@ -307,7 +307,7 @@ def test_rows_that_do_not_add_up_are_refused() -> None:
     ):
         wrong = [changed(section, **columns) if section.kind == kind else section for section in sections]
         if kind == s.CHUNKS:
-            row = (12_345, s.READY, CHUNK_RUNS, 0, None, s.NO_PAGE, *[0] * 8)
+            row = (12_345, s.READY, CHUNK_RUNS, 0, None, 0, s.NO_PAGE, *[0] * 8)
             wrong.insert(-1, encode(s.CHUNKS, [row], bytes(CHUNK_BYTES)))
         with pytest.raises(ImageDamaged):
             load(wrong)

@@ -1,0 +1,124 @@
+"""Packed rows in the order of a time that each of them names: how they are made, put in order, cut and taken out.
+
+Plain functions over bytes, as quick as Python allows: of all that happens to delayed messages this is what costs. This
+module must not know which chunks rows lie in.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from itertools import chain, pairwise, starmap
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from sluicemq.broker.queues.chunks import CHUNK_RUNS, READY_OFFSET, ROW, RUN_BYTES, ZXID_OFFSET, long_at, long_column
+from sluicemq.broker.queues.runs import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_DUE = Struct("=Q")
+_WHOLE_ROW = Struct(f"={RUN_BYTES}s")
+_ROW_WORDS = RUN_BYTES // 4
+_ROW_LONGS = RUN_BYTES // 8
+_PART_OFFSET = 16  # of `first` and `size`, neighbours of 32 bits
+
+
+def packed(due_ms: int, runs: Iterable[Run], offset: int) -> bytes:
+    """Return *runs* as rows that wait until *due_ms*."""
+    words = array("I", b"".join(starmap(ROW.pack, runs)))
+    count = len(words) // _ROW_WORDS
+    for word, value in enumerate(memoryview(_DUE.pack(due_ms)).cast("I"), offset // 4):
+        words[word::_ROW_WORDS] = array("I", (value,)) * count
+    return words.tobytes()
+
+
+def packed_columns(like: Run, times: Sequence[int], firsts: Sequence[int], counts: Sequence[int]) -> bytes:
+    """Return a row for each of these parts of one batch: first index, size and when it is due, the rest as *like*.
+
+    Five times quicker than to make runs of them.
+    """
+    rows = array("Q", ROW.pack(*like)) * len(times)
+    rows[READY_OFFSET // 8 :: _ROW_LONGS] = array("Q", times)
+    numbers = array("I", bytes(8 * len(times)))
+    numbers[::2] = array("I", firsts)
+    numbers[1::2] = array("I", counts)
+    rows[_PART_OFFSET // 8 :: _ROW_LONGS] = array("Q", numbers.tobytes())
+    return rows.tobytes()
+
+
+def behind(rows: bytes | bytearray, due_ms: int, first: int, end: int, offset: int) -> int:
+    """Return the row behind all of those from *first* to *end* that are due by *due_ms*."""
+    return bisect_right(range(end), due_ms, first, end, key=lambda row: long_at(rows, row, offset))
+
+
+def in_order(parts: Sequence[bytes | bytearray], offset: int) -> bytes:
+    """Return the rows of all *parts* in the order of their times; those of one time stay as they came."""
+    rows = b"".join(parts)
+    times = long_column(rows, offset)
+    order = sorted(range(len(times)), key=times.__getitem__)
+    whole = list(chain.from_iterable(_WHOLE_ROW.iter_unpack(rows)))
+    return b"".join(map(whole.__getitem__, order))
+
+
+def pieces(rows: bytes | bytearray) -> list[bytes]:
+    """Return *rows* as they fit chunks."""
+    return cut(rows) if len(rows) > CHUNK_RUNS * RUN_BYTES else [bytes(rows)]
+
+
+def cut(rows: bytes | bytearray) -> list[bytes]:
+    """Cut rows, more than a chunk should have, into equal parts with some room in each."""
+    count = len(rows) // RUN_BYTES
+    parts = -(-count // max(CHUNK_RUNS * 15 // 16, 1))
+    borders = [count * part // parts * RUN_BYTES for part in range(parts + 1)]
+    return [bytes(rows[start:end]) for start, end in pairwise(borders)]
+
+
+def without(
+    rows: bytes | bytearray,
+    skip: int,
+    due_ms: int,
+    wanted: tuple[int, int, int],
+    offset: int,
+    taken: list[Run],
+    *,
+    ordered: bool = True,
+) -> bytearray | None:
+    """Return *rows* behind the first *skip* without some messages of one batch; None: none of them is among these.
+
+    Args:
+        rows: The rows.
+        skip: Rows in front that do not count.
+        due_ms: The time that their rows name.
+        wanted: The batch, the first index, and how many.
+        offset: Where that time lies.
+        taken: Gets what was found.
+        ordered: Whether the rows are in the order of that time.
+
+    """
+    zxid, first, size = wanted
+    count = len(rows) // RUN_BYTES
+    start, end = skip, count
+    if ordered:
+        start = bisect_left(range(count), due_ms, skip, count, key=lambda row: long_at(rows, row, offset))
+        end = behind(rows, due_ms, start, count, offset)
+    found = [row for row, number in enumerate(long_column(rows, ZXID_OFFSET, start, end), start) if number == zxid]
+    kept = bytearray()
+    done = skip
+    for row in found:
+        run = Run._make(ROW.unpack_from(rows, row * RUN_BYTES))
+        low, high = max(run.first, first), min(run.first + run.size, first + size)
+        if low >= high or long_at(rows, row, offset) != due_ms:
+            continue
+        taken.append(run._replace(first=low, size=high - low))
+        kept += rows[done * RUN_BYTES : row * RUN_BYTES]
+        if run.first < low:
+            kept += ROW.pack(*run._replace(size=low - run.first))
+        if high < run.first + run.size:
+            kept += ROW.pack(*run._replace(first=high, size=run.first + run.size - high))
+        done = row + 1
+    if done == skip:
+        return None
+    kept += rows[done * RUN_BYTES :]
+    return kept
