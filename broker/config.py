@@ -252,7 +252,9 @@ def parse_address(text: str) -> tuple[str, int]:
         InvalidRequest: It is none of these.
 
     """
-    match = re.fullmatch(r"(?:\[(?P<six>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:\s]+))(?::(?P<port>\d{1,5}))?", str(text))
+    match = re.fullmatch(
+        r"(?:\[(?P<six>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:\s]+))(?::(?P<port>[0-9]{1,5}))?", str(text)
+    )
     if match is None or int(match["port"] or 0) > 65_535:
         raise InvalidRequest(f"{str(text)!r:.80} is no address; write HOST:PORT, for one {HOST_DEFAULT}:{PORT_DEFAULT}")
     return match["six"] or match["host"], PORT_DEFAULT if match["port"] is None else int(match["port"])
@@ -289,14 +291,16 @@ def parse_bytes(value: object) -> int:
 def _parse_integer(value: object) -> int:
     if type(value) is int:
         return value
-    try:
-        return int(str(value))
-    except ValueError:
-        raise InvalidRequest(f"{str(value)!r:.80} is no whole number") from None
+    # Not what int() takes: that reads the digits of every script, and underscores.
+    if not re.fullmatch(r"[+-]?[0-9]{1,19}", str(value).strip()):
+        raise InvalidRequest(f"{str(value)!r:.80} is no whole number; write it with the digits 0 to 9")
+    return int(str(value))
 
 
 def _parse_seconds(value: object) -> float:
     try:
+        if not str(value).isascii() or "_" in str(value):
+            raise ValueError
         seconds = float(str(value))
     except ValueError:
         raise InvalidRequest(f"{str(value)!r:.80} is no number of seconds") from None
@@ -332,6 +336,9 @@ def _parse_peers(value: object) -> dict[int, str]:
         pairs = [(str(number), str(address)) for number, address in value.items()]
     else:
         raise InvalidRequest(f"{str(value)!r:.80} names no peers; write 1=HOST:PORT,2=HOST:PORT")
+    if not pairs and isinstance(value, str):
+        # Whoever means a broker on its own leaves the setting out; this is a variable that was not filled in.
+        raise InvalidRequest(f"{value!r:.80} names no peers; write 1=HOST:PORT,2=HOST:PORT, or leave it out")
     peers: dict[int, str] = {}
     for number, address in pairs:
         if not re.fullmatch(r"[0-9]{1,9}", number) or not address:
