@@ -169,7 +169,7 @@ class Process:
         self.thread.submit(effect)
 
     def _append(self, effect: fx.Append) -> None:
-        self.truth.appends(self.node, self, effect.entries)
+        self.truth.appends(self.node, self, effect)
         self.thread.submit(effect)
 
     def _truncate(self, effect: fx.Truncate) -> None:

@@ -79,6 +79,7 @@ class Service:
 
     def _apply(self, entry: Entry) -> None:
         body, zxid = entry.body, entry.zxid
+        self.process.truth.deliveries.delivers(self.process.node.number, self.applied_zxid, entry)
         self.applied_zxid = zxid
         if isinstance(body, MembershipRecord):
             return
@@ -112,7 +113,6 @@ class Service:
             reference.reply((REFUSED, None))
         elif self.lead is not None:
             self.lead.refused(reference)
-        self.process.truth.refused(reference)
 
     def read_ready(self, reference: object, zxid: int) -> None:
         """A read may be answered."""
@@ -121,8 +121,7 @@ class Service:
         reference.reply((CONFIRMED, zxid))
 
     def done(self, reference: object) -> None:
-        """A change of members is through."""
-        self.process.truth.done(reference)
+        """A change of members is through; whoever asked looks at who votes."""
 
     # --- requests of clients ------------------------------------------------------------------------------------------
 
@@ -217,7 +216,6 @@ class Lead:
         if not isinstance(reference, Proposal):
             return
         pick = reference.pick
-        self._process.truth.expects(zxid, reference.entry)
         if reference.on_applied is not None:
             self._waiting[zxid] = reference
         if pick is None:

@@ -21,8 +21,8 @@ from sluicemq.broker.replication.history import EpochRecord
 from sluicemq.broker.replication.membership import Member
 from sluicemq.broker.replication.messages import Phase
 from sluicemq.broker.replication.options import Options
-from sluicemq.storage import LogOptions, SegmentLog, SnapshotStore
-from tests.sim import snapshots
+from sluicemq.storage import LogOptions, SegmentLog, SnapshotStore, StorageError
+from tests.sim import bounds, snapshots
 from tests.sim.clients import Consumer, Habits, Producer, Reader, Seen, Wire
 from tests.sim.entries import READ_BYTES, Body, body_in
 from tests.sim.faults import Nemesis, draw
@@ -228,6 +228,7 @@ class Simulation:
         if not self.world.run_until(deadline, self._is_one):
             raise Violation(f"E5 liveness: {self._what_is_missing()}")
         self._compare_states()
+        bounds.check_rest(self.world, self.nodes)
         self._cut_all_power()
         Account(self.truth.committed).compare(self.seen)
 
@@ -295,6 +296,8 @@ class Simulation:
         """From what is on the disks alone: everything committed is on a quorum, and each state is found again."""
         truth = self.truth
         last = truth.committed[-1]
+        configuration = truth.configuration
+        assert configuration is not None
         holders = set()
         for node in self.nodes.values():
             assert node.process is not None
@@ -302,8 +305,14 @@ class Simulation:
             applied = node.process.service.machine.applied_zxid
             node.process.end()
             disk = node.disk.crash()
-            log = SegmentLog.open(disk, options=self.settings.log, cluster_id=self.settings.cluster_id)
-            machine, _ = snapshots.restart(log, SnapshotStore(disk, log.cluster_id))
+            known = node.process.memory.configuration_at(applied)
+            try:
+                log = SegmentLog.open(disk, options=self.settings.log, cluster_id=self.settings.cluster_id)
+                machine, _ = snapshots.restart(log, SnapshotStore(disk, log.cluster_id))
+            except (StorageError, OSError):
+                if not node.ledger.damaged:
+                    raise
+                continue  # it would not start, so it does not count
             zxid = machine.applied_zxid
             start = max(zxid, log.start_zxid)
             while records := log.read_after(start, READ_BYTES):
@@ -316,9 +325,8 @@ class Simulation:
                 raise Violation(f"E2 replay: node {node.number} is another after a start than it was at {applied}")
             if log.last_zxid >= last.zxid and (log.start_zxid > last.zxid or log.chain_at(last.zxid) == last.chain):
                 holders.add(Member(node.number, log.incarnation))
-            log.close()
-        configuration = truth.configuration
-        assert configuration is not None
+            assert known is not None
+            bounds.check_space(node, disk, log, machine, known, self.settings.log)
         for group in groups_of(configuration):
             held = sum(member in holders for member in group)
             if 2 * held <= len(group):

@@ -19,7 +19,7 @@ from sluicemq.storage import LogOptions, SegmentLog, SnapshotMissing, SnapshotSt
 from sluicemq.storage.segment import SegmentHeader, install, segment_name
 from sluicemq.storage.superblock import Superblock, SuperblockStore
 from tests.disk import SimulatedDisk
-from tests.sim.entries import pack_configuration, unpack_configuration
+from tests.sim.entries import MACHINE_LIMITS, pack_configuration, unpack_configuration
 
 if TYPE_CHECKING:
     from sluicemq.broker.replication.membership import Configuration
@@ -81,7 +81,7 @@ def restart(log: SegmentLog, store: SnapshotStore) -> tuple[Machine, Image | Non
     if snapshot is None:
         if log.start_zxid:
             raise SnapshotMissing(log.start_zxid, ())
-        return Machine(), None
+        return Machine(MACHINE_LIMITS), None
     with snapshot:
         check_fits(log, snapshot)
     image = read_newest(store)

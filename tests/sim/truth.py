@@ -3,8 +3,9 @@
 Named as in the replication notes: I1 one leader an epoch; I2 and I10 promises; I3 log matching; I4 one committed
 history; I5 what is committed is durable on a quorum; I6 a new leader has all of it; I7 it is never cut off; I8
 commitment never goes back and never beyond the disk; I9 an acknowledgement follows its sync; I11 one promise an
-epoch; I12 no gaps; I14 equal states at equal entries; I15 what was confirmed is committed; I16 reads see what was
-confirmed before them; I17 nothing is confirmed after a leadership has ended.
+epoch; I12 no gaps; I13 the properties of ZAB (`delivery`); I14 equal states at equal entries; I15 what was confirmed is
+committed; I16 reads see what was confirmed before them; I17 nothing is confirmed after a leadership has ended; I18
+bounds of memory (`bounds`). I19 and the E invariants are looked at when a run is over.
 
 What is durable comes from the moments at which syncs of the disk returned (`Ledger`), and is compared with the bytes
 that each start finds. This module only looks; it must not change anything.
@@ -24,15 +25,24 @@ from sluicemq.broker.replication.history import (
     zxid_of,
 )
 from sluicemq.broker.replication.membership import Configuration, Member
-from sluicemq.broker.replication.messages import Ack, AckEpoch, Message, NewEpoch, Phase, Role, SnapshotInstalled
+from sluicemq.broker.replication.messages import (
+    Ack,
+    AckEpoch,
+    Message,
+    NewEpoch,
+    Phase,
+    Propose,
+    Role,
+    SnapshotInstalled,
+    Synchronize,
+)
+from tests.sim import bounds
+from tests.sim.delivery import Deliveries
 from tests.sim.world import Violation, World
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sluicemq.broker.queues import entries as e
     from sluicemq.broker.queues.machine import Machine
-    from sluicemq.broker.replication.effects import RoleChanged
+    from sluicemq.broker.replication.effects import Append, RoleChanged
     from sluicemq.broker.replication.history import Entry, Position
     from sluicemq.storage import StorageError
     from tests.sim.driver import Process
@@ -64,6 +74,9 @@ class Truth:
         self.expected_deaths: set[int] = set()
         self.reads = 0
         self.snapshots_installed = 0
+        self.methods: dict[str, int] = {}
+        self.damages = self.refusals = self.unseen_damages = 0
+        self.deliveries = Deliveries()
         self._position: dict[int, int] = {}
         self._chains: dict[int, bytes] = {}
         self._voters: Configuration | None = None
@@ -113,8 +126,8 @@ class Truth:
                     f"node {node.number} starts with promise {process.log.promised_epoch}, "
                     f"it had {ledger.promised_epoch}",
                 )
-        elif ledger.last_zxid > memory.last.zxid:
-            raise self.broken("I5 durability", f"node {node.number} has lost a damaged end without a word")
+        elif ledger.last_zxid > memory.last.zxid or ledger.promised_epoch > process.log.promised_epoch:
+            raise self.broken("I5 durability", f"node {node.number} has lost what was damaged without a word")
         # What was written and not synced may have survived; recovery makes it durable before the start is over.
         ledger.start_zxid = max(ledger.start_zxid, memory.start.zxid)
         kept = memory.between(memory.start.zxid, memory.last.zxid)
@@ -155,8 +168,16 @@ class Truth:
         if kind is Ack:
             assert isinstance(message, Ack)
             self._acks(node, process, message.epoch, message.zxid)
+        elif kind is Propose:
+            assert isinstance(message, Propose)
+            bounds.check_proposal(process, peer, message)
+        elif kind is Synchronize:
+            assert isinstance(message, Synchronize)
+            method = message.method.value
+            self.methods[method] = self.methods.get(method, 0) + 1
         elif kind is AckEpoch:
             assert isinstance(message, AckEpoch)
+            bounds.check_rows(process, message)
             member = process.replica.member
             self._promised(node, process, message.epoch)
             last = message.ends[-1]
@@ -202,10 +223,14 @@ class Truth:
 
     # --- the log ------------------------------------------------------------------------------------------------------
 
-    def appends(self, node: Node, process: Process, entries: Sequence[Entry]) -> None:
+    def appends(self, node: Node, process: Process, effect: Append) -> None:
         """*node* puts entries behind its log."""
         previous = process.memory.last.zxid
+        entries = effect.entries
+        applied_zxid = process.service.applied_zxid
+        bounds.check_queue(process, effect)
         for entry in entries:
+            self.deliveries.broadcasts(node.number, entry, applied_zxid)
             if entry.previous_zxid != previous or not follows(previous, entry.zxid):
                 raise self.broken("I12 contiguity", f"node {node.number} appends {entry} behind {show_zxid(previous)}")
             self._match(node, entry)
@@ -311,9 +336,13 @@ class Truth:
         return lost is not None and lost.holds(zxid, chain)
 
     def lost_members(self) -> list[int]:
-        """Voters of the committed configuration whose disk is gone."""
+        """Voters of the committed configuration whose disk is gone, or damaged."""
         everybody = () if self._voters is None else self._voters.everybody
-        return [member.node for member in everybody if self._incarnations.get(member.node) != member.incarnation]
+        return [
+            member.node
+            for member in everybody
+            if self._incarnations.get(member.node) != member.incarnation or self.nodes[member.node].ledger.damaged
+        ]
 
     def _durable_on_quorum(self, node: Node, entry: Entry) -> None:
         assert self._voters is not None, "nothing is committed before an epoch begins"
@@ -341,6 +370,7 @@ class Truth:
         """*node* has applied an entry: now and then, compare its state with the others'."""
         if counter_of(zxid) % HASH_EVERY == 5:
             self.compare(node, machine, zxid)
+            bounds.check_machine(node, machine)
 
     def compare(self, node: Node, machine: Machine, zxid: int) -> None:
         """The state of *node* after *zxid* must be everybody's."""
@@ -360,9 +390,6 @@ class Truth:
             if process.replica.committed_zxid < zxid_of(effect.epoch, 0):
                 raise self.broken("I6 leader completeness", f"node {node.number} serves before its epoch is committed")
 
-    def expects(self, zxid: int, entry: e.Entry) -> None:
-        """A leader has proposed an entry."""
-
     def confirms(self, node: Node, process: Process, zxid: int, lead: Lead) -> None:
         """*node* confirms an entry to a client."""
         if zxid not in self._position:
@@ -381,12 +408,6 @@ class Truth:
                 "I16 reads",
                 f"node {node.number} answers up to {show_zxid(zxid)}, confirmed was {show_zxid(floor_zxid)}",
             )
-
-    def refused(self, reference: object) -> None:
-        """A request was refused."""
-
-    def done(self, reference: object) -> None:
-        """A change of members, or a transfer, is through."""
 
 
 def groups_of(configuration: Configuration) -> list[frozenset[Member]]:
