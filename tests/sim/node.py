@@ -6,6 +6,7 @@ everything that happens meanwhile reaches it in a burst.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from sluicemq.broker.replication import events as ev
 from sluicemq.broker.replication.options import Options
 from sluicemq.storage import LogOptions, StorageError
 from tests.disk import PowerCut, SimulatedDisk
+from tests.sim import damage
 from tests.sim.driver import Process
 from tests.sim.log_thread import DiskSpeed, Ledger
 
@@ -52,13 +54,19 @@ class Clock:
 
     def __init__(self, world: World, rate: float, wall_offset: float) -> None:
         self._world = world
-        self._rate = rate
+        self._usual_rate = self._rate = rate
         self._offset = 100.0
         self.wall_offset = wall_offset
 
     def monotonic(self) -> float:
         """Seconds that never jump."""
         return self._offset + self._rate * self._world.now
+
+    def run_at(self, rate: float | None) -> None:
+        """Let the monotonic clock run at another rate from now on; None: at its usual one."""
+        now = self.monotonic()
+        self._rate = self._usual_rate if rate is None else rate
+        self._offset = now - self._rate * self._world.now
 
     def until(self, when: float) -> float:
         """True seconds until the monotonic clock says *when*; at least 0."""
@@ -108,6 +116,8 @@ class Node:
         """Nobody starts it again until `start` is called."""
         self.refuses_to_start: str | None = None
         self.starts = 0
+        self.loses_writes = False
+        """The disk has not done some of what it said it did."""
 
     @property
     def listening(self) -> bool:
@@ -127,12 +137,13 @@ class Node:
         try:
             self.process = Process(self)
         except PowerCut:
-            self.disk = self.disk.crash()
+            self.lose_power()
             self._start_later()
         except (StorageError, OSError) as error:
             self.world.say(self.number, f"does not start: {error}")
             if self.ledger.damaged:
                 self.refuses_to_start = f"{error}"
+                self.truth.refusals += 1
             elif isinstance(error, OSError) or "space" in f"{error}":
                 self.disk = self.disk.restart()
                 self._start_later()
@@ -151,8 +162,36 @@ class Node:
         self.process = None
         self.paused = False
         self.host_up = not power
-        self.disk = self.disk.crash() if power else self.disk.restart()
+        if power:
+            self.lose_power()
+        else:
+            self.disk = self.disk.restart()
         self.network.stopped(self.number, silently=power)
+        self._start_later()
+
+    def lose_power(self) -> None:
+        """The disk forgets what it forgets; unless nobody could ever know of it (see `damage`)."""
+        whole = damage.contents(self.disk) if self.loses_writes else None
+        self.disk = self.disk.crash()
+        if whole is not None:
+            self.loses_writes = False
+            if not damage.is_seen(self):
+                self.truth.unseen_damages += 1
+                damage.put_back(self.disk, whole)
+
+    def shut_down(self) -> None:
+        """End the process in good order."""
+        process = self.process
+        if process is None:
+            return
+        self.world.say(self.number, "is stopped in good order")
+        process.end()
+        with contextlib.suppress(StorageError, OSError, PowerCut):
+            process.log.close()
+        self.process = None
+        self.paused = False
+        self.disk = self.disk.restart() if self.disk.powered else self.disk.crash()
+        self.network.stopped(self.number, silently=False)
         self._start_later()
 
     def crash_with_power(self) -> None:
@@ -170,6 +209,7 @@ class Node:
         self.truth.wiped(self)
         self.disk = SimulatedDisk(self.world.random)
         self.ledger = Ledger()
+        self.loses_writes = False
         self.listed = ()
         self.refuses_to_start = None
 

@@ -83,6 +83,12 @@ class Result:
     deaths: dict[str, int]
     lines: list[tuple[float, int, str]] | None
     snapshots_installed: int = 0
+    damages: int = 0
+    refusals: int = 0
+    repaired: int = 0
+    unseen_damages: int = 0
+    delayed: int = 0
+    methods: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 class Simulation:
@@ -124,6 +130,7 @@ class Simulation:
         self.nemesis = Nemesis(world, self.nodes, self.network, self.wire, self.truth)
         self.producers: list[Producer] = []
         self.consumers: list[Consumer] = []
+        self.delayed = 0
 
     # --- what the seed chooses ----------------------------------------------------------------------------------------
 
@@ -164,7 +171,9 @@ class Simulation:
                 window_bytes_max=message_bytes * chance.choice((1, 4, 16)),
                 uncommitted_bytes_max=max(message_bytes * 16, 64 * KIB),
                 epoch_rows_max=chance.choice((2, 1000, 1000)),
-                counter_max=chance.choice((60, 0xF000_0000, 0xF000_0000)),
+                counter_max=chance.choice(
+                    (8, 20, 60) if self.choice.profile == "rollover" else (60, 0xF000_0000, 0xF000_0000)
+                ),
                 snapshot_retry_seconds=0.5,
                 transfer_seconds=2.0,
             ),
@@ -215,6 +224,12 @@ class Simulation:
             truth.deaths,
             world.lines,
             truth.snapshots_installed,
+            truth.damages,
+            truth.refusals,
+            truth.repaired,
+            truth.unseen_damages,
+            self.delayed,
+            truth.methods,
         )
 
     def _live(self) -> None:
@@ -230,7 +245,9 @@ class Simulation:
         self._compare_states()
         bounds.check_rest(self.world, self.nodes)
         self._cut_all_power()
-        Account(self.truth.committed).compare(self.seen)
+        account = Account(self.truth.committed)
+        account.compare(self.seen)
+        self.delayed = account.delayed
 
     def _begin(self) -> None:
         world, habits = self.world, self.habits

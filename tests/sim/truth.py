@@ -75,7 +75,7 @@ class Truth:
         self.reads = 0
         self.snapshots_installed = 0
         self.methods: dict[str, int] = {}
-        self.damages = self.refusals = self.unseen_damages = 0
+        self.damages = self.refusals = self.repaired = self.unseen_damages = 0
         self.deliveries = Deliveries()
         self._position: dict[int, int] = {}
         self._chains: dict[int, bytes] = {}
