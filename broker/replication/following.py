@@ -12,7 +12,7 @@ from __future__ import annotations
 from sluicemq.broker.replication.discovery import Promising, answer_to_new_epoch
 from sluicemq.broker.replication.effects import Append, InstallSnapshot, SavePromise, Truncate
 from sluicemq.broker.replication.events import SnapshotReceived
-from sluicemq.broker.replication.history import Entry, epoch_of, show_zxid, zxid_of
+from sluicemq.broker.replication.history import Entry, epoch_of, follows, show_zxid, zxid_of
 from sluicemq.broker.replication.local import DiskEffect, Local
 from sluicemq.broker.replication.messages import (
     Ack,
@@ -53,6 +53,7 @@ class Following:
         self._in_line = False
         self._installing = False
         self._early_snapshot: SnapshotReceived | None = None
+        self._snapshot_from_zxid = 0
         self._method: Method | None = None
         self._heard_commit_zxid = 0
         self.wake_at = local.now + local.options.discovery_seconds
@@ -143,8 +144,9 @@ class Following:
         self._method = message.method
         if message.method is Method.SNAP:
             self._in_line = False
+            self._snapshot_from_zxid = message.position.zxid
             early, self._early_snapshot = self._early_snapshot, None
-            if early is not None and early.position.zxid > self._local.committed_zxid:
+            if early is not None:
                 self.snapshot_received(early)
             return
         local = self._local
@@ -176,7 +178,8 @@ class Following:
         if self._method is not Method.SNAP or self._in_line:
             self._early_snapshot = event  # its stream was faster than the leader's word
             return
-        if self._installing:
+        # A late one, of an attempt that was given up, may lack what was acknowledged since.
+        if self._installing or event.position.zxid < self._snapshot_from_zxid:
             return
         if event.position.zxid <= local.committed_zxid:
             local.look(f"the snapshot at {event.position} is older than what is committed here")
@@ -207,7 +210,7 @@ class Following:
     def _contiguous(self, entries: tuple[Entry, ...]) -> bool:
         previous = self._local.history.last.zxid
         for entry in entries:
-            if entry.previous_zxid != previous or entry.zxid <= previous:
+            if entry.previous_zxid != previous or not follows(previous, entry.zxid):
                 return False
             previous = entry.zxid
         return bool(entries) and epoch_of(previous) <= self.epoch

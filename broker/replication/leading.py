@@ -5,11 +5,12 @@ S3), order proposals (B1, B3). Learners that come later go through the same step
 counts only in its session.
 
 The leader's patience: unless a quorum is heard within `leader_seconds`, it steps down, so that whoever waits for it
-learns that it cannot help.
+learns that it cannot help. So it does when its own disk holds up what a quorum has (`own_disk`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from sluicemq.broker.replication.broadcast import Broadcast
@@ -30,6 +31,7 @@ from sluicemq.broker.replication.messages import (
     Pong,
     SnapshotInstalled,
 )
+from sluicemq.broker.replication.own_disk import OwnDisk
 from sluicemq.broker.replication.progress import ProgressState
 from sluicemq.broker.replication.requests import Requests
 
@@ -62,6 +64,7 @@ class Leading:
         """When each learner last said something in this epoch. An introduction does not count: it may come again and
         again from one that has promised a later epoch and will never follow."""
         self.broadcast: Broadcast | None = None
+        self._own_disk = OwnDisk(local.options.own_disk_seconds)
         self.handover: Handover | None = None
         self.requests = Requests(local, self)
         promised_epoch = max(local.promised_epoch, local.heard_epoch)
@@ -89,6 +92,7 @@ class Leading:
             times.append(self._give_up_at)
         if self.handover is not None:
             times.append(self.handover.deadline)
+        times += self.requests.changes.wake_times
         times += [learner.retry_at for learner in self.learners.values() if learner.retry_at is not None]
         return min(times)
 
@@ -98,8 +102,12 @@ class Leading:
         if self.broadcast is None and local.now >= self._give_up_at:
             local.look("no quorum has promised an epoch in time")
             return
-        if self.broadcast is not None and not self._heard_by_quorum():
+        alone = self.broadcast is not None and not self.heard_by_quorum(self.configuration)
+        if alone and not self.requests.changes.take_back("lost the quorum of its voters"):
             local.look("no quorum was heard for too long")
+            return
+        if self._own_disk.hangs(local.now):
+            self.requests.hand_over_at_once("the own disk has not kept up with the quorum for too long")
             return
         self.requests.wake()
         if local.now >= self._ping_at:
@@ -269,7 +277,9 @@ class Leading:
             return
         broadcast.durable(member, zxid)
         # What is durable elsewhere only is left for the moment: whoever applies it here could lose it in a crash.
-        committed = min(broadcast.commit_point(self.configuration), local.durable_zxid)
+        commit_point = broadcast.commit_point(self.configuration)
+        committed = min(commit_point, local.durable_zxid)
+        self._own_disk.note(commit_point, local.durable_zxid, local.now)
         if local.commit(committed):
             broadcast.committed(committed)
             if self.phase is Phase.SYNCHRONIZATION and committed >= broadcast.established_zxid:
@@ -279,10 +289,14 @@ class Leading:
             learner.tell_commit()
         self.requests.try_to_hand_over()
 
-    def _heard_by_quorum(self) -> bool:
-        since = self._local.now - self._local.options.leader_seconds
-        heard = {member for member, heard_at in self._heard_at.items() if heard_at > since}
-        return self.configuration.is_quorum(heard | {self._local.member})
+    def heard_lately(self, member: Member) -> bool:
+        """Say whether *member* has said something in this epoch within the leader's patience."""
+        return self._heard_at.get(member, -math.inf) > self._local.now - self._local.options.leader_seconds
+
+    def heard_by_quorum(self, configuration: Configuration) -> bool:
+        """Say whether a quorum of *configuration*, this leader included, was heard lately."""
+        heard = {member for member in self._heard_at if self.heard_lately(member)}
+        return configuration.is_quorum(heard | {self._local.member})
 
     def resign(self) -> None:
         """The leadership is over: answer what still waits."""

@@ -50,6 +50,13 @@ class Learner:
         """When to send a snapshot again that failed."""
         self._told_commit_zxid = 0
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything in the leader's log is there, or on its way within the window."""
+        progress = self.progress
+        replicates = self.planned and progress.state is ProgressState.REPLICATE
+        return replicates and progress.sent.zxid == self._local.history.last.zxid
+
     def invite(self, epoch: int) -> None:
         """D2: name the new epoch."""
         self.epoch = epoch

@@ -119,6 +119,7 @@ class Node:
         self.log = MemoryLog()
         self.promised_epoch = 0
         self.alive = False
+        self.disk_seconds = DISK_SECONDS
         self.replica: Replica
         self.life = 0
 
@@ -184,7 +185,7 @@ class Node:
             assert self.snapshot[0] == effect.position
             self.log.restart(*self.snapshot)
         self.disk.append(effect)
-        self.network.after(DISK_SECONDS, self, self.written)
+        self.network.after(self.disk_seconds, self, self.written)
 
     def written(self) -> None:
         effect = self.disk.popleft()
