@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sluicemq.storage.decisions_files import Purpose
 from sluicemq.storage.files import LOCK_NAME
-from sluicemq.storage.pagefile import PAGES_NAME
+from sluicemq.storage.pagefile import COPY_NAME, PAGES_NAME
 from sluicemq.storage.segment import segment_sequence
 from sluicemq.storage.segment_index import index_sequence
 from sluicemq.storage.snapshot_file import REJECTED_PREFIX, snapshot_zxid
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["is_data", "purpose_of"]
 
-_FIXED = (SUPERBLOCK_NAME, LOCK_NAME, PAGES_NAME)
+_FIXED = (SUPERBLOCK_NAME, LOCK_NAME, PAGES_NAME, COPY_NAME)
 _UNFINISHED_SUFFIX = ".new"
 
 

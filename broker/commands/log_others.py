@@ -21,12 +21,20 @@ from sluicemq.broker.queues.image import live_runs, load, pages_named
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.broker.queues.sections import QUEUES, decode
 from sluicemq.storage.decisions_files import Purpose
-from sluicemq.storage.errors import LogCorrupt, SnapshotDamaged, SnapshotMissing, StorageError, format_zxid
+from sluicemq.storage.errors import (
+    FileReadFailed,
+    LogCorrupt,
+    PageCorrupt,
+    SnapshotDamaged,
+    SnapshotMissing,
+    StorageError,
+    format_zxid,
+)
 from sluicemq.storage.files import refuse_odd
 from sluicemq.storage.names import purpose_of
-from sluicemq.storage.pagefile import PAGES_NAME, SLOT_BYTES
+from sluicemq.storage.pagefile import PageFile
 from sluicemq.storage.pages import PAGE_BYTES, PageDamaged
-from sluicemq.storage.record import MARK, Record, crc32c
+from sluicemq.storage.record import MARK, Record
 from sluicemq.storage.salvage import Opened, opened
 from sluicemq.storage.scan import BLANK, Walk, find_traces
 from sluicemq.storage.segment import segment_name, segment_sequence
@@ -37,6 +45,7 @@ from sluicemq.wire.errors import SluiceError
 
 if TYPE_CHECKING:
     from sluicemq.broker.queues.chunks import Chunk, Page
+    from sluicemq.storage.files import Directory
     from sluicemq.storage.superblock import Superblock
 
 READ_BYTES = 4 * 1024 * 1024
@@ -323,20 +332,25 @@ class OtherFiles:
 
     def read_page(self, page: Page, named_by: str = "a snapshot") -> bytes:
         """Return the rows of a page. Raises SnapshotDamaged where it is not what a snapshot says."""
-        directory = self.files.directory
-        offset = PAGE_BYTES + page.slot * SLOT_BYTES
-        file = directory.open(PAGES_NAME)
-        try:
-            data = file.pread(CHUNK_BYTES, offset)
-        finally:
-            file.close()
-        if len(data) != CHUNK_BYTES or crc32c(data) != page.checksum:
-            reason = f"slot {page.slot} does not hold what {named_by} names"
-            raise SnapshotDamaged(directory.path_of(PAGES_NAME), offset, reason)
-        return data
+        return read_page(self.files.directory, self.superblock, page, named_by)
 
     def _problem(self, name: str, offset: int, reason: str, last_good_zxid: int = 0) -> None:
         self.files.problems.append(Problem(self.files.directory.path_of(name), offset, reason, last_good_zxid))
+
+
+def read_page(directory: Directory, superblock: Superblock, page: Page, named_by: str = "a snapshot") -> bytes:
+    """Return the rows of a page, from whichever file has them. Raises SnapshotDamaged where neither does."""
+    try:
+        pages = PageFile.open(directory, cluster_id=superblock.cluster_id, group_id=superblock.group_id, read_only=True)
+        try:
+            return pages.read(page.slot, CHUNK_BYTES, page.checksum)
+        finally:
+            pages.close()
+    except PageCorrupt as error:
+        reason = f"slot {page.slot} does not hold what {named_by} names: {error.reason}"
+        raise SnapshotDamaged(error.file, error.offset, reason) from None
+    except FileReadFailed as error:
+        raise SnapshotDamaged(error.file, error.offset, f"slot {page.slot} cannot be read: {error}") from None
 
 
 class _Filler:

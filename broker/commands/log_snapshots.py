@@ -17,7 +17,7 @@ from sluicemq.broker.queues.chunks import CHUNK_BYTES, ChunkPool
 from sluicemq.broker.queues.image import load, pages_named
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.storage.errors import StorageError
-from sluicemq.storage.pagefile import PAGES_NAME, PageFile
+from sluicemq.storage.pagefile import COPY_NAME, PAGES_NAME, PageFile, StoredPage
 from sluicemq.storage.record import Record
 from sluicemq.storage.snapshot_file import Snapshot, snapshot_name
 from sluicemq.storage.snapshots import SnapshotStore
@@ -26,6 +26,10 @@ from sluicemq.wire.errors import SluiceError
 
 if TYPE_CHECKING:
     from sluicemq.broker.commands.log_files import Located, LogFiles
+
+
+NOTES_MAX = 20
+"""Most pages with one bad copy that are named one by one."""
 
 
 class _Known(NamedTuple):
@@ -51,6 +55,7 @@ class SnapshotChecks:
         self._machine: Machine | None = None
         self._pager: Pager | None = None
         self._pages: PageFile | None = None
+        self._noted: set[int] = set()
         self.checked = 0
         self.compared = 0
 
@@ -69,9 +74,9 @@ class SnapshotChecks:
         superblock.close()
         cluster_id = superblock.current.cluster_id
         store = SnapshotStore(directory, cluster_id)
-        if PAGES_NAME in directory.names():
+        if {PAGES_NAME, COPY_NAME} & set(directory.names()):
             try:
-                self._pages = PageFile.open(directory, cluster_id=cluster_id)
+                self._pages = PageFile.open(directory, cluster_id=cluster_id, read_only=True)
             except StorageError as error:
                 self._problem(directory.path_of(PAGES_NAME), 0, str(error))
         for found in store.every():
@@ -89,6 +94,7 @@ class SnapshotChecks:
                 if self._pages is None:
                     raise SluiceError("it names pages, and there is no page file")
                 self._pages.read(page.slot, CHUNK_BYTES, page.checksum)
+                self._look_at_both(StoredPage(page.slot, CHUNK_BYTES, page.checksum))
             machine = load(snapshot.sections(), ChunkPool())
             pager = self._pager_of(machine)
             machine.check()
@@ -98,6 +104,16 @@ class SnapshotChecks:
             if self._is_there(snapshot.info.file):
                 self._problem(snapshot.info.file, 0, f"{type(error).__name__}: {error}")
         self._known[snapshot.zxid] = _Known(snapshot.info.file, snapshot.chain, digest)
+
+    def _look_at_both(self, page: StoredPage) -> None:
+        """Note a page that only one of its two files holds: no damage, a broker mends it."""
+        assert self._pages is not None, "somebody names pages"
+        for rot in self._pages.inspect(page):
+            if page.slot not in self._noted:
+                self._noted.add(page.slot)
+                # A file that is being made anew lacks many.
+                if len(self._noted) <= NOTES_MAX:
+                    self._files.notes.append(f"{rot}; the other copy of the page is whole, and a broker mends this one")
 
     def _pager_of(self, machine: Machine) -> Pager | None:
         if self._pages is None:
@@ -144,6 +160,9 @@ class SnapshotChecks:
         for zxid, known in self._known.items():
             if zxid > self._files.last_zxid and self._files.served_by is None and not self._files.problems:
                 self._problem(known.file, 0, f"{snapshot_name(zxid)} is newer than the log's last entry")
+        if len(self._noted) > NOTES_MAX:
+            more = len(self._noted) - NOTES_MAX
+            self._files.notes.append(f"{more} more pages have only one good copy; a broker makes the others anew")
         if self._pages is not None:
             self._pages.close()
 

@@ -16,18 +16,16 @@ from typing import TYPE_CHECKING
 from sluicemq.broker.commands.giving_up import stand_for_missing
 from sluicemq.broker.commands.keeping_aside import copy_durably, make_folder, sync_folders, write_whole
 from sluicemq.broker.commands.log_files import LogFiles
-from sluicemq.broker.commands.log_others import OtherFiles
+from sluicemq.broker.commands.log_others import OtherFiles, read_page
 from sluicemq.broker.commands.log_repair_plan import CannotRepair, Damaged, Plan, SnapshotBase, Span, is_lost
 from sluicemq.broker.commands.log_repair_view import OrderedDirectory
 from sluicemq.broker.queues import entries as e
-from sluicemq.broker.queues.chunks import CHUNK_BYTES
 from sluicemq.broker.queues.image import live_runs, pages_named
 from sluicemq.broker.queues.sections import QUEUES, decode
 from sluicemq.storage.errors import LogCorrupt, SnapshotDamaged, StorageError, SuperblockDamaged, format_zxid
 from sluicemq.storage.files import RealDirectory
-from sluicemq.storage.pagefile import PAGES_NAME, SLOT_BYTES
 from sluicemq.storage.pages import PAGE_BYTES
-from sluicemq.storage.record import HEAD_BYTES, Record, crc32c
+from sluicemq.storage.record import HEAD_BYTES, Record
 from sluicemq.storage.salvage import (
     anything_behind,
     guess_superblock,
@@ -407,18 +405,7 @@ class Repair:
                     self.plan.lost_messages[self._queue_name(part.queue)] += run.size
 
     def _read_page(self, page: Page) -> bytes:
-        path, offset = self._reader.path_of(PAGES_NAME), PAGE_BYTES + page.slot * SLOT_BYTES
-        try:
-            pages = self._reader.open(PAGES_NAME)
-        except FileNotFoundError:
-            raise SnapshotDamaged(path, 0, "it names pages, and there is no page file") from None
-        try:
-            data = pages.pread(CHUNK_BYTES, offset)
-        finally:
-            pages.close()
-        if crc32c(data) != page.checksum:
-            raise SnapshotDamaged(path, offset, f"{PAGES_NAME} does not hold in slot {page.slot} what it names")
-        return data
+        return read_page(self._reader, self._superblock, page, "it")
 
     # --- doing ----------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.storage import PageFile, SegmentLog, SnapshotStore
 from sluicemq.storage.errors import PageCorrupt
+from sluicemq.storage.pagefile import StoredPage
 from sluicemq.storage.pages import PAGE_BYTES, seal, unseal
 from sluicemq.storage.record import CHAIN_START, HEAD_BYTES, encode_head, seed_of
 from sluicemq.storage.segment import SegmentHeader, segment_name
@@ -481,7 +482,7 @@ story("index-shortened")(index_of_second(lambda disk, name: disk.flip_bit(name, 
 
 
 def pages_on(change: Callable[[SimulatedDisk], None], kept: dict[int, list[int]]) -> Story:
-    """A page file of two pages, changed; the snapshot of generation 1 names these slots."""
+    """Page files of two pages, changed; the snapshot of generation 1 names these slots."""
 
     def tell() -> tuple[SimulatedDisk, Start]:
         disk = SimulatedDisk(7)
@@ -496,7 +497,7 @@ def pages_on(change: Callable[[SimulatedDisk], None], kept: dict[int, list[int]]
         def start() -> object:
             again = PageFile.open(disk)
             try:
-                again.adopt(kept)
+                again.adopt({number: [StoredPage(slot, 0, 0) for slot in slots] for number, slots in kept.items()})
             except PageCorrupt as error:
                 return error  # what `restart` rejects a snapshot for
             return again
@@ -508,9 +509,22 @@ def pages_on(change: Callable[[SimulatedDisk], None], kept: dict[int, list[int]]
 
 story("pages-whole", "derived-there")(pages_on(lambda disk: None, {1: [0, 1]}))
 story("pages-header-damaged")(pages_on(lambda disk: disk.flip_bit("pages", 20), {1: [0, 1]}))
-story("pages-shortened")(pages_on(lambda disk: disk.open("pages").truncate(2 * PAGE_BYTES), {1: [0, 1]}))
-story("pages-new")(pages_on(lambda disk: disk.unlink("pages"), {}))
-story("pages-missing")(pages_on(lambda disk: disk.unlink("pages"), {1: [0, 1]}))
+story("pages-copy-missing")(pages_on(lambda disk: disk.unlink("pages"), {1: [0, 1]}))
+
+
+def shorten_both(disk: SimulatedDisk) -> None:
+    for name in ("pages", "pages-copy"):
+        disk.open(name).truncate(2 * PAGE_BYTES)
+
+
+def unlink_both(disk: SimulatedDisk) -> None:
+    for name in ("pages", "pages-copy"):
+        disk.unlink(name)
+
+
+story("pages-shortened")(pages_on(shorten_both, {1: [0, 1]}))
+story("pages-new")(pages_on(unlink_both, {}))
+story("pages-missing")(pages_on(unlink_both, {1: [0, 1]}))
 
 
 # --- Snapshots ----------------------------------------------------------------------------------------------

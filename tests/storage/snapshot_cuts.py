@@ -5,7 +5,7 @@
 
 A life writes and drops pages, packs snapshots in slices while pages go on changing, finishes or abandons them, removes
 old ones, frees slots and shrinks the file, restarts, until the power goes off in the middle of some operation. Now and
-then the newest snapshot is damaged, for good or until later. Afterwards:
+then the newest snapshot is damaged, for good or until later, or pages rot in one of their two files. Afterwards:
 
 - the newest good snapshot is one whose `finish` had returned, or the one that was being finished: never an older one;
 - every snapshot that is there is whole, holds the sections that were added, and every page that it names reads back;
@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 from sluicemq.storage import PageFile, Snapshot, SnapshotStore, SnapshotWriter, StorageError, pagefile, snapshots
+from sluicemq.storage.pagefile import COPY_NAME, PAGES_NAME, StoredPage
 from sluicemq.storage.pages import PAGE_BYTES
 from sluicemq.storage.snapshot_file import snapshot_name, snapshot_zxid
 from tests.disk import PowerCut, SimulatedDisk, SimulatedFile
@@ -51,6 +52,9 @@ class Place:
     slot: int
     length: int
     checksum: int
+
+    def stored(self) -> StoredPage:
+        return StoredPage(self.slot, self.length, self.checksum)
 
 
 @dataclass
@@ -174,6 +178,18 @@ class Story:
         for place in self.live_pages:
             assert self.read_page(place) == self.contents[place.owner]
 
+    def rot(self) -> None:
+        """One of the two files loses some pages, after what an earlier rot left in the other was mended."""
+        for slot in range(self.pages.slots):
+            self.pages.check(slot)
+        self.pages.sync()
+        name = self.rng.choice((PAGES_NAME, COPY_NAME))
+        for place in self.live_pages:
+            if self.rng.random() < 0.3:
+                offset = PAGE_BYTES + place.slot * PAGE_BYTES + self.rng.randrange(place.length)
+                self.disk.flip_bit(name, offset, self.rng.randrange(8))
+                self.seen["pages rotten in one file"] += 1
+
     def kill_and_open(self) -> None:
         """kill -9: what was written stays, but the next start must not take it for durable."""
         remaining = self.disk
@@ -182,7 +198,7 @@ class Story:
             self.disk.cut_power_after(max(1, remaining.cut_at - remaining.operations))
         self.open()
 
-    DEEDS = (write_page, drop_page, go_on_packing, abandon, shrink, read, kill_and_open)
+    DEEDS = (write_page, drop_page, go_on_packing, abandon, shrink, read, rot, kill_and_open)
 
     # --- Starts and checks
     # ------------------------------------------------------------------------------------------------------------
@@ -198,7 +214,7 @@ class Story:
         store.set_aside_rejected()
         self.check_newest(newest)
         kept = self.check_all()
-        self.pages.adopt({generation: [place.slot for place in places] for generation, places in kept.items()})
+        self.pages.adopt({generation: list(map(Place.stored, places)) for generation, places in kept.items()})
         self.live_pages = list(kept[max(kept)]) if kept else []
         self.zxid = max(self.zxid, newest.zxid if newest else 0)
 
@@ -336,6 +352,7 @@ MUTANTS: dict[str, Callable[[], contextlib.AbstractContextManager[object]]] = {
     ),
     "a removal not synced": lambda: mock.patch.object(SnapshotStore, "keep", _without("directory", SnapshotStore.keep)),
     "a rejected snapshot not set aside": lambda: mock.patch.object(SnapshotStore, "set_aside_rejected"),
+    "pages not mended": lambda: mock.patch.object(PageFile, "_mend"),
     "pages not synced": lambda: mock.patch.object(PageFile, "sync"),
     "slots free when they are released": lambda: mock.patch.object(PageFile, "release", _frees_at_once),
     "slots free one snapshot too early": lambda: mock.patch.object(

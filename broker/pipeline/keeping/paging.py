@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from sluicemq.broker.queues.chunks import Chunk, ChunkPool
+    from sluicemq.storage.page_copies import Rot
     from sluicemq.storage.pagefile import PageFile
 
 logger = logging.getLogger("sluicemq.paging")
@@ -85,6 +86,7 @@ class Pager:
         self._writer_limit = trio.CapacityLimiter(1)
         self._writing = trio.Lock()  # a chunk is chosen to be written by one task at a time
         pool.read_back = self.read_back
+        pages.on_rot = report_rot
 
     # --- from the event loop -------------------------------------------------------------------------------------
 
@@ -326,6 +328,16 @@ class Pager:
             for chunk in chosen:
                 if chunk.page is not None:
                     self._pool.drop(chunk)
+
+
+def report_rot(rot: Rot) -> None:
+    """Tell of a page that one of its two files lost; any thread."""
+    if rot.mended and rot.blank:
+        logger.debug("page %d was missing in %s and was written there", rot.slot, rot.file)
+    elif rot.mended:
+        logger.warning("%s; it was written again from the other file. If this happens again, replace the disk", rot)
+    else:
+        logger.error("%s; the other file still has it. Make room, or replace the disk, before that one rots too", rot)
 
 
 def is_near_reader(chunk: Chunk) -> bool:

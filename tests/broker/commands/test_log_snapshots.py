@@ -65,7 +65,8 @@ async def test_a_damaged_snapshot_is_named_with_its_offset(tmp_path):
 @pytest.mark.trio
 async def test_a_damaged_page_is_named_by_every_snapshot_that_needs_it(tmp_path):
     await run_broker(tmp_path)
-    damage(tmp_path / "pages", 4096 + 1000)
+    for name in ("pages", "pages-copy"):
+        damage(tmp_path / name, 4096 + 1000)
 
     code, verdict = verify(tmp_path)
 
@@ -74,6 +75,20 @@ async def test_a_damaged_page_is_named_by_every_snapshot_that_needs_it(tmp_path)
     assert {problem["file"] for problem in verdict["problems"]} == {
         str(tmp_path / name) for name in names_of(RealDirectory(tmp_path))
     }
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("name", ["pages", "pages-copy"])
+async def test_a_page_that_one_of_its_files_still_has_is_noted_and_no_damage(tmp_path, name):
+    await run_broker(tmp_path)
+    damage(tmp_path / name, 4096 + 1000)
+
+    code, verdict = verify(tmp_path)
+
+    assert (code, verdict["problems"]) == (0, [])
+    [note] = verdict["notes"]
+    assert f"page 0 in {tmp_path / name} at offset 4096" in note
+    assert "a broker mends" in note
 
 
 @pytest.mark.trio
