@@ -140,7 +140,7 @@ class LogThread:
                 self._persisted(effect.token)
                 return
             if self._drops:
-                kept = [each for each in self._queue if callable(each)]
+                kept = [each for each in self._queue if callable(each) or isinstance(each, SavePromise)]
                 self._queue.clear()
                 self._queue.extend(kept)
         self._queue.append(effect)

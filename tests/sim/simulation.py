@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import random
+import traceback
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries as e
@@ -58,8 +59,8 @@ class Choice:
 
     nodes: int | None = None
     profile: str = "swarm"
-    batches: int = 120
-    busy_seconds: float = 12.0
+    batches: int = 60
+    busy_seconds: float = 8.0
     without: Collection[int] = ()
 
 
@@ -89,6 +90,7 @@ class Result:
     unseen_damages: int = 0
     delayed: int = 0
     methods: dict[str, int] = dataclasses.field(default_factory=dict)
+    nodes: int = 0
 
 
 class Simulation:
@@ -141,7 +143,7 @@ class Simulation:
             loss_probability=chance.choice((0.0, 0.0, 0.01, 0.1)) if harsh else 0.0,
             batches=self.choice.batches // producers,
             batch_messages_max=chance.choice((1, 4, 16)),
-            body_bytes_max=chance.choice((20, 200, 4000, 8000)),
+            body_bytes_max=chance.choice((20, 500, 4000, 8000, 8000)),
             producers=producers,
             consumers=chance.randint(1, 4),
             queues=chance.randint(1, 3),
@@ -154,7 +156,7 @@ class Simulation:
         )
 
     def _draw_settings(self, chance: random.Random) -> Settings:
-        segment_bytes = chance.choice((16, 16, 32, 64)) * KIB
+        segment_bytes = chance.choice((20, 20, 32, 64)) * KIB
         message_bytes = chance.choice((400, 4 * KIB, 1024 * KIB))
         return Settings(
             log=LogOptions(
@@ -177,7 +179,7 @@ class Simulation:
                 snapshot_retry_seconds=0.5,
                 transfer_seconds=2.0,
             ),
-            snapshot_entries=chance.choice((40, 100, 300)),
+            snapshot_entries=chance.choice((15, 40, 100)),
             join_drops=chance.random() < 0.5,
             restart_seconds=chance.choice(((0.01, 0.1), (0.1, 2.0))),
         )
@@ -203,6 +205,10 @@ class Simulation:
             self._live()
         except Violation as found:
             violation = found
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{place.name}, line {place.lineno} of {place.filename.rpartition('/')[2]}"
+            violation = Violation(f"error: {type(error).__name__}: {error} ({where})")
         finally:
             if collecting:
                 gc.enable()
@@ -230,6 +236,7 @@ class Simulation:
             truth.unseen_damages,
             self.delayed,
             truth.methods,
+            len(self.nodes),
         )
 
     def _live(self) -> None:
