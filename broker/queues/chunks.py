@@ -18,7 +18,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 CHUNK_RUNS = 1_024
 """Most runs in one sealed chunk."""
@@ -156,6 +156,32 @@ class Chunk:
         if self.fifo is not None:
             self.fifo.before_drop(self)
         self.data = None
+
+
+class FifoImage(NamedTuple):
+    """All that a `runs.RunFifo`, or the `DelayedRuns` of a queue, is at one moment; nothing changes when they do.
+
+    Attributes:
+        head: Rows of the first chunk (of *open_rows*, when there is no chunk) that were consumed.
+        messages: Messages in all runs.
+        front: (first, size) of the run in front, where it lost messages since its row was written.
+        front_ms: When the run in front was published, or is due; None when there is none.
+        chunks: The sealed chunks. Their rows never change, but may leave the memory once they have a page.
+        open_rows: The byte array that runs are appended to; only its first *open_bytes* belong to the image. It grows
+            meanwhile, so it must be copied, never viewed.
+        open_bytes: Bytes of *open_rows* that count.
+        last_ms: When the last run is due; 0 where runs are ready.
+
+    """
+
+    head: int
+    messages: int
+    front: tuple[int, int] | None
+    front_ms: int | None
+    chunks: Sequence[Chunk]
+    open_rows: bytearray
+    open_bytes: int
+    last_ms: int = 0
 
 
 class ChunkPool:

@@ -23,12 +23,14 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues.chunks import CHUNK_BYTES, CHUNK_RUNS, ROW, RUN_BYTES, Chunk, sizes
+from sluicemq.broker.queues.lost import rest_of
 from sluicemq.broker.queues.runs import FifoImage, Run, messages_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from sluicemq.broker.queues.chunks import ChunkPool
+    from sluicemq.broker.queues.lost import LostEntries
 
 NEAR_CHUNKS = 2
 """Chunks in front that are the last to be paged out: they are due next."""
@@ -67,7 +69,7 @@ class DelayedRuns:
         # Behind the chunks; never changed but by appending, so that an image may keep its beginning.
         self._open = _NO_ROWS
         self._head = 0  # rows in front, of the first chunk or else of `_open`, that are consumed
-        self._last_ms = 0  # when the last one is due
+        self._last_ms = 0  # no row is due later; the last one is due then, unless it was given up
         self._emptied = False
 
     # --- adding ----------------------------------------------------------------------------------------------------
@@ -219,6 +221,10 @@ class DelayedRuns:
                 self._pool.replace((chunk,), ())
         else:
             self._open = _NO_ROWS
+        self._look_at_front()
+
+    def _look_at_front(self) -> None:
+        """Note when the first row is due, of which none is consumed."""
         if self._chunks:
             self.next_due_ms = self._firsts[0]
         elif self._open:
@@ -234,6 +240,38 @@ class DelayedRuns:
         self._chunks, self._firsts, self._open = _NO_CHUNKS, _NO_TIMES, _NO_ROWS
         self._head = self.messages = 0
         self.next_due_ms = None
+
+    # --- giving up -------------------------------------------------------------------------------------------------
+
+    def missing_of(self, lost: LostEntries) -> list[Chunk]:
+        """Return the chunks that are not in memory among those that `forget` needs."""
+        return [chunk for chunk in self._chunks if chunk.data is None and lost.may_be_in(chunk)]
+
+    def forget(self, lost: LostEntries) -> int:
+        """Take out all runs of *lost* entries; return how many messages that were. `missing_of` was filled before."""
+        rest = rest_of(
+            lost,
+            self._chunks,
+            self._open,
+            lambda rows: bytes(rows[self._head * RUN_BYTES :]),
+            lambda rows: Chunk(self, due_ms_at(rows, 0), rows),
+        )
+        if not rest.gone:
+            return 0
+        if self._pool is not None:
+            self._pool.replace(rest.old, rest.new)
+        else:
+            for chunk in rest.old:
+                chunk.fifo = None
+        self._chunks = rest.chunks or _NO_CHUNKS
+        self._firsts = [chunk.base for chunk in rest.chunks] or _NO_TIMES
+        self._open = bytearray(rest.open_rows) if rest.open_rows else _NO_ROWS
+        if rest.front_changed:
+            self._head = 0
+            self._look_at_front()
+        messages = sum(sizes(rest.gone))
+        self.messages -= messages
+        return messages
 
     # --- what chunks ask -------------------------------------------------------------------------------------------
 
@@ -308,7 +346,7 @@ class DelayedRuns:
         times = [run.ready for run in runs]
         assert times == sorted(times), "delayed messages are in the order in which they are due"
         assert self.next_due_ms == (times[0] if times else None), "it is known when the first is due"
-        assert not times or self._last_ms == times[-1], "it is known when the last is due"
+        assert not times or self._last_ms >= times[-1], "nothing is due after the last"
         assert self.messages == messages_in(runs), "delayed messages are counted"
         for chunk, first_ms, rows in zip(self._chunks, self._firsts, self._parts(), strict=False):
             assert chunk.fifo is self, "a chunk knows where it belongs"

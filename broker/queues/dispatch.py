@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sortedcontainers import SortedDict
 
 from sluicemq.broker.queues.chunks import AHEAD_RUNS
-from sluicemq.broker.queues.outcomes import LeasesGone, QueueGone, QueuePurged, Ready, Returned, SessionGone
+from sluicemq.broker.queues.outcomes import LeasesGone, QueueCut, QueueGone, QueuePurged, Ready, Returned, SessionGone
 from sluicemq.broker.queues.tags import Span, TagLedger, range_pairs
 
 if TYPE_CHECKING:
@@ -219,6 +219,7 @@ class _Line:
             if not found:
                 self.stalled = True
                 break
+            self.ordinal = main.read_ordinal - len(found)  # it may have been led on
             for run in found:
                 if run.first < self.first:
                     run = run.split(self.first - run.first)[1]
@@ -390,6 +391,8 @@ class Dispatcher:
                 self.settled(effect.session, effect.consumer, effect.tags)
             elif isinstance(effect, QueuePurged):
                 self._purged(effect.queue_id)
+            elif isinstance(effect, QueueCut):
+                self._cut(effect.queue_id)
             elif isinstance(effect, QueueGone):
                 self._queue_gone(effect.queue_id)
             elif isinstance(effect, SessionGone):
@@ -414,6 +417,14 @@ class Dispatcher:
         line = self._lines.get(queue_id)
         if line is not None:
             line.returned.clear()
+
+    def _cut(self, queue_id: int) -> None:
+        """Begin at the front again. What is picked and not granted yet is picked twice; the second grant is void."""
+        line = self._lines.get(queue_id)
+        if line is not None:
+            line.returned = SortedDict((run.place, run) for run in line.queue.returned)
+            line.ordinal, line.first = line.queue.main.head, 0
+            self.ready(queue_id)
 
     def _queue_gone(self, queue_id: int) -> None:
         for session, consumer in self.consumers_of(queue_id):

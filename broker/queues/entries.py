@@ -7,7 +7,7 @@ the other brokers.
 
 All times are milliseconds since 1970 (`_ms`); `log_time_ms` is the time that the leader gave to the entry.
 Ranges of tags are flat lists `[first, last, first, last, ...]`, both ends included. Runs of messages in a GRANT are
-flat lists `[zxid, first index, count, ...]`.
+flat lists `[zxid, first index, count, ...]`. Ranges of entries are flat lists of zxids, like those of tags.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ __all__ = [
     "Entry",
     "EntryUnknown",
     "Epoch",
+    "Forget",
     "Grant",
     "ProducerClose",
     "ProducerOpen",
@@ -388,6 +389,32 @@ class Purge(Entry):
         return _pack(self.log_time_ms, self.queue)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Forget(Entry):
+    """Messages are lost for good: nothing can be read any more of the entries that published them.
+
+    Every message of the queue that these entries published is given up, wherever it is: ready, leased, delayed,
+    retained. So it makes no difference when it comes again. Written by a repair, while no broker serves.
+
+    Attributes:
+        queue: Number of the queue.
+        entries: Ranges of zxids, ascending; they may reach over entries of other queues.
+        reason: Why, for whoever reads the log.
+
+    """
+
+    KIND = 20
+    CHECKS: ClassVar[tuple[Check, ...]] = (_number, _number, numbers(64, multiple_of=2), text())
+
+    queue: int
+    entries: list[int]
+    reason: str = ""
+
+    def header(self) -> bytes:
+        """Return the header's bytes."""
+        return _pack(self.log_time_ms, self.queue, self.entries, self.reason)
+
+
 ENTRIES: dict[int, type[Entry]] = {
     cls.KIND: cls
     for cls in (
@@ -403,6 +430,7 @@ ENTRIES: dict[int, type[Entry]] = {
         Declare,
         Delete,
         Purge,
+        Forget,
     )
 }
 """Entry class by kind, as this version writes it."""

@@ -346,6 +346,17 @@ def _purge(freeze: Freeze, machine: Machine, entry: e.Purge) -> None:
     _keep_queue(freeze, machine, entry.queue)
 
 
+def _forget(freeze: Freeze, machine: Machine, entry: e.Forget) -> None:
+    """Messages go from the queue and from whoever holds some of it."""
+    queue = machine.queue(entry.queue)
+    if queue is not None:
+        _keep_queue(freeze, machine, queue.id)
+        for (session, _), table in queue.leases.items():
+            if session <= freeze.zxid:
+                freeze.keep(machine.sessions[session])
+                freeze.keep(table)
+
+
 TOUCHES: dict[type[e.Entry], Callable[[Freeze, Machine, Any], None]] = {
     e.Epoch: _nothing,
     e.SessionOpen: _nothing,
@@ -360,6 +371,7 @@ TOUCHES: dict[type[e.Entry], Callable[[Freeze, Machine, Any], None]] = {
     e.Declare: _declare,
     e.Delete: _delete,
     e.Purge: _purge,
+    e.Forget: _forget,
 }
 """What each kind of entry changes. A kind that is missing here cannot be applied while a freeze is under way, and a
 test compares the kinds with those that the machine applies."""

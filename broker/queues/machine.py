@@ -16,6 +16,7 @@ from sortedcontainers import SortedDict
 
 from sluicemq.broker.queues import audit
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues.forgetting import forget
 from sluicemq.broker.queues.freeze import Freeze
 from sluicemq.broker.queues.leases import LeaseTable
 from sluicemq.broker.queues.outcomes import (
@@ -502,6 +503,15 @@ class Machine:
         self._due_changed(queue)
         return Outcome(Purged(count), None, (QueuePurged(queue.id),))
 
+    def _forget(self, zxid: int, entry: e.Forget) -> Outcome:
+        del zxid
+        queue = self._queues.get(entry.queue)
+        if queue is None:
+            return Outcome(None, _queue_not_found(entry.queue))
+        outcome = forget(queue, self.sessions, entry)
+        self._due_changed(queue)
+        return outcome
+
     def _due_changed(self, queue: Queue) -> None:
         """Bring the index of due times up to date with the queue."""
         due_ms = queue.next_due_ms
@@ -573,4 +583,5 @@ _APPLY: dict[type[e.Entry], Callable[[Machine, int, Any], Outcome]] = {
     e.Declare: Machine._declare,
     e.Delete: Machine._delete,
     e.Purge: Machine._purge,
+    e.Forget: Machine._forget,
 }

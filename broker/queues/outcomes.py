@@ -104,6 +104,14 @@ class Purged:
     count: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Forgotten:
+    """So many messages are given up that were ready, leased or delayed, and so many retained batches."""
+
+    messages: int
+    batches: int
+
+
 Value: TypeAlias = (
     SessionOpened
     | SessionClosed
@@ -116,6 +124,7 @@ Value: TypeAlias = (
     | Declared
     | Deleted
     | Purged
+    | Forgotten
     | None
 )
 
@@ -147,6 +156,12 @@ class QueuePurged(NamedTuple):
     queue_id: int
 
 
+class QueueCut(NamedTuple):
+    """Messages went from anywhere in the queue: what is ready is to be looked at from the front."""
+
+    queue_id: int
+
+
 class QueueGone(NamedTuple):
     """The queue is deleted; its consumers end."""
 
@@ -169,7 +184,7 @@ class SessionGone(NamedTuple):
     session: int
 
 
-Effect: TypeAlias = Ready | Retained | Returned | QueuePurged | QueueGone | LeasesGone | SessionGone
+Effect: TypeAlias = Ready | Retained | Returned | QueuePurged | QueueCut | QueueGone | LeasesGone | SessionGone
 
 
 class Outcome(NamedTuple):

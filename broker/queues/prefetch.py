@@ -2,7 +2,7 @@
 
 Few entries need any. A GRANT takes runs from the front of its queue; a SETTLE with a delay puts some between others
 that are delayed, unless they go behind all of them; a CLOCK takes what is due, and lets go of what was retained long
-enough, as a PUBLISH does where that takes too many bytes. All others append, count, or drop
+enough, as a PUBLISH does where that takes too many bytes; a FORGET may look anywhere. All others append, count, or drop
 without a look. Naming too many costs a read; naming too few is a broken invariant at apply. This module must not change
 anything.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues.forgetting import missing_of_forget
 from sluicemq.broker.queues.tags import count_tags, ranges_problem
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ def missing_chunks(machine: Machine, entry: e.Entry) -> list[Chunk]:
         return _missing_of_settle(machine, entry) if entry.due_time_ms else []
     if type(entry) is e.Clock:
         return _missing_of_clock(machine, entry)
+    if type(entry) is e.Forget:
+        queue = machine.queue(entry.queue)
+        return [] if queue is None else missing_of_forget(queue, entry)
     return []
 
 

@@ -1,7 +1,8 @@
 """A queue: where its messages are, and how many.
 
-Every published message is exactly one of ready (in `main` or `returned`), leased, delayed, settled or purged. This
-module owns these sets and the counts; it must not know sessions' lives, entries or the log.
+Every published message is exactly one of ready (in `main` or `returned`), leased, delayed, settled or purged; what a
+repair gave up counts as purged. This module owns these sets and the counts; it must not know sessions' lives, entries
+or the log.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Queue:
         leased: Messages under lease.
         published_total: Messages ever published here.
         settled_total: Messages ever acknowledged.
-        purged_total: Messages ever purged.
+        purged_total: Messages ever purged, or given up by a repair.
         redelivered_total: Messages ever granted that had been granted before.
         frozen_for: Number of the last freeze that has what it needs of this queue.
 
@@ -303,7 +304,7 @@ class Queue:
                 if missing:
                     raise ChunksMissing(missing)
                 break
-            ordinal += len(runs)
+            ordinal = self.main.read_ordinal
             for run in runs:
                 count_max -= _append_part(found, run, inside, count_max)
                 inside = 0

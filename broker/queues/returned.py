@@ -14,6 +14,7 @@ from sortedcontainers import SortedDict
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sluicemq.broker.queues.lost import LostEntries
     from sluicemq.broker.queues.runs import Run
 
 # What every queue without returned runs refers to, never changed: an index of one's own takes 1,600 bytes.
@@ -69,6 +70,13 @@ class ReturnedRuns:
             run, rest = run.split(count)
             self.add(rest)
         return run
+
+    def forget(self, lost: LostEntries) -> int:
+        """Take out all runs of *lost* entries; return how many messages that were."""
+        gone = [run for run in self if run.zxid in lost]
+        for run in gone:
+            self.take(run.zxid, run.first, run.size)
+        return sum(run.size for run in gone)
 
     def clear(self) -> None:
         """Drop everything."""

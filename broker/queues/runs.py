@@ -3,6 +3,9 @@
 A run is the machine's only currency: whatever happens to messages happens to runs, which are split where a border
 falls inside one. This module must not know queues, leases or sessions.
 
+Ordinals are not dense: a chunk that lost messages to a repair is short, and the ordinals of its missing rows name no
+run. A reader that comes to one is led on to the next run.
+
 Why packed: a backlog of a million single messages is a million runs. As rows of `RUN_BYTES` in chunks they take 44
 bytes each and the garbage collector never looks at them; one call in C reads a thousand of them. A full chunk is sealed
 and may leave the memory (`chunks`), so whoever reads must expect that some are not there.
@@ -27,11 +30,14 @@ from sluicemq.broker.queues.chunks import (
     sizes,
     zxid_at,
 )
+from sluicemq.broker.queues.chunks import FifoImage as FifoImage
+from sluicemq.broker.queues.lost import rest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sluicemq.broker.queues.chunks import ChunkPool
+    from sluicemq.broker.queues.lost import LostEntries
 
 DELIVERIES_MAX = 65_535  # frozen by the log's format, see `MachineLimits`: it shows in the state
 """Deliveries and attempts of a message are counted up to here."""
@@ -144,32 +150,6 @@ def joined(runs: Iterable[Run]) -> list[Run]:
     return result
 
 
-class FifoImage(NamedTuple):
-    """All that a `RunFifo`, or the `DelayedRuns` of a queue, is at one moment; nothing changes when they do.
-
-    Attributes:
-        head: Rows of the first chunk (of *open_rows*, when there is no chunk) that were consumed.
-        messages: Messages in all runs.
-        front: (first, size) of the run in front, where it lost messages since its row was written.
-        front_ms: When the run in front was published, or is due; None when there is none.
-        chunks: The sealed chunks. Their rows never change, but may leave the memory once they have a page.
-        open_rows: The byte array that runs are appended to; only its first *open_bytes* belong to the image. It grows
-            meanwhile, so it must be copied, never viewed.
-        open_bytes: Bytes of *open_rows* that count.
-        last_ms: When the last run is due; 0 where runs are ready.
-
-    """
-
-    head: int
-    messages: int
-    front: tuple[int, int] | None
-    front_ms: int | None
-    chunks: Sequence[Chunk]
-    open_rows: bytearray
-    open_bytes: int
-    last_ms: int = 0
-
-
 class RunFifo:
     """Runs in the order in which they became ready: appended behind, consumed in front, readable everywhere.
 
@@ -252,19 +232,22 @@ class RunFifo:
         """Drop the *runs* in front, which hold *messages* messages; none is fine."""
         if not runs:
             return
-        self.head += runs
         self.messages -= messages
         self._front = None
+        chunks = self._chunks
+        if chunks and self.head - self._base + runs >= chunks[0].rows:
+            consumed: deque[Chunk] = deque()
+            while chunks and (left := chunks[0].rows - self.head + self._base) <= runs:
+                runs -= left
+                consumed.append(chunks.popleft())
+                self._base += CHUNK_RUNS
+                self.head = self._base
+            if self._pool is not None:
+                self._pool.let_go(consumed)
+        self.head += runs
         assert self.head <= self.tail, "no more runs are consumed than there are"
         if self.head == self.tail:
             self._forget()
-        elif self._chunks and self.head - self._base >= CHUNK_RUNS:
-            consumed: deque[Chunk] = deque()
-            while self._chunks and self.head - self._base >= CHUNK_RUNS:
-                consumed.append(self._chunks.popleft())
-                self._base += CHUNK_RUNS
-            if self._pool is not None:
-                self._pool.let_go(consumed)
 
     def trim(self, messages: int) -> None:
         """Drop *messages* messages, but not all, of the run in front."""
@@ -290,6 +273,57 @@ class RunFifo:
                 self._pool.let_go(self._chunks)
             self._chunks = None
         self._base = self._sealed = self.tail
+
+    # --- giving up -----------------------------------------------------------------------------------------------
+
+    def missing_of(self, lost: LostEntries) -> list[Chunk]:
+        """Return the chunks that are not in memory among those that `forget` needs."""
+        absent = (chunk for chunk in self._chunks or () if chunk.data is None)
+        # A short one may become the last.
+        return [chunk for chunk in absent if chunk.rows < CHUNK_RUNS or lost.may_be_in(chunk)]
+
+    def forget(self, lost: LostEntries) -> list[Run]:
+        """Take out all runs of *lost* entries, wherever they are, and return them in order; `missing_of` was filled.
+
+        Only chunks that hold some are replaced, by short ones. All runs get new ordinals, behind those of before: a
+        reader finds itself in front of all that is left.
+        """
+        rest = rest_of(lost, self._chunks or (), self._open, self._left_of, lambda rows: Chunk(self, 0, rows))
+        gone = list(map(Run._make, ROW.iter_unpack(rest.gone)))
+        if not gone:
+            return gone
+        skip, front = (0, None) if rest.front_changed else (self._consumed_rows, self._front)
+        kept, open_rows = deque(rest.chunks), bytearray(rest.open_rows)
+        while kept and not open_rows and kept[-1].rows < CHUNK_RUNS:
+            # A short chunk has runs behind it, for a reader to be led on to.
+            last = kept.pop()
+            assert last.data is not None, "the last chunk, if it is short, is in memory"
+            open_rows = bytearray(last.data)
+            if last in rest.new:
+                rest.new.remove(last)
+            else:
+                rest.old.append(last)
+        if self._pool is not None:
+            self._pool.replace(rest.old, rest.new)
+        self._base = base = self.tail
+        for chunk in kept:
+            chunk.base = base
+            base += CHUNK_RUNS
+        self._chunks = kept or None
+        self._open, self._sealed = open_rows, base
+        self.head = self._base + skip
+        self.tail = base + len(open_rows) // RUN_BYTES
+        self.messages -= messages_in(gone)
+        self._front = front
+        self.read_ordinal = NOBODY_READ
+        return gone
+
+    def _left_of(self, rows: bytes | bytearray) -> bytes:
+        """Return the rows in front, the first chunk or else the open ones, without what is consumed of them."""
+        left = bytearray(rows[self._consumed_rows * RUN_BYTES :])
+        if self._front is not None:
+            ROW.pack_into(left, 0, *_fronted(Run._make(ROW.unpack_from(left)), self._front))
+        return bytes(left)
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -320,10 +354,19 @@ class RunFifo:
             return published_ms_at(chunk.data, row)
         return self._front_ms if row else chunk.summary.published_ms
 
+    def front_zxid(self) -> int | None:
+        """Return the number of the batch in front, or a lower one where its chunk is not in memory; None: there is
+        none."""
+        if self._chunks and self._chunks[0].data is None:
+            return self._chunks[0].summary.lowest_zxid
+        run = self.first()
+        return None if run is None else run.zxid
+
     def read(self, ordinal: int, runs_max: int) -> list[Run]:
         """Return at most *runs_max* runs from *ordinal* on, or from the front if that is consumed already.
 
-        The answer ends early where a chunk is not in memory; `missing` says which.
+        The answer ends early where a chunk is not in memory, which `missing` names, and behind a short chunk: so the
+        ordinals of one answer follow each other, up to `read_ordinal`.
         """
         head = self.head
         if ordinal < head:
@@ -339,11 +382,17 @@ class RunFifo:
                 count = end - ordinal
             else:
                 number, row = divmod(ordinal - self._base, CHUNK_RUNS)
-                data = self._chunks[number].data  # type: ignore[index]  # rows in front of the open ones are sealed
-                if data is None:
+                chunk = self._chunks[number]  # type: ignore[index]  # rows in front of the open ones are sealed
+                if row >= chunk.rows:
+                    if runs:
+                        break
+                    ordinal += CHUNK_RUNS - row
+                    end = min(ordinal + runs_max, self.tail)
+                    continue
+                if chunk.data is None:
                     break
-                rows = data
-                count = min(end - ordinal, CHUNK_RUNS - row)
+                rows = chunk.data
+                count = min(end - ordinal, chunk.rows - row)
             runs += map(Run._make, ROW.iter_unpack(rows[row * RUN_BYTES : (row + count) * RUN_BYTES]))
             ordinal += count
         self.read_ordinal = ordinal
@@ -354,11 +403,18 @@ class RunFifo:
     def missing(self, ordinal: int, runs_max: int) -> list[Chunk]:
         """Return the chunks that are not in memory among those that hold *runs_max* runs from *ordinal* on."""
         ordinal = max(ordinal, self.head)
-        end = min(ordinal + runs_max, self._sealed)
-        if ordinal >= end or self._chunks is None:
+        if ordinal >= self._sealed or self._chunks is None:
             return []
-        numbers = range((ordinal - self._base) // CHUNK_RUNS, (end - 1 - self._base) // CHUNK_RUNS + 1)
-        return [chunk for number in numbers if (chunk := self._chunks[number]).data is None]
+        missing: list[Chunk] = []
+        number, row = divmod(ordinal - self._base, CHUNK_RUNS)
+        while runs_max > 0 and number < len(self._chunks):
+            chunk = self._chunks[number]
+            if row < chunk.rows:
+                if chunk.data is None:
+                    missing.append(chunk)
+                runs_max -= chunk.rows - row
+            number, row = number + 1, 0
+        return missing
 
     def find(self, messages: int) -> tuple[int, int]:
         """Return the ordinal of the run after *messages* messages, and how many of them lie within that run.
@@ -430,7 +486,10 @@ class RunFifo:
             if rows is None:
                 raise ChunksMissing([chunk])
         assert rows is not None, "open rows are in memory"
-        found = bisect_left(range(len(rows) // RUN_BYTES), wanted, key=lambda row: of_row(rows, row))
+        count = len(rows) // RUN_BYTES
+        found = bisect_left(range(count), wanted, key=lambda row: of_row(rows, row))
+        if found == count and base != self._sealed:
+            found = CHUNK_RUNS  # the chunk may be short
         return max(self.head, base + found)
 
     def has_left(self, chunk: Chunk) -> bool:
@@ -454,12 +513,7 @@ class RunFifo:
 
         Chunks that are not in memory are read back for this and not kept; so it blocks, and is for audits only.
         """
-        rows = bytearray().join(self._parts())
-        del rows[: self._consumed_rows * RUN_BYTES]
-        if self._front is not None:
-            run = _fronted(Run._make(ROW.unpack_from(rows)), self._front)
-            ROW.pack_into(rows, 0, *run)
-        return bytes(rows)
+        return self._left_of(bytearray().join(self._parts()))
 
     def runs(self) -> list[Run]:
         """Return all runs, as `packed` does."""
@@ -484,7 +538,7 @@ class RunFifo:
         if image.chunks:
             fifo._chunks = deque(image.chunks)
             for chunk in image.chunks:
-                assert chunk.rows == CHUNK_RUNS, "chunks of ready runs are full"
+                assert 0 < chunk.rows <= CHUNK_RUNS, "chunks of ready runs have rows"
                 chunk.fifo = fifo
                 chunk.base = fifo._sealed
                 fifo._sealed += CHUNK_RUNS
@@ -509,7 +563,7 @@ class RunFifo:
             if rows is None:
                 assert self._pool is not None, "only a pool lets chunks leave the memory"
                 assert self._pool.read_back is not None, "whoever drops chunks can read them back"
-                rows = self._pool.read_back(chunk)
+                rows = self._pool.read_back(chunk)[: chunk.rows * RUN_BYTES]
             yield rows
         yield self._open
 

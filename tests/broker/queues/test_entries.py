@@ -32,6 +32,7 @@ ANY_ENTRY = st.one_of(
     st.builds(e.Declare, number, name, st.just("queue"), name, st.dictionaries(name, st.floats(0, 9) | name)),
     st.builds(e.Delete, number, name, st.just("queue"), name, st.booleans()),
     st.builds(e.Purge, number, number),
+    st.builds(e.Forget, number, number, ranges, name),
 )
 
 EXAMPLES: list[Entry] = [
@@ -47,6 +48,7 @@ EXAMPLES: list[Entry] = [
     e.Declare(1, "/", "queue", "orders", {"retry_delay": 1.0}),
     e.Delete(1, "/", "queue", "orders", True),
     e.Purge(1, 2),
+    e.Forget(1, 2, [3, 4, 6, 6], "lost"),
 ]
 
 
@@ -59,8 +61,8 @@ def test_an_entry_comes_back_from_its_bytes(entry: Entry) -> None:
 
 def test_every_kind_has_an_example_here_and_a_number_of_its_own() -> None:
     assert [type(entry) for entry in EXAMPLES] == list(ENTRIES.values())
-    assert [entry.KIND for entry in EXAMPLES] == list(range(1, 13))
-    assert not set(ENTRIES) & set(RESERVED_KINDS)
+    assert [entry.KIND for entry in EXAMPLES] == [*range(1, 13), 20]
+    assert not set(ENTRIES) & {*RESERVED_KINDS, e.SPARSE}
 
 
 @pytest.mark.parametrize("entry", EXAMPLES, ids=lambda entry: type(entry).__name__)

@@ -143,6 +143,10 @@ def entries_of(day: Day) -> dict[str, e.Entry]:
         "a queue goes": e.Delete(now, "/", "queue", "orders", False),
         "an empty queue goes": e.Delete(now, "other", "queue", "mail", True),
         "a queue is purged": e.Purge(now, day.orders),
+        "a batch is lost": e.Forget(now, day.orders, [day.batch + 2, day.batch + 2], "lost"),
+        "all batches are lost": e.Forget(now, day.orders, [1, 1 << 60], "lost"),
+        "batches of another queue are lost": e.Forget(now, day.billing, [1, 1 << 60], "lost"),
+        "nonsense is lost": e.Forget(now, day.orders, [], "lost"),
     }
 
 
@@ -262,6 +266,9 @@ def apply_any(story: Story, kind: type[e.Entry], a: int, b: int, c: int) -> None
             e.Declare: lambda: e.Declare(now, "/", "queue", name, {"retry_delay": float(b)}),
             e.Delete: lambda: e.Delete(now, "/", "queue", name, c > 5),
             e.Purge: lambda: e.Purge(now, queue),
+            e.Forget: lambda: e.Forget(
+                now, queue, [machine.applied_zxid - 3 * b - c, machine.applied_zxid - 3 * b], "lost"
+            ),
         }
         entry = makers[kind]()
     story.apply(entry)

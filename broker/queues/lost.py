@@ -1,0 +1,136 @@
+"""Entries whose messages are lost, as ranges of zxids, and what packed rows and chunks are without them.
+
+Why apart: every index of a queue gives messages up in the same way. This module must not know why anything is lost, nor
+in what order an index keeps its rows.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+from sluicemq.broker.queues.chunks import RUN_BYTES, zxid_at, zxid_span
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sluicemq.broker.queues.chunks import Chunk
+
+
+def problem_of(ranges: Sequence[int]) -> str | None:
+    """Return what is wrong with a flat list of ranges of entries (not ascending, overlapping, odd length), or None."""
+    if not ranges:
+        return "no entries are named"
+    if len(ranges) % 2:
+        return f"entries are ranges, but there are {len(ranges)} numbers"
+    firsts, lasts = ranges[::2], ranges[1::2]
+    if any(first > last for first, last in zip(firsts, lasts, strict=True)):
+        return "a range of entries ends before it begins"
+    if any(last >= first for last, first in zip(lasts, firsts[1:], strict=False)):
+        return "ranges of entries overlap or do not ascend"
+    return None
+
+
+class LostEntries:
+    """Ranges of entries of which nothing can be read any more.
+
+    Args:
+        ranges: `[first, last, first, last, ...]`, ascending, both ends included, checked by `problem_of`.
+
+    Attributes:
+        ranges: The same, as pairs.
+
+    """
+
+    def __init__(self, ranges: Sequence[int]) -> None:
+        self._firsts = ranges[::2]
+        self._lasts = ranges[1::2]
+        self.ranges = list(zip(self._firsts, self._lasts, strict=True))
+
+    def __contains__(self, zxid: int) -> bool:
+        return self.meet(zxid, zxid)
+
+    def meet(self, lowest_zxid: int, highest_zxid: int) -> bool:
+        """Return whether a range has an entry from *lowest_zxid* to *highest_zxid*."""
+        number = bisect_left(self._lasts, lowest_zxid)
+        return number < len(self._firsts) and self._firsts[number] <= highest_zxid
+
+    def may_be_in(self, chunk: Chunk) -> bool:
+        """Return whether *chunk*, wherever its rows lie, may hold some of it."""
+        if chunk.data is not None:
+            return self.meet(*zxid_span(chunk.data))
+        return self.meet(chunk.summary.lowest_zxid, chunk.summary.highest_zxid)
+
+    def split(self, rows: bytes | bytearray) -> tuple[bytes | bytearray, bytes]:
+        """Return packed *rows* without those of lost entries, and these; both in order."""
+        if not rows or not self.meet(*zxid_span(rows)):
+            return rows, b""
+        count = len(rows) // RUN_BYTES
+        gone = [row for row in range(count) if zxid_at(rows, row) in self]
+        between = pairwise((-1, *gone, count))
+        left = b"".join([rows[(before + 1) * RUN_BYTES : row * RUN_BYTES] for before, row in between])
+        return left, b"".join([rows[row * RUN_BYTES : (row + 1) * RUN_BYTES] for row in gone])
+
+
+class Rest(NamedTuple):
+    """An index without the rows of lost entries.
+
+    Attributes:
+        gone: The packed rows of lost entries, in order.
+        chunks: The sealed chunks that are left: those that lost nothing as they were, and short ones for others.
+        open_rows: The open rows that are left.
+        front_changed: Whether the rows in front are new ones, without those that were consumed.
+        old: The chunks that are replaced.
+        new: Those of `chunks` that are new.
+
+    """
+
+    gone: bytes
+    chunks: list[Chunk]
+    open_rows: bytes | bytearray
+    front_changed: bool
+    old: list[Chunk]
+    new: list[Chunk]
+
+
+def rest_of(
+    lost: LostEntries,
+    chunks: Sequence[Chunk],
+    open_rows: bytearray,
+    left_of: Callable[[bytes | bytearray], bytes],
+    sealed: Callable[[bytes], Chunk],
+) -> Rest:
+    """Return what is left of an index; changes nothing of it.
+
+    Args:
+        lost: What is lost.
+        chunks: Its sealed chunks; those that hold something lost are in memory.
+        open_rows: Its open rows.
+        left_of: Returns the rows in front (of the first chunk, or else the open ones) without what is consumed.
+        sealed: Makes a chunk of rows.
+
+    """
+    gone: list[bytes] = []
+    kept: list[Chunk] = []
+    old: list[Chunk] = []
+    new: list[Chunk] = []
+    for number, chunk in enumerate(chunks):
+        rows = b""
+        if lost.may_be_in(chunk):
+            assert chunk.data is not None, "the chunks that lose messages are in memory"
+            left, rows = lost.split(chunk.data if number else left_of(chunk.data))
+        if not rows:
+            kept.append(chunk)
+            continue
+        gone.append(rows)
+        old.append(chunk)
+        if left:
+            new.append(sealed(bytes(left)))
+            kept.append(new[-1])
+    front_changed = bool(old) and old[0] is chunks[0]
+    left, rows = lost.split(open_rows if chunks else left_of(open_rows))
+    if rows:
+        gone.append(rows)
+        front_changed = front_changed or not chunks
+    return Rest(b"".join(gone), kept, left if rows else open_rows, front_changed, old, new)
