@@ -72,7 +72,7 @@ class State:
     def save(self, path: Path) -> None:
         """Replace the file."""
         new = path.with_name(f"{path.name}.new")
-        new.write_text(json.dumps(dataclasses.asdict(self), indent=1))
+        new.write_text(json.dumps({**vars(self), "totals": dict(self.totals)}, indent=1))
         new.replace(path)
 
     def take(self, result: Result) -> None:

@@ -34,12 +34,16 @@ from tests.disk import SimulatedDisk, SimulatedFile
 from tests.sim.entries import LogMemory
 from tests.sim.log_thread import LogThread
 from tests.sim.service import Lead, Service
-from tests.sim.simulation import Choice, run
+from tests.sim.simulation import Choice, Conditions, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 SEEDS_MAX = 200
+LATE = Conditions(sync_seconds=0.03, latency_seconds=0.02, late_probability=0.5, reset_probability=0.01)
+"""Connections break often, and half of what was under way comes out of them all the same."""
+SLOW_DISKS = Conditions(sync_seconds=0.3, join_drops=False)
+"""A join takes long, because everything before it is still carried out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Mutant:
         patch: Makes the mistake while the context lasts.
         profile: Faults under which it shows.
         nodes: How many; None: as the seed says.
+        conditions: What machines and network must be like for it to show.
 
     """
 
@@ -58,13 +63,19 @@ class Mutant:
     patch: Callable[[], contextlib.AbstractContextManager[Any]]
     profile: str = "crash"
     nodes: int | None = None
+    conditions: Conditions = Conditions()
 
 
 MUTANTS: dict[str, Mutant] = {}
 
 
 def _add(
-    name: str, says: str, *replaced: tuple[Any, str, Any], profile: str = "crash", nodes: int | None = None
+    name: str,
+    says: str,
+    *replaced: tuple[Any, str, Any],
+    profile: str = "crash",
+    nodes: int | None = None,
+    conditions: Conditions = Conditions(),
 ) -> None:
     @contextlib.contextmanager
     def patch() -> Iterator[None]:
@@ -73,14 +84,20 @@ def _add(
                 stack.enter_context(mock.patch.object(owner, attribute, replacement))
             yield
 
-    MUTANTS[name] = Mutant(says, patch, profile, nodes)
+    MUTANTS[name] = Mutant(says, patch, profile, nodes, conditions)
 
 
 # --- the driver and its disk ------------------------------------------------------------------------------------------
 
 _add("ack_before_sync", "an append is reported before its sync", (LogThread, "SYNC_BEFORE_ANSWER", False))
 _add("forget_promise", "a promise is reported and never written", (LogThread, "SAVE_PROMISE", False))
-_add("join_at_once", "the disk is said to rest while it does not", (LogThread, "JOIN_WAITS", False), profile="transfer")
+_add(
+    "join_at_once",
+    "the disk is said to rest while it does not",
+    (LogThread, "JOIN_WAITS", False),
+    profile="everything",
+    conditions=SLOW_DISKS,
+)
 _add("no_file_syncs", "syncs of files do nothing", (SimulatedFile, "sync", lambda self: None))
 _add("no_directory_syncs", "syncs of the directory do nothing", (SimulatedDisk, "sync", lambda self: None))
 _add(
@@ -329,8 +346,9 @@ _add(
     "a leader counts acknowledgements of ended connections, other sessions and other epochs",
     (Leading, "receive", _any_session),
     (Replica, "_received", _any_connection),
-    profile="trap",
+    profile="wiped",
     nodes=3,
+    conditions=LATE,
 )
 _add(
     "obey_old_leader",
@@ -338,6 +356,8 @@ _add(
     (Following, "receive", _any_leader),
     (Replica, "_received", _any_connection),
     profile="network",
+    nodes=3,
+    conditions=LATE,
 )
 _add(
     "stale_completion",
@@ -383,7 +403,7 @@ def hunt(names: Sequence[str], seeds_max: int = SEEDS_MAX, limit_seconds: float 
 def catch(name: str, seeds_max: int = SEEDS_MAX) -> tuple[int, str | None]:
     """Run seeds with a mutant until an invariant breaks; return how many it took, and what broke."""
     mutant = MUTANTS[name]
-    choice = Choice(nodes=mutant.nodes, profile=mutant.profile, batches=120, busy_seconds=10.0)
+    choice = Choice(nodes=mutant.nodes, profile=mutant.profile, conditions=mutant.conditions)
     for seed in range(seeds_max):
         with mutant.patch():
             try:

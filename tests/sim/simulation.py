@@ -45,6 +45,26 @@ KIB = 1024
 
 
 @dataclasses.dataclass(frozen=True)
+class Conditions:
+    """How machines and network are, where the seed shall not choose.
+
+    Attributes:
+        sync_seconds: What a sync takes at least; it may take twice as long.
+        latency_seconds: What a message takes at least; it may take twice as long.
+        late_probability: That a copy of a message comes out of its connection after the end.
+        reset_probability: That a message breaks its connection.
+        join_drops: Whether a join drops what has not begun.
+
+    """
+
+    sync_seconds: float | None = None
+    latency_seconds: float | None = None
+    late_probability: float | None = None
+    reset_probability: float | None = None
+    join_drops: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Choice:
     """What the caller fixes; everything else is the seed's.
 
@@ -54,6 +74,7 @@ class Choice:
         batches: How many batches are published in all.
         busy_seconds: How long faults strike; None: as long as clients need at their pace.
         without: Numbers of faults that are left out.
+        conditions: What the seed shall not choose of machines and network.
 
     """
 
@@ -62,6 +83,7 @@ class Choice:
     batches: int = 60
     busy_seconds: float = 8.0
     without: Collection[int] = ()
+    conditions: Conditions = Conditions()
 
 
 @dataclasses.dataclass
@@ -119,6 +141,9 @@ class Simulation:
             speed = DiskSpeed(
                 chance.choice((0.0005, 0.001, 0.01)), chance.choice((0.0, 0.001, 0.01)), chance.choice((0, 0, 0.01))
             )
+            sync_seconds = choice.conditions.sync_seconds
+            if sync_seconds is not None:
+                speed.sync_seconds = speed.jitter_seconds = sync_seconds
             clock = Clock(world, 1 + chance.uniform(-0.01, 0.01), chance.uniform(-2, 2))
             node = Node(number, numbers, world, self.network, self.truth, self.settings, speed, clock)
             self.nodes[number] = node
@@ -180,19 +205,30 @@ class Simulation:
                 transfer_seconds=2.0,
             ),
             snapshot_entries=chance.choice((15, 40, 100)),
-            join_drops=chance.random() < 0.5,
+            join_drops=self._join_drops(chance.random() < 0.5),
             restart_seconds=chance.choice(((0.01, 0.1), (0.1, 2.0))),
         )
 
+    def _join_drops(self, drawn: bool) -> bool:
+        fixed = self.choice.conditions.join_drops
+        return drawn if fixed is None else fixed
+
     def _draw_weather(self, chance: random.Random) -> Weather:
-        harsh = self.choice.profile != "calm"
-        return Weather(
+        harsh, conditions = self.choice.profile != "calm", self.choice.conditions
+        weather = Weather(
             latency_seconds=chance.choice((0.0005, 0.002, 0.02)),
             jitter_seconds=chance.choice((0.0, 0.005, 0.05)),
             reset_probability=chance.choice((0.0, 0.0, 0.001)) if harsh else 0.0,
             late_probability=chance.choice((0.0, 0.02, 0.1)) if harsh else 0.0,
             overtaking=chance.random() < 0.7,
         )
+        if conditions.latency_seconds is not None:
+            weather.latency_seconds = weather.jitter_seconds = conditions.latency_seconds
+        if conditions.late_probability is not None:
+            weather.late_probability = conditions.late_probability
+        if conditions.reset_probability is not None:
+            weather.reset_probability = conditions.reset_probability
+        return weather
 
     # --- the run ------------------------------------------------------------------------------------------------------
 

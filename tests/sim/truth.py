@@ -316,7 +316,8 @@ class Truth:
 
     def _epoch_on_quorum(self, node: Node, zxid: int, chain: bytes | None) -> None:
         """Older entries may be committed only with the leader's own epoch record: copies alone prove nothing."""
-        assert self._voters is not None, "there is an older epoch"
+        if self._voters is None:
+            raise self.broken("I5 commit rule", f"node {node.number} commits entries of an epoch that nobody committed")
         assert chain is not None, "a leader has its own epoch record"
         for group in groups_of(self._voters)[-1:]:
             if 2 * sum(self._holds(member, zxid, chain) for member in group) <= len(group):
