@@ -106,6 +106,10 @@ class BrokerConfig:
     """So many bytes a second are read and written at most, about, to give back what is dead in old files of the log;
     half of it while one segment waits. More than is published, or the disk fills."""
 
+    scrub_bytes_per_second: int = MIB
+    """So many bytes a second are read at most to find what rots on the disk before it is needed: pages, snapshots, the
+    log and what is left of it. One pass every six hours, or as long as it takes. 0: never."""
+
     connections_max: int = 10_000
     """Most connections at once."""
 
@@ -201,6 +205,7 @@ class BrokerConfig:
             ("snapshot_every_bytes", self.snapshot_every_bytes, KIB, 1 << 40),
             ("snapshot_every_entries", self.snapshot_every_entries, 1, 1 << 40),
             ("reclaim_bytes_per_second_max", self.reclaim_bytes_per_second_max, 64 * KIB, 1 << 40),
+            ("scrub_bytes_per_second", self.scrub_bytes_per_second, 0, 1 << 40),
             ("connections_max", self.connections_max, 1, 1_000_000),
             ("batch_bytes_max", self.batch_bytes_max, 1024, min(BATCH_BYTES_MAX, room)),
             ("message_bytes_max", self.message_bytes_max, 1, min(MESSAGE_BYTES_MAX, self.batch_bytes_max)),
@@ -395,6 +400,7 @@ SETTINGS = (
     Setting("snapshot_every_bytes", parse_bytes, "SIZE", "Bytes of log between two snapshots of the state."),
     Setting("snapshot_every_entries", _parse_integer, "N", "Or entries of the log, whichever comes first."),
     Setting("reclaim_bytes_per_second_max", parse_bytes, "SIZE", "Bytes a second to give dead parts of the disk back."),
+    Setting("scrub_bytes_per_second", parse_bytes, "SIZE", "Bytes a second read to find what rots. 0: never."),
     Setting("connections_max", _parse_integer, "N", "Most connections at once."),
     Setting("frame_bytes_max", parse_bytes, "SIZE", "Largest frame on a connection."),
     Setting("batch_bytes_max", parse_bytes, "SIZE", "Largest batch; at most half a segment, and 16 MiB."),

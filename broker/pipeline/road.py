@@ -28,6 +28,7 @@ from sluicemq.broker.pipeline.keeping.old_files import check_old_files
 from sluicemq.broker.pipeline.keeping.paging import INDEX_MEMORY_BYTES_DEFAULT, Pager
 from sluicemq.broker.pipeline.keeping.reclaim import RECLAIM_BYTES_PER_SECOND_DEFAULT, Reclaimer
 from sluicemq.broker.pipeline.keeping.restart import Restart, load_newest, replay
+from sluicemq.broker.pipeline.keeping.scrub import Scrub
 from sluicemq.broker.pipeline.keeping.snapshots import EVERY_BYTES_DEFAULT, EVERY_ENTRIES_DEFAULT, SnapshotStage
 from sluicemq.broker.pipeline.log_clock import LogClock
 from sluicemq.broker.pipeline.produce import ProduceStage
@@ -83,6 +84,7 @@ class Road:
         snapshot_every_bytes: A snapshot after so many bytes of entries.
         snapshot_every_entries: Or after so many entries.
         reclaim_bytes_per_second_max: Bytes a second read and written to give back what a snapshot says is dead.
+        scrub_bytes_per_second: Bytes a second read to find what rots, where there are *snapshots*; 0: none.
 
     Raises:
         SnapshotMissing, SnapshotContradictsLog: What is needed to start is not there; nothing was changed.
@@ -106,6 +108,7 @@ class Road:
         snapshot_every_bytes: int = EVERY_BYTES_DEFAULT,
         snapshot_every_entries: int = EVERY_ENTRIES_DEFAULT,
         reclaim_bytes_per_second_max: int = RECLAIM_BYTES_PER_SECOND_DEFAULT,
+        scrub_bytes_per_second: int = 0,
     ) -> None:
         self.log = log
         self.node_id = node_id
@@ -168,6 +171,17 @@ class Road:
             )
             self.snapshots.on_taken = self.reclaimer.offer
             self.append.on_low = self.snapshots.hurry
+        self.scrub: Scrub | None = None
+        if snapshots is not None and self.snapshots is not None and scrub_bytes_per_second:
+            self.scrub = Scrub(
+                log,
+                snapshots.directory,
+                pages,
+                bytes_per_second=scrub_bytes_per_second,
+                rows_of=lambda slot: None if self.pager is None else self.pager.rows_of(slot),
+                renew=self.snapshots.renew,
+                on_failure=self.fail,
+            )
         self._more_to_do = False
         self._idle = trio.Event()
         self._cold_looks = trio.Lock()
@@ -195,6 +209,8 @@ class Road:
             if self.snapshots is not None:
                 nursery.start_soon(self.snapshots.run)
                 nursery.start_soon(self.reclaimer.run)
+            if self.scrub is not None:
+                nursery.start_soon(self.scrub.run)
 
     def propose(
         self, entry: Entry, payload: bytes = b"", *, on_applied: OnApplied | None = None, lazy: bool = False

@@ -88,6 +88,11 @@ class Pager:
         pool.read_back = self.read_back
         pages.on_rot = report_rot
 
+    @property
+    def mended_total(self) -> int:
+        """Pages that one file or both had lost and that were written again, since the start."""
+        return self._pages.statistics().mended
+
     # --- from the event loop -------------------------------------------------------------------------------------
 
     def look(self) -> None:
@@ -186,6 +191,13 @@ class Pager:
         """
         assert chunk.page is not None, "what is not in memory is on a page"
         return self._pages.read(chunk.page.slot, CHUNK_BYTES, chunk.page.checksum)
+
+    def rows_of(self, slot: int) -> bytes | None:
+        """Return what the page in *slot* should hold, if it happens to be in memory: the page is lost."""
+        for chunk in self._pool.resident:
+            if chunk.page is not None and chunk.page.slot == slot:
+                return chunk.page_data
+        return None
 
     # --- writing and releasing -----------------------------------------------------------------------------------
 
