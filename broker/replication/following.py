@@ -9,8 +9,11 @@ commits only once the log here is known to be a prefix of its own (`_in_line`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from sluicemq.broker.replication.agreement import difference
 from sluicemq.broker.replication.discovery import Promising, answer_to_new_epoch
-from sluicemq.broker.replication.effects import Append, InstallSnapshot, SavePromise, Truncate
+from sluicemq.broker.replication.effects import Append, Cause, InstallSnapshot, SavePromise, Truncate
 from sluicemq.broker.replication.events import SnapshotReceived
 from sluicemq.broker.replication.history import Entry, epoch_of, follows, show_zxid, zxid_of
 from sluicemq.broker.replication.local import DiskEffect, Local
@@ -18,6 +21,7 @@ from sluicemq.broker.replication.messages import (
     Ack,
     AckEpoch,
     Commit,
+    Diverged,
     FollowerInfo,
     HandOver,
     LearnerMessage,
@@ -56,6 +60,15 @@ class Following:
         self._snapshot_from_zxid = 0
         self._method: Method | None = None
         self._heard_commit_zxid = 0
+        self._whole_at_zxid = 0
+        self._handlers: dict[type, Callable[..., None]] = {
+            Synchronize: self._synchronize,
+            Propose: self._propose,
+            Commit: self._commit_told,
+            Ping: self._pinged,
+            HandOver: self._hand_over,
+            Diverged: self._diverged,
+        }
         self.wake_at = local.now + local.options.discovery_seconds
         """When to give the leader up."""
         self.peer_up(leader)
@@ -88,25 +101,36 @@ class Following:
         if message.epoch != self.epoch or self.epoch == 0:
             return
         self.wake_at = self._local.now + self._local.options.follower_seconds
-        if isinstance(message, Propose):
-            self._propose(message)
-        elif isinstance(message, Commit):
-            self._hear_commit(message.commit)
-        elif isinstance(message, Ping):
-            self._reply(Pong(self.epoch, self._connection, self._session, message.number))
-            self._hear_commit(message.commit)
-        elif isinstance(message, Synchronize):
-            self._synchronize(message)
-        elif isinstance(message, HandOver):
-            self._hand_over(message.leader)
+        handler = self._handlers.get(type(message))
+        if handler is not None:
+            handler(message)
 
-    def _hand_over(self, leader: int) -> None:
+    def _pinged(self, message: Ping) -> None:
+        state = None if message.state is None else self._local.hashes.at(message.state.zxid)
+        self._reply(Pong(self.epoch, self._connection, self._session, message.number, state))
+        self._hear_commit(message.commit)
+
+    def _commit_told(self, message: Commit) -> None:
+        self._hear_commit(message.commit)
+
+    def _hand_over(self, message: HandOver) -> None:
         """Turn to the next leader, be it this replica; but who does not vote leads nobody."""
-        local = self._local
+        local, leader = self._local, message.leader
         if leader == local.member.node and (local.configuration is None or not local.votes):
             local.look(f"leader {self.leader} hands over to this node, which does not vote")
         else:
             local.turn_to(leader, f"leader {self.leader} hands over to {leader}")
+
+    def _diverged(self, message: Diverged) -> None:
+        """A quorum has made another state of the same entries."""
+        local = self._local
+        own = local.hashes.at(message.state.zxid)
+        if own is not None and own.digest != message.state.digest:
+            local.fatal(
+                f"the state after {show_zxid(own.zxid)} differs from that of nodes {message.agreeing}, by their leader "
+                f"{self.leader} of epoch {self.epoch}: {difference(own, message.state)}",
+                Cause.STATE,
+            )
 
     # --- discovery ------------------------------------------------------------------------------------------------
 
@@ -128,6 +152,7 @@ class Following:
         local = self._local
         assert local.durable_zxid == local.history.last.zxid, "rule 8: only durable positions are spoken of"
         self._acknowledged_epoch = True
+        promised = promised and local.damaged_from is None  # it does not know what it has lost
         ends = local.history.ends[-local.options.epoch_rows_max :]
         self._reply(AckEpoch(self.epoch, self._connection, self._session, promised, ends))
 
@@ -142,6 +167,7 @@ class Following:
             return
         self.phase = Phase.SYNCHRONIZATION if self.phase is Phase.DISCOVERY else self.phase
         self._method = message.method
+        self._whole_at_zxid = max(message.last_zxid, zxid_of(self.epoch, 0))
         if message.method is Method.SNAP:
             self._in_line = False
             self._snapshot_from_zxid = message.position.zxid
@@ -168,6 +194,7 @@ class Following:
             local.truncate(position)
         else:
             self._acknowledge()
+            self._see_whether_whole()
         self._hear_commit(message.commit)
 
     def snapshot_received(self, event: SnapshotReceived) -> None:
@@ -231,7 +258,14 @@ class Following:
                 acknowledge = True
         if acknowledge and self._in_line:
             self._acknowledge()
+        self._see_whether_whole()
         self._commit()
+
+    def _see_whether_whole(self) -> None:
+        """A damaged log is whole again once it has, durably, all that the leader had when it planned."""
+        local = self._local
+        if local.damaged_from is not None and self._in_line and local.durable_zxid >= self._whole_at_zxid:
+            local.note_repaired()
 
     def _acknowledge(self) -> None:
         local = self._local

@@ -13,15 +13,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from sluicemq.broker.replication.agreement import Agreement, StateHash, difference
 from sluicemq.broker.replication.broadcast import Broadcast
 from sluicemq.broker.replication.discovery import Discovery
-from sluicemq.broker.replication.effects import Append, SavePromise
+from sluicemq.broker.replication.effects import Alarm, Append, Cause, SavePromise
 from sluicemq.broker.replication.events import EntriesRead, SnapshotFailed
 from sluicemq.broker.replication.handover import Handover
 from sluicemq.broker.replication.history import Entry, EpochRecord, counter_of, show_zxid
 from sluicemq.broker.replication.learner import Learner
 from sluicemq.broker.replication.local import DiskEffect, Local
-from sluicemq.broker.replication.membership import Configuration, Member
+from sluicemq.broker.replication.membership import Configuration, Member, nodes_of
 from sluicemq.broker.replication.messages import (
     Ack,
     AckEpoch,
@@ -65,6 +66,7 @@ class Leading:
         again from one that has promised a later epoch and will never follow."""
         self.broadcast: Broadcast | None = None
         self._own_disk = OwnDisk(local.options.own_disk_seconds)
+        self._agreement = Agreement(local.member, local.hashes, local.options.state_pings_max)
         self.handover: Handover | None = None
         self.requests = Requests(local, self)
         promised_epoch = max(local.promised_epoch, local.heard_epoch)
@@ -120,8 +122,9 @@ class Leading:
         """Ping every learner; return the number of this round."""
         self._ping_number += 1
         self._ping_at = self._local.now + self._local.options.ping_seconds
+        state = self._agreement.question([learner.member for learner in self.learners.values() if learner.planned])
         for learner in self.learners.values():
-            learner.ping(self._ping_number)
+            learner.ping(self._ping_number, state)
         return self._ping_number
 
     def peer_up(self, peer: int) -> None:
@@ -147,6 +150,8 @@ class Leading:
             self._acknowledged(learner, message.zxid)
         elif isinstance(message, Pong):
             self.requests.answered(learner.member, message.number)
+            if message.state is not None:
+                self._compare(learner.member, message.state)
         elif isinstance(message, AckEpoch):
             self._epoch_acknowledged(learner, message)
         elif isinstance(message, SnapshotInstalled):
@@ -195,7 +200,7 @@ class Leading:
         try:
             epoch = self._discovery.new_epoch()
         except OverflowError as error:
-            self._local.fatal(str(error))
+            self._local.fatal(str(error), Cause.EXHAUSTED)
             return
         if epoch is not None:
             self._choosing = False
@@ -297,6 +302,24 @@ class Leading:
         """Say whether a quorum of *configuration*, this leader included, was heard lately."""
         heard = {member for member in self._heard_at if self.heard_lately(member)}
         return configuration.is_quorum(heard | {self._local.member})
+
+    def _compare(self, member: Member, state: StateHash) -> None:
+        """A learner tells the hash of its state: who differs, ends."""
+        local = self._local
+        verdict = self._agreement.answered(member, state, self.configuration)
+        if verdict is None:
+            return
+        agreeing = nodes_of(verdict.agreeing)
+        told = [f"{show_zxid(state.zxid)}: nodes {agreeing} agree"]
+        told += [f"node {one.node} differs in {difference(state, verdict.right)}" for one, state in verdict.wrong]
+        if any(one == local.member for one, _ in verdict.wrong):
+            local.fatal(f"the state of this leader is not that of a quorum after {'; '.join(told)}", Cause.STATE)
+            return
+        local.emit(Alarm(f"states differ after {'; '.join(told)}"))
+        for one, _ in verdict.wrong:
+            learner = self.learners.get(one.node)
+            if learner is not None and learner.member == one and not verdict.alarm:
+                learner.tell_diverged(verdict.right, agreeing)
 
     def resign(self) -> None:
         """The leadership is over: answer what still waits."""

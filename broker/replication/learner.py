@@ -6,12 +6,14 @@ Everything that leaves here bears the leader's epoch, the connection and the ses
 from __future__ import annotations
 
 from sluicemq.broker.replication import synchronization
+from sluicemq.broker.replication.agreement import StateHash
 from sluicemq.broker.replication.effects import ReadEntries, SendSnapshot
 from sluicemq.broker.replication.history import Entry, Position, window_bytes
 from sluicemq.broker.replication.local import Local
 from sluicemq.broker.replication.membership import Member
 from sluicemq.broker.replication.messages import (
     Commit,
+    Diverged,
     FollowerInfo,
     HandOver,
     Method,
@@ -73,7 +75,10 @@ class Learner:
     def _synchronize(self, method: Method, position: Position) -> None:
         local = self._local
         commit = self._tell_commit()
-        local.send(self.peer, Synchronize(self.epoch, self.connection, self.session, method, position, commit))
+        last_zxid = local.history.last.zxid
+        local.send(
+            self.peer, Synchronize(self.epoch, self.connection, self.session, method, position, commit, last_zxid)
+        )
         if method is Method.SNAP:
             self.progress.await_snapshot()
             self.send_snapshot()
@@ -140,11 +145,15 @@ class Learner:
         commit = self._tell_commit()
         self._local.send(self.peer, Propose(self.epoch, self.connection, self.session, previous, entries, commit))
 
-    def ping(self, number: int) -> None:
-        """Say that the leader lives."""
+    def ping(self, number: int, state: StateHash | None) -> None:
+        """Say that the leader lives, and which hash its state has at some place."""
         if self.epoch:
             commit = self._tell_commit()
-            self._local.send(self.peer, Ping(self.epoch, self.connection, self.session, number, commit))
+            self._local.send(self.peer, Ping(self.epoch, self.connection, self.session, number, commit, state))
+
+    def tell_diverged(self, state: StateHash, agreeing: tuple[int, ...]) -> None:
+        """Say that its state is not what the others have."""
+        self._local.send(self.peer, Diverged(self.epoch, self.connection, self.session, state, agreeing))
 
     def tell_commit(self) -> None:
         """B3: tell what is committed, unless the next proposal or acknowledgement will bring an occasion."""

@@ -6,8 +6,9 @@ kept per peer, because a peer that began to look earlier tells its vote once and
 
 from __future__ import annotations
 
-from sluicemq.broker.replication.effects import Join
+from sluicemq.broker.replication.effects import Cause, Join
 from sluicemq.broker.replication.election import NOBODY, Decision, Election, Reaction
+from sluicemq.broker.replication.history import show_zxid
 from sluicemq.broker.replication.local import DiskEffect, Local
 from sluicemq.broker.replication.messages import Notification, Role, Vote
 
@@ -73,11 +74,36 @@ class Looking:
             self._election.receive(notification)
         self._broadcast()
         self._conclude()
+        self._judge_damage()
 
     def receive(self, peer: int, notification: Notification) -> None:
         """Take in a vote, or the word of somebody who has a leader."""
         if self._election is not None:
             self._react(self._election.receive(notification), peer)
+            self._judge_damage()
+
+    def _judge_damage(self) -> None:
+        """Stop if so many logs are damaged that no leader can ever be elected who surely has everything.
+
+        Only once all voters were heard or are known to be down, and none of them has a leader: an old configuration
+        must not be the judge while others know better.
+        """
+        local = self._local
+        if local.damaged_from is None or self.decision is not None:
+            return
+        electorate = local.electorate
+        if not electorate.nodes <= {local.member.node, *self._said, *local.gone}:
+            return
+        damaged = {local.member.node, *(peer for peer, told in self._said.items() if told.damaged)}
+        if electorate.is_quorum([member for member in electorate.members if member.node not in damaged]):
+            return
+        nodes = ", ".join(map(str, sorted(damaged)))
+        local.fatal(
+            f"the logs of nodes {nodes} are damaged (here from {show_zxid(local.damaged_from)} on), and without them "
+            "there is no majority that could say what was confirmed. Keep all disks as they are; bring back the "
+            "damaged files from a copy, or decide by hand what to give up",
+            Cause.DAMAGE,
+        )
 
     def peer_up(self, peer: int) -> None:
         """Tell a new connection the vote."""
@@ -88,11 +114,13 @@ class Looking:
         """Forget what came over a connection that has ended; the peer counts as heard."""
         if self._election is not None:
             self._react(self._election.lose(peer), None)
+            self._judge_damage()
 
     def peer_refused(self) -> None:
         """One more counts as heard."""
         if self._election is not None:
             self._conclude()
+            self._judge_damage()
 
     def wake(self) -> None:
         """Say the vote again, more and more seldom, and see whether the wait for a better one is over."""
@@ -138,5 +166,6 @@ def tell(local: Local, peer: int, role: Role, epoch: int, round_number: int, vot
             own_zxid=own_zxid,
             configuration_zxid=local.configuration_zxid,
             listed=local.listed,
+            damaged=local.damaged_from is not None,
         ),
     )

@@ -27,6 +27,8 @@ class Options:
         message_bytes_max: Most bytes of entries in one message, but at least one entry.
         uncommitted_bytes_max: Proposals are refused while more than this waits for a quorum.
         reads_max: Most reads that wait for a round of pings.
+        state_hashes_max: Most hashes of its own state that a replica keeps for comparison.
+        state_pings_max: After so many pings another place is compared, whoever has not answered.
         epoch_rows_max: Most rows of a log's epochs in one message; a log that shares none of them needs a snapshot.
         counter_max: A leader whose counter has come so far begins a new epoch in good order.
 
@@ -47,6 +49,8 @@ class Options:
     message_bytes_max: int = 1024 * 1024
     uncommitted_bytes_max: int = 64 * 1024 * 1024
     reads_max: int = 10_000
+    state_hashes_max: int = 16
+    state_pings_max: int = 40
     epoch_rows_max: int = 1_000
     counter_max: int = 0xF000_0000
 
@@ -62,5 +66,5 @@ class Options:
         times = self.finalize_seconds, self.discovery_seconds, self.own_disk_seconds, self.change_seconds
         if min(*times, self.transfer_seconds, self.snapshot_retry_seconds) <= 0:
             raise ValueError("times must be positive")
-        if min(self.reads_max, self.epoch_rows_max) < 1:
+        if min(self.reads_max, self.epoch_rows_max, self.state_hashes_max, self.state_pings_max) < 1:
             raise ValueError("limits must be at least 1")

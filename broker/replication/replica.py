@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sluicemq.broker.replication.effects import Effect, Refused, RoleChanged
+from sluicemq.broker.replication.effects import Cause, Effect, Refused, RoleChanged
 from sluicemq.broker.replication.events import (
     AddVoter,
     DiskFailed,
@@ -25,6 +25,7 @@ from sluicemq.broker.replication.events import (
     SnapshotFailed,
     SnapshotReceived,
     Start,
+    StateHashed,
     TransferLeadership,
     Wake,
 )
@@ -50,13 +51,23 @@ class Replica:
         promised_epoch: From the superblock; 0 on a new disk.
         log: View of the log.
         options: Limits and times.
+        damaged_from: The first entry that the log may have held, acknowledged, and lost, because its files are damaged
+            there; the log view ends before it. It must be noted in the superblock before the log is made to end there,
+            and stay noted until `NoteRepaired`. None for a whole log.
 
     """
 
     def __init__(
-        self, member: Member, listed: Sequence[int], promised_epoch: int, log: LogView, options: Options | None = None
+        self,
+        member: Member,
+        listed: Sequence[int],
+        promised_epoch: int,
+        log: LogView,
+        options: Options | None = None,
+        *,
+        damaged_from: int | None = None,
     ) -> None:
-        self._local = Local(member, listed, promised_epoch, log, options or Options())
+        self._local = Local(member, listed, promised_epoch, log, options or Options(), damaged_from)
         self._state: Looking | Following | Leading | None = None
         self._said: dict[int, Notification] = {}
         self._knocks: dict[int, FollowerInfo] = {}
@@ -78,6 +89,7 @@ class Replica:
             EntriesRead: self._entries_read,
             SnapshotFailed: self._snapshot_failed,
             SnapshotReceived: self._snapshot_received,
+            StateHashed: self._state_hashed,
             Propose: self._request,
             Read: self._request,
             AddVoter: self._request,
@@ -159,6 +171,11 @@ class Replica:
     def committed_zxid(self) -> int:
         """Up to where everything is committed, as far as this replica knows."""
         return self._local.committed_zxid
+
+    @property
+    def damaged_from(self) -> int | None:
+        """The first entry that the log may have lost and has not got back; None for a whole log."""
+        return self._local.damaged_from
 
     @property
     def configuration(self) -> Configuration | None:
@@ -245,7 +262,7 @@ class Replica:
             self._state.persisted(done)
 
     def _disk_failed(self, event: DiskFailed) -> None:
-        self._local.fatal(f"writing failed, so nothing is certain about the disk any more: {event.reason}")
+        self._local.fatal(f"writing failed, so nothing is certain about the disk any more: {event.reason}", Cause.DISK)
 
     def _entries_read(self, event: EntriesRead) -> None:
         if isinstance(self._state, Leading):
@@ -258,6 +275,9 @@ class Replica:
     def _snapshot_received(self, event: SnapshotReceived) -> None:
         if isinstance(self._state, Following):
             self._state.snapshot_received(event)
+
+    def _state_hashed(self, event: StateHashed) -> None:
+        self._local.hashes.add(event.state)
 
     def _request(self, event: Propose | Read | AddVoter | RemoveVoter | TransferLeadership) -> None:
         if isinstance(self._state, Leading):
