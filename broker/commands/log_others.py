@@ -6,11 +6,11 @@ itself. This module adds its findings to those of the log; it must not know the 
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.broker.commands.log_files import Located, LogFiles, Problem, ReadOnlyDirectory
@@ -76,12 +76,45 @@ class Missing(NamedTuple):
     last_good_zxid: int
 
 
-class _Held(NamedTuple):
-    """The first and last entry that an old file really holds."""
+class _Held:
+    """Which entries the old files really hold: stretches of entries that follow each other, 20 bytes each."""
 
-    first_zxid: int
-    last_zxid: int
-    name: str
+    def __init__(self) -> None:
+        self._firsts = array("Q")
+        self._lasts = array("Q")
+        self._files = array("I")
+        self._names: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._lasts)
+
+    def add(self, zxid: int, name: str) -> None:
+        """Note the next entry and the file that holds it; entries and files come in order."""
+        if not self._names or self._names[-1] != name:
+            self._names.append(name)
+        elif self._lasts[-1] + 1 == zxid:
+            self._lasts[-1] = zxid
+            return
+        self._firsts.append(zxid)
+        self._lasts.append(zxid)
+        self._files.append(len(self._names) - 1)
+
+    def place(self, zxid: int) -> int:
+        """Return the number of the first stretch that ends at *zxid* or later."""
+        return bisect_left(self._lasts, zxid)
+
+    def holds(self, first_zxid: int, last_zxid: int) -> bool:
+        """Return whether all entries between these lie in one stretch."""
+        place = self.place(first_zxid)
+        return place < len(self) and self._firsts[place] <= first_zxid and last_zxid <= self._lasts[place]
+
+    def name(self, place: int) -> str:
+        """Return the file of a stretch."""
+        return self._names[self._files[place]]
+
+    def last_zxid(self, place: int) -> int:
+        """Return the last entry of a stretch."""
+        return self._lasts[place]
 
 
 @dataclass(slots=True)
@@ -103,7 +136,7 @@ class OtherFiles:
     live_records: int = 0
     indexes: int = 0
     _ends: dict[int, tuple[int, int]] = field(default_factory=dict)
-    _spans: list[_Held] = field(default_factory=list)
+    _held: _Held = field(default_factory=_Held)
 
     def live_entries(self) -> Iterator[Located]:
         """Yield every good record of the live store, in order; damage goes to the problems."""
@@ -127,11 +160,9 @@ class OtherFiles:
         last_zxid = live.previous
         for found in walk:
             if found.kind != MARK:
-                if last_zxid == live.previous:
-                    self._spans.append(_Held(found.zxid, found.zxid, name))
+                self._held.add(found.zxid, name)
                 self.live_records += 1
                 last_zxid = found.zxid
-                self._spans[-1] = self._spans[-1]._replace(last_zxid=last_zxid)
                 yield Located(name, found.offset, found.head, found.header, found.payload, found.chain)
         if isinstance(live.header, SparseHeader):
             whole = walk.offset == live.end_offset
@@ -152,41 +183,36 @@ class OtherFiles:
     def missing(self, machine: Machine) -> list[Missing]:
         """Return what is alive in *machine* and should lie in an old file, but lies in none; after `live_entries`.
 
-        Gaps between old files are what died, so a missing file shows in nothing else.
+        Gaps in old files and between them are what died, so a missing file or record shows in nothing else.
         """
         start_zxid = self.start_zxid()
+        held = self._held
         by_place: dict[tuple[int, int], Counter[int]] = {}
         for part in live_runs(machine.freeze().pack(lambda: True)):
             low, high = part.summary.lowest_zxid, part.summary.highest_zxid
-            if low > start_zxid or (self._holds(low) and self._place(low) == self._place(high)):
+            if low > start_zxid or held.holds(low, high):
                 continue
             for run in part.runs(self.read_page):
-                if run.zxid <= start_zxid and not self._holds(run.zxid):
-                    by_place.setdefault((self._place(run.zxid), part.queue), Counter())[run.zxid] += run.size
+                if run.zxid <= start_zxid and not held.holds(run.zxid, run.zxid):
+                    by_place.setdefault((held.place(run.zxid), part.queue), Counter())[run.zxid] += run.size
         found: list[Missing] = []
         for (place, queue_id), entries in sorted(by_place.items()):
             queue = machine.queue(queue_id)
             name = format_zxid(queue_id) if queue is None else queue.name
             if place:
-                file, where, last_good_zxid = self._spans[place - 1].name, "behind", self._spans[place - 1].last_zxid
+                file, last_good_zxid = held.name(place - 1), held.last_zxid(place - 1)
+                inside = place < len(held) and held.name(place) == file
+                what = "records of this file are missing" if inside else "the old file behind this one is missing"
             else:
-                file = self._spans[0].name if self._spans else segment_name(self.superblock.first_segment)
-                where, last_good_zxid = "in front of", 0
+                file = held.name(0) if len(held) else segment_name(self.superblock.first_segment)
+                what, last_good_zxid = "the old file in front of this one is missing", 0
             first, last, messages = min(entries), max(entries), entries.total()
             reason = (
-                f"the old file {where} this one is missing: {messages} messages of {name} are alive in entries "
-                f"{format_zxid(first)} to {format_zxid(last)}, which no file holds"
+                f"{what}: {messages} messages of {name} are alive in entries {format_zxid(first)} to "
+                f"{format_zxid(last)}, which no file holds"
             )
             found.append(Missing(file, reason, first, last, name, messages, last_good_zxid))
         return found
-
-    def _place(self, zxid: int) -> int:
-        """Return the number of the first old file that ends at *zxid* or later."""
-        return bisect_left(self._spans, zxid, key=attrgetter("last_zxid"))
-
-    def _holds(self, zxid: int) -> bool:
-        place = self._place(zxid)
-        return place < len(self._spans) and self._spans[place].first_zxid <= zxid
 
     def check_indexes(self) -> None:
         """Check every index against the segment that it belongs to; after `live_entries`."""

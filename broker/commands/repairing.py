@@ -13,7 +13,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sluicemq.broker.commands.giving_up import stand_for_missing
 from sluicemq.broker.commands.keeping_aside import copy_durably, make_folder, sync_folders, write_whole
 from sluicemq.broker.commands.log_files import LogFiles
 from sluicemq.broker.commands.log_others import OtherFiles, read_page
@@ -436,7 +435,6 @@ class Repair:
                 self._rebase(store, plan.rebase)
             for name in plan.rewrite:
                 self._rewrite(store, name)
-            stand_for_missing(directory, self._reader, store, plan.lost)
             if plan.cut is not None:
                 store.save_truncation(plan.cut)  # the next start carries it out
         finally:

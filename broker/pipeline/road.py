@@ -23,6 +23,7 @@ from sluicemq.broker.pipeline.apply import ApplyStage
 from sluicemq.broker.pipeline.bodies import Bodies
 from sluicemq.broker.pipeline.commit import CommitStage, OnApplied
 from sluicemq.broker.pipeline.dispatch import DispatchStage
+from sluicemq.broker.pipeline.epochs import EPOCH_BITS, promise_epoch
 from sluicemq.broker.pipeline.keeping.disk_space import DiskSpace
 from sluicemq.broker.pipeline.keeping.old_files import check_old_files
 from sluicemq.broker.pipeline.keeping.paging import INDEX_MEMORY_BYTES_DEFAULT, Pager
@@ -60,7 +61,6 @@ WAITING_ENTRIES_MAX = 10_000
 one road applies, and the disk need not be what is slow."""
 LAST_ENTRIES_SECONDS = 10.0
 """How long the last snapshot waits for entries that are still under way."""
-EPOCH_BITS = 32
 COUNTER_MASK = 0xFFFF_FFFF
 COUNTER_MAX = 0xF000_0000
 """Entries of one epoch; what is left of the counter is never used, so that it cannot run into the next epoch."""
@@ -139,8 +139,7 @@ class Road:
                 difference_ms / 1000,
             ),
         )
-        self.epoch = max(log.promised_epoch, log.last_zxid >> EPOCH_BITS) + 1
-        log.save_promised_epoch(self.epoch)
+        self.epoch = promise_epoch(log)
         self._next_zxid = self.epoch << EPOCH_BITS
         self.space = DiskSpace(log, free_bytes_min=disk_free_bytes_min, disk_bytes=disk_bytes)
         self.append = AppendStage(log, on_durable=self._durable, on_failure=self.fail, space=self.space)

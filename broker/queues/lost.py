@@ -53,8 +53,12 @@ class LostEntries:
 
     def meet(self, lowest_zxid: int, highest_zxid: int) -> bool:
         """Return whether a range has an entry from *lowest_zxid* to *highest_zxid*."""
-        number = bisect_left(self._lasts, lowest_zxid)
+        number = self.range_of(lowest_zxid)
         return number < len(self._firsts) and self._firsts[number] <= highest_zxid
+
+    def range_of(self, zxid: int) -> int:
+        """Return the number of the first range that ends at *zxid* or later."""
+        return bisect_left(self._lasts, zxid)
 
     def may_be_in(self, chunk: Chunk) -> bool:
         """Return whether *chunk*, wherever its rows lie, may hold some of it."""
