@@ -67,14 +67,11 @@ def scrub_entries(
         with opened(directory, superblock, name) as live:
             if needed is None or _follower(directory, name) is not None:
                 live.file.forget()  # what the operating system keeps in memory says nothing about the disk
-            try:
-                yield from _records(live, directory.path_of(name), needed)
-            except (LogCorrupt, LogReadFailed):
-                if _is_still(directory, name, live):
-                    raise
+            yield from _records(live, directory.path_of(name), needed)
     except FileNotFoundError:
         return  # it was given back
-    except LogCorrupt:
+    except (LogCorrupt, LogReadFailed):
+        # What was given back may be used again, under another name; no file of entries ever gets the name of another.
         if name in directory.names():
             raise
     except OSError as error:
@@ -128,21 +125,6 @@ def _reach_of(directory: Directory, name: str, synced_zxid: Callable[[], int]) -
         return None  # that one's own trouble
     finally:
         file.close()
-
-
-def _is_still(directory: Directory, name: str, live: Opened) -> bool:
-    """Whether the name still stands for the file that was read: others are put in its place, or it goes."""
-    try:
-        file = directory.open(name)
-    except FileNotFoundError:
-        return False
-    try:
-        header = type(live.header).from_page(file.pread(PAGE_BYTES, 0))[1]
-    except (PageDamaged, OSError):
-        return True
-    finally:
-        file.close()
-    return header.generation == live.header.generation
 
 
 def scrub_snapshot(directory: Directory, cluster_id: bytes, group_id: int, name: str) -> Iterator[int]:
