@@ -29,8 +29,8 @@ The columns stand in `LAYOUTS`. Those that need a word:
 
 - indexes: `runs` holds the open rows behind the sealed chunks, `rows` how many; `head` is how many rows in front are
   consumed (of the first chunk; 0 when there is none), `first` and `size` what is left of the run in front (size 0: all
-  that its row says), `front_ms` when that was published or is due, `last_ms` when the last delayed one is due,
-  `messages` how many live.
+  that its row says), `front_ms` when that was published or is due, `last_ms` when the last delayed one is due
+  at the latest, `messages` how many live.
 - chunks: `rows` says how many, `base` when the first delayed one is due, also a consumed one. `slot` and `checksum`
   name the page that holds the rows, in front of zeros; slot -1: they stand in `runs`, all of them.
   The other columns are the summary (see `chunks.Summary`), 0 when the rows stand in `runs`.
