@@ -96,12 +96,14 @@ _VERDICTS = {Decision.START: Verdict.CLEAN, Decision.CUT: Verdict.TORN, Decision
 class Recovered:
     """The log as recovery hands it over; all of it is durable.
 
-    `proven_zxid`: the highest `synced up to` that lies in the log.
+    `proven_zxid`: the highest `synced up to` that lies in the log. `entries_end`: where the last segment's last entry
+    ends; only marks stand behind it.
     """
 
     segments: list[Segment]
     proven_zxid: int
     entries: int = 0
+    entries_end: int = PAGE_BYTES
     scanned_bytes: int = 0
     cut: Cut | None = None
     truncation_finished: bool = False
@@ -140,7 +142,8 @@ def recover(
         last = recovered.segments[-1]
         with naming(directory.path_of(last.name)):
             _settle_end(directory, store, pool, options, recovered)
-            sync_end(last, max(recovered.proven_zxid, store.current.synced_zxid), options.read_bytes)
+            proven_zxid = max(recovered.proven_zxid, store.current.synced_zxid)
+            sync_end(last, proven_zxid, recovered.entries_end, options.read_bytes)
         last_segment = last.header.sequence
         if last_segment > store.current.last_segment:
             store.save(last_segment=last_segment)
@@ -152,21 +155,22 @@ def recover(
     return recovered
 
 
-def sync_end(segment: Segment, proven_zxid: int, piece_bytes: int) -> None:
+def sync_end(segment: Segment, proven_zxid: int, entries_end: int, piece_bytes: int) -> None:
     """Make durable what was read: after kill -9 it may lie in the page cache only. Earlier segments were synced.
 
     What nobody proves to have been durable is written once more. After a failed sync the kernel still shows it to
-    readers but takes it for written, so a sync alone would claim success for data that is nowhere.
+    readers but takes it for written, so a sync alone would claim success for data that is nowhere. A mark proves what
+    stands before it, not itself: left out, it would be a hole that the log goes on behind.
     """
-    file = segment.file
+    file, offset = segment.file, entries_end
     if segment.last_zxid > proven_zxid:
         offset, _ = segment.index.span_of(proven_zxid, segment.end_offset)
-        while offset < segment.end_offset:
-            data = file.pread(min(piece_bytes, segment.end_offset - offset), offset)
-            # The file may end within the last record's padding: a power cut can take that alone.
-            data = data or bytes(segment.end_offset - offset)
-            file.pwritev([data], offset)
-            offset += len(data)
+    while offset < segment.end_offset:
+        data = file.pread(min(piece_bytes, segment.end_offset - offset), offset)
+        # The file may end within the last record's padding: a power cut can take that alone.
+        data = data or bytes(segment.end_offset - offset)
+        file.pwritev([data], offset)
+        offset += len(data)
     file.sync()
 
 
@@ -244,12 +248,15 @@ def _read_segment(segment: Segment, options: LogOptions, recovered: Recovered) -
         bodies=False,
     )
     entries, synced_up_to, note = 0, header.first_previous_zxid, segment.index.note
+    entries_end = PAGE_BYTES
     for found in walk:
         if found.kind != MARK:
             note(found.zxid, found.offset)
             entries += 1
+            entries_end = found.end_offset
         synced_up_to = found.synced_up_to
     recovered.entries += entries
+    recovered.entries_end = entries_end
     recovered.proven_zxid = synced_up_to
     assert walk.last_zxid is not None
     assert walk.chain is not None
