@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from sluicemq.broker.commands.log_files import Located, LogFiles, Problem, ReadOnlyDirectory
+from sluicemq.broker.commands.log_files import Located, LogFiles, Problem, ReadOnlyDirectory, lost_text
 from sluicemq.broker.pipeline.keeping.liveness import Span
 from sluicemq.broker.pipeline.keeping.restart import apply_records
 from sluicemq.broker.queues.chunks import CHUNK_BYTES, ChunkPool
@@ -35,9 +35,9 @@ from sluicemq.storage.names import purpose_of
 from sluicemq.storage.pagefile import PageFile
 from sluicemq.storage.pages import PAGE_BYTES, PageDamaged
 from sluicemq.storage.record import MARK, Record
-from sluicemq.storage.salvage import Opened, opened
+from sluicemq.storage.salvage import Opened, missing_between, opened, readable_records
 from sluicemq.storage.scan import BLANK, Walk, find_traces
-from sluicemq.storage.segment import segment_name, segment_sequence
+from sluicemq.storage.segment import SegmentHeader, segment_name, segment_sequence
 from sluicemq.storage.segment_index import SealedIndex, index_name, index_sequence
 from sluicemq.storage.snapshot_file import SectionWalk, snapshot_name, snapshot_zxid
 from sluicemq.storage.sparse import SparseHeader, sparse_range
@@ -171,8 +171,14 @@ class OtherFiles:
             whole = walk.reason == BLANK and next(traces, None) is None
             if whole:
                 self._ends[live.header.sequence] = (walk.offset, last_zxid)
+        directory = self.files.directory
         if not whole:
-            self._problem(name, walk.offset, walk.reason, last_zxid)
+            end = live.header.last_zxid if isinstance(live.header, SparseHeader) else None
+            records = readable_records(live.file, live.seed, live.end_offset)
+            lost = lost_text(missing_between(records, live.previous, end))
+            self._problem(name, walk.offset, directory.why(name, walk.offset, walk.reason) + lost, last_zxid)
+        elif isinstance(live.header, SegmentHeader) and (gap := directory.gap_behind(name, walk.offset)) is not None:
+            self._problem(name, gap.start, f"{gap}; nothing tells whether entries were there", last_zxid)
 
     def check_missing(self, machine: Machine) -> None:
         """Name what is `missing`, where no broker serves and nothing else is damaged; after `live_entries`."""
