@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tests.sim.node import Node
 
 KIB = 1024
+OVER_BYTES = 12 * KIB
+"""The largest entry of a client, and a few of the core's own."""
 SLACK_BYTES = 64 * KIB
 """Superblock, indexes, headers, and the one segment that is always prepared or kept beside."""
 
@@ -56,16 +58,15 @@ def check_rows(process: Process, message: AckEpoch) -> None:
 def check_queue(process: Process, effect: Append) -> None:
     """Entries were handed to the disk: neither they nor what is uncommitted may pile up."""
     options = process.node.settings.replica
-    largest = max(window_bytes((entry,)) for entry in effect.entries)
     waiting = sum(window_bytes(each.entries) for each in process.thread.waiting() if isinstance(each, Append))
     # A leadership that has ended may leave as much in the queue as was uncommitted then.
-    cap = options.uncommitted_bytes_max + options.window_bytes_max + 3 * largest
+    cap = options.uncommitted_bytes_max + options.window_bytes_max + OVER_BYTES
     if waiting > cap:
         raise _too_much(process, "what waits for the disk", waiting, cap)
     leading = process.replica._state
     if isinstance(leading, Leading) and leading.broadcast is not None:
         # The last one in, and the records of the core itself, which must not be refused.
-        cap = options.uncommitted_bytes_max + 3 * largest
+        cap = options.uncommitted_bytes_max + OVER_BYTES
         if leading.broadcast.uncommitted_bytes > cap:
             raise _too_much(process, "what is uncommitted", leading.broadcast.uncommitted_bytes, cap)
 

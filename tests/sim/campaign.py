@@ -37,6 +37,7 @@ COUNTED = (
     "snapshots_installed",
     "damages",
     "refusals",
+    "salvaged",
     "repaired",
     "unseen_damages",
 )

@@ -65,7 +65,14 @@ class Process:
         self.truth.opened(node, self)
         self.thread = self._new_thread()
         member = Member(node.number, self.log.incarnation)
-        self.replica = Replica(member, node.listed, self.log.promised_epoch, self.memory, settings.replica)
+        self.replica = Replica(
+            member,
+            node.listed,
+            self.log.promised_epoch,
+            self.memory,
+            settings.replica,
+            damaged_from=node.damaged_from,
+        )
         self.service = Service(self, machine)
         self._inbox: deque[ev.Event | Callable[[], None]] = deque()
         self._running = False
@@ -78,6 +85,7 @@ class Process:
             fx.Send: self._send,
             fx.Join: self._to_disk,
             fx.SavePromise: self._to_disk,
+            fx.NoteRepaired: self._to_disk,
             fx.Append: self._append,
             fx.Truncate: self._truncate,
             fx.InstallSnapshot: self._install_snapshot,
@@ -89,6 +97,7 @@ class Process:
             fx.Refused: lambda effect: self.service.refused(effect.reference, effect.error),
             fx.ReadReady: lambda effect: self.service.read_ready(effect.reference, effect.zxid),
             fx.Done: lambda effect: self.service.done(effect.reference),
+            fx.Alarm: lambda effect: self.truth.alarmed(self.node, effect.reason),
             fx.Fatal: self._fatal,
         }
         self.event(ev.Start())
@@ -165,7 +174,7 @@ class Process:
         self.truth.sends(self.node, self, effect.message, effect.peer)
         self.node.network.send(self.node.number, effect.peer, effect.message)
 
-    def _to_disk(self, effect: fx.Join | fx.SavePromise) -> None:
+    def _to_disk(self, effect: fx.Join | fx.SavePromise | fx.NoteRepaired) -> None:
         self.thread.submit(effect)
 
     def _append(self, effect: fx.Append) -> None:
@@ -306,6 +315,7 @@ class Process:
             failed=lambda reason: self.event(ev.DiskFailed(reason)),
             power_cut=lambda: node.crash(power=True),
             install=self._install,
+            note_repaired=node.note_repaired,
             drops=node.settings.join_drops,
         )
 

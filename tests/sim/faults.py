@@ -61,7 +61,7 @@ FAMILIES: dict[str, dict[str, float]] = {
     "membership": {"remove_voter": 1, "add_voter": 3, "wipe": 0.7, "lose_disk": 0.7},
     "transfer": {"transfer": 2},
     "rolling": {"rolling_restart": 1},
-    "trap": {"trap": 4},
+    "trap": {"trap": 4, "old_leader": 1},
 }
 """Kinds of faults by family, with weights."""
 
@@ -78,6 +78,7 @@ PROFILES: dict[str, dict[str, float] | tuple[str, ...]] = {
     "trap": ("trap", "partition"),
     "everything": tuple(FAMILIES),
     # One kind at a time, with a crash now and then, for the table of faults.
+    "old_leader": {"old_leader": 3, "kill": 1},
     "majority": {"without_leader": 4, "kill": 1},
     "minority": {"with_leader": 4, "kill": 1},
     "bridge": {"bridge": 4, "kill": 1},
@@ -443,8 +444,10 @@ class Nemesis:
         self._later(1.0 + self._world.random.random(), self._repair, node)
 
     def _repair(self, node: Node) -> None:
-        """An operator: an empty disk for a node that refuses its own, then a vote for it again."""
-        if node.refuses_to_start is not None:
+        """An operator: what is left of the log, or an empty disk, for a node that refuses its own; then a vote."""
+        if node.refuses_to_start is not None and self._world.random.random() < 0.5 and node.salvage():
+            node.start()
+        elif node.refuses_to_start is not None:
             node.wipe()
             node.start()
             self._readmit(node)
@@ -500,6 +503,36 @@ class Nemesis:
                 self._network.traps[also_kind] = lambda sender, _: self._isolate_it(self._nodes[sender], fault)
 
         self._network.traps[kind] = spring
+
+    def old_leader(self, node: Node, fault: Fault) -> None:
+        """A leader with a slow clock is cut off until a later epoch is promised; then that one's leader is killed.
+
+        So who has promised the later epoch looks for a leader while the old one still says that it leads.
+        """
+        old = self.leader() or node
+        old.clock.run_at(0.2)
+        self._later(8.0, old.clock.run_at, None)
+        links = [
+            pair for other in self._nodes if other != old.number for pair in ((old.number, other), (other, old.number))
+        ]
+        for link in links:
+            self._network.block(*link)
+        healed: list[bool] = []
+
+        def heal() -> None:
+            if not healed:
+                healed.append(True)
+                for link in links:
+                    self._network.unblock(*link)
+
+        def spring(sender: int, receiver: int) -> None:
+            del sender
+            if not self._over:
+                heal()
+                self.kill(self._nodes[receiver], fault)
+
+        self._network.traps[m.AckEpoch] = spring
+        self._later(4.0, heal)
 
     def _kill_it(self, node: Node, fault: Fault) -> None:
         self.kill(node, fault)

@@ -14,7 +14,15 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sluicemq.broker.replication.effects import Append, InstallSnapshot, Join, SavePromise, Token, Truncate
+from sluicemq.broker.replication.effects import (
+    Append,
+    InstallSnapshot,
+    Join,
+    NoteRepaired,
+    SavePromise,
+    Token,
+    Truncate,
+)
 from sluicemq.storage import StorageError
 from tests.disk import PowerCut
 from tests.sim.entries import record_of
@@ -28,7 +36,7 @@ if TYPE_CHECKING:
     from tests.sim.entries import LogMemory
     from tests.sim.world import World
 
-DiskEffect = Join | SavePromise | Append | Truncate | InstallSnapshot
+DiskEffect = Join | SavePromise | Append | Truncate | InstallSnapshot | NoteRepaired
 GROUP_ENTRIES_MAX = 256
 HANGS_SECONDS_MAX = 5.0
 """No operation of a disk takes longer."""
@@ -91,7 +99,8 @@ class LogThread:
         failed: Called with the reason when the disk fails.
         power_cut: Called when the power goes off during an operation.
         install: Carries out `InstallSnapshot`; returns the new log.
-        drops: A `Join` drops what has not begun; otherwise it waits for all of it.
+        note_repaired: Carries out `NoteRepaired`.
+        drops: A `Join` drops what has not begun, except promises; otherwise it waits for all of it.
 
     """
 
@@ -111,6 +120,7 @@ class LogThread:
         failed: Callable[[str], None],
         power_cut: Callable[[], None],
         install: Callable[[Position], SegmentLog],
+        note_repaired: Callable[[], None],
         drops: bool,
     ) -> None:
         self.log = log
@@ -122,6 +132,7 @@ class LogThread:
         self._failed = failed
         self._power_cut = power_cut
         self._install = install
+        self._note_repaired = note_repaired
         self._drops = drops
         self._queue: deque[DiskEffect | Callable[[], None]] = deque()
         self._busy = False
@@ -240,6 +251,8 @@ class LogThread:
         elif isinstance(effect, InstallSnapshot):
             self.log = self._install(effect.position)
             self._ledger.restart(effect.position)
+        else:
+            self._note_repaired()
 
     def waiting(self) -> list[DiskEffect]:
         """Effects that are not done."""

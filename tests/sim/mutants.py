@@ -34,7 +34,7 @@ from tests.disk import SimulatedDisk, SimulatedFile
 from tests.sim.entries import LogMemory
 from tests.sim.log_thread import LogThread
 from tests.sim.service import Lead, Service
-from tests.sim.simulation import Choice, Conditions, run
+from tests.sim.simulation import AS_DRAWN, Choice, Conditions, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -63,7 +63,7 @@ class Mutant:
     patch: Callable[[], contextlib.AbstractContextManager[Any]]
     profile: str = "crash"
     nodes: int | None = None
-    conditions: Conditions = Conditions()
+    conditions: Conditions = AS_DRAWN
 
 
 MUTANTS: dict[str, Mutant] = {}
@@ -75,7 +75,7 @@ def _add(
     *replaced: tuple[Any, str, Any],
     profile: str = "crash",
     nodes: int | None = None,
-    conditions: Conditions = Conditions(),
+    conditions: Conditions = AS_DRAWN,
 ) -> None:
     @contextlib.contextmanager
     def patch() -> Iterator[None]:

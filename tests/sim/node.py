@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from sluicemq.broker.replication import events as ev
 from sluicemq.broker.replication.options import Options
-from sluicemq.storage import LogOptions, StorageError
+from sluicemq.storage import LogOptions, SnapshotStore, StorageError
+from sluicemq.storage.superblock import SuperblockStore
 from tests.disk import PowerCut, SimulatedDisk
-from tests.sim import damage
+from tests.sim import damage, snapshots
 from tests.sim.driver import Process
 from tests.sim.log_thread import DiskSpeed, Ledger
 
@@ -116,6 +117,8 @@ class Node:
         """Nobody starts it again until `start` is called."""
         self.refuses_to_start: str | None = None
         self.starts = 0
+        self.damaged_from: int | None = None
+        """What the log may have lost from here on, as noted on the disk."""
         self.loses_writes = False
         """The disk has not done some of what it said it did."""
 
@@ -210,8 +213,35 @@ class Node:
         self.disk = SimulatedDisk(self.world.random)
         self.ledger = Ledger()
         self.loses_writes = False
+        self.damaged_from = None
         self.listed = ()
         self.refuses_to_start = None
+
+    def salvage(self) -> bool:
+        """Begin with what is left of a damaged log: the newest good snapshot, or nothing. Needs the superblock."""
+        cluster_id, incarnation = self.settings.cluster_id, self.truth.incarnation_of(self.number)
+        with contextlib.suppress(StorageError, OSError):
+            store = SuperblockStore.load(damage.copy_of(self.disk), cluster_id, 0)
+            promised_epoch = store.current.promised_epoch
+            if store.current.incarnation == incarnation and promised_epoch >= self.ledger.promised_epoch:
+                image = snapshots.read_newest(SnapshotStore(self.disk, cluster_id))
+                known = (cluster_id, incarnation, promised_epoch)
+                self.disk = snapshots.disk_with(self.disk, known, image, self.settings.log)
+                self.ledger = Ledger(promised_epoch=promised_epoch, damaged=True)
+                if image is not None:
+                    self.ledger.restart(image.position)
+                self.damaged_from = self.ledger.last_zxid + 1
+                self.loses_writes = False
+                self.refuses_to_start = None
+                self.truth.salvaged += 1
+                return True
+        return False
+
+    def note_repaired(self) -> None:
+        """The log holds again all that it ever acknowledged."""
+        self.damaged_from = None
+        self.ledger.damaged = False
+        self.truth.repaired += 1
 
     def pause(self, seconds: float) -> None:
         """Stop the process for a while; what happens meanwhile waits."""

@@ -20,6 +20,7 @@ from sluicemq.broker.queues.outstanding import Outstanding
 from sluicemq.broker.queues.runs import flat_runs
 from sluicemq.broker.queues.tags import without
 from sluicemq.broker.replication import events as ev
+from sluicemq.broker.replication.agreement import StateHash
 from sluicemq.broker.replication.history import EpochRecord, MembershipRecord, zxid_of
 from sluicemq.broker.replication.messages import Phase, Role
 from sluicemq.wire.messages import VERDICT_HANDED_OVER
@@ -86,7 +87,9 @@ class Service:
         applied: e.Entry = e.Epoch(0, body.leader) if isinstance(body, EpochRecord) else body.entry  # type: ignore[attr-defined]
         outcome = self.machine.apply(zxid, applied)
         process = self.process
-        process.truth.applied(process.node, self.machine, zxid)
+        state = process.truth.applied(process.node, self.machine, zxid)
+        if state is not None:
+            process.event(ev.StateHashed(StateHash(zxid, state)))
         if self.lead is not None:
             self.lead.applied(zxid, applied, outcome)
 

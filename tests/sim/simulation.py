@@ -64,6 +64,10 @@ class Conditions:
     join_drops: bool | None = None
 
 
+AS_DRAWN = Conditions()
+"""The seed chooses all of it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Choice:
     """What the caller fixes; everything else is the seed's.
@@ -83,7 +87,7 @@ class Choice:
     batches: int = 60
     busy_seconds: float = 8.0
     without: Collection[int] = ()
-    conditions: Conditions = Conditions()
+    conditions: Conditions = AS_DRAWN
 
 
 @dataclasses.dataclass
@@ -108,6 +112,7 @@ class Result:
     snapshots_installed: int = 0
     damages: int = 0
     refusals: int = 0
+    salvaged: int = 0
     repaired: int = 0
     unseen_damages: int = 0
     delayed: int = 0
@@ -268,6 +273,7 @@ class Simulation:
             truth.snapshots_installed,
             truth.damages,
             truth.refusals,
+            truth.salvaged,
             truth.repaired,
             truth.unseen_damages,
             self.delayed,
@@ -318,7 +324,7 @@ class Simulation:
         last = leader.process.memory.last
         for node in self.nodes.values():
             process = node.process
-            if process is None or process.replica.phase is not Phase.BROADCAST:
+            if process is None or process.replica.phase is not Phase.BROADCAST or node.damaged_from is not None:
                 return False
             if process.memory.last != last or process.service.applied_zxid != last.zxid:
                 return False

@@ -94,21 +94,32 @@ def restart(log: SegmentLog, store: SnapshotStore) -> tuple[Machine, Image | Non
 
 def replace_log(old: SimulatedDisk, log: SegmentLog, image: Image, options: LogOptions) -> SimulatedDisk:
     """Return the disk of the same node with nothing but this snapshot, and a log that begins behind it. Durable."""
+    return disk_with(old, (log.cluster_id, log.incarnation, log.promised_epoch), image, options)
+
+
+def disk_with(
+    old: SimulatedDisk, known: tuple[bytes, bytes, int], image: Image | None, options: LogOptions
+) -> SimulatedDisk:
+    """Return a disk with cluster, incarnation and promise as *known*, and a log that begins behind *image*. Durable."""
     disk = SimulatedDisk(old.random, capacity_bytes=old.capacity_bytes)
+    cluster_id, incarnation, promised_epoch = known
     superblock = Superblock(
-        cluster_id=log.cluster_id,
-        incarnation=log.incarnation,
+        cluster_id=cluster_id,
+        incarnation=incarnation,
         generation_next=1 + options.generations_reserved,
-        promised_epoch=log.promised_epoch,
+        promised_epoch=promised_epoch,
     )
     store = SuperblockStore.create(disk, superblock)
+    if image is None:
+        store.close()
+        return disk
     name = "blank"
     file = disk.open(name, create=True)
-    header = SegmentHeader(log.cluster_id, 0, 1, 1, image.position.zxid, image.position.chain)
+    header = SegmentHeader(cluster_id, 0, 1, 1, image.position.zxid, image.position.chain)
     install(disk, name, file, header, options.index_stride_bytes).file.close()
     assert segment_name(1) in disk.names(), "the segment has its name"
     store.save(first_segment=1, last_segment=1)
     store.close()
-    _write(SnapshotStore(disk, log.cluster_id), image)
+    _write(SnapshotStore(disk, cluster_id), image)
     disk.flush()
     return disk

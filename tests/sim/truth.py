@@ -75,12 +75,11 @@ class Truth:
         self.reads = 0
         self.snapshots_installed = 0
         self.methods: dict[str, int] = {}
-        self.damages = self.refusals = self.repaired = self.unseen_damages = 0
+        self.damages = self.refusals = self.salvaged = self.repaired = self.unseen_damages = 0
         self.deliveries = Deliveries()
         self._position: dict[int, int] = {}
         self._chains: dict[int, bytes] = {}
         self._voters: Configuration | None = None
-        self._settled: set[frozenset[Member]] = set()
         self._promises: dict[tuple[Member, int], int] = {}
         self._acknowledged_epoch: dict[Member, int] = {}
         self._claimed: dict[Member, int] = {}
@@ -101,6 +100,10 @@ class Truth:
     def broken(self, invariant: str, text: str) -> Violation:
         """Return the exception that ends the run."""
         return Violation(f"{invariant}: {text}")
+
+    def incarnation_of(self, number: int) -> bytes:
+        """The incarnation of a node's disk, as it was when it was last opened."""
+        return self._incarnations.get(number, b"")
 
     def _is_committed(self, zxid: int, chain: bytes) -> bool:
         position = self._position.get(zxid)
@@ -235,14 +238,24 @@ class Truth:
                 raise self.broken("I12 contiguity", f"node {node.number} appends {entry} behind {show_zxid(previous)}")
             self._match(node, entry)
             previous = entry.zxid
-            body = entry.body
-            if isinstance(body, MembershipRecord) and body.configuration.next_voters is None:
-                self._settled.add(body.configuration.voters)
-            elif isinstance(body, MembershipRecord):
-                self._settled.clear()
+            if isinstance(entry.body, MembershipRecord):
+                self._change_settles(node, process, entry.body.configuration)
         first = entries[0]
         if isinstance(first.body, EpochRecord) and first.body.leader == node.number:
             self._establishes(node, process, first.zxid)
+
+    def _change_settles(self, node: Node, process: Process, configuration: Configuration) -> None:
+        """New voters alone count once it is committed that both groups do; the old ones may, for both did before."""
+        known = process.memory.configuration_at(process.memory.last.zxid)
+        if known is None or known[1].next_voters is None or configuration.next_voters is not None:
+            return
+        zxid, joint = known
+        if configuration.voters == joint.next_voters and zxid not in self._position:
+            raise self.broken(
+                "I5 membership", f"node {node.number} ends the change at {show_zxid(zxid)} before its commit"
+            )
+        if configuration.voters not in (joint.voters, joint.next_voters):
+            raise self.broken("I5 membership", f"node {node.number} ends change {show_zxid(zxid)} with others")
 
     def _match(self, node: Node, entry: Entry) -> None:
         if self._chains.setdefault(entry.zxid, entry.chain) != entry.chain:
@@ -312,7 +325,7 @@ class Truth:
             self.committed.append(entry)
             if isinstance(entry.body, EpochRecord | MembershipRecord):
                 self._voters = entry.body.configuration
-        self._durable_on_quorum(node, entries[-1])
+        self._durable_on_quorum(node, process, entries[-1])
 
     def _epoch_on_quorum(self, node: Node, zxid: int, chain: bytes | None) -> None:
         """Older entries may be committed only with the leader's own epoch record: copies alone prove nothing."""
@@ -345,14 +358,16 @@ class Truth:
             if self._incarnations.get(member.node) != member.incarnation or self.nodes[member.node].ledger.damaged
         ]
 
-    def _durable_on_quorum(self, node: Node, entry: Entry) -> None:
+    def _durable_on_quorum(self, node: Node, process: Process, entry: Entry) -> None:
         assert self._voters is not None, "nothing is committed before an epoch begins"
         missing = []
         groups = groups_of(self._voters)
-        if len(groups) == 2 and groups[1] in self._settled:
-            # The first record of the change is committed, so every later leader needs a quorum of the new voters. From
-            # the moment at which the second is appended, these alone count, also for what stands before it.
-            groups = groups[1:]
+        known = process.memory.configuration_at(process.memory.last.zxid)
+        if len(groups) == 2 and known is not None and known[1].next_voters is None and known[1].voters in groups:
+            # From the moment at which the end of a change is appended, its voters alone count, also for what stands
+            # before it. New ones: every later leader needs their quorum, for the first record was committed. Old ones:
+            # the change was taken back, and theirs was needed all the time.
+            groups = [known[1].voters]
         for group in groups:
             holders = 0
             for member in group:
@@ -367,18 +382,24 @@ class Truth:
                     f"not on {sorted(missing)}",
                 )
 
-    def applied(self, node: Node, machine: Machine, zxid: int) -> None:
-        """*node* has applied an entry: now and then, compare its state with the others'."""
-        if counter_of(zxid) % HASH_EVERY == 5:
-            self.compare(node, machine, zxid)
-            bounds.check_machine(node, machine)
+    def applied(self, node: Node, machine: Machine, zxid: int) -> bytes | None:
+        """*node* has applied an entry: now and then, compare its state with the others', and return its hash."""
+        if counter_of(zxid) % HASH_EVERY != 5:
+            return None
+        bounds.check_machine(node, machine)
+        return self.compare(node, machine, zxid)
 
-    def compare(self, node: Node, machine: Machine, zxid: int) -> None:
-        """The state of *node* after *zxid* must be everybody's."""
+    def compare(self, node: Node, machine: Machine, zxid: int) -> bytes:
+        """The state of *node* after *zxid* must be everybody's; return its hash."""
         state = machine.state_hash()
         known, other = self._hashes.setdefault(zxid, (state, node.number))
         if known != state:
             raise self.broken("I14 equal states", f"nodes {node.number} and {other} differ after {show_zxid(zxid)}")
+        return state
+
+    def alarmed(self, node: Node, reason: str) -> None:
+        """*node* calls for an operator."""
+        raise self.broken("I14 equal states", f"node {node.number} raises an alarm: {reason}")
 
     # --- leaders ------------------------------------------------------------------------------------------------------
 
