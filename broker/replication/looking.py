@@ -92,6 +92,8 @@ class Looking:
         if local.damaged_from is None or self.decision is not None:
             return
         electorate = local.electorate
+        if not electorate.nodes:
+            return  # it knows of nobody any more; somebody who knows better may come
         if not electorate.nodes <= {local.member.node, *self._said, *local.gone}:
             return
         damaged = {local.member.node, *(peer for peer, told in self._said.items() if told.damaged)}

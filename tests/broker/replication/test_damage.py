@@ -128,6 +128,22 @@ def test_a_log_that_lost_everything_is_not_empty_and_forms_no_cluster() -> None:
     assert network.leader() is None
 
 
+def test_a_node_that_joined_later_and_lost_all_it_knew_waits_for_somebody_who_knows_better() -> None:
+    network = formed(1, 2, 3)
+    network.add(4)
+    network.start(4)
+    network.run_until(network.settled)
+    network.kill(4)
+    network[4].damage(1)
+    network[4].start()
+    network.run(1.0)
+    assert network[4].fatal is None
+    network.heal()
+    network.run_until(network.settled)
+    assert network[4].log.bodies == ["a", "b", "c"]
+    network.run_until(lambda: network[4].damaged_from is None)
+
+
 def damaged() -> Bench:
     bench = Bench()
     bench.unanswered.clear()
