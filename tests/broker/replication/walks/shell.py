@@ -289,7 +289,7 @@ class Shell:
                 if effect.position.zxid < self.committed_zxid:
                     raise Broken(f"I7: what was committed is cut off after {effect.position}")
                 self.disk.take(effect)
-            elif isinstance(effect, effects.Join | effects.SavePromise | effects.Append | effects.InstallSnapshot):
+            elif hasattr(effect, "token"):
                 self.disk.take(effect)
         return made
 
