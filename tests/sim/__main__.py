@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.sim.campaign import EACH, chosen, run_many, summary
+from tests.sim.crash_points import crash_everywhere
 from tests.sim.faults import PROFILES
 from tests.sim.mutants import MUTANTS, hunt
 from tests.sim.report import describe, show_trace, shrink
@@ -39,7 +40,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--mutants", nargs="*", metavar="NAME", help=f"try mistakes, all or some of: {', '.join(MUTANTS)}"
     )
+    parser.add_argument(
+        "--crash-points",
+        nargs="?",
+        type=int,
+        const=1,
+        metavar="EVERY",
+        help="crash the scripted run at every effect, in every way; or at every so manieth",
+    )
     options = parser.parse_args(arguments)
+    if options.crash_points is not None:
+        return min(1, crash_everywhere(options.crash_points, options.jobs, options.limit))
     without = tuple(int(number) for number in options.without.split(",") if number)
     choice = Choice(options.nodes, options.profile, options.batches, options.seconds, without)
     if options.mutants is not None:

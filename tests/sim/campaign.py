@@ -53,6 +53,7 @@ class State:
         seconds: Real seconds that took.
         failed: Which of them broke an invariant.
         totals: What happened in all of them.
+        heal_seconds_most: The longest that a cluster took to be one again after all faults, in virtual seconds.
 
     """
 
@@ -61,6 +62,7 @@ class State:
     seconds: float = 0.0
     failed: list[int] = dataclasses.field(default_factory=list)
     totals: Counter[str] = dataclasses.field(default_factory=Counter)
+    heal_seconds_most: float = 0.0
 
     @classmethod
     def load(cls, path: Path | None, first: int) -> State:
@@ -68,7 +70,8 @@ class State:
         if path is None or not path.exists():
             return cls(first)
         kept: dict[str, Any] = json.loads(path.read_text())
-        return cls(kept["next_seed"], kept["seeds"], kept["seconds"], kept["failed"], Counter(kept["totals"]))
+        kept["totals"] = Counter(kept["totals"])
+        return cls(**kept)
 
     def save(self, path: Path) -> None:
         """Replace the file."""
@@ -81,12 +84,13 @@ class State:
         self.seeds += 1
         if result.violation is not None:
             self.failed.append(result.seed)
+        self.heal_seconds_most = max(self.heal_seconds_most, result.heal_seconds)
         for name in COUNTED:
             self.totals[name] += getattr(result, name)
         self.totals["faults"] += len(result.faults)
         self.totals["virtual_seconds"] += round(result.seconds)
         self.totals["events"] += result.events
-        for name, times in (*result.methods.items(), *((f"nodes_{result.nodes}", 1) for _ in (1,))):
+        for name, times in (*result.methods.items(), (f"of_{result.nodes}_nodes", 1)):
             self.totals[name] += times
 
     @property
@@ -140,4 +144,5 @@ def summary(choice: Choice, state: State) -> str:
         f"{state.seeds:,} seeds of {choice.profile} in {state.seconds:.0f} s ({state.pace}), {len(state.failed)} failed"
     )
     failed = f"\n  failed: {', '.join(map(str, state.failed))}" if state.failed else ""
-    return f"{text}\n  {figures}{failed}"
+    healed = f"one again after at most {state.heal_seconds_most:.1f} virtual seconds"
+    return f"{text}\n  {figures}; {healed}{failed}"

@@ -100,6 +100,10 @@ class Process:
             fx.Alarm: lambda effect: self.truth.alarmed(self.node, effect.reason),
             fx.Fatal: self._fatal,
         }
+        self.begin()
+
+    def begin(self) -> None:
+        """Let the core begin."""
         self.event(ev.Start())
 
     # --- the loop -----------------------------------------------------------------------------------------------------

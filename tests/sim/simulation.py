@@ -118,6 +118,7 @@ class Result:
     delayed: int = 0
     methods: dict[str, int] = dataclasses.field(default_factory=dict)
     nodes: int = 0
+    heal_seconds: float = 0.0
 
 
 class Simulation:
@@ -163,6 +164,7 @@ class Simulation:
         self.producers: list[Producer] = []
         self.consumers: list[Consumer] = []
         self.delayed = 0
+        self.heal_seconds = 0.0
 
     # --- what the seed chooses ----------------------------------------------------------------------------------------
 
@@ -279,6 +281,7 @@ class Simulation:
             self.delayed,
             truth.methods,
             len(self.nodes),
+            self.heal_seconds,
         )
 
     def _live(self) -> None:
@@ -288,9 +291,10 @@ class Simulation:
         self.habits.work_seconds, self.habits.credit = 0.01, 64
         for consumer in self.consumers:
             consumer.recover()
-        deadline = self.world.now + HEAL_SECONDS_MAX
-        if not self.world.run_until(deadline, self._is_one):
+        healed_at = self.world.now
+        if not self.world.run_until(healed_at + HEAL_SECONDS_MAX, self._is_one):
             raise Violation(f"E5 liveness: {self._what_is_missing()}")
+        self.heal_seconds = self.world.now - healed_at
         self._compare_states()
         bounds.check_rest(self.world, self.nodes)
         self._cut_all_power()
