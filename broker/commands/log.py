@@ -80,8 +80,7 @@ def verify(data: Path, as_json: bool) -> None:
         problem = _problem_of(located)
         if problem is not None:
             files.report(located, problem)
-    if snapshots.state is not None:
-        others.check_missing(snapshots.state)
+    others.check_missing(snapshots.state)
     others.check_all()
     if as_json:
         _print_verdict_json(files, snapshots, others)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -45,10 +44,14 @@ from sluicemq.wire.errors import SluiceError
 
 if TYPE_CHECKING:
     from sluicemq.broker.queues.chunks import Chunk, Page
+    from sluicemq.broker.queues.image import LiveRuns
     from sluicemq.storage.files import Directory
+    from sluicemq.storage.scan import Found
     from sluicemq.storage.superblock import Superblock
 
 READ_BYTES = 4 * 1024 * 1024
+FILLED_BYTES_MAX = 32 * 1024 * 1024
+"""Parts of indexes that a replay has read back are dropped beyond this."""
 _STRIDE_BYTES = 32 * 1024
 
 
@@ -174,17 +177,37 @@ class OtherFiles:
         directory = self.files.directory
         if not whole:
             end = live.header.last_zxid if isinstance(live.header, SparseHeader) else None
-            records = readable_records(live.file, live.seed, live.end_offset)
-            lost = lost_text(missing_between(records, live.previous, end))
+            lost = lost_text(missing_between(self._readable(name, live, last_zxid), live.previous, end))
             self._problem(name, walk.offset, directory.why(name, walk.offset, walk.reason) + lost, last_zxid)
         elif isinstance(live.header, SegmentHeader) and (gap := directory.gap_behind(name, walk.offset)) is not None:
             self._problem(name, gap.start, f"{gap}; nothing tells whether entries were there", last_zxid)
 
-    def check_missing(self, machine: Machine) -> None:
-        """Name what is `missing`, where no broker serves and nothing else is damaged; after `live_entries`."""
-        if self.files.served_by is None and not self.files.problems:
+    def _readable(self, name: str, live: Opened, last_zxid: int) -> Iterator[Found]:
+        """Yield all entries of a damaged file that can be read, and note those behind *last_zxid*: they are held."""
+        for found in readable_records(live.file, live.seed, live.end_offset):
+            if found.zxid > last_zxid:
+                self._held.add(found.zxid, name)
+            yield found
+
+    def check_missing(self, machine: Machine | None) -> None:
+        """Name what is `missing`, where no broker serves; after `live_entries`.
+
+        *machine* is what the log leads to. Where damage keeps that from being known (None), the newest snapshot says
+        what was alive when it was taken: some of it may be settled since.
+        """
+        if self.files.served_by is not None:
+            return
+        then = ""
+        if machine is None:
+            machine = self._newest_snapshot()
+            if machine is None:
+                return
+            then = f" (as of the snapshot at {format_zxid(machine.applied_zxid)})"
+        try:
             for each in self.missing(machine):
-                self._problem(each.file, 0, each.reason, each.last_good_zxid)
+                self._problem(each.file, 0, each.reason + then, each.last_good_zxid)
+        except (StorageError, SluiceError) as error:
+            self.files.notes.append(f"what is alive in old files could not be told: {error}")
 
     def missing(self, machine: Machine) -> list[Missing]:
         """Return what is alive in *machine* and should lie in an old file, but lies in none; after `live_entries`.
@@ -193,16 +216,18 @@ class OtherFiles:
         """
         start_zxid = self.start_zxid()
         held = self._held
-        by_place: dict[tuple[int, int], Counter[int]] = {}
-        for part in live_runs(machine.freeze().pack(lambda: True)):
+        by_place: dict[tuple[int, int], tuple[int, int, int]] = {}
+        for part in live_parts(machine):
             low, high = part.summary.lowest_zxid, part.summary.highest_zxid
             if low > start_zxid or held.holds(low, high):
                 continue
             for run in part.runs(self.read_page):
                 if run.zxid <= start_zxid and not held.holds(run.zxid, run.zxid):
-                    by_place.setdefault((held.place(run.zxid), part.queue), Counter())[run.zxid] += run.size
+                    key = held.place(run.zxid), part.queue
+                    first, last, messages = by_place.get(key, (run.zxid, run.zxid, 0))
+                    by_place[key] = min(first, run.zxid), max(last, run.zxid), messages + run.size
         found: list[Missing] = []
-        for (place, queue_id), entries in sorted(by_place.items()):
+        for (place, queue_id), (first, last, messages) in sorted(by_place.items()):
             queue = machine.queue(queue_id)
             name = format_zxid(queue_id) if queue is None else queue.name
             if place:
@@ -212,7 +237,6 @@ class OtherFiles:
             else:
                 file = held.name(0) if len(held) else segment_name(self.superblock.first_segment)
                 what, last_good_zxid = "the old file in front of this one is missing", 0
-            first, last, messages = min(entries), max(entries), entries.total()
             reason = (
                 f"{what}: {messages} messages of {name} are alive in entries {format_zxid(first)} to "
                 f"{format_zxid(last)}, which no file holds"
@@ -276,6 +300,15 @@ class OtherFiles:
             found.append((name, kind, Span(start + 1, end), (directory.path / name).stat().st_size))
         return found
 
+    def _newest_snapshot(self) -> Machine | None:
+        """Return the machine of the newest snapshot that can be read."""
+        for name in sorted((name for name in self.files.directory.names() if snapshot_zxid(name)), reverse=True):
+            try:
+                return self.load(name)
+            except (OSError, StorageError, SluiceError):
+                continue  # it is among the problems already
+        return None
+
     def newest(self) -> Machine:
         """Return the machine of the newest good snapshot and the log behind it.
 
@@ -297,6 +330,7 @@ class OtherFiles:
         for located in LogFiles(directory).entries():
             if located.head.zxid > machine.applied_zxid:
                 apply_records(machine, filler, [record_of_located(located)])  # type: ignore[arg-type] # fills as a pager
+                drop_read_back(machine.pool)
         return machine
 
     def queue_names(self) -> dict[int, str]:
@@ -347,15 +381,15 @@ class OtherFiles:
             zxid, _chain, _generation = walk.accept_page(self.superblock.cluster_id, self.superblock.group_id)
             if snapshot_name(zxid) != name:
                 raise SnapshotDamaged(path, 0, f"it was written as {snapshot_name(zxid)}")
-            sections = list(walk.sections())
+            for page in pages_named(walk.sections()):
+                self.read_page(page, path)
+            walk = SectionWalk(file, path)
+            walk.take_page()
+            machine = load(walk.sections(), ChunkPool(self._read_chunk))
         finally:
             file.close()
-        for page in pages_named(sections):
-            self.read_page(page, path)
-        machine = load(sections, ChunkPool(self._read_chunk))
         if machine.applied_zxid != zxid:
             raise SnapshotDamaged(path, 0, f"its image is of {format_zxid(machine.applied_zxid)}")
-        machine.check()
         return machine
 
     def _read_chunk(self, chunk: Chunk) -> bytes:
@@ -383,6 +417,25 @@ def read_page(directory: Directory, superblock: Superblock, page: Page, named_by
         raise SnapshotDamaged(error.file, error.offset, reason) from None
     except FileReadFailed as error:
         raise SnapshotDamaged(error.file, error.offset, f"slot {page.slot} cannot be read: {error}") from None
+
+
+def live_parts(machine: Machine) -> Iterator[LiveRuns]:
+    """Yield what is alive in *machine*, a chunk or so at a time: it is packed no faster than it is looked at."""
+    freeze = machine.freeze()
+
+    def sections() -> Iterator[tuple[int, bytes]]:
+        while not freeze.done:
+            yield from freeze.pack(lambda: False)
+
+    return live_runs(sections())
+
+
+def drop_read_back(pool: ChunkPool | None) -> None:
+    """Drop parts of indexes that were read back, when they are many; what has no page stays."""
+    if pool is not None and pool.resident_bytes > FILLED_BYTES_MAX:
+        pool.let_kept_go()
+        for chunk in [chunk for chunk in pool.resident if chunk.page is not None and not chunk.gone]:
+            pool.drop(chunk)
 
 
 class _Filler:

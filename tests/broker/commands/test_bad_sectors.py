@@ -103,9 +103,10 @@ def test_a_bad_sector_of_an_old_file_costs_the_entries_that_lie_there(
     at = body_at(old, 2)
     disk.strike(old, at + 2000, 3000)
 
-    [problem] = verify(aged)["problems"]
-    assert problem["file"] == str(old)
-    assert "cannot be read (I/O error); lost are entries" in problem["reason"]
+    where, what = verify(aged)["problems"]
+    assert where["file"] == what["file"] == str(old)
+    assert "cannot be read (I/O error); lost are entries" in where["reason"]
+    assert "1 messages of orders are alive in entries" in what["reason"]
     found = repair(aged)
 
     assert [each["name"] for each in found["damaged"]] == [old.name]

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
+from sluicemq.broker.commands import log_others
 from sluicemq.broker.commands.log import command
+from sluicemq.broker.queues.chunks import Chunk, ChunkPool
 from sluicemq.storage.files import RealDirectory
 from sluicemq.storage.snapshots import SnapshotStore
 from sluicemq.storage.superblock import SuperblockStore
@@ -139,3 +141,24 @@ def damage(path: Path, offset: int) -> None:
         byte = file.read(1)
         file.seek(offset)
         file.write(bytes([byte[0] ^ 1]))
+
+
+@pytest.mark.trio
+async def test_what_a_replay_reads_back_is_dropped_again(tmp_path, monkeypatch):
+    """A tool never has the whole index of a long queue in memory."""
+    await run_broker(tmp_path)
+    monkeypatch.setattr(log_others, "FILLED_BYTES_MAX", 0)
+    dropped: list[Chunk] = []
+    drop = ChunkPool.drop
+
+    def counted(pool: ChunkPool, chunk: Chunk) -> None:
+        dropped.append(chunk)
+        drop(pool, chunk)
+
+    monkeypatch.setattr(ChunkPool, "drop", counted)
+
+    code, verdict = verify(tmp_path)
+
+    assert (code, verdict["problems"]) == (0, [])
+    assert verdict["snapshots_compared"] == 2
+    assert dropped
