@@ -9,7 +9,8 @@ from pathlib import Path
 from tests.sim.campaign import EACH, chosen, run_many, summary
 from tests.sim.crash_points import crash_everywhere
 from tests.sim.faults import PROFILES
-from tests.sim.mutants import MUTANTS, hunt
+from tests.sim.hunt import SEEDS_MAX, TABLE, hunt
+from tests.sim.mutants import MUTANTS
 from tests.sim.report import describe, show_trace, shrink
 from tests.sim.simulation import Choice, run
 
@@ -19,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--seed", type=int, help="run this seed only")
     parser.add_argument("--first", type=int, default=0, help="first seed (default 0)")
-    parser.add_argument("--count", type=int, default=100, help="how many seeds (default 100)")
+    parser.add_argument("--count", type=int, help=f"how many seeds (default 100; {SEEDS_MAX} a mutant)")
     parser.add_argument("--nodes", type=int, help="1 to 7 nodes (default: the seed chooses)")
     parser.add_argument(
         "--profile",
@@ -40,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--mutants", nargs="*", metavar="NAME", help=f"try mistakes, all or some of: {', '.join(MUTANTS)}"
     )
+    parser.add_argument("--table", action="store_true", help=f"write what --mutants finds into {TABLE.name}")
     parser.add_argument(
         "--crash-points",
         nargs="?",
@@ -54,12 +56,13 @@ def main(arguments: list[str] | None = None) -> int:
     without = tuple(int(number) for number in options.without.split(",") if number)
     choice = Choice(options.nodes, options.profile, options.batches, options.seconds, without)
     if options.mutants is not None:
-        return hunt(options.mutants or list(MUTANTS), options.count, options.limit)
+        names = options.mutants or list(MUTANTS)
+        return hunt(names, options.count or SEEDS_MAX, jobs=options.jobs, table=TABLE if options.table else None)
     if options.seed is None:
         state = run_many(
             choice,
             options.first,
-            options.count,
+            options.count or 100,
             jobs=options.jobs,
             path=options.resume,
             limit_seconds=options.limit,

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import random
 from typing import TYPE_CHECKING
+from unittest import mock
 
-from sluicemq.storage import SegmentLog, SnapshotStore, StorageError
+from sluicemq.storage import SegmentLog, SnapshotStore, StorageError, recovery
 from tests.disk import SimulatedDisk, _Content, _Inode
 from tests.sim import snapshots
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tests.sim.node import Node
 
 SPARED = ("lock",)
+_judge_end = recovery.judge_end
 
 
 def copy_of(disk: SimulatedDisk) -> SimulatedDisk:
@@ -52,8 +54,9 @@ def is_seen(node: Node) -> bool:
     """Whether a start from the present disk of *node* refuses, or finds everything that was durable."""
     trial, ledger, settings = copy_of(node.disk), node.ledger, node.settings
     try:
-        log = SegmentLog.open(trial, options=settings.log, cluster_id=settings.cluster_id)
-        snapshots.restart(log, SnapshotStore(trial, log.cluster_id))
+        with mock.patch.object(recovery, "judge_end", _judge_end):  # also when a mutant judges otherwise
+            log = SegmentLog.open(trial, options=settings.log, cluster_id=settings.cluster_id)
+            snapshots.restart(log, SnapshotStore(trial, log.cluster_id))
     except (StorageError, OSError):
         return True
     return log.last_zxid >= ledger.last_zxid and log.promised_epoch >= ledger.promised_epoch
@@ -97,6 +100,14 @@ def lose_file(disk: SimulatedDisk, choice: random.Random) -> None:
         disk._durable_names.pop(name, None)
 
 
+def lose_snapshots(disk: SimulatedDisk, choice: random.Random) -> None:
+    """All snapshots are gone."""
+    del choice
+    for name in _names(disk, "snapshot-"):
+        del disk._names[name]
+        disk._durable_names.pop(name, None)
+
+
 def unreadable(disk: SimulatedDisk, choice: random.Random) -> None:
     """A sector cannot be read."""
     names = [name for name in _names(disk, "") if disk.content_of(name)]
@@ -123,6 +134,7 @@ SPOILERS: dict[str, Callable[[SimulatedDisk, random.Random], None]] = {
     "rot": rot,
     "cut_file": cut_file,
     "lose_file": lose_file,
+    "lose_snapshots": lose_snapshots,
     "unreadable": unreadable,
     "old_bytes": old_bytes,
 }

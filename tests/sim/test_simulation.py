@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.mutants import MUTANTS, catch
+from tests.sim.hunt import catch
+from tests.sim.mutants import MUTANTS
 from tests.sim.report import describe
 from tests.sim.simulation import Choice, run
 
