@@ -14,6 +14,9 @@ from tests.sim.mutants import MUTANTS
 from tests.sim.report import describe, show_trace, shrink
 from tests.sim.simulation import Choice, run
 
+STATES = Path(".simulations")
+KEPT_FROM_SEEDS = 1_000
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says; return 1 if an invariant was broken."""
@@ -34,8 +37,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--trace", action="store_true", help="print every transition of --seed")
     parser.add_argument("--shrink", action="store_true", help="leave out faults of --seed while it still fails")
     parser.add_argument(
-        "--resume", type=Path, metavar="FILE", help="remembers how far --count has come, and its figures"
+        "--state",
+        type=Path,
+        metavar="FILE",
+        help=f"remembers how far --count has come (default from {KEPT_FROM_SEEDS} seeds on: {STATES}/PROFILE-FIRST)",
     )
+    parser.add_argument("--again", action="store_true", help="forget what the state file remembers")
     parser.add_argument("--jobs", type=int, default=1, help="processes that run seeds side by side (default 1)")
     parser.add_argument("--limit", type=float, help="stop after so many real seconds")
     parser.add_argument(
@@ -59,16 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         names = options.mutants or list(MUTANTS)
         return hunt(names, options.count or SEEDS_MAX, jobs=options.jobs, table=TABLE if options.table else None)
     if options.seed is None:
-        state = run_many(
-            choice,
-            options.first,
-            options.count or 100,
-            jobs=options.jobs,
-            path=options.resume,
-            limit_seconds=options.limit,
-        )
-        print(summary(choice, state))
-        return 1 if state.failed else 0
+        return _campaign(choice, options)
     result = run(options.seed, chosen(choice, options.seed), tracing=options.trace or options.shrink)
     if options.trace:
         show_trace(result)
@@ -78,6 +76,21 @@ def main(arguments: list[str] | None = None) -> int:
     if options.shrink:
         shrink(result)
     return 1
+
+
+def _campaign(choice: Choice, options: argparse.Namespace) -> int:
+    count: int = options.count or 100
+    path: Path | None = options.state
+    if path is None and count >= KEPT_FROM_SEEDS:
+        STATES.mkdir(exist_ok=True)
+        path = STATES / f"{choice.profile}-{options.first}"
+    if options.again and path is not None:
+        path.unlink(missing_ok=True)
+    state = run_many(choice, options.first, count, jobs=options.jobs, path=path, limit_seconds=options.limit)
+    print(summary(choice, state))
+    if path is not None and state.next_seed < options.first + count:
+        print(f"  the same command goes on from here ({path})")
+    return 1 if state.failed else 0
 
 
 if __name__ == "__main__":

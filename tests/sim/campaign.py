@@ -102,7 +102,7 @@ class State:
 def run_many(
     choice: Choice, first: int, count: int, *, jobs: int, path: Path | None, limit_seconds: float | None
 ) -> State:
-    """Run all seeds from *first* on that the file at *path* does not know yet; tell what is found. Return the sum."""
+    """Run all seeds from *first* on that the state at *path* does not know yet; tell what is found. Return the sum."""
     state = State.load(path, first)
     end = first + count
     begun = shown = time.monotonic()

@@ -53,6 +53,7 @@ def catch(name: str, seeds_max: int = SEEDS_MAX) -> tuple[int, str | None]:
     for seed in range(seeds_max):
         with mutant.patch():
             violation = run(seed, choice).violation
+        assert "mutants.py" not in str(violation), f"{name} does not fit the code any more: {violation}"
         # A seed in which the same breaks without the mutant proves nothing about it.
         if violation is not None and _invariant(violation) != _invariant(run(seed, choice).violation):
             return seed + 1, str(violation)

@@ -109,7 +109,7 @@ _add("no_directory_syncs", "syncs of the directory do nothing", (SimulatedDisk, 
 _add(
     "trust_page_cache",
     "a start believes what the kernel remembers after a failed sync",
-    (recovery, "sync_end", lambda segment, proven_zxid, piece_bytes: segment.file.sync()),
+    (recovery, "sync_end", lambda segment, *_: segment.file.sync()),
     profile="disk",
 )
 _add(

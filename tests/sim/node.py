@@ -240,7 +240,7 @@ class Node:
     def note_repaired(self) -> None:
         """The log holds again all that it ever acknowledged."""
         self.damaged_from = None
-        self.ledger.damaged = False
+        self.ledger.damaged = self.loses_writes
         self.truth.repaired += 1
 
     def pause(self, seconds: float) -> None:
