@@ -14,9 +14,11 @@ from tests.broker.replication.walks.search import Report, Walk
 
 WALKS = {
     "two": Bounds(nodes=2, votes=True, epochs=2, entries=2, crashes=1),
-    "two-oracle": Bounds(nodes=2, votes=False, tail=1, epochs=3, entries=2, crashes=1),
-    "three": Bounds(nodes=3, votes=False, epochs=3, entries=2, crashes=1),
-    "three-diverged": Bounds(nodes=3, votes=False, tail=1, epochs=3, entries=1, crashes=1),
+    "two-oracle": Bounds(nodes=2, votes=False, start="ahead", epochs=3, entries=2, crashes=1),
+    "three": Bounds(nodes=3, votes=False, epochs=3, entries=2, crashes=1, joins=0),
+    "figure-8": Bounds(
+        nodes=3, votes=False, start="figure-8", message_entries=1, epochs=4, entries=0, crashes=0, joins=0
+    ),
 }
 CORE = Path(__file__).parents[4] / "broker" / "replication"
 
@@ -31,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--transitions", action="store_true", help="say what happened in which role, how often")
     parser.add_argument("--mutant", help="walk with a mistake of tests/sim/mutants.py; it has to be found")
     for item in dataclasses.fields(Bounds):
-        parser.add_argument(f"--{item.name}", type=int, help=f"another bound for {item.name}")
+        kind = str if item.name == "start" else int
+        parser.add_argument(f"--{item.name.replace('_', '-')}", type=kind, help=f"another bound for {item.name}")
     options = parser.parse_args(arguments)
     changed = {item.name: getattr(options, item.name) for item in dataclasses.fields(Bounds)}
     bounds = dataclasses.replace(WALKS[options.walk], **{name: one for name, one in changed.items() if one is not None})
@@ -39,7 +42,11 @@ def main(arguments: list[str] | None = None) -> int:
     def run() -> Report:
         return Walk(bounds, options.states, options.seconds).run(lambda line: print(line, file=sys.stderr, flush=True))
 
-    measured = coverage.Coverage(data_file=None, branch=True, include=[f"{CORE}/*"]) if options.coverage else None
+    measured = (
+        coverage.Coverage(data_file=None, config_file=False, branch=True, include=[f"{CORE}/*"])
+        if options.coverage
+        else None
+    )
     if measured is not None:
         measured.start()
     if options.mutant:

@@ -18,19 +18,34 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from sluicemq.broker.replication.history import EpochRecord, Position, epoch_of, show_zxid, zxid_of
+from sluicemq.broker.replication.history import (
+    ENTRY_OVERHEAD_BYTES,
+    EpochRecord,
+    Position,
+    epoch_of,
+    show_zxid,
+    zxid_of,
+)
 from sluicemq.broker.replication.membership import Configuration, Member
 from sluicemq.broker.replication.messages import Phase, Role
 from sluicemq.broker.replication.options import Options
 from tests.broker.replication.walks.nodes import Moved, Nodes, Seen
-from tests.broker.replication.walks.shell import START, Broken, Log, Shell, sealed
+from tests.broker.replication.walks.shell import ENTRY_BYTES, Broken, Log, Shell, sealed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from sluicemq.broker.replication import effects
     from tests.broker.replication.walks.nodes import Input
 
+STARTS: dict[str, tuple[tuple[tuple[int, int], ...], ...]] = {
+    "even": (((1, 0),), ((1, 0),), ((1, 0),)),
+    # Node 1 has written what the others do not have.
+    "ahead": (((1, 0), (1, 1)), ((1, 0),), ((1, 0),)),
+    # So has 3, in an epoch of its own that reached nobody else: figure 8 of the Raft paper.
+    "figure-8": (((1, 0), (1, 1)), ((1, 0),), ((1, 0), (2, 0))),
+}
+"""Logs of the nodes 1 to 3 as (epoch, counter); equal names are equal entries. All have promised the latest epoch."""
 MESSAGE, UP, DOWN = 0, 1, 2
 Channel = tuple[int, ...]
 """What is on its way, in order: a number and, in the two lowest bits, what it is."""
@@ -44,7 +59,8 @@ class Bounds:
         nodes: How many.
         votes: Elections by votes, from empty disks; else by an oracle that may at any time let any quorum turn to any
             leader in it, from a cluster in epoch 1.
-        tail: With the oracle: how many entries node 1 has beyond what the others have.
+        start: With the oracle: which logs there are at first (`STARTS`).
+        message_entries: How many entries a message may hold; 0: as many as there are.
         epochs: The highest epoch that may be promised.
         entries: How many proposals.
         crashes: How many in all; who crashed may start again at any time.
@@ -60,7 +76,8 @@ class Bounds:
 
     nodes: int = 2
     votes: bool = True
-    tail: int = 0
+    start: str = "even"
+    message_entries: int = 0
     epochs: int = 2
     entries: int = 2
     crashes: int = 1
@@ -120,7 +137,9 @@ class Ensemble:
         self.pruned = 0
         """Steps that led beyond the highest epoch."""
         # Nodes of one class are alike until they are touched.
-        self._alike = set(self._names) if bounds.tail == 0 else set(self._names) - {1}
+        logs = STARTS[bounds.start][: bounds.nodes]
+        commonest = max(set(logs), key=logs.count)
+        self._alike = {node for node, log in zip(self._names, logs, strict=True) if log == commonest}
 
     # --- where it begins
 
@@ -131,7 +150,7 @@ class Ensemble:
         links = tuple((0, 0) for _ in self._links)
         empty: tuple[tuple[int, ...], ...] = tuple(() for _ in self._places)
         spent = Spent()
-        history = () if self.bounds.votes else (_founded(members).entries[0].position,)
+        history = () if self.bounds.votes else (_log([(1, 0)], members).last,)
         state = State(nodes, empty, empty, links, self._history(history), 0, spent)
         if self.bounds.votes:
             return state
@@ -143,15 +162,14 @@ class Ensemble:
         return state
 
     def _first(self, member: Member, members: list[Member]) -> int:
-        if self.bounds.votes:
-            log, promised_epoch = Log(), 0
-        else:
-            log, promised_epoch = _founded(members), 1
-            for number in range(self.bounds.tail if member.node == 1 else 0):
-                body = f"tail {number}"
-                log = Log(entries=(*log.entries, sealed(log.last.zxid + 1, log.last, body)))
-        listed = tuple(self._names)
-        return self.nodes.intern(Shell(member, listed, Options(), log, promised_epoch))
+        options = Options()
+        if self.bounds.message_entries:
+            options = Options(message_bytes_max=self.bounds.message_entries * (ENTRY_BYTES + ENTRY_OVERHEAD_BYTES))
+        log, promised_epoch = Log(), 0
+        if not self.bounds.votes:
+            log = _log(STARTS[self.bounds.start][member.node - 1], members)
+            promised_epoch = max(epoch for log in STARTS[self.bounds.start] for epoch, _ in log)
+        return self.nodes.intern(Shell(member, tuple(self._names), options, log, promised_epoch))
 
     # --- what can happen
 
@@ -455,10 +473,13 @@ class Ensemble:
         return "; ".join(parts)
 
 
-def _founded(members: list[Member]) -> Log:
-    """Return the log of a cluster that was formed; who led then does not matter, so all stay alike."""
-    record = EpochRecord(0, Configuration(frozenset(members)))
-    return Log(entries=(sealed(zxid_of(1, 0), START, record),))
+def _log(names: Sequence[tuple[int, int]], members: list[Member]) -> Log:
+    """Return the log with these entries; who led then does not matter, so all nodes stay alike."""
+    log = Log()
+    for epoch, counter in names:
+        body = f"{epoch}.{counter}" if counter else EpochRecord(0, Configuration(frozenset(members)))
+        log = Log(entries=(*log.entries, sealed(zxid_of(epoch, counter), log.last, body)))
+    return log
 
 
 def _match(one: Log, other: Log) -> bool:

@@ -1,8 +1,8 @@
 """Two decisions that carry all safety, on every small input, against definitions that look at entries one by one.
 
-The synchronization's plan: all pairs of logs that a leader and a learner can have after up to four epochs of up to two
-entries, all beginnings of both logs, and all lengths of the table that a learner tells. The commit rule: all positions
-of four voters, under all configurations of them, alone and while they change.
+The synchronization's plan: all pairs of logs that a leader and a learner can have after up to four epochs of up to
+three entries, all beginnings of both logs, and all lengths of the table that a learner tells. The commit rule: all
+positions of four voters, under all configurations of them, alone and while they change.
 """
 
 from __future__ import annotations
