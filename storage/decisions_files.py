@@ -128,6 +128,7 @@ class Purpose(Enum):
 
     IN_USE = "a file that the broker uses"
     UNFINISHED = "a file that was never finished"
+    INCOMING = "a part of a snapshot that another broker sends"
     ORPHAN_INDEX = "an index without its segment"
     SET_ASIDE = "a file that was set aside"
     STRANGE = "a name that the broker does not know"
@@ -145,6 +146,14 @@ NAMES = Table(
             Decision.FINISH,
             "`sparse.new`, `snapshot.new`, `superblock.new`, `zeroing-N`: an interruption left them.",
             "It is removed, or written anew by the next that is made: nothing ever rested on it.",
+            NOTHING,
+        ),
+        Row(
+            "name-incoming",
+            (Purpose.INCOMING,),
+            Decision.START,
+            "`incoming-*`: parts of a snapshot that another broker has begun to send.",
+            "They are left alone: receiving goes on behind them, or begins anew. Nothing rests on them.",
             NOTHING,
         ),
         Row(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sluicemq.storage.decisions_files import Purpose
 from sluicemq.storage.files import LOCK_NAME
+from sluicemq.storage.incoming import INCOMING_PREFIX
 from sluicemq.storage.pagefile import COPY_NAME, PAGES_NAME
 from sluicemq.storage.segment import segment_sequence
 from sluicemq.storage.segment_index import index_sequence
@@ -37,6 +38,8 @@ def purpose_of(name: str, indexed: Collection[int]) -> Purpose:
     index = index_sequence(name)
     if index is not None:
         return Purpose.IN_USE if index in indexed else Purpose.ORPHAN_INDEX
+    if name.startswith(INCOMING_PREFIX):
+        return Purpose.INCOMING
     if is_data(name) or name in _FIXED or name.startswith(READY_PREFIX):
         return Purpose.IN_USE
     if name.endswith(_UNFINISHED_SUFFIX) or name.startswith(UNFINISHED_PREFIX):

@@ -29,10 +29,21 @@ from sluicemq.storage.pages import PAGE_BYTES, PageDamaged, seal, unseal
 if TYPE_CHECKING:
     from sluicemq.storage.files import Directory, File
 
-__all__ = ["FORMAT_VERSION", "Generations", "Superblock", "SuperblockStore", "Truncation"]
+__all__ = [
+    "FORMAT_VERSION",
+    "FORMAT_VERSION_AT_REST",
+    "Generations",
+    "InstallationIntent",
+    "Superblock",
+    "SuperblockStore",
+    "Truncation",
+]
 
-FORMAT_VERSION = 2
-"""2: segments before `first_segment` are the live store; software of version 1 would remove them. 1 is read as 2."""
+FORMAT_VERSION = 3
+"""2: segments before `first_segment` are the live store; software of version 1 would remove them. 1 is read as 2.
+
+3: an installation is under way; written for so long only, because other software would not carry it out."""
+FORMAT_VERSION_AT_REST = 2
 
 SUPERBLOCK_NAME = "superblock"
 SUPERBLOCK_NEW_NAME = "superblock.new"
@@ -40,7 +51,7 @@ SUPERBLOCK_NEW_NAME = "superblock.new"
 _MAGIC = b"SluiceSB"
 _BODY = struct.Struct("<16s16sIIQQQQQQQQQ")
 _COPIES = 2
-_NO_TRUNCATION, _HAS_TRUNCATION = 0, 1
+_WITHOUT_INTENT, _TRUNCATION, _INSTALLATION = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +61,18 @@ class Truncation:
     zxid: int
     segment: int
     offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstallationIntent:
+    """The intent to go on with a snapshot at `zxid` in the place of the log.
+
+    The log goes on in the new segment `segment`; new files stand for segments from `base` on, everything before is old.
+    """
+
+    zxid: int
+    segment: int
+    base: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,24 +100,31 @@ class Superblock:
     last_segment: int = 0
     truncation: Truncation | None = None
     synced_zxid: int = 0
+    installation: InstallationIntent | None = None
 
     def to_page(self) -> bytes:
         """The page as it lies on disk."""
-        cut = self.truncation
+        cut, new = self.truncation, self.installation
+        assert cut is None or new is None, "one thing at a time"
+        kind, intent = _WITHOUT_INTENT, (0, 0, 0)
+        if cut is not None:
+            kind, intent = _TRUNCATION, (cut.zxid, cut.segment, cut.offset)
+        if new is not None:
+            kind, intent = _INSTALLATION, (new.zxid, new.segment, new.base)
         return seal(
             _MAGIC,
-            FORMAT_VERSION,
+            FORMAT_VERSION_AT_REST if new is None else FORMAT_VERSION,
             _BODY.pack(
                 self.cluster_id,
                 self.incarnation,
                 self.group_id,
-                _NO_TRUNCATION if cut is None else _HAS_TRUNCATION,
+                kind,
                 self.sequence,
                 self.generation_next,
                 self.promised_epoch,
                 self.first_segment,
                 self.last_segment,
-                *((0, 0, 0) if cut is None else (cut.zxid, cut.segment, cut.offset)),
+                *intent,
                 self.synced_zxid,
             ),
         )
@@ -102,7 +132,7 @@ class Superblock:
     @classmethod
     def from_body(cls, body: bytes) -> Superblock:
         """The state in the body of a page of any version up to FORMAT_VERSION."""
-        cluster, incarnation, group, intent, *counters = _BODY.unpack_from(body)
+        cluster, incarnation, group, kind, *counters = _BODY.unpack_from(body)
         sequence, generation, promised, first, last, zxid, segment, offset, synced = counters
         return cls(
             cluster_id=cluster,
@@ -113,8 +143,9 @@ class Superblock:
             promised_epoch=promised,
             first_segment=first,
             last_segment=last,
-            truncation=Truncation(zxid, segment, offset) if intent == _HAS_TRUNCATION else None,
+            truncation=Truncation(zxid, segment, offset) if kind == _TRUNCATION else None,
             synced_zxid=synced,
+            installation=InstallationIntent(zxid, segment, offset) if kind == _INSTALLATION else None,
         )
 
 
@@ -247,6 +278,18 @@ class SuperblockStore:
                 synced_zxid = min(now.synced_zxid, truncation.zxid)
                 now = replace(now, last_segment=truncation.segment, synced_zxid=synced_zxid)
             self._write(replace(now, sequence=now.sequence + 1, truncation=truncation))
+
+    def save_installation(self, installation: InstallationIntent | None) -> None:
+        """Note the intent to go on with a snapshot, or that this was done. Durable when this returns. Raises OSError.
+
+        When it was done, the log begins in the new segment, and nothing else is known of it.
+        """
+        with self._saving:
+            now = self.current
+            done = now.installation
+            if installation is None and done is not None:
+                now = replace(now, first_segment=done.segment, last_segment=done.segment, synced_zxid=done.zxid)
+            self._write(replace(now, sequence=now.sequence + 1, installation=installation))
 
     def _write(self, superblock: Superblock) -> None:
         page = superblock.to_page()

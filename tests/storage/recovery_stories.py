@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -23,7 +24,7 @@ from sluicemq.storage.segment_index import index_name
 from sluicemq.storage.snapshot_file import snapshot_name
 from sluicemq.storage.sparse import SparseHeader, sparse_name
 from sluicemq.storage.superblock import Superblock, SuperblockStore, Truncation
-from tests.disk import SimulatedDisk
+from tests.disk import PowerCut, SimulatedDisk
 from tests.storage.stories import SMALL, entries, entry, open_log, zxid
 
 Start = Callable[[], Any]
@@ -162,9 +163,16 @@ story("superblock-foreign-second")(damaged_copies(0, cluster=b"another cluster."
 story("superblock-foreign-first")(damaged_copies(1, cluster=b"another cluster."))
 story("superblock-first-copy-damaged")(damaged_copies(0))
 story("superblock-second-copy-damaged")(damaged_copies(1))
-story("superblock-whole", "log-begun", "no-truncation", "segment-there", "file-whole", "joint-whole", "end-clean")(
-    damaged_copies()
-)
+story(
+    "superblock-whole",
+    "no-installation",
+    "log-begun",
+    "no-truncation",
+    "segment-there",
+    "file-whole",
+    "joint-whole",
+    "end-clean",
+)(damaged_copies())
 
 
 @story("superblock-copy-older")
@@ -210,6 +218,35 @@ def _() -> tuple[SimulatedDisk, Start]:
     put_superblock(disk, replace(superblock_of(disk), truncation=Truncation(zxid(1, 29), 2, PAGE_BYTES)))
     disk.unlink(SECOND)
     return disk, start_log(disk)
+
+
+# --- A snapshot of another broker in the place of the log ----------------------------------------------------
+
+
+def installing(*, missing: bool) -> Story:
+    def tell() -> tuple[SimulatedDisk, Start]:
+        disk = lively()
+        log = open_log(disk)
+        installation = log.begin_installation(zxid(9, 7), b"chain  7", b"s" * 16)
+        installation.add_entries([entry(5)])
+        other = SimulatedDisk()
+        SnapshotStore(other, log.cluster_id).begin(zxid(9, 7), b"chain  7", 1).finish()
+        installation.add_snapshot(0, other.content_of(snapshot_name(zxid(9, 7))))
+        installation.finish()
+        log.close()
+        disk.cut_power_after(5)  # both copies of the note in the superblock are durable, and nothing else
+        with contextlib.suppress(PowerCut):
+            installation.switch()
+        disk = disk.crash()
+        if missing:
+            disk.unlink("incoming-" + snapshot_name(zxid(9, 7)))
+        return disk, start_log(disk)
+
+    return tell
+
+
+story("installation-interrupted")(installing(missing=False))
+story("installation-without-files")(installing(missing=True))
 
 
 # --- Compaction ---------------------------------------------------------------------------------------------
@@ -289,6 +326,19 @@ def _() -> tuple[SimulatedDisk, Start]:
     disk = lively()
     put_file(disk, index_name(77), b"the index of a segment that died")
     return disk, start_log(disk)
+
+
+@story("name-incoming")
+def _() -> tuple[SimulatedDisk, Start]:
+    disk = lively()
+    put_file(disk, "incoming-" + snapshot_name(zxid(9, 7)), b"the first half")
+
+    def start() -> SegmentLog:
+        log = open_log(disk)
+        assert "incoming-" + snapshot_name(zxid(9, 7)) in disk.names()
+        return log
+
+    return disk, start
 
 
 @story("name-set-aside", "name-strange")
