@@ -139,6 +139,8 @@ class Following:
         local = self._local
         answer = answer_to_new_epoch(local.promised_epoch, local.promised_to, self.leader, message.epoch)
         if answer is Promising.REFUSE:
+            # It knows of the promise now; to ask again at once would only be answered in the same way.
+            local.refused = self.leader, message.epoch, local.now + local.options.notify_seconds_min
             local.look(f"leader {self.leader} is in epoch {message.epoch}, but {local.promised_epoch} is promised")
             return
         self.epoch = message.epoch

@@ -82,6 +82,8 @@ class Local:
         """Open connections, by peer."""
         self.gone: set[int] = set()
         """Peers whose connection was refused or reset and not opened since."""
+        self.refused: tuple[int, int, float] | None = None
+        """The leader that was refused last, in which epoch, and until when it is not asked again."""
         self.promised_epoch = promised_epoch
         self.promised_to: int | None = None
         """Whom `promised_epoch` was promised to, durably, as far as this process knows."""

@@ -66,7 +66,8 @@ class Looking:
         if self._election is not None or not any(isinstance(effect, Join) for effect in done):
             return
         local = self._local
-        if self._towards is not None:
+        # Whoever is not connected may be gone: an election finds it sooner than patience would end.
+        if self._towards == local.member.node or self._towards in local.links:
             self.decision = Decision(self._towards)
             return
         self._election = Election(local.electorate, local.durable_zxid, self._round, local.options.finalize_seconds)
@@ -78,6 +79,9 @@ class Looking:
 
     def receive(self, peer: int, notification: Notification) -> None:
         """Take in a vote, or the word of somebody who has a leader."""
+        refused = self._local.refused
+        if refused is not None and (peer, notification.epoch) == refused[:2] and self._local.now < refused[2]:
+            return
         if self._election is not None:
             self._react(self._election.receive(notification), peer)
             self._judge_damage()
