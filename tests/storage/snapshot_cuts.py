@@ -16,23 +16,21 @@ A failure names its seed; the same seed gives the same run.
 
 from __future__ import annotations
 
-import argparse
 import collections
 import contextlib
 import random
 import struct
-import sys
-import time
 from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from unittest import mock
 
-from sluicemq.storage import PageFile, Snapshot, SnapshotStore, SnapshotWriter, StorageError, pagefile, snapshots
+from sluicemq.storage import PageFile, Snapshot, SnapshotStore, SnapshotWriter, pagefile, snapshots
 from sluicemq.storage.pagefile import COPY_NAME, PAGES_NAME, StoredPage
 from sluicemq.storage.pages import PAGE_BYTES
 from sluicemq.storage.snapshot_file import snapshot_name, snapshot_zxid
 from tests.disk import PowerCut, SimulatedDisk, SimulatedFile
+from tests.seeds import PowerCuts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -367,70 +365,13 @@ MUTANTS: dict[str, Callable[[], contextlib.AbstractContextManager[object]]] = {
 }
 
 
-def first_seed_that_catches(mutant: str, seed: int, seeds_max: int) -> tuple[int, str] | None:
-    """The first seed whose story fails with this mistake, and how it shows."""
-    with MUTANTS[mutant]():
-        for candidate in range(seed, seed + seeds_max):
-            try:
-                Story(candidate).run()
-            except (AssertionError, StorageError) as failure:
-                return candidate, f"{type(failure).__name__}: {failure}".partition("\n")[0]
-    return None
+def tell(seed: int) -> Story:
+    story = Story(seed)
+    story.run()
+    return story
 
 
-@dataclass
-class Result:
-    """Figures of a run."""
-
-    cuts: int = 0
-    operations: int = 0
-    first_seed: int = 0
-    last_seed: int = 0
-    seen: collections.Counter[str] = field(default_factory=collections.Counter)
-
-
-def run_cuts(count: int, seed: int) -> Result:
-    """Stories from this seed on until this many power cuts happened. Raises what failed, with a note of the seed."""
-    result = Result(first_seed=seed)
-    while result.cuts < count:
-        story = Story(seed)
-        try:
-            story.run()
-        except Exception as failure:
-            failure.add_note(f"replay: python -m tests.storage.snapshot_cuts --count 1 --seed {seed}")
-            raise
-        result.cuts += story.cuts
-        result.operations += story.operations
-        result.seen += story.seen
-        result.last_seed = seed
-        seed += 1
-    return result
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=10_000, help="power cuts to make")
-    parser.add_argument("--seed", type=int, default=1, help="first seed")
-    parser.add_argument("--mutants", action="store_true", help="check that each known mistake is caught")
-    options = parser.parse_args(arguments)
-    if options.mutants:
-        missed = 0
-        for mutant in MUTANTS:
-            caught = first_seed_that_catches(mutant, options.seed, 2000)
-            missed += caught is None
-            print(f"{mutant}: " + ("NOT CAUGHT" if caught is None else "caught by seed {}, {}".format(*caught)))
-        return min(missed, 1)
-    started = time.perf_counter()
-    result = run_cuts(options.count, options.seed)
-    seconds = time.perf_counter() - started
-    print(
-        f"{result.cuts} power cuts, seeds {result.first_seed} to {result.last_seed}, {result.operations} disk "
-        f"operations: no snapshot and no page lost; {seconds:.1f} s, {result.operations / seconds:.0f} operations/s"
-    )
-    print(", ".join(f"{count} {what}" for what, count in result.seen.items()))
-    return 0
-
+CUTS = PowerCuts("tests.storage.snapshot_cuts", tell, MUTANTS, "no snapshot and no page lost")
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        sys.exit(main())
+    CUTS.main(__doc__)
