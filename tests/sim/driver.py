@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sluicemq.broker.replication import effects as fx
 from sluicemq.broker.replication import events as ev
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tests.sim.world import Timer
 
 SNAPSHOT_BYTES_PER_SECOND = 2_000_000
+Answer = TypeVar("Answer")
 
 
 @dataclasses.dataclass
@@ -243,23 +244,30 @@ class Process:
         applied = self.service.machine.applied_zxid
         epoch_changed = applied >> 32 != self._snapshot_zxid >> 32
         far = applied - self._snapshot_zxid if not epoch_changed else (applied & 0xFFFFFFFF) + 1
-        if far < self.node.settings.snapshot_entries or self.memory.chain_at(applied) is None:
+        if far >= self.node.settings.snapshot_entries:
+            self._take_snapshot(applied)
+
+    def _take_snapshot(self, applied: int) -> None:
+        if self.memory.chain_at(applied) is None:
             return
         if self.memory.last.zxid != self.log.last_zxid and not self.log.synced_zxid >= applied:
             return
         self._snapshot_zxid = applied
         configuration = self.memory.configuration_at(applied)
         assert configuration is not None, "who has applied anything knows who votes"
-        try:
-            keep = snapshots.take(self.service.machine, self.log, self.store, configuration)
-        except PowerCut:
-            self.node.crash(power=True)
-            return
-        except (StorageError, OSError) as error:
-            self.node.died(f"a snapshot could not be written: {error}")
-            return
+        keep = self._on_disk(lambda: snapshots.take(self.service.machine, self.log, self.store, configuration))
         if keep:
             self.thread.run(lambda: self._begin_at(keep))
+
+    def _on_disk(self, work: Callable[[], Answer]) -> Answer | None:
+        """Do something with snapshots; None if the process has ended with it."""
+        try:
+            return work()
+        except PowerCut:
+            self.node.crash(power=True)
+        except (StorageError, OSError) as error:
+            self.node.died(f"a snapshot could not be written or read: {error}")
+        return None
 
     def _begin_at(self, zxid: int) -> None:
         if self._streams:
@@ -269,8 +277,12 @@ class Process:
             self.memory.begin_at_start_of_log()
 
     def _send_snapshot(self, effect: fx.SendSnapshot) -> None:
-        image = snapshots.read_newest(self.store)
+        image = self._on_disk(lambda: snapshots.read_newest(self.store))
+        if not self.alive:
+            return
         if image is None or image.position.zxid < effect.start_zxid:
+            # The kept ones may have rotted. The next attempt finds a new one.
+            self._take_snapshot(self.service.machine.applied_zxid)
             self.event(ev.SnapshotFailed(effect.peer, effect.session, "there is no snapshot that is new enough"))
             return
         key = effect.peer, effect.session

@@ -376,7 +376,7 @@ _add("read_alone", "a read asks no quorum", (Reads, "ready", _ask_nobody), profi
 _add(
     "no_patience_end",
     "a leader that nobody hears goes on",
-    (Leading, "_heard_by_quorum", lambda self: True),
+    (Leading, "heard_by_quorum", lambda self, configuration: True),
     profile="partition",
 )
 _add(

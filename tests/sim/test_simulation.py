@@ -110,6 +110,12 @@ def test_a_mistake_is_found(name: str) -> None:
     assert found is not None, f"{MUTANTS[name].says}, and {seeds} seeds have not noticed"
 
 
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mistake_still_fits_the_code(name: str) -> None:
+    with MUTANTS[name].patch():
+        pass
+
+
 def test_the_table_of_mutants_names_each_of_them() -> None:
     rows = [line.split("|")[1].strip(" `") for line in TABLE.read_text().splitlines() if line.startswith("| `")]
     assert rows == list(MUTANTS)
