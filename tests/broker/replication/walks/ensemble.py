@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.broker.replication.history import (
@@ -29,6 +28,7 @@ from sluicemq.broker.replication.history import (
 from sluicemq.broker.replication.membership import Configuration, Member
 from sluicemq.broker.replication.messages import Phase, Role
 from sluicemq.broker.replication.options import Options
+from tests.broker.replication.walks.bounds import STARTS, Bounds
 from tests.broker.replication.walks.nodes import Moved, Nodes, Seen
 from tests.broker.replication.walks.shell import ENTRY_BYTES, Broken, Log, Shell, sealed
 
@@ -38,56 +38,9 @@ if TYPE_CHECKING:
     from sluicemq.broker.replication import effects
     from tests.broker.replication.walks.nodes import Input
 
-STARTS: dict[str, tuple[tuple[tuple[int, int], ...], ...]] = {
-    "even": (((1, 0),), ((1, 0),), ((1, 0),)),
-    # Node 1 has written what the others do not have.
-    "ahead": (((1, 0), (1, 1)), ((1, 0),), ((1, 0),)),
-    # So has 3, in an epoch of its own that reached nobody else: figure 8 of the Raft paper.
-    "figure-8": (((1, 0), (1, 1)), ((1, 0),), ((1, 0), (2, 0))),
-}
-"""Logs of the nodes 1 to 3 as (epoch, counter); equal names are equal entries. All have promised the latest epoch."""
 MESSAGE, UP, DOWN = 0, 1, 2
 Channel = tuple[int, ...]
 """What is on its way, in order: a number and, in the two lowest bits, what it is."""
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """How far a walk goes.
-
-    Attributes:
-        nodes: How many.
-        votes: Elections by votes, from empty disks; else by an oracle that may at any time let any quorum turn to any
-            leader in it, from a cluster in epoch 1.
-        start: With the oracle: which logs there are at first (`STARTS`).
-        message_entries: How many entries a message may hold; 0: as many as there are.
-        epochs: The highest epoch that may be promised.
-        entries: How many proposals.
-        crashes: How many in all; who crashed may start again at any time.
-        resets: How many connections may break without a crash.
-        elections: How often the oracle may elect.
-        joins: How often it may let one more node turn to somebody who leads.
-        timeouts: How often a leader or learner may run out of patience.
-        compactions: How often a node may put what is committed into a snapshot.
-        reads: How many reads that ask a quorum.
-        drops: Whether a disk that comes to rest may also drop what it was given, not only finish it.
-
-    """
-
-    nodes: int = 2
-    votes: bool = True
-    start: str = "even"
-    message_entries: int = 0
-    epochs: int = 2
-    entries: int = 2
-    crashes: int = 1
-    resets: int = 0
-    elections: int = 2
-    joins: int = 1
-    timeouts: int = 0
-    compactions: int = 0
-    reads: int = 0
-    drops: bool = True
 
 
 class Spent(NamedTuple):

@@ -13,11 +13,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.broker.replication.walks.ensemble import Bounds, Ensemble, State
+from tests.broker.replication.walks.ensemble import Ensemble, State
 from tests.broker.replication.walks.shell import Broken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.broker.replication.walks.bounds import Bounds
 
 UNSETTLED_SHOWN_MAX = 3
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.broker.replication.walks.__main__ import WALKS
-from tests.broker.replication.walks.ensemble import Bounds, Ensemble
+from tests.broker.replication.walks.bounds import WALKS, Bounds
+from tests.broker.replication.walks.ensemble import Ensemble
 from tests.broker.replication.walks.search import walk
 from tests.sim.mutants import MUTANTS
 
