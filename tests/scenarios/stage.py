@@ -8,6 +8,7 @@ Who is there
     disk N Z-Z Z ... [promised E] [begins Z] [voters N ...] [led N]
                                 give a node that is down a log; equal names are equal entries on all nodes, but what
                                 bears a ! is damaged and differs
+    damage N Z                  it loses what its log held from Z on, and knows it
     wipe N                      take the disk of a node that is down, and put in an empty one
     start N ...                 start, and connect with everybody who lives
     crash N [keep K]            end it; of what the disk was given but has not done, the first K effects survive
@@ -34,6 +35,7 @@ What fails
 
 What is asked
     propose N BODY ...          read N NAME
+    state N Z TEXT              its machine says what the state is at Z, as the other machines do at the same place
     add-voter L N, remove-voter L N, transfer L N
     status, log N
 """
@@ -46,6 +48,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.replication import effects, events
+from sluicemq.broker.replication.agreement import StateHash
 from sluicemq.broker.replication.history import EpochRecord, counter_of, epoch_of, zxid_of
 from sluicemq.broker.replication.membership import Configuration, Member
 from sluicemq.broker.replication.messages import Notification
@@ -149,6 +152,12 @@ class Stage:
         if "begins" in said:
             log = log.beginning_at(_zxid(said["begins"][0]))
         self._shells[int(node)] = Shell(shell.member, shell.listed, self._options, log, promised[0])
+
+    def _do_damage(self, node: str, place: str) -> None:
+        disk = self._shells[int(node)].disk
+        kept = tuple(entry for entry in disk.durable.entries if entry.zxid < _zxid(place))
+        disk.durable = disk.view = dataclasses.replace(disk.durable, entries=kept)
+        disk.damaged_from = _zxid(place)
 
     def _do_wipe(self, node: str) -> None:
         shell = self._shells[int(node)]
@@ -367,6 +376,10 @@ class Stage:
 
     def _do_read(self, node: str, name: str) -> None:
         self._step(int(node), None, events.Read(name))
+
+    def _do_state(self, node: str, place: str, text: str) -> None:
+        state = StateHash(_zxid(place), text.encode(), (("queues", text.encode()),))
+        self._step(int(node), None, events.StateHashed(state))
 
     def _do_add_voter(self, leader: str, node: str) -> None:
         self._step(int(leader), None, events.AddVoter(f"add-voter {node}", int(node)))

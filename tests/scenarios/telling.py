@@ -62,7 +62,8 @@ def message(one: Message) -> str:
     name = type(one).__name__
     if isinstance(one, Notification):
         if one.role is Role.LOOKING:
-            return f"{name}: round {one.round}, votes for {_vote(one.vote)}"
+            damaged = ", damaged" if one.damaged else ""
+            return f"{name}: round {one.round}, votes for {_vote(one.vote)}{damaged}"
         return f"{name}: {one.role.value} {one.vote.leader}, epoch {one.epoch}"
     if isinstance(one, FollowerInfo):
         return f"{name}: promised {one.epoch}"
@@ -100,6 +101,8 @@ def write(effect: effects.Effect) -> str:
         return f"truncate after {show_zxid(effect.position.zxid)}"
     if isinstance(effect, effects.InstallSnapshot):
         return f"install the snapshot at {show_zxid(effect.position.zxid)}"
+    if isinstance(effect, effects.NoteRepaired):
+        return "the damage is mended"
     return type(effect).__name__
 
 
@@ -123,6 +126,10 @@ def telling(effect: effects.Effect) -> str | None:
         return f"has done {effect.reference}"
     if isinstance(effect, effects.Fatal):
         return f"ENDS: {effect.reason}"
+    if isinstance(effect, effects.Alarm):
+        return f"ALARM: {effect.reason}"
+    if isinstance(effect, effects.NoteRepaired):
+        return "writes: the damage is mended"
     if isinstance(effect, effects.Truncate | effects.InstallSnapshot):
         return f"writes: {write(effect)}"
     if isinstance(effect, effects.SendSnapshot):
@@ -153,6 +160,8 @@ def status(shell: Shell) -> str:
     if log.start.zxid:
         end += f" from {show_zxid(log.start.zxid)}"
     promise = f"promised {shell.disk.promised_epoch}"
+    if shell.disk.damaged_from is not None:
+        end += f", damaged from {show_zxid(shell.disk.damaged_from)}"
     if replica is None:
         return f"down, {end}, {promise}"
     leader = f" {replica.leader}" if replica.role in (Role.FOLLOWING, Role.OBSERVING) else ""

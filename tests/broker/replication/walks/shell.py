@@ -36,6 +36,14 @@ if TYPE_CHECKING:
 
 START = Position(0, bytes(8))
 ENTRY_BYTES = 100
+DISK_EFFECTS = (
+    effects.Join,
+    effects.SavePromise,
+    effects.Append,
+    effects.Truncate,
+    effects.InstallSnapshot,
+    effects.NoteRepaired,
+)
 
 
 class Broken(AssertionError):
@@ -131,6 +139,8 @@ class Disk:
         self.view = log
         self.promised_epoch = promised_epoch
         self.queue: tuple[effects.Effect, ...] = ()
+        self.damaged_from: int | None = None
+        """The first entry that was lost to damage, as the superblock notes it."""
         self.received: Log | None = None
         """The snapshot that lies beside the log, and is not in use."""
 
@@ -195,6 +205,8 @@ class Disk:
             if effect.epoch <= self.promised_epoch:
                 raise Broken(f"I2: the promise goes back from {self.promised_epoch} to {effect.epoch}")
             self.promised_epoch = effect.epoch
+        elif isinstance(effect, effects.NoteRepaired):
+            self.damaged_from = None
         else:
             self.durable = self.durable.after(effect, self.received)
             self.durable.check()
@@ -233,7 +245,10 @@ class Shell:
         """Begin a life with what is durable."""
         assert self.replica is None
         self.committed_zxid = 0
-        self.replica = Replica(self.member, self.listed, self.disk.promised_epoch, self.disk, self.options)
+        disk = self.disk
+        self.replica = Replica(
+            self.member, self.listed, disk.promised_epoch, disk, self.options, damaged_from=disk.damaged_from
+        )
         return self.step(events.Start(), now)
 
     def crash(self, kept: int = 0, kept_entries: int = 0) -> None:
@@ -245,10 +260,7 @@ class Shell:
     def persist(self, now: float) -> list[effects.Effect]:
         """Let the disk carry out the next effect, and tell the core."""
         done = self.disk.do_next()
-        assert isinstance(
-            done,
-            effects.Join | effects.SavePromise | effects.Append | effects.Truncate | effects.InstallSnapshot,
-        )
+        assert isinstance(done, DISK_EFFECTS)
         return self.step(events.Persisted(done.token), now)
 
     def read(self, now: float) -> list[effects.Effect]:
@@ -289,7 +301,7 @@ class Shell:
                 if effect.position.zxid < self.committed_zxid:
                     raise Broken(f"I7: what was committed is cut off after {effect.position}")
                 self.disk.take(effect)
-            elif hasattr(effect, "token"):
+            elif isinstance(effect, DISK_EFFECTS):
                 self.disk.take(effect)
         return made
 
