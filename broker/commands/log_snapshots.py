@@ -129,7 +129,9 @@ class SnapshotChecks:
         if self._pages is None:
             return None
         assert machine.pool is not None
-        return Pager(self._pages, machine.pool, bytes_max=INDEX_MEMORY_BYTES_DEFAULT, on_failure=lambda _error: None)
+        pager = Pager(self._pages, machine.pool, bytes_max=INDEX_MEMORY_BYTES_DEFAULT, on_failure=lambda _error: None)
+        self._pages.on_rot = lambda _rot: None  # it is among the notes already, and nothing is mended here
+        return pager
 
     def _is_there(self, file: str) -> bool:
         """Whether a snapshot is still kept: a broker that serves meanwhile removes old ones and uses their pages."""
