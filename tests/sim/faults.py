@@ -61,7 +61,7 @@ FAMILIES: dict[str, dict[str, float]] = {
     "membership": {"remove_voter": 1, "add_voter": 3, "wipe": 0.7, "lose_disk": 0.7},
     "transfer": {"transfer": 2},
     "rolling": {"rolling_restart": 1},
-    "trap": {"trap": 4, "old_leader": 1},
+    "trap": {"trap": 4, "old_leader": 1, "amnesia": 1},
 }
 """Kinds of faults by family, with weights."""
 
@@ -98,6 +98,7 @@ PROFILES: dict[str, dict[str, float] | tuple[str, ...]] = {
     "io_errors": {"sync_fails": 2, "write_fails": 2, "power": 1},
     "full_disk": {"full_disk": 3, "power": 1},
     "rot": {"damage": 3, "power": 1, "kill": 1},
+    "amnesia": {"amnesia": 3, "kill": 1},
     "lost_writes": {"lose_write": 3, "misdirect_write": 1, "power": 3, "kill": 1},
     "wiped": {"lose_disk": 3, "wipe": 1, "add_voter": 3, "kill": 1},
 }
@@ -408,6 +409,28 @@ class Nemesis:
             return
         self._spoiled(node)
         self._stay_down(node, fault)
+
+    def amnesia(self, node: Node, fault: Fault) -> None:
+        """One of three nodes loses its log while another one lags and the third, which has everything, goes down."""
+        if len(self._nodes) == 3 and self._may_damage(node):
+            others = [number for number in sorted(self._nodes) if number != node.number]
+            lags, knows = others if fault.chance < 0.5 else reversed(others)
+            links = [pair for other in self._nodes if other != lags for pair in ((lags, other), (other, lags))]
+            self._cut(links, dataclasses.replace(fault, seconds=1.2))
+            self._later(1.0, self._forget, node, self._nodes[knows], fault)
+
+    def _forget(self, node: Node, knows: Node, fault: Fault) -> None:
+        if not self._may_damage(node):
+            return
+        self.kill(knows, dataclasses.replace(fault, seconds=2.0 + fault.seconds))
+        if node.process is None:
+            node.lose_power()
+        else:
+            node.crash(power=True)
+        node.refuses_to_start = "its log is gone"
+        self._spoiled(node)
+        if node.salvage():
+            node.start()
 
     def lose_write(self, node: Node, fault: Fault) -> None:
         """One of the next writes to the log is never done, and nobody says so."""

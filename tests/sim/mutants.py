@@ -19,6 +19,7 @@ from sluicemq.broker.replication import discovery, following, membership, synchr
 from sluicemq.broker.replication.broadcast import Broadcast
 from sluicemq.broker.replication.discovery import Discovery, Promising
 from sluicemq.broker.replication.effects import InstallSnapshot, Token
+from sluicemq.broker.replication.election import Electorate
 from sluicemq.broker.replication.following import Following
 from sluicemq.broker.replication.leading import Leading
 from sluicemq.broker.replication.local import Local
@@ -390,8 +391,15 @@ _add(
 # --- what the disk lost, bounds, timers, deliveries -------------------------------------------------------------------
 
 
-def _whole(self: Replica, *arguments: Any, damaged_from: int | None = None, real: Any = Replica.__init__) -> None:
-    real(self, *arguments)
+def _electorate(self: Local) -> Electorate:
+    return Electorate(self.member, self.configuration, self.configuration_zxid, self.listed)
+
+
+def _promise_all_the_same(self: Following, promised: bool, real: Any = Following._acknowledge_epoch) -> None:
+    local = self._local
+    damaged_from, local.damaged_from = local.damaged_from, None
+    real(self, promised)
+    local.damaged_from = damaged_from
 
 
 def _always_torn(*arguments: Any, real: Any = recovery.judge_end, **named: Any) -> Any:
@@ -458,8 +466,10 @@ def _remember_all(self: Producer, zxid: int, receipts_max: int, real: Any = Prod
 _add(
     "forget_damage",
     "a node whose log has lost something votes and promises like any other",
-    (Replica, "__init__", _whole),
-    profile="rot",
+    (Local, "electorate", property(_electorate)),
+    (Local, "votes", property(lambda self: self.electorate.counts(self.member))),
+    (Following, "_acknowledge_epoch", _promise_all_the_same),
+    profile="amnesia",
     nodes=3,
 )
 _add(
