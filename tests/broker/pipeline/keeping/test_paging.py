@@ -217,6 +217,23 @@ async def test_pages_that_rot_in_one_file_cost_nothing_and_are_told(name, caplog
 
 
 @pytest.mark.trio
+async def test_a_whole_file_that_rots_does_not_fill_the_log(monkeypatch, caplog):
+    monkeypatch.setattr(paging, "ROT_LINES_MAX", 5)
+    disk = SimulatedDisk(1)
+    async with long_road(disk) as road:
+        queue = await declare(road)
+        await fill(road)
+        road.pager._pages.sync()
+        disk.overwrite("pages", PAGE_BYTES, b"\xff" * statistics(road).file_bytes)
+        await drain(road, queue)
+        mended = statistics(road).mended
+
+    assert mended >= 20
+    assert caplog.text.count("written again from the other file") == 4 + mended // 5
+    assert f"that was rotten page {5 * (mended // 5)}; of the next 5 one is told" in caplog.text
+
+
+@pytest.mark.trio
 async def test_a_failing_disk_ends_the_broker():
     disk = SimulatedDisk(1)
     failures: list[BaseException] = []
