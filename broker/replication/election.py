@@ -15,7 +15,8 @@ disturbing a leader that works, never about safety. With one exception: forming 
 
 Votes of nodes that are no voters in this replica's configuration are not counted; such nodes are answered, no more. Who
 is no voter in its own configuration is no candidate and decides nothing, but says whom it finds best like everybody: a
-change that made it a voter may stand in others' logs only, and then its vote is needed.
+change that made it a voter may stand in others' logs only, and then its vote is needed. So may who has no configuration
+and no list: to such a node everybody's votes matter.
 
 A replica whose log is damaged says nothing about history, since it does not know what it has lost: it votes for nobody,
 and waits for a leader to be taught by. It counts as heard, and never as empty.
@@ -74,6 +75,10 @@ class Electorate:
         if self.configuration is None:
             return member.node in self.listed
         return member in self.configuration.everybody
+
+    def hears(self, member: Member) -> bool:
+        """Say whether what *member* votes matters here: of voters; of anybody to who knows of none."""
+        return self.counts(member) or (self.configuration is None and not self.listed)
 
     def is_quorum(self, supporters: Collection[Member]) -> bool:
         """Say whether *supporters* are a quorum."""
@@ -137,7 +142,7 @@ class Election:
             self._standing[sender.node] = notification
         else:
             self._standing.pop(sender.node, None)
-        if not self.electorate.counts(sender):
+        if not self.electorate.hears(sender):
             behind = notification.role is Role.LOOKING and notification.round < self.round
             return Reaction(answer=behind)
         if notification.role is not Role.LOOKING:

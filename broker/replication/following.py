@@ -31,6 +31,7 @@ from sluicemq.broker.replication.messages import (
     Ping,
     Pong,
     Propose,
+    Role,
     SnapshotInstalled,
     Synchronize,
 )
@@ -43,11 +44,13 @@ class Following:
         local: What the roles share. Its disk is at rest.
         leader: Whom to learn from.
         session: Number of this session, never used before by this process.
+        handed_over: The leader before has named this one, which may not have heard of it yet.
 
     """
 
-    def __init__(self, local: Local, leader: int, session: int) -> None:
+    def __init__(self, local: Local, leader: int, session: int, *, handed_over: bool = False) -> None:
         self._local = local
+        self._handed_over = handed_over
         self.leader = leader
         self._session = session
         self.epoch = 0
@@ -79,6 +82,14 @@ class Following:
         if peer != self.leader or peer not in local.links:
             return
         local.send(peer, FollowerInfo(local.promised_epoch, local.links[peer], self._session, local.member))
+
+    def may_lead(self, role: Role) -> bool:
+        """Say whether somebody who says it is *role* is the leader of this session, or may still become it.
+
+        Before it has named its epoch, it may just not know yet that it is elected, or that it was handed the lead.
+        """
+        unaware = role is Role.LOOKING or (self._handed_over and role is Role.FOLLOWING)
+        return role is Role.LEADING or (unaware and not self.epoch)
 
     def peer_down(self, peer: int) -> None:
         """Without a connection to its leader, a learner looks again."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from sluicemq.broker.replication import synchronization
 from sluicemq.broker.replication.agreement import StateHash
 from sluicemq.broker.replication.effects import ReadEntries, SendSnapshot
-from sluicemq.broker.replication.history import Entry, Position, window_bytes
+from sluicemq.broker.replication.history import Entry, Position, window_bytes, zxid_of
 from sluicemq.broker.replication.local import Local
 from sluicemq.broker.replication.membership import Member
 from sluicemq.broker.replication.messages import (
@@ -51,13 +51,15 @@ class Learner:
         self.retry_at: float | None = None
         """When to send a snapshot again that failed."""
         self._told_commit_zxid = 0
+        self._due_zxid = self._next_due_zxid = 0
 
     @property
     def caught_up(self) -> bool:
-        """Whether everything in the leader's log is there, or on its way within the window."""
+        """Whether it has, durably, what was committed a ping ago, and the rest is on its way within the window."""
         progress = self.progress
         replicates = self.planned and progress.state is ProgressState.REPLICATE
-        return replicates and progress.sent.zxid == self._local.history.last.zxid
+        sent = replicates and progress.sent.zxid == self._local.history.last.zxid
+        return sent and progress.acknowledged_zxid >= max(self._due_zxid, zxid_of(self.epoch, 0))
 
     def invite(self, epoch: int) -> None:
         """D2: name the new epoch."""
@@ -74,7 +76,7 @@ class Learner:
 
     def _synchronize(self, method: Method, position: Position) -> None:
         local = self._local
-        commit = self._tell_commit()
+        commit = self._due_zxid = self._next_due_zxid = self._tell_commit()
         last_zxid = local.history.last.zxid
         local.send(
             self.peer, Synchronize(self.epoch, self.connection, self.session, method, position, commit, last_zxid)
@@ -149,6 +151,7 @@ class Learner:
         """Say that the leader lives, and which hash its state has at some place."""
         if self.epoch:
             commit = self._tell_commit()
+            self._due_zxid, self._next_due_zxid = self._next_due_zxid, commit
             self._local.send(self.peer, Ping(self.epoch, self.connection, self.session, number, commit, state))
 
     def tell_diverged(self, state: StateHash, agreeing: tuple[int, ...]) -> None:

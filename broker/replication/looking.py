@@ -34,6 +34,8 @@ class Looking:
         self._election: Election | None = None
         self._notify_at = 0.0
         self._pause = local.options.notify_seconds_min
+        self.handed_over = False
+        """Whether the decision is the word of the leader before."""
         self.decision: Decision | None = None
         """How it ended; the replica takes it from here."""
         local.join()
@@ -68,6 +70,7 @@ class Looking:
         local = self._local
         # Whoever is not connected may be gone: an election finds it sooner than patience would end.
         if self._towards == local.member.node or self._towards in local.links:
+            self.handed_over = True
             self.decision = Decision(self._towards)
             return
         self._election = Election(local.electorate, local.durable_zxid, self._round, local.options.finalize_seconds)

@@ -247,11 +247,8 @@ class Replica:
         if isinstance(state, Looking):
             state.receive(peer, notification)
             return
-        if isinstance(state, Following) and peer == state.leader:
-            # Before it has named its epoch, a leader may just not know yet that it is elected.
-            undecided = notification.role is Role.LOOKING and not state.epoch
-            if notification.role is not Role.LEADING and not undecided:
-                self._local.look(f"node {peer} does not lead any more")
+        if isinstance(state, Following) and peer == state.leader and not state.may_lead(notification.role):
+            self._local.look(f"node {peer} does not lead any more")
         if notification.role is Role.LOOKING:
             self._tell_role(peer)
 
@@ -307,7 +304,7 @@ class Replica:
             self._knocks.clear()
         else:
             self._session += 1
-            self._state = Following(local, decision.leader, self._session)
+            self._state = Following(local, decision.leader, self._session, handed_over=state.handed_over)
         for peer in sorted(local.links):
             self._tell_role(peer)
         return True

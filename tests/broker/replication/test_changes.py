@@ -46,6 +46,7 @@ def test_a_voter_cannot_be_removed_while_the_rest_would_need_one_that_lost_its_d
     network[1].start()
     network.heal()
     network.run_until(network.settled)
+    network.run(0.01)
     leader.step(events.RemoveVoter("remove", 2))
     told = refusal(leader, "remove")
     assert "node 1 has come back with an empty disk" in told
@@ -120,6 +121,7 @@ def test_a_change_whose_new_voters_fall_silent_is_taken_back_and_the_old_ones_go
     network.heal()
     network.run_until(network.settled)
     assert network[1].log.bodies == ["waits", "goes on"]
+    network.run(0.01)
     leader.step(events.RemoveVoter("again", 2))
     network.run_until(network.settled)
     assert leader.answer_to("again") == effects.Done("again")
@@ -211,3 +213,59 @@ def test_a_leader_whose_disk_hangs_stays_when_no_quorum_could_go_on_without_it()
     network.publish("a")
     network.run(30.0)
     assert leader.status == (Role.LEADING, Phase.BROADCAST)
+
+
+# --- who has caught up ------------------------------------------------------------------------------------------------
+
+
+def wiped_and_back(network: Network, node: int) -> Node:
+    network.kill(node)
+    network[node].listed = ()
+    network[node].wipe(b"second")
+    network[node].start()
+    network.heal()
+    network.run_until(lambda: network[node].promised_epoch > 0)
+    network[node].disk_seconds = 60.0
+    return network[node]
+
+
+def test_a_learner_that_has_everything_and_nothing_durably_has_not_caught_up() -> None:
+    network = formed(1, 2, 3)
+    network.publish("a")
+    network.run_until(network.settled)
+    wiped_and_back(network, 1)
+    network.run(2.0)
+    assert network[1].log.bodies == ["a"]
+    assert network[1].log.durable == 0
+    network.leader().step(events.AddVoter("again", 1))
+    assert "has not caught up yet" in refusal(network.leader(), "again")
+
+
+def test_a_learner_under_load_has_caught_up_when_it_has_what_was_committed_a_ping_ago() -> None:
+    network = formed(1, 2, 3)
+    wiped = wiped_and_back(network, 1)
+    wiped.disk_seconds = 0.05
+    for body in range(300):
+        network.publish(body)
+        network.run(0.01)
+    assert wiped.log.durable < len(wiped.log.entries), "it is always a little behind"
+    network.leader().step(events.AddVoter("again", 1))
+    network.run(1.0)
+    assert network.leader().answer_to("again") == effects.Done("again")
+
+
+def test_a_voter_that_lost_its_disk_votes_for_whoever_has_the_history() -> None:
+    """The change that made it a voter is in the other's log; its own is empty, and nobody has told it who votes."""
+    network = formed(1, 2, 3)
+    leader = network.leader()
+    leader.step(events.RemoveVoter("remove", 1))
+    network.run_until(lambda: leader.answer_to("remove") is not None)
+    network.kill(2)
+    network[2].listed = ()
+    network[2].log.entries, network[2].log.durable = [], 0
+    network.kill(3)
+    network[3].start()
+    network[2].start()
+    network.heal()
+    network.run_until(network.settled)
+    assert network.leader() is leader

@@ -8,14 +8,16 @@ from sluicemq.broker.replication.membership import Member
 from sluicemq.broker.replication.messages import (
     Ack,
     FollowerInfo,
+    HandOver,
     Method,
     Phase,
     Propose,
     Role,
     SnapshotInstalled,
     Synchronize,
+    Vote,
 )
-from tests.broker.replication.bench import LEADER, LINK, THREE, ZERO, Bench, only, proposal, said
+from tests.broker.replication.bench import LEADER, LINK, THIRD, THREE, ZERO, Bench, only, proposal, said
 
 SNAPSHOT = Position(zxid_of(1, 7), b"snapshot")
 
@@ -80,3 +82,23 @@ def test_proposals_that_skip_a_counter_are_refused_and_no_assertion_falls() -> N
     skips = bench.entry(bench.log.last.zxid + 2)
     bench.hear(LEADER, proposal(bench, session, skips))
     assert bench.status == (Role.LOOKING, Phase.ELECTION)
+
+
+def test_a_learner_that_was_handed_over_waits_for_the_next_leader_to_hear_of_it() -> None:
+    bench = Bench()
+    session = bench.synchronize()
+    bench.hear(LEADER, HandOver(2, LINK[LEADER], session, THIRD))
+    assert said(bench.disk(), FollowerInfo)
+    follows = bench.notification(THIRD, Role.FOLLOWING, Vote(zxid_of(1, 9), LEADER))
+    bench.hear(THIRD, follows)
+    assert bench.replica.leader == THIRD, "it has not heard of it yet"
+    bench.now += 2.0
+    bench.step(events.Wake())
+    assert bench.status[0] is Role.LOOKING, "but not for ever"
+
+
+def test_a_learner_that_elected_somebody_who_follows_another_looks_again_at_once() -> None:
+    bench = Bench()
+    bench.follow()
+    bench.hear(LEADER, bench.notification(LEADER, Role.FOLLOWING, Vote(zxid_of(1, 9), THIRD)))
+    assert bench.status[0] is Role.LOOKING
