@@ -53,6 +53,7 @@ class State:
         seconds: Real seconds that took.
         failed: Which of them broke an invariant.
         totals: What happened in all of them.
+        leader_seconds_most: The longest that a cluster took to have a leader after all faults, in virtual seconds.
         heal_seconds_most: The longest that a cluster took to be one again after all faults, in virtual seconds.
 
     """
@@ -63,6 +64,7 @@ class State:
     failed: list[int] = dataclasses.field(default_factory=list)
     totals: Counter[str] = dataclasses.field(default_factory=Counter)
     heal_seconds_most: float = 0.0
+    leader_seconds_most: float = 0.0
 
     @classmethod
     def load(cls, path: Path | None, first: int) -> State:
@@ -84,6 +86,7 @@ class State:
         self.seeds += 1
         if result.violation is not None:
             self.failed.append(result.seed)
+        self.leader_seconds_most = max(self.leader_seconds_most, result.leader_seconds)
         self.heal_seconds_most = max(self.heal_seconds_most, result.heal_seconds)
         for name in COUNTED:
             self.totals[name] += getattr(result, name)
@@ -144,5 +147,6 @@ def summary(choice: Choice, state: State) -> str:
         f"{state.seeds:,} seeds of {choice.profile} in {state.seconds:.0f} s ({state.pace}), {len(state.failed)} failed"
     )
     failed = f"\n  failed: {', '.join(map(str, state.failed))}" if state.failed else ""
-    healed = f"one again after at most {state.heal_seconds_most:.1f} virtual seconds"
+    healed = f"a leader after at most {state.leader_seconds_most:.1f} virtual seconds, "
+    healed += f"one again after at most {state.heal_seconds_most:.1f}"
     return f"{text}\n  {figures}; {healed}{failed}"

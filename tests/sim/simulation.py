@@ -40,7 +40,13 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.machine import Machine
     from tests.sim.faults import Fault
 
-HEAL_SECONDS_MAX = 60.0
+LEADER_SECONDS_MAX = 10.0
+HEAL_SECONDS_MAX = 30.0
+"""Longest that a cluster may take after all faults to have a leader, and to be one again with everything done.
+
+The notes ask for a leader within 5 seconds, of nodes that are there. Here an operation of a disk may still hang for as
+long, and nodes may still start.
+"""
 KIB = 1024
 
 
@@ -119,6 +125,7 @@ class Result:
     methods: dict[str, int] = dataclasses.field(default_factory=dict)
     nodes: int = 0
     heal_seconds: float = 0.0
+    leader_seconds: float = 0.0
 
 
 class Simulation:
@@ -164,7 +171,7 @@ class Simulation:
         self.producers: list[Producer] = []
         self.consumers: list[Consumer] = []
         self.delayed = 0
-        self.heal_seconds = 0.0
+        self.heal_seconds = self.leader_seconds = 0.0
 
     # --- what the seed chooses ----------------------------------------------------------------------------------------
 
@@ -282,6 +289,7 @@ class Simulation:
             truth.methods,
             len(self.nodes),
             self.heal_seconds,
+            self.leader_seconds,
         )
 
     def _live(self) -> None:
@@ -292,6 +300,9 @@ class Simulation:
         for consumer in self.consumers:
             consumer.recover()
         healed_at = self.world.now
+        if not self.world.run_until(healed_at + LEADER_SECONDS_MAX, lambda: self.nemesis.leader() is not None):
+            raise Violation(f"E5 liveness: nobody leads {LEADER_SECONDS_MAX:.0f} s after all faults")
+        self.leader_seconds = self.world.now - healed_at
         if not self.world.run_until(healed_at + HEAL_SECONDS_MAX, self._is_one):
             raise Violation(f"E5 liveness: {self._what_is_missing()}")
         self.heal_seconds = self.world.now - healed_at
