@@ -229,6 +229,7 @@ class Lead:
         self._outstanding.granted(pick.session, pick.consumer, pick.first_tag, last, pick.bytes, self._now + lease)
         deliver = self._clients.get(pick.session)
         if deliver is not None:
+            self._process.truth.delivers(self._process, zxid, self)
             runs = [(run.zxid, run.first, run.size) for run in pick.runs]
             deliver(("deliver", pick.session, pick.consumer, pick.first_tag, runs))
         self._dispatch()

@@ -4,7 +4,7 @@ Named as in the replication notes: I1 one leader an epoch; I2 and I10 promises; 
 history; I5 what is committed is durable on a quorum; I6 a new leader has all of it; I7 it is never cut off; I8
 commitment never goes back and never beyond the disk; I9 an acknowledgement follows its sync; I11 one promise an
 epoch; I12 no gaps; I13 the properties of ZAB (`delivery`); I14 equal states at equal entries; I15 what was confirmed is
-committed; I16 reads see what was confirmed before them; I17 nothing is confirmed after a leadership has ended; I18
+committed; I16 reads see what was confirmed before them; I17 nothing is confirmed or delivered after a leadership; I18
 bounds of memory (`bounds`). I19 and the E invariants are looked at when a run is over.
 
 What is durable comes from the moments at which syncs of the disk returned (`Ledger`), and is compared with the bytes
@@ -421,6 +421,14 @@ class Truth:
                 "I17 nothing after the end", f"node {node.number} confirms {show_zxid(zxid)} and leads no more"
             )
         self.confirmed_zxid = max(self.confirmed_zxid, zxid)
+
+    def delivers(self, process: Process, zxid: int, lead: Lead) -> None:
+        """A leader sends messages to a consumer, under the GRANT at *zxid*."""
+        if lead.over or process.service.lead is not lead or not process.alive or epoch_of(zxid) != lead.epoch:
+            raise self.broken(
+                "I17 nothing after the end",
+                f"node {process.node.number} delivers under {show_zxid(zxid)}, and leads no more",
+            )
 
     def read_answered(self, node: Node, service: Service, zxid: int, floor_zxid: int) -> None:
         """A read is answered from the state after *zxid*."""
