@@ -168,7 +168,8 @@ NAMES = Table(
             "name-set-aside",
             (Purpose.SET_ASIDE,),
             Decision.START,
-            "`rejected-snapshot-*`, and what `log repair` put under `damaged/`.",
+            "`rejected-snapshot-*`, `set-aside-*` (a damaged log whose broker learns from the others), and what `log "
+            "repair` put under `damaged/`.",
             "It is never read. Rejected snapshots go when good ones of their age go; the rest stays.",
             "Remove it when it is not needed any more.",
         ),

@@ -192,6 +192,11 @@ class SegmentLog:
         return self._store.current.incarnation
 
     @property
+    def superblock(self) -> SuperblockStore:
+        """What is known beside the log; saved by the log thread."""
+        return self._store
+
+    @property
     def promised_epoch(self) -> int:
         """The highest epoch that was promised durably."""
         return self._store.current.promised_epoch

@@ -22,7 +22,10 @@ from sluicemq.storage.superblock import SUPERBLOCK_NAME
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["is_data", "purpose_of"]
+__all__ = ["SET_ASIDE_PREFIX", "is_data", "purpose_of"]
+
+SET_ASIDE_PREFIX = "set-aside-"
+"""Names of a damaged log whose broker learns everything anew from the others begin so."""
 
 _FIXED = (SUPERBLOCK_NAME, LOCK_NAME, PAGES_NAME, COPY_NAME)
 _UNFINISHED_SUFFIX = ".new"
@@ -44,4 +47,4 @@ def purpose_of(name: str, indexed: Collection[int]) -> Purpose:
         return Purpose.IN_USE
     if name.endswith(_UNFINISHED_SUFFIX) or name.startswith(UNFINISHED_PREFIX):
         return Purpose.UNFINISHED
-    return Purpose.SET_ASIDE if name.startswith(REJECTED_PREFIX) else Purpose.STRANGE
+    return Purpose.SET_ASIDE if name.startswith((REJECTED_PREFIX, SET_ASIDE_PREFIX)) else Purpose.STRANGE

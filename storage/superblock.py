@@ -42,14 +42,15 @@ __all__ = [
 FORMAT_VERSION = 3
 """2: segments before `first_segment` are the live store; software of version 1 would remove them. 1 is read as 2.
 
-3: an installation is under way; written for so long only, because other software would not carry it out."""
+3: an installation is under way, or damage is noted; written for so long only, because other software would not carry
+the one out, and would vote in spite of the other."""
 FORMAT_VERSION_AT_REST = 2
 
 SUPERBLOCK_NAME = "superblock"
 SUPERBLOCK_NEW_NAME = "superblock.new"
 
 _MAGIC = b"SluiceSB"
-_BODY = struct.Struct("<16s16sIIQQQQQQQQQ")
+_BODY = struct.Struct("<16s16sIIQQQQQQQQQQ")
 _COPIES = 2
 _WITHOUT_INTENT, _TRUNCATION, _INSTALLATION = 0, 1, 2
 
@@ -88,6 +89,8 @@ class Superblock:
 
     `synced_zxid`: the log reached at least this entry, durably, at the last save that was told. A log that ends earlier
     is damaged, whatever its files say.
+
+    `damaged_from`: the first entry that this broker may have acknowledged and lost; 0 for none. See `setting_aside`.
     """
 
     cluster_id: bytes
@@ -101,6 +104,7 @@ class Superblock:
     truncation: Truncation | None = None
     synced_zxid: int = 0
     installation: InstallationIntent | None = None
+    damaged_from: int = 0
 
     def to_page(self) -> bytes:
         """The page as it lies on disk."""
@@ -113,7 +117,7 @@ class Superblock:
             kind, intent = _INSTALLATION, (new.zxid, new.segment, new.base)
         return seal(
             _MAGIC,
-            FORMAT_VERSION_AT_REST if new is None else FORMAT_VERSION,
+            FORMAT_VERSION if new is not None or self.damaged_from else FORMAT_VERSION_AT_REST,
             _BODY.pack(
                 self.cluster_id,
                 self.incarnation,
@@ -126,6 +130,7 @@ class Superblock:
                 self.last_segment,
                 *intent,
                 self.synced_zxid,
+                self.damaged_from,
             ),
         )
 
@@ -133,7 +138,7 @@ class Superblock:
     def from_body(cls, body: bytes) -> Superblock:
         """The state in the body of a page of any version up to FORMAT_VERSION."""
         cluster, incarnation, group, kind, *counters = _BODY.unpack_from(body)
-        sequence, generation, promised, first, last, zxid, segment, offset, synced = counters
+        sequence, generation, promised, first, last, zxid, segment, offset, synced, damaged_from = counters
         return cls(
             cluster_id=cluster,
             incarnation=incarnation,
@@ -146,6 +151,7 @@ class Superblock:
             truncation=Truncation(zxid, segment, offset) if kind == _TRUNCATION else None,
             synced_zxid=synced,
             installation=InstallationIntent(zxid, segment, offset) if kind == _INSTALLATION else None,
+            damaged_from=damaged_from,
         )
 
 
@@ -252,6 +258,7 @@ class SuperblockStore:
         first_segment: int | None = None,
         last_segment: int | None = None,
         synced_zxid: int | None = None,
+        damaged_from: int | None = None,
     ) -> None:
         """Change the given fields, durably in both copies when this returns. Raises PromiseRegression, OSError."""
         with self._saving:
@@ -267,6 +274,7 @@ class SuperblockStore:
                     first_segment=now.first_segment if first_segment is None else first_segment,
                     last_segment=now.last_segment if last_segment is None else last_segment,
                     synced_zxid=now.synced_zxid if synced_zxid is None else synced_zxid,
+                    damaged_from=now.damaged_from if damaged_from is None else damaged_from,
                 )
             )
 
@@ -290,6 +298,12 @@ class SuperblockStore:
             if installation is None and done is not None:
                 now = replace(now, first_segment=done.segment, last_segment=done.segment, synced_zxid=done.zxid)
             self._write(replace(now, sequence=now.sequence + 1, installation=installation))
+
+    def forget_log(self) -> None:
+        """Say that no log was begun yet; who and what was promised stays. Durable when this returns. Raises OSError."""
+        with self._saving:
+            now = replace(self.current, first_segment=0, last_segment=0, synced_zxid=0)
+            self._write(replace(now, sequence=now.sequence + 1, truncation=None, installation=None))
 
     def _write(self, superblock: Superblock) -> None:
         page = superblock.to_page()
