@@ -54,8 +54,9 @@ def test_a_new_log_begins_and_the_old_files_lie_beside_it() -> None:
         log.save_promised_epoch(8)
 
 
-def test_the_note_stays_until_the_log_is_whole_and_so_do_the_files() -> None:
-    disk, incarnation, files = damaged()
+@pytest.mark.parametrize("seed", range(5))
+def test_the_note_stays_until_the_log_is_whole_and_so_do_the_files(seed: int) -> None:
+    disk, incarnation, files = damaged(seed)
     set_damaged_log_aside(disk, zxid(1, 40))
     log = check(disk, incarnation, files)
     with pytest.raises(ValueError, match="until the log is whole"):
