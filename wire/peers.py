@@ -8,7 +8,7 @@ means: who may lead, and when what may be said, is the business of the broker's 
 Every message names the `epoch` it speaks of and the `connection` it was made for; those between a leader and a learner
 also the learner's `session`.
 
-Propose carries entries. What is fixed of them stands in the head, six numbers each; then come their bytes: the
+Propose carries entries, and so do the messages by which a snapshot is sent. What is fixed of them stands in the head, six numbers each; then come their bytes: the
 payloads, one behind the other, are the tail of the frame, and are never copied into msgpack. Their headers stand in the
 head if they are short, else in front of the payloads. So a single large payload, received by `frames.FrameReader`, is
 one `bytes` object from the socket to the disk.
@@ -46,6 +46,13 @@ ENTRY_NUMBERS = 6
 """Numbers that stand in the head for one entry: zxid, kind, kind version, flags, bytes of header, bytes of payload."""
 HEADERS_BYTES_MAX = 64 * 1024
 """Headers of entries that are longer than this together do not stand in the head."""
+
+SOURCE_BYTES = 16
+CONFIGURATION_BYTES_MAX = 64 * 1024
+FILE_SNAPSHOT, FILE_PAGES = 1, 2
+"""The two files of a snapshot."""
+PIECE_BYTES_MAX = 4 * 1024 * 1024
+"""Most bytes of a file in one SnapshotPiece."""
 
 STREAM_CONTROL, STREAM_DATA, STREAM_SNAPSHOT = 1, 2, 3
 """What a peer connection is for: short messages that overtake everything, proposals, snapshots."""
@@ -238,6 +245,63 @@ class Diverged(Message):
     part_digests: list[bytes] = wire_field(18, _part_digests, default=[])
 
 
+# --- snapshots: on a stream of their own ------------------------------------------------------------------------------
+
+
+@message(15)
+class SnapshotOffer(Message):
+    """Leader to learner: I have a snapshot for this session; `source` is how I know this very file of it.
+
+    `configuration` says who votes at the snapshot, as the record of entry `configuration_zxid` does.
+    """
+
+    epoch: int = wire_field(2, unsigned(32))
+    connection: int = wire_field(4, unsigned(64))
+    session: int = wire_field(6, unsigned(64))
+    zxid: int = wire_field(8, _zxid)
+    chain: bytes = wire_field(10, _chain)
+    source: bytes = wire_field(12, binary(SOURCE_BYTES))
+    snapshot_bytes: int = wire_field(14, unsigned(64))
+    pages_bytes: int = wire_field(16, unsigned(64))
+    configuration: bytes = wire_field(18, binary(CONFIGURATION_BYTES_MAX))
+    configuration_zxid: int = wire_field(20, _zxid)
+
+
+@message(16)
+class SnapshotWanted(Message):
+    """Learner to leader: send what is missing here: entries behind this one, and the two files from these bytes on."""
+
+    session: int = wire_field(6, unsigned(64))
+    entries_after: int = wire_field(8, _zxid)
+    snapshot_bytes: int = wire_field(10, unsigned(64))
+    pages_bytes: int = wire_field(12, unsigned(64))
+
+
+@message(17)
+class SnapshotEntries(Message):
+    """Leader to learner: entries that are alive, ascending; laid out as those of Propose."""
+
+    session: int = wire_field(6, unsigned(64))
+    entries: list[int] = wire_field(8, numbers(64, multiple_of=ENTRY_NUMBERS, items_max=ENTRY_NUMBERS * ENTRIES_MAX))
+    headers: bytes | None = wire_field(10, optional(binary(HEADERS_BYTES_MAX)), default=None)
+
+
+@message(18)
+class SnapshotPiece(Message):
+    """Leader to learner: bytes of one of the two files from `offset` on; they are the tail of the frame."""
+
+    session: int = wire_field(6, unsigned(64))
+    file: int = wire_field(8, unsigned(8))
+    offset: int = wire_field(10, unsigned(64))
+
+
+@message(19)
+class SnapshotEnd(Message):
+    """Leader to learner: that was all. Learner to leader: I have it, durably."""
+
+    session: int = wire_field(6, unsigned(64))
+
+
 PEER_MESSAGES: dict[int, type[Message]] = {
     cls.TYPE: cls
     for cls in (
@@ -255,6 +319,11 @@ PEER_MESSAGES: dict[int, type[Message]] = {
         Pong,
         HandOver,
         Diverged,
+        SnapshotOffer,
+        SnapshotWanted,
+        SnapshotEntries,
+        SnapshotPiece,
+        SnapshotEnd,
     )
 }
 """All of them, by frame type."""
@@ -277,7 +346,7 @@ def decode_peer_message(type_: int, head: bytes | memoryview, tail_bytes: int) -
     Args:
         type_: The frame's type.
         head: Its head.
-        tail_bytes: Length of its tail; only Propose has one.
+        tail_bytes: Length of its tail; entries and pieces of files have one.
 
     Raises:
         ProtocolError: The type is unknown, the head is malformed, or the tail is not as long as the head says.
@@ -287,14 +356,20 @@ def decode_peer_message(type_: int, head: bytes | memoryview, tail_bytes: int) -
     if cls is None:
         raise ProtocolError(f"frames of type {type_} are unknown between brokers")
     decoded = cls.decode(head)
-    expected = _tail_bytes(decoded) if isinstance(decoded, Propose) else 0
+    if isinstance(decoded, SnapshotPiece):
+        if not 0 < tail_bytes <= PIECE_BYTES_MAX:
+            raise ProtocolError(f"SnapshotPiece of {tail_bytes} bytes; it may have 1 to {PIECE_BYTES_MAX}")
+        if decoded.file not in (FILE_SNAPSHOT, FILE_PAGES):
+            raise ProtocolError(f"SnapshotPiece.file is {decoded.file}, which is none")
+        return decoded
+    expected = _tail_bytes(decoded) if isinstance(decoded, Propose | SnapshotEntries) else 0
     if tail_bytes != expected:
         raise ProtocolError(f"{cls.__name__} comes with {tail_bytes} bytes behind its head; its fields say {expected}")
     return decoded
 
 
 def pack_entries(entries: Iterable[PeerEntry]) -> tuple[list[int], bytes | None, list[bytes]]:
-    """Return the `entries` and `headers` of a Propose, and the buffers that are its tail, none of them copied."""
+    """Return the `entries` and `headers` of a message, and the buffers that are its tail, none of them copied."""
     fixed: list[int] = []
     headers: list[bytes] = []
     payloads: list[bytes] = []
@@ -311,27 +386,27 @@ def pack_entries(entries: Iterable[PeerEntry]) -> tuple[list[int], bytes | None,
     return fixed, None, headers + payloads
 
 
-def unpack_entries(propose: Propose, tail: memoryview) -> list[PeerEntry]:
-    """Return the entries of a Propose with its tail. A payload that is the whole tail is not copied.
+def unpack_entries(carrier: Propose | SnapshotEntries, tail: memoryview) -> list[PeerEntry]:
+    """Return the entries of a message with its tail. A payload that is the whole tail is not copied.
 
     Raises:
         ProtocolError: There is none, kind, version or flags are out of range, or the lengths do not add up.
 
     """
-    fixed = propose.entries
+    fixed, name = carrier.entries, type(carrier).__name__
     if not fixed:
-        raise ProtocolError("Propose without entries")
+        raise ProtocolError(f"{name} without entries")
     if max(fixed[1::ENTRY_NUMBERS]) > 0xFF or max(fixed[2::ENTRY_NUMBERS]) > 0xFF:
-        raise ProtocolError("Propose.entries: kinds and their versions have 8 bits")
+        raise ProtocolError(f"{name}.entries: kinds and their versions have 8 bits")
     if max(fixed[3::ENTRY_NUMBERS]) > 0xFFFF:
-        raise ProtocolError("Propose.entries: flags have 16 bits")
-    if len(tail) != _tail_bytes(propose):
-        raise ProtocolError(f"Propose: a tail of {len(tail)} bytes; its entries take {_tail_bytes(propose)}")
-    if propose.headers is None:
+        raise ProtocolError(f"{name}.entries: flags have 16 bits")
+    if len(tail) != _tail_bytes(carrier):
+        raise ProtocolError(f"{name}: a tail of {len(tail)} bytes; its entries take {_tail_bytes(carrier)}")
+    if carrier.headers is None:
         headers = memoryview(tail)[: sum(fixed[4::ENTRY_NUMBERS])]
         payloads = tail[len(headers) :]
     else:
-        headers, payloads = memoryview(propose.headers), tail
+        headers, payloads = memoryview(carrier.headers), tail
     return list(_cut(fixed, headers, payloads))
 
 
@@ -351,13 +426,14 @@ def _as_bytes(view: memoryview) -> bytes:
     return whole if type(whole) is bytes and len(whole) == len(view) else bytes(view)
 
 
-def _tail_bytes(propose: Propose) -> int:
+def _tail_bytes(carrier: Propose | SnapshotEntries) -> int:
     """Return how long the tail must be. Raises ProtocolError if headers and their lengths disagree."""
-    headers_bytes, payloads_bytes = sum(propose.entries[4::ENTRY_NUMBERS]), sum(propose.entries[5::ENTRY_NUMBERS])
-    if propose.headers is None:
+    headers_bytes, payloads_bytes = sum(carrier.entries[4::ENTRY_NUMBERS]), sum(carrier.entries[5::ENTRY_NUMBERS])
+    if carrier.headers is None:
         return headers_bytes + payloads_bytes
-    if len(propose.headers) != headers_bytes:
+    if len(carrier.headers) != headers_bytes:
         raise ProtocolError(
-            f"Propose.headers has {len(propose.headers)} bytes; the headers of its entries take {headers_bytes}"
+            f"{type(carrier).__name__}.headers has {len(carrier.headers)} bytes; the headers of its entries take "
+            f"{headers_bytes}"
         )
     return payloads_bytes

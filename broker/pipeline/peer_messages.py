@@ -83,7 +83,7 @@ def unpack_peer_message(type_: int, head: bytes | memoryview, tail: memoryview, 
     """Return the message of a frame.
 
     Raises:
-        ProtocolError: The frame is malformed, or says what cannot be; or it is PeerHello, which is none of the core's.
+        ProtocolError: The frame is malformed, or says what cannot be; or the message is none of the core's.
 
     """
     message = peers.decode_peer_message(type_, head, len(tail))
@@ -91,7 +91,7 @@ def unpack_peer_message(type_: int, head: bytes | memoryview, tail: memoryview, 
         return _unpack_propose(message, tail, bodies)
     unpack = _UNPACK.get(type(message))
     if unpack is None:
-        raise ProtocolError(f"{type(message).__name__} comes once, before everything else")
+        raise ProtocolError(f"{type(message).__name__} does not belong among the messages of the replication core")
     return unpack(message)
 
 

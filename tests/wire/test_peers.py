@@ -117,6 +117,34 @@ def test_a_tail_where_none_belongs_is_refused() -> None:
         decode_peer_message(peers.Commit.TYPE, head, 7)
 
 
+@pytest.mark.parametrize(
+    ("file", "tail_bytes", "match"),
+    [
+        (peers.FILE_PAGES, 0, "of 0 bytes"),
+        (peers.FILE_SNAPSHOT, peers.PIECE_BYTES_MAX + 1, "may have"),
+        (3, 9, "file is 3"),
+    ],
+)
+def test_pieces_of_files_have_a_bounded_tail_and_a_known_file(file: int, tail_bytes: int, match: str) -> None:
+    head = peers.SnapshotPiece(1, file, 5).encode()
+    with pytest.raises(ProtocolError, match=match):
+        decode_peer_message(peers.SnapshotPiece.TYPE, head, tail_bytes)
+    good = peers.SnapshotPiece(1, peers.FILE_PAGES, 5)
+    assert decode_peer_message(peers.SnapshotPiece.TYPE, good.encode(), 9) == good
+
+
+def test_entries_of_a_snapshot_are_laid_out_as_those_of_proposals_and_may_leave_gaps() -> None:
+    entries = [PeerEntry(7, 6, 1, 0, b"header", b"alive"), PeerEntry(90, 6, 1, 0, b"", b"alive too")]
+    fixed, headers, tail = pack_entries(entries)
+    message = peers.SnapshotEntries(4, fixed, headers)
+    payloads = b"".join(tail)
+    decoded = decode_peer_message(message.TYPE, message.encode(), len(payloads))
+    assert isinstance(decoded, peers.SnapshotEntries)
+    assert unpack_entries(decoded, memoryview(payloads)) == entries
+    with pytest.raises(ProtocolError, match="SnapshotEntries comes with 3 bytes"):
+        decode_peer_message(message.TYPE, message.encode(), 3)
+
+
 def test_a_client_is_told_from_a_broker_by_its_first_bytes() -> None:
     assert len(peers.PEER_PREFACE) == len(PREFACE)
     assert peers.PEER_PREFACE[0] == PREFACE[0]
