@@ -8,10 +8,10 @@ means: who may lead, and when what may be said, is the business of the broker's 
 Every message names the `epoch` it speaks of and the `connection` it was made for; those between a leader and a learner
 also the learner's `session`.
 
-Propose carries entries, and so do the messages by which a snapshot is sent. What is fixed of them stands in the head, six numbers each; then come their bytes: the
-payloads, one behind the other, are the tail of the frame, and are never copied into msgpack. Their headers stand in the
-head if they are short, else in front of the payloads. So a single large payload, received by `frames.FrameReader`, is
-one `bytes` object from the socket to the disk.
+Propose carries entries, and so does the stream of a snapshot. What is fixed of them stands in the head, six numbers
+each; then come their bytes: the payloads, one behind the other, are the tail of the frame, and are never copied into
+msgpack. Their headers stand in the head if they are short, else in front of the payloads. So a single large payload,
+received by `frames.FrameReader`, is one `bytes` object from the socket to the disk.
 """
 
 from __future__ import annotations
