@@ -18,6 +18,7 @@ from sluicemq.broker.replication import events as ev
 from sluicemq.broker.replication.membership import Member
 from sluicemq.broker.replication.replica import Replica
 from sluicemq.storage import SegmentLog, SnapshotStore, StorageError
+from sluicemq.storage.installing import discard_incoming
 from tests.disk import PowerCut
 from tests.sim import snapshots
 from tests.sim.entries import LogMemory
@@ -59,6 +60,7 @@ class Process:
         self.alive = True
         settings = node.settings
         self.log = SegmentLog.open(node.disk, options=settings.log, cluster_id=settings.cluster_id)
+        discard_incoming(node.disk)
         self.store = SnapshotStore(node.disk, self.log.cluster_id)
         machine, image = snapshots.restart(self.log, self.store)
         base = None if image is None else (image.configuration_zxid, image.configuration)
@@ -203,11 +205,17 @@ class Process:
         assert received is not None
         assert received.image.position == position
         image = received.image
-        disk = snapshots.replace_log(node.disk, self.log, image, node.settings.log)
+        node.ledger.installing = position
+        if node.cut_install_after:
+            node.disk.cut_power_after(node.cut_install_after)
+            node.cut_install_after = 0
+        installation = self.log.begin_installation(position.zxid, position.chain, bytes(16))
+        installation.add_snapshot(0, snapshots.file_of(image, node.settings.cluster_id))
+        installation.finish()
         self.log.close()
-        node.disk = disk
-        self.log = SegmentLog.open(disk, options=node.settings.log, cluster_id=node.settings.cluster_id)
-        self.store = SnapshotStore(disk, self.log.cluster_id)
+        installation.switch()
+        self.log = SegmentLog.open(node.disk, options=node.settings.log, cluster_id=node.settings.cluster_id)
+        self.store = SnapshotStore(node.disk, self.log.cluster_id)
         machine, again = snapshots.restart(self.log, self.store)
         assert again == image, "a snapshot reads back as it was sent"
         later = self.memory.between(position.zxid, self.memory.last.zxid)

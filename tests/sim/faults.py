@@ -50,7 +50,7 @@ class Fault:
 
 
 FAMILIES: dict[str, dict[str, float]] = {
-    "crash": {"kill": 3, "power": 2, "power_in_write": 3, "power_in_start": 2, "all_down": 0.3},
+    "crash": {"kill": 3, "power": 2, "power_in_write": 3, "power_in_start": 2, "power_in_install": 1, "all_down": 0.3},
     "partition": {"isolate": 2, "one_way": 2, "halves": 2, "bridge": 1, "ring": 0.5, "flap": 1, "swizzle": 1},
     "leader": {"lone_leader": 2, "without_leader": 1, "with_leader": 1},
     "network": {"reset": 3, "slow_link": 2, "deaf_to_clients": 1},
@@ -101,10 +101,11 @@ PROFILES: dict[str, dict[str, float] | tuple[str, ...]] = {
     "amnesia": {"amnesia": 3, "kill": 1},
     "lost_writes": {"lose_write": 3, "misdirect_write": 1, "power": 3, "kill": 1},
     "wiped": {"lose_disk": 3, "wipe": 1, "add_voter": 3, "kill": 1},
+    "installing": {"power_in_install": 5, "lose_disk": 2, "wipe": 2, "add_voter": 3, "remove_voter": 1, "kill": 1},
 }
 """Named mixes, of families or of kinds with weights; `swarm` chooses any subset of families.
 
-In `rollover` epochs also have room for a few entries only.
+In `rollover` epochs also have room for a few entries only; in `installing` logs begin as late as they may.
 """
 KIND_PROFILES = tuple(name for name, mix in PROFILES.items() if isinstance(mix, dict))
 
@@ -162,6 +163,7 @@ class Nemesis:
         for node in self._nodes.values():
             node.disk.faults.clear()
             node.disk.cut_at = None
+            node.cut_install_after = 0
             node.disk.capacity_bytes = None
             node.speed.factor = 1.0
             node.speed.stall_probability = 0.0
@@ -221,6 +223,10 @@ class Nemesis:
         node.crash(power=True)
         if node.process is None:
             node.disk.cut_power_after(1 + int(fault.chance * 15))
+
+    def power_in_install(self, node: Node, fault: Fault) -> None:
+        """The power goes off while the node puts the next snapshot in the place of its log."""
+        node.cut_install_after = 1 + int(fault.chance * 40)
 
     def rolling_restart(self, node: Node, fault: Fault) -> None:
         """An operator restarts one node after the other, in good order."""

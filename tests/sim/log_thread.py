@@ -52,6 +52,8 @@ class Ledger:
     promised_epoch: int = 0
     damaged: bool = False
     """Bits were flipped: what it held may be gone."""
+    installing: Position | None = None
+    """A snapshot that a start may find instead of all this."""
 
     def holds(self, zxid: int, chain: bytes) -> bool:
         """Whether the entry is durable here, as part of a snapshot or in the log."""
@@ -67,6 +69,7 @@ class Ledger:
         """A snapshot is there instead."""
         self.start_zxid = self.last_zxid = position.zxid
         self.chains = {position.zxid: position.chain}
+        self.installing = None
 
     def add(self, entries: list[Entry]) -> None:
         """These are durable now."""

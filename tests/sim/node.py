@@ -119,6 +119,8 @@ class Node:
         self.starts = 0
         self.damaged_from: int | None = None
         """What the log may have lost from here on, as noted on the disk."""
+        self.cut_install_after = 0
+        """The power goes off after so many operations of the disk, when the next snapshot is installed."""
         self.loses_writes = False
         """The disk has not done some of what it said it did."""
 

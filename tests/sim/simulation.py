@@ -176,13 +176,14 @@ class Simulation:
     # --- what the seed chooses ----------------------------------------------------------------------------------------
 
     def _draw_habits(self, chance: random.Random) -> Habits:
-        harsh = self.choice.profile != "calm"
+        profile = self.choice.profile
+        harsh = profile != "calm"
         producers = chance.randint(1, 4)
         return Habits(
             loss_probability=chance.choice((0.0, 0.0, 0.01, 0.1)) if harsh else 0.0,
             batches=self.choice.batches // producers,
             batch_messages_max=chance.choice((1, 4, 16)),
-            body_bytes_max=chance.choice((20, 500, 4000, 8000, 8000)),
+            body_bytes_max=chance.choice((8000,) if profile == "installing" else (20, 500, 4000, 8000, 8000)),
             producers=producers,
             consumers=chance.randint(1, 4),
             queues=chance.randint(1, 3),
@@ -218,7 +219,7 @@ class Simulation:
                 snapshot_retry_seconds=0.5,
                 transfer_seconds=2.0,
             ),
-            snapshot_entries=chance.choice((15, 40, 100)),
+            snapshot_entries=chance.choice((15,) if self.choice.profile == "installing" else (15, 40, 100)),
             join_drops=self._join_drops(chance.random() < 0.5),
             restart_seconds=chance.choice(((0.01, 0.1), (0.1, 2.0))),
         )

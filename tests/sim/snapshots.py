@@ -1,8 +1,8 @@
 """Snapshots of a node: taken from the machine, shipped to another node, put in the place of its log.
 
-A snapshot is the machine's image, and one section of our own: which configuration holds there. `replace_log` makes
-the disk that a node has after a snapshot of its leader was installed, beside the old one: the switch from one to the
-other is atomic, as the switch of a real disk has to be. This module must not know the network or time.
+A snapshot is the machine's image, and one section of our own: which configuration holds there. The storage code puts a
+received one in the place of a log (`file_of` is what it is sent); `disk_with` makes what an operator leaves of a disk
+that is damaged. This module must not know the network or time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from sluicemq.broker.queues.machine import Machine
 from sluicemq.broker.replication.history import Position
 from sluicemq.storage import LogOptions, SegmentLog, SnapshotMissing, SnapshotStore
 from sluicemq.storage.segment import SegmentHeader, install, segment_name
+from sluicemq.storage.snapshot_file import snapshot_name
 from sluicemq.storage.superblock import Superblock, SuperblockStore
 from tests.disk import SimulatedDisk
 from tests.sim.entries import MACHINE_LIMITS, pack_configuration, unpack_configuration
@@ -92,9 +93,11 @@ def restart(log: SegmentLog, store: SnapshotStore) -> tuple[Machine, Image | Non
     return machine, image
 
 
-def replace_log(old: SimulatedDisk, log: SegmentLog, image: Image, options: LogOptions) -> SimulatedDisk:
-    """Return the disk of the same node with nothing but this snapshot, and a log that begins behind it. Durable."""
-    return disk_with(old, (log.cluster_id, log.incarnation, log.promised_epoch), image, options)
+def file_of(image: Image, cluster_id: bytes) -> bytes:
+    """Return the file of a snapshot, as it is sent."""
+    disk = SimulatedDisk(0)
+    _write(SnapshotStore(disk, cluster_id), image)
+    return disk.content_of(snapshot_name(image.position.zxid))
 
 
 def disk_with(

@@ -114,6 +114,9 @@ class Truth:
     def opened(self, node: Node, process: Process) -> None:
         """A process has opened its disk: it must find everything that was durable, and its promise."""
         ledger, memory = node.ledger, process.memory
+        if ledger.installing is not None and ledger.installing == memory.start == memory.last:
+            ledger.restart(memory.start)  # the switch was noted when the process ended, and this start carried it out
+        ledger.installing = None
         self._incarnations[node.number] = process.log.incarnation
         if not ledger.damaged:
             chain = ledger.chains.get(ledger.last_zxid)
