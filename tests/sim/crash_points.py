@@ -36,7 +36,11 @@ SCRIPT = (
     Fault(4.6, "kill", 1, 2.8, 0.0),
     Fault(8.4, "transfer", 0, 0.0, 0.0),
 )
-"""What happens to the three nodes, besides the crash."""
+"""What happens to the three nodes, besides the crash.
+
+The times are such that all three methods of synchronization occur; a test asks for that. A change of the core's times
+may ask for others here.
+"""
 CHOICE = Choice(
     nodes=3,
     profile="calm",
