@@ -16,6 +16,8 @@ the live store stands in `live_recovery`.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
@@ -34,7 +36,7 @@ from sluicemq.storage.decisions_log import (
     Reach,
 )
 from sluicemq.storage.decisions_superblock import INTENT, Intent, IntentSegment
-from sluicemq.storage.errors import LogCorrupt
+from sluicemq.storage.errors import LogCorrupt, LogWriteFailed
 from sluicemq.storage.files import naming
 from sluicemq.storage.live_recovery import finish_replacements, open_live
 from sluicemq.storage.options import Cut, LogOptions, RecoveryReport
@@ -47,7 +49,7 @@ from sluicemq.storage.spares import Spare, SparePool, zero_range
 from sluicemq.storage.superblock import Superblock, SuperblockStore, Truncation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sluicemq.storage.files import Directory, File
     from sluicemq.storage.live import LiveFile, OpenFiles
@@ -132,7 +134,7 @@ def recover(
 
     `files` will open those of the live store.
 
-    Raises LogCorrupt, ForeignData, NewerFormat, OSError.
+    Raises LogCorrupt, ForeignData, NewerFormat, LogWriteFailed, OSError.
     """
     finished = _finish_truncation(directory, store, pool)
     replaced = finish_replacements(directory, store.current, pool, options)
@@ -140,7 +142,7 @@ def recover(
     try:
         _read_segments(directory, store.current, options, recovered)
         last = recovered.segments[-1]
-        with naming(directory.path_of(last.name)):
+        with _writing(directory.path_of(last.name)):
             _settle_end(directory, store, pool, options, recovered)
             proven_zxid = max(recovered.proven_zxid, store.current.synced_zxid)
             sync_end(last, proven_zxid, recovered.entries_end, options.read_bytes)
@@ -153,6 +155,16 @@ def recover(
             segment.file.close()
         raise
     return recovered
+
+
+@contextlib.contextmanager
+def _writing(path: str) -> Iterator[None]:
+    """An OSError of what a start writes to the log leaves as LogWriteFailed: who reads it must know what to do."""
+    try:
+        yield
+    except OSError as error:
+        operation = "making the end of the log durable at the start"
+        raise LogWriteFailed(error.filename or path, operation, error.errno or errno.EIO) from error
 
 
 def sync_end(segment: Segment, proven_zxid: int, entries_end: int, piece_bytes: int) -> None:

@@ -25,3 +25,13 @@ def test_a_log_goes_on_behind_a_mark_that_never_reached_the_disk_and_survives_th
     log.mark_idle()
     again = open_log(disk.crash(), SMALL)
     assert again.last_zxid == 4
+
+
+def test_a_disk_that_fails_while_the_mark_is_written_again_is_named_with_the_way_on() -> None:
+    disk = SimulatedDisk(seed=1)
+    log = open_log(disk, SMALL)
+    log.append([Record(1, 6, 1, 0, b"", b"x" * 50)])
+    log.close()
+    disk.fail_after(1, kind="write", name_prefix="segment-")
+    with pytest.raises(LogWriteFailed, match="segment-0.*EIO.*start again"):
+        open_log(disk, SMALL)
