@@ -33,5 +33,5 @@ def test_a_disk_that_fails_while_the_mark_is_written_again_is_named_with_the_way
     log.append([Record(1, 6, 1, 0, b"", b"x" * 50)])
     log.close()
     disk.fail_after(1, kind="write", name_prefix="segment-")
-    with pytest.raises(LogWriteFailed, match="segment-0.*EIO.*start again"):
+    with pytest.raises(LogWriteFailed, match=r"segment-0.*EIO.*start again"):
         open_log(disk, SMALL)
