@@ -106,6 +106,10 @@ class BrokerConfig:
     """So many bytes a second are read and written at most, about, to give back what is dead in old files of the log;
     half of it while one segment waits. More than is published, or the disk fills."""
 
+    scrub_bytes_per_second: int = MIB
+    """So many bytes a second are read at most to find what rots on the disk before it is needed: pages, snapshots, the
+    log and what is left of it. One pass every six hours, or as long as it takes. 0: never."""
+
     connections_max: int = 10_000
     """Most connections at once."""
 
@@ -201,6 +205,7 @@ class BrokerConfig:
             ("snapshot_every_bytes", self.snapshot_every_bytes, KIB, 1 << 40),
             ("snapshot_every_entries", self.snapshot_every_entries, 1, 1 << 40),
             ("reclaim_bytes_per_second_max", self.reclaim_bytes_per_second_max, 64 * KIB, 1 << 40),
+            ("scrub_bytes_per_second", self.scrub_bytes_per_second, 0, 1 << 40),
             ("connections_max", self.connections_max, 1, 1_000_000),
             ("batch_bytes_max", self.batch_bytes_max, 1024, min(BATCH_BYTES_MAX, room)),
             ("message_bytes_max", self.message_bytes_max, 1, min(MESSAGE_BYTES_MAX, self.batch_bytes_max)),
@@ -252,7 +257,9 @@ def parse_address(text: str) -> tuple[str, int]:
         InvalidRequest: It is none of these.
 
     """
-    match = re.fullmatch(r"(?:\[(?P<six>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:\s]+))(?::(?P<port>\d{1,5}))?", str(text))
+    match = re.fullmatch(
+        r"(?:\[(?P<six>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:\s]+))(?::(?P<port>[0-9]{1,5}))?", str(text)
+    )
     if match is None or int(match["port"] or 0) > 65_535:
         raise InvalidRequest(f"{str(text)!r:.80} is no address; write HOST:PORT, for one {HOST_DEFAULT}:{PORT_DEFAULT}")
     return match["six"] or match["host"], PORT_DEFAULT if match["port"] is None else int(match["port"])
@@ -289,14 +296,16 @@ def parse_bytes(value: object) -> int:
 def _parse_integer(value: object) -> int:
     if type(value) is int:
         return value
-    try:
-        return int(str(value))
-    except ValueError:
-        raise InvalidRequest(f"{str(value)!r:.80} is no whole number") from None
+    # Not what int() takes: that reads the digits of every script, and underscores.
+    if not re.fullmatch(r"[+-]?[0-9]{1,19}", str(value).strip()):
+        raise InvalidRequest(f"{str(value)!r:.80} is no whole number; write it with the digits 0 to 9")
+    return int(str(value))
 
 
 def _parse_seconds(value: object) -> float:
     try:
+        if not str(value).isascii() or "_" in str(value):
+            raise ValueError
         seconds = float(str(value))
     except ValueError:
         raise InvalidRequest(f"{str(value)!r:.80} is no number of seconds") from None
@@ -332,6 +341,9 @@ def _parse_peers(value: object) -> dict[int, str]:
         pairs = [(str(number), str(address)) for number, address in value.items()]
     else:
         raise InvalidRequest(f"{str(value)!r:.80} names no peers; write 1=HOST:PORT,2=HOST:PORT")
+    if not pairs and isinstance(value, str):
+        # Whoever means a broker on its own leaves the setting out; this is a variable that was not filled in.
+        raise InvalidRequest(f"{value!r:.80} names no peers; write 1=HOST:PORT,2=HOST:PORT, or leave it out")
     peers: dict[int, str] = {}
     for number, address in pairs:
         if not re.fullmatch(r"[0-9]{1,9}", number) or not address:
@@ -388,6 +400,7 @@ SETTINGS = (
     Setting("snapshot_every_bytes", parse_bytes, "SIZE", "Bytes of log between two snapshots of the state."),
     Setting("snapshot_every_entries", _parse_integer, "N", "Or entries of the log, whichever comes first."),
     Setting("reclaim_bytes_per_second_max", parse_bytes, "SIZE", "Bytes a second to give dead parts of the disk back."),
+    Setting("scrub_bytes_per_second", parse_bytes, "SIZE", "Bytes a second read to find what rots. 0: never."),
     Setting("connections_max", _parse_integer, "N", "Most connections at once."),
     Setting("frame_bytes_max", parse_bytes, "SIZE", "Largest frame on a connection."),
     Setting("batch_bytes_max", parse_bytes, "SIZE", "Largest batch; at most half a segment, and 16 MiB."),

@@ -31,6 +31,7 @@ from sluicemq.client.sending_window import Failed, SendingWindow, WindowLimits, 
 from sluicemq.client.session import Session
 from sluicemq.client.timers import Timer, Timers
 from sluicemq.wire import messages as m
+from sluicemq.wire.batch import BATCH_BYTES_DEFAULT, BATCH_MESSAGES_MAX
 from sluicemq.wire.fields import Message
 
 log = logging.getLogger("sluicemq.client")
@@ -125,10 +126,13 @@ class Publisher:
             self.check_size(max(map(len, bodies)))
 
     def batch_limits(self) -> tuple[int, int]:
-        """Return the most messages and the most bytes that one batch may have."""
+        """Return the most messages and the most bytes that one batch may have.
+
+        Before the first connection nobody knows: a broker that was not set up otherwise takes the defaults.
+        """
         session = self._session
         if session is None or session.opened is None:
-            return 100_000, 16 * 1024 * 1024
+            return BATCH_MESSAGES_MAX, BATCH_BYTES_DEFAULT
         return session.opened.batch_messages_max, session.opened.batch_bytes_max
 
     def enter(self, pending: Pending, destination: str, body: bytes, attributes: Attributes, size_bytes: int) -> bool:

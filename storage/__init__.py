@@ -43,6 +43,8 @@ from sluicemq.storage.files import DirectoryLock as DirectoryLock
 from sluicemq.storage.files import File as File
 from sluicemq.storage.files import RealDirectory as RealDirectory
 from sluicemq.storage.files import RealFile as RealFile
+from sluicemq.storage.installing import Installation as Installation
+from sluicemq.storage.installing import discard_incoming as discard_incoming
 from sluicemq.storage.live import LiveFile as LiveFile
 from sluicemq.storage.live import LiveKind as LiveKind
 from sluicemq.storage.log import SegmentLog as SegmentLog
@@ -53,6 +55,9 @@ from sluicemq.storage.options import RecoveryReport as RecoveryReport
 from sluicemq.storage.pagefile import PageFile as PageFile
 from sluicemq.storage.pagefile import PageFileStatistics as PageFileStatistics
 from sluicemq.storage.record import Record as Record
+from sluicemq.storage.setting_aside import note_repaired as note_repaired
+from sluicemq.storage.setting_aside import remove_set_aside as remove_set_aside
+from sluicemq.storage.setting_aside import set_damaged_log_aside as set_damaged_log_aside
 from sluicemq.storage.snapshot_file import Snapshot as Snapshot
 from sluicemq.storage.snapshot_file import SnapshotInfo as SnapshotInfo
 from sluicemq.storage.snapshots import SnapshotStatistics as SnapshotStatistics

@@ -128,6 +128,7 @@ class Purpose(Enum):
 
     IN_USE = "a file that the broker uses"
     UNFINISHED = "a file that was never finished"
+    INCOMING = "a part of a snapshot that another broker sends"
     ORPHAN_INDEX = "an index without its segment"
     SET_ASIDE = "a file that was set aside"
     STRANGE = "a name that the broker does not know"
@@ -148,6 +149,14 @@ NAMES = Table(
             NOTHING,
         ),
         Row(
+            "name-incoming",
+            (Purpose.INCOMING,),
+            Decision.START,
+            "`incoming-*`: parts of a snapshot that another broker has begun to send.",
+            "They are left alone: receiving goes on behind them, or begins anew. Nothing rests on them.",
+            NOTHING,
+        ),
+        Row(
             "index-orphan",
             (Purpose.ORPHAN_INDEX,),
             Decision.FINISH,
@@ -159,7 +168,8 @@ NAMES = Table(
             "name-set-aside",
             (Purpose.SET_ASIDE,),
             Decision.START,
-            "`rejected-snapshot-*`, and what `log repair` put under `damaged/`.",
+            "`rejected-snapshot-*`, `set-aside-*` (a damaged log whose broker learns from the others), and what `log "
+            "repair` put under `damaged/`.",
             "It is never read. Rejected snapshots go when good ones of their age go; the rest stays.",
             "Remove it when it is not needed any more.",
         ),
@@ -258,7 +268,8 @@ FIRST_PAGES = Table(
             Decision.REFUSE,
             "A segment or rewritten file under the name of another.",
             "The start is refused.",
-            "Give it its name back, or restore the directory from a backup.",
+            "Give it its name back, restore the directory from a backup, or let `sluicemq log repair` rename it: it "
+            "shows first what it would do, and nothing in the file is lost.",
         ),
         Row(
             "file-shortened",
@@ -296,7 +307,7 @@ FIRST_PAGES = Table(
             "pages-header-damaged",
             (Kind.PAGES, FirstPage.DAMAGED),
             Decision.REBUILD,
-            "The first page of the page file is garbage.",
+            "The first page of `pages` or `pages-copy` is garbage.",
             "It is written anew: pages are proven by the checksums of those who name them.",
             NOTHING,
         ),
@@ -304,7 +315,7 @@ FIRST_PAGES = Table(
             "pages-shortened",
             (Kind.PAGES, FirstPage.GOOD, Belongs.OURS, Size.SHORTENED),
             Decision.FALL_BACK,
-            "The page file ends before a page that a snapshot names.",
+            "`pages` and `pages-copy` both end before a page that a snapshot names.",
             "That snapshot does not count and is set aside; the table of snapshots decides which one does.",
             NOTHING,
         ),
@@ -312,8 +323,8 @@ FIRST_PAGES = Table(
             "pages-whole",
             (Kind.PAGES, FirstPage.GOOD, Belongs.OURS, Size.WHOLE),
             Decision.START,
-            "The page file is ours, and holds every page that kept snapshots name.",
-            "The start goes on.",
+            "The page files are ours, and one of them reaches to every page that kept snapshots name.",
+            "The start goes on. A page that one file does not hold as it was written is mended from the other.",
             NOTHING,
         ),
         Row(
@@ -364,7 +375,8 @@ class DerivedFile(Enum):
     """Files that may be missing."""
 
     INDEX = "index"
-    PAGES = "page file"
+    PAGES = "both page files"
+    PAGES_COPY = "one of the two page files"
 
 
 class Given(Enum):
@@ -399,16 +411,24 @@ DERIVED = Table(
             "pages-new",
             (Given.MISSING, DerivedFile.PAGES, Needed.NO),
             Decision.REBUILD,
-            "The page file is missing, and no snapshot names a page.",
-            "It is made anew.",
+            "`pages` and `pages-copy` are both missing, and no snapshot names a page.",
+            "They are made anew.",
+            NOTHING,
+        ),
+        Row(
+            "pages-copy-missing",
+            (Given.MISSING, DerivedFile.PAGES_COPY),
+            Decision.REBUILD,
+            "One of `pages` and `pages-copy` is missing.",
+            "It is made anew, and filled from the other: with each page that is read, and by the next scrub.",
             NOTHING,
         ),
         Row(
             "pages-missing",
             (Given.MISSING, DerivedFile.PAGES, Needed.YES),
             Decision.FALL_BACK,
-            "The page file is missing, and a snapshot names pages.",
-            "It is made anew. Snapshots that name pages do not count and are set aside; the next table goes on.",
+            "`pages` and `pages-copy` are both missing, and a snapshot names pages.",
+            "They are made anew. Snapshots that name pages do not count and are set aside; the next table goes on.",
             NOTHING,
         ),
     ),

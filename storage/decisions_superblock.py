@@ -11,15 +11,18 @@ from sluicemq.storage.decisions import NOTHING, OWN, REPAIR, UPGRADE, Decision, 
 
 __all__ = [
     "BEGINNING",
+    "INSTALLATION",
     "INTENT",
     "OWNER",
     "Begun",
     "Belongs",
     "Copies",
     "FirstCopy",
+    "Installing",
     "Intent",
     "IntentSegment",
     "Leftovers",
+    "NewFiles",
     "Others",
     "SecondCopy",
     "SuperblockFile",
@@ -177,6 +180,56 @@ OWNER = Table(
             "Two whole, equal copies of ours.",
             "The start goes on.",
             NOTHING,
+        ),
+    ),
+)
+
+
+# --- A snapshot of another broker in the place of the log ----------------------------------------------------
+
+
+class Installing(Enum):
+    """The note of an installation in the superblock."""
+
+    NONE = "none"
+    NOTED = "noted"
+
+
+class NewFiles(Enum):
+    """The files that are to be the log from then on, under their names or as incoming ones."""
+
+    THERE = "all there"
+    MISSING = "one is missing"
+
+
+INSTALLATION = Table(
+    "installation",
+    "Whether a snapshot of another broker was being put in the place of the log.",
+    (Installing, NewFiles),
+    (
+        Row(
+            "no-installation",
+            (Installing.NONE,),
+            Decision.START,
+            "No installation is noted.",
+            "The start goes on; what was received so far waits for the rest.",
+            NOTHING,
+        ),
+        Row(
+            "installation-interrupted",
+            (Installing.NOTED, NewFiles.THERE),
+            Decision.FINISH,
+            "An installation is noted and was interrupted.",
+            "It is carried out: the new files get their names, what is old is removed, the note is cleared.",
+            NOTHING,
+        ),
+        Row(
+            "installation-without-files",
+            (Installing.NOTED, NewFiles.MISSING),
+            Decision.REFUSE,
+            "An installation is noted, and one of its files is missing.",
+            "The start is refused.",
+            REPAIR,
         ),
     ),
 )

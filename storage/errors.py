@@ -435,9 +435,9 @@ class MessageLost(StorageError):
     def _explain(self) -> str:
         return (
             f"a message of queue {self.queue!r:.300} is to be delivered, but no file holds entry "
-            f"{format_zxid(self.zxid)}, which published it: an old file was removed, or a repair gave the message up "
-            "while it was delayed. Bring the file back, or stop the broker for good and run `sluicemq log repair`, "
-            "which shows what is lost and settles it when told to"
+            f"{format_zxid(self.zxid)}, which published it: an old file, or a record in one, is gone. To go on would "
+            "pass it over in silence. Bring the file back from a backup; or run `sluicemq log repair --dry-run`, which "
+            "shows every such message, and `sluicemq log repair`, which gives up exactly these; then start again"
         )
 
 

@@ -1,22 +1,29 @@
 """Accepting or refusing a file by its first page: one place that asks the table for segments and rewritten files alike.
 
 Why: recovery, the live store and the tools open such files, and all must refuse the same ones with the same words. This
-module reads no files; whoever read the page says what stood in it.
+module knows no format; whoever does says what stands in a page.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from sluicemq.storage.decisions import Decision
 from sluicemq.storage.decisions_files import FIRST_PAGES, FirstPage, Kind, Named, Size
 from sluicemq.storage.decisions_superblock import Belongs
 from sluicemq.storage.errors import ForeignData, LogCorrupt, NewerFormat
+from sluicemq.storage.files import naming
+from sluicemq.storage.pages import PAGE_BYTES, PageDamaged
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sluicemq.storage.files import Directory, File
     from sluicemq.storage.superblock import Superblock
 
-__all__ = ["PageFacts", "accept", "belongs_to"]
+__all__ = ["PageFacts", "belongs_to", "open_accepted"]
+
+_Header = TypeVar("_Header")
 
 
 class PageFacts(NamedTuple):
@@ -32,6 +39,8 @@ class PageFacts(NamedTuple):
     misnamed: str = ""
     shortened: str = ""
     size: int = 0
+    last_zxid: int = 0
+    """The entry before the file's first, for errors."""
 
 
 def belongs_to(cluster_id: bytes | None, group_id: int | None, facts: PageFacts | Superblock) -> Belongs:
@@ -41,12 +50,46 @@ def belongs_to(cluster_id: bytes | None, group_id: int | None, facts: PageFacts 
     return Belongs.OURS if group_id is None or facts.group_id == group_id else Belongs.OTHER_GROUP
 
 
-def accept(
+def open_accepted(
+    directory: Directory,
+    name: str,
+    kind: Kind,
+    superblock: Superblock,
+    supported: int,
+    facts_of: Callable[[bytes, int], tuple[_Header, PageFacts]],
+    last_zxid: int = 0,
+) -> tuple[File, _Header, int]:
+    """Open a file of entries and check its first page; the file, what the page says, and the file's size.
+
+    `facts_of` is given the page and the file's size; it raises PageDamaged. `supported` is the newest known version,
+    `last_zxid` the entry before the file, for errors.
+
+    Raises LogCorrupt, ForeignData, NewerFormat, OSError.
+    """
+    path = directory.path_of(name)
+    file = directory.open(name)
+    try:
+        with naming(path):
+            page, size = file.pread(PAGE_BYTES, 0), file.size()
+        try:
+            header, facts = facts_of(page, size)
+        except PageDamaged as damage:
+            what = "first page" if kind is Kind.SPARSE else "segment header"
+            _accept(kind, path, superblock, supported, f"{what}: {damage}", last_zxid)
+            raise AssertionError("only a page that could be read is accepted") from None
+        _accept(kind, path, superblock, supported, facts, max(last_zxid, facts.last_zxid))
+        return file, header, size
+    except BaseException:
+        file.close()
+        raise
+
+
+def _accept(
     kind: Kind, path: str, superblock: Superblock, supported: int, facts: PageFacts | str, last_zxid: int
 ) -> None:
     """Return if the start may go on with this file.
 
-    `facts` is text where the page is damaged: what is wrong with it. `last_zxid` is for the error.
+    `facts` is text where the page is damaged: what is wrong with it.
 
     Raises LogCorrupt, NewerFormat, ForeignData.
     """

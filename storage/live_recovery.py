@@ -25,10 +25,10 @@ from sluicemq.storage.decisions_files import (
 )
 from sluicemq.storage.errors import LogCorrupt
 from sluicemq.storage.files import naming
-from sluicemq.storage.first_pages import PageFacts, accept
+from sluicemq.storage.first_pages import PageFacts, open_accepted
 from sluicemq.storage.live import LiveFile, OpenFiles
 from sluicemq.storage.names import purpose_of
-from sluicemq.storage.pages import PAGE_BYTES, PageDamaged
+from sluicemq.storage.pages import PAGE_BYTES
 from sluicemq.storage.record import CHAIN_START, seed_of
 from sluicemq.storage.scan import Walk
 from sluicemq.storage.segment import SegmentHeader, segment_name, segment_sequence
@@ -157,34 +157,25 @@ def open_live(
 
 def open_sparse(directory: Directory, superblock: Superblock, span: tuple[int, int]) -> tuple[File, SparseHeader]:
     """Open a sparse file and check its first page. Raises LogCorrupt, ForeignData, NewerFormat, OSError."""
-    path = directory.path_of(sparse_name(*span))
-    file = directory.open(sparse_name(*span))
-    try:
-        with naming(path):
-            page, size = file.pread(PAGE_BYTES, 0), file.size()
-        header: SparseHeader | None = None
-        facts: PageFacts | str
-        try:
-            version, header = SparseHeader.from_page(page)
-        except PageDamaged as damage:
-            facts, before = f"first page: {damage}", 0
-        else:
-            found, before = (header.first_sequence, header.last_sequence), header.first_previous_zxid
-            misnamed = f"the first page is that of {sparse_name(*found)}: a file under a wrong name"
-            shortened = f"the file has {size} of {header.file_bytes} bytes: it was shortened"
-            facts = PageFacts(
-                version,
-                header.cluster_id,
-                header.group_id,
-                misnamed if found != span else "",
-                shortened if size < header.file_bytes else "",
-                size,
-            )
-        accept(Kind.SPARSE, path, superblock, SPARSE_FORMAT_VERSION, facts, before)
-        assert header is not None, "only a page that could be read is accepted"
-    except BaseException:
-        file.close()
-        raise
+
+    def facts_of(page: bytes, size: int) -> tuple[SparseHeader, PageFacts]:
+        version, header = SparseHeader.from_page(page)
+        found = header.first_sequence, header.last_sequence
+        misnamed = f"the first page is that of {sparse_name(*found)}: a file under a wrong name"
+        shortened = f"the file has {size} of {header.file_bytes} bytes: it was shortened"
+        return header, PageFacts(
+            version,
+            header.cluster_id,
+            header.group_id,
+            misnamed if found != span else "",
+            shortened if size < header.file_bytes else "",
+            size,
+            header.first_previous_zxid,
+        )
+
+    file, header, _size = open_accepted(
+        directory, sparse_name(*span), Kind.SPARSE, superblock, SPARSE_FORMAT_VERSION, facts_of
+    )
     return file, header
 
 

@@ -18,13 +18,10 @@ import threading
 from typing import TYPE_CHECKING, TypeVar
 
 from sluicemq.storage.admission import admit
-from sluicemq.storage.errors import (
-    LogClosed,
-    LogCorrupt,
-    LogWriteFailed,
-)
+from sluicemq.storage.errors import LogClosed, LogCorrupt, LogWriteFailed
 from sluicemq.storage.files import NO_SPACE
 from sluicemq.storage.forming import begin_log, create_superblock, load_superblock
+from sluicemq.storage.installing import Installation, finish_installation
 from sluicemq.storage.live import LiveFile, OpenFiles
 from sluicemq.storage.live_store import LiveStore
 from sluicemq.storage.options import LogOptions, LogStatistics, RecoveryReport
@@ -140,6 +137,7 @@ class SegmentLog:
         files = OpenFiles(directory, options)
         try:
             directory.sync()
+            finish_installation(directory, store)
             pool.adopt()
             begin_log(directory, store, pool, options, generations)
             recovered = recover(directory, store, pool, options, files)
@@ -192,6 +190,11 @@ class SegmentLog:
     def incarnation(self) -> bytes:
         """16 bytes, new for every directory that starts empty: a wiped broker is another one."""
         return self._store.current.incarnation
+
+    @property
+    def superblock(self) -> SuperblockStore:
+        """What is known beside the log; saved by the log thread."""
+        return self._store
 
     @property
     def promised_epoch(self) -> int:
@@ -480,6 +483,11 @@ class SegmentLog:
                 self._live.files.close()
                 self._store.close()
                 self._lock.release()
+
+    def begin_installation(self, zxid: int, chain: bytes, source: bytes) -> Installation:
+        """Receive a snapshot that is to replace this log; any one worker thread. See, and raises as, `Installation`."""
+        self._check_usable()
+        return Installation.begin(self._directory, self._store, self._generations, self._options, zxid, chain, source)
 
     # --- Spares: one background thread
     # -----------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from sluicemq.storage.decisions_files import Purpose
 from sluicemq.storage.files import LOCK_NAME
-from sluicemq.storage.pagefile import PAGES_NAME
+from sluicemq.storage.incoming import INCOMING_PREFIX
+from sluicemq.storage.pagefile import COPY_NAME, PAGES_NAME
 from sluicemq.storage.segment import segment_sequence
 from sluicemq.storage.segment_index import index_sequence
 from sluicemq.storage.snapshot_file import REJECTED_PREFIX, snapshot_zxid
@@ -21,9 +22,12 @@ from sluicemq.storage.superblock import SUPERBLOCK_NAME
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["is_data", "purpose_of"]
+__all__ = ["SET_ASIDE_PREFIX", "is_data", "purpose_of"]
 
-_FIXED = (SUPERBLOCK_NAME, LOCK_NAME, PAGES_NAME)
+SET_ASIDE_PREFIX = "set-aside-"
+"""Names of a damaged log whose broker learns everything anew from the others begin so."""
+
+_FIXED = (SUPERBLOCK_NAME, LOCK_NAME, PAGES_NAME, COPY_NAME)
 _UNFINISHED_SUFFIX = ".new"
 
 
@@ -37,8 +41,10 @@ def purpose_of(name: str, indexed: Collection[int]) -> Purpose:
     index = index_sequence(name)
     if index is not None:
         return Purpose.IN_USE if index in indexed else Purpose.ORPHAN_INDEX
+    if name.startswith(INCOMING_PREFIX):
+        return Purpose.INCOMING
     if is_data(name) or name in _FIXED or name.startswith(READY_PREFIX):
         return Purpose.IN_USE
     if name.endswith(_UNFINISHED_SUFFIX) or name.startswith(UNFINISHED_PREFIX):
         return Purpose.UNFINISHED
-    return Purpose.SET_ASIDE if name.startswith(REJECTED_PREFIX) else Purpose.STRANGE
+    return Purpose.SET_ASIDE if name.startswith((REJECTED_PREFIX, SET_ASIDE_PREFIX)) else Purpose.STRANGE

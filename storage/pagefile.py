@@ -5,8 +5,11 @@ and rare. So sealed parts of an index are written here once, a snapshot names th
 when no kept snapshot can name it any more. What a page holds is proven by the checksum that its owner keeps: a stale,
 lost or misdirected page is never served. This module knows slots and numbers, not what lies in them.
 
-A file `pages`: a sealed page (cluster, group, slot size), then slots of one size. The first page only guards against
-mix-ups: damaged, it is written anew, for the slots are proven by their own checksums.
+The files `pages` and `pages-copy` (`page_copies`): a sealed page (cluster, group, slot size), then slots of one size.
+The first page only guards against mix-ups: damaged, it is written anew, for the slots are proven by their own
+checksums. Every page lies in both. What a slot holds is known here too, so a page that one file does not give back is
+written again from the other: when it is read, or when `check` looks at it before anybody needs it. That happens in
+place: the bytes of a slot in use never change, so a power cut in the middle costs nothing that the other file has not.
 
 The life of a slot: `allocate`, `write`, any number of `read`, `release`. Snapshots count with `freeze`: a slot that is
 released while n is the newest number may be named by snapshots up to n, and is free again once all that are kept
@@ -18,12 +21,10 @@ blocks on the disk and belongs on worker threads. Do not release a slot while it
 
 from __future__ import annotations
 
-import errno
-import struct
 import threading
 from array import array
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from google_crc32c import value as crc32c
 
@@ -40,36 +41,44 @@ from sluicemq.storage.decisions_files import (
     Size,
 )
 from sluicemq.storage.decisions_superblock import Belongs
-from sluicemq.storage.errors import (
-    DiskFull,
-    FileReadFailed,
-    FileWriteFailed,
-    ForeignData,
-    InvalidOption,
-    NewerFormat,
-    PageCorrupt,
-)
-from sluicemq.storage.files import NO_SPACE
-from sluicemq.storage.pages import PAGE_BYTES, PageDamaged, seal, unseal
+from sluicemq.storage.errors import DiskFull, FileWriteFailed, InvalidOption, PageCorrupt
+from sluicemq.storage.page_copies import COPY_NAME, PAGE_FORMAT_VERSION, PAGES_NAME, PageCopies, Rot, corrupt
+from sluicemq.storage.pages import PAGE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from sluicemq.storage.files import Directory, File
+    from sluicemq.storage.files import Directory
+    from sluicemq.storage.page_copies import Copy
 
-__all__ = ["PAGES_NAME", "PAGE_FORMAT_VERSION", "SLOT_BYTES", "PageFile", "PageFileStatistics"]
+__all__ = [
+    "COPY_NAME",
+    "PAGES_NAME",
+    "PAGE_FORMAT_VERSION",
+    "SLOT_BYTES",
+    "PageFile",
+    "PageFileStatistics",
+    "StoredPage",
+]
 
-PAGES_NAME = "pages"
-PAGE_FORMAT_VERSION = 1
 SLOT_BYTES = 65_536  # 1,024 rows of 64 bytes, sixteen pages of the disk
 UNSYNCED_BYTES_MAX = 8 * 1024 * 1024  # a write beyond this syncs: the log's own syncs wait behind that much at most
 SHRINK_SLOTS_MIN = 64  # a shorter free tail is not worth a change of the file's size
 SHRINK_SLOTS_MAX = 65_536  # how much of the tail one call looks at
 RETAIN_SLOTS_MAX = 1024  # slots that are freed in one go, while others wait for the guard
 
-_MAGIC = b"SluicePG"
-_BODY = struct.Struct("<16sII")
 _FREE, _USED, _WAITING = 0, 1, 2
+
+
+class StoredPage(NamedTuple):
+    """A page as its owner names it."""
+
+    slot: int
+    length: int
+    """Bytes that were written."""
+
+    checksum: int
+    """What `PageFile.write` returned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,32 +95,44 @@ class PageFileStatistics:
 
     free: int
     file_bytes: int
-    """Up to the last slot; blocks that were never written take no space."""
+    """Of each of the two files, up to the last slot; blocks that were never written take no space."""
 
     reads: int
     writes: int
+    """Of pages; each goes to both files."""
+
     written_bytes: int
+    """In each of the two files."""
+
     syncs: int
+    mended: int
+    """Pages that one file had lost and that were written again from the other."""
 
 
 class PageFile:
     """The page file of one directory. Made by `PageFile.open`; `adopt` must follow before anything is allocated."""
 
-    def __init__(self, directory: Directory, file: File, slot_bytes: int, *, created: bool, repaired: bool) -> None:
-        self.slot_bytes = slot_bytes
-        self.created = created
-        """The file was not there."""
+    def __init__(self, copies: PageCopies) -> None:
+        self.slot_bytes = copies.slot_bytes
+        self.created = copies.created
+        """Neither file was there."""
 
-        self.repaired = repaired
-        """The first page was damaged and was written anew."""
+        self.repaired = copies.repaired
+        """The first page of one was damaged and was written anew."""
 
-        self._path = directory.path_of(PAGES_NAME)
-        self._file = file
+        self.on_rot: Callable[[Rot], None] = lambda _rot: None
+        """Called, in the thread that met it, with every page that one of the files does not hold as it was written."""
+
+        self._copies = copies
+        self._path = copies.path
         # Guards the state of slots: held for moments. Writes, syncs and changes of size exclude each other by another
         # lock, which may be held for as long as the disk takes.
         self._guard = threading.Lock()
         self._disk = threading.Lock()
         self._states = bytearray()
+        # What each slot holds, as long as it is not free: a length of 0 where that is not known, or not yet.
+        self._lengths = array("I")
+        self._checksums = array("I")
         self._lowest_free = 0  # no slot below it is free
         self._used = self._waiting = 0
         self._released: dict[int, array[int]] = {}  # by the number that was the newest at their release
@@ -120,20 +141,27 @@ class PageFile:
         self._unsynced_bytes = 0
         self._failure: FileWriteFailed | None = None
         self._closed = False
-        self._reads = self._writes = self._written_bytes = self._syncs = 0
+        self._reads = self._writes = self._written_bytes = self._syncs = self._mended = 0
 
     # --- Opening
     # ---------------------------------------------------------------------------------------------------------
 
     @classmethod
     def open(
-        cls, directory: Directory, *, cluster_id: bytes = bytes(16), group_id: int = 0, slot_bytes: int = SLOT_BYTES
+        cls,
+        directory: Directory,
+        *,
+        cluster_id: bytes = bytes(16),
+        group_id: int = 0,
+        slot_bytes: int = SLOT_BYTES,
+        read_only: bool = False,
     ) -> PageFile:
-        """Open the page file of a directory, or make one. The directory must be locked by the caller.
+        """Open the page files of a directory, or make them. The directory must be locked by the caller.
 
         Args:
-            directory: where it is. cluster_id: 16 bytes. group_id: whose pages they are.
+            directory: where they are. cluster_id: 16 bytes. group_id: whose pages they are.
             slot_bytes: size of a slot in a new file, a multiple of 4,096; an existing file keeps the size it has.
+            read_only: nothing is made, mended or written; only `read` and `inspect` may follow, and no lock is needed.
 
         Raises:
             InvalidOption, ForeignData, NewerFormat: refuse to start. FileWriteFailed: fatal. DiskFull: try later.
@@ -141,62 +169,13 @@ class PageFile:
         """
         if slot_bytes < PAGE_BYTES or slot_bytes % PAGE_BYTES:
             raise InvalidOption("slot_bytes", slot_bytes, f"must be a multiple of {PAGE_BYTES}")
-        path = directory.path_of(PAGES_NAME)
-        created = PAGES_NAME not in directory.names()
-        # What is named is known at `adopt`.
-        row = DERIVED.decide(DerivedFile.PAGES, Given.MISSING if created else Given.THERE, Needed.NO)
-        assert row.decision in (Decision.REBUILD, Decision.START), "a page file is made where none is"
-        try:
-            file = directory.open(PAGES_NAME, create=created)
-        except OSError as error:
-            raise _write_error(path, "open", error) from error
-        try:
-            found = None if created else cls._accept(file, path, cluster_id, group_id)
-            if found is None:
-                page = seal(_MAGIC, PAGE_FORMAT_VERSION, _BODY.pack(cluster_id, group_id, slot_bytes))
-                file.pwritev([page], 0)
-                file.sync()
-            directory.sync()
-        except OSError as error:
-            file.close()
-            raise _write_error(path, "write", error) from error
-        except BaseException:
-            file.close()
-            raise
-        return cls(directory, file, found or slot_bytes, created=created, repaired=not created and found is None)
+        return cls(PageCopies.open(directory, cluster_id, group_id, slot_bytes, read_only=read_only))
 
-    @staticmethod
-    def _accept(file: File, path: str, cluster_id: bytes, group_id: int) -> int | None:
-        """Slot size of an existing file; None if its first page must be written anew."""
-        try:
-            page = file.pread(PAGE_BYTES, 0)
-        except OSError as error:
-            raise FileReadFailed(path, 0, error.errno or errno.EIO) from error
-        try:
-            version, body = unseal(page, _MAGIC)
-        except PageDamaged:
-            row = FIRST_PAGES.decide(Kind.PAGES, FirstPage.DAMAGED, Belongs.OURS, Named.RIGHT, Size.WHOLE)
-            assert row.decision is Decision.REBUILD, "slots are proven by checksums of their own"
-            return None
-        cluster, group, slot_bytes = _BODY.unpack_from(body)
-        belongs = Belongs.OURS if group == group_id else Belongs.OTHER_GROUP
-        if cluster != cluster_id:
-            belongs = Belongs.OTHER_CLUSTER
-        first = FirstPage.NEWER if version > PAGE_FORMAT_VERSION else FirstPage.GOOD
-        row = FIRST_PAGES.decide(Kind.PAGES, first, belongs, Named.RIGHT, Size.WHOLE)
-        if row.decision is Decision.START:
-            return int(slot_bytes)
-        if first is FirstPage.NEWER:
-            raise NewerFormat(path, version, PAGE_FORMAT_VERSION)
-        if belongs is Belongs.OTHER_CLUSTER:
-            raise ForeignData(path, "cluster", cluster_id.hex(), cluster.hex())
-        raise ForeignData(path, "group", str(group_id), str(group))
-
-    def adopt(self, kept: Mapping[int, Iterable[int]]) -> None:
+    def adopt(self, kept: Mapping[int, Iterable[StoredPage]]) -> None:
         """Say which slots are in use after a start. Once, before the first `allocate`; with {} for a new file.
 
         Args:
-            kept: the generation of each kept snapshot, and the slots that it names. Those of the highest generation
+            kept: the generation of each kept snapshot, and the pages that it names. Those of the highest generation
                 are in use: the machine was loaded from it. Those that only older ones name are free again when these
                 are gone.
 
@@ -208,19 +187,24 @@ class PageFile:
             raise ValueError("pages were adopted already")
         states = bytearray()
         released: dict[int, array[int]] = {}
-        self.check_reach(slot for slots in kept.values() for slot in slots)
+        lengths, checksums = array("I"), array("I")
+        self.check_reach(slot for pages in kept.values() for slot, _, _ in pages)
         numbers = sorted(kept, reverse=True)
         for number in numbers:
             newest = number == numbers[0]
-            for slot in kept[number]:
+            for slot, length, checksum in kept[number]:
                 if slot >= len(states):
-                    states.extend(bytes(slot + 1 - len(states)))
+                    more = slot + 1 - len(states)
+                    states.extend(bytes(more))
+                    lengths.frombytes(bytes(more * lengths.itemsize))
+                    checksums.frombytes(bytes(more * checksums.itemsize))
                 if states[slot] == _FREE:
                     states[slot] = _USED if newest else _WAITING
+                    lengths[slot], checksums[slot] = length, checksum
                     if not newest:
                         released.setdefault(number, array("Q")).append(slot)
         with self._guard:
-            self._states = states
+            self._states, self._lengths, self._checksums = states, lengths, checksums
             self._released = released
             self._used = states.count(_USED)
             self._waiting = states.count(_WAITING)
@@ -234,7 +218,7 @@ class PageFile:
         Raises:
             PageCorrupt: the file ends before one of them. ValueError: a slot is negative.
         """
-        size = self._file.size()
+        size = self._copies.size()
         for slot in slots:
             if slot < 0:
                 raise ValueError(f"slot {slot} is negative")
@@ -256,6 +240,8 @@ class PageFile:
             if slot < 0:
                 slot = len(states)
                 states.append(_USED)
+                self._lengths.append(0)
+                self._checksums.append(0)
             else:
                 states[slot] = _USED
             self._lowest_free = slot + 1
@@ -302,6 +288,7 @@ class PageFile:
                 writes=self._writes,
                 written_bytes=self._written_bytes,
                 syncs=self._syncs,
+                mended=self._mended,
             )
 
     # --- The disk: worker threads
@@ -324,31 +311,83 @@ class PageFile:
             self._check_usable()
             with self._guard:
                 self._require_used(slot)
+                self._lengths[slot] = 0
             try:
-                self._file.pwritev([data], self._offset_of(slot))
-            except OSError as error:
-                raise self._failed("write", error) from error
+                self._copies.write(slot, data)
+            except FileWriteFailed as error:
+                self._failure = error
+                raise
+            with self._guard:
+                self._lengths[slot], self._checksums[slot] = len(data), checksum
             self._writes += 1
             self._written_bytes += len(data)
-            self._unsynced_bytes += len(data)
-            if self._unsynced_bytes >= UNSYNCED_BYTES_MAX:
-                self._sync()
+            self._note_unsynced(2 * len(data))
         return checksum
 
     def read(self, slot: int, length: int, checksum: int) -> bytes:
-        """The page as it was written. Raises PageCorrupt, FileReadFailed."""
-        offset = self._offset_of(slot)
-        try:
-            data = self._file.pread(length, offset)
-        except OSError as error:
-            raise FileReadFailed(self._path, offset, error.errno or errno.EIO) from error
-        if len(data) != length:
-            raise PageCorrupt(self._path, offset, slot, f"the file ends after {len(data)} of {length} bytes")
-        found = crc32c(data)
-        if found != checksum:
-            raise PageCorrupt(self._path, offset, slot, f"checksum is {found:#010x}, expected {checksum:#010x}")
+        """The page as it was written, from whichever file has it; the other is mended.
+
+        Raises PageCorrupt (neither has it), FileReadFailed (neither can be read), FileWriteFailed (mending; fatal).
+        """
+        data, rot = self._copies.read(slot, length, checksum)
         self._reads += 1
+        if rot is not None:
+            with self._guard:
+                known = self._knows(slot, length, checksum)
+            if known:
+                self._mend(slot, length, checksum)
+            else:
+                self.on_rot(rot)
         return data
+
+    def inspect(self, page: StoredPage) -> list[Rot]:
+        """What is wrong with the page in either file; nothing is changed. Empty: both have it."""
+        return [rot for _, rot in self._copies.look(*page)[1]]
+
+    def check(self, slot: int) -> int:
+        """Look at a page in both files before anybody needs it, mend one from the other, and return the bytes read.
+
+        0 where the slot is free, or is just being written.
+
+        Raises:
+            PageCorrupt, FileReadFailed: neither file has it. `restore` is the way on for who has the bytes.
+            FileWriteFailed: mending; fatal.
+        """
+        with self._guard:
+            if not 0 <= slot < len(self._states) or self._states[slot] == _FREE or not self._lengths[slot]:
+                return 0
+            length, checksum = self._lengths[slot], self._checksums[slot]
+        if self._copies.look(slot, length, checksum)[1]:
+            self._mend(slot, length, checksum)
+        return 2 * length
+
+    def restore(self, slot: int, data: bytes) -> bool:
+        """Write a page that neither file has again, from memory; False where that is not what the slot should hold.
+
+        Raises DiskFull, FileWriteFailed.
+        """
+        with self._disk:
+            self._check_usable()
+            with self._guard:
+                if not self._knows(slot, len(data), crc32c(data)):
+                    return False
+            try:
+                self._copies.write(slot, data)
+            except FileWriteFailed as error:
+                self._failure = error
+                raise
+            self._sync()
+            self._mended += 1
+        return True
+
+    @property
+    def slots(self) -> int:
+        """Up to the last one that is not free."""
+        return len(self._states)
+
+    def forget(self) -> None:
+        """Let what is read next come from the disk, not from what the operating system keeps of it in memory."""
+        self._copies.forget()
 
     def sync(self) -> None:
         """Return when all writes that have returned are durable: before a snapshot that names them is finished.
@@ -385,20 +424,21 @@ class PageFile:
                 self._cut_tail()
                 end = self._offset_of(len(self._states))
             # Measured by the file: it may be longer than the table for several reasons.
-            excess = self._file.size() - end
+            excess = self._copies.size() - end
             if excess < SHRINK_SLOTS_MIN * self.slot_bytes:
                 return 0
             try:
-                self._file.truncate(end)
-            except OSError as error:
-                raise self._failed("truncate", error) from error
+                self._copies.truncate(end)
+            except FileWriteFailed as error:
+                self._failure = error
+                raise
         return excess
 
     def close(self) -> None:
         """Close the file, without a sync: what no snapshot names is worth nothing. May be called twice."""
         with self._disk:
             self._closed = True
-            self._file.close()
+            self._copies.close()
 
     # --- Inside
     # ----------------------------------------------------------------------------------------------------------
@@ -424,20 +464,63 @@ class PageFile:
         if self._closed:
             raise ValueError("the page file is closed")
 
+    def _knows(self, slot: int, length: int, checksum: int) -> bool:
+        """Whether this is what the slot holds now; call it with the guard."""
+        if not 0 <= slot < len(self._states) or self._states[slot] == _FREE:
+            return False
+        return (self._lengths[slot], self._checksums[slot]) == (length, checksum)
+
+    def _mend(self, slot: int, length: int, checksum: int) -> None:
+        """Write a page again to the file that lost it, unless the slot holds something else by now. Raises as `check`.
+
+        Slots are written with the same lock, so what is known of this one stays true.
+        """
+        with self._disk:
+            self._check_usable()
+            with self._guard:
+                if not self._knows(slot, length, checksum):
+                    return
+            data, rotten = self._copies.look(slot, length, checksum)
+            if data is None:
+                raise corrupt(rotten[0][1], rotten[1][1])
+            found = [self._mend_one(copy, rot, data, checksum) for copy, rot in rotten]
+        for rot in found:
+            self.on_rot(rot)
+
+    def _mend_one(self, copy: Copy, rot: Rot, data: bytes, checksum: int) -> Rot:
+        try:
+            self._copies.write_to(copy, rot.offset, data)
+            if rot.blank:
+                self._note_unsynced(len(data))  # a file that is made anew is filled by many of these
+            else:
+                self._sync()
+        except DiskFull as full:
+            return rot._replace(reason=f"{rot.reason}; there is no room to write it again: {full}")
+        except FileWriteFailed as error:
+            self._failure = error
+            raise
+        if not rot.blank:
+            assert copy.file is not None, "it was just written"
+            copy.file.forget()
+            again = copy.find(rot.offset, rot.slot, len(data), checksum)
+            if isinstance(again, Rot):
+                return rot._replace(reason=f"{rot.reason}; written again, it does not read back: {again.reason}")
+        self._mended += 1
+        return rot._replace(mended=True)
+
+    def _note_unsynced(self, bytes_: int) -> None:
+        self._unsynced_bytes += bytes_
+        if self._unsynced_bytes >= UNSYNCED_BYTES_MAX:
+            self._sync()
+
     def _sync(self) -> None:
         try:
-            self._file.sync()
-        except OSError as error:
-            self._failure = FileWriteFailed(self._path, "sync", error.errno or errno.EIO)
-            raise self._failure from error
+            self._copies.sync()
+        except FileWriteFailed as error:
+            self._failure = error
+            raise
         self._unsynced_bytes = 0
         self._syncs += 1
-
-    def _failed(self, operation: str, error: OSError) -> DiskFull | FileWriteFailed:
-        failure = _write_error(self._path, operation, error)
-        if isinstance(failure, FileWriteFailed):
-            self._failure = failure
-        return failure
 
     def _free_released(self, tag: int) -> int:
         freed = 0
@@ -451,6 +534,7 @@ class PageFile:
                 del waiting[-RETAIN_SLOTS_MAX:]
                 for slot in part:
                     self._states[slot] = _FREE
+                    self._lengths[slot] = 0
                 self._lowest_free = min(self._lowest_free, min(part))
                 self._waiting -= len(part)
             freed += len(part)
@@ -460,9 +544,5 @@ class PageFile:
         states = self._states
         tail = states[-SHRINK_SLOTS_MAX:]
         free = len(tail) - len(tail.rstrip(b"\0"))
-        del states[len(states) - free :]
-
-
-def _write_error(path: str, operation: str, error: OSError) -> DiskFull | FileWriteFailed:
-    kind = DiskFull if error.errno in NO_SPACE else FileWriteFailed
-    return kind(path, operation, error.errno or errno.EIO)
+        end = len(states) - free
+        del states[end:], self._lengths[end:], self._checksums[end:]

@@ -16,6 +16,8 @@ the live store stands in `live_recovery`.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
@@ -34,7 +36,7 @@ from sluicemq.storage.decisions_log import (
     Reach,
 )
 from sluicemq.storage.decisions_superblock import INTENT, Intent, IntentSegment
-from sluicemq.storage.errors import LogCorrupt
+from sluicemq.storage.errors import LogCorrupt, LogWriteFailed
 from sluicemq.storage.files import naming
 from sluicemq.storage.live_recovery import finish_replacements, open_live
 from sluicemq.storage.options import Cut, LogOptions, RecoveryReport
@@ -47,7 +49,7 @@ from sluicemq.storage.spares import Spare, SparePool, zero_range
 from sluicemq.storage.superblock import Superblock, SuperblockStore, Truncation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sluicemq.storage.files import Directory, File
     from sluicemq.storage.live import LiveFile, OpenFiles
@@ -96,12 +98,14 @@ _VERDICTS = {Decision.START: Verdict.CLEAN, Decision.CUT: Verdict.TORN, Decision
 class Recovered:
     """The log as recovery hands it over; all of it is durable.
 
-    `proven_zxid`: the highest `synced up to` that lies in the log.
+    `proven_zxid`: the highest `synced up to` that lies in the log. `entries_end`: where the last segment's last entry
+    ends; only marks stand behind it.
     """
 
     segments: list[Segment]
     proven_zxid: int
     entries: int = 0
+    entries_end: int = PAGE_BYTES
     scanned_bytes: int = 0
     cut: Cut | None = None
     truncation_finished: bool = False
@@ -130,7 +134,7 @@ def recover(
 
     `files` will open those of the live store.
 
-    Raises LogCorrupt, ForeignData, NewerFormat, OSError.
+    Raises LogCorrupt, ForeignData, NewerFormat, LogWriteFailed, OSError.
     """
     finished = _finish_truncation(directory, store, pool)
     replaced = finish_replacements(directory, store.current, pool, options)
@@ -138,9 +142,10 @@ def recover(
     try:
         _read_segments(directory, store.current, options, recovered)
         last = recovered.segments[-1]
-        with naming(directory.path_of(last.name)):
+        with _writing(directory.path_of(last.name)):
             _settle_end(directory, store, pool, options, recovered)
-            sync_end(last, max(recovered.proven_zxid, store.current.synced_zxid), options.read_bytes)
+            proven_zxid = max(recovered.proven_zxid, store.current.synced_zxid)
+            sync_end(last, proven_zxid, recovered.entries_end, options.read_bytes)
         last_segment = last.header.sequence
         if last_segment > store.current.last_segment:
             store.save(last_segment=last_segment)
@@ -152,21 +157,32 @@ def recover(
     return recovered
 
 
-def sync_end(segment: Segment, proven_zxid: int, piece_bytes: int) -> None:
+@contextlib.contextmanager
+def _writing(path: str) -> Iterator[None]:
+    """An OSError of what a start writes to the log leaves as LogWriteFailed: who reads it must know what to do."""
+    try:
+        yield
+    except OSError as error:
+        operation = "making the end of the log durable at the start"
+        raise LogWriteFailed(error.filename or path, operation, error.errno or errno.EIO) from error
+
+
+def sync_end(segment: Segment, proven_zxid: int, entries_end: int, piece_bytes: int) -> None:
     """Make durable what was read: after kill -9 it may lie in the page cache only. Earlier segments were synced.
 
     What nobody proves to have been durable is written once more. After a failed sync the kernel still shows it to
-    readers but takes it for written, so a sync alone would claim success for data that is nowhere.
+    readers but takes it for written, so a sync alone would claim success for data that is nowhere. A mark proves what
+    stands before it, not itself: left out, it would be a hole that the log goes on behind.
     """
-    file = segment.file
+    file, offset = segment.file, entries_end
     if segment.last_zxid > proven_zxid:
         offset, _ = segment.index.span_of(proven_zxid, segment.end_offset)
-        while offset < segment.end_offset:
-            data = file.pread(min(piece_bytes, segment.end_offset - offset), offset)
-            # The file may end within the last record's padding: a power cut can take that alone.
-            data = data or bytes(segment.end_offset - offset)
-            file.pwritev([data], offset)
-            offset += len(data)
+    while offset < segment.end_offset:
+        data = file.pread(min(piece_bytes, segment.end_offset - offset), offset)
+        # The file may end within the last record's padding: a power cut can take that alone.
+        data = data or bytes(segment.end_offset - offset)
+        file.pwritev([data], offset)
+        offset += len(data)
     file.sync()
 
 
@@ -244,12 +260,15 @@ def _read_segment(segment: Segment, options: LogOptions, recovered: Recovered) -
         bodies=False,
     )
     entries, synced_up_to, note = 0, header.first_previous_zxid, segment.index.note
+    entries_end = PAGE_BYTES
     for found in walk:
         if found.kind != MARK:
             note(found.zxid, found.offset)
             entries += 1
+            entries_end = found.end_offset
         synced_up_to = found.synced_up_to
     recovered.entries += entries
+    recovered.entries_end = entries_end
     recovered.proven_zxid = synced_up_to
     assert walk.last_zxid is not None
     assert walk.chain is not None

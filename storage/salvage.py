@@ -31,6 +31,7 @@ __all__ = [
     "Opened",
     "anything_behind",
     "guess_superblock",
+    "missing_between",
     "opened",
     "put_segment",
     "put_sparse",
@@ -88,6 +89,19 @@ def readable_records(file: Readable, seed: int, end_offset: int) -> Iterator[Fou
                 break
         else:
             return
+
+
+def missing_between(records: Iterable[Found], previous: int, end: int | None) -> Iterator[tuple[int, int]]:
+    """First and last of each stretch of entries that is missing among these records, by what each says came before it.
+
+    `previous` is the entry before all of them, `end` the last that should be there (None: not known).
+    """
+    for found in records:
+        if found.previous_zxid > previous:
+            yield previous + 1, found.previous_zxid
+        previous = found.zxid
+    if end is not None and end > previous:
+        yield previous + 1, end
 
 
 def anything_behind(live: Opened, walk: Walk) -> bool:
@@ -188,8 +202,8 @@ def put_superblock(directory: Directory, superblock: Superblock) -> None:
     """Write a superblock where none can be read any more; durable when this returns. Raises OSError, StorageError."""
     try:
         store = SuperblockStore.load(directory)
-    except (FileNotFoundError, StorageError):
-        pass
+    except (OSError, StorageError):
+        pass  # there is none, or it cannot be read
     else:
         store.close()
         superblock = _after(superblock, store.current)

@@ -9,9 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sluicemq.storage.decisions_files import Kind
-from sluicemq.storage.files import naming
-from sluicemq.storage.first_pages import PageFacts, accept
-from sluicemq.storage.pages import PAGE_BYTES, PageDamaged
+from sluicemq.storage.first_pages import PageFacts, open_accepted
 from sluicemq.storage.segment import SEGMENT_FORMAT_VERSION, Segment, SegmentHeader, segment_name, segment_sequence
 from sluicemq.storage.segment_index import SegmentIndex
 
@@ -34,30 +32,18 @@ def open_segment(
 
     `last_zxid` is for the error. Raises LogCorrupt, ForeignData, NewerFormat, OSError.
     """
+
+    def facts_of(page: bytes, size: int) -> tuple[SegmentHeader, PageFacts]:
+        version, header = SegmentHeader.from_page(page)
+        found, made_with = header.sequence, header.file_bytes
+        misnamed = f"the header says segment {found}: a file under a wrong name" if found != sequence else ""
+        # Never a torn tail: the size was durable before the first record.
+        shortened = f"the file has {size} bytes, it had {made_with} when it was made: it was shortened"
+        return header, PageFacts(
+            version, header.cluster_id, header.group_id, misnamed, shortened if size < made_with else "", size
+        )
+
+    kind = Kind.LOG if sequence >= superblock.first_segment else Kind.LIVE
     name = segment_name(sequence)
-    path = directory.path_of(name)
-    file = directory.open(name)
-    try:
-        with naming(path):
-            page, size = file.pread(PAGE_BYTES, 0), file.size()
-        header: SegmentHeader | None = None
-        facts: PageFacts | str
-        try:
-            version, header = SegmentHeader.from_page(page)
-        except PageDamaged as damage:
-            facts = f"segment header: {damage}"
-        else:
-            found, made_with = header.sequence, header.file_bytes
-            misnamed = f"the header says segment {found}: a file under a wrong name" if found != sequence else ""
-            # Never a torn tail: the size was durable before the first record.
-            shortened = f"the file has {size} bytes, it had {made_with} when it was made: it was shortened"
-            facts = PageFacts(
-                version, header.cluster_id, header.group_id, misnamed, shortened if size < made_with else "", size
-            )
-        kind = Kind.LOG if sequence >= superblock.first_segment else Kind.LIVE
-        accept(kind, path, superblock, SEGMENT_FORMAT_VERSION, facts, last_zxid)
-        assert header is not None, "only a page that could be read is accepted"
-        return Segment(file, header, size, SegmentIndex(stride_bytes))
-    except BaseException:
-        file.close()
-        raise
+    file, header, size = open_accepted(directory, name, kind, superblock, SEGMENT_FORMAT_VERSION, facts_of, last_zxid)
+    return Segment(file, header, size, SegmentIndex(stride_bytes))

@@ -29,18 +29,30 @@ from sluicemq.storage.pages import PAGE_BYTES, PageDamaged, seal, unseal
 if TYPE_CHECKING:
     from sluicemq.storage.files import Directory, File
 
-__all__ = ["FORMAT_VERSION", "Generations", "Superblock", "SuperblockStore", "Truncation"]
+__all__ = [
+    "FORMAT_VERSION",
+    "FORMAT_VERSION_AT_REST",
+    "Generations",
+    "InstallationIntent",
+    "Superblock",
+    "SuperblockStore",
+    "Truncation",
+]
 
-FORMAT_VERSION = 2
-"""2: segments before `first_segment` are the live store; software of version 1 would remove them. 1 is read as 2."""
+FORMAT_VERSION = 3
+"""2: segments before `first_segment` are the live store; software of version 1 would remove them. 1 is read as 2.
+
+3: an installation is under way, or damage is noted; written for so long only, because other software would not carry
+the one out, and would vote in spite of the other."""
+FORMAT_VERSION_AT_REST = 2
 
 SUPERBLOCK_NAME = "superblock"
 SUPERBLOCK_NEW_NAME = "superblock.new"
 
 _MAGIC = b"SluiceSB"
-_BODY = struct.Struct("<16s16sIIQQQQQQQQQ")
+_BODY = struct.Struct("<16s16sIIQQQQQQQQQQ")
 _COPIES = 2
-_NO_TRUNCATION, _HAS_TRUNCATION = 0, 1
+_WITHOUT_INTENT, _TRUNCATION, _INSTALLATION = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +62,18 @@ class Truncation:
     zxid: int
     segment: int
     offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstallationIntent:
+    """The intent to go on with a snapshot at `zxid` in the place of the log.
+
+    The log goes on in the new segment `segment`; new files stand for segments from `base` on, everything before is old.
+    """
+
+    zxid: int
+    segment: int
+    base: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +89,8 @@ class Superblock:
 
     `synced_zxid`: the log reached at least this entry, durably, at the last save that was told. A log that ends earlier
     is damaged, whatever its files say.
+
+    `damaged_from`: the first entry that this broker may have acknowledged and lost; 0 for none. See `setting_aside`.
     """
 
     cluster_id: bytes
@@ -77,33 +103,42 @@ class Superblock:
     last_segment: int = 0
     truncation: Truncation | None = None
     synced_zxid: int = 0
+    installation: InstallationIntent | None = None
+    damaged_from: int = 0
 
     def to_page(self) -> bytes:
         """The page as it lies on disk."""
-        cut = self.truncation
+        cut, new = self.truncation, self.installation
+        assert cut is None or new is None, "one thing at a time"
+        kind, intent = _WITHOUT_INTENT, (0, 0, 0)
+        if cut is not None:
+            kind, intent = _TRUNCATION, (cut.zxid, cut.segment, cut.offset)
+        if new is not None:
+            kind, intent = _INSTALLATION, (new.zxid, new.segment, new.base)
         return seal(
             _MAGIC,
-            FORMAT_VERSION,
+            FORMAT_VERSION if new is not None or self.damaged_from else FORMAT_VERSION_AT_REST,
             _BODY.pack(
                 self.cluster_id,
                 self.incarnation,
                 self.group_id,
-                _NO_TRUNCATION if cut is None else _HAS_TRUNCATION,
+                kind,
                 self.sequence,
                 self.generation_next,
                 self.promised_epoch,
                 self.first_segment,
                 self.last_segment,
-                *((0, 0, 0) if cut is None else (cut.zxid, cut.segment, cut.offset)),
+                *intent,
                 self.synced_zxid,
+                self.damaged_from,
             ),
         )
 
     @classmethod
     def from_body(cls, body: bytes) -> Superblock:
         """The state in the body of a page of any version up to FORMAT_VERSION."""
-        cluster, incarnation, group, intent, *counters = _BODY.unpack_from(body)
-        sequence, generation, promised, first, last, zxid, segment, offset, synced = counters
+        cluster, incarnation, group, kind, *counters = _BODY.unpack_from(body)
+        sequence, generation, promised, first, last, zxid, segment, offset, synced, damaged_from = counters
         return cls(
             cluster_id=cluster,
             incarnation=incarnation,
@@ -113,8 +148,10 @@ class Superblock:
             promised_epoch=promised,
             first_segment=first,
             last_segment=last,
-            truncation=Truncation(zxid, segment, offset) if intent == _HAS_TRUNCATION else None,
+            truncation=Truncation(zxid, segment, offset) if kind == _TRUNCATION else None,
             synced_zxid=synced,
+            installation=InstallationIntent(zxid, segment, offset) if kind == _INSTALLATION else None,
+            damaged_from=damaged_from,
         )
 
 
@@ -221,6 +258,7 @@ class SuperblockStore:
         first_segment: int | None = None,
         last_segment: int | None = None,
         synced_zxid: int | None = None,
+        damaged_from: int | None = None,
     ) -> None:
         """Change the given fields, durably in both copies when this returns. Raises PromiseRegression, OSError."""
         with self._saving:
@@ -236,6 +274,7 @@ class SuperblockStore:
                     first_segment=now.first_segment if first_segment is None else first_segment,
                     last_segment=now.last_segment if last_segment is None else last_segment,
                     synced_zxid=now.synced_zxid if synced_zxid is None else synced_zxid,
+                    damaged_from=now.damaged_from if damaged_from is None else damaged_from,
                 )
             )
 
@@ -247,6 +286,24 @@ class SuperblockStore:
                 synced_zxid = min(now.synced_zxid, truncation.zxid)
                 now = replace(now, last_segment=truncation.segment, synced_zxid=synced_zxid)
             self._write(replace(now, sequence=now.sequence + 1, truncation=truncation))
+
+    def save_installation(self, installation: InstallationIntent | None) -> None:
+        """Note the intent to go on with a snapshot, or that this was done. Durable when this returns. Raises OSError.
+
+        When it was done, the log begins in the new segment, and nothing else is known of it.
+        """
+        with self._saving:
+            now = self.current
+            done = now.installation
+            if installation is None and done is not None:
+                now = replace(now, first_segment=done.segment, last_segment=done.segment, synced_zxid=done.zxid)
+            self._write(replace(now, sequence=now.sequence + 1, installation=installation))
+
+    def forget_log(self) -> None:
+        """Say that no log was begun yet; who and what was promised stays. Durable when this returns. Raises OSError."""
+        with self._saving:
+            now = replace(self.current, first_segment=0, last_segment=0, synced_zxid=0)
+            self._write(replace(now, sequence=now.sequence + 1, truncation=None, installation=None))
 
     def _write(self, superblock: Superblock) -> None:
         page = superblock.to_page()

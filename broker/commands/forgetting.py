@@ -1,30 +1,33 @@
 """Letting the log say that messages are lost: the last step of `sluicemq log repair`.
 
 Why through the log: a message whose bytes are gone is still alive in the machine, and a broker that came to deliver it
-would have to stop. So a session of the tool takes such messages and settles them, by the entries that a consumer's
-broker would write; every broker that reads the log agrees. What is taken with them, because it lies in front, goes back
-to its place when the session ends.
+would have to stop. So FORGET entries give it up wherever it is (`applying/forgetting.py` of the queues), and every broker
+that reads the log agrees. They stand in an epoch of their own, begun like that of a broker: what a repair cut off the
+log is never written again under the same zxids.
 
-This module must not know how files are repaired.
+May be interrupted and run again: what is given up already is not alive any more. This module must not know how files
+are repaired.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from sluicemq.broker.commands.log_repair_plan import Span, is_lost
+from sluicemq.broker.commands.log_repair_plan import Span
+from sluicemq.broker.pipeline.epochs import EPOCH_BITS, promise_epoch
 from sluicemq.broker.pipeline.keeping.restart import Restart, load_newest, replay
 from sluicemq.broker.queues import entries as e
-from sluicemq.broker.queues.chunks import CHUNK_BYTES, ChunksMissing
+from sluicemq.broker.queues.chunks import CHUNK_BYTES
 from sluicemq.broker.queues.image import live_runs
+from sluicemq.broker.queues.lost import LostEntries
 from sluicemq.storage.errors import LogCorrupt, ZxidNotFound
 from sluicemq.storage.files import RealDirectory
 from sluicemq.storage.log import SegmentLog
 from sluicemq.storage.pagefile import PageFile
 from sluicemq.storage.record import Record
 from sluicemq.storage.snapshots import SnapshotStore
-from sluicemq.wire.messages import VERDICT_ACK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,12 +35,14 @@ if TYPE_CHECKING:
 
     from sluicemq.broker.queues.chunks import Chunk, Page
     from sluicemq.broker.queues.machine import Machine
-    from sluicemq.broker.queues.queue import Queue
-    from sluicemq.broker.queues.runs import Run
 
-GRANT_MESSAGES = 10_000
-"""So many messages are taken at once, at most about."""
-_NAME = "sluicemq log repair"
+FORGET_ENTRIES_MAX = 100_000
+"""So many lost entries of which something is alive are named by one FORGET at most: it needs their rows in memory."""
+FORGET_RANGES_MAX = 4_096
+"""And so many ranges of them, 18 bytes each: the smallest segments take entries of 64 KiB and more."""
+NOBODY = 0
+"""Number of the broker that begins an epoch of a repair: none of those that serve."""
+_REASON = "lost: log repair"
 
 
 class _Pages:
@@ -60,8 +65,8 @@ class _Pages:
         """Keep all of it: a tool that runs once needs no bound below the index itself."""
 
 
-def forget_lost(path: Path, lost: Sequence[Span]) -> tuple[Counter[str], int]:
-    """Settle the messages of *lost* entries that are alive; return how many by queue, and how many are delayed still.
+def forget_lost(path: Path, lost: Sequence[Span]) -> Counter[str]:
+    """Give up the messages of *lost* entries that are alive and cannot be read; return how many by queue.
 
     The start that this makes carries out what the repair has noted, as a broker's would.
 
@@ -92,46 +97,41 @@ class _Forgetting:
         self._log = log
         self._machine = machine
         self._pages = pages
-        self._lost = lost
+        self._lost = _joined(lost)
         self._gone: dict[int, bool] = {}
         self._counts: Counter[str] = Counter()
 
-    def run(self) -> tuple[Counter[str], int]:
+    def run(self) -> Counter[str]:
         """Do it."""
-        counts, delayed = self._alive()
-        if counts:
-            for session in list(self._machine.sessions):
-                self._write(e.SessionClose(self._machine.log_time_ms, session, _NAME))
-            session = self._write(e.SessionOpen(self._machine.log_time_ms, "/", "", _NAME, b""))
-            for consumer, (queue_id, messages) in enumerate(counts.items(), 1):
-                queue = self._machine.queue(queue_id)
-                assert queue is not None, "what is alive is in a queue"
-                self._settle(session, consumer, queue, messages)
-            self._write(e.SessionClose(self._machine.log_time_ms, session, _NAME))
-            self._log.sync()
-        return self._counts, delayed
+        alive = self._alive()
+        found = {queue: ranges for queue, zxids in alive.items() if (ranges := self._ranges(zxids))}
+        if not found:
+            return self._counts
+        zxid = promise_epoch(self._log) << EPOCH_BITS
+        self._write(zxid, e.Epoch(self._machine.log_time_ms, NOBODY))
+        for queue, ranges in found.items():
+            for piece in ranges:
+                zxid += 1
+                self._write(zxid, e.Forget(self._machine.log_time_ms, queue, piece, _REASON))
+        self._log.sync()
+        return self._counts
 
-    def _alive(self) -> tuple[dict[int, int], int]:
-        """Return how many lost messages each queue has, and how many more of them are delayed.
-
-        What a queue retains is among them, settled or not: then all that is ready is looked at.
-        """
-        counts: dict[int, int] = {}
-        delayed = 0
-        freeze = self._machine.freeze()
-        sections = freeze.pack(lambda: True)
-        for part in live_runs(sections):
+    def _alive(self) -> dict[int, array[int]]:
+        """Return the lost entries of which each queue or topic has anything alive; count what is gone."""
+        found: dict[int, array[int]] = {}
+        for part in live_runs(self._machine.freeze().pack(lambda: True)):
+            if not self._lost.meet(part.summary.lowest_zxid, part.summary.highest_zxid):
+                continue
             for run in part.runs(self._pages.read):
-                if self._is_gone(run.zxid):
-                    if part.place == "delayed":
-                        delayed += run.size
-                    else:
-                        counts[part.queue] = counts.get(part.queue, 0) + run.size
-        return counts, delayed
+                if run.zxid in self._lost:
+                    found.setdefault(part.queue, array("Q")).append(run.zxid)
+                    if self._is_gone(run.zxid):
+                        owner = self._machine.queue(part.queue) or self._machine.sources.get(part.queue)
+                        assert owner is not None, "what is alive is in a queue or a topic"
+                        self._counts[owner.name] += run.size
+        return found
 
     def _is_gone(self, zxid: int) -> bool:
-        if not is_lost(zxid, self._lost):
-            return False
         if zxid not in self._gone:
             try:
                 self._log.read(zxid)
@@ -141,46 +141,44 @@ class _Forgetting:
                 self._gone[zxid] = False
         return self._gone[zxid]
 
-    def _settle(self, session: int, consumer: int, queue: Queue, messages: int) -> None:
-        tag = 1
-        while messages > 0 and queue.ready:
-            flat: list[int] = []
-            tags: list[int] = []
-            first_tag = tag
-            for run in self._front(queue):
-                flat += (run.zxid, run.first, run.size)
-                if self._is_gone(run.zxid):
-                    tags += (tag, tag + run.size - 1)
-                    messages -= run.size
-                    self._counts[queue.name] += run.size
-                tag += run.size
-            now = self._machine.log_time_ms
-            self._write(e.Grant(now, queue.id, session, consumer, first_tag, flat))
-            if tags:
-                self._write(e.Settle(now, session, consumer, VERDICT_ACK, _joined(tags), 0, "lost: log repair"))
+    def _ranges(self, alive: array[int]) -> list[list[int]]:
+        """Return the ranges of entries to forget, as many lists as there are to be FORGET entries.
 
-    def _front(self, queue: Queue) -> list[Run]:
-        while True:
-            try:
-                return queue.peek(0, GRANT_MESSAGES)
-            except ChunksMissing as missing:
-                self._pages.fill_now(missing.chunks)
+        A range may reach over entries that have nothing alive in this queue, but over none that can be read.
+        """
+        pieces: list[list[int]] = []
+        entries = 0
+        joins = False
+        for zxid in sorted(set(alive)):
+            if not self._is_gone(zxid):
+                joins = False
+                continue
+            if not pieces or entries >= FORGET_ENTRIES_MAX or len(pieces[-1]) >= 2 * FORGET_RANGES_MAX:
+                pieces.append([])
+                entries, joins = 0, False
+            entries += 1
+            piece = pieces[-1]
+            if joins and self._lost.range_of(piece[-1]) == self._lost.range_of(zxid):
+                piece[-1] = zxid
+            else:
+                piece += (zxid, zxid)
+            joins = True
+        return pieces
 
-    def _write(self, entry: e.Entry) -> int:
-        zxid = self._log.last_zxid + 1
+    def _write(self, zxid: int, entry: e.Entry) -> None:
         self._log.append([Record(zxid, entry.KIND, entry.VERSION, 0, entry.header(), b"")])
         while missing := self._machine.prefetch(entry):
             self._pages.fill_now(missing)
-        self._machine.apply(zxid, entry)
-        return zxid
+        outcome = self._machine.apply(zxid, entry)
+        assert outcome.error is None, f"what the machine says of its own messages holds: {outcome.error}"
 
 
-def _joined(tags: list[int]) -> list[int]:
-    """Return ranges of tags with neighbours made one."""
-    found: list[int] = []
-    for first, last in zip(tags[::2], tags[1::2], strict=True):
-        if found and found[-1] + 1 == first:
-            found[-1] = last
+def _joined(lost: Sequence[Span]) -> LostEntries:
+    """Return the spans in order, with those made one that overlap."""
+    ranges: list[int] = []
+    for first, last in sorted(lost):
+        if ranges and first <= ranges[-1]:
+            ranges[-1] = max(ranges[-1], last)
         else:
-            found += (first, last)
-    return found
+            ranges += (first, last)
+    return LostEntries(ranges)

@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sluicemq.storage.scan import Readable
+
+COPY_BYTES = 1024 * 1024
+
 
 def make_folder(parent: Path) -> Path:
     """Make a new folder in *parent*, numbered from 1, and return it."""
@@ -22,11 +26,25 @@ def make_folder(parent: Path) -> Path:
     return folder
 
 
-def copy_durably(source: Path, target: Path) -> None:
-    """Copy a file with its times; its content is durable when this returns, its name after `sync_folders`."""
-    shutil.copy2(source, target)
-    with target.open("rb") as copied:
+def copy_durably(source: Path, target: Path, read: Readable) -> None:
+    """Copy a file with its times; its content is durable when this returns, its name after `sync_folders`.
+
+    *read* is the same file, opened by who knows a way round what cannot be read of it. The copy is whole under its name
+    or not there, and has holes where the file is zero.
+    """
+    aside = target.with_name(f"{target.name}.new")
+    size = source.stat().st_size
+    with aside.open("wb") as copied:
+        for offset in range(0, size, COPY_BYTES):
+            data = read.pread(min(COPY_BYTES, size - offset), offset)
+            if data.strip(b"\0"):
+                copied.seek(offset)
+                copied.write(data)
+        copied.truncate(size)
+        copied.flush()
         os.fsync(copied.fileno())
+    shutil.copystat(source, aside)
+    aside.replace(target)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -12,22 +12,27 @@ import fcntl
 import os
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from sluicemq.storage.errors import LogCorrupt, StorageError, SuperblockMissing
+from sluicemq.storage.errors import LogCorrupt, StorageError, SuperblockMissing, format_zxid
 from sluicemq.storage.files import LOCK_NAME, File, RealDirectory, RealFile, naming, refuse_odd
 from sluicemq.storage.pages import PAGE_BYTES, PageDamaged
 from sluicemq.storage.record import MARK, Head
 from sluicemq.storage.recovery import Verdict, judge_end
+from sluicemq.storage.salvage import missing_between, readable_records
 from sluicemq.storage.scan import Walk, find_traces
 from sluicemq.storage.segment import Segment, SegmentHeader, segment_name
 from sluicemq.storage.segment_files import open_segment, segment_sequences
 from sluicemq.storage.superblock import SUPERBLOCK_NAME, Superblock, SuperblockStore
+from sluicemq.storage.unreadable import AroundGaps, Gap, Gaps
 
 READ_BYTES = 4 * 1024 * 1024
 _STRIDE_BYTES = 1 << 30
 """No index is built here, so one place for each segment is enough."""
+_SPANS_MAX = 8
+"""Most stretches of lost entries that one text names."""
 
 
 class _NamedFile(RealFile):
@@ -50,13 +55,25 @@ class ReadOnlyDirectory(RealDirectory):
         if not path.is_dir():
             raise FileNotFoundError(errno.ENOENT, "there is no such data directory", str(path))
         self.path = path
+        self._gaps: dict[str, Gaps] = {}
 
     def open(self, name: str, *, create: bool = False) -> File:
-        """Open a file for reading."""
+        """Open a file for reading; zeros stand for what the disk does not give back, and `gap_behind` says where."""
         if create:
             self._refuse(name)
         refuse_odd(self.path / name)
-        return _NamedFile(os.open(self.path / name, os.O_RDONLY | os.O_CLOEXEC), self.path_of(name))
+        file = _NamedFile(os.open(self.path / name, os.O_RDONLY | os.O_CLOEXEC), self.path_of(name))
+        return AroundGaps(file, self._gaps.setdefault(name, Gaps()))
+
+    def gap_behind(self, name: str, offset: int) -> Gap | None:
+        """Return the first part of a file, at *offset* or behind it, that was met and could not be read."""
+        gaps = self._gaps.get(name)
+        return None if gaps is None else next((gap for gap in gaps if gap.end > offset), None)
+
+    def why(self, name: str, offset: int, reason: str) -> str:
+        """Return the *reason* why reading ended at *offset*, with what could not be read there."""
+        gap = self.gap_behind(name, offset)
+        return reason if gap is None else f"{reason}: {gap}"
 
     def rename(self, old: str, new: str) -> None:
         """Refused."""
@@ -276,7 +293,7 @@ class LogFiles:
 
     def _judge(self, segment: Segment, walk: Walk, end_offset: int, newer: SegmentStart | None) -> bool:
         if newer is not None and newer is not _UNREADABLE:
-            self._problem(segment.name, walk.offset, walk.reason)
+            self._damage(segment, walk, end_offset, newer.zxid)
             return False
         if self.served_by is not None:
             return True
@@ -286,7 +303,11 @@ class LogFiles:
         end = judge_end(segment.last_zxid, walk.offset, walk.reason, traces, synced_zxid)
         # A file is synced before the next one is begun: what is torn in it was durable.
         if end.verdict is Verdict.DAMAGED or (end.verdict is Verdict.TORN and newer is _UNREADABLE):
-            self._problem(segment.name, walk.offset, walk.reason)
+            self._damage(segment, walk, end_offset, synced_zxid or None)
+            return False
+        gap = self.directory.gap_behind(segment.name, walk.offset)
+        if gap is not None:
+            self._problem(segment.name, gap.start, f"{gap}; nothing tells whether entries were there")
             return False
         if end.verdict is Verdict.TORN:
             self.notes.append(
@@ -294,6 +315,12 @@ class LogFiles:
                 "broker's next start cuts them off"
             )
         return True
+
+    def _damage(self, segment: Segment, walk: Walk, end_offset: int, last_zxid: int | None) -> None:
+        """Note where reading ended and why, and which entries of the file are lost."""
+        records = readable_records(segment.file, segment.seed, end_offset)
+        lost = lost_text(missing_between(records, segment.first_previous_zxid, last_zxid))
+        self._problem(segment.name, walk.offset, self.directory.why(segment.name, walk.offset, walk.reason) + lost)
 
     def _after(self, segment: Segment) -> SegmentStart | None:
         """Return where the next file starts, if there is one and its first page can be read."""
@@ -309,6 +336,15 @@ class LogFiles:
         finally:
             file.close()
         return SegmentStart(header.first_previous_zxid, header.chain)
+
+
+def lost_text(spans: Iterator[tuple[int, int]]) -> str:
+    """Return, for the end of a text, which entries are lost; empty where that is not known."""
+    named = [f"{format_zxid(first)} to {format_zxid(last)}" for first, last in islice(spans, _SPANS_MAX)]
+    more = sum(1 for _ in spans)
+    if more:
+        named.append(f"{more} more stretches")
+    return f"; lost are entries {', '.join(named)}" if named else ""
 
 
 def _end_of(superblock: Superblock, segment: Segment) -> int:

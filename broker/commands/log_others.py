@@ -6,30 +6,37 @@ itself. This module adds its findings to those of the log; it must not know the 
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from sluicemq.broker.commands.log_files import Located, LogFiles, Problem, ReadOnlyDirectory
+from sluicemq.broker.commands.log_files import Located, LogFiles, Problem, ReadOnlyDirectory, lost_text
 from sluicemq.broker.pipeline.keeping.liveness import Span
 from sluicemq.broker.pipeline.keeping.restart import apply_records
 from sluicemq.broker.queues.chunks import CHUNK_BYTES, ChunkPool
 from sluicemq.broker.queues.image import live_runs, load, pages_named
 from sluicemq.broker.queues.machine import Machine
-from sluicemq.broker.queues.sections import QUEUES, decode
+from sluicemq.broker.queues.sections import QUEUES, TOPICS, decode
 from sluicemq.storage.decisions_files import Purpose
-from sluicemq.storage.errors import LogCorrupt, SnapshotDamaged, SnapshotMissing, StorageError, format_zxid
+from sluicemq.storage.errors import (
+    FileReadFailed,
+    LogCorrupt,
+    PageCorrupt,
+    SnapshotDamaged,
+    SnapshotMissing,
+    StorageError,
+    format_zxid,
+)
 from sluicemq.storage.files import refuse_odd
 from sluicemq.storage.names import purpose_of
-from sluicemq.storage.pagefile import PAGES_NAME, SLOT_BYTES
+from sluicemq.storage.pagefile import PageFile
 from sluicemq.storage.pages import PAGE_BYTES, PageDamaged
-from sluicemq.storage.record import MARK, Record, crc32c
-from sluicemq.storage.salvage import Opened, opened
+from sluicemq.storage.record import MARK, Record
+from sluicemq.storage.salvage import Opened, missing_between, opened, readable_records
 from sluicemq.storage.scan import BLANK, Walk, find_traces
-from sluicemq.storage.segment import segment_name, segment_sequence
+from sluicemq.storage.segment import SegmentHeader, segment_name, segment_sequence
 from sluicemq.storage.segment_index import SealedIndex, index_name, index_sequence
 from sluicemq.storage.snapshot_file import SectionWalk, snapshot_name, snapshot_zxid
 from sluicemq.storage.sparse import SparseHeader, sparse_range
@@ -37,9 +44,14 @@ from sluicemq.wire.errors import SluiceError
 
 if TYPE_CHECKING:
     from sluicemq.broker.queues.chunks import Chunk, Page
+    from sluicemq.broker.queues.image import LiveRuns
+    from sluicemq.storage.files import Directory
+    from sluicemq.storage.scan import Found
     from sluicemq.storage.superblock import Superblock
 
 READ_BYTES = 4 * 1024 * 1024
+FILLED_BYTES_MAX = 32 * 1024 * 1024
+"""Parts of indexes that a replay has read back are dropped beyond this."""
 _STRIDE_BYTES = 32 * 1024
 
 
@@ -67,12 +79,45 @@ class Missing(NamedTuple):
     last_good_zxid: int
 
 
-class _Held(NamedTuple):
-    """The first and last entry that an old file really holds."""
+class _Held:
+    """Which entries the old files really hold: stretches of entries that follow each other, 20 bytes each."""
 
-    first_zxid: int
-    last_zxid: int
-    name: str
+    def __init__(self) -> None:
+        self._firsts = array("Q")
+        self._lasts = array("Q")
+        self._files = array("I")
+        self._names: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._lasts)
+
+    def add(self, zxid: int, name: str) -> None:
+        """Note the next entry and the file that holds it; entries and files come in order."""
+        if not self._names or self._names[-1] != name:
+            self._names.append(name)
+        elif self._lasts[-1] + 1 == zxid:
+            self._lasts[-1] = zxid
+            return
+        self._firsts.append(zxid)
+        self._lasts.append(zxid)
+        self._files.append(len(self._names) - 1)
+
+    def place(self, zxid: int) -> int:
+        """Return the number of the first stretch that ends at *zxid* or later."""
+        return bisect_left(self._lasts, zxid)
+
+    def holds(self, first_zxid: int, last_zxid: int) -> bool:
+        """Return whether all entries between these lie in one stretch."""
+        place = self.place(first_zxid)
+        return place < len(self) and self._firsts[place] <= first_zxid and last_zxid <= self._lasts[place]
+
+    def name(self, place: int) -> str:
+        """Return the file of a stretch."""
+        return self._names[self._files[place]]
+
+    def last_zxid(self, place: int) -> int:
+        """Return the last entry of a stretch."""
+        return self._lasts[place]
 
 
 @dataclass(slots=True)
@@ -94,7 +139,7 @@ class OtherFiles:
     live_records: int = 0
     indexes: int = 0
     _ends: dict[int, tuple[int, int]] = field(default_factory=dict)
-    _spans: list[_Held] = field(default_factory=list)
+    _held: _Held = field(default_factory=_Held)
 
     def live_entries(self) -> Iterator[Located]:
         """Yield every good record of the live store, in order; damage goes to the problems."""
@@ -118,11 +163,9 @@ class OtherFiles:
         last_zxid = live.previous
         for found in walk:
             if found.kind != MARK:
-                if last_zxid == live.previous:
-                    self._spans.append(_Held(found.zxid, found.zxid, name))
+                self._held.add(found.zxid, name)
                 self.live_records += 1
                 last_zxid = found.zxid
-                self._spans[-1] = self._spans[-1]._replace(last_zxid=last_zxid)
                 yield Located(name, found.offset, found.head, found.header, found.payload, found.chain)
         if isinstance(live.header, SparseHeader):
             whole = walk.offset == live.end_offset
@@ -131,53 +174,75 @@ class OtherFiles:
             whole = walk.reason == BLANK and next(traces, None) is None
             if whole:
                 self._ends[live.header.sequence] = (walk.offset, last_zxid)
+        directory = self.files.directory
         if not whole:
-            self._problem(name, walk.offset, walk.reason, last_zxid)
+            end = live.header.last_zxid if isinstance(live.header, SparseHeader) else None
+            lost = lost_text(missing_between(self._readable(name, live, last_zxid), live.previous, end))
+            self._problem(name, walk.offset, directory.why(name, walk.offset, walk.reason) + lost, last_zxid)
+        elif isinstance(live.header, SegmentHeader) and (gap := directory.gap_behind(name, walk.offset)) is not None:
+            self._problem(name, gap.start, f"{gap}; nothing tells whether entries were there", last_zxid)
 
-    def check_missing(self, machine: Machine) -> None:
-        """Name what is `missing`, where no broker serves and nothing else is damaged; after `live_entries`."""
-        if self.files.served_by is None and not self.files.problems:
+    def _readable(self, name: str, live: Opened, last_zxid: int) -> Iterator[Found]:
+        """Yield all entries of a damaged file that can be read, and note those behind *last_zxid*: they are held."""
+        for found in readable_records(live.file, live.seed, live.end_offset):
+            if found.zxid > last_zxid:
+                self._held.add(found.zxid, name)
+            yield found
+
+    def check_missing(self, machine: Machine | None) -> None:
+        """Name what is `missing`, where no broker serves; after `live_entries`.
+
+        *machine* is what the log leads to. Where damage keeps that from being known (None), the newest snapshot says
+        what was alive when it was taken: some of it may be settled since.
+        """
+        if self.files.served_by is not None:
+            return
+        then = ""
+        if machine is None:
+            machine = self._newest_snapshot()
+            if machine is None:
+                return
+            then = f" (as of the snapshot at {format_zxid(machine.applied_zxid)})"
+        try:
             for each in self.missing(machine):
-                self._problem(each.file, 0, each.reason, each.last_good_zxid)
+                self._problem(each.file, 0, each.reason + then, each.last_good_zxid)
+        except (StorageError, SluiceError) as error:
+            self.files.notes.append(f"what is alive in old files could not be told: {error}")
 
     def missing(self, machine: Machine) -> list[Missing]:
         """Return what is alive in *machine* and should lie in an old file, but lies in none; after `live_entries`.
 
-        Gaps between old files are what died, so a missing file shows in nothing else.
+        Gaps in old files and between them are what died, so a missing file or record shows in nothing else.
         """
         start_zxid = self.start_zxid()
-        by_place: dict[tuple[int, int], Counter[int]] = {}
-        for part in live_runs(machine.freeze().pack(lambda: True)):
+        held = self._held
+        by_place: dict[tuple[int, int], tuple[int, int, int]] = {}
+        for part in live_parts(machine):
             low, high = part.summary.lowest_zxid, part.summary.highest_zxid
-            if low > start_zxid or (self._holds(low) and self._place(low) == self._place(high)):
+            if low > start_zxid or held.holds(low, high):
                 continue
             for run in part.runs(self.read_page):
-                if run.zxid <= start_zxid and not self._holds(run.zxid):
-                    by_place.setdefault((self._place(run.zxid), part.queue), Counter())[run.zxid] += run.size
+                if run.zxid <= start_zxid and not held.holds(run.zxid, run.zxid):
+                    key = held.place(run.zxid), part.queue
+                    first, last, messages = by_place.get(key, (run.zxid, run.zxid, 0))
+                    by_place[key] = min(first, run.zxid), max(last, run.zxid), messages + run.size
         found: list[Missing] = []
-        for (place, queue_id), entries in sorted(by_place.items()):
-            queue = machine.queue(queue_id)
-            name = format_zxid(queue_id) if queue is None else queue.name
+        for (place, queue_id), (first, last, messages) in sorted(by_place.items()):
+            owner = machine.queue(queue_id) or machine.sources.get(queue_id)
+            name = format_zxid(queue_id) if owner is None else owner.name
             if place:
-                file, where, last_good_zxid = self._spans[place - 1].name, "behind", self._spans[place - 1].last_zxid
+                file, last_good_zxid = held.name(place - 1), held.last_zxid(place - 1)
+                inside = place < len(held) and held.name(place) == file
+                what = "records of this file are missing" if inside else "the old file behind this one is missing"
             else:
-                file = self._spans[0].name if self._spans else segment_name(self.superblock.first_segment)
-                where, last_good_zxid = "in front of", 0
-            first, last, messages = min(entries), max(entries), entries.total()
+                file = held.name(0) if len(held) else segment_name(self.superblock.first_segment)
+                what, last_good_zxid = "the old file in front of this one is missing", 0
             reason = (
-                f"the old file {where} this one is missing: {messages} messages of {name} are alive in entries "
-                f"{format_zxid(first)} to {format_zxid(last)}, which no file holds"
+                f"{what}: {messages} messages of {name} are alive in entries {format_zxid(first)} to "
+                f"{format_zxid(last)}, which no file holds"
             )
             found.append(Missing(file, reason, first, last, name, messages, last_good_zxid))
         return found
-
-    def _place(self, zxid: int) -> int:
-        """Return the number of the first old file that ends at *zxid* or later."""
-        return bisect_left(self._spans, zxid, key=attrgetter("last_zxid"))
-
-    def _holds(self, zxid: int) -> bool:
-        place = self._place(zxid)
-        return place < len(self._spans) and self._spans[place].first_zxid <= zxid
 
     def check_indexes(self) -> None:
         """Check every index against the segment that it belongs to; after `live_entries`."""
@@ -235,6 +300,15 @@ class OtherFiles:
             found.append((name, kind, Span(start + 1, end), (directory.path / name).stat().st_size))
         return found
 
+    def _newest_snapshot(self) -> Machine | None:
+        """Return the machine of the newest snapshot that can be read."""
+        for name in sorted((name for name in self.files.directory.names() if snapshot_zxid(name)), reverse=True):
+            try:
+                return self.load(name)
+            except (OSError, StorageError, SluiceError):
+                continue  # it is among the problems already
+        return None
+
     def newest(self) -> Machine:
         """Return the machine of the newest good snapshot and the log behind it.
 
@@ -256,10 +330,11 @@ class OtherFiles:
         for located in LogFiles(directory).entries():
             if located.head.zxid > machine.applied_zxid:
                 apply_records(machine, filler, [record_of_located(located)])  # type: ignore[arg-type] # fills as a pager
+                drop_read_back(machine.pool)
         return machine
 
     def queue_names(self) -> dict[int, str]:
-        """Return the names of queues that the newest snapshot knows, as far as it can be read."""
+        """Return the names of queues and topics that the newest snapshot knows, as far as it can be read."""
         directory = self.files.directory
         for name in sorted((name for name in directory.names() if snapshot_zxid(name) is not None), reverse=True):
             found: dict[int, str] = {}
@@ -269,7 +344,7 @@ class OtherFiles:
                     walk = SectionWalk(file, directory.path_of(name))
                     walk.take_page()
                     for kind, data in walk.sections():
-                        if kind == QUEUES:
+                        if kind in (QUEUES, TOPICS):
                             columns = decode(kind, data)
                             found.update(zip(columns["id"], columns["name"], strict=True))
                 finally:
@@ -306,15 +381,15 @@ class OtherFiles:
             zxid, _chain, _generation = walk.accept_page(self.superblock.cluster_id, self.superblock.group_id)
             if snapshot_name(zxid) != name:
                 raise SnapshotDamaged(path, 0, f"it was written as {snapshot_name(zxid)}")
-            sections = list(walk.sections())
+            for page in pages_named(walk.sections()):
+                self.read_page(page, path)
+            walk = SectionWalk(file, path)
+            walk.take_page()
+            machine = load(walk.sections(), ChunkPool(self._read_chunk))
         finally:
             file.close()
-        for page in pages_named(sections):
-            self.read_page(page, path)
-        machine = load(sections, ChunkPool(self._read_chunk))
         if machine.applied_zxid != zxid:
             raise SnapshotDamaged(path, 0, f"its image is of {format_zxid(machine.applied_zxid)}")
-        machine.check()
         return machine
 
     def _read_chunk(self, chunk: Chunk) -> bytes:
@@ -323,20 +398,44 @@ class OtherFiles:
 
     def read_page(self, page: Page, named_by: str = "a snapshot") -> bytes:
         """Return the rows of a page. Raises SnapshotDamaged where it is not what a snapshot says."""
-        directory = self.files.directory
-        offset = PAGE_BYTES + page.slot * SLOT_BYTES
-        file = directory.open(PAGES_NAME)
-        try:
-            data = file.pread(CHUNK_BYTES, offset)
-        finally:
-            file.close()
-        if len(data) != CHUNK_BYTES or crc32c(data) != page.checksum:
-            reason = f"slot {page.slot} does not hold what {named_by} names"
-            raise SnapshotDamaged(directory.path_of(PAGES_NAME), offset, reason)
-        return data
+        return read_page(self.files.directory, self.superblock, page, named_by)
 
     def _problem(self, name: str, offset: int, reason: str, last_good_zxid: int = 0) -> None:
         self.files.problems.append(Problem(self.files.directory.path_of(name), offset, reason, last_good_zxid))
+
+
+def read_page(directory: Directory, superblock: Superblock, page: Page, named_by: str = "a snapshot") -> bytes:
+    """Return the rows of a page, from whichever file has them. Raises SnapshotDamaged where neither does."""
+    try:
+        pages = PageFile.open(directory, cluster_id=superblock.cluster_id, group_id=superblock.group_id, read_only=True)
+        try:
+            return pages.read(page.slot, CHUNK_BYTES, page.checksum)
+        finally:
+            pages.close()
+    except PageCorrupt as error:
+        reason = f"slot {page.slot} does not hold what {named_by} names: {error.reason}"
+        raise SnapshotDamaged(error.file, error.offset, reason) from None
+    except FileReadFailed as error:
+        raise SnapshotDamaged(error.file, error.offset, f"slot {page.slot} cannot be read: {error}") from None
+
+
+def live_parts(machine: Machine) -> Iterator[LiveRuns]:
+    """Yield what is alive in *machine*, a chunk or so at a time: it is packed no faster than it is looked at."""
+    freeze = machine.freeze()
+
+    def sections() -> Iterator[tuple[int, bytes]]:
+        while not freeze.done:
+            yield from freeze.pack(lambda: False)
+
+    return live_runs(sections())
+
+
+def drop_read_back(pool: ChunkPool | None) -> None:
+    """Drop parts of indexes that were read back, when they are many; what has no page stays."""
+    if pool is not None and pool.resident_bytes > FILLED_BYTES_MAX:
+        pool.let_kept_go()
+        for chunk in [chunk for chunk in pool.resident if chunk.page is not None and not chunk.gone]:
+            pool.drop(chunk)
 
 
 class _Filler:

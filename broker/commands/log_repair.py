@@ -57,16 +57,14 @@ def repair(data: Path, yes: bool, dry_run: bool, as_json: bool) -> None:
         folder = data if plan.empty else repairing.carry_out()
     finally:
         lock.release()
-    settled, delayed = forget_lost(data, [*pending, *plan.lost])
+    settled = forget_lost(data, [*pending, *plan.lost])
     repairing.lost_is_settled()
     if as_json:
-        print_json({**_facts(plan), "kept_in": str(folder), "settled": dict(settled), "still_delayed": delayed})
+        print_json({**_facts(plan), "kept_in": str(folder), "settled": dict(settled)})
         return
     click.echo("Repaired." if plan.empty else f"Repaired. The damaged files are in {folder}.")
     for queue, messages in settled.items():
-        click.echo(f"{messages} messages of {queue} are lost, and settled so that no broker looks for them.")
-    if delayed:
-        note(f"{delayed} lost messages are delayed: delete or purge their queues before they are due")
+        click.echo(f"{messages} messages of {queue} are lost, and given up so that no broker looks for them.")
     click.echo("`sluicemq log verify` checks the rest; `sluicemq serve` starts.")
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sluicemq.storage.files import Directory, File
+    from sluicemq.storage.unreadable import Gap
 
 RENAMING_PREFIX = "renaming-"
 """A file that an interrupted repair was about to give its own name: `renaming-` and that name."""
@@ -105,6 +106,10 @@ class OrderedDirectory(ReadOnlyDirectory):
         file = super().open(lies_at, create=create)
         short = self.shortened.get(name)
         return file if short is None else _Lengthened(file, short.made_bytes)
+
+    def gap_behind(self, name: str, offset: int) -> Gap | None:
+        """Return the first part of a file, at *offset* or behind it, that was met and could not be read."""
+        return super().gap_behind(self._lies_at.get(name, name), offset)
 
     def mend(self, directory: Directory) -> None:
         """Make it so; durable when this returns. May be interrupted and run again. Raises OSError."""

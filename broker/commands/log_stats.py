@@ -67,15 +67,15 @@ def stats(data: Path, as_json: bool) -> None:
 
 
 def _use(others: OtherFiles) -> tuple[list[FileUse], list[QueueUse]]:
+    from sluicemq.broker.commands.log_others import live_parts
     from sluicemq.broker.pipeline.keeping.liveness import Liveness
-    from sluicemq.broker.queues.image import live_runs
     from sluicemq.storage.errors import format_zxid
 
     found = others.spans()
     spans = [span for _, _, span, _ in found]
     machine = others.newest()
     by_queue: dict[int, Liveness] = {}
-    for part in live_runs(machine.freeze().pack(lambda: True)):
+    for part in live_parts(machine):
         liveness = by_queue.get(part.queue)
         if liveness is None:
             liveness = by_queue[part.queue] = Liveness(spans, others.read_page, 0)

@@ -10,27 +10,26 @@ This module must not know the command line. The directory is locked by whoever c
 
 from __future__ import annotations
 
+from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sluicemq.broker.commands.giving_up import stand_for_missing
 from sluicemq.broker.commands.keeping_aside import copy_durably, make_folder, sync_folders, write_whole
-from sluicemq.broker.commands.log_files import LogFiles
-from sluicemq.broker.commands.log_others import OtherFiles
+from sluicemq.broker.commands.log_files import LogFiles, ReadOnlyDirectory
+from sluicemq.broker.commands.log_others import OtherFiles, read_page
 from sluicemq.broker.commands.log_repair_plan import CannotRepair, Damaged, Plan, SnapshotBase, Span, is_lost
 from sluicemq.broker.commands.log_repair_view import OrderedDirectory
 from sluicemq.broker.queues import entries as e
-from sluicemq.broker.queues.chunks import CHUNK_BYTES
 from sluicemq.broker.queues.image import live_runs, pages_named
 from sluicemq.broker.queues.sections import QUEUES, decode
 from sluicemq.storage.errors import LogCorrupt, SnapshotDamaged, StorageError, SuperblockDamaged, format_zxid
 from sluicemq.storage.files import RealDirectory
-from sluicemq.storage.pagefile import PAGES_NAME, SLOT_BYTES
 from sluicemq.storage.pages import PAGE_BYTES
-from sluicemq.storage.record import HEAD_BYTES, Record, crc32c
+from sluicemq.storage.record import HEAD_BYTES, Record
 from sluicemq.storage.salvage import (
     anything_behind,
     guess_superblock,
+    missing_between,
     opened,
     put_segment,
     put_sparse,
@@ -202,10 +201,15 @@ class Repair:
                 if isinstance(live.header, SparseHeader):
                     if walk.offset == live.end_offset and name in self._reader.shortened:
                         return walk.offset, "its index was cut off"
-                    return None if walk.offset == live.end_offset else (walk.offset, walk.reason)
+                    reason = self._reader.why(name, walk.offset, walk.reason)
+                    return None if walk.offset == live.end_offset else (walk.offset, reason)
                 end = self._end_of_dense(name)
                 short = end is not None and (walk.last_zxid or 0) < end
-                return (walk.offset, walk.reason) if short or anything_behind(live, walk) else None
+                if short or anything_behind(live, walk):
+                    return walk.offset, self._reader.why(name, walk.offset, walk.reason)
+                if end is None and (gap := self._reader.gap_behind(name, walk.offset)) is not None:
+                    return gap.start, str(gap)
+                return None
         except LogCorrupt as error:
             return error.offset, error.reason
 
@@ -214,7 +218,8 @@ class Repair:
         try:
             with opened(self._reader, self._superblock, name) as live:
                 end = live.header.last_zxid if isinstance(live.header, SparseHeader) else self._end_of_dense(name)
-                return list(_spans(readable_records(live.file, live.seed, live.end_offset), live.previous, end))
+                records = readable_records(live.file, live.seed, live.end_offset)
+                return list(starmap(Span, missing_between(records, live.previous, end)))
         except LogCorrupt:
             return self._between_neighbours(name)
 
@@ -407,18 +412,7 @@ class Repair:
                     self.plan.lost_messages[self._queue_name(part.queue)] += run.size
 
     def _read_page(self, page: Page) -> bytes:
-        path, offset = self._reader.path_of(PAGES_NAME), PAGE_BYTES + page.slot * SLOT_BYTES
-        try:
-            pages = self._reader.open(PAGES_NAME)
-        except FileNotFoundError:
-            raise SnapshotDamaged(path, 0, "it names pages, and there is no page file") from None
-        try:
-            data = pages.pread(CHUNK_BYTES, offset)
-        finally:
-            pages.close()
-        if crc32c(data) != page.checksum:
-            raise SnapshotDamaged(path, offset, f"{PAGES_NAME} does not hold in slot {page.slot} what it names")
-        return data
+        return read_page(self._reader, self._superblock, page, "it")
 
     # --- doing ----------------------------------------------------------------------------------------------------
 
@@ -433,7 +427,7 @@ class Repair:
         folder = make_folder(self._path / DAMAGED_FOLDER)
         named = {each.name for each in plan.damaged} | set(plan.rewrite) | set(plan.aside)
         for name in sorted(named & set(directory.names())):
-            copy_durably(self._path / name, folder / name)
+            self._keep(name, folder)
         self._note_lost([*self.pending_lost(), *plan.lost])
         sync_folders(folder)
         self._reader.mend(directory)
@@ -449,12 +443,18 @@ class Repair:
                 self._rebase(store, plan.rebase)
             for name in plan.rewrite:
                 self._rewrite(store, name)
-            stand_for_missing(directory, self._reader, store, plan.lost)
             if plan.cut is not None:
                 store.save_truncation(plan.cut)  # the next start carries it out
         finally:
             store.close()
         return folder
+
+    def _keep(self, name: str, folder: Path) -> None:
+        file = ReadOnlyDirectory(self._path).open(name)
+        try:
+            copy_durably(self._path / name, folder / name, file)
+        finally:
+            file.close()
 
     def pending_lost(self) -> list[Span]:
         """Return what an earlier repair lost, if it was interrupted before the log said so."""
@@ -524,13 +524,3 @@ def _first_sequence(name: str) -> int:
     """Return the first segment that a file is or stands for; 0 for other files."""
     span = sparse_range(name)
     return (segment_sequence(name) or 0) if span is None else span[0]
-
-
-def _spans(records: Iterator[Found], previous: int, end: int | None) -> Iterator[Span]:
-    """Yield what is missing between the readable records of a file, by what each says came before it."""
-    for found in records:
-        if found.previous_zxid > previous:
-            yield Span(previous + 1, found.previous_zxid)
-        previous = found.zxid
-    if end is not None and end > previous:
-        yield Span(previous + 1, end)

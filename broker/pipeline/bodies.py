@@ -273,7 +273,7 @@ class Bodies:
                 else:
                     records = [self._log.read(zxid)]
             except ZxidNotFound as error:
-                raise _gone(zxid) from error
+                raise given_up(zxid, zxid) from error
             for record in records:
                 if record.kind not in (Publish.KIND, SPARSE):
                     continue
@@ -290,8 +290,9 @@ class Bodies:
         return found
 
 
-def _gone(zxid: int) -> MessageNotFound:
-    position, following = format_position(GROUP, zxid, 0), format_position(GROUP, zxid + 1, 0)
+def given_up(first_zxid: int, last_zxid: int) -> MessageNotFound:
+    """Return what is told to whoever asks for messages of these entries, which are gone."""
+    position, following = format_position(GROUP, first_zxid, 0), format_position(GROUP, last_zxid + 1, 0)
     return MessageNotFound(
         f"the messages at {position} are not on the broker's disk any more, as after a repair of its log that gave "
         f"them up; what follows begins at {following} or later",

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from sluicemq.broker.pipeline.bodies import GROUP
-from sluicemq.broker.queues.history import START, Place
+from sluicemq.broker.pipeline.bodies import GROUP, given_up
+from sluicemq.broker.queues.history import START, GivenUp, Place
 from sluicemq.wire.errors import PositionExpired, RetentionOff
 from sluicemq.wire.positions import format_position
 
@@ -68,6 +68,7 @@ class ReplayStage:
             QueueNotFound: No queue of that name.
             RetentionOff: The queue retains nothing.
             PositionExpired: Not everything from there on is retained any more; its fields say what is.
+            MessageNotFound: A repair gave the first of them up; its fields say where to go on.
 
         """
         return await self._road.look(lambda: self._read(vhost, name, wanted))
@@ -82,13 +83,16 @@ class ReplayStage:
                 queue=name,
                 setting="retention",
             )
-        page = history.read(
-            _beginning(queue, history, wanted),
-            messages_max=wanted.messages_max,
-            bytes_max=wanted.bytes_max,
-            end=wanted.end,
-            end_ms=wanted.end_ms,
-        )
+        try:
+            page = history.read(
+                _beginning(queue, history, wanted),
+                messages_max=wanted.messages_max,
+                bytes_max=wanted.bytes_max,
+                end=wanted.end,
+                end_ms=wanted.end_ms,
+            )
+        except GivenUp as hole:
+            raise given_up(hole.first_zxid, hole.last_zxid) from None
         return Found(queue.id, page, history.end)
 
     def is_complete(self, found: Found, wanted: Range) -> bool:

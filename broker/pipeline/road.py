@@ -23,11 +23,13 @@ from sluicemq.broker.pipeline.apply import ApplyStage
 from sluicemq.broker.pipeline.bodies import Bodies
 from sluicemq.broker.pipeline.commit import CommitStage, OnApplied
 from sluicemq.broker.pipeline.dispatch import DispatchStage
+from sluicemq.broker.pipeline.epochs import EPOCH_BITS, promise_epoch
 from sluicemq.broker.pipeline.keeping.disk_space import DiskSpace
 from sluicemq.broker.pipeline.keeping.old_files import check_old_files
 from sluicemq.broker.pipeline.keeping.paging import INDEX_MEMORY_BYTES_DEFAULT, Pager
 from sluicemq.broker.pipeline.keeping.reclaim import RECLAIM_BYTES_PER_SECOND_DEFAULT, Reclaimer
 from sluicemq.broker.pipeline.keeping.restart import Restart, load_newest, replay
+from sluicemq.broker.pipeline.keeping.scrub import Scrub
 from sluicemq.broker.pipeline.keeping.snapshots import EVERY_BYTES_DEFAULT, EVERY_ENTRIES_DEFAULT, SnapshotStage
 from sluicemq.broker.pipeline.log_clock import LogClock
 from sluicemq.broker.pipeline.produce import ProduceStage
@@ -59,7 +61,6 @@ WAITING_ENTRIES_MAX = 10_000
 one road applies, and the disk need not be what is slow."""
 LAST_ENTRIES_SECONDS = 10.0
 """How long the last snapshot waits for entries that are still under way."""
-EPOCH_BITS = 32
 COUNTER_MASK = 0xFFFF_FFFF
 COUNTER_MAX = 0xF000_0000
 """Entries of one epoch; what is left of the counter is never used, so that it cannot run into the next epoch."""
@@ -83,6 +84,7 @@ class Road:
         snapshot_every_bytes: A snapshot after so many bytes of entries.
         snapshot_every_entries: Or after so many entries.
         reclaim_bytes_per_second_max: Bytes a second read and written to give back what a snapshot says is dead.
+        scrub_bytes_per_second: Bytes a second read to find what rots, where there are *snapshots*; 0: none.
 
     Raises:
         SnapshotMissing, SnapshotContradictsLog: What is needed to start is not there; nothing was changed.
@@ -106,6 +108,7 @@ class Road:
         snapshot_every_bytes: int = EVERY_BYTES_DEFAULT,
         snapshot_every_entries: int = EVERY_ENTRIES_DEFAULT,
         reclaim_bytes_per_second_max: int = RECLAIM_BYTES_PER_SECOND_DEFAULT,
+        scrub_bytes_per_second: int = 0,
     ) -> None:
         self.log = log
         self.node_id = node_id
@@ -136,8 +139,7 @@ class Road:
                 difference_ms / 1000,
             ),
         )
-        self.epoch = max(log.promised_epoch, log.last_zxid >> EPOCH_BITS) + 1
-        log.save_promised_epoch(self.epoch)
+        self.epoch = promise_epoch(log)
         self._next_zxid = self.epoch << EPOCH_BITS
         self.space = DiskSpace(log, free_bytes_min=disk_free_bytes_min, disk_bytes=disk_bytes)
         self.append = AppendStage(log, on_durable=self._durable, on_failure=self.fail, space=self.space)
@@ -168,6 +170,17 @@ class Road:
             )
             self.snapshots.on_taken = self.reclaimer.offer
             self.append.on_low = self.snapshots.hurry
+        self.scrub: Scrub | None = None
+        if snapshots is not None and self.snapshots is not None and scrub_bytes_per_second:
+            self.scrub = Scrub(
+                log,
+                snapshots.directory,
+                pages,
+                bytes_per_second=scrub_bytes_per_second,
+                rows_of=lambda slot: None if self.pager is None else self.pager.rows_of(slot),
+                renew=self.snapshots.renew,
+                on_failure=self.fail,
+            )
         self._more_to_do = False
         self._idle = trio.Event()
         self._cold_looks = trio.Lock()
@@ -195,6 +208,8 @@ class Road:
             if self.snapshots is not None:
                 nursery.start_soon(self.snapshots.run)
                 nursery.start_soon(self.reclaimer.run)
+            if self.scrub is not None:
+                nursery.start_soon(self.scrub.run)
 
     def propose(
         self, entry: Entry, payload: bytes = b"", *, on_applied: OnApplied | None = None, lazy: bool = False

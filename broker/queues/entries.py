@@ -7,7 +7,7 @@ the other brokers.
 
 All times are milliseconds since 1970 (`_ms`); `log_time_ms` is the time that the leader gave to the entry.
 Ranges of tags are flat lists `[first, last, first, last, ...]`, both ends included. Runs of messages in a GRANT are
-flat lists `[zxid, first index, count, ...]`.
+flat lists `[zxid, first index, count, ...]`. Ranges of entries are flat lists of zxids, like those of tags.
 
 Entries that come with newer features stand in `entries_of_queues` and `entries_of_topics`.
 """
@@ -19,11 +19,11 @@ from typing import Any, ClassVar, Self
 
 import msgpack
 
+from sluicemq.broker.queues.entries_of_topics import Fill, Subscribe, Unsubscribe
 from sluicemq.broker.queues.entry import GROUP_NUMBERS, Entry, EntryUnknown
 from sluicemq.broker.queues.entry import name as _name
 from sluicemq.broker.queues.entry import number as _number
 from sluicemq.broker.queues.entry import pack as _pack
-from sluicemq.broker.queues.entries_of_topics import Fill, Subscribe, Unsubscribe
 from sluicemq.wire.batch import SUBJECT_BYTES_MAX
 from sluicemq.wire.fields import (
     Check,
@@ -52,6 +52,7 @@ __all__ = [
     "Entry",
     "EntryUnknown",
     "Epoch",
+    "Forget",
     "Grant",
     "GrantPlaced",
     "ProducerClose",
@@ -431,6 +432,32 @@ class Purge(Entry):
         return _pack(self.log_time_ms, self.queue)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Forget(Entry):
+    """Messages are lost for good: nothing can be read any more of the entries that published them.
+
+    Every message of the queue that these entries published is given up, wherever it is: ready, leased, delayed,
+    retained. So it makes no difference when it comes again. Written by a repair, while no broker serves.
+
+    Attributes:
+        queue: Number of the queue.
+        entries: Ranges of zxids, ascending; they may reach over entries of other queues.
+        reason: Why, for whoever reads the log.
+
+    """
+
+    KIND = 20
+    CHECKS: ClassVar[tuple[Check, ...]] = (_number, _number, numbers(64, multiple_of=2), text())
+
+    queue: int
+    entries: list[int]
+    reason: str = ""
+
+    def header(self) -> bytes:
+        """Return the header's bytes."""
+        return _pack(self.log_time_ms, self.queue, self.entries, self.reason)
+
+
 ENTRIES: dict[int, type[Entry]] = {
     cls.KIND: cls
     for cls in (
@@ -446,6 +473,7 @@ ENTRIES: dict[int, type[Entry]] = {
         Declare,
         Delete,
         Purge,
+        Forget,
         Subscribe,
         Unsubscribe,
         Fill,

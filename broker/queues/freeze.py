@@ -397,6 +397,17 @@ def _purge(freeze: Freeze, machine: Machine, entry: e.Purge) -> None:
     touching.keep_topic(freeze, machine.sources.topic_of(entry.queue))
 
 
+def _forget(freeze: Freeze, machine: Machine, entry: e.Forget) -> None:
+    """Messages go from the queue and from whoever holds some of it, or from the topic."""
+    touching.keep_topic(freeze, machine.sources.get(entry.queue))
+    queue = machine.queue(entry.queue)
+    if queue is not None:
+        touching.dropped(freeze, machine, queue.id)
+        for (session, _), table in queue.leases.items():
+            if session <= freeze.zxid:
+                freeze.keep(table)
+
+
 TOUCHES: dict[type[e.Entry], Callable[[Freeze, Machine, Any], None]] = {
     e.Epoch: _nothing,
     e.SessionOpen: _nothing,
@@ -413,6 +424,7 @@ TOUCHES: dict[type[e.Entry], Callable[[Freeze, Machine, Any], None]] = {
     e.Declare: _declare,
     e.Delete: _delete,
     e.Purge: _purge,
+    e.Forget: _forget,
     t.Subscribe: touching.subscribe,
     t.Unsubscribe: touching.unsubscribe,
     t.Fill: touching.fill,

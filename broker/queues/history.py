@@ -5,23 +5,26 @@ front by age (log time) and by bytes; what was acknowledged, purged or delayed s
 history is an index of its own, in the same chunks as the others, so it pages out like them.
 
 What is retained keeps its bytes on disk like a message that waits. What was lost is known as a place: whoever wants to
-read from before it is told, and nothing is skipped in silence. This module must not know queues, clocks or who reads.
+read from before it is told. What a repair gave up further behind is a hole, and whoever comes to one is told too:
+nothing is skipped in silence. This module must not know queues, clocks or who reads.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from itertools import takewhile
+from bisect import bisect_left, bisect_right
+from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sluicemq.broker.queues.chunks import RUN_BYTES, ChunksMissing, published_ms_at, zxid_at
 from sluicemq.broker.queues.fifo import NOBODY_READ, RunFifo
+from sluicemq.broker.queues.giving_up import forget_runs
 from sluicemq.broker.queues.runs import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from sluicemq.broker.queues.chunks import Chunk, ChunkPool
+    from sluicemq.broker.queues.lost import LostEntries
 
 # Frozen by the log's format, see `MachineLimits`: they decide which entry lets go of what.
 PUBLISH_DROPS_MAX = 256
@@ -43,6 +46,15 @@ class Place(NamedTuple):
 START = Place(0, 0)
 
 
+class GivenUp(Exception):
+    """The next messages were given up by a repair: those of the entries *first_zxid* to *last_zxid*."""
+
+    def __init__(self, first_zxid: int, last_zxid: int) -> None:
+        super().__init__(first_zxid, last_zxid)
+        self.first_zxid = first_zxid
+        self.last_zxid = last_zxid
+
+
 class Page(NamedTuple):
     """What one look at a history found.
 
@@ -59,9 +71,17 @@ class Page(NamedTuple):
 
 
 class RetainedRuns(RunFifo):
-    """Batches in the order of publishing; they leave only in front, so they are found by number and by time."""
+    """Batches in the order of publishing, so they are found by number and by time."""
 
     __slots__ = ()
+
+    def front_zxid(self) -> int | None:
+        """Return the number of the batch in front, or a lower one where its chunk is not in memory; None: there is
+        none."""
+        if self._chunks and self._chunks[0].data is None:
+            return self._chunks[0].summary.lowest_zxid
+        run = self.first()
+        return None if run is None else run.zxid
 
     def seek_zxid(self, zxid: int) -> int:
         """Return the ordinal of the first run whose batch has this number or a later one, where these ascend.
@@ -119,10 +139,11 @@ class History:
         lost: As above.
         lost_ms: As above.
         held: Whether nothing may go for the time being, because somebody has to read all of it.
+        holes: The first and last entry of each hole behind `lost`, in order.
 
     """
 
-    __slots__ = ("_age_ms", "_bytes_max", "_last", "bytes", "held", "lost", "lost_ms", "runs")
+    __slots__ = ("_age_ms", "_bytes_max", "_last", "bytes", "held", "holes", "lost", "lost_ms", "runs")
 
     def __init__(
         self,
@@ -136,6 +157,7 @@ class History:
         self.lost = lost
         self.lost_ms = lost_ms
         self.held = False
+        self.holes: list[tuple[int, int]] = []
         self._last = (lost.zxid, lost.offset)  # the place behind the newest message
         self._age_ms: int | None = None
         self._bytes_max: int | None = None
@@ -208,7 +230,46 @@ class History:
             self.bytes -= run.batch_bytes
             self.lost, self.lost_ms = Place(run.zxid, run.batch_count), run.published_ms
             dropped += 1
+            if self.holes:
+                self._close_holes()
         return dropped
+
+    def _close_holes(self) -> None:
+        """Forget the holes before `lost`."""
+        self.holes = [hole for hole in self.holes if hole[1] > self.lost.zxid]
+
+    def forget(self, lost: LostEntries) -> int:
+        """Give up all batches of *lost* entries; return how many. What `missing_runs` names was filled before.
+
+        What was in front is lost like what grew too old; the rest leaves holes.
+        """
+        gone = forget_runs(self.runs, lost)
+        if not gone:
+            return 0
+        self.bytes -= sum(run.batch_bytes for run in gone)
+        front_zxid = self.runs.front_zxid()
+        leading = [run for run in gone if front_zxid is None or run.zxid < front_zxid]
+        if leading:
+            last = leading[-1]
+            self.lost, self.lost_ms = Place(last.zxid, last.batch_count), last.published_ms
+        zxids = [run.zxid for run in gone[len(leading) :]]
+        for first_zxid, last_zxid in lost.ranges:
+            low, high = bisect_left(zxids, first_zxid), bisect_right(zxids, last_zxid)
+            if low < high:
+                self.holes.append((zxids[low], zxids[high - 1]))
+        self._join_holes()
+        self._close_holes()
+        return len(gone)
+
+    def _join_holes(self) -> None:
+        """Put the holes in order; what was given up later may reach around what was given up before."""
+        joined: list[tuple[int, int]] = []
+        for first_zxid, last_zxid in sorted(self.holes):
+            if joined and first_zxid <= joined[-1][1]:
+                joined[-1] = (joined[-1][0], max(joined[-1][1], last_zxid))
+            else:
+                joined.append((first_zxid, last_zxid))
+        self.holes = joined
 
     def missing(self, runs_max: int) -> list[Chunk]:
         """Return the chunks that are not in memory among those of the oldest so many batches."""
@@ -243,7 +304,7 @@ class History:
             ChunksMissing: It lies in a chunk that is not in memory.
 
         """
-        runs = self._read(self.runs.head, 1)
+        runs, _ = self._read(self.runs.head, 1)
         return Place(runs[0].zxid, runs[0].first) if runs else self.lost
 
     def place_at(self, published_ms: int) -> Place:
@@ -253,8 +314,16 @@ class History:
             ChunksMissing: It lies in a chunk that is not in memory.
 
         """
-        runs = self._read(self.runs.seek_published(published_ms), 1)
-        return Place(runs[0].zxid, runs[0].first) if runs else self.end
+        ordinal = self._ordinal_from(self.runs.seek_published(published_ms))
+        runs, _ = self._read(ordinal, 1)
+        place = Place(runs[0].zxid, runs[0].first) if runs else self.end
+        # When the messages of a hole were published is not known: those right before count.
+        for first_zxid, last_zxid in reversed(self.holes):
+            if not runs or last_zxid < runs[0].zxid:
+                if self._ordinal_from(self.runs.seek_zxid(first_zxid)) != ordinal:
+                    break
+                place = Place(first_zxid, 0)
+        return place
 
     def read(
         self,
@@ -276,13 +345,17 @@ class History:
 
         Raises:
             ChunksMissing: Some of them lie in a chunk that is not in memory.
+            GivenUp: The first of them were given up; other pages end before such a hole.
 
         """
         found: list[Run] = []
         place = max(place, self.lost)
+        hole = self._hole_from(place, end)
+        if hole is not None:
+            end = Place(hole[0], 0)
         ordinal = self.runs.seek_zxid(place.zxid)
         while messages_max > 0:
-            runs = self._read(ordinal, min(READ_RUNS, messages_max + 1))
+            runs, next_ordinal = self._read(ordinal, min(READ_RUNS, messages_max + 1))
             wanted = list(takewhile(lambda run: _begins_before(run, end, end_ms), runs))
             for run in wanted:
                 part = _between(run, place, end)
@@ -297,33 +370,57 @@ class History:
                 place = Place(taken.zxid, taken.first + taken.size)
                 if taken.size < part.size:
                     return Page(found, place, True)
-            ordinal += len(wanted)
+            ordinal = next_ordinal - len(runs) + len(wanted)
             if len(wanted) < len(runs) or ordinal >= self.runs.tail:
-                return Page(found, place, False)
+                if hole is None or (len(wanted) < len(runs) and runs[len(wanted)].zxid < hole[0]):
+                    return Page(found, place, False)
+                if not found:
+                    raise GivenUp(*hole)
+                return Page(found, place, True)
         return Page(found, place, True)
 
-    def _read(self, ordinal: int, runs_max: int) -> list[Run]:
+    def _hole_from(self, place: Place, end: Place | None) -> tuple[int, int] | None:
+        """Return the first hole at or behind *place*, if it begins before *end*."""
+        for hole in self.holes:
+            if hole[1] >= place.zxid:
+                return hole if end is None or Place(hole[0], 0) < end else None
+        return None
+
+    def _ordinal_from(self, ordinal: int) -> int:
+        """Return the ordinal of the first batch from *ordinal* on that was not given up."""
+        ordinals, _ = self.runs.read_with_ordinals(ordinal, 1)
+        self.runs.read_ordinal = NOBODY_READ
+        missing = [] if ordinals else self.runs.missing(ordinal, 1)
+        if missing:
+            raise ChunksMissing(missing)
+        return ordinals[0] if ordinals else self.runs.tail
+
+    def _read(self, ordinal: int, runs_max: int) -> tuple[list[Run], int]:
+        """Return runs from *ordinal* on, and the ordinal behind the last of them."""
         runs = self.runs.read(ordinal, runs_max)
+        next_ordinal = self.runs.read_ordinal
         # Nobody stays where a replay has passed; chunks leave the memory as if nobody had read.
         self.runs.read_ordinal = NOBODY_READ
         if not runs:
             missing = self.runs.missing(ordinal, 1)
             if missing:
                 raise ChunksMissing(missing)
-        return runs
+        return runs, next_ordinal
 
     # --- images --------------------------------------------------------------------------------------------------
 
-    def places(self) -> tuple[int, int, int, int, int, int]:
-        """Return all that it is beside its runs: the column `retained` of `sections.QUEUES`."""
-        return (self.bytes, *self.lost, self.lost_ms, *self._last)
+    def places(self) -> tuple[int, ...]:
+        """Return all that it is beside its runs, six numbers and two a hole: the column `retained` of
+        `sections.QUEUES`."""
+        return (self.bytes, *self.lost, self.lost_ms, *self._last, *chain.from_iterable(self.holes))
 
     @classmethod
     def restored(cls, retention: Mapping[str, Any], places: Sequence[int], pool: ChunkPool | None) -> History:
         """Return the history of an image; `runs` is replaced when its index follows."""
-        bytes_, lost_zxid, lost_index, lost_ms, last_zxid, last_index = places
+        bytes_, lost_zxid, lost_index, lost_ms, last_zxid, last_index, *holes = places
         history = cls(retention, Place(lost_zxid, lost_index), lost_ms, pool)
         history.bytes, history._last = bytes_, (last_zxid, last_index)
+        history.holes = list(zip(holes[::2], holes[1::2], strict=True))
         return history
 
     def check(self) -> None:
@@ -341,6 +438,10 @@ class History:
         assert all(run.whole and not run.first and not run.deliveries for run in runs), "batches are retained whole"
         assert self.bytes == sum(run.batch_bytes for run in runs), "retained bytes are counted"
         assert self.messages == sum(run.size for run in runs), "retained messages are counted"
+        borders = [self.lost.zxid, *chain.from_iterable(self.holes)]
+        assert borders == sorted(borders), "holes are in order, behind what was lost"
+        for run in runs:
+            assert not any(first <= run.zxid <= last for first, last in self.holes), "holes are empty"
 
 
 def _begins_before(run: Run, end: Place | None, end_ms: int | None) -> bool:

@@ -18,6 +18,8 @@ from sluicemq.broker.queues.tags import add_range, range_pairs
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from sluicemq.broker.queues.lost import LostEntries
+
 BLOCK_PIECES = 2_048
 """Pieces after which the next grant begins a new block, so that no list grows long enough to make cuts dear."""
 
@@ -164,6 +166,14 @@ class LeaseTable:
             if messages_in(runs) != last - first + 1:
                 _add_gaps(lost, first, last, firsts, runs)
         return lost
+
+    def tags_of(self, lost: LostEntries) -> list[int]:
+        """Return the ranges of tags whose messages were published by *lost* entries."""
+        tags: list[int] = []
+        for first, run, _ in self.pieces():
+            if run.zxid in lost:
+                add_range(tags, first, first + run.size - 1)
+        return tags
 
     def pieces(self) -> Iterator[tuple[int, Run, int]]:
         """Yield (first tag, run, mark) of each lease, by tag."""

@@ -121,6 +121,14 @@ class Purged:
     count: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Forgotten:
+    """So many messages are given up that were ready, leased or delayed, and so many retained batches."""
+
+    messages: int
+    batches: int
+
+
 Value: TypeAlias = (
     SessionOpened
     | SessionClosed
@@ -135,6 +143,7 @@ Value: TypeAlias = (
     | Purged
     | Subscribed
     | Filled
+    | Forgotten
     | None
 )
 

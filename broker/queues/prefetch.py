@@ -2,7 +2,7 @@
 
 Few entries need any. A GRANT takes runs from the front of its queue; a SETTLE with a delay puts some between others
 that are delayed, unless they go behind all of them; a CLOCK takes what is due, and lets go of what was retained long
-enough, as a PUBLISH does where that takes too many bytes. All others append, count, or drop
+enough, as a PUBLISH does where that takes too many bytes; a FORGET may look anywhere. All others append, count, or drop
 without a look. Naming too many costs a read; naming too few is a broken invariant at apply. This module must not change
 anything.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_topics as t
+from sluicemq.broker.queues.applying.forgetting import missing_of_forget
 from sluicemq.broker.queues.routing import prefetching
 from sluicemq.broker.queues.tags import count_tags, ranges_problem
 
@@ -35,6 +36,8 @@ def missing_chunks(machine: Machine, entry: e.Entry) -> list[Chunk]:
         return _missing_of_settle(machine, entry) if entry.due_time_ms else []
     if type(entry) is e.Clock:
         return _missing_of_clock(machine, entry)
+    if type(entry) is e.Forget:
+        return missing_of_forget(machine, entry)
     if type(entry) is t.Subscribe:
         return prefetching.missing_of_subscribe(machine, entry)
     if type(entry) is t.Fill:

@@ -59,7 +59,7 @@ class Queue:
         dead: Dead letters in the order in which they died. What all queues without any refer to is never changed.
         notes: Why messages were given back or died. Likewise.
         bytes: What is ready, leased and delayed takes, about; None where nobody asks.
-        purged_total: Messages ever purged: those of the queue, and dead letters.
+        purged_total: Messages ever purged: those of the queue, and dead letters; also what a repair gave up.
         expired_total: Messages ever gone because of their age; not those that became dead letters.
         dropped_total: Messages ever gone because there were too many; likewise.
         dead_total: Messages that ever became dead letters here.

@@ -17,6 +17,7 @@ from sluicemq.broker.queues.runs import PRIORITY_MAX
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sluicemq.broker.queues.lost import LostEntries
     from sluicemq.broker.queues.runs import Place, Run
 
 # What every queue without returned runs refers to, never changed: an index of one's own takes 1,600 bytes.
@@ -122,6 +123,10 @@ class ReturnedRuns:
         del self._places[run.zxid, run.first]
         self.messages -= run.size
         return run
+
+    def forget(self, lost: LostEntries) -> list[Run]:
+        """Take out all runs of *lost* entries and return them, by place."""
+        return [self._drop(run.place) for run in list(self) if run.zxid in lost]
 
     def clear(self) -> None:
         """Drop everything."""

@@ -1,7 +1,8 @@
 """Replication: several brokers hold the same log. This package decides everything and does nothing.
 
 It is ZAB (Junqueira, Reed, Serafini: "Zab: High-performance broadcast for primary-backup systems", DSN 2011) with
-four changes, each of which closes a class of bugs known from practice:
+four changes, each of which closes a class of bugs known from practice (smaller ones stand under "Where it leaves the
+paper"):
 
 - The new epoch is itself an entry of the log, `(e, 0)`, behind the history that was synchronized. One sync makes epoch
   and history durable together; they can never disagree, and "the epoch of a replica" is the epoch of its last entry.
@@ -25,12 +26,13 @@ simulator, runs this loop::
 
 1. `now` is a monotonic clock in seconds. The core has no other clock, and no chance at all: the same events give the
    same effects.
-2. Effects of the disk (`Join`, `SavePromise`, `Append`, `Truncate`, `InstallSnapshot`) form one queue, and are carried
-   out and answered one after another with `Persisted(token)`. Consecutive appends may share one sync, and one answer
-   for the last of them will do. An error of log or superblock is `DiskFailed`; it is never retried.
+2. Effects of the disk (`Join`, `SavePromise`, `Append`, `Truncate`, `InstallSnapshot`, `NoteRepaired`) form one queue,
+   and are carried out and answered one after another with `Persisted(token)`. Consecutive appends may share one sync,
+   and one answer for the last of them will do. A `Join` may drop what has not begun, except a promise. An error of log
+   or superblock is `DiskFailed`; it is never retried.
 3. `Send` leaves at once. Between two nodes there is one connection at a time with a number that both ends know and that
    never returns; messages arrive in order or the connection ends. Pings, pongs and notifications should overtake
-   proposals. Snapshots go on a stream of their own.
+   proposals; nothing else may. Snapshots go on a stream of their own.
 4. `PeerUp`, `PeerDown` and `PeerRefused` are told as they happen. A new connection to a peer is told after the end of
    the old one.
 5. The log view shows all that was given to `Append`. The shell keeps what is not durable yet, or asks its log.
@@ -38,7 +40,12 @@ simulator, runs this loop::
    entries only. Serve only after `RoleChanged(LEADING, BROADCAST)` and once everything committed by then is applied.
 7. After `RoleChanged` to anything else, confirm and deliver nothing more; what was proposed and is not committed has an
    unknown outcome. It may still commit.
-8. `Fatal`: end the process. After a restart the same broker comes back as a learner that lags.
+8. `Fatal`: end the process, with a dump of the state if its cause is `STATE`; what a restart may do, `Cause` says.
+9. The entries of a `Propose` message: work out their chain hashes from `previous` and what came, and hand over only
+   what matches the hash that came with them; else end the connection. The core compares positions, not contents.
+10. Hash the state at the same places of the log on every replica, and tell (`StateHashed`).
+11. A start that finds the log damaged notes so in the superblock, durably, before it makes the log end where it is
+    good, and gives `damaged_from` to the `Replica` until `NoteRepaired` was carried out.
 
 What must be durable before what leaves
 =======================================
@@ -89,7 +96,27 @@ Broadcast (`broadcast`, `progress`): one order
        before it; learners hear of it with the next message.
 
 Within broadcast also: reads (`reads`), changes of voters (`membership`, `changes`), handing over the lead and the
-planned end of an epoch (`handover`).
+planned end of an epoch (`handover`), a leader whose own disk hangs (`own_disk`), states that differ (`agreement`).
+
+Where it leaves the paper, or ZooKeeper
+=======================================
+
+- D4: the paper's leader fetches the best history of its quorum. Here the election finds the best, and a leader that
+  meets a better one gives up.
+- D3: a promise of e is counted once, for the leader that it was given to. A learner that has promised e to somebody
+  else, or does not know any more to whom, is taught by a leader of e and counts for its commits, not for its start.
+- S3: there is no UPTODATE. A learner serves what it knows to be committed; the leader serves when `(e, 0)` is.
+- B3: the leader commits nothing that its own disk lacks, though a quorum has it: whoever applied it here could lose it.
+  The price is a leader whose disk hangs; so it hands over after `own_disk_seconds`, without waiting to be ready.
+- Election: who is elected is decided by last zxid and id; the epoch is the upper half of the zxid, so ZooKeeper's three
+  criteria are two. Rounds are private; a vote never raises an epoch, so whoever comes back disturbs nobody.
+- What keeps a leader in office is what learners say in its epoch. Introductions do not count: a learner that has
+  promised more can introduce itself for ever.
+- A change of voters needs both groups' quorums from the moment its record is appended, not from its commit, and can be
+  taken back by the leader that began it (`changes`). ZooKeeper has one record and no way back.
+- A learner whose log is damaged has no vote and its promise founds no epoch (it does not know what it has lost), until
+  it has all that the leader had when it planned. Its acknowledgements count: what it has again, it has.
+- A vote, a snapshot or a word that comes too early or twice is kept or dropped by its session, never an error.
 
 Glossary
 ========

@@ -4,14 +4,16 @@ No effect waits for another inside the shell: a message that must not leave befo
 effects until the shell has said `Persisted`. So `Send` may always leave at once, and the table in the package's
 docstring is the core's own duty.
 
-Effects of the disk (`Join`, `SavePromise`, `Append`, `Truncate`, `InstallSnapshot`) bear a token and form one queue:
-they are carried out one after another, and each is answered with `Persisted`, where one answer for a later token stands
-for all before it. That is the group commit.
+Effects of the disk (`Join`, `SavePromise`, `Append`, `Truncate`, `InstallSnapshot`, `NoteRepaired`) bear a token and
+form one queue: they are carried out one after another, and each is answered with `Persisted`, where one answer for a
+later token stands for all before it. That is the group commit. Answers for what came before a `Join` may still come;
+the core ignores them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
 from sluicemq.broker.replication.history import Entry, Position
@@ -38,7 +40,8 @@ class Send:
 class Join:
     """Finish or drop every effect of the disk given before this one, and answer when none is under way any more.
 
-    After the answer the log view shows exactly what is durable, and no older effect may still reach the disk.
+    A promise is never dropped, always finished: the core goes on as one that has given it. After the answer the log
+    view shows exactly what is durable, and no older effect may still reach the disk.
     """
 
     token: Token
@@ -73,9 +76,19 @@ class Truncate:
 
 @dataclass(frozen=True, slots=True)
 class InstallSnapshot:
-    """Put the snapshot received last, which covers *position*, in the place of log and state, as one durable switch."""
+    """Put the received snapshot that covers *position* in the place of log and state, as one durable switch.
+
+    It is the one of the last `SnapshotReceived` with this position; one that comes meanwhile must not take its place.
+    """
 
     position: Position
+    token: Token
+
+
+@dataclass(frozen=True, slots=True)
+class NoteRepaired:
+    """Strike out the note of damage in the superblock and sync it: the log holds again all it ever acknowledged."""
+
     token: Token
 
 
@@ -96,7 +109,8 @@ class ReadEntries:
 class SendSnapshot:
     """Stream the newest durable snapshot to *peer*, on a stream that pings can overtake, with *epoch* and *session*.
 
-    It must cover `start_zxid` or more. The log must not begin later than it until the stream has ended.
+    It must cover `start_zxid` or more. The log must not begin later than it until the stream has ended. Unless the
+    other side has it whole for certain, answer with `SnapshotFailed`: nothing else has it sent again.
     """
 
     peer: int
@@ -160,10 +174,33 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class Alarm:
+    """Tell an operator; everything goes on."""
+
+    reason: str
+
+
+class Cause(Enum):
+    """Why a replica cannot go on, and what a start may do about it."""
+
+    DISK = "disk"
+    """A write or sync failed, or the disk has lost what it had confirmed. Start again: it may come back and lag."""
+    HISTORY = "history"
+    """Its log and that of another replica break a rule of the protocol. Do not start again without having looked."""
+    STATE = "state"
+    """Its state differs from what the others made of the same log. Keep a dump; its own log may start it again."""
+    DAMAGE = "damage"
+    """So many logs are damaged that nobody can say what was confirmed. Stay down: an operator decides."""
+    EXHAUSTED = "exhausted"
+    """All epochs are used up."""
+
+
+@dataclass(frozen=True, slots=True)
 class Fatal:
     """Going on would endanger what was confirmed: end the process, say why. The core does nothing after this."""
 
     reason: str
+    cause: Cause = Cause.HISTORY
 
 
 Effect = (
@@ -173,6 +210,7 @@ Effect = (
     | Append
     | Truncate
     | InstallSnapshot
+    | NoteRepaired
     | ReadEntries
     | SendSnapshot
     | Committed
@@ -181,5 +219,6 @@ Effect = (
     | Refused
     | ReadReady
     | Done
+    | Alarm
     | Fatal
 )

@@ -15,7 +15,11 @@ disturbing a leader that works, never about safety. With one exception: forming 
 
 Votes of nodes that are no voters in this replica's configuration are not counted; such nodes are answered, no more. Who
 is no voter in its own configuration is no candidate and decides nothing, but says whom it finds best like everybody: a
-change that made it a voter may stand in others' logs only, and then its vote is needed.
+change that made it a voter may stand in others' logs only, and then its vote is needed. So may who has no configuration
+and no list: to such a node everybody's votes matter.
+
+A replica whose log is damaged says nothing about history, since it does not know what it has lost: it votes for nobody,
+and waits for a leader to be taught by. It counts as heard, and never as empty.
 
 Formation. A replica without a configuration takes the listed nodes for voters. It decides for an empty log only when
 every one of them has said in this round that its log is empty too, with the same list. As soon as one has data, the
@@ -42,6 +46,7 @@ class Electorate:
         configuration: From the log; None while there is none.
         configuration_zxid: Entry that gave it; -1 while there is none.
         listed: Nodes to form a cluster with; they count only without a configuration.
+        damaged: This replica's log has lost something: it votes for nobody.
 
     """
 
@@ -49,6 +54,7 @@ class Electorate:
     configuration: Configuration | None
     configuration_zxid: int
     listed: tuple[int, ...]
+    damaged: bool = False
 
     @property
     def nodes(self) -> frozenset[int]:
@@ -57,11 +63,22 @@ class Electorate:
             return frozenset(self.listed)
         return frozenset(member.node for member in self.configuration.everybody)
 
+    @property
+    def members(self) -> frozenset[Member]:
+        """All who vote; without a configuration only their nodes are known."""
+        if self.configuration is None:
+            return frozenset(Member(node, b"") for node in self.listed)
+        return self.configuration.everybody
+
     def counts(self, member: Member) -> bool:
         """Say whether *member* has a vote."""
         if self.configuration is None:
             return member.node in self.listed
         return member in self.configuration.everybody
+
+    def hears(self, member: Member) -> bool:
+        """Say whether what *member* votes matters here: of voters; of anybody to who knows of none."""
+        return self.counts(member) or (self.configuration is None and not self.listed)
 
     def is_quorum(self, supporters: Collection[Member]) -> bool:
         """Say whether *supporters* are a quorum."""
@@ -109,7 +126,7 @@ class Election:
         self.electorate = electorate
         self.own_zxid = own_zxid
         self.round = round_number
-        self.voting = electorate.counts(electorate.member)
+        self.voting = electorate.counts(electorate.member) and not electorate.damaged
         self._finalize_seconds = finalize_seconds
         self._own_vote = Vote(own_zxid, electorate.member.node) if self.voting else NOBODY
         self.vote = self._own_vote
@@ -125,7 +142,7 @@ class Election:
             self._standing[sender.node] = notification
         else:
             self._standing.pop(sender.node, None)
-        if not self.electorate.counts(sender):
+        if not self.electorate.hears(sender):
             behind = notification.role is Role.LOOKING and notification.round < self.round
             return Reaction(answer=behind)
         if notification.role is not Role.LOOKING:
@@ -139,7 +156,7 @@ class Election:
             self._begin_round(notification.round)
             broadcast = True
         self._votes[sender.node] = notification
-        if notification.vote > self.vote:
+        if notification.vote > self.vote and not self.electorate.damaged:
             self._turn_to(notification.vote)
             broadcast = True
         return Reaction(broadcast=broadcast)
@@ -197,7 +214,9 @@ class Election:
         if self.own_zxid or self.vote.zxid or self.electorate.nodes != {self.electorate.member.node, *self._votes}:
             return None
         heard = self._votes.values()
-        if any(one.own_zxid or one.configuration_zxid >= 0 or one.listed != self.electorate.listed for one in heard):
+        if any(one.own_zxid or one.configuration_zxid >= 0 or one.damaged for one in heard):
+            return None
+        if any(one.listed != self.electorate.listed for one in heard):
             return None
         return frozenset({self.electorate.member, *(one.member for one in heard)})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sluicemq.broker.replication.agreement import StateHash
 from sluicemq.broker.replication.effects import Token
 from sluicemq.broker.replication.history import Entry, Position
 from sluicemq.broker.replication.membership import Configuration
@@ -106,6 +107,13 @@ class SnapshotReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class StateHashed:
+    """The state after everything up to `state.zxid` was applied has this hash. At the same entries on every replica."""
+
+    state: StateHash
+
+
+@dataclass(frozen=True, slots=True)
 class Propose:
     """Append an entry with this body, if this replica leads. Answered with `Proposed` or `Refused`."""
 
@@ -159,6 +167,7 @@ Event = (
     | EntriesRead
     | SnapshotFailed
     | SnapshotReceived
+    | StateHashed
     | Propose
     | Read
     | AddVoter

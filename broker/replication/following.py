@@ -9,15 +9,19 @@ commits only once the log here is known to be a prefix of its own (`_in_line`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from sluicemq.broker.replication.agreement import difference
 from sluicemq.broker.replication.discovery import Promising, answer_to_new_epoch
-from sluicemq.broker.replication.effects import Append, InstallSnapshot, SavePromise, Truncate
+from sluicemq.broker.replication.effects import Append, Cause, InstallSnapshot, SavePromise, Truncate
 from sluicemq.broker.replication.events import SnapshotReceived
-from sluicemq.broker.replication.history import Entry, epoch_of, show_zxid, zxid_of
+from sluicemq.broker.replication.history import Entry, epoch_of, follows, show_zxid, zxid_of
 from sluicemq.broker.replication.local import DiskEffect, Local
 from sluicemq.broker.replication.messages import (
     Ack,
     AckEpoch,
     Commit,
+    Diverged,
     FollowerInfo,
     HandOver,
     LearnerMessage,
@@ -27,6 +31,7 @@ from sluicemq.broker.replication.messages import (
     Ping,
     Pong,
     Propose,
+    Role,
     SnapshotInstalled,
     Synchronize,
 )
@@ -39,11 +44,13 @@ class Following:
         local: What the roles share. Its disk is at rest.
         leader: Whom to learn from.
         session: Number of this session, never used before by this process.
+        handed_over: The leader before has named this one, which may not have heard of it yet.
 
     """
 
-    def __init__(self, local: Local, leader: int, session: int) -> None:
+    def __init__(self, local: Local, leader: int, session: int, *, handed_over: bool = False) -> None:
         self._local = local
+        self._handed_over = handed_over
         self.leader = leader
         self._session = session
         self.epoch = 0
@@ -53,8 +60,18 @@ class Following:
         self._in_line = False
         self._installing = False
         self._early_snapshot: SnapshotReceived | None = None
+        self._snapshot_from_zxid = 0
         self._method: Method | None = None
         self._heard_commit_zxid = 0
+        self._whole_at_zxid = 0
+        self._handlers: dict[type, Callable[..., None]] = {
+            Synchronize: self._synchronize,
+            Propose: self._propose,
+            Commit: self._commit_told,
+            Ping: self._pinged,
+            HandOver: self._hand_over,
+            Diverged: self._diverged,
+        }
         self.wake_at = local.now + local.options.discovery_seconds
         """When to give the leader up."""
         self.peer_up(leader)
@@ -65,6 +82,14 @@ class Following:
         if peer != self.leader or peer not in local.links:
             return
         local.send(peer, FollowerInfo(local.promised_epoch, local.links[peer], self._session, local.member))
+
+    def may_lead(self, role: Role) -> bool:
+        """Say whether somebody who says it is *role* is the leader of this session, or may still become it.
+
+        Before it has named its epoch, it may just not know yet that it is elected, or that it was handed the lead.
+        """
+        unaware = role is Role.LOOKING or (self._handed_over and role is Role.FOLLOWING)
+        return role is Role.LEADING or (unaware and not self.epoch)
 
     def peer_down(self, peer: int) -> None:
         """Without a connection to its leader, a learner looks again."""
@@ -87,25 +112,36 @@ class Following:
         if message.epoch != self.epoch or self.epoch == 0:
             return
         self.wake_at = self._local.now + self._local.options.follower_seconds
-        if isinstance(message, Propose):
-            self._propose(message)
-        elif isinstance(message, Commit):
-            self._hear_commit(message.commit)
-        elif isinstance(message, Ping):
-            self._reply(Pong(self.epoch, self._connection, self._session, message.number))
-            self._hear_commit(message.commit)
-        elif isinstance(message, Synchronize):
-            self._synchronize(message)
-        elif isinstance(message, HandOver):
-            self._hand_over(message.leader)
+        handler = self._handlers.get(type(message))
+        if handler is not None:
+            handler(message)
 
-    def _hand_over(self, leader: int) -> None:
+    def _pinged(self, message: Ping) -> None:
+        state = None if message.state is None else self._local.hashes.at(message.state.zxid)
+        self._reply(Pong(self.epoch, self._connection, self._session, message.number, state))
+        self._hear_commit(message.commit)
+
+    def _commit_told(self, message: Commit) -> None:
+        self._hear_commit(message.commit)
+
+    def _hand_over(self, message: HandOver) -> None:
         """Turn to the next leader, be it this replica; but who does not vote leads nobody."""
-        local = self._local
+        local, leader = self._local, message.leader
         if leader == local.member.node and (local.configuration is None or not local.votes):
             local.look(f"leader {self.leader} hands over to this node, which does not vote")
         else:
             local.turn_to(leader, f"leader {self.leader} hands over to {leader}")
+
+    def _diverged(self, message: Diverged) -> None:
+        """A quorum has made another state of the same entries."""
+        local = self._local
+        own = local.hashes.at(message.state.zxid)
+        if own is not None and own.digest != message.state.digest:
+            local.fatal(
+                f"the state after {show_zxid(own.zxid)} differs from that of nodes {message.agreeing}, by their leader "
+                f"{self.leader} of epoch {self.epoch}: {difference(own, message.state)}",
+                Cause.STATE,
+            )
 
     # --- discovery ------------------------------------------------------------------------------------------------
 
@@ -114,6 +150,8 @@ class Following:
         local = self._local
         answer = answer_to_new_epoch(local.promised_epoch, local.promised_to, self.leader, message.epoch)
         if answer is Promising.REFUSE:
+            # It knows of the promise now; to ask again at once would only be answered in the same way.
+            local.refused = self.leader, message.epoch, local.now + local.options.notify_seconds_min
             local.look(f"leader {self.leader} is in epoch {message.epoch}, but {local.promised_epoch} is promised")
             return
         self.epoch = message.epoch
@@ -127,6 +165,7 @@ class Following:
         local = self._local
         assert local.durable_zxid == local.history.last.zxid, "rule 8: only durable positions are spoken of"
         self._acknowledged_epoch = True
+        promised = promised and local.damaged_from is None  # it does not know what it has lost
         ends = local.history.ends[-local.options.epoch_rows_max :]
         self._reply(AckEpoch(self.epoch, self._connection, self._session, promised, ends))
 
@@ -141,10 +180,12 @@ class Following:
             return
         self.phase = Phase.SYNCHRONIZATION if self.phase is Phase.DISCOVERY else self.phase
         self._method = message.method
+        self._whole_at_zxid = max(message.last_zxid, zxid_of(self.epoch, 0))
         if message.method is Method.SNAP:
             self._in_line = False
+            self._snapshot_from_zxid = message.position.zxid
             early, self._early_snapshot = self._early_snapshot, None
-            if early is not None and early.position.zxid > self._local.committed_zxid:
+            if early is not None:
                 self.snapshot_received(early)
             return
         local = self._local
@@ -166,6 +207,7 @@ class Following:
             local.truncate(position)
         else:
             self._acknowledge()
+            self._see_whether_whole()
         self._hear_commit(message.commit)
 
     def snapshot_received(self, event: SnapshotReceived) -> None:
@@ -176,7 +218,8 @@ class Following:
         if self._method is not Method.SNAP or self._in_line:
             self._early_snapshot = event  # its stream was faster than the leader's word
             return
-        if self._installing:
+        # A late one, of an attempt that was given up, may lack what was acknowledged since.
+        if self._installing or event.position.zxid < self._snapshot_from_zxid:
             return
         if event.position.zxid <= local.committed_zxid:
             local.look(f"the snapshot at {event.position} is older than what is committed here")
@@ -207,7 +250,7 @@ class Following:
     def _contiguous(self, entries: tuple[Entry, ...]) -> bool:
         previous = self._local.history.last.zxid
         for entry in entries:
-            if entry.previous_zxid != previous or entry.zxid <= previous:
+            if entry.previous_zxid != previous or not follows(previous, entry.zxid):
                 return False
             previous = entry.zxid
         return bool(entries) and epoch_of(previous) <= self.epoch
@@ -228,7 +271,14 @@ class Following:
                 acknowledge = True
         if acknowledge and self._in_line:
             self._acknowledge()
+        self._see_whether_whole()
         self._commit()
+
+    def _see_whether_whole(self) -> None:
+        """A damaged log is whole again once it has, durably, all that the leader had when it planned."""
+        local = self._local
+        if local.damaged_from is not None and self._in_line and local.durable_zxid >= self._whole_at_zxid:
+            local.note_repaired()
 
     def _acknowledge(self) -> None:
         local = self._local

@@ -5,22 +5,24 @@ S3), order proposals (B1, B3). Learners that come later go through the same step
 counts only in its session.
 
 The leader's patience: unless a quorum is heard within `leader_seconds`, it steps down, so that whoever waits for it
-learns that it cannot help.
+learns that it cannot help. So it does when its own disk holds up what a quorum has (`own_disk`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
+from sluicemq.broker.replication.agreement import Agreement, StateHash, difference
 from sluicemq.broker.replication.broadcast import Broadcast
 from sluicemq.broker.replication.discovery import Discovery
-from sluicemq.broker.replication.effects import Append, SavePromise
+from sluicemq.broker.replication.effects import Alarm, Append, Cause, SavePromise
 from sluicemq.broker.replication.events import EntriesRead, SnapshotFailed
 from sluicemq.broker.replication.handover import Handover
 from sluicemq.broker.replication.history import Entry, EpochRecord, counter_of, show_zxid
 from sluicemq.broker.replication.learner import Learner
 from sluicemq.broker.replication.local import DiskEffect, Local
-from sluicemq.broker.replication.membership import Configuration, Member
+from sluicemq.broker.replication.membership import Configuration, Member, nodes_of
 from sluicemq.broker.replication.messages import (
     Ack,
     AckEpoch,
@@ -30,6 +32,7 @@ from sluicemq.broker.replication.messages import (
     Pong,
     SnapshotInstalled,
 )
+from sluicemq.broker.replication.own_disk import OwnDisk
 from sluicemq.broker.replication.progress import ProgressState
 from sluicemq.broker.replication.requests import Requests
 
@@ -62,6 +65,8 @@ class Leading:
         """When each learner last said something in this epoch. An introduction does not count: it may come again and
         again from one that has promised a later epoch and will never follow."""
         self.broadcast: Broadcast | None = None
+        self._own_disk = OwnDisk(local.options.own_disk_seconds)
+        self._agreement = Agreement(local.member, local.hashes, local.options.state_pings_max)
         self.handover: Handover | None = None
         self.requests = Requests(local, self)
         promised_epoch = max(local.promised_epoch, local.heard_epoch)
@@ -89,6 +94,7 @@ class Leading:
             times.append(self._give_up_at)
         if self.handover is not None:
             times.append(self.handover.deadline)
+        times += self.requests.changes.wake_times
         times += [learner.retry_at for learner in self.learners.values() if learner.retry_at is not None]
         return min(times)
 
@@ -98,8 +104,12 @@ class Leading:
         if self.broadcast is None and local.now >= self._give_up_at:
             local.look("no quorum has promised an epoch in time")
             return
-        if self.broadcast is not None and not self._heard_by_quorum():
+        alone = self.broadcast is not None and not self.heard_by_quorum(self.configuration)
+        if alone and not self.requests.changes.take_back("lost the quorum of its voters"):
             local.look("no quorum was heard for too long")
+            return
+        if self._own_disk.hangs(local.now):
+            self.requests.hand_over_at_once("the own disk has not kept up with the quorum for too long")
             return
         self.requests.wake()
         if local.now >= self._ping_at:
@@ -112,8 +122,9 @@ class Leading:
         """Ping every learner; return the number of this round."""
         self._ping_number += 1
         self._ping_at = self._local.now + self._local.options.ping_seconds
+        state = self._agreement.question([learner.member for learner in self.learners.values() if learner.planned])
         for learner in self.learners.values():
-            learner.ping(self._ping_number)
+            learner.ping(self._ping_number, state)
         return self._ping_number
 
     def peer_up(self, peer: int) -> None:
@@ -139,6 +150,8 @@ class Leading:
             self._acknowledged(learner, message.zxid)
         elif isinstance(message, Pong):
             self.requests.answered(learner.member, message.number)
+            if message.state is not None:
+                self._compare(learner.member, message.state)
         elif isinstance(message, AckEpoch):
             self._epoch_acknowledged(learner, message)
         elif isinstance(message, SnapshotInstalled):
@@ -187,7 +200,7 @@ class Leading:
         try:
             epoch = self._discovery.new_epoch()
         except OverflowError as error:
-            self._local.fatal(str(error))
+            self._local.fatal(str(error), Cause.EXHAUSTED)
             return
         if epoch is not None:
             self._choosing = False
@@ -269,7 +282,9 @@ class Leading:
             return
         broadcast.durable(member, zxid)
         # What is durable elsewhere only is left for the moment: whoever applies it here could lose it in a crash.
-        committed = min(broadcast.commit_point(self.configuration), local.durable_zxid)
+        commit_point = broadcast.commit_point(self.configuration)
+        committed = min(commit_point, local.durable_zxid)
+        self._own_disk.note(commit_point, local.durable_zxid, local.now)
         if local.commit(committed):
             broadcast.committed(committed)
             if self.phase is Phase.SYNCHRONIZATION and committed >= broadcast.established_zxid:
@@ -279,10 +294,32 @@ class Leading:
             learner.tell_commit()
         self.requests.try_to_hand_over()
 
-    def _heard_by_quorum(self) -> bool:
-        since = self._local.now - self._local.options.leader_seconds
-        heard = {member for member, heard_at in self._heard_at.items() if heard_at > since}
-        return self.configuration.is_quorum(heard | {self._local.member})
+    def heard_lately(self, member: Member) -> bool:
+        """Say whether *member* has said something in this epoch within the leader's patience."""
+        return self._heard_at.get(member, -math.inf) > self._local.now - self._local.options.leader_seconds
+
+    def heard_by_quorum(self, configuration: Configuration) -> bool:
+        """Say whether a quorum of *configuration*, this leader included, was heard lately."""
+        heard = {member for member in self._heard_at if self.heard_lately(member)}
+        return configuration.is_quorum(heard | {self._local.member})
+
+    def _compare(self, member: Member, state: StateHash) -> None:
+        """A learner tells the hash of its state: who differs, ends."""
+        local = self._local
+        verdict = self._agreement.answered(member, state, self.configuration)
+        if verdict is None:
+            return
+        agreeing = nodes_of(verdict.agreeing)
+        told = [f"{show_zxid(state.zxid)}: nodes {agreeing} agree"]
+        told += [f"node {one.node} differs in {difference(state, verdict.right)}" for one, state in verdict.wrong]
+        if any(one == local.member for one, _ in verdict.wrong):
+            local.fatal(f"the state of this leader is not that of a quorum after {'; '.join(told)}", Cause.STATE)
+            return
+        local.emit(Alarm(f"states differ after {'; '.join(told)}"))
+        for one, _ in verdict.wrong:
+            learner = self.learners.get(one.node)
+            if learner is not None and learner.member == one and not verdict.alarm:
+                learner.tell_diverged(verdict.right, agreeing)
 
     def resign(self) -> None:
         """The leadership is over: answer what still waits."""

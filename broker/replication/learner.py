@@ -6,12 +6,14 @@ Everything that leaves here bears the leader's epoch, the connection and the ses
 from __future__ import annotations
 
 from sluicemq.broker.replication import synchronization
+from sluicemq.broker.replication.agreement import StateHash
 from sluicemq.broker.replication.effects import ReadEntries, SendSnapshot
-from sluicemq.broker.replication.history import Entry, Position, window_bytes
+from sluicemq.broker.replication.history import Entry, Position, window_bytes, zxid_of
 from sluicemq.broker.replication.local import Local
 from sluicemq.broker.replication.membership import Member
 from sluicemq.broker.replication.messages import (
     Commit,
+    Diverged,
     FollowerInfo,
     HandOver,
     Method,
@@ -49,6 +51,15 @@ class Learner:
         self.retry_at: float | None = None
         """When to send a snapshot again that failed."""
         self._told_commit_zxid = 0
+        self._due_zxid = self._next_due_zxid = 0
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether it has, durably, what was committed a ping ago, and the rest is on its way within the window."""
+        progress = self.progress
+        replicates = self.planned and progress.state is ProgressState.REPLICATE
+        sent = replicates and progress.sent.zxid == self._local.history.last.zxid
+        return sent and progress.acknowledged_zxid >= max(self._due_zxid, zxid_of(self.epoch, 0))
 
     def invite(self, epoch: int) -> None:
         """D2: name the new epoch."""
@@ -65,8 +76,11 @@ class Learner:
 
     def _synchronize(self, method: Method, position: Position) -> None:
         local = self._local
-        commit = self._tell_commit()
-        local.send(self.peer, Synchronize(self.epoch, self.connection, self.session, method, position, commit))
+        commit = self._due_zxid = self._next_due_zxid = self._tell_commit()
+        last_zxid = local.history.last.zxid
+        local.send(
+            self.peer, Synchronize(self.epoch, self.connection, self.session, method, position, commit, last_zxid)
+        )
         if method is Method.SNAP:
             self.progress.await_snapshot()
             self.send_snapshot()
@@ -133,11 +147,16 @@ class Learner:
         commit = self._tell_commit()
         self._local.send(self.peer, Propose(self.epoch, self.connection, self.session, previous, entries, commit))
 
-    def ping(self, number: int) -> None:
-        """Say that the leader lives."""
+    def ping(self, number: int, state: StateHash | None) -> None:
+        """Say that the leader lives, and which hash its state has at some place."""
         if self.epoch:
             commit = self._tell_commit()
-            self._local.send(self.peer, Ping(self.epoch, self.connection, self.session, number, commit))
+            self._due_zxid, self._next_due_zxid = self._next_due_zxid, commit
+            self._local.send(self.peer, Ping(self.epoch, self.connection, self.session, number, commit, state))
+
+    def tell_diverged(self, state: StateHash, agreeing: tuple[int, ...]) -> None:
+        """Say that its state is not what the others have."""
+        self._local.send(self.peer, Diverged(self.epoch, self.connection, self.session, state, agreeing))
 
     def tell_commit(self) -> None:
         """B3: tell what is committed, unless the next proposal or acknowledgement will bring an occasion."""

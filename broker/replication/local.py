@@ -11,13 +11,16 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sluicemq.broker.replication.agreement import OwnHashes
 from sluicemq.broker.replication.effects import (
     Append,
+    Cause,
     Committed,
     Effect,
     Fatal,
     InstallSnapshot,
     Join,
+    NoteRepaired,
     SavePromise,
     Send,
     Token,
@@ -39,7 +42,7 @@ class Turn:
     leader: int | None = None
 
 
-DiskEffect = Join | SavePromise | Append | Truncate | InstallSnapshot
+DiskEffect = Join | SavePromise | Append | Truncate | InstallSnapshot | NoteRepaired
 
 
 class Local:
@@ -51,16 +54,25 @@ class Local:
         promised_epoch: From the superblock.
         log: View of the log.
         options: Limits and times.
+        damaged_from: The first entry that the log may have lost; None for a whole log.
 
     """
 
     def __init__(
-        self, member: Member, listed: Sequence[int], promised_epoch: int, log: LogView, options: Options
+        self,
+        member: Member,
+        listed: Sequence[int],
+        promised_epoch: int,
+        log: LogView,
+        options: Options,
+        damaged_from: int | None,
     ) -> None:
         self.member = member
         self.listed = tuple(sorted(listed))
         self.log = log
         self.options = options
+        self.damaged_from = damaged_from
+        self.hashes = OwnHashes(options.state_hashes_max)
         self.now = 0.0
         self.effects: list[Effect] = []
         self.dead = False
@@ -70,6 +82,8 @@ class Local:
         """Open connections, by peer."""
         self.gone: set[int] = set()
         """Peers whose connection was refused or reset and not opened since."""
+        self.refused: tuple[int, int, float] | None = None
+        """The leader that was refused last, in which epoch, and until when it is not asked again."""
         self.promised_epoch = promised_epoch
         self.promised_to: int | None = None
         """Whom `promised_epoch` was promised to, durably, as far as this process knows."""
@@ -95,10 +109,10 @@ class Local:
         assert message.connection == self.links.get(peer), f"no connection {message.connection} to {peer}"
         self.effects.append(Send(peer, message))
 
-    def fatal(self, reason: str) -> None:
+    def fatal(self, reason: str, cause: Cause = Cause.HISTORY) -> None:
         """Stop for good: nothing may follow."""
         self.dead = True
-        self.effects.append(Fatal(reason))
+        self.effects.append(Fatal(reason, cause))
 
     def look(self, reason: str) -> None:
         """Let the present role end: look for a leader."""
@@ -152,6 +166,11 @@ class Local:
         self.configuration, self.configuration_zxid = configuration, configuration_zxid
         self._submit(InstallSnapshot(position, self._token()))
 
+    def note_repaired(self) -> None:
+        """The log is whole again; it counts once that is noted durably."""
+        if not any(isinstance(effect, NoteRepaired) for effect in self._under_way):
+            self._submit(NoteRepaired(self._token()))
+
     def persisted(self, token: Token) -> list[DiskEffect]:
         """Return what is done by now; nothing if *token* is stale."""
         if token.generation != self._generation:
@@ -163,6 +182,8 @@ class Local:
                 self.durable_zxid = effect.entries[-1].zxid
             elif isinstance(effect, InstallSnapshot):
                 self.durable_zxid = effect.position.zxid
+            elif isinstance(effect, NoteRepaired):
+                self.damaged_from = None
             elif isinstance(effect, Join):
                 self._reload()
             done.append(effect)
@@ -185,7 +206,8 @@ class Local:
         if self.durable_zxid < self.committed_zxid:
             self.fatal(
                 f"the log ends at {show_zxid(self.durable_zxid)}, but {show_zxid(self.committed_zxid)} was committed "
-                "here: the disk has lost what it had confirmed"
+                "here: the disk has lost what it had confirmed",
+                Cause.DISK,
             )
 
     def _recall_configuration(self, zxid: int) -> None:
@@ -206,9 +228,11 @@ class Local:
     @property
     def electorate(self) -> Electorate:
         """Whose votes count for this replica."""
-        return Electorate(self.member, self.configuration, self.configuration_zxid, self.listed)
+        return Electorate(
+            self.member, self.configuration, self.configuration_zxid, self.listed, self.damaged_from is not None
+        )
 
     @property
     def votes(self) -> bool:
         """Whether this replica is a voter, as far as it knows."""
-        return self.electorate.counts(self.member)
+        return self.damaged_from is None and self.electorate.counts(self.member)

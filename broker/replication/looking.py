@@ -6,8 +6,9 @@ kept per peer, because a peer that began to look earlier tells its vote once and
 
 from __future__ import annotations
 
-from sluicemq.broker.replication.effects import Join
+from sluicemq.broker.replication.effects import Cause, Join
 from sluicemq.broker.replication.election import NOBODY, Decision, Election, Reaction
+from sluicemq.broker.replication.history import show_zxid
 from sluicemq.broker.replication.local import DiskEffect, Local
 from sluicemq.broker.replication.messages import Notification, Role, Vote
 
@@ -33,6 +34,8 @@ class Looking:
         self._election: Election | None = None
         self._notify_at = 0.0
         self._pause = local.options.notify_seconds_min
+        self.handed_over = False
+        """Whether the decision is the word of the leader before."""
         self.decision: Decision | None = None
         """How it ended; the replica takes it from here."""
         local.join()
@@ -65,7 +68,9 @@ class Looking:
         if self._election is not None or not any(isinstance(effect, Join) for effect in done):
             return
         local = self._local
-        if self._towards is not None:
+        # Whoever is not connected may be gone: an election finds it sooner than patience would end.
+        if self._towards == local.member.node or self._towards in local.links:
+            self.handed_over = True
             self.decision = Decision(self._towards)
             return
         self._election = Election(local.electorate, local.durable_zxid, self._round, local.options.finalize_seconds)
@@ -73,11 +78,41 @@ class Looking:
             self._election.receive(notification)
         self._broadcast()
         self._conclude()
+        self._judge_damage()
 
     def receive(self, peer: int, notification: Notification) -> None:
         """Take in a vote, or the word of somebody who has a leader."""
+        refused = self._local.refused
+        if refused is not None and (peer, notification.epoch) == refused[:2] and self._local.now < refused[2]:
+            return
         if self._election is not None:
             self._react(self._election.receive(notification), peer)
+            self._judge_damage()
+
+    def _judge_damage(self) -> None:
+        """Stop if so many logs are damaged that no leader can ever be elected who surely has everything.
+
+        Only once all voters were heard or are known to be down, and none of them has a leader: an old configuration
+        must not be the judge while others know better.
+        """
+        local = self._local
+        if local.damaged_from is None or self.decision is not None:
+            return
+        electorate = local.electorate
+        if not electorate.nodes:
+            return  # it knows of nobody any more; somebody who knows better may come
+        if not electorate.nodes <= {local.member.node, *self._said, *local.gone}:
+            return
+        damaged = {local.member.node, *(peer for peer, told in self._said.items() if told.damaged)}
+        if electorate.is_quorum([member for member in electorate.members if member.node not in damaged]):
+            return
+        nodes = ", ".join(map(str, sorted(damaged)))
+        local.fatal(
+            f"the logs of nodes {nodes} are damaged (here from {show_zxid(local.damaged_from)} on), and without them "
+            "there is no majority that could say what was confirmed. Keep all disks as they are; bring back the "
+            "damaged files from a copy, or decide by hand what to give up",
+            Cause.DAMAGE,
+        )
 
     def peer_up(self, peer: int) -> None:
         """Tell a new connection the vote."""
@@ -88,11 +123,13 @@ class Looking:
         """Forget what came over a connection that has ended; the peer counts as heard."""
         if self._election is not None:
             self._react(self._election.lose(peer), None)
+            self._judge_damage()
 
     def peer_refused(self) -> None:
         """One more counts as heard."""
         if self._election is not None:
             self._conclude()
+            self._judge_damage()
 
     def wake(self) -> None:
         """Say the vote again, more and more seldom, and see whether the wait for a better one is over."""
@@ -138,5 +175,6 @@ def tell(local: Local, peer: int, role: Role, epoch: int, round_number: int, vot
             own_zxid=own_zxid,
             configuration_zxid=local.configuration_zxid,
             listed=local.listed,
+            damaged=local.damaged_from is not None,
         ),
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from sluicemq.broker.replication.agreement import StateHash
 from sluicemq.broker.replication.history import Entry, Position
 from sluicemq.broker.replication.membership import Member
 
@@ -76,6 +77,7 @@ class Notification(Message):
         own_zxid: Last entry of the sender's durable log when it began to look.
         configuration_zxid: Entry that gave the sender its configuration; -1 if it has none yet.
         listed: Nodes that the sender was told to form a cluster with.
+        damaged: The sender's disk has lost part of its log: it has no vote, and is not empty either.
 
     """
 
@@ -86,6 +88,7 @@ class Notification(Message):
     own_zxid: int
     configuration_zxid: int
     listed: tuple[int, ...]
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +127,18 @@ class AckEpoch(LearnerMessage):
 
 @dataclass(frozen=True, slots=True)
 class Synchronize(LearnerMessage):
-    """S1, leader to learner: do this to your log first. Proposals follow from `position` on."""
+    """S1, leader to learner: do this to your log first. Proposals follow from `position` on.
+
+    Attributes:
+        last_zxid: End of the leader's log now. Whoever has so much of it has everything that it can ever have
+            acknowledged and that still counts.
+
+    """
 
     method: Method
     position: Position
     commit: int
+    last_zxid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,17 +173,27 @@ class Commit(LearnerMessage):
 
 @dataclass(frozen=True, slots=True)
 class Ping(LearnerMessage):
-    """Leader to learner: I lead. Shells send it ahead of data."""
+    """Leader to learner: I lead, and my state at some entry has this hash. Shells send it ahead of data."""
 
     number: int
     commit: int
+    state: StateHash | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Pong(LearnerMessage):
-    """Learner to leader: I follow you; answers the ping of this number."""
+    """Learner to leader: I follow you; answers the ping of this number, with my hash of that place if I have it."""
 
     number: int
+    state: StateHash | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Diverged(LearnerMessage):
+    """Leader to learner: your state differs from this one, which `agreeing` have: stop."""
+
+    state: StateHash
+    agreeing: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,16 @@ class Options:
         follower_seconds: A learner that did not hear its leader for so long looks for another one. It is longer than
             `leader_seconds` by more than two clocks can drift apart, so that the old leader has stopped before a new
             one is sought.
+        own_disk_seconds: A leader steps down when its own disk has not made durable for so long what a quorum has.
+        change_seconds: How long the first record of a change of voters may stay uncommitted until it is taken back.
         transfer_seconds: How long the lead may take to be handed over before proposals are accepted again.
         snapshot_retry_seconds: Pause before a snapshot that failed is sent again.
         window_bytes_max: Most bytes on their way to one learner and not acknowledged.
         message_bytes_max: Most bytes of entries in one message, but at least one entry.
         uncommitted_bytes_max: Proposals are refused while more than this waits for a quorum.
         reads_max: Most reads that wait for a round of pings.
+        state_hashes_max: Most hashes of its own state that a replica keeps for comparison.
+        state_pings_max: After so many pings another place is compared, whoever has not answered.
         epoch_rows_max: Most rows of a log's epochs in one message; a log that shares none of them needs a snapshot.
         counter_max: A leader whose counter has come so far begins a new epoch in good order.
 
@@ -37,12 +41,16 @@ class Options:
     ping_seconds: float = 0.25
     leader_seconds: float = 1.0
     follower_seconds: float = 1.5
+    own_disk_seconds: float = 2.0
+    change_seconds: float = 5.0
     transfer_seconds: float = 5.0
     snapshot_retry_seconds: float = 1.0
     window_bytes_max: int = 8 * 1024 * 1024
     message_bytes_max: int = 1024 * 1024
     uncommitted_bytes_max: int = 64 * 1024 * 1024
     reads_max: int = 10_000
+    state_hashes_max: int = 16
+    state_pings_max: int = 40
     epoch_rows_max: int = 1_000
     counter_max: int = 0xF000_0000
 
@@ -55,7 +63,8 @@ class Options:
             raise ValueError("a message must fit the window of a learner, and that what may be uncommitted")
         if not 1 <= self.counter_max < 0xFFFF_FFFF:
             raise ValueError(f"counter_max must leave room for the proposals under way, not {self.counter_max:#x}")
-        if min(self.finalize_seconds, self.discovery_seconds, self.transfer_seconds, self.snapshot_retry_seconds) <= 0:
+        times = self.finalize_seconds, self.discovery_seconds, self.own_disk_seconds, self.change_seconds
+        if min(*times, self.transfer_seconds, self.snapshot_retry_seconds) <= 0:
             raise ValueError("times must be positive")
-        if min(self.reads_max, self.epoch_rows_max) < 1:
+        if min(self.reads_max, self.epoch_rows_max, self.state_hashes_max, self.state_pings_max) < 1:
             raise ValueError("limits must be at least 1")

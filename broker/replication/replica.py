@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sluicemq.broker.replication.effects import Effect, Refused, RoleChanged
+from sluicemq.broker.replication.effects import Cause, Effect, Refused, RoleChanged
 from sluicemq.broker.replication.events import (
     AddVoter,
     DiskFailed,
@@ -25,6 +25,7 @@ from sluicemq.broker.replication.events import (
     SnapshotFailed,
     SnapshotReceived,
     Start,
+    StateHashed,
     TransferLeadership,
     Wake,
 )
@@ -50,13 +51,23 @@ class Replica:
         promised_epoch: From the superblock; 0 on a new disk.
         log: View of the log.
         options: Limits and times.
+        damaged_from: The first entry that the log may have held, acknowledged, and lost, because its files are damaged
+            there; the log view ends before it. It must be noted in the superblock before the log is made to end there,
+            and stay noted until `NoteRepaired`. None for a whole log.
 
     """
 
     def __init__(
-        self, member: Member, listed: Sequence[int], promised_epoch: int, log: LogView, options: Options | None = None
+        self,
+        member: Member,
+        listed: Sequence[int],
+        promised_epoch: int,
+        log: LogView,
+        options: Options | None = None,
+        *,
+        damaged_from: int | None = None,
     ) -> None:
-        self._local = Local(member, listed, promised_epoch, log, options or Options())
+        self._local = Local(member, listed, promised_epoch, log, options or Options(), damaged_from)
         self._state: Looking | Following | Leading | None = None
         self._said: dict[int, Notification] = {}
         self._knocks: dict[int, FollowerInfo] = {}
@@ -78,6 +89,7 @@ class Replica:
             EntriesRead: self._entries_read,
             SnapshotFailed: self._snapshot_failed,
             SnapshotReceived: self._snapshot_received,
+            StateHashed: self._state_hashed,
             Propose: self._request,
             Read: self._request,
             AddVoter: self._request,
@@ -161,6 +173,11 @@ class Replica:
         return self._local.committed_zxid
 
     @property
+    def damaged_from(self) -> int | None:
+        """The first entry that the log may have lost and has not got back; None for a whole log."""
+        return self._local.damaged_from
+
+    @property
     def configuration(self) -> Configuration | None:
         """Who votes, by the log; None before a cluster is formed."""
         return self._local.configuration
@@ -230,11 +247,8 @@ class Replica:
         if isinstance(state, Looking):
             state.receive(peer, notification)
             return
-        if isinstance(state, Following) and peer == state.leader:
-            # Before it has named its epoch, a leader may just not know yet that it is elected.
-            undecided = notification.role is Role.LOOKING and not state.epoch
-            if notification.role is not Role.LEADING and not undecided:
-                self._local.look(f"node {peer} does not lead any more")
+        if isinstance(state, Following) and peer == state.leader and not state.may_lead(notification.role):
+            self._local.look(f"node {peer} does not lead any more")
         if notification.role is Role.LOOKING:
             self._tell_role(peer)
 
@@ -245,7 +259,7 @@ class Replica:
             self._state.persisted(done)
 
     def _disk_failed(self, event: DiskFailed) -> None:
-        self._local.fatal(f"writing failed, so nothing is certain about the disk any more: {event.reason}")
+        self._local.fatal(f"writing failed, so nothing is certain about the disk any more: {event.reason}", Cause.DISK)
 
     def _entries_read(self, event: EntriesRead) -> None:
         if isinstance(self._state, Leading):
@@ -258,6 +272,9 @@ class Replica:
     def _snapshot_received(self, event: SnapshotReceived) -> None:
         if isinstance(self._state, Following):
             self._state.snapshot_received(event)
+
+    def _state_hashed(self, event: StateHashed) -> None:
+        self._local.hashes.add(event.state)
 
     def _request(self, event: Propose | Read | AddVoter | RemoveVoter | TransferLeadership) -> None:
         if isinstance(self._state, Leading):
@@ -287,7 +304,7 @@ class Replica:
             self._knocks.clear()
         else:
             self._session += 1
-            self._state = Following(local, decision.leader, self._session)
+            self._state = Following(local, decision.leader, self._session, handed_over=state.handed_over)
         for peer in sorted(local.links):
             self._tell_role(peer)
         return True

@@ -3,29 +3,27 @@
 Each request is answered exactly once, with what was asked or with `Refused` and an error that says what to do. It is
 taken only in broadcast: before the epoch record is committed, a leader does not even know what is committed.
 
-One change of voters at a time, in two records (see `membership`): the second is written when the first is committed, by
-whoever leads then. So a change that was begun is carried through by the next leader; only its answer is lost.
+Changes of voters stand in `changes`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sluicemq.broker.replication.changes import Changes
 from sluicemq.broker.replication.effects import Done, Proposed, ReadReady, Refused
 from sluicemq.broker.replication.events import AddVoter, Propose, Read, RemoveVoter, TransferLeadership
 from sluicemq.broker.replication.handover import Handover
-from sluicemq.broker.replication.history import COUNTER_MASK, MembershipRecord
+from sluicemq.broker.replication.history import COUNTER_MASK
 from sluicemq.broker.replication.local import Local
-from sluicemq.broker.replication.membership import Configuration, Member, nodes_of, with_voter, without_voter
+from sluicemq.broker.replication.membership import Configuration, Member, nodes_of
 from sluicemq.broker.replication.messages import Phase
-from sluicemq.broker.replication.progress import ProgressState
 from sluicemq.broker.replication.reads import Reads
 from sluicemq.wire.errors import (
     Conflict,
     LimitReached,
     NotFound,
     NotLeader,
-    OutcomeUnknown,
     RequestTimeout,
     SluiceError,
     Unavailable,
@@ -50,8 +48,7 @@ class Requests:
         self._local = local
         self._leading = leading
         self._reads = Reads(local.member, local.options.reads_max)
-        self._change: object | None = None
-        self._changing = False
+        self.changes = Changes(local, leading)
 
     def take(self, request: Request) -> None:
         """Do what is asked, or refuse it."""
@@ -62,9 +59,9 @@ class Requests:
             elif isinstance(request, Read):
                 objection = self._read(request)
             elif isinstance(request, AddVoter):
-                objection = self._add_voter(request)
+                objection = self.changes.add(request)
             elif isinstance(request, RemoveVoter):
-                objection = self._remove_voter(request)
+                objection = self.changes.remove(request)
             else:
                 objection = self._transfer(request)
         if objection is not None:
@@ -125,52 +122,11 @@ class Requests:
         if self._reads.wants_round:
             self._serve_reads()
 
-    # --- changes of voters ------------------------------------------------------------------------------------------
-
-    def _add_voter(self, request: AddVoter) -> SluiceError | None:
-        learner = self._leading.learners.get(request.node)
-        configuration = self._leading.configuration
-        if learner is None or not learner.planned:
-            return Unavailable(f"node {request.node} is not connected as an observer; start it first", retry_after=1.0)
-        if learner.member in configuration.voters:
-            return Conflict(f"node {request.node} is a voter already")
-        progress = learner.progress
-        if progress.state is not ProgressState.REPLICATE or progress.sent.zxid != self._local.history.last.zxid:
-            return Unavailable(f"node {request.node} has not caught up yet; try again", retry_after=1.0)
-        return self._begin_change(request.reference, with_voter(configuration, learner.member))
-
-    def _remove_voter(self, request: RemoveVoter) -> SluiceError | None:
-        configuration = self._leading.configuration
-        if request.node not in nodes_of(configuration.voters):
-            return NotFound(f"node {request.node} is no voter; voters are {nodes_of(configuration.voters)}")
-        if request.node == self._leading.leader:
-            return Conflict(f"node {request.node} leads; hand over the lead first, then remove it")
-        return self._begin_change(request.reference, without_voter(configuration, request.node))
-
-    def _begin_change(self, reference: object, configuration: Configuration) -> SluiceError | None:
-        local = self._local
-        present = self._leading.configuration
-        if present.next_voters is not None or local.configuration_zxid > local.committed_zxid:
-            return Unavailable("another change of voters is under way; try again when it is through", retry_after=1.0)
-        self._changing, self._change = True, reference
-        self._leading.append(MembershipRecord(configuration))
-        return None
-
     def committed(self) -> None:
         """More is committed: carry on with the change of voters, if there is one."""
-        local = self._local
-        configuration = local.configuration
-        if configuration is None or local.configuration_zxid > local.committed_zxid:
-            return
-        if configuration.next_voters is not None:
-            self._leading.append(MembershipRecord(configuration.settled()))
-            return
-        if self._changing:
-            self._changing = False
-            local.emit(Done(self._change))
-            self._change = None
-        if local.member not in configuration.voters and self._leading.handover is None:
-            self._leave(configuration)
+        settled = self.changes.committed()
+        if settled is not None and self._local.member not in settled.voters and self._leading.handover is None:
+            self._leave(settled)
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -193,12 +149,28 @@ class Requests:
 
     def _leave(self, configuration: Configuration) -> None:
         """The leader votes no more: let the voter that has most of the log lead."""
-        learners = [one for one in self._leading.learners.values() if one.member in configuration.voters]
-        best = max(learners, key=lambda one: (one.progress.acknowledged_zxid, one.peer), default=None)
+        best = self._best_voter(configuration)
         if best is None:
             self._local.look("this node is no voter any more")
         else:
-            self._begin_handover(best.peer, None, "this node is no voter any more")
+            self._begin_handover(best, None, "this node is no voter any more")
+
+    def _best_voter(self, configuration: Configuration) -> int | None:
+        """Return the connected voter that has most of the log."""
+        learners = [one for one in self._leading.learners.values() if one.member in configuration.voters]
+        best = max(learners, key=lambda one: (one.progress.acknowledged_zxid, one.peer), default=None)
+        return None if best is None else best.peer
+
+    def hand_over_at_once(self, reason: str) -> None:
+        """The leader cannot go on: let the best voter lead, though not everything is committed.
+
+        What is not committed has an unknown outcome, as after a crash. Nothing about safety depends on who is chosen.
+        """
+        best = self._best_voter(self._leading.configuration.settled())
+        if best is None:
+            self._local.look(reason)
+        else:
+            self._send_to(best, reason)
 
     def _begin_handover(self, leader: int, reference: object | None, reason: str) -> None:
         deadline = self._local.now + self._local.options.transfer_seconds
@@ -217,15 +189,20 @@ class Requests:
             reached_zxid = 0 if learner is None else learner.progress.acknowledged_zxid
         if not handover.ready(local.history.last.zxid, local.committed_zxid, reached_zxid):
             return
-        for learner in leading.learners.values():
-            learner.hand_over(handover.leader)
         if handover.reference is not None:
             local.emit(Done(handover.reference))
         leading.handover = None
-        local.turn_to(handover.leader, handover.reason)
+        self._send_to(handover.leader, handover.reason)
+
+    def _send_to(self, leader: int, reason: str) -> None:
+        """Send everybody to the next leader, this node too."""
+        for learner in self._leading.learners.values():
+            learner.hand_over(leader)
+        self._local.turn_to(leader, reason)
 
     def wake(self) -> None:
-        """Take proposals again if handing over has taken too long."""
+        """Give up what takes too long: a change of voters, or handing over, after which proposals are taken again."""
+        self.changes.wake()
         leading, local = self._leading, self._local
         handover = leading.handover
         if handover is None or local.now < handover.deadline:
@@ -243,6 +220,4 @@ class Requests:
             self._local.emit(Refused(reference, over))
         if handover is not None and handover.reference is not None:
             self._local.emit(Refused(handover.reference, over))
-        if self._changing:
-            text = "the lead has ended before the change of voters was through; the next leader may carry it on: look"
-            self._local.emit(Refused(self._change, OutcomeUnknown(text)))
+        self.changes.abandon()

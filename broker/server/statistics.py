@@ -84,6 +84,7 @@ def statistics_of(server: Server) -> dict[str, Any]:
         "disk_free_bytes_min": road.space.free_bytes_min,
         "disk_low_total": road.space.low_total,
         **_snapshot_figures(road),
+        **_scrub_figures(road),
         "published_messages_total": road.produce.published_messages_total,
         "delivered_messages_total": road.dispatch.delivered_messages_total,
         "settled_messages_total": road.settle.acknowledged_messages_total,
@@ -98,6 +99,19 @@ def statistics_of(server: Server) -> dict[str, Any]:
         "loop_stall_seconds_max": road.turns.longest_seconds,
         "loop_turn_cpu_seconds_max": road.turns.longest_cpu_seconds,
     }
+
+
+def _scrub_figures(road: Road) -> dict[str, Any]:
+    """Return what the scrub has found, and what was mended whoever found it; nothing where neither is done."""
+    figures: dict[str, Any] = {} if road.pager is None else {"pages_mended_total": road.pager.mended_total}
+    if road.scrub is not None:
+        scrubbed = road.scrub.figures
+        figures |= {
+            "scrub_passes_total": scrubbed.passes,
+            "scrub_read_bytes_total": scrubbed.read_bytes,
+            "scrub_damaged_total": scrubbed.damaged,
+        }
+    return figures
 
 
 def _snapshot_figures(road: Road) -> dict[str, Any]:

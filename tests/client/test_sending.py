@@ -7,6 +7,7 @@ from itertools import count
 import anyio
 import pytest
 
+from sluicemq.broker.config import BrokerConfig
 from sluicemq.client import NewMessage, connect
 from sluicemq.client.errors import (
     BatchTooLarge,
@@ -23,6 +24,7 @@ from sluicemq.client.errors import (
     RequestTimeout,
     ResourceLow,
 )
+from sluicemq.client.publisher import Publisher
 from sluicemq.wire import messages as m
 from sluicemq.wire.batch import Batch
 from tests.client.conftest import virtual_time
@@ -461,3 +463,10 @@ async def test_a_send_cancelled_before_it_left_is_withdrawn_and_later_stays_sent
         await broker.peer.cut()
         await producer.flush()
     assert broker.bodies == [b"sent", b"after"]
+
+
+def test_before_the_first_connection_a_batch_may_be_as_large_as_a_broker_takes_by_default():
+    publisher = Publisher.__new__(Publisher)
+    publisher._session = None
+    config = BrokerConfig()
+    assert publisher.batch_limits() == (config.batch_messages_max, config.batch_bytes_max)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sluicemq.wire.messages import VERDICT_NACK
 from tests.e2e.broker_process import BrokerFailed, BrokerProcess
 from tests.e2e.wire_client import WireClient
 
@@ -87,4 +88,59 @@ def test_all_but_the_announced_loss_is_delivered(stop: str, start_broker: StartB
     if stop == "SIGTERM":
         assert announced["lost_messages"] == {"orders": 10}
     assert list((broker.data / "damaged").rglob(damaged.name)), "the damaged file is kept"
+    broker.stop()
+
+
+OLD_BATCHES = 80
+DELAYED = 7
+"""The batch whose messages are delayed, and which then cannot be read."""
+SMALL = ("--segment-bytes", "256KiB", "--snapshot-every-bytes", "256KiB", "--cache-bytes-max", "1MiB")
+
+
+def large(batch: int) -> bytes:
+    return body(batch, 0) + b"." * 16_000
+
+
+def test_a_delayed_message_that_cannot_be_read_when_it_is_due_stops_the_broker_and_is_given_up(
+    start_broker: StartBroker,
+) -> None:
+    """The broker that stops names the way on, and that way leads to a broker that serves all other messages."""
+    broker = start_broker(options=SMALL)
+    with WireClient(broker.url) as client:
+        client.declare("orders")
+        client.declare("late")
+        producer = client.open_producer()
+        for batch in range(OLD_BATCHES):
+            client.publish("late" if batch == DELAYED else "orders", producer, batch + 1, [large(batch)])
+        consumer = client.consume("late")
+        client.take(1)
+        client.settle(consumer, [1, 1], VERDICT_NACK, delay_seconds=3.0)
+    for _ in range(2):  # an old file is one that the older of two snapshots lies behind
+        broker.stop()
+        broker.start()
+    broker.stop()
+    damaged = flip_in(broker.data, large(DELAYED)[:100])
+
+    broker.start()
+    with WireClient(broker.url) as client:
+        client.consume("late")
+        code = broker.wait()
+    assert code != 0
+    text = broker.stderr
+    assert str(damaged) in text
+    assert "`sluicemq log repair" in text
+
+    repaired = tool(broker, "repair", "--yes", "--json")
+    assert repaired.returncode == 0, repaired.stderr
+    assert json.loads(repaired.stdout)["settled"] == {"late": 1}
+
+    broker.start()
+    with WireClient(broker.url) as client:
+        assert client.queue_info("late")["delayed"] == client.queue_info("late")["ready"] == 0
+        client.consume("orders")
+        taken = [message.body for message in client.take(OLD_BATCHES - 1)]
+        assert taken == [large(batch) for batch in range(OLD_BATCHES) if batch != DELAYED]
+        client.publish("late", client.open_producer(), 1, [b"it goes on"])
+        client.consume("late")
+        assert [message.body for message in client.take(1)] == [b"it goes on"]
     broker.stop()

@@ -203,7 +203,7 @@ class Producer(Client):
             self._batch += 1
             self._sequence += 1
             count = random.randint(1, habits.batch_messages_max)
-            filling = b"." * int(habits.body_bytes_max * random.random() ** 3)
+            filling = b"." * int(habits.body_bytes_max * random.random() ** 2)
             payload = b"%s/%d/%s" % (self.name.encode(), self._batch, filling)
             self.seen.attempted[payload] = count
             self._window[self._sequence] = payload

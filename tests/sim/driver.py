@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sluicemq.broker.replication import effects as fx
 from sluicemq.broker.replication import events as ev
 from sluicemq.broker.replication.membership import Member
 from sluicemq.broker.replication.replica import Replica
 from sluicemq.storage import SegmentLog, SnapshotStore, StorageError
+from sluicemq.storage.installing import discard_incoming
 from tests.disk import PowerCut
 from tests.sim import snapshots
 from tests.sim.entries import LogMemory
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from tests.sim.world import Timer
 
 SNAPSHOT_BYTES_PER_SECOND = 2_000_000
+Answer = TypeVar("Answer")
 
 
 @dataclasses.dataclass
@@ -58,6 +60,7 @@ class Process:
         self.alive = True
         settings = node.settings
         self.log = SegmentLog.open(node.disk, options=settings.log, cluster_id=settings.cluster_id)
+        discard_incoming(node.disk)
         self.store = SnapshotStore(node.disk, self.log.cluster_id)
         machine, image = snapshots.restart(self.log, self.store)
         base = None if image is None else (image.configuration_zxid, image.configuration)
@@ -65,7 +68,14 @@ class Process:
         self.truth.opened(node, self)
         self.thread = self._new_thread()
         member = Member(node.number, self.log.incarnation)
-        self.replica = Replica(member, node.listed, self.log.promised_epoch, self.memory, settings.replica)
+        self.replica = Replica(
+            member,
+            node.listed,
+            self.log.promised_epoch,
+            self.memory,
+            settings.replica,
+            damaged_from=node.damaged_from,
+        )
         self.service = Service(self, machine)
         self._inbox: deque[ev.Event | Callable[[], None]] = deque()
         self._running = False
@@ -78,6 +88,7 @@ class Process:
             fx.Send: self._send,
             fx.Join: self._to_disk,
             fx.SavePromise: self._to_disk,
+            fx.NoteRepaired: self._to_disk,
             fx.Append: self._append,
             fx.Truncate: self._truncate,
             fx.InstallSnapshot: self._install_snapshot,
@@ -89,8 +100,13 @@ class Process:
             fx.Refused: lambda effect: self.service.refused(effect.reference, effect.error),
             fx.ReadReady: lambda effect: self.service.read_ready(effect.reference, effect.zxid),
             fx.Done: lambda effect: self.service.done(effect.reference),
+            fx.Alarm: lambda effect: self.truth.alarmed(self.node, effect.reason),
             fx.Fatal: self._fatal,
         }
+        self.begin()
+
+    def begin(self) -> None:
+        """Let the core begin."""
         self.event(ev.Start())
 
     # --- the loop -----------------------------------------------------------------------------------------------------
@@ -165,11 +181,11 @@ class Process:
         self.truth.sends(self.node, self, effect.message, effect.peer)
         self.node.network.send(self.node.number, effect.peer, effect.message)
 
-    def _to_disk(self, effect: fx.Join | fx.SavePromise) -> None:
+    def _to_disk(self, effect: fx.Join | fx.SavePromise | fx.NoteRepaired) -> None:
         self.thread.submit(effect)
 
     def _append(self, effect: fx.Append) -> None:
-        self.truth.appends(self.node, self, effect.entries)
+        self.truth.appends(self.node, self, effect)
         self.thread.submit(effect)
 
     def _truncate(self, effect: fx.Truncate) -> None:
@@ -189,11 +205,17 @@ class Process:
         assert received is not None
         assert received.image.position == position
         image = received.image
-        disk = snapshots.replace_log(node.disk, self.log, image, node.settings.log)
+        node.ledger.installing = position
+        if node.cut_install_after:
+            node.disk.cut_power_after(node.cut_install_after)
+            node.cut_install_after = 0
+        installation = self.log.begin_installation(position.zxid, position.chain, bytes(16))
+        installation.add_snapshot(0, snapshots.file_of(image, node.settings.cluster_id))
+        installation.finish()
         self.log.close()
-        node.disk = disk
-        self.log = SegmentLog.open(disk, options=node.settings.log, cluster_id=node.settings.cluster_id)
-        self.store = SnapshotStore(disk, self.log.cluster_id)
+        installation.switch()
+        self.log = SegmentLog.open(node.disk, options=node.settings.log, cluster_id=node.settings.cluster_id)
+        self.store = SnapshotStore(node.disk, self.log.cluster_id)
         machine, again = snapshots.restart(self.log, self.store)
         assert again == image, "a snapshot reads back as it was sent"
         later = self.memory.between(position.zxid, self.memory.last.zxid)
@@ -230,23 +252,30 @@ class Process:
         applied = self.service.machine.applied_zxid
         epoch_changed = applied >> 32 != self._snapshot_zxid >> 32
         far = applied - self._snapshot_zxid if not epoch_changed else (applied & 0xFFFFFFFF) + 1
-        if far < self.node.settings.snapshot_entries or self.memory.chain_at(applied) is None:
+        if far >= self.node.settings.snapshot_entries:
+            self._take_snapshot(applied)
+
+    def _take_snapshot(self, applied: int) -> None:
+        if self.memory.chain_at(applied) is None:
             return
         if self.memory.last.zxid != self.log.last_zxid and not self.log.synced_zxid >= applied:
             return
         self._snapshot_zxid = applied
         configuration = self.memory.configuration_at(applied)
         assert configuration is not None, "who has applied anything knows who votes"
-        try:
-            keep = snapshots.take(self.service.machine, self.log, self.store, configuration)
-        except PowerCut:
-            self.node.crash(power=True)
-            return
-        except (StorageError, OSError) as error:
-            self.node.died(f"a snapshot could not be written: {error}")
-            return
+        keep = self._on_disk(lambda: snapshots.take(self.service.machine, self.log, self.store, configuration))
         if keep:
             self.thread.run(lambda: self._begin_at(keep))
+
+    def _on_disk(self, work: Callable[[], Answer]) -> Answer | None:
+        """Do something with snapshots; None if the process has ended with it."""
+        try:
+            return work()
+        except PowerCut:
+            self.node.crash(power=True)
+        except (StorageError, OSError) as error:
+            self.node.died(f"a snapshot could not be written or read: {error}")
+        return None
 
     def _begin_at(self, zxid: int) -> None:
         if self._streams:
@@ -256,8 +285,12 @@ class Process:
             self.memory.begin_at_start_of_log()
 
     def _send_snapshot(self, effect: fx.SendSnapshot) -> None:
-        image = snapshots.read_newest(self.store)
+        image = self._on_disk(lambda: snapshots.read_newest(self.store))
+        if not self.alive:
+            return
         if image is None or image.position.zxid < effect.start_zxid:
+            # The kept ones may have rotted. The next attempt finds a new one.
+            self._take_snapshot(self.service.machine.applied_zxid)
             self.event(ev.SnapshotFailed(effect.peer, effect.session, "there is no snapshot that is new enough"))
             return
         key = effect.peer, effect.session
@@ -306,6 +339,7 @@ class Process:
             failed=lambda reason: self.event(ev.DiskFailed(reason)),
             power_cut=lambda: node.crash(power=True),
             install=self._install,
+            note_repaired=node.note_repaired,
             drops=node.settings.join_drops,
         )
 

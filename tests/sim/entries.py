@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgpack
 
 from sluicemq.broker.queues import entries as e
-from sluicemq.broker.replication.history import Entry, EpochRecord, MembershipRecord, Position, epoch_of
+from sluicemq.broker.queues.machine import MachineLimits
+from sluicemq.broker.replication.history import (
+    ENTRY_OVERHEAD_BYTES,
+    Entry,
+    EpochRecord,
+    MembershipRecord,
+    Position,
+    epoch_of,
+)
 from sluicemq.broker.replication.membership import Configuration, Member
 from sluicemq.storage.record import Record, encode_head, record_size
 
@@ -25,6 +33,8 @@ if TYPE_CHECKING:
     from sluicemq.storage import SegmentLog
 
 EPOCH_KIND = e.Epoch.KIND
+MACHINE_LIMITS = MachineLimits(receipts_max=16, fenced_max=4, queues_max=8, sessions_max=1_000, producers_max=1_000)
+"""Small, so that a run comes near to them. All nodes and the account must have the same."""
 MEMBERSHIP_KIND = 17
 READ_BYTES = 1 << 20
 
@@ -152,7 +162,7 @@ class LogMemory:
         total = 0
         for position in range(bisect_right(self._zxids, zxid), len(self._zxids)):
             entry = self._entries[self._zxids[position]]
-            total += entry.length_bytes
+            total += entry.length_bytes + ENTRY_OVERHEAD_BYTES
             if found and total > bytes_max:
                 break
             found.append(entry)

@@ -8,7 +8,8 @@ client's experience is looked up in it:
 - what was delivered is a message of the history, under the lease that a GRANT of the history gave it, if it was
   settled;
 - a message that was acknowledged is never granted again, and no message has two leases at a time;
-- in a queue, messages are handed out for the first time in the order of the log.
+- in a queue, messages are handed out for the first time in the order of the log;
+- a message that was put back for later is not granted before that time has come in the log (I19).
 
 This module must not know nodes.
 """
@@ -23,7 +24,7 @@ from sluicemq.broker.queues.machine import Machine
 from sluicemq.broker.queues.outcomes import Granted, Published, Settled
 from sluicemq.broker.replication.history import EpochRecord, MembershipRecord, show_zxid
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER
-from tests.sim.entries import Body
+from tests.sim.entries import MACHINE_LIMITS, Body
 from tests.sim.world import Violation
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class _Message:
     lease: Lease | None = None
     acknowledged: bool = False
     granted: bool = False
+    due_ms: int = 0
 
 
 class Account:
@@ -55,7 +57,8 @@ class Account:
     """
 
     def __init__(self, committed: Sequence[Entry]) -> None:
-        self.machine = Machine()
+        self.machine = Machine(MACHINE_LIMITS)
+        self.delayed = 0
         self.messages: dict[Address, _Message] = {}
         self.published: dict[bytes, int] = {}
         self.granted: dict[Lease, Address] = {}
@@ -118,6 +121,11 @@ class Account:
                         f"one lease: {show_zxid(zxid)} grants message {address}, "
                         f"{'acknowledged' if message.acknowledged else f'leased to {message.lease}'}"
                     )
+                if message.due_ms > self.machine.log_time_ms:
+                    raise Violation(
+                        f"I19 timers: {show_zxid(zxid)} grants message {address}, due at {message.due_ms}, at log time "
+                        f"{self.machine.log_time_ms}"
+                    )
                 if not message.granted:
                     message.granted = True
                     if address < self._front.get(message.queue, (0, 0)):
@@ -142,6 +150,8 @@ class Account:
             message = self.messages[address]
             message.lease = None
             message.acknowledged = entry.verdict == VERDICT_ACK
+            message.due_ms = entry.due_time_ms
+            self.delayed += entry.due_time_ms > 0
             self._sessions[lease[:2]].discard(tag)
 
     # --- against what clients saw -------------------------------------------------------------------------------------

@@ -14,7 +14,15 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sluicemq.broker.replication.effects import Append, InstallSnapshot, Join, SavePromise, Token, Truncate
+from sluicemq.broker.replication.effects import (
+    Append,
+    InstallSnapshot,
+    Join,
+    NoteRepaired,
+    SavePromise,
+    Token,
+    Truncate,
+)
 from sluicemq.storage import StorageError
 from tests.disk import PowerCut
 from tests.sim.entries import record_of
@@ -28,7 +36,7 @@ if TYPE_CHECKING:
     from tests.sim.entries import LogMemory
     from tests.sim.world import World
 
-DiskEffect = Join | SavePromise | Append | Truncate | InstallSnapshot
+DiskEffect = Join | SavePromise | Append | Truncate | InstallSnapshot | NoteRepaired
 GROUP_ENTRIES_MAX = 256
 HANGS_SECONDS_MAX = 5.0
 """No operation of a disk takes longer."""
@@ -44,6 +52,8 @@ class Ledger:
     promised_epoch: int = 0
     damaged: bool = False
     """Bits were flipped: what it held may be gone."""
+    installing: Position | None = None
+    """A snapshot that a start may find instead of all this."""
 
     def holds(self, zxid: int, chain: bytes) -> bool:
         """Whether the entry is durable here, as part of a snapshot or in the log."""
@@ -59,6 +69,7 @@ class Ledger:
         """A snapshot is there instead."""
         self.start_zxid = self.last_zxid = position.zxid
         self.chains = {position.zxid: position.chain}
+        self.installing = None
 
     def add(self, entries: list[Entry]) -> None:
         """These are durable now."""
@@ -91,7 +102,8 @@ class LogThread:
         failed: Called with the reason when the disk fails.
         power_cut: Called when the power goes off during an operation.
         install: Carries out `InstallSnapshot`; returns the new log.
-        drops: A `Join` drops what has not begun; otherwise it waits for all of it.
+        note_repaired: Carries out `NoteRepaired`.
+        drops: A `Join` drops what has not begun, except promises; otherwise it waits for all of it.
 
     """
 
@@ -111,6 +123,7 @@ class LogThread:
         failed: Callable[[str], None],
         power_cut: Callable[[], None],
         install: Callable[[Position], SegmentLog],
+        note_repaired: Callable[[], None],
         drops: bool,
     ) -> None:
         self.log = log
@@ -122,6 +135,7 @@ class LogThread:
         self._failed = failed
         self._power_cut = power_cut
         self._install = install
+        self._note_repaired = note_repaired
         self._drops = drops
         self._queue: deque[DiskEffect | Callable[[], None]] = deque()
         self._busy = False
@@ -140,7 +154,7 @@ class LogThread:
                 self._persisted(effect.token)
                 return
             if self._drops:
-                kept = [each for each in self._queue if callable(each)]
+                kept = [each for each in self._queue if callable(each) or isinstance(each, SavePromise)]
                 self._queue.clear()
                 self._queue.extend(kept)
         self._queue.append(effect)
@@ -240,6 +254,8 @@ class LogThread:
         elif isinstance(effect, InstallSnapshot):
             self.log = self._install(effect.position)
             self._ledger.restart(effect.position)
+        else:
+            self._note_repaired()
 
     def waiting(self) -> list[DiskEffect]:
         """Effects that are not done."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -19,27 +18,34 @@ from sluicemq.broker.queues.sequences import Producer, Producers
 from sluicemq.broker.replication import discovery, following, membership, synchronization
 from sluicemq.broker.replication.broadcast import Broadcast
 from sluicemq.broker.replication.discovery import Discovery, Promising
-from sluicemq.broker.replication.effects import Token
+from sluicemq.broker.replication.effects import InstallSnapshot, Token
+from sluicemq.broker.replication.election import Electorate
 from sluicemq.broker.replication.following import Following
 from sluicemq.broker.replication.leading import Leading
 from sluicemq.broker.replication.local import Local
 from sluicemq.broker.replication.membership import Configuration
 from sluicemq.broker.replication.messages import Ack, FollowerInfo, Method, NewEpoch, Phase, Vote
+from sluicemq.broker.replication.progress import Progress, ProgressState
 from sluicemq.broker.replication.reads import Reads
 from sluicemq.broker.replication.replica import Replica
 from sluicemq.broker.replication.synchronization import Plan
-from sluicemq.storage import SegmentLog, recovery
+from sluicemq.storage import SegmentLog, SnapshotMissing, StorageError, recovery
 from sluicemq.wire.errors import SluiceError
 from tests.disk import SimulatedDisk, SimulatedFile
-from tests.sim.entries import LogMemory
+from tests.sim import snapshots
+from tests.sim.entries import MACHINE_LIMITS, LogMemory
 from tests.sim.log_thread import LogThread
 from tests.sim.service import Lead, Service
-from tests.sim.simulation import Choice, run
+from tests.sim.simulation import AS_DRAWN, Conditions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
-SEEDS_MAX = 200
+LATE = Conditions(sync_seconds=0.03, latency_seconds=0.02, late_probability=0.5, reset_probability=0.01)
+"""Connections break often, and half of what was under way comes out of them all the same."""
+SLOW_DISKS = Conditions(sync_seconds=0.3, join_drops=False)
+"""A join takes long, because everything before it is still carried out."""
+MOODS = {"late messages": LATE, "slow disks": SLOW_DISKS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Mutant:
         patch: Makes the mistake while the context lasts.
         profile: Faults under which it shows.
         nodes: How many; None: as the seed says.
+        conditions: What machines and network must be like for it to show.
 
     """
 
@@ -58,13 +65,24 @@ class Mutant:
     patch: Callable[[], contextlib.AbstractContextManager[Any]]
     profile: str = "crash"
     nodes: int | None = None
+    conditions: Conditions = AS_DRAWN
+
+    @property
+    def mood(self) -> str | None:
+        """What the conditions are called."""
+        return next((name for name, known in MOODS.items() if known == self.conditions), None)
 
 
 MUTANTS: dict[str, Mutant] = {}
 
 
 def _add(
-    name: str, says: str, *replaced: tuple[Any, str, Any], profile: str = "crash", nodes: int | None = None
+    name: str,
+    says: str,
+    *replaced: tuple[Any, str, Any],
+    profile: str = "crash",
+    nodes: int | None = None,
+    conditions: Conditions = AS_DRAWN,
 ) -> None:
     @contextlib.contextmanager
     def patch() -> Iterator[None]:
@@ -73,20 +91,26 @@ def _add(
                 stack.enter_context(mock.patch.object(owner, attribute, replacement))
             yield
 
-    MUTANTS[name] = Mutant(says, patch, profile, nodes)
+    MUTANTS[name] = Mutant(says, patch, profile, nodes, conditions)
 
 
 # --- the driver and its disk ------------------------------------------------------------------------------------------
 
 _add("ack_before_sync", "an append is reported before its sync", (LogThread, "SYNC_BEFORE_ANSWER", False))
 _add("forget_promise", "a promise is reported and never written", (LogThread, "SAVE_PROMISE", False))
-_add("join_at_once", "the disk is said to rest while it does not", (LogThread, "JOIN_WAITS", False), profile="transfer")
+_add(
+    "join_at_once",
+    "the disk is said to rest while it does not",
+    (LogThread, "JOIN_WAITS", False),
+    profile="everything",
+    conditions=SLOW_DISKS,
+)
 _add("no_file_syncs", "syncs of files do nothing", (SimulatedFile, "sync", lambda self: None))
 _add("no_directory_syncs", "syncs of the directory do nothing", (SimulatedDisk, "sync", lambda self: None))
 _add(
     "trust_page_cache",
     "a start believes what the kernel remembers after a failed sync",
-    (recovery, "sync_end", lambda segment, proven_zxid, piece_bytes: segment.file.sync()),
+    (recovery, "sync_end", lambda segment, *_: segment.file.sync()),
     profile="disk",
 )
 _add(
@@ -175,7 +199,7 @@ _add(
     "break_promise",
     "a leader of an older epoch is followed",
     (following, "answer_to_new_epoch", _follow_anybody),
-    profile="time",
+    profile="old_leader",
 )
 _add("word_before_promise", "AckEpoch does not wait for the disk", (Following, "_new_epoch", _speak_first))
 _add(
@@ -329,8 +353,9 @@ _add(
     "a leader counts acknowledgements of ended connections, other sessions and other epochs",
     (Leading, "receive", _any_session),
     (Replica, "_received", _any_connection),
-    profile="trap",
+    profile="wiped",
     nodes=3,
+    conditions=LATE,
 )
 _add(
     "obey_old_leader",
@@ -338,6 +363,8 @@ _add(
     (Following, "receive", _any_leader),
     (Replica, "_received", _any_connection),
     profile="network",
+    nodes=3,
+    conditions=LATE,
 )
 _add(
     "stale_completion",
@@ -350,7 +377,7 @@ _add("read_alone", "a read asks no quorum", (Reads, "ready", _ask_nobody), profi
 _add(
     "no_patience_end",
     "a leader that nobody hears goes on",
-    (Leading, "_heard_by_quorum", lambda self: True),
+    (Leading, "heard_by_quorum", lambda self, configuration: True),
     profile="partition",
 )
 _add(
@@ -361,40 +388,144 @@ _add(
 )
 
 
-def hunt(names: Sequence[str], seeds_max: int = SEEDS_MAX, limit_seconds: float | None = None) -> int:
-    """Try mutants, print the table; return 1 if one of them survives."""
-    survived = []
-    begun = time.monotonic()
-    for name in names:
-        mutant = MUTANTS[name]
-        seeds, found = catch(name, seeds_max)
-        if found is None:
-            survived.append(name)
-        print(
-            f"{name:22} {'-' if found is None else seeds:>5}  {mutant.profile:11} {found or 'SURVIVES'}"[:160],
-            flush=True,
-        )
-        if limit_seconds is not None and time.monotonic() - begun > limit_seconds:
-            break
-    print(f"{len(survived)} of {len(names)} survive{': ' if survived else ''}{', '.join(survived)}")
-    return 1 if survived else 0
+# --- what the disk lost, bounds, timers, deliveries -------------------------------------------------------------------
 
 
-def catch(name: str, seeds_max: int = SEEDS_MAX) -> tuple[int, str | None]:
-    """Run seeds with a mutant until an invariant breaks; return how many it took, and what broke."""
-    mutant = MUTANTS[name]
-    choice = Choice(nodes=mutant.nodes, profile=mutant.profile, batches=120, busy_seconds=10.0)
-    for seed in range(seeds_max):
-        with mutant.patch():
-            try:
-                violation = run(seed, choice).violation
-            except Exception as error:
-                return seed + 1, f"{type(error).__name__}: {error}"
-        # A seed in which the same breaks without the mutant proves nothing about it.
-        if violation is not None and _invariant(violation) != _invariant(run(seed, choice).violation):
-            return seed + 1, str(violation)
-    return seeds_max, None
+def _electorate(self: Local) -> Electorate:
+    return Electorate(self.member, self.configuration, self.configuration_zxid, self.listed)
 
 
-def _invariant(violation: object) -> str:
-    return str(violation).split(":")[0]
+def _promise_all_the_same(self: Following, promised: bool, real: Any = Following._acknowledge_epoch) -> None:
+    local = self._local
+    damaged_from, local.damaged_from = local.damaged_from, None
+    real(self, promised)
+    local.damaged_from = damaged_from
+
+
+def _always_torn(*arguments: Any, real: Any = recovery.judge_end, **named: Any) -> Any:
+    end = real(*arguments, **named)
+    return end._replace(verdict=recovery.Verdict.TORN) if end.verdict is recovery.Verdict.DAMAGED else end
+
+
+def _empty_without_snapshot(log: SegmentLog, store: Any, real: Any = snapshots.restart) -> Any:
+    try:
+        return real(log, store)
+    except SnapshotMissing:
+        return Machine(MACHINE_LIMITS), None
+
+
+def _swallow(self: LogThread, work: Any, real: Any = LogThread._guard) -> bool:
+    def tried() -> None:
+        with contextlib.suppress(OSError, StorageError):
+            work()
+
+    return bool(real(self, tried))
+
+
+def _installed_at_once(self: LogThread, effect: Any, real: Any = LogThread.submit) -> None:
+    real(self, effect)
+    if isinstance(effect, InstallSnapshot):
+        self._persisted(effect.token)
+
+
+def _with_hole(self: LogMemory, zxid: int, bytes_max: int, real: Any = LogMemory.read_after) -> Any:
+    entries = real(self, zxid, bytes_max)
+    return entries[1:] if len(entries) > 3 else entries
+
+
+def _by_last_zxid(history: Any, chain_at: Any, ends: Any, real: Any = synchronization.plan) -> Plan:
+    last = ends[-1]
+    if history.start.zxid <= last.zxid <= history.last.zxid:
+        return Plan(Method.DIFF, last)
+    return real(history, chain_at, ends)
+
+
+def _skip(self: Service, entry: Any, real: Any = Service._apply) -> None:
+    if entry.zxid & 63 != 9 or self.process.node.number != 1:
+        real(self, entry)
+
+
+def _apply_again(self: Service, zxid: int, real: Any = Service.committed) -> None:
+    if zxid & 31 == 7 and self.process.memory.chain_at(self.applied_zxid - 1) is not None:
+        self.applied_zxid -= 1
+    real(self, zxid)
+
+
+def _due_at_once(self: Machine, queue_id: int) -> int:
+    return self.log_time_ms + 3_600_000
+
+
+def _all_the_room(self: Progress) -> int:
+    return 0 if self.state is ProgressState.SNAPSHOT or self.reading else 1 << 40
+
+
+def _remember_all(self: Producer, zxid: int, receipts_max: int, real: Any = Producer.record) -> None:
+    real(self, zxid, 1 << 30)
+
+
+_add(
+    "forget_damage",
+    "a node whose log has lost something votes and promises like any other",
+    (Local, "electorate", property(_electorate)),
+    (Local, "votes", property(lambda self: self.electorate.counts(self.member))),
+    (Following, "_acknowledge_epoch", _promise_all_the_same),
+    profile="amnesia",
+    nodes=3,
+)
+_add(
+    "same_incarnation",
+    "a wiped disk comes back under its old name",
+    (SimulatedDisk, "unique_id", lambda self: bytes(16)),
+    profile="wiped",
+)
+_add(
+    "cut_at_damage",
+    "a start takes damage for a torn end",
+    (recovery, "judge_end", _always_torn),
+    profile="rot",
+)
+_add(
+    "missing_snapshot_is_empty",
+    "a start without its snapshot begins with an empty state",
+    (snapshots, "restart", _empty_without_snapshot),
+    profile="rot",
+)
+_add(
+    "go_on_after_errors",
+    "an error of the disk is answered like a success",
+    (LogThread, "_guard", _swallow),
+    profile="io_errors",
+)
+_add(
+    "snapshot_at_once",
+    "a snapshot is reported as installed before it is",
+    (LogThread, "submit", _installed_at_once),
+    profile="wiped",
+)
+_add(
+    "hole_in_reads",
+    "what is read for a learner sometimes lacks an entry",
+    (LogMemory, "read_after", _with_hole),
+)
+_add(
+    "positions_by_zxid",
+    "a common position is found by the learner's last zxid, not by its epochs",
+    (synchronization, "plan", _by_last_zxid),
+    profile="everything",
+)
+_add(
+    "skip_an_entry",
+    "a node applies all but a few entries",
+    (Service, "_apply", _skip),
+)
+_add(
+    "apply_again",
+    "a node that was sent a snapshot, or starts, applies its last entry twice",
+    (Service, "committed", _apply_again),
+)
+_add("timers_too_early", "delays end as soon as anybody asks", (Machine, "_turn_until_ms", _due_at_once))
+_add("timers_never", "nobody lets delays end", (Machine, "next_due_ms", lambda self: None))
+_add("endless_window", "what is sent to a learner is not bounded", (Progress, "room_bytes", property(_all_the_room)))
+_add("endless_receipts", "a producer's receipts are never forgotten", (Producer, "record", _remember_all))
+_add("keep_old_files", "what is compacted stays on the disk", (SegmentLog, "reclaim", lambda self, *_: 0))
+_add("leave_files_open", "a log that is closed leaves its files open", (SegmentLog, "close", lambda self: None))

@@ -214,7 +214,9 @@ class Network:
 
     def _pass(self, connection: Connection, sender: int, receiver: int, lane: int, message: Message) -> None:
         world, end = self._world, connection.ends[receiver]
-        arrival = max(world.now + self._delay(sender, receiver), end.last_arrival[lane] + 1e-7, end.up_at + 1e-7)
+        # What is urgent overtakes; nothing overtakes what is urgent.
+        before = end.last_arrival[1] if lane else max(end.last_arrival)
+        arrival = max(world.now + self._delay(sender, receiver), before + 1e-7, end.up_at + 1e-7)
         end.last_arrival[lane] = arrival
         world.after(arrival - world.now, self._arrive, connection, sender, receiver, message)
 

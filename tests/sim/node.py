@@ -6,13 +6,16 @@ everything that happens meanwhile reaches it in a burst.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.replication import events as ev
 from sluicemq.broker.replication.options import Options
-from sluicemq.storage import LogOptions, StorageError
+from sluicemq.storage import LogOptions, SnapshotStore, StorageError
+from sluicemq.storage.superblock import SuperblockStore
 from tests.disk import PowerCut, SimulatedDisk
+from tests.sim import damage, snapshots
 from tests.sim.driver import Process
 from tests.sim.log_thread import DiskSpeed, Ledger
 
@@ -52,13 +55,19 @@ class Clock:
 
     def __init__(self, world: World, rate: float, wall_offset: float) -> None:
         self._world = world
-        self._rate = rate
+        self._usual_rate = self._rate = rate
         self._offset = 100.0
         self.wall_offset = wall_offset
 
     def monotonic(self) -> float:
         """Seconds that never jump."""
         return self._offset + self._rate * self._world.now
+
+    def run_at(self, rate: float | None) -> None:
+        """Let the monotonic clock run at another rate from now on; None: at its usual one."""
+        now = self.monotonic()
+        self._rate = self._usual_rate if rate is None else rate
+        self._offset = now - self._rate * self._world.now
 
     def until(self, when: float) -> float:
         """True seconds until the monotonic clock says *when*; at least 0."""
@@ -108,6 +117,12 @@ class Node:
         """Nobody starts it again until `start` is called."""
         self.refuses_to_start: str | None = None
         self.starts = 0
+        self.damaged_from: int | None = None
+        """What the log may have lost from here on, as noted on the disk."""
+        self.cut_install_after = 0
+        """The power goes off after so many operations of the disk, when the next snapshot is installed."""
+        self.loses_writes = False
+        """The disk has not done some of what it said it did."""
 
     @property
     def listening(self) -> bool:
@@ -127,12 +142,13 @@ class Node:
         try:
             self.process = Process(self)
         except PowerCut:
-            self.disk = self.disk.crash()
+            self.lose_power()
             self._start_later()
         except (StorageError, OSError) as error:
             self.world.say(self.number, f"does not start: {error}")
             if self.ledger.damaged:
                 self.refuses_to_start = f"{error}"
+                self.truth.refusals += 1
             elif isinstance(error, OSError) or "space" in f"{error}":
                 self.disk = self.disk.restart()
                 self._start_later()
@@ -151,8 +167,36 @@ class Node:
         self.process = None
         self.paused = False
         self.host_up = not power
-        self.disk = self.disk.crash() if power else self.disk.restart()
+        if power:
+            self.lose_power()
+        else:
+            self.disk = self.disk.restart()
         self.network.stopped(self.number, silently=power)
+        self._start_later()
+
+    def lose_power(self) -> None:
+        """The disk forgets what it forgets; unless nobody could ever know of it (see `damage`)."""
+        whole = damage.contents(self.disk) if self.loses_writes else None
+        self.disk = self.disk.crash()
+        if whole is not None:
+            self.loses_writes = False
+            if not damage.is_seen(self):
+                self.truth.unseen_damages += 1
+                damage.put_back(self.disk, whole)
+
+    def shut_down(self) -> None:
+        """End the process in good order."""
+        process = self.process
+        if process is None:
+            return
+        self.world.say(self.number, "is stopped in good order")
+        process.end()
+        with contextlib.suppress(StorageError, OSError, PowerCut):
+            process.log.close()
+        self.process = None
+        self.paused = False
+        self.disk = self.disk.restart() if self.disk.powered else self.disk.crash()
+        self.network.stopped(self.number, silently=False)
         self._start_later()
 
     def crash_with_power(self) -> None:
@@ -170,8 +214,36 @@ class Node:
         self.truth.wiped(self)
         self.disk = SimulatedDisk(self.world.random)
         self.ledger = Ledger()
+        self.loses_writes = False
+        self.damaged_from = None
         self.listed = ()
         self.refuses_to_start = None
+
+    def salvage(self) -> bool:
+        """Begin with what is left of a damaged log: the newest good snapshot, or nothing. Needs the superblock."""
+        cluster_id, incarnation = self.settings.cluster_id, self.truth.incarnation_of(self.number)
+        with contextlib.suppress(StorageError, OSError):
+            store = SuperblockStore.load(damage.copy_of(self.disk), cluster_id, 0)
+            promised_epoch = store.current.promised_epoch
+            if store.current.incarnation == incarnation and promised_epoch >= self.ledger.promised_epoch:
+                image = snapshots.read_newest(SnapshotStore(self.disk, cluster_id))
+                known = (cluster_id, incarnation, promised_epoch)
+                self.disk = snapshots.disk_with(self.disk, known, image, self.settings.log)
+                self.ledger = Ledger(promised_epoch=promised_epoch, damaged=True)
+                if image is not None:
+                    self.ledger.restart(image.position)
+                self.damaged_from = self.ledger.last_zxid + 1
+                self.loses_writes = False
+                self.refuses_to_start = None
+                self.truth.salvaged += 1
+                return True
+        return False
+
+    def note_repaired(self) -> None:
+        """The log holds again all that it ever acknowledged."""
+        self.damaged_from = None
+        self.ledger.damaged = self.loses_writes
+        self.truth.repaired += 1
 
     def pause(self, seconds: float) -> None:
         """Stop the process for a while; what happens meanwhile waits."""

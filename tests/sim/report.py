@@ -43,7 +43,9 @@ def describe(result: Result) -> str:
     what = "ok" if result.violation is None else f"VIOLATION {result.violation}"
     choice = result.choice
     nodes = "" if choice.nodes is None else f" --nodes {choice.nodes}"
-    replay = f"--seed {result.seed}{nodes} --profile {choice.profile} --batches {choice.batches}"
+    replay = f"--seed {result.seed}{nodes} --profile {choice.profile}"
+    if choice.batches != Choice.batches:
+        replay += f" --batches {choice.batches}"
     if choice.busy_seconds != Choice.busy_seconds:
         replay += f" --seconds {choice.busy_seconds}"
     if choice.without:

@@ -19,6 +19,7 @@ from sluicemq.broker.queues.outcomes import Granted, LeasesGone, Outcome, Sessio
 from sluicemq.broker.queues.outstanding import Outstanding
 from sluicemq.broker.queues.tags import without
 from sluicemq.broker.replication import events as ev
+from sluicemq.broker.replication.agreement import StateHash
 from sluicemq.broker.replication.history import EpochRecord, MembershipRecord, zxid_of
 from sluicemq.broker.replication.messages import Phase, Role
 from sluicemq.wire.messages import VERDICT_HANDED_OVER
@@ -78,13 +79,16 @@ class Service:
 
     def _apply(self, entry: Entry) -> None:
         body, zxid = entry.body, entry.zxid
+        self.process.truth.deliveries.delivers(self.process.node.number, self.applied_zxid, entry)
         self.applied_zxid = zxid
         if isinstance(body, MembershipRecord):
             return
         applied: e.Entry = e.Epoch(0, body.leader) if isinstance(body, EpochRecord) else body.entry  # type: ignore[attr-defined]
         outcome = self.machine.apply(zxid, applied)
         process = self.process
-        process.truth.applied(process.node, self.machine, zxid)
+        state = process.truth.applied(process.node, self.machine, zxid)
+        if state is not None:
+            process.event(ev.StateHashed(StateHash(zxid, state)))
         if self.lead is not None:
             self.lead.applied(zxid, applied, outcome)
 
@@ -111,7 +115,6 @@ class Service:
             reference.reply((REFUSED, None))
         elif self.lead is not None:
             self.lead.refused(reference)
-        self.process.truth.refused(reference)
 
     def read_ready(self, reference: object, zxid: int) -> None:
         """A read may be answered."""
@@ -120,8 +123,7 @@ class Service:
         reference.reply((CONFIRMED, zxid))
 
     def done(self, reference: object) -> None:
-        """A change of members is through."""
-        self.process.truth.done(reference)
+        """A change of members is through; whoever asked looks at who votes."""
 
     # --- requests of clients ------------------------------------------------------------------------------------------
 
@@ -216,7 +218,6 @@ class Lead:
         if not isinstance(reference, Proposal):
             return
         pick = reference.pick
-        self._process.truth.expects(zxid, reference.entry)
         if reference.on_applied is not None:
             self._waiting[zxid] = reference
         if pick is None:
@@ -227,6 +228,7 @@ class Lead:
         self._outstanding.granted(pick.session, pick.consumer, pick.first_tag, last, pick.bytes, self._now + lease)
         deliver = self._clients.get(pick.session)
         if deliver is not None:
+            self._process.truth.delivers(self._process, zxid, self)
             runs = [(run.zxid, run.first, run.size) for run in pick.runs]
             deliver(("deliver", pick.session, pick.consumer, pick.first_tag, runs))
         self._dispatch()

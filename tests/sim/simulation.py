@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import random
+import traceback
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries as e
@@ -21,8 +22,8 @@ from sluicemq.broker.replication.history import EpochRecord
 from sluicemq.broker.replication.membership import Member
 from sluicemq.broker.replication.messages import Phase
 from sluicemq.broker.replication.options import Options
-from sluicemq.storage import LogOptions, SegmentLog, SnapshotStore
-from tests.sim import snapshots
+from sluicemq.storage import LogOptions, SegmentLog, SnapshotStore, StorageError
+from tests.sim import bounds, snapshots
 from tests.sim.clients import Consumer, Habits, Producer, Reader, Seen, Wire
 from tests.sim.entries import READ_BYTES, Body, body_in
 from tests.sim.faults import Nemesis, draw
@@ -39,8 +40,38 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.machine import Machine
     from tests.sim.faults import Fault
 
-HEAL_SECONDS_MAX = 60.0
+LEADER_SECONDS_MAX = 10.0
+HEAL_SECONDS_MAX = 30.0
+"""Longest that a cluster may take after all faults to have a leader, and to be one again with everything done.
+
+The notes ask for a leader within 5 seconds, of nodes that are there. Here an operation of a disk may still hang for as
+long, and nodes may still start.
+"""
 KIB = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Conditions:
+    """How machines and network are, where the seed shall not choose.
+
+    Attributes:
+        sync_seconds: What a sync takes at least; it may take twice as long.
+        latency_seconds: What a message takes at least; it may take twice as long.
+        late_probability: That a copy of a message comes out of its connection after the end.
+        reset_probability: That a message breaks its connection.
+        join_drops: Whether a join drops what has not begun.
+
+    """
+
+    sync_seconds: float | None = None
+    latency_seconds: float | None = None
+    late_probability: float | None = None
+    reset_probability: float | None = None
+    join_drops: bool | None = None
+
+
+AS_DRAWN = Conditions()
+"""The seed chooses all of it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,14 +84,16 @@ class Choice:
         batches: How many batches are published in all.
         busy_seconds: How long faults strike; None: as long as clients need at their pace.
         without: Numbers of faults that are left out.
+        conditions: What the seed shall not choose of machines and network.
 
     """
 
     nodes: int | None = None
     profile: str = "swarm"
-    batches: int = 120
-    busy_seconds: float = 12.0
+    batches: int = 60
+    busy_seconds: float = 8.0
     without: Collection[int] = ()
+    conditions: Conditions = AS_DRAWN
 
 
 @dataclasses.dataclass
@@ -83,6 +116,16 @@ class Result:
     deaths: dict[str, int]
     lines: list[tuple[float, int, str]] | None
     snapshots_installed: int = 0
+    damages: int = 0
+    refusals: int = 0
+    salvaged: int = 0
+    repaired: int = 0
+    unseen_damages: int = 0
+    delayed: int = 0
+    methods: dict[str, int] = dataclasses.field(default_factory=dict)
+    nodes: int = 0
+    heal_seconds: float = 0.0
+    leader_seconds: float = 0.0
 
 
 class Simulation:
@@ -111,6 +154,9 @@ class Simulation:
             speed = DiskSpeed(
                 chance.choice((0.0005, 0.001, 0.01)), chance.choice((0.0, 0.001, 0.01)), chance.choice((0, 0, 0.01))
             )
+            sync_seconds = choice.conditions.sync_seconds
+            if sync_seconds is not None:
+                speed.sync_seconds = speed.jitter_seconds = sync_seconds
             clock = Clock(world, 1 + chance.uniform(-0.01, 0.01), chance.uniform(-2, 2))
             node = Node(number, numbers, world, self.network, self.truth, self.settings, speed, clock)
             self.nodes[number] = node
@@ -124,17 +170,20 @@ class Simulation:
         self.nemesis = Nemesis(world, self.nodes, self.network, self.wire, self.truth)
         self.producers: list[Producer] = []
         self.consumers: list[Consumer] = []
+        self.delayed = 0
+        self.heal_seconds = self.leader_seconds = 0.0
 
     # --- what the seed chooses ----------------------------------------------------------------------------------------
 
     def _draw_habits(self, chance: random.Random) -> Habits:
-        harsh = self.choice.profile != "calm"
+        profile = self.choice.profile
+        harsh = profile != "calm"
         producers = chance.randint(1, 4)
         return Habits(
             loss_probability=chance.choice((0.0, 0.0, 0.01, 0.1)) if harsh else 0.0,
             batches=self.choice.batches // producers,
             batch_messages_max=chance.choice((1, 4, 16)),
-            body_bytes_max=chance.choice((20, 200, 4000, 8000)),
+            body_bytes_max=chance.choice((8000,) if profile == "installing" else (20, 500, 4000, 8000, 8000)),
             producers=producers,
             consumers=chance.randint(1, 4),
             queues=chance.randint(1, 3),
@@ -147,7 +196,7 @@ class Simulation:
         )
 
     def _draw_settings(self, chance: random.Random) -> Settings:
-        segment_bytes = chance.choice((16, 16, 32, 64)) * KIB
+        segment_bytes = chance.choice((20, 20, 32, 64)) * KIB
         message_bytes = chance.choice((400, 4 * KIB, 1024 * KIB))
         return Settings(
             log=LogOptions(
@@ -164,24 +213,37 @@ class Simulation:
                 window_bytes_max=message_bytes * chance.choice((1, 4, 16)),
                 uncommitted_bytes_max=max(message_bytes * 16, 64 * KIB),
                 epoch_rows_max=chance.choice((2, 1000, 1000)),
-                counter_max=chance.choice((60, 0xF000_0000, 0xF000_0000)),
+                counter_max=chance.choice(
+                    (8, 20, 60) if self.choice.profile == "rollover" else (60, 0xF000_0000, 0xF000_0000)
+                ),
                 snapshot_retry_seconds=0.5,
                 transfer_seconds=2.0,
             ),
-            snapshot_entries=chance.choice((40, 100, 300)),
-            join_drops=chance.random() < 0.5,
+            snapshot_entries=chance.choice((15,) if self.choice.profile == "installing" else (15, 40, 100)),
+            join_drops=self._join_drops(chance.random() < 0.5),
             restart_seconds=chance.choice(((0.01, 0.1), (0.1, 2.0))),
         )
 
+    def _join_drops(self, drawn: bool) -> bool:
+        fixed = self.choice.conditions.join_drops
+        return drawn if fixed is None else fixed
+
     def _draw_weather(self, chance: random.Random) -> Weather:
-        harsh = self.choice.profile != "calm"
-        return Weather(
+        harsh, conditions = self.choice.profile != "calm", self.choice.conditions
+        weather = Weather(
             latency_seconds=chance.choice((0.0005, 0.002, 0.02)),
             jitter_seconds=chance.choice((0.0, 0.005, 0.05)),
             reset_probability=chance.choice((0.0, 0.0, 0.001)) if harsh else 0.0,
             late_probability=chance.choice((0.0, 0.02, 0.1)) if harsh else 0.0,
             overtaking=chance.random() < 0.7,
         )
+        if conditions.latency_seconds is not None:
+            weather.latency_seconds = weather.jitter_seconds = conditions.latency_seconds
+        if conditions.late_probability is not None:
+            weather.late_probability = conditions.late_probability
+        if conditions.reset_probability is not None:
+            weather.reset_probability = conditions.reset_probability
+        return weather
 
     # --- the run ------------------------------------------------------------------------------------------------------
 
@@ -194,6 +256,10 @@ class Simulation:
             self._live()
         except Violation as found:
             violation = found
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{place.name}, line {place.lineno} of {place.filename.rpartition('/')[2]}"
+            violation = Violation(f"error: {type(error).__name__}: {error} ({where})")
         finally:
             if collecting:
                 gc.enable()
@@ -215,6 +281,16 @@ class Simulation:
             truth.deaths,
             world.lines,
             truth.snapshots_installed,
+            truth.damages,
+            truth.refusals,
+            truth.salvaged,
+            truth.repaired,
+            truth.unseen_damages,
+            self.delayed,
+            truth.methods,
+            len(self.nodes),
+            self.heal_seconds,
+            self.leader_seconds,
         )
 
     def _live(self) -> None:
@@ -224,12 +300,19 @@ class Simulation:
         self.habits.work_seconds, self.habits.credit = 0.01, 64
         for consumer in self.consumers:
             consumer.recover()
-        deadline = self.world.now + HEAL_SECONDS_MAX
-        if not self.world.run_until(deadline, self._is_one):
+        healed_at = self.world.now
+        if not self.world.run_until(healed_at + LEADER_SECONDS_MAX, lambda: self.nemesis.leader() is not None):
+            raise Violation(f"E5 liveness: nobody leads {LEADER_SECONDS_MAX:.0f} s after all faults")
+        self.leader_seconds = self.world.now - healed_at
+        if not self.world.run_until(healed_at + HEAL_SECONDS_MAX, self._is_one):
             raise Violation(f"E5 liveness: {self._what_is_missing()}")
+        self.heal_seconds = self.world.now - healed_at
         self._compare_states()
+        bounds.check_rest(self.world, self.nodes)
         self._cut_all_power()
-        Account(self.truth.committed).compare(self.seen)
+        account = Account(self.truth.committed)
+        account.compare(self.seen)
+        self.delayed = account.delayed
 
     def _begin(self) -> None:
         world, habits = self.world, self.habits
@@ -257,7 +340,7 @@ class Simulation:
         last = leader.process.memory.last
         for node in self.nodes.values():
             process = node.process
-            if process is None or process.replica.phase is not Phase.BROADCAST:
+            if process is None or process.replica.phase is not Phase.BROADCAST or node.damaged_from is not None:
                 return False
             if process.memory.last != last or process.service.applied_zxid != last.zxid:
                 return False
@@ -295,6 +378,8 @@ class Simulation:
         """From what is on the disks alone: everything committed is on a quorum, and each state is found again."""
         truth = self.truth
         last = truth.committed[-1]
+        configuration = truth.configuration
+        assert configuration is not None
         holders = set()
         for node in self.nodes.values():
             assert node.process is not None
@@ -302,8 +387,14 @@ class Simulation:
             applied = node.process.service.machine.applied_zxid
             node.process.end()
             disk = node.disk.crash()
-            log = SegmentLog.open(disk, options=self.settings.log, cluster_id=self.settings.cluster_id)
-            machine, _ = snapshots.restart(log, SnapshotStore(disk, log.cluster_id))
+            known = node.process.memory.configuration_at(applied)
+            try:
+                log = SegmentLog.open(disk, options=self.settings.log, cluster_id=self.settings.cluster_id)
+                machine, _ = snapshots.restart(log, SnapshotStore(disk, log.cluster_id))
+            except (StorageError, OSError):
+                if not node.ledger.damaged:
+                    raise
+                continue  # it would not start, so it does not count
             zxid = machine.applied_zxid
             start = max(zxid, log.start_zxid)
             while records := log.read_after(start, READ_BYTES):
@@ -316,9 +407,8 @@ class Simulation:
                 raise Violation(f"E2 replay: node {node.number} is another after a start than it was at {applied}")
             if log.last_zxid >= last.zxid and (log.start_zxid > last.zxid or log.chain_at(last.zxid) == last.chain):
                 holders.add(Member(node.number, log.incarnation))
-            log.close()
-        configuration = truth.configuration
-        assert configuration is not None
+            assert known is not None
+            bounds.check_space(node, disk, log, machine, known, self.settings.log)
         for group in groups_of(configuration):
             held = sum(member in holders for member in group)
             if 2 * held <= len(group):

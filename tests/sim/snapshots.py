@@ -1,8 +1,8 @@
 """Snapshots of a node: taken from the machine, shipped to another node, put in the place of its log.
 
-A snapshot is the machine's image, and one section of our own: which configuration holds there. `replace_log` makes
-the disk that a node has after a snapshot of its leader was installed, beside the old one: the switch from one to the
-other is atomic, as the switch of a real disk has to be. This module must not know the network or time.
+A snapshot is the machine's image, and one section of our own: which configuration holds there. The storage code puts a
+received one in the place of a log (`file_of` is what it is sent); `disk_with` makes what an operator leaves of a disk
+that is damaged. This module must not know the network or time.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from sluicemq.broker.queues.machine import Machine
 from sluicemq.broker.replication.history import Position
 from sluicemq.storage import LogOptions, SegmentLog, SnapshotMissing, SnapshotStore
 from sluicemq.storage.segment import SegmentHeader, install, segment_name
+from sluicemq.storage.snapshot_file import snapshot_name
 from sluicemq.storage.superblock import Superblock, SuperblockStore
 from tests.disk import SimulatedDisk
-from tests.sim.entries import pack_configuration, unpack_configuration
+from tests.sim.entries import MACHINE_LIMITS, pack_configuration, unpack_configuration
 
 if TYPE_CHECKING:
     from sluicemq.broker.replication.membership import Configuration
@@ -81,7 +82,7 @@ def restart(log: SegmentLog, store: SnapshotStore) -> tuple[Machine, Image | Non
     if snapshot is None:
         if log.start_zxid:
             raise SnapshotMissing(log.start_zxid, ())
-        return Machine(), None
+        return Machine(MACHINE_LIMITS), None
     with snapshot:
         check_fits(log, snapshot)
     image = read_newest(store)
@@ -92,23 +93,36 @@ def restart(log: SegmentLog, store: SnapshotStore) -> tuple[Machine, Image | Non
     return machine, image
 
 
-def replace_log(old: SimulatedDisk, log: SegmentLog, image: Image, options: LogOptions) -> SimulatedDisk:
-    """Return the disk of the same node with nothing but this snapshot, and a log that begins behind it. Durable."""
+def file_of(image: Image, cluster_id: bytes) -> bytes:
+    """Return the file of a snapshot, as it is sent."""
+    disk = SimulatedDisk(0)
+    _write(SnapshotStore(disk, cluster_id), image)
+    return disk.content_of(snapshot_name(image.position.zxid))
+
+
+def disk_with(
+    old: SimulatedDisk, known: tuple[bytes, bytes, int], image: Image | None, options: LogOptions
+) -> SimulatedDisk:
+    """Return a disk with cluster, incarnation and promise as *known*, and a log that begins behind *image*. Durable."""
     disk = SimulatedDisk(old.random, capacity_bytes=old.capacity_bytes)
+    cluster_id, incarnation, promised_epoch = known
     superblock = Superblock(
-        cluster_id=log.cluster_id,
-        incarnation=log.incarnation,
+        cluster_id=cluster_id,
+        incarnation=incarnation,
         generation_next=1 + options.generations_reserved,
-        promised_epoch=log.promised_epoch,
+        promised_epoch=promised_epoch,
     )
     store = SuperblockStore.create(disk, superblock)
+    if image is None:
+        store.close()
+        return disk
     name = "blank"
     file = disk.open(name, create=True)
-    header = SegmentHeader(log.cluster_id, 0, 1, 1, image.position.zxid, image.position.chain)
+    header = SegmentHeader(cluster_id, 0, 1, 1, image.position.zxid, image.position.chain)
     install(disk, name, file, header, options.index_stride_bytes).file.close()
     assert segment_name(1) in disk.names(), "the segment has its name"
     store.save(first_segment=1, last_segment=1)
     store.close()
-    _write(SnapshotStore(disk, log.cluster_id), image)
+    _write(SnapshotStore(disk, cluster_id), image)
     disk.flush()
     return disk

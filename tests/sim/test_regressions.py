@@ -19,6 +19,9 @@ SEEDS = [
     pytest.param(0, Choice(profile="crash", batches=120, busy_seconds=10.0), id="a leader served before its epoch"),
     pytest.param(23, Choice(profile="membership", batches=140), id="voters changed while a disk was lost"),
     pytest.param(10426, Choice(), id="a disk was lost between acknowledgement and commit"),
+    pytest.param(100172, Choice(), id="the sync of a mark failed in an orderly stop, and a start wrote behind it"),
+    pytest.param(37, Choice(profile="rot"), id="a damaged node that knew of nobody ended itself again and again"),
+    pytest.param(102467, Choice(), id="the power went off while a snapshot was looked for"),
 ]
 
 

@@ -1,7 +1,7 @@
-"""Some seeds of the simulator in every run of the tests, and whether it can be trusted: it repeats itself, it finds
-mistakes.
+"""Some seeds of the simulator in every run of the tests, and whether it can be trusted: it repeats itself, it meets all
+that it is meant to meet, it finds mistakes.
 
-More by command: `python -m tests.sim --count 10000`, `python -m tests.sim --mutants`.
+More by command: `python -m tests.sim --count 10000`, `--profile each`, `--crash-points`, `--mutants`.
 """
 
 from __future__ import annotations
@@ -10,56 +10,85 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.sim.mutants import MUTANTS, catch
+from tests.sim.crash_points import ScriptedRun, crash, points
+from tests.sim.faults import KIND_PROFILES
+from tests.sim.hunt import TABLE, catch
+from tests.sim.mutants import MUTANTS
 from tests.sim.report import describe
 from tests.sim.simulation import Choice, run
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-SEEDS_A_PROFILE = 4
+SWARM_SEEDS = 56
+SEEDS_A_KIND = 2
 
 QUICK_MUTANTS = (
     "ack_before_sync",
     "forget_promise",
     "minority_commit",
-    "commit_old_entries",
     "no_dedup",
     "apply_uncommitted",
     "word_before_promise",
     "no_file_syncs",
+    "skip_an_entry",
+    "timers_too_early",
+    "endless_receipts",
+    "keep_old_files",
+    "leave_files_open",
 )
 """Mutants that the first few seeds find."""
 
 
-@pytest.mark.parametrize("profile", ["calm", "crash", "partition", "disk", "membership", "transfer", "everything"])
+@pytest.mark.parametrize("profile", KIND_PROFILES)
 def test_nothing_is_lost_whatever_goes_wrong(profile: str) -> None:
-    for seed in range(1_000, 1_000 + SEEDS_A_PROFILE):
-        result = run(seed, Choice(profile=profile, batches=60, busy_seconds=6.0))
+    for seed in range(1_000, 1_000 + SEEDS_A_KIND):
+        result = run(seed, Choice(profile=profile))
         assert result.violation is None, describe(result)
         assert result.confirmed, "somebody published"
         assert result.deliveries, "somebody consumed"
 
 
-def test_a_swarm_of_seeds_finds_nothing() -> None:
-    committed = epochs = 0
-    for seed in range(2_000, 2_030):
-        result = run(seed, Choice(batches=60, busy_seconds=6.0))
+def test_a_swarm_of_seeds_finds_nothing_and_meets_everything() -> None:
+    totals: Counter[str] = Counter()
+    for seed in range(2_000, 2_000 + SWARM_SEEDS):
+        result = run(seed)
         assert result.violation is None, describe(result)
-        committed += result.committed
-        epochs += result.epochs
-    assert committed > 3_000, "entries were committed"
-    assert epochs > 60, "leaders came and went"
+        totals.update(result.methods)
+        for name in ("committed", "epochs", "reads", "delayed", "snapshots_installed", "damages", "refusals"):
+            totals[name] += getattr(result, name)
+    assert totals["committed"] > 5_000, "entries were committed"
+    assert totals["epochs"] > 2 * SWARM_SEEDS, "leaders came and went"
+    missing = [name for name, times in totals.items() if not times]
+    assert not missing, "in so many seeds everything happens"
+    assert totals.keys() >= {"diff", "trunc", "snap"}
+
+
+def test_the_script_without_a_crash_passes_through_all_of_synchronization() -> None:
+    script = ScriptedRun()
+    result = script.run()
+    assert result.violation is None, describe(result)
+    assert set(result.methods) == {"diff", "trunc", "snap"}
+    assert result.epochs > 1, "a leader was cut off"
+    assert script.effects > 1_000
+
+
+def test_a_crash_at_any_effect_of_the_script_loses_nothing() -> None:
+    for number, outcome in points(every=421):
+        found = crash(number, outcome)
+        assert found.struck is not None, "the effect came again"
+        assert found.violation is None, f"crash {number} by {outcome}, {found.struck}: {found.violation}"
 
 
 def test_the_same_seed_gives_the_same_run_in_another_process() -> None:
-    choice = Choice(nodes=3, profile="everything", batches=60, busy_seconds=6.0)
+    choice = Choice(nodes=3, profile="everything")
     here = run(7, choice)
     program = (
         "import json; from tests.sim.simulation import Choice, run\n"
-        "r = run(7, Choice(nodes=3, profile='everything', batches=60, busy_seconds=6.0))\n"
+        "r = run(7, Choice(nodes=3, profile='everything'))\n"
         "print(json.dumps([r.digest, r.events, r.committed]))"
     )
     for hash_seed in ("1", "2"):
@@ -77,5 +106,16 @@ def test_the_same_seed_gives_the_same_run_in_another_process() -> None:
 
 @pytest.mark.parametrize("name", QUICK_MUTANTS)
 def test_a_mistake_is_found(name: str) -> None:
-    seeds, found = catch(name, seeds_max=4)
+    seeds, found = catch(name, seeds_max=6)
     assert found is not None, f"{MUTANTS[name].says}, and {seeds} seeds have not noticed"
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mistake_still_fits_the_code(name: str) -> None:
+    with MUTANTS[name].patch():
+        pass
+
+
+def test_the_table_of_mutants_names_each_of_them() -> None:
+    rows = [line.split("|")[1].strip(" `") for line in TABLE.read_text().splitlines() if line.startswith("| `")]
+    assert rows == list(MUTANTS)

@@ -3,8 +3,9 @@
 Named as in the replication notes: I1 one leader an epoch; I2 and I10 promises; I3 log matching; I4 one committed
 history; I5 what is committed is durable on a quorum; I6 a new leader has all of it; I7 it is never cut off; I8
 commitment never goes back and never beyond the disk; I9 an acknowledgement follows its sync; I11 one promise an
-epoch; I12 no gaps; I14 equal states at equal entries; I15 what was confirmed is committed; I16 reads see what was
-confirmed before them; I17 nothing is confirmed after a leadership has ended.
+epoch; I12 no gaps; I13 the properties of ZAB (`delivery`); I14 equal states at equal entries; I15 what was confirmed is
+committed; I16 reads see what was confirmed before them; I17 nothing is confirmed or delivered after a leadership; I18
+bounds of memory (`bounds`). I19 and the E invariants are looked at when a run is over.
 
 What is durable comes from the moments at which syncs of the disk returned (`Ledger`), and is compared with the bytes
 that each start finds. This module only looks; it must not change anything.
@@ -24,15 +25,24 @@ from sluicemq.broker.replication.history import (
     zxid_of,
 )
 from sluicemq.broker.replication.membership import Configuration, Member
-from sluicemq.broker.replication.messages import Ack, AckEpoch, Message, NewEpoch, Phase, Role, SnapshotInstalled
+from sluicemq.broker.replication.messages import (
+    Ack,
+    AckEpoch,
+    Message,
+    NewEpoch,
+    Phase,
+    Propose,
+    Role,
+    SnapshotInstalled,
+    Synchronize,
+)
+from tests.sim import bounds
+from tests.sim.delivery import Deliveries
 from tests.sim.world import Violation, World
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sluicemq.broker.queues import entries as e
     from sluicemq.broker.queues.machine import Machine
-    from sluicemq.broker.replication.effects import RoleChanged
+    from sluicemq.broker.replication.effects import Append, RoleChanged
     from sluicemq.broker.replication.history import Entry, Position
     from sluicemq.storage import StorageError
     from tests.sim.driver import Process
@@ -64,10 +74,12 @@ class Truth:
         self.expected_deaths: set[int] = set()
         self.reads = 0
         self.snapshots_installed = 0
+        self.methods: dict[str, int] = {}
+        self.damages = self.refusals = self.salvaged = self.repaired = self.unseen_damages = 0
+        self.deliveries = Deliveries()
         self._position: dict[int, int] = {}
         self._chains: dict[int, bytes] = {}
         self._voters: Configuration | None = None
-        self._settled: set[frozenset[Member]] = set()
         self._promises: dict[tuple[Member, int], int] = {}
         self._acknowledged_epoch: dict[Member, int] = {}
         self._claimed: dict[Member, int] = {}
@@ -89,6 +101,10 @@ class Truth:
         """Return the exception that ends the run."""
         return Violation(f"{invariant}: {text}")
 
+    def incarnation_of(self, number: int) -> bytes:
+        """The incarnation of a node's disk, as it was when it was last opened."""
+        return self._incarnations.get(number, b"")
+
     def _is_committed(self, zxid: int, chain: bytes) -> bool:
         position = self._position.get(zxid)
         return position is not None and self.committed[position].chain == chain
@@ -98,6 +114,9 @@ class Truth:
     def opened(self, node: Node, process: Process) -> None:
         """A process has opened its disk: it must find everything that was durable, and its promise."""
         ledger, memory = node.ledger, process.memory
+        if ledger.installing is not None and ledger.installing == memory.start == memory.last:
+            ledger.restart(memory.start)  # the switch was noted when the process ended, and this start carried it out
+        ledger.installing = None
         self._incarnations[node.number] = process.log.incarnation
         if not ledger.damaged:
             chain = ledger.chains.get(ledger.last_zxid)
@@ -113,8 +132,8 @@ class Truth:
                     f"node {node.number} starts with promise {process.log.promised_epoch}, "
                     f"it had {ledger.promised_epoch}",
                 )
-        elif ledger.last_zxid > memory.last.zxid:
-            raise self.broken("I5 durability", f"node {node.number} has lost a damaged end without a word")
+        elif ledger.last_zxid > memory.last.zxid or ledger.promised_epoch > process.log.promised_epoch:
+            raise self.broken("I5 durability", f"node {node.number} has lost what was damaged without a word")
         # What was written and not synced may have survived; recovery makes it durable before the start is over.
         ledger.start_zxid = max(ledger.start_zxid, memory.start.zxid)
         kept = memory.between(memory.start.zxid, memory.last.zxid)
@@ -155,8 +174,16 @@ class Truth:
         if kind is Ack:
             assert isinstance(message, Ack)
             self._acks(node, process, message.epoch, message.zxid)
+        elif kind is Propose:
+            assert isinstance(message, Propose)
+            bounds.check_proposal(process, peer, message)
+        elif kind is Synchronize:
+            assert isinstance(message, Synchronize)
+            method = message.method.value
+            self.methods[method] = self.methods.get(method, 0) + 1
         elif kind is AckEpoch:
             assert isinstance(message, AckEpoch)
+            bounds.check_rows(process, message)
             member = process.replica.member
             self._promised(node, process, message.epoch)
             last = message.ends[-1]
@@ -202,22 +229,36 @@ class Truth:
 
     # --- the log ------------------------------------------------------------------------------------------------------
 
-    def appends(self, node: Node, process: Process, entries: Sequence[Entry]) -> None:
+    def appends(self, node: Node, process: Process, effect: Append) -> None:
         """*node* puts entries behind its log."""
         previous = process.memory.last.zxid
+        entries = effect.entries
+        applied_zxid = process.service.applied_zxid
+        bounds.check_queue(process, effect)
         for entry in entries:
+            self.deliveries.broadcasts(node.number, entry, applied_zxid)
             if entry.previous_zxid != previous or not follows(previous, entry.zxid):
                 raise self.broken("I12 contiguity", f"node {node.number} appends {entry} behind {show_zxid(previous)}")
             self._match(node, entry)
             previous = entry.zxid
-            body = entry.body
-            if isinstance(body, MembershipRecord) and body.configuration.next_voters is None:
-                self._settled.add(body.configuration.voters)
-            elif isinstance(body, MembershipRecord):
-                self._settled.clear()
+            if isinstance(entry.body, MembershipRecord):
+                self._change_settles(node, process, entry.body.configuration)
         first = entries[0]
         if isinstance(first.body, EpochRecord) and first.body.leader == node.number:
             self._establishes(node, process, first.zxid)
+
+    def _change_settles(self, node: Node, process: Process, configuration: Configuration) -> None:
+        """New voters alone count once it is committed that both groups do; the old ones may, for both did before."""
+        known = process.memory.configuration_at(process.memory.last.zxid)
+        if known is None or known[1].next_voters is None or configuration.next_voters is not None:
+            return
+        zxid, joint = known
+        if configuration.voters == joint.next_voters and zxid not in self._position:
+            raise self.broken(
+                "I5 membership", f"node {node.number} ends the change at {show_zxid(zxid)} before its commit"
+            )
+        if configuration.voters not in (joint.voters, joint.next_voters):
+            raise self.broken("I5 membership", f"node {node.number} ends change {show_zxid(zxid)} with others")
 
     def _match(self, node: Node, entry: Entry) -> None:
         if self._chains.setdefault(entry.zxid, entry.chain) != entry.chain:
@@ -287,11 +328,12 @@ class Truth:
             self.committed.append(entry)
             if isinstance(entry.body, EpochRecord | MembershipRecord):
                 self._voters = entry.body.configuration
-        self._durable_on_quorum(node, entries[-1])
+        self._durable_on_quorum(node, process, entries[-1])
 
     def _epoch_on_quorum(self, node: Node, zxid: int, chain: bytes | None) -> None:
         """Older entries may be committed only with the leader's own epoch record: copies alone prove nothing."""
-        assert self._voters is not None, "there is an older epoch"
+        if self._voters is None:
+            raise self.broken("I5 commit rule", f"node {node.number} commits entries of an epoch that nobody committed")
         assert chain is not None, "a leader has its own epoch record"
         for group in groups_of(self._voters)[-1:]:
             if 2 * sum(self._holds(member, zxid, chain) for member in group) <= len(group):
@@ -311,18 +353,24 @@ class Truth:
         return lost is not None and lost.holds(zxid, chain)
 
     def lost_members(self) -> list[int]:
-        """Voters of the committed configuration whose disk is gone."""
+        """Voters of the committed configuration whose disk is gone, or damaged."""
         everybody = () if self._voters is None else self._voters.everybody
-        return [member.node for member in everybody if self._incarnations.get(member.node) != member.incarnation]
+        return [
+            member.node
+            for member in everybody
+            if self._incarnations.get(member.node) != member.incarnation or self.nodes[member.node].ledger.damaged
+        ]
 
-    def _durable_on_quorum(self, node: Node, entry: Entry) -> None:
+    def _durable_on_quorum(self, node: Node, process: Process, entry: Entry) -> None:
         assert self._voters is not None, "nothing is committed before an epoch begins"
         missing = []
         groups = groups_of(self._voters)
-        if len(groups) == 2 and groups[1] in self._settled:
-            # The first record of the change is committed, so every later leader needs a quorum of the new voters. From
-            # the moment at which the second is appended, these alone count, also for what stands before it.
-            groups = groups[1:]
+        known = process.memory.configuration_at(process.memory.last.zxid)
+        if len(groups) == 2 and known is not None and known[1].next_voters is None and known[1].voters in groups:
+            # From the moment at which the end of a change is appended, its voters alone count, also for what stands
+            # before it. New ones: every later leader needs their quorum, for the first record was committed. Old ones:
+            # the change was taken back, and theirs was needed all the time.
+            groups = [known[1].voters]
         for group in groups:
             holders = 0
             for member in group:
@@ -337,17 +385,24 @@ class Truth:
                     f"not on {sorted(missing)}",
                 )
 
-    def applied(self, node: Node, machine: Machine, zxid: int) -> None:
-        """*node* has applied an entry: now and then, compare its state with the others'."""
-        if counter_of(zxid) % HASH_EVERY == 5:
-            self.compare(node, machine, zxid)
+    def applied(self, node: Node, machine: Machine, zxid: int) -> bytes | None:
+        """*node* has applied an entry: now and then, compare its state with the others', and return its hash."""
+        if counter_of(zxid) % HASH_EVERY != 5:
+            return None
+        bounds.check_machine(node, machine)
+        return self.compare(node, machine, zxid)
 
-    def compare(self, node: Node, machine: Machine, zxid: int) -> None:
-        """The state of *node* after *zxid* must be everybody's."""
+    def compare(self, node: Node, machine: Machine, zxid: int) -> bytes:
+        """The state of *node* after *zxid* must be everybody's; return its hash."""
         state = machine.state_hash()
         known, other = self._hashes.setdefault(zxid, (state, node.number))
         if known != state:
             raise self.broken("I14 equal states", f"nodes {node.number} and {other} differ after {show_zxid(zxid)}")
+        return state
+
+    def alarmed(self, node: Node, reason: str) -> None:
+        """*node* calls for an operator."""
+        raise self.broken("I14 equal states", f"node {node.number} raises an alarm: {reason}")
 
     # --- leaders ------------------------------------------------------------------------------------------------------
 
@@ -360,9 +415,6 @@ class Truth:
             if process.replica.committed_zxid < zxid_of(effect.epoch, 0):
                 raise self.broken("I6 leader completeness", f"node {node.number} serves before its epoch is committed")
 
-    def expects(self, zxid: int, entry: e.Entry) -> None:
-        """A leader has proposed an entry."""
-
     def confirms(self, node: Node, process: Process, zxid: int, lead: Lead) -> None:
         """*node* confirms an entry to a client."""
         if zxid not in self._position:
@@ -373,6 +425,14 @@ class Truth:
             )
         self.confirmed_zxid = max(self.confirmed_zxid, zxid)
 
+    def delivers(self, process: Process, zxid: int, lead: Lead) -> None:
+        """A leader sends messages to a consumer, under the GRANT at *zxid*."""
+        if lead.over or process.service.lead is not lead or not process.alive or epoch_of(zxid) != lead.epoch:
+            raise self.broken(
+                "I17 nothing after the end",
+                f"node {process.node.number} delivers under {show_zxid(zxid)}, and leads no more",
+            )
+
     def read_answered(self, node: Node, service: Service, zxid: int, floor_zxid: int) -> None:
         """A read is answered from the state after *zxid*."""
         self.reads += 1
@@ -381,12 +441,6 @@ class Truth:
                 "I16 reads",
                 f"node {node.number} answers up to {show_zxid(zxid)}, confirmed was {show_zxid(floor_zxid)}",
             )
-
-    def refused(self, reference: object) -> None:
-        """A request was refused."""
-
-    def done(self, reference: object) -> None:
-        """A change of members, or a transfer, is through."""
 
 
 def groups_of(configuration: Configuration) -> list[frozenset[Member]]:

@@ -16,7 +16,7 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _pack = struct.Struct("<dQ").pack
 TRACE_LINES_MAX = 200_000
@@ -99,6 +99,12 @@ class World:
             action(*timer.arguments)
         self.now = when
         return done is not None and done()
+
+    def waiting(self) -> Iterator[tuple[float, Callable[..., None]]]:
+        """What is still to happen, and when, in no order."""
+        for when, _, timer in self._heap:
+            if timer.action is not None:
+                yield when, timer.action
 
     def say(self, node: int, text: str) -> None:
         """Add a line to the trace, if one is kept. Ask `tracing` before making an expensive text."""

@@ -19,20 +19,17 @@ A failure names its seed; the same seed gives the same run.
 
 from __future__ import annotations
 
-import argparse
 import collections
 import contextlib
 import random
 import struct
-import sys
-import time
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from unittest import mock
 
 import google_crc32c
 
-from sluicemq.storage import LiveFile, LogOptions, Record, SegmentLog, StorageError, ZxidNotFound
+from sluicemq.storage import LiveFile, LogOptions, Record, SegmentLog, ZxidNotFound
 from sluicemq.storage import live as live_module
 from sluicemq.storage import live_recovery as live_recovery_module
 from sluicemq.storage import live_store as live_store_module
@@ -47,6 +44,7 @@ from sluicemq.storage.segment_index import SegmentIndex
 from sluicemq.storage.spares import SparePool
 from sluicemq.storage.superblock import SuperblockStore
 from tests.disk import PowerCut, SimulatedDisk
+from tests.seeds import PowerCuts
 
 LIVES_MAX = 5
 SPARSE = 250  # any kind: storage does not know them
@@ -580,71 +578,13 @@ MUTANTS = {
 }
 
 
-def first_seed_that_catches(mutant: str, seed: int, seeds_max: int) -> tuple[int, str] | None:
-    """The first seed whose story fails with this mistake in the log, and how it shows."""
-    with MUTANTS[mutant]():
-        for candidate in range(seed, seed + seeds_max):
-            try:
-                Story(candidate).run()
-            except (AssertionError, StorageError) as failure:
-                return candidate, f"{type(failure).__name__}: {failure}".partition("\n")[0]
-    return None
+def tell(seed: int) -> Story:
+    story = Story(seed)
+    story.run()
+    return story
 
 
-@dataclass
-class Result:
-    """Figures of a run."""
-
-    cuts: int = 0
-    operations: int = 0
-    first_seed: int = 0
-    last_seed: int = 0
-    seen: collections.Counter[str] = field(default_factory=collections.Counter)
-
-
-def run_cuts(count: int, seed: int) -> Result:
-    """Stories from this seed on until this many power cuts happened. Raises AssertionError that names the seed."""
-    result = Result(first_seed=seed)
-    while result.cuts < count:
-        story = Story(seed)
-        try:
-            story.run()
-        except Exception as failure:
-            failure.add_note(f"replay: python -m tests.storage.power_cuts --count 1 --seed {seed}")
-            raise
-        result.cuts += story.cuts
-        result.operations += story.operations
-        result.seen += story.seen
-        result.last_seed = seed
-        seed += 1
-    return result
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=10_000, help="power cuts to make")
-    parser.add_argument("--seed", type=int, default=1, help="first seed")
-    parser.add_argument("--mutants", action="store_true", help="check that each known mistake is caught")
-    options = parser.parse_args(arguments)
-    if options.mutants:
-        missed = 0
-        for mutant in MUTANTS:
-            caught = first_seed_that_catches(mutant, options.seed, 2000)
-            missed += caught is None
-            print(f"{mutant}: " + ("NOT CAUGHT" if caught is None else "caught by seed {}, {}".format(*caught)))
-        return min(missed, 1)
-    started = time.perf_counter()
-    result = run_cuts(options.count, options.seed)
-    seconds = time.perf_counter() - started
-    print(
-        f"{result.cuts} power cuts, seeds {result.first_seed} to {result.last_seed}, "
-        f"{result.operations} disk operations: 0 confirmed entries lost; "
-        f"{seconds:.1f} s, {result.operations / seconds:.0f} operations/s"
-    )
-    print(", ".join(f"{count} {what}" for what, count in result.seen.items()))
-    return 0
-
+CUTS = PowerCuts("tests.storage.power_cuts", tell, MUTANTS, "no confirmed entry lost")
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        sys.exit(main())
+    CUTS.main(__doc__)

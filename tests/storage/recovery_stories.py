@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.storage import PageFile, SegmentLog, SnapshotStore
 from sluicemq.storage.errors import PageCorrupt
+from sluicemq.storage.pagefile import StoredPage
 from sluicemq.storage.pages import PAGE_BYTES, seal, unseal
 from sluicemq.storage.record import CHAIN_START, HEAD_BYTES, encode_head, seed_of
 from sluicemq.storage.segment import SegmentHeader, segment_name
@@ -22,7 +24,7 @@ from sluicemq.storage.segment_index import index_name
 from sluicemq.storage.snapshot_file import snapshot_name
 from sluicemq.storage.sparse import SparseHeader, sparse_name
 from sluicemq.storage.superblock import Superblock, SuperblockStore, Truncation
-from tests.disk import SimulatedDisk
+from tests.disk import PowerCut, SimulatedDisk
 from tests.storage.stories import SMALL, entries, entry, open_log, zxid
 
 Start = Callable[[], Any]
@@ -161,9 +163,16 @@ story("superblock-foreign-second")(damaged_copies(0, cluster=b"another cluster."
 story("superblock-foreign-first")(damaged_copies(1, cluster=b"another cluster."))
 story("superblock-first-copy-damaged")(damaged_copies(0))
 story("superblock-second-copy-damaged")(damaged_copies(1))
-story("superblock-whole", "log-begun", "no-truncation", "segment-there", "file-whole", "joint-whole", "end-clean")(
-    damaged_copies()
-)
+story(
+    "superblock-whole",
+    "no-installation",
+    "log-begun",
+    "no-truncation",
+    "segment-there",
+    "file-whole",
+    "joint-whole",
+    "end-clean",
+)(damaged_copies())
 
 
 @story("superblock-copy-older")
@@ -209,6 +218,35 @@ def _() -> tuple[SimulatedDisk, Start]:
     put_superblock(disk, replace(superblock_of(disk), truncation=Truncation(zxid(1, 29), 2, PAGE_BYTES)))
     disk.unlink(SECOND)
     return disk, start_log(disk)
+
+
+# --- A snapshot of another broker in the place of the log ----------------------------------------------------
+
+
+def installing(*, missing: bool) -> Story:
+    def tell() -> tuple[SimulatedDisk, Start]:
+        disk = lively()
+        log = open_log(disk)
+        installation = log.begin_installation(zxid(9, 7), b"chain  7", b"s" * 16)
+        installation.add_entries([entry(5)])
+        other = SimulatedDisk()
+        SnapshotStore(other, log.cluster_id).begin(zxid(9, 7), b"chain  7", 1).finish()
+        installation.add_snapshot(0, other.content_of(snapshot_name(zxid(9, 7))))
+        installation.finish()
+        log.close()
+        disk.cut_power_after(5)  # both copies of the note in the superblock are durable, and nothing else
+        with contextlib.suppress(PowerCut):
+            installation.switch()
+        disk = disk.crash()
+        if missing:
+            disk.unlink("incoming-" + snapshot_name(zxid(9, 7)))
+        return disk, start_log(disk)
+
+    return tell
+
+
+story("installation-interrupted")(installing(missing=False))
+story("installation-without-files")(installing(missing=True))
 
 
 # --- Compaction ---------------------------------------------------------------------------------------------
@@ -288,6 +326,19 @@ def _() -> tuple[SimulatedDisk, Start]:
     disk = lively()
     put_file(disk, index_name(77), b"the index of a segment that died")
     return disk, start_log(disk)
+
+
+@story("name-incoming")
+def _() -> tuple[SimulatedDisk, Start]:
+    disk = lively()
+    put_file(disk, "incoming-" + snapshot_name(zxid(9, 7)), b"the first half")
+
+    def start() -> SegmentLog:
+        log = open_log(disk)
+        assert "incoming-" + snapshot_name(zxid(9, 7)) in disk.names()
+        return log
+
+    return disk, start
 
 
 @story("name-set-aside", "name-strange")
@@ -481,7 +532,7 @@ story("index-shortened")(index_of_second(lambda disk, name: disk.flip_bit(name, 
 
 
 def pages_on(change: Callable[[SimulatedDisk], None], kept: dict[int, list[int]]) -> Story:
-    """A page file of two pages, changed; the snapshot of generation 1 names these slots."""
+    """Page files of two pages, changed; the snapshot of generation 1 names these slots."""
 
     def tell() -> tuple[SimulatedDisk, Start]:
         disk = SimulatedDisk(7)
@@ -496,7 +547,7 @@ def pages_on(change: Callable[[SimulatedDisk], None], kept: dict[int, list[int]]
         def start() -> object:
             again = PageFile.open(disk)
             try:
-                again.adopt(kept)
+                again.adopt({number: [StoredPage(slot, 0, 0) for slot in slots] for number, slots in kept.items()})
             except PageCorrupt as error:
                 return error  # what `restart` rejects a snapshot for
             return again
@@ -508,9 +559,22 @@ def pages_on(change: Callable[[SimulatedDisk], None], kept: dict[int, list[int]]
 
 story("pages-whole", "derived-there")(pages_on(lambda disk: None, {1: [0, 1]}))
 story("pages-header-damaged")(pages_on(lambda disk: disk.flip_bit("pages", 20), {1: [0, 1]}))
-story("pages-shortened")(pages_on(lambda disk: disk.open("pages").truncate(2 * PAGE_BYTES), {1: [0, 1]}))
-story("pages-new")(pages_on(lambda disk: disk.unlink("pages"), {}))
-story("pages-missing")(pages_on(lambda disk: disk.unlink("pages"), {1: [0, 1]}))
+story("pages-copy-missing")(pages_on(lambda disk: disk.unlink("pages"), {1: [0, 1]}))
+
+
+def shorten_both(disk: SimulatedDisk) -> None:
+    for name in ("pages", "pages-copy"):
+        disk.open(name).truncate(2 * PAGE_BYTES)
+
+
+def unlink_both(disk: SimulatedDisk) -> None:
+    for name in ("pages", "pages-copy"):
+        disk.unlink(name)
+
+
+story("pages-shortened")(pages_on(shorten_both, {1: [0, 1]}))
+story("pages-new")(pages_on(unlink_both, {}))
+story("pages-missing")(pages_on(unlink_both, {1: [0, 1]}))
 
 
 # --- Snapshots ----------------------------------------------------------------------------------------------

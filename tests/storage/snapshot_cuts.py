@@ -5,7 +5,7 @@
 
 A life writes and drops pages, packs snapshots in slices while pages go on changing, finishes or abandons them, removes
 old ones, frees slots and shrinks the file, restarts, until the power goes off in the middle of some operation. Now and
-then the newest snapshot is damaged, for good or until later. Afterwards:
+then the newest snapshot is damaged, for good or until later, or pages rot in one of their two files. Afterwards:
 
 - the newest good snapshot is one whose `finish` had returned, or the one that was being finished: never an older one;
 - every snapshot that is there is whole, holds the sections that were added, and every page that it names reads back;
@@ -16,22 +16,21 @@ A failure names its seed; the same seed gives the same run.
 
 from __future__ import annotations
 
-import argparse
 import collections
 import contextlib
 import random
 import struct
-import sys
-import time
 from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from unittest import mock
 
-from sluicemq.storage import PageFile, Snapshot, SnapshotStore, SnapshotWriter, StorageError, pagefile, snapshots
+from sluicemq.storage import PageFile, Snapshot, SnapshotStore, SnapshotWriter, pagefile, snapshots
+from sluicemq.storage.pagefile import COPY_NAME, PAGES_NAME, StoredPage
 from sluicemq.storage.pages import PAGE_BYTES
 from sluicemq.storage.snapshot_file import snapshot_name, snapshot_zxid
 from tests.disk import PowerCut, SimulatedDisk, SimulatedFile
+from tests.seeds import PowerCuts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +50,9 @@ class Place:
     slot: int
     length: int
     checksum: int
+
+    def stored(self) -> StoredPage:
+        return StoredPage(self.slot, self.length, self.checksum)
 
 
 @dataclass
@@ -174,6 +176,18 @@ class Story:
         for place in self.live_pages:
             assert self.read_page(place) == self.contents[place.owner]
 
+    def rot(self) -> None:
+        """One of the two files loses some pages, after what an earlier rot left in the other was mended."""
+        for slot in range(self.pages.slots):
+            self.pages.check(slot)
+        self.pages.sync()
+        name = self.rng.choice((PAGES_NAME, COPY_NAME))
+        for place in self.live_pages:
+            if self.rng.random() < 0.3:
+                offset = PAGE_BYTES + place.slot * PAGE_BYTES + self.rng.randrange(place.length)
+                self.disk.flip_bit(name, offset, self.rng.randrange(8))
+                self.seen["pages rotten in one file"] += 1
+
     def kill_and_open(self) -> None:
         """kill -9: what was written stays, but the next start must not take it for durable."""
         remaining = self.disk
@@ -182,7 +196,7 @@ class Story:
             self.disk.cut_power_after(max(1, remaining.cut_at - remaining.operations))
         self.open()
 
-    DEEDS = (write_page, drop_page, go_on_packing, abandon, shrink, read, kill_and_open)
+    DEEDS = (write_page, drop_page, go_on_packing, abandon, shrink, read, rot, kill_and_open)
 
     # --- Starts and checks
     # ------------------------------------------------------------------------------------------------------------
@@ -198,7 +212,7 @@ class Story:
         store.set_aside_rejected()
         self.check_newest(newest)
         kept = self.check_all()
-        self.pages.adopt({generation: [place.slot for place in places] for generation, places in kept.items()})
+        self.pages.adopt({generation: list(map(Place.stored, places)) for generation, places in kept.items()})
         self.live_pages = list(kept[max(kept)]) if kept else []
         self.zxid = max(self.zxid, newest.zxid if newest else 0)
 
@@ -336,6 +350,7 @@ MUTANTS: dict[str, Callable[[], contextlib.AbstractContextManager[object]]] = {
     ),
     "a removal not synced": lambda: mock.patch.object(SnapshotStore, "keep", _without("directory", SnapshotStore.keep)),
     "a rejected snapshot not set aside": lambda: mock.patch.object(SnapshotStore, "set_aside_rejected"),
+    "pages not mended": lambda: mock.patch.object(PageFile, "_mend"),
     "pages not synced": lambda: mock.patch.object(PageFile, "sync"),
     "slots free when they are released": lambda: mock.patch.object(PageFile, "release", _frees_at_once),
     "slots free one snapshot too early": lambda: mock.patch.object(
@@ -350,70 +365,13 @@ MUTANTS: dict[str, Callable[[], contextlib.AbstractContextManager[object]]] = {
 }
 
 
-def first_seed_that_catches(mutant: str, seed: int, seeds_max: int) -> tuple[int, str] | None:
-    """The first seed whose story fails with this mistake, and how it shows."""
-    with MUTANTS[mutant]():
-        for candidate in range(seed, seed + seeds_max):
-            try:
-                Story(candidate).run()
-            except (AssertionError, StorageError) as failure:
-                return candidate, f"{type(failure).__name__}: {failure}".partition("\n")[0]
-    return None
+def tell(seed: int) -> Story:
+    story = Story(seed)
+    story.run()
+    return story
 
 
-@dataclass
-class Result:
-    """Figures of a run."""
-
-    cuts: int = 0
-    operations: int = 0
-    first_seed: int = 0
-    last_seed: int = 0
-    seen: collections.Counter[str] = field(default_factory=collections.Counter)
-
-
-def run_cuts(count: int, seed: int) -> Result:
-    """Stories from this seed on until this many power cuts happened. Raises what failed, with a note of the seed."""
-    result = Result(first_seed=seed)
-    while result.cuts < count:
-        story = Story(seed)
-        try:
-            story.run()
-        except Exception as failure:
-            failure.add_note(f"replay: python -m tests.storage.snapshot_cuts --count 1 --seed {seed}")
-            raise
-        result.cuts += story.cuts
-        result.operations += story.operations
-        result.seen += story.seen
-        result.last_seed = seed
-        seed += 1
-    return result
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=10_000, help="power cuts to make")
-    parser.add_argument("--seed", type=int, default=1, help="first seed")
-    parser.add_argument("--mutants", action="store_true", help="check that each known mistake is caught")
-    options = parser.parse_args(arguments)
-    if options.mutants:
-        missed = 0
-        for mutant in MUTANTS:
-            caught = first_seed_that_catches(mutant, options.seed, 2000)
-            missed += caught is None
-            print(f"{mutant}: " + ("NOT CAUGHT" if caught is None else "caught by seed {}, {}".format(*caught)))
-        return min(missed, 1)
-    started = time.perf_counter()
-    result = run_cuts(options.count, options.seed)
-    seconds = time.perf_counter() - started
-    print(
-        f"{result.cuts} power cuts, seeds {result.first_seed} to {result.last_seed}, {result.operations} disk "
-        f"operations: no snapshot and no page lost; {seconds:.1f} s, {result.operations / seconds:.0f} operations/s"
-    )
-    print(", ".join(f"{count} {what}" for what, count in result.seen.items()))
-    return 0
-
+CUTS = PowerCuts("tests.storage.snapshot_cuts", tell, MUTANTS, "no snapshot and no page lost")
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        sys.exit(main())
+    CUTS.main(__doc__)

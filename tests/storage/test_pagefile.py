@@ -20,6 +20,8 @@ from sluicemq.storage import (
     RealDirectory,
 )
 from sluicemq.storage import pagefile as pagefile_module
+from sluicemq.storage.page_copies import Rot
+from sluicemq.storage.pagefile import StoredPage
 from sluicemq.storage.pages import PAGE_BYTES, seal
 from tests.disk import SimulatedDisk
 
@@ -28,8 +30,9 @@ SLOT_BYTES = PAGE_BYTES
 
 
 def pages_on(disk, kept=None, slot_bytes: int = SLOT_BYTES) -> PageFile:
+    """The page file after a start; *kept* are the slots that each kept snapshot names."""
     pages = PageFile.open(disk, cluster_id=CLUSTER, slot_bytes=slot_bytes)
-    pages.adopt(kept or {})
+    pages.adopt({number: [StoredPage(slot, 0, 0) for slot in slots] for number, slots in (kept or {}).items()})
     return pages
 
 
@@ -61,7 +64,7 @@ def test_real_files_serve_as_well(tmp_path):
     pages.close()
 
     pages = PageFile.open(directory, cluster_id=CLUSTER)
-    pages.adopt({1: [0]})
+    pages.adopt({1: [StoredPage(*place)]})
     assert pages.read(*place) == b"x" * pagefile_module.SLOT_BYTES
     pages.close()
 
@@ -133,7 +136,7 @@ def test_the_file_shrinks_when_its_tail_is_free(monkeypatch):
     pages.retain(1)
 
     assert pages.shrink() == 4 * SLOT_BYTES
-    assert len(disk.content_of("pages")) == PAGE_BYTES + 6 * SLOT_BYTES
+    assert [len(disk.content_of(name)) for name in ("pages", "pages-copy")] == 2 * [PAGE_BYTES + 6 * SLOT_BYTES]
     assert [pages.allocate() for _ in range(3)] == [3, 6, 7]
     pages.write(7, b"again")
 
@@ -157,7 +160,7 @@ def test_a_slot_that_is_allocated_while_the_file_is_cut_keeps_its_page(monkeypat
     taken: list[int] = []
 
     def event_loop_meanwhile(kind: str, _name: str) -> None:
-        if kind == "truncate":
+        if kind == "truncate" and not taken:
             taken.extend((pages.allocate(), pages.allocate()))
 
     disk = SimulatedDisk(observer=event_loop_meanwhile)
@@ -222,7 +225,7 @@ def test_a_worker_writes_and_reads_while_the_event_loop_allocates_releases_and_c
 
 
 def test_many_pages_are_synced_in_between(monkeypatch):
-    monkeypatch.setattr(pagefile_module, "UNSYNCED_BYTES_MAX", 3 * SLOT_BYTES)
+    monkeypatch.setattr(pagefile_module, "UNSYNCED_BYTES_MAX", 2 * 3 * SLOT_BYTES)
     pages = pages_on(SimulatedDisk())
     for _ in range(7):
         put(pages, bytes(SLOT_BYTES))
@@ -245,23 +248,154 @@ def one_page(seed: int = 4) -> tuple[SimulatedDisk, PageFile, tuple[int, int, in
     return disk, pages, place
 
 
+BOTH = ("pages", "pages-copy")
+
+
+def flip_both(disk: SimulatedDisk, offset: int, bit: int = 0) -> None:
+    for name in BOTH:
+        disk.flip_bit(name, offset, bit)
+
+
 def test_a_flipped_bit_is_never_served():
     disk, pages, place = one_page()
     for bit in range(place[1] * 8):
-        disk.flip_bit("pages", PAGE_BYTES + SLOT_BYTES + bit // 8, bit % 8)
+        flip_both(disk, PAGE_BYTES + SLOT_BYTES + bit // 8, bit % 8)
         with pytest.raises(PageCorrupt) as damage:
             pages.read(*place)
         assert (damage.value.file, damage.value.slot) == ("pages", 1)
         assert damage.value.offset == PAGE_BYTES + SLOT_BYTES
-        disk.flip_bit("pages", PAGE_BYTES + SLOT_BYTES + bit // 8, bit % 8)
+        assert "pages-copy" in str(damage.value)
+        flip_both(disk, PAGE_BYTES + SLOT_BYTES + bit // 8, bit % 8)
     assert pages.read(*place) == b"what a queue holds"
+
+
+# --- Two files, one of which rots
+# ------------------------------------------------------------------------------------------------------------
+
+
+AT = PAGE_BYTES + SLOT_BYTES
+ROT = {
+    "a flipped bit": lambda disk, name: disk.flip_bit(name, AT + 3),
+    "an unreadable sector": lambda disk, name: disk.make_unreadable(name, AT, 512),
+    "a file that was cut off": lambda disk, name: disk.open(name).truncate(AT + 5),
+    "zeros": lambda disk, name: disk.overwrite(name, AT, bytes(64)),
+}
+
+
+@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("rot", ROT.values(), ids=ROT)
+def test_a_page_that_rots_in_one_file_is_written_again_from_the_other(rot, name):
+    disk, pages, place = one_page()
+    told: list[Rot] = []
+    pages.on_rot = told.append
+    rot(disk, name)
+
+    if name == "pages":
+        assert pages.read(*place) == b"what a queue holds"
+    assert pages.check(1) == 2 * len(b"what a queue holds")
+
+    [found] = told
+    assert (found.file, found.offset, found.slot, found.mended) == (name, AT, 1, True)
+    assert pages.statistics().mended == 1
+    if not found.blank:  # one of many in a file that is made anew is made durable with the others
+        disk = disk.crash()
+    assert [disk.content_of(each)[AT : AT + place[1]] for each in BOTH] == 2 * [b"what a queue holds"]
+
+
+def test_rot_of_both_is_named_and_nothing_is_written_over():
+    disk, pages, _ = one_page()
+    flip_both(disk, AT)
+    before = [disk.content_of(name) for name in BOTH]
+
+    with pytest.raises(PageCorrupt, match=r"page 1 in pages at offset 8192 is damaged: .*; its copy in pages-copy"):
+        pages.check(1)
+
+    assert [disk.content_of(name) for name in BOTH] == before
+
+
+def test_who_still_has_the_bytes_of_a_lost_page_writes_it_again():
+    disk, pages, place = one_page()
+    flip_both(disk, AT)
+
+    assert not pages.restore(1, b"something else")
+    assert pages.restore(1, b"what a queue holds")
+
+    disk = disk.crash()
+    disk.flip_bit("pages", AT)
+    assert pages_on(disk, {1: [0, 1]}).read(*place) == b"what a queue holds"
+
+
+def test_a_slot_that_was_given_to_somebody_else_is_not_mended_with_what_it_held_before():
+    disk, pages, (slot, length, checksum) = one_page()
+    pages.sync()
+    pages.release(slot)
+    pages.retain(1)
+    assert pages.allocate() == slot
+    later = b"what another one holds"
+    place = slot, len(later), pages.write(slot, later)
+    disk.overwrite("pages-copy", AT, b"what a queue holds")  # as if its write had been lost
+
+    assert pages.read(slot, length, checksum) == b"what a queue holds", "a reader of an old snapshot"
+    assert pages.read(*place) == later
+    pages.check(slot)
+    disk.flip_bit("pages", AT)
+    assert pages.read(*place) == later, "it was the copy that was mended"
+
+
+def test_a_directory_of_an_older_version_gets_its_second_file_without_an_alarm():
+    disk, pages, place = one_page()
+    pages.close()
+    disk.unlink("pages-copy")
+    pages = PageFile.open(disk, cluster_id=CLUSTER)
+    assert not pages.created
+    told: list[Rot] = []
+    pages.on_rot = told.append
+    pages.adopt({1: [StoredPage(*place)]})
+
+    assert [pages.check(slot) for slot in range(pages.slots)] == [0, 2 * place[1]]
+    assert [(each.file, each.blank, each.mended) for each in told] == [("pages-copy", True, True)]
+    pages.sync()
+    disk.open("pages").truncate(PAGE_BYTES)
+    assert pages.read(*place) == b"what a queue holds"
+
+
+def test_a_full_disk_leaves_one_good_page_and_says_so():
+    disk, pages, place = one_page()
+    told: list[Rot] = []
+    pages.on_rot = told.append
+    disk.flip_bit("pages", AT)
+    disk.fail_after(1, errno.ENOSPC, "write", "pages")
+
+    assert pages.read(*place) == b"what a queue holds"
+    assert [(each.mended, "no room" in each.reason) for each in told] == [(False, True)]
+    assert pages.read(*place) == b"what a queue holds"
+    assert told[-1].mended
+
+
+def test_looking_only_makes_and_mends_nothing():
+    disk, pages, place = one_page()
+    pages.close()
+    disk.flip_bit("pages", AT)
+    before = {name: disk.content_of(name) for name in disk.names()}
+    pages = PageFile.open(disk, cluster_id=CLUSTER, read_only=True)
+
+    assert [rot.file for rot in pages.inspect(StoredPage(*place))] == ["pages"]
+    assert pages.read(*place) == b"what a queue holds"
+    pages.close()
+    disk.unlink("pages-copy")
+    pages = PageFile.open(disk, cluster_id=CLUSTER, read_only=True)
+    with pytest.raises(PageCorrupt, match="the file is missing"):
+        pages.read(*place)
+    assert disk.names() == ["pages"]
+    assert disk.content_of("pages") == before["pages"]
 
 
 def test_another_page_in_its_place_and_a_file_that_ends_early_are_never_served():
     disk, pages, (slot, length, checksum) = one_page()
     with pytest.raises(PageCorrupt, match="checksum is"):
         pages.read(0, length, checksum)
-    disk.open("pages").truncate(PAGE_BYTES + SLOT_BYTES + 5)
+    for name in BOTH:
+        disk.open(name).truncate(PAGE_BYTES + SLOT_BYTES + 5)
     with pytest.raises(PageCorrupt, match="ends after 5 of 18 bytes"):
         pages.read(slot, length, checksum)
 
@@ -270,7 +404,8 @@ def test_a_file_that_is_shorter_than_the_snapshots_say_is_refused_at_the_start()
     disk, _, _ = one_page()
     with pytest.raises(PageCorrupt, match="page 2 in pages"):
         pages_on(disk, {1: [0, 1, 2]})
-    disk.unlink("pages")
+    for name in BOTH:
+        disk.unlink(name)
     with pytest.raises(PageCorrupt, match="page 0 in pages"):
         pages_on(disk, {1: [0]})
 
@@ -293,6 +428,7 @@ def test_a_damaged_first_page_is_written_anew_for_slots_prove_themselves():
     pages = pages_on(disk, {1: [0, 1]})
 
     assert pages.repaired
+    assert pages.slot_bytes == SLOT_BYTES
     assert pages.read(*place) == b"what a queue holds"
     assert not pages_on(disk.crash()).repaired
 
@@ -357,7 +493,7 @@ def test_mistakes_of_the_caller_are_refused():
     with pytest.raises(ValueError, match="adopt"):
         pages.allocate()
     with pytest.raises(ValueError, match="negative"):
-        pages.adopt({1: [-1]})
+        pages.adopt({1: [StoredPage(-1, 0, 0)]})
     pages.adopt({})
     with pytest.raises(ValueError, match="already"):
         pages.adopt({})

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.storage.power_cuts import MUTANTS, first_seed_that_catches, run_cuts
+from tests.storage.power_cuts import CUTS
 
 
 def test_no_confirmed_entry_is_lost_in_300_power_cuts():
-    result = run_cuts(count=300, seed=1)
+    result = CUTS.run(count=300, seed=1)
 
     assert result.cuts >= 300
     # The run must have met what it is there for.
@@ -29,6 +29,6 @@ def test_no_confirmed_entry_is_lost_in_300_power_cuts():
     )
 
 
-@pytest.mark.parametrize("mutant", MUTANTS)
+@pytest.mark.parametrize("mutant", CUTS.mutants)
 def test_a_known_mistake_is_caught(mutant):
-    assert first_seed_that_catches(mutant, seed=1, seeds_max=300) is not None
+    assert CUTS.first_seed_that_catches(mutant, seed=1, seeds_max=300) is not None

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.storage.snapshot_cuts import MUTANTS, first_seed_that_catches, run_cuts
+from tests.storage.snapshot_cuts import CUTS
 
 
 def test_no_snapshot_and_no_page_is_lost_in_300_power_cuts():
-    result = run_cuts(count=300, seed=1)
+    result = CUTS.run(count=300, seed=1)
 
     assert result.cuts >= 300
     # The run must have met what it is there for.
@@ -20,6 +20,6 @@ def test_no_snapshot_and_no_page_is_lost_in_300_power_cuts():
     assert result.seen["damage that healed"] > 0
 
 
-@pytest.mark.parametrize("mutant", MUTANTS)
+@pytest.mark.parametrize("mutant", CUTS.mutants)
 def test_a_known_mistake_is_caught(mutant):
-    assert first_seed_that_catches(mutant, seed=1, seeds_max=300) is not None
+    assert CUTS.first_seed_that_catches(mutant, seed=1, seeds_max=300) is not None

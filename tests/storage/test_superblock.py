@@ -6,7 +6,15 @@ import pytest
 
 from sluicemq.storage import NewerFormat, PromiseRegression, SuperblockDamaged
 from sluicemq.storage.pages import PAGE_BYTES, seal, unseal
-from sluicemq.storage.superblock import FORMAT_VERSION, Generations, Superblock, SuperblockStore, Truncation
+from sluicemq.storage.superblock import (
+    FORMAT_VERSION,
+    FORMAT_VERSION_AT_REST,
+    Generations,
+    InstallationIntent,
+    Superblock,
+    SuperblockStore,
+    Truncation,
+)
 from tests.disk import PowerCut, SimulatedDisk
 
 FIRST = Superblock(cluster_id=b"c" * 16, incarnation=b"i" * 16, group_id=3, generation_next=9)
@@ -89,7 +97,25 @@ def test_the_first_version_is_read_and_replaced_by_the_next_save():
 
     content = disk.crash().content_of("superblock")
     versions = [unseal(content[at : at + PAGE_BYTES], b"SluiceSB")[0] for at in (0, PAGE_BYTES)]
-    assert versions == [FORMAT_VERSION, FORMAT_VERSION]
+    assert versions == [FORMAT_VERSION_AT_REST, FORMAT_VERSION_AT_REST]
+
+
+def test_an_installation_is_of_a_version_of_its_own_and_leaves_the_log_where_it_says():
+    disk, store = created()
+    store.save(promised_epoch=7, first_segment=1, last_segment=3, synced_zxid=900)
+    intent = InstallationIntent(zxid=500, segment=80, base=70)
+    store.save_installation(intent)
+
+    disk = disk.crash()
+    content = disk.content_of("superblock")
+    assert [unseal(content[at : at + PAGE_BYTES], b"SluiceSB")[0] for at in (0, PAGE_BYTES)] == [FORMAT_VERSION] * 2
+    found = SuperblockStore.load(disk)
+    assert (found.current.installation, found.current.truncation) == (intent, None)
+    assert found.current.first_segment == 1
+    found.save_installation(None)
+    now = SuperblockStore.load(disk.crash()).current
+    assert (now.first_segment, now.last_segment, now.synced_zxid, now.promised_epoch) == (80, 80, 500, 7)
+    assert now.installation is None
 
 
 def test_a_truncation_takes_the_witness_back():

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from sluicemq.broker.queues.chunks import Chunk, ChunkPool
+    from sluicemq.storage.page_copies import Rot
     from sluicemq.storage.pagefile import PageFile
 
 logger = logging.getLogger("sluicemq.paging")
@@ -37,6 +38,8 @@ SLICE_CHUNKS = 512
 """Chunks of purged queues that are released before the event loop is let in."""
 SHRINK_CHUNKS = 1_024
 """After so many releases the page file is asked whether its end is free."""
+ROT_LINES_MAX = 100
+"""Rotten pages that are told one by one; of more, one in so many."""
 DISK_FULL_SECONDS = 1.0
 """Pause after a page found no room on the disk."""
 BYTES_MIN = 2 * TRIP_CHUNKS * CHUNK_BYTES
@@ -85,6 +88,13 @@ class Pager:
         self._writer_limit = trio.CapacityLimiter(1)
         self._writing = trio.Lock()  # a chunk is chosen to be written by one task at a time
         pool.read_back = self.read_back
+        self._rots = 0
+        pages.on_rot = self._report_rot
+
+    @property
+    def mended_total(self) -> int:
+        """Pages that one file or both had lost and that were written again, since the start."""
+        return self._pages.statistics().mended
 
     # --- from the event loop -------------------------------------------------------------------------------------
 
@@ -184,6 +194,28 @@ class Pager:
         """
         assert chunk.page is not None, "what is not in memory is on a page"
         return self._pages.read(chunk.page.slot, CHUNK_BYTES, chunk.page.checksum)
+
+    def rows_of(self, slot: int) -> bytes | None:
+        """Return what the page in *slot* should hold, if it happens to be in memory: the page is lost."""
+        for chunk in self._pool.resident:
+            if chunk.page is not None and chunk.page.slot == slot:
+                return chunk.page_data
+        return None
+
+    def _report_rot(self, rot: Rot) -> None:
+        """Tell of a page that one of its two files lost; any thread."""
+        if rot.mended and rot.blank:
+            logger.debug("page %d was missing in %s and was written there", rot.slot, rot.file)
+            return
+        self._rots += 1
+        if self._rots > ROT_LINES_MAX and self._rots % ROT_LINES_MAX:
+            return  # a whole file that was overwritten must not fill the broker's log
+        if rot.mended:
+            logger.warning("%s; it was written again from the other file. If this happens again, replace the disk", rot)
+        else:
+            logger.error("%s; the other file still has it. Make room, or replace the disk, before it rots too", rot)
+        if self._rots >= ROT_LINES_MAX:
+            logger.warning("that was rotten page %d; of the next %d one is told", self._rots, ROT_LINES_MAX)
 
     # --- writing and releasing -----------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sluicemq.broker.queues.chunks import ChunkPool
+from sluicemq.broker.queues.chunks import CHUNK_BYTES, ChunkPool
 from sluicemq.broker.queues.entries import decode_entry
 from sluicemq.broker.queues.image import load, pages_named
 from sluicemq.broker.queues.machine import Machine
@@ -31,6 +31,7 @@ from sluicemq.storage.errors import (
     StorageError,
     format_zxid,
 )
+from sluicemq.storage.pagefile import StoredPage
 from sluicemq.storage.record import record_size
 from sluicemq.wire.errors import InternalError
 
@@ -155,9 +156,9 @@ def _adopt(store: SnapshotStore, snapshot: Snapshot, pages: PageFile | None, res
         PageCorrupt: The page file is too short for this snapshot.
 
     """
-    named = _slots_of(snapshot)
+    named = _named_by(snapshot)
     if pages is not None:
-        pages.check_reach(named)
+        pages.check_reach(page.slot for page in named)
     elif named:
         raise ImageDamaged(f"it names {len(named)} pages, and there is no page file")
     _set_aside(store, restart)
@@ -170,8 +171,8 @@ def _adopt(store: SnapshotStore, snapshot: Snapshot, pages: PageFile | None, res
     for info in kept[1:]:
         try:
             with store.open(info) as older:
-                slots = _slots_of(older)
-            pages.check_reach(slots)
+                slots = _named_by(older)
+            pages.check_reach(page.slot for page in slots)
         except (ImageDamaged, SnapshotDamaged, FileReadFailed, PageCorrupt) as error:
             store.reject(info, str(error))
             _set_aside(store, restart)
@@ -182,8 +183,8 @@ def _adopt(store: SnapshotStore, snapshot: Snapshot, pages: PageFile | None, res
     pages.shrink()
 
 
-def _slots_of(snapshot: Snapshot) -> list[int]:
-    return [page.slot for page in pages_named(snapshot.sections())]
+def _named_by(snapshot: Snapshot) -> list[StoredPage]:
+    return [StoredPage(page.slot, CHUNK_BYTES, page.checksum) for page in pages_named(snapshot.sections())]
 
 
 def _set_aside(store: SnapshotStore, restart: Restart) -> None:

@@ -123,6 +123,7 @@ class SnapshotStage:
         self._hurries_left = 0
         self._hurrying = False  # from the proposal of an entry to the end of the snapshot that it is for
         self._hurry_now = False
+        self._renewals_left = 0
         self._wake = trio.Event()
         self._one_at_a_time = trio.Lock()
         self._limiter = trio.CapacityLimiter(1)
@@ -152,6 +153,16 @@ class SnapshotStage:
             # A snapshot needs an entry that is newer than the last one's; this one says only what time it is.
             road.propose(road.settle.clock_entry(), on_applied=lambda _outcome: self._take_now())
 
+    def renew(self) -> None:
+        """A kept snapshot or the log behind it rots: take as many as are kept, so that a start needs neither."""
+        self._renewals_left = KEPT
+        self._renew_next()
+
+    def _renew_next(self) -> None:
+        if self._renewals_left and not self._hurrying:
+            self._hurrying = True
+            self._road.propose(self._road.settle.clock_entry(), on_applied=lambda _outcome: self._take_now())
+
     def _take_now(self) -> None:
         self._hurry_now = True
         self._wake.set()
@@ -172,10 +183,14 @@ class SnapshotStage:
             self._wake = trio.Event()
             if self._is_due():
                 hurried, self._hurry_now = self._hurry_now, False
+                taken = self.figures.taken
                 try:
                     await self.take()
                     # Only now: until it was frozen, the entry that it took looks like news.
                     self._hurrying = self._hurrying and not hurried
+                    if self.figures.taken > taken:
+                        self._renewals_left = max(0, self._renewals_left - 1)
+                        self._renew_next()
                 except Exception as error:  # noqa: BLE001 - a failing disk or a broken machine must stop the broker
                     self._road.fail(error)
                     return

@@ -12,6 +12,7 @@ from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues.applying.clock import clock
 from sluicemq.broker.queues.applying.declaring import declare, delete, purge
+from sluicemq.broker.queues.applying.forgetting import forget
 from sluicemq.broker.queues.applying.granting import grant, grant_placed
 from sluicemq.broker.queues.applying.producers import producer_close, producer_open, producer_open_unlimited
 from sluicemq.broker.queues.applying.publishing import publish, publish_grouped
@@ -48,6 +49,7 @@ APPLY: dict[type[e.Entry], Callable[[Machine, int, Any], Outcome]] = {
     e.Declare: declare,
     e.Delete: delete,
     e.Purge: purge,
+    e.Forget: forget,
     t.Subscribe: subscribe,
     t.Unsubscribe: unsubscribe,
     t.Fill: fill,

@@ -137,7 +137,7 @@ def test_a_flipped_bit_is_named_by_file_and_offset(story: Story) -> None:
     assert problem["file"] == str(first)
     assert PAGE_BYTES < problem["offset"] <= place
     assert problem["last_good_zxid"] == "1.0"
-    assert problem["reason"] == "header or payload do not match their digest"
+    assert problem["reason"] == "header or payload do not match their digest; lost are entries 1.1 to 1.1"
     result = sluicemq("log", "verify", "--data", story.directory)
     assert result.exit_code == 1
     assert f"{first} at offset {problem['offset']}" in result.stdout

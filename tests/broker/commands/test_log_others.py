@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from sluicemq.broker.commands import log_snapshots
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.sparse import Body, left_of
 from sluicemq.storage.record import body_digest
 from tests.broker.commands.test_log import Story, dump, filled, flip, publish, sluicemq, story, verify, zxid
-from tests.broker.commands.test_log_repair import damage_body, photograph
+from tests.broker.commands.test_log_repair import BODY, damage_body, photograph
 
 __all__ = ["story"]
 ORDERS = zxid(1, 1)
@@ -60,9 +61,27 @@ def test_a_damaged_old_file_is_named(aged: Story) -> None:
     aged.close()
     second = aged.segments()[1]
     damage_body(second, 2)
-    [problem] = verify(aged)["problems"]
-    assert problem["file"] == str(second)
-    assert problem["reason"] == "header or payload do not match their digest"
+    problem, lost = verify(aged)["problems"]
+    assert problem["file"] == lost["file"] == str(second)
+    assert lost["reason"] == (
+        "records of this file are missing: 1 messages of orders are alive in entries 1.15 to 1.15, which no file holds"
+    )
+    assert problem["reason"] == "header or payload do not match their digest; lost are entries 1.15 to 1.15"
+
+
+def test_what_is_lost_is_told_as_far_as_the_newest_snapshot_knows_where_the_log_is_damaged_too(aged: Story) -> None:
+    for number in range(12):
+        aged.write(publish(ORDERS, aged.counter - 5 + number, BODY))
+    aged.close()
+    first, *_, damaged, _last = aged.segments()
+    first.unlink()
+    damage_body(damaged, 1)
+
+    in_log, behind = verify(aged)["problems"]
+
+    assert in_log["file"] == str(damaged)
+    assert "the old file in front of this one is missing" in behind["reason"]
+    assert "(as of the snapshot at 1." in behind["reason"]
 
 
 def test_a_damaged_or_missing_index_is_no_damage(aged: Story) -> None:
@@ -121,6 +140,17 @@ def test_stats_of_a_log_without_messages(story: Story) -> None:
     assert [each["live_messages"] for each in found["queues"]] == [1], "the one that was given back"
 
 
+def test_a_snapshot_that_is_too_large_to_be_checked_within_itself_is_compared_all_the_same(
+    aged: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_snapshots, "CHECK_ROWS_MAX", 3)
+    aged.close()
+    found = verify(aged)
+    assert found["ok"] is True
+    assert found["snapshots"] == 1
+    assert [note for note in found["notes"] if "too large" in note]
+
+
 def test_what_is_behind_the_snapshot_counts_too(aged: Story) -> None:
     before = stats(aged)["queues"][0]["live_messages"]
     aged.write(publish(ORDERS, aged.counter - 5, b"one", b"two"))
@@ -145,7 +175,9 @@ def test_a_file_that_the_disk_refuses_to_read_is_named(
     result = sluicemq("log", tool, "--data", story.directory)
 
     assert result.exit_code == 1
-    assert f"{segment}: Input/output error" in result.stderr
+    told = result.stdout + result.stderr
+    assert segment.name in told
+    assert "bytes 7680 to 65535 cannot be read" in told
 
 
 @pytest.mark.parametrize(("missing", "place", "named"), [(0, "in front of", 1), (1, "behind", 0), (2, "behind", 1)])

@@ -300,11 +300,11 @@ def with_a_paged_snapshot(story: Story, messages: int) -> None:
 def test_a_snapshot_whose_pages_are_gone_is_set_aside(story: Story, missing: bool) -> None:
     with_a_paged_snapshot(story, 2200)
     story.close()
-    pages = story.directory / "pages"
-    if missing:
-        pages.unlink()
-    else:
-        flip(pages, PAGE_BYTES + 1000)
+    for pages in (story.directory / "pages", story.directory / "pages-copy"):
+        if missing:
+            pages.unlink()
+        else:
+            flip(pages, PAGE_BYTES + 1000)
     assert verify(story)["ok"] is False
 
     found = repair(story)

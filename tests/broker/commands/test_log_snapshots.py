@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
+from sluicemq.broker.commands import log_others
 from sluicemq.broker.commands.log import command
+from sluicemq.broker.queues.chunks import Chunk, ChunkPool
 from sluicemq.storage.files import RealDirectory
 from sluicemq.storage.snapshots import SnapshotStore
 from sluicemq.storage.superblock import SuperblockStore
@@ -65,7 +67,8 @@ async def test_a_damaged_snapshot_is_named_with_its_offset(tmp_path):
 @pytest.mark.trio
 async def test_a_damaged_page_is_named_by_every_snapshot_that_needs_it(tmp_path):
     await run_broker(tmp_path)
-    damage(tmp_path / "pages", 4096 + 1000)
+    for name in ("pages", "pages-copy"):
+        damage(tmp_path / name, 4096 + 1000)
 
     code, verdict = verify(tmp_path)
 
@@ -74,6 +77,22 @@ async def test_a_damaged_page_is_named_by_every_snapshot_that_needs_it(tmp_path)
     assert {problem["file"] for problem in verdict["problems"]} == {
         str(tmp_path / name) for name in names_of(RealDirectory(tmp_path))
     }
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("name", ["pages", "pages-copy"])
+async def test_a_page_that_one_of_its_files_still_has_is_noted_and_no_damage(tmp_path, name, caplog):
+    await run_broker(tmp_path)
+    caplog.clear()
+    damage(tmp_path / name, 4096 + 1000)
+
+    code, verdict = verify(tmp_path)
+
+    assert (code, verdict["problems"]) == (0, [])
+    [note] = verdict["notes"]
+    assert f"page 0 in {tmp_path / name} at offset 4096" in note
+    assert "a broker mends" in note
+    assert caplog.text == "", "it is said once"
 
 
 @pytest.mark.trio
@@ -124,3 +143,24 @@ def damage(path: Path, offset: int) -> None:
         byte = file.read(1)
         file.seek(offset)
         file.write(bytes([byte[0] ^ 1]))
+
+
+@pytest.mark.trio
+async def test_what_a_replay_reads_back_is_dropped_again(tmp_path, monkeypatch):
+    """A tool never has the whole index of a long queue in memory."""
+    await run_broker(tmp_path)
+    monkeypatch.setattr(log_others, "FILLED_BYTES_MAX", 0)
+    dropped: list[Chunk] = []
+    drop = ChunkPool.drop
+
+    def counted(pool: ChunkPool, chunk: Chunk) -> None:
+        dropped.append(chunk)
+        drop(pool, chunk)
+
+    monkeypatch.setattr(ChunkPool, "drop", counted)
+
+    code, verdict = verify(tmp_path)
+
+    assert (code, verdict["problems"]) == (0, [])
+    assert verdict["snapshots_compared"] == 2
+    assert dropped

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from sluicemq.broker.commands.log import _ZxidType
 from sluicemq.broker.commands.program import command
 from sluicemq.broker.commands.settings import _SettingType
-from sluicemq.broker.config import BrokerConfig, parse_bytes, parse_setting
+from sluicemq.broker.config import SETTINGS, BrokerConfig, Setting, parse_bytes, parse_setting
 from sluicemq.wire.errors import InvalidRequest
 
 NUMBERS = (click.types.IntParamType, click.types.FloatParamType, _ZxidType)
@@ -96,3 +96,26 @@ def test_sizes_are_exact_however_large() -> None:
 def test_a_peer_with_a_number_beyond_all_measure_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="names no peer"):
         parse_setting("peers", f"{DIGITS}=a:1")
+
+
+@pytest.mark.parametrize(
+    "setting", [each for each in SETTINGS if each.shape in NUMERIC_SETTINGS], ids=lambda each: each.name
+)
+@pytest.mark.parametrize("value", ["٣", "1_0"])
+def test_a_setting_takes_the_digits_of_everybody_and_nothing_between_them(setting: Setting, value: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"setting {setting.name}: '{value}' is no "):
+        parse_setting(setting.name, value)
+
+
+@pytest.mark.parametrize("value", ["", " ", ","])
+def test_an_empty_list_of_peers_is_a_variable_that_was_not_filled_in(value: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"setting peers: .* names no peers"):
+        parse_setting("peers", value)
+    result = CliRunner().invoke(command, ["serve", "--peers", value])
+    assert result.exit_code == 2, result.output
+    assert "names no peers" in result.stderr
+
+
+def test_a_port_is_written_with_the_digits_of_everybody() -> None:
+    with pytest.raises(InvalidRequest, match="is no address"):
+        parse_setting("listen", "127.0.0.1:٧٦٥٠")

@@ -21,14 +21,12 @@ Snapshots are packed a step at a time between the other deeds.
 
 from __future__ import annotations
 
-import argparse
 import collections
 import logging
 import random
-import sys
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 from unittest import mock
 
@@ -46,7 +44,6 @@ from sluicemq.broker.pipeline.road import Road
 from sluicemq.broker.queues.entries import Publish, decode_entry
 from sluicemq.broker.queues.freeze import Freeze
 from sluicemq.broker.queues.machine import Machine
-from sluicemq.storage.errors import StorageError
 from sluicemq.storage.log import SegmentLog
 from sluicemq.storage.options import LogOptions
 from sluicemq.storage.pagefile import PageFile
@@ -57,6 +54,7 @@ from sluicemq.wire.batch import encode_batch
 from sluicemq.wire.errors import NotFound, SluiceError
 from tests.broker.pipeline.roads import Client, SteppedAppend
 from tests.disk import PowerCut, SimulatedDisk
+from tests.seeds import PowerCuts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,7 +113,7 @@ class Day:
         self.rng = rng = random.Random(seed)
         self.disk = SimulatedDisk(rng)
         self.known = Knowledge()
-        self.cuts = 0
+        self.cuts = self.operations = 0
         self.epoch = 0
         self.seconds = 1_700_000_000.0
         self.seen: collections.Counter[str] = collections.Counter()
@@ -141,6 +139,7 @@ class Day:
             except PowerCut:
                 pass
             self.cuts += 1
+            self.operations += self.disk.operations
             self.disk = self.disk.crash()
             self.known.deleting.clear()
             self._recover_and_check()
@@ -598,14 +597,17 @@ def mutated(name: str | None) -> Iterator[None]:
         yield
 
 
-MUTANTS = (
-    "confirm on append instead of on sync",
-    "apply before commit",
-    "settle without an entry",
-    "name a snapshot before it is synced",
-    "let the log begin at the newest snapshot",
-    "pack what was changed meanwhile",
-)
+MUTANTS = {
+    name: partial(mutated, name)
+    for name in (
+        "confirm on append instead of on sync",
+        "apply before commit",
+        "settle without an entry",
+        "name a snapshot before it is synced",
+        "let the log begin at the newest snapshot",
+        "pack what was changed meanwhile",
+    )
+}
 
 
 # --- running --------------------------------------------------------------------------------------------------------
@@ -631,73 +633,8 @@ def run_day(seed: int) -> Day:
     return day
 
 
-@dataclass
-class Result:
-    """What a run of many seeds met."""
-
-    cuts: int
-    last_seed: int
-    seen: collections.Counter[str]
-
-
-def run_cuts(*, count: int, seed: int) -> Result:
-    """Run seeds from *seed* on until *count* power cuts happened.
-
-    Raises:
-        AssertionError: A promise was broken; its note names the seed.
-
-    """
-    cuts = 0
-    seen: collections.Counter[str] = collections.Counter()
-    while cuts < count:
-        try:
-            day = run_day(seed)
-        except BaseException as error:
-            error.add_note(f"again: python -m tests.broker.pipeline.power_cuts --count 1 --seed {seed}")
-            raise
-        cuts += day.cuts
-        seen += day.seen
-        seed += 1
-    return Result(cuts, seed - 1, seen)
-
-
-def first_seed_that_catches(mutant: str, *, seed: int, seeds_max: int) -> int | None:
-    """Return the first seed that notices *mutant*."""
-    with mutated(mutant):
-        for number in range(seed, seed + seeds_max):
-            try:
-                run_day(number)
-            except (AssertionError, ExceptionGroup, StorageError):
-                return number
-    return None
-
-
-def main() -> int:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=10_000, help="power cuts")
-    parser.add_argument("--seed", type=int, default=1, help="first seed")
-    parser.add_argument("--mutants", action="store_true", help="show that known mistakes are caught")
-    options = parser.parse_args()
-    logging.getLogger("sluicemq").setLevel(logging.ERROR)  # what rots is reported by design
-    if options.mutants:
-        missed = 0
-        for mutant in MUTANTS:
-            caught = first_seed_that_catches(mutant, seed=options.seed, seeds_max=300)
-            print(f"{mutant}: {'NOT CAUGHT' if caught is None else f'caught by seed {caught}'}")
-            missed += caught is None
-        return 1 if missed else 0
-    started = time.perf_counter()
-    result = run_cuts(count=options.count, seed=options.seed)
-    seconds = time.perf_counter() - started
-    print(
-        f"{result.cuts} power cuts, seeds {options.seed} to {result.last_seed}, {seconds:.0f} s, "
-        f"{result.cuts / seconds:.0f} cuts/s; nothing lost"
-    )
-    for what, number in sorted(result.seen.items()):
-        print(f"  {what}: {number}")
-    return 0
-
+CUTS = PowerCuts("tests.broker.pipeline.power_cuts", run_day, MUTANTS, "nothing lost")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    logging.getLogger("sluicemq").setLevel(logging.ERROR)  # what rots is reported by design
+    CUTS.main(__doc__)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.broker.pipeline.power_cuts import MUTANTS, first_seed_that_catches, run_cuts, run_day
+from tests.broker.pipeline.power_cuts import CUTS, run_day
 
 
 def test_what_was_reported_survives_200_power_cuts():
-    result = run_cuts(count=200, seed=1)
+    result = CUTS.run(count=200, seed=1)
 
     assert result.cuts >= 200
     # The run must have met what it is there for.
@@ -40,6 +40,6 @@ def test_a_seed_gives_the_same_day_again():
     assert first.rng.random() == second.rng.random()
 
 
-@pytest.mark.parametrize("mutant", MUTANTS)
+@pytest.mark.parametrize("mutant", CUTS.mutants)
 def test_a_known_mistake_is_caught(mutant):
-    assert first_seed_that_catches(mutant, seed=1, seeds_max=100) is not None
+    assert CUTS.first_seed_that_catches(mutant, seed=1, seeds_max=100) is not None

@@ -8,8 +8,10 @@ import trio
 from sluicemq.broker.pipeline.keeping import paging
 from sluicemq.broker.pipeline.replay import Range
 from sluicemq.broker.queues.chunks import RUN_BYTES
+from sluicemq.broker.queues.entries import Forget
 from sluicemq.broker.queues.history import START, Place
-from sluicemq.wire.errors import PositionExpired
+from sluicemq.wire.errors import MessageNotFound, PositionExpired
+from sluicemq.wire.positions import format_position
 from tests.broker.paged import make_chunks_small
 from tests.broker.pipeline.roads import WAIT_SECONDS, Client, ask, declare, open_producer, open_road, publish
 
@@ -109,6 +111,25 @@ async def test_what_has_to_go_goes_from_pages_too_and_gives_them_back():
         await ask(road.produce.purge_queue, "/", "orders")
         await until(lambda: not road.machine.pool.gone)
         assert road.pager._pages.statistics().used == 0
+
+
+@pytest.mark.trio
+async def test_what_a_repair_gave_up_is_told_with_the_position_to_go_on_at():
+    async with long_road() as road:
+        queue = await declare(road, retention={"seconds": 3600})
+        zxids = await fill_and_take(road, queue)
+        applied = trio.Event()
+        road.propose(
+            Forget(road.clock.now_ms(), queue.id, [zxids[50], zxids[59]]), on_applied=lambda _outcome: applied.set()
+        )
+        with trio.fail_after(WAIT_SECONDS):
+            await applied.wait()
+        with pytest.raises(MessageNotFound) as told:
+            await read_all(road, Place(zxids[40], 0))
+        assert told.value.fields["position"] == format_position(0, zxids[50], 0)
+        following = told.value.fields["next_position"]
+        assert following == format_position(0, zxids[59] + 1, 0)
+        assert await read_all(road, Place(zxids[59] + 1, 0)) == zxids[60:]
 
 
 @pytest.mark.trio

@@ -258,6 +258,30 @@ class Model:
         self.queues[entry.queue]["line"].clear()
         return len(dropped)
 
+    def Forget(self, zxid: int, entry: e.Forget) -> Any:
+        if entry.queue not in self.queues:
+            return QueueNotFound
+        ranges = list(zip(entry.entries[::2], entry.entries[1::2], strict=False))
+        flat = [number for first, last in ranges for number in (first, last + 1)]
+        if not flat or len(entry.entries) % 2 or flat != sorted(flat) or any(first > last for first, last in ranges):
+            return InvalidRequest
+
+        def is_lost(number: int) -> bool:
+            return any(first <= number <= last for first, last in ranges)
+
+        queue = self.queues[entry.queue]
+        gone = [
+            m
+            for m in self.messages.values()
+            if m["queue"] == entry.queue and is_lost(m["zxid"]) and m["state"] in ("ready", "leased", "delayed")
+        ]
+        for message in gone:
+            message["state"] = "purged"
+        queue["line"] = [address for address in queue["line"] if not is_lost(address[0])]
+        batches = len(queue["history"])
+        queue["history"] = [batch for batch in queue["history"] if not is_lost(batch[0])]
+        return len(gone), batches - len(queue["history"])
+
     # --- what is retained ----------------------------------------------------------------------------------------
 
     def forget(self, number: int, kept: list[tuple[int, int, int, int]]) -> int:

@@ -42,6 +42,7 @@ ANY_ENTRY = st.one_of(
     st.builds(e.Declare, number, name, st.just("queue"), name, st.dictionaries(name, st.floats(0, 9) | name)),
     st.builds(e.Delete, number, name, st.just("queue"), name, st.booleans()),
     st.builds(e.Purge, number, number),
+    st.builds(e.Forget, number, number, ranges, name),
 )
 
 EXAMPLES: list[Entry] = [
@@ -57,6 +58,7 @@ EXAMPLES: list[Entry] = [
     e.Declare(1, "/", "queue", "orders", {"retry_delay": 1.0}),
     e.Delete(1, "/", "queue", "orders", True),
     e.Purge(1, 2),
+    e.Forget(1, 2, [3, 4, 6, 6], "lost"),
     t.Subscribe(1, "/", "orders", "eu.#", "billing", {}, 7, t.START_POSITION, 5, 3),
     t.Unsubscribe(1, "/", "billing"),
     t.Fill(1, 2, 4, 0, [4, 0, 1, 2, 90, 1_000, 0, 5, 7], 5, 0, False),
@@ -92,8 +94,8 @@ def test_an_entry_comes_back_from_its_bytes(entry: Entry) -> None:
 
 def test_every_kind_has_an_example_here_and_a_number_of_its_own() -> None:
     assert [type(entry) for entry in EXAMPLES] == list(ENTRIES.values())
-    assert [entry.KIND for entry in EXAMPLES] == [*range(1, 13), 26, 27, 28]
-    assert not set(ENTRIES) & set(RESERVED_KINDS)
+    assert [entry.KIND for entry in EXAMPLES] == [*range(1, 13), 20, 26, 27, 28]
+    assert not set(ENTRIES) & {*RESERVED_KINDS, e.SPARSE}
     assert {(entry.KIND, entry.VERSION): type(entry) for entry in OTHER_EXAMPLES} == e.OTHER_VERSIONS
 
 

@@ -171,6 +171,10 @@ def entries_of(day: Day) -> dict[str, e.Entry]:
         "a queue goes": e.Delete(now, "/", "queue", "orders", False),
         "an empty queue goes": e.Delete(now, "other", "queue", "mail", True),
         "a queue is purged": e.Purge(now, day.orders),
+        "a batch is lost": e.Forget(now, day.orders, [day.batch + 2, day.batch + 2], "lost"),
+        "all batches are lost": e.Forget(now, day.orders, [1, 1 << 60], "lost"),
+        "batches of another queue are lost": e.Forget(now, day.billing, [1, 1 << 60], "lost"),
+        "nonsense is lost": e.Forget(now, day.orders, [], "lost"),
         "a batch comes to a topic": e.Publish(now, day.events, day.producer, sequence, 2, 20, None, b"x" * 20),
         "a routed batch comes": day.routed("eu.lost"),
         "a routed batch for later comes": day.routed("eu.late", later),
@@ -321,6 +325,9 @@ def apply_any(story: Story, kind: type[e.Entry], a: int, b: int, c: int) -> None
                 e.Delete(now, "/", "queue", name, c > 5) if b else e.Delete(now, "/", "topic", "events", c > 1)
             ),
             e.Purge: lambda: e.Purge(now, queue),
+            e.Forget: lambda: e.Forget(
+                now, queue, [machine.applied_zxid - 3 * b - c, machine.applied_zxid - 3 * b], "lost"
+            ),
             t.Subscribe: lambda: t.Subscribe(
                 *(now, "/", "events", ("#", "eu.*", "eu.paid", "")[a % 4], ("audit", "", "us")[b % 3], {}),
                 *(session if c % 2 else 0, (t.START_NOW, t.START_BEGINNING)[c > 5]),

@@ -23,6 +23,7 @@ from sluicemq.broker.queues.outcomes import (
     Clocked,
     Declared,
     Deleted,
+    Forgotten,
     Granted,
     Outcome,
     ProducerClosed,
@@ -89,6 +90,8 @@ def plain(outcome: Outcome) -> Any:
             return queue_id, done, changes
         case Deleted(count) | Purged(count):
             return count
+        case Forgotten(messages, batches):
+            return messages, batches
     return value
 
 
@@ -185,6 +188,29 @@ class LivesOfACluster(RuleBasedStateMachine):
     def purge(self, queue: int, chance: int) -> None:
         if not chance:
             self.cluster.propose(e.Purge(self.now, self.a_queue(queue)))
+
+    @rule(
+        queue=which,
+        spans=st.lists(st.tuples(which, st.integers(0, 3)), min_size=1, max_size=3),
+        chance=st.integers(0, 2),
+    )
+    def lose(self, queue: int, spans: list[tuple[int, int]], chance: int) -> None:
+        """Entries cannot be read any more, and somebody says so; now and then in words that make no sense."""
+        number = self.a_queue(queue)
+        zxids = sorted({m["zxid"] for m in self.model.messages.values() if m["queue"] == number})
+        ranges = [
+            (zxids[at % len(zxids)], zxids[min(at % len(zxids) + more, len(zxids) - 1)]) for at, more in spans if zxids
+        ]
+        entries = [zxid for pair in ranges for zxid in pair]
+        if chance:
+            joined: list[int] = []
+            for first, last in sorted(ranges):
+                if joined and first <= joined[-1]:
+                    joined[-1] = max(joined[-1], last)
+                else:
+                    joined += (first, last)
+            entries = joined
+        self.cluster.propose(e.Forget(self.now, number, entries, "lost"))
 
     @rule(name=st.sampled_from(("", "", "web")))
     def open_producer(self, name: str) -> None:
@@ -481,6 +507,7 @@ WEIGHTS: dict[str, int] = {
     "disconnect": 2,
     "cancel": 1,
     "purge": 1,
+    "lose": 2,
     "delete": 1,
     "declare": 2,
     "open_producer": 1,
@@ -519,6 +546,7 @@ def any_arguments(rng: random.Random) -> dict[str, Callable[[], Any]]:
         "delay": lambda: rng.choice((None, 1.0, 5.0)),
         "if_empty": lambda: rng.randint(0, 3),
         "sequence": lambda: rng.randint(0, 5),
+        "spans": lambda: [(rng.randint(0, 19), rng.randint(0, 3)) for _ in range(rng.randint(1, 3))],
         "pairs": lambda: [(rng.randint(0, 5), rng.randint(0, 5)) for _ in range(rng.randint(0, 3))],
     }
 

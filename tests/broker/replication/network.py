@@ -119,6 +119,8 @@ class Node:
         self.log = MemoryLog()
         self.promised_epoch = 0
         self.alive = False
+        self.disk_seconds = DISK_SECONDS
+        self.damaged_from: int | None = None
         self.replica: Replica
         self.life = 0
 
@@ -126,10 +128,19 @@ class Node:
         self.alive = True
         self.life += 1
         self.log.entries = self.log.entries[: self.log.durable]
-        self.replica = Replica(self.member, self.listed, self.promised_epoch, self.log, self.network.options)
+        self.replica = Replica(
+            self.member,
+            self.listed,
+            self.promised_epoch,
+            self.log,
+            self.network.options,
+            damaged_from=self.damaged_from,
+        )
         self.roles: list[tuple[Role, Phase]] = []
         self.answers: list[effects.Effect] = []
         self.fatal: str | None = None
+        self.cause: effects.Cause | None = None
+        self.alarms: list[str] = []
         self.snapshot: tuple[Position, tuple[int, Configuration] | None] | None = None
         self.disk: deque[effects.Effect] = deque()
         self.committed = 0
@@ -137,6 +148,12 @@ class Node:
 
     def wipe(self, incarnation: bytes) -> None:
         self.log, self.promised_epoch, self.member = MemoryLog(), 0, Member(self.node, incarnation)
+
+    def damage(self, zxid: int) -> None:
+        """The disk has lost everything from *zxid* on; the next start finds out, and notes it."""
+        self.log.entries = [entry for entry in self.log.entries if entry.zxid < zxid]
+        self.log.durable = len(self.log.entries)
+        self.damaged_from = zxid
 
     def step(self, event: events.Event) -> None:
         if not self.alive:
@@ -168,7 +185,9 @@ class Node:
         elif isinstance(effect, effects.RoleChanged):
             self.roles.append((effect.role, effect.phase))
         elif isinstance(effect, effects.Fatal):
-            self.fatal, self.alive = effect.reason, False
+            self.fatal, self.cause, self.alive = effect.reason, effect.cause, False
+        elif isinstance(effect, effects.Alarm):
+            self.alarms.append(effect.reason)
         elif isinstance(effect, effects.Proposed | effects.Refused | effects.ReadReady | effects.Done):
             self.answers.append(effect)
         else:
@@ -184,7 +203,7 @@ class Node:
             assert self.snapshot[0] == effect.position
             self.log.restart(*self.snapshot)
         self.disk.append(effect)
-        self.network.after(DISK_SECONDS, self, self.written)
+        self.network.after(self.disk_seconds, self, self.written)
 
     def written(self) -> None:
         effect = self.disk.popleft()
@@ -194,6 +213,8 @@ class Node:
         elif isinstance(effect, effects.SavePromise):
             assert effect.epoch > self.promised_epoch
             self.promised_epoch = effect.epoch
+        elif isinstance(effect, effects.NoteRepaired):
+            self.damaged_from = None
         self.step(events.Persisted(effect.token))
 
     def answer_to(self, reference: object) -> effects.Effect | None:

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from sluicemq.broker.replication import effects, events
-from sluicemq.broker.replication.history import Position, zxid_of
+from sluicemq.broker.replication.history import EpochRecord, Position, zxid_of
 from sluicemq.broker.replication.membership import Member
-from sluicemq.broker.replication.messages import FollowerInfo, Method, Phase, Role, SnapshotInstalled, Synchronize
-from tests.broker.replication.bench import LEADER, LINK, THREE, ZERO, Bench, only, said
+from sluicemq.broker.replication.messages import (
+    Ack,
+    FollowerInfo,
+    HandOver,
+    Method,
+    Phase,
+    Propose,
+    Role,
+    SnapshotInstalled,
+    Synchronize,
+    Vote,
+)
+from tests.broker.replication.bench import LEADER, LINK, THIRD, THREE, ZERO, Bench, only, proposal, said
 
 SNAPSHOT = Position(zxid_of(1, 7), b"snapshot")
 
@@ -44,3 +55,50 @@ def test_introductions_of_learners_that_promised_a_later_epoch_do_not_keep_a_lea
             break
     assert bench.status == (Role.LOOKING, Phase.ELECTION)
     assert bench.now <= 1.5, "leader_seconds and a ping"
+
+
+def test_a_late_snapshot_of_an_attempt_that_was_given_up_does_not_take_away_what_was_acknowledged_since() -> None:
+    bench = Bench()
+    session = bench.promise()
+    bench.step(received(session))
+    bench.hear(LEADER, Synchronize(2, LINK[LEADER], session, Method.SNAP, ZERO, 0))
+    bench.log.restart(SNAPSHOT, (zxid_of(1, 0), THREE))
+    bench.disk()
+    begun = bench.log.seal(zxid_of(2, 0), SNAPSHOT, EpochRecord(LEADER, THREE))
+    bench.hear(LEADER, Propose(2, LINK[LEADER], session, SNAPSHOT, (begun,), 0))
+    assert [one.zxid for one in said(bench.disk(), Ack)] == [begun.zxid]
+    late = received(session, Position(zxid_of(1, 8), b"snapshot"))
+    assert not only(bench.step(late), effects.InstallSnapshot)
+    from_here = Position(zxid_of(2, 5), b"whatever")
+    done = bench.hear(LEADER, Synchronize(2, LINK[LEADER], session, Method.SNAP, from_here, 0))
+    assert not only(done, effects.InstallSnapshot), "(2, 0) was acknowledged and may be committed"
+    done = bench.step(received(session, Position(zxid_of(2, 6), b"snapshot")))
+    assert [one.position.zxid for one in only(done, effects.InstallSnapshot)] == [zxid_of(2, 6)]
+
+
+def test_proposals_that_skip_a_counter_are_refused_and_no_assertion_falls() -> None:
+    bench = Bench()
+    session = bench.synchronize()
+    skips = bench.entry(bench.log.last.zxid + 2)
+    bench.hear(LEADER, proposal(bench, session, skips))
+    assert bench.status == (Role.LOOKING, Phase.ELECTION)
+
+
+def test_a_learner_that_was_handed_over_waits_for_the_next_leader_to_hear_of_it() -> None:
+    bench = Bench()
+    session = bench.synchronize()
+    bench.hear(LEADER, HandOver(2, LINK[LEADER], session, THIRD))
+    assert said(bench.disk(), FollowerInfo)
+    follows = bench.notification(THIRD, Role.FOLLOWING, Vote(zxid_of(1, 9), LEADER))
+    bench.hear(THIRD, follows)
+    assert bench.replica.leader == THIRD, "it has not heard of it yet"
+    bench.now += 2.0
+    bench.step(events.Wake())
+    assert bench.status[0] is Role.LOOKING, "but not for ever"
+
+
+def test_a_learner_that_elected_somebody_who_follows_another_looks_again_at_once() -> None:
+    bench = Bench()
+    bench.follow()
+    bench.hear(LEADER, bench.notification(LEADER, Role.FOLLOWING, Vote(zxid_of(1, 9), THIRD)))
+    assert bench.status[0] is Role.LOOKING

@@ -136,6 +136,7 @@ def with_observer() -> Network:
     network.start(4)
     network.run_until(network.settled)
     assert network[4].status == (Role.OBSERVING, Phase.BROADCAST)
+    network.run(0.01)  # its acknowledgement arrives
     return network
 
 
@@ -211,6 +212,7 @@ def test_a_wiped_voter_votes_again_under_its_new_incarnation_once_it_was_added()
     network.heal()
     network.run_until(network.settled)
     assert network[1].status == (Role.OBSERVING, Phase.BROADCAST)
+    network.run(0.01)
     network.leader().step(events.AddVoter("again", 1))
     network.run_until(network.settled)
     assert network[1].status == (Role.FOLLOWING, Phase.BROADCAST)

@@ -189,16 +189,48 @@ async def test_a_page_that_cannot_be_read_back_ends_the_broker_and_is_named(dama
         hear_failures(road, failures)
         for slot in range(statistics(road).slots):
             offset = PAGE_BYTES + slot * statistics(road).slot_bytes
-            if damage == "bit":
-                disk.flip_bit("pages", offset)
-            else:
-                disk.make_unreadable("pages", offset, 1)
+            for name in ("pages", "pages-copy"):
+                if damage == "bit":
+                    disk.flip_bit(name, offset)
+                else:
+                    disk.make_unreadable(name, offset, 1)
         client = await Client(road).open()
         client.consume(queue, credit=MESSAGES)
         await until(lambda: failures)
 
     assert isinstance(failures[0], PageCorrupt if damage == "bit" else FileReadFailed)
-    assert "pages" in str(failures[0])
+    assert f"pages at offset {failures[0].offset}" in str(failures[0])
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("name", ["pages", "pages-copy"])
+async def test_pages_that_rot_in_one_file_cost_nothing_and_are_told(name, caplog):
+    disk = SimulatedDisk(1)
+    async with long_road(disk) as road:
+        queue = await declare(road)
+        await fill(road)
+        for slot in range(statistics(road).slots):
+            disk.flip_bit(name, PAGE_BYTES + slot * statistics(road).slot_bytes)
+        await drain(road, queue)
+
+    assert ("was written again from the other file" in caplog.text) == (name == "pages"), "only one is read"
+
+
+@pytest.mark.trio
+async def test_a_whole_file_that_rots_does_not_fill_the_log(monkeypatch, caplog):
+    monkeypatch.setattr(paging, "ROT_LINES_MAX", 5)
+    disk = SimulatedDisk(1)
+    async with long_road(disk) as road:
+        queue = await declare(road)
+        await fill(road)
+        road.pager._pages.sync()
+        disk.overwrite("pages", PAGE_BYTES, b"\xff" * statistics(road).file_bytes)
+        await drain(road, queue)
+        mended = statistics(road).mended
+
+    assert mended >= 20
+    assert caplog.text.count("written again from the other file") == 4 + mended // 5
+    assert f"that was rotten page {5 * (mended // 5)}; of the next 5 one is told" in caplog.text
 
 
 @pytest.mark.trio

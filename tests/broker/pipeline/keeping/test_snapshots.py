@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from sluicemq.broker.pipeline.keeping.paging import Pager
+from sluicemq.broker.pipeline.keeping.paging import INDEX_MEMORY_BYTES_DEFAULT, Pager
 from sluicemq.broker.pipeline.keeping.restart import Restart, apply_records, load_newest, replay
 from sluicemq.broker.pipeline.road import Road
 from sluicemq.broker.queues.machine import Machine
@@ -42,6 +42,8 @@ async def open_road(
     every_bytes: int = NEVER,
     failures: list[BaseException] | None = None,
     in_order: bool = True,
+    index_memory_bytes_max: int = INDEX_MEMORY_BYTES_DEFAULT,
+    scrub_bytes_per_second: int = 0,
 ) -> AsyncIterator[Road]:
     """Run a road with snapshots; it ends in order, with a last one, or as a process that is killed."""
     log = SegmentLog.open(disk, options=OPTIONS)
@@ -57,6 +59,8 @@ async def open_road(
             snapshots=SnapshotStore(disk, log.cluster_id),
             snapshot_every_bytes=every_bytes,
             snapshot_every_entries=every_entries,
+            index_memory_bytes_max=index_memory_bytes_max,
+            scrub_bytes_per_second=scrub_bytes_per_second,
         )
         async with trio.open_nursery() as nursery:
             try:
