@@ -161,9 +161,8 @@ class Client:
 
         Its keys: `name`, `settings`, `ready`, `leased`, `delayed`, `dead`, `consumers`, `published_total`,
         `settled_total`, `redelivered_total`, `oldest_age_seconds`, `created_at` (milliseconds since 1970), and with
-        brokers that know them `publishing` ("open", "slowed" or "refused", as the broker's disk allows) and
-        `pinned_bytes`: dead bytes that stay on the broker's disk for now, because the oldest
-        unsettled message of the queue lies among them.
+        brokers that know them `publishing` ("open", "slowed" or "refused", as the disk allows), `pinned_bytes` (dead
+        bytes kept on disk by the oldest unsettled message) and `attached`: how each consumer stands.
 
         Raises:
             QueueNotFound: No queue of that name.
@@ -333,6 +332,7 @@ class Client:
         auto_renew: bool = True,
         max_lease: Duration = MAX_LEASE_SECONDS_DEFAULT,
         name: str | None = None,
+        weight: int = 1,
         on_lease_lost: OnLeaseLost | None = None,
     ) -> Consumer:
         """Return a consumer of *queue*, to be entered with `async with`.
@@ -345,6 +345,7 @@ class Client:
             auto_renew: Renew the leases of all messages that are held, as long as the event loop runs.
             max_lease: Renewal of a message that user code has stops after so long.
             name: Shown by the broker's tools.
+            weight: Its share where dispatch="weighted" or ordering="key", its rank in mode="failover"; 1 to 1,000.
             on_lease_lost: See `Consumer.on_lease_lost`.
 
         Raises:
@@ -364,6 +365,7 @@ class Client:
             parts.link,
             check_name(queue),
             name="" if name is None else check_name(name, "consumer"),
+            weight=count_of(weight, "weight", maximum=m.CONSUMER_WEIGHT_MAX),
             credit=count_of(credit, "credit", maximum=CREDIT_MAX),
             credit_bytes=count_of(credit_bytes, "credit_bytes", maximum=CREDIT_BYTES_MAX),
             lease_seconds=seconds_of(lease, "lease", minimum=LEASE_SECONDS_MIN),

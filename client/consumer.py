@@ -93,6 +93,7 @@ class Consumer:
         queue: str,
         *,
         name: str,
+        weight: int,
         credit: int,
         credit_bytes: int,
         lease_seconds: float,
@@ -113,6 +114,7 @@ class Consumer:
         self._timers = timers
         self._link = link
         self._name = name
+        self._weight = weight
         self._credit = credit
         self._credit_bytes = credit_bytes
         self._request_seconds = request_seconds
@@ -483,6 +485,7 @@ class Consumer:
             credit_messages=self._credit,
             credit_bytes=self._credit_bytes,
             lease_seconds=self.lease_seconds,
+            weight=self._weight,
             name=self._name,
         )
         try:

@@ -26,6 +26,9 @@ from sluicemq.wire.errors import (
     ConnectionFailed as ConnectionFailed,
 )
 from sluicemq.wire.errors import (
+    ConsumerConflict as ConsumerConflict,
+)
+from sluicemq.wire.errors import (
     ConsumerNotFound as ConsumerNotFound,
 )
 from sluicemq.wire.errors import (

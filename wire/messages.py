@@ -385,9 +385,10 @@ class Consume(Message):
 
 @message(51)
 class Consuming(Message):
-    """The consumer's number within the session."""
+    """The consumer's number within the session; and whether it gets messages now, or waits for another one to go."""
 
     consumer: int = wire_field(2, unsigned(32))
+    active: bool = wire_field(1, boolean, default=True)
 
 
 @message(52)

@@ -109,11 +109,22 @@ def show(name: str, url: str, as_json: bool) -> None:
     created = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(queue.pop("created_at") / 1000))
     oldest = _oldest(queue)
     queue.pop("oldest_age_seconds")
+    attached = queue.pop("attached", [])
     retained_age = queue.pop("retained_age_seconds", 0.0)
     rows = [(figure.replace("_", " "), str(value)) for figure, value in queue.items()]
     rows += [("oldest", oldest)]
     rows += [("oldest retained", _age(retained_age))] if queue.get("retained") else []
     rows += [("created", created)]
+    rows += [
+        (
+            f"consumer {consumer['session']}.{consumer['consumer']}",
+            (
+                f"{'active' if consumer['active'] else 'waiting'}, weight {consumer['weight']}, "
+                f"{consumer['in_flight']} of {consumer['credit']} in flight, client {consumer['client'] or '-'}"
+            ),
+        )
+        for consumer in attached
+    ]
     rows += [(f"setting {setting}", str(value)) for setting, value in sorted(settings.items())]
     print_table(("figure", "value"), rows)
 

@@ -19,7 +19,7 @@ from sluicemq.broker.queues.dispatching.dispatcher import Dispatcher, grant_of
 from sluicemq.broker.queues.entries import Grant
 from sluicemq.broker.queues.outcomes import Granted
 from sluicemq.storage.errors import MessageLost, ZxidNotFound
-from sluicemq.wire.errors import MessageNotFound, MessageTooLarge, QueueNotFound
+from sluicemq.wire.errors import ConsumerConflict, MessageNotFound, MessageTooLarge, QueueNotFound
 from sluicemq.wire.frames import FRAME_BYTES_DEFAULT
 
 if TYPE_CHECKING:
@@ -92,11 +92,12 @@ class DispatchStage:
         credit_bytes: int,
         lease_seconds: float,
         frame_bytes_max: int = FRAME_BYTES_DEFAULT,
+        weight: int = 1,
     ) -> None:
         """Start delivering messages of the queue to *recipient*, in frames of at most *frame_bytes_max*."""
         held_back = session in self._held_back
         self.dispatcher.add_consumer(
-            session, consumer, queue_id, 0 if held_back else credit_messages, 0 if held_back else credit_bytes
+            session, consumer, queue_id, 0 if held_back else credit_messages, 0 if held_back else credit_bytes, weight
         )
         self._consumers[session, consumer] = _Consumer(
             recipient, lease_seconds, frame_bytes_max, credit_messages, credit_bytes
@@ -151,6 +152,32 @@ class DispatchStage:
         if session not in self._held_back:
             self.dispatcher.set_credit(session, consumer, credit_messages, credit_bytes)
             self._road.again()
+
+    def is_active(self, session: int, consumer: int) -> bool:
+        """Whether the consumer gets messages, and does not wait for another one to go."""
+        return self.dispatcher.is_active(session, consumer)
+
+    def refuse_second(self, queue: Queue) -> None:
+        """Refuse another consumer of a queue that has its only one.
+
+        Raises:
+            ConsumerConflict: It has; the error names it.
+
+        """
+        holder = self.dispatcher.holder_against(queue.id)
+        if holder is None:
+            return
+        session = self._road.machine.sessions.get(holder[0])
+        client = "" if session is None else session.client_name
+        raise ConsumerConflict(
+            f"queue {queue.name!r:.300} is exclusive, and consumer {holder[1]} of session {holder[0]} "
+            f'(client {client!r:.100}) consumes it: wait until it goes, or declare the queue with mode="failover", '
+            "where others may wait beside the active one",
+            queue=queue.name,
+            session=holder[0],
+            consumer=holder[1],
+            client_name=client,
+        )
 
     def consumer_count(self, queue_id: int) -> int:
         """Return how many consumers the queue has on this leader."""

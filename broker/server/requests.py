@@ -16,7 +16,7 @@ from sluicemq.broker.server.client_session import answer_ping
 from sluicemq.broker.server.handshake import authenticate_peer, hello, open_session
 from sluicemq.broker.server.replaying import replay
 from sluicemq.broker.server.showing import SHOWN_HEAD_BYTES, SLICE_SECONDS, show
-from sluicemq.broker.server.statistics import queue_state, statistics_of
+from sluicemq.broker.server.statistics import attached, queue_state, statistics_of
 from sluicemq.wire import messages as m
 from sluicemq.wire.connection import REQUESTS
 from sluicemq.wire.errors import ConsumerNotFound, InvalidRequest, LimitReached, UnknownOption
@@ -122,7 +122,8 @@ def queue_info(session: ClientSession, message: Message, correlation: int, tail:
     assert isinstance(message, m.QueueInfo)
     authorize(session.identity, "info", (session.vhost, "queue", message.name))
     queue = session.road.produce.find_queue(session.vhost, message.name)
-    session.reply(correlation, m.Queues([queue_state(session.road, queue)]))
+    state = {**queue_state(session.road, queue), "attached": attached(session.road, queue)}
+    session.reply(correlation, m.Queues([state]))
 
 
 async def peek(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
@@ -235,11 +236,12 @@ def consume(session: ClientSession, message: Message, correlation: int, tail: me
         raise LimitReached(
             f"one session may have {CONSUMERS_MAX} consumers", limit="consumers_max", value=CONSUMERS_MAX
         )
+    dispatch = session.road.dispatch
+    dispatch.refuse_second(queue)
     consumer = session.next_consumer
     session.next_consumer += 1
     session.consumers[consumer] = queue.id
-    session.reply(correlation, m.Consuming(consumer))
-    session.road.dispatch.add_consumer(
+    dispatch.add_consumer(
         session,
         session.session,
         consumer,
@@ -248,7 +250,10 @@ def consume(session: ClientSession, message: Message, correlation: int, tail: me
         credit_bytes=min(message.credit_bytes, CREDIT_BYTES_MAX),
         lease_seconds=message.lease_seconds,
         frame_bytes_max=session.connection.frame_bytes_max,
+        weight=message.weight,
     )
+    # Nothing is delivered before this goes out: dispatch has its turn after the session's.
+    session.reply(correlation, m.Consuming(consumer, dispatch.is_active(session.session, consumer)))
 
 
 def _known(session: ClientSession, consumer: int) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.server.listener import Server
 
+ATTACHED_MAX = 100
+"""Most consumers of a queue that are told one by one."""
 PUBLISHING = {Level.OK: "open", Level.SLOW: "slowed", Level.LOW: "refused", Level.RESERVE: "refused"}
 """What a producer meets, by the level of the disk."""
 
@@ -49,6 +51,25 @@ def queue_state(road: Road, queue: Queue) -> dict[str, Any]:
         "retained_age_seconds": 0.0 if retained_ms is None else max(0, now_ms - retained_ms) / 1000,
         "created_at": queue.created_ms,
     }
+
+
+def attached(road: Road, queue: Queue) -> list[dict[str, Any]]:
+    """Return how the first `ATTACHED_MAX` consumers of one queue stand, in the order in which they came."""
+    found = []
+    for consumer in road.dispatch.dispatcher.attached(queue.id)[:ATTACHED_MAX]:
+        session = road.machine.sessions.get(consumer.session)
+        found.append(
+            {
+                "session": consumer.session,
+                "consumer": consumer.consumer,
+                "client": "" if session is None else session.client_name,
+                "weight": consumer.weight,
+                "active": consumer.active,
+                "in_flight": consumer.held_messages,
+                "credit": consumer.credit_messages,
+            }
+        )
+    return found
 
 
 def statistics_of(server: Server) -> dict[str, Any]:

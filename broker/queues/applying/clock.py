@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues.applying.routing import release
-from sluicemq.broker.queues.keeping_order import line_up
+from sluicemq.broker.queues.keeping_order import line_up_due
 from sluicemq.broker.queues.outcomes import Clocked, LeasesOver, Outcome, Ready, Removed
 from sluicemq.broker.queues.runs import messages_in
 
@@ -56,7 +56,7 @@ def clock(machine: Machine, zxid: int, entry: e.Clock) -> Outcome:
                 messages -= messages_in(expired)
                 runs = [run for run in runs if not 0 < run.expires_ms <= machine.log_time_ms]
             if queue.keys is not None:
-                effects += line_up(queue, runs, zxid)
+                effects += line_up_due(queue, runs, zxid)
             else:
                 queue.make_ready(runs, zxid)
                 ready[queue_id] = None

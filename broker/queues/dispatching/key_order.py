@@ -153,8 +153,9 @@ class KeyOrder:
 
     def can_take_more(self, consumer: Consumer) -> None:
         """Let keys go on that waited for *consumer*'s credit."""
-        for state in self._held_up.pop(consumer.identity, ()):
-            self._look_at(state)
+        if self._held_up:
+            for state in self._held_up.pop(consumer.identity, ()):
+                self._look_at(state)
 
     def settings_changed(self) -> None:
         """Follow how many messages of a key may be out."""

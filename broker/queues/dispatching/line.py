@@ -14,7 +14,7 @@ from sortedcontainers import SortedDict
 from sluicemq.broker.queues.dispatching.baskets import Basket
 from sluicemq.broker.queues.dispatching.cursors import Cursor
 from sluicemq.broker.queues.dispatching.key_order import KeyOrder
-from sluicemq.broker.queues.dispatching.modes import SHARED, active_of, may_deliver
+from sluicemq.broker.queues.dispatching.modes import FAILOVER, SHARED, active_of, may_deliver
 from sluicemq.broker.queues.dispatching.policies import Policy, policy_named
 
 if TYPE_CHECKING:
@@ -111,7 +111,10 @@ class Line:
         consumer.line = self
         self.consumers[consumer.identity] = consumer
         if self.single:
-            self._choose_active()
+            if self.active is None or (self.settings["mode"] == FAILOVER and consumer.weight > self.active.weight):
+                self._choose_active()
+            else:
+                consumer.eligible = False
         elif self.keys is not None:
             self.keys.joined(consumer)
 
@@ -132,17 +135,20 @@ class Line:
             if not consumer.eligible or not consumer.able:
                 return False
             self.policy.add(consumer)
-            if self.keys is not None:
-                self.keys.can_take_more(consumer)
         elif not consumer.able:
             self.policy.remove(consumer)
+            return False
         elif self.policy.weighs_load:
             self.policy.changed(consumer)
+        if self.keys is not None:
+            self.keys.can_take_more(consumer)
         return True
 
     def follow_settings(self) -> None:
         """Take changes of the queue's settings over; where they concern whose turn it is, that begins anew."""
         before, self.settings = self.settings, self.queue.settings
+        if before is self.settings:
+            return
         if self.settings["mode"] != before["mode"] or self.settings["dispatch"] != before["dispatch"]:
             self._choose_active()
         if self.settings["ordering"] != before["ordering"]:
