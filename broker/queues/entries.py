@@ -19,11 +19,12 @@ from typing import Any, ClassVar, Self
 
 import msgpack
 
+from sluicemq.broker.queues.entries_of_queues import Discard, ExpireQueue, Redrive
+from sluicemq.broker.queues.entries_of_topics import Fill, Subscribe, Unsubscribe
 from sluicemq.broker.queues.entry import GROUP_NUMBERS, Entry, EntryUnknown
 from sluicemq.broker.queues.entry import name as _name
 from sluicemq.broker.queues.entry import number as _number
 from sluicemq.broker.queues.entry import pack as _pack
-from sluicemq.broker.queues.entries_of_topics import Fill, Subscribe, Unsubscribe
 from sluicemq.wire.batch import SUBJECT_BYTES_MAX
 from sluicemq.wire.fields import (
     Check,
@@ -449,16 +450,19 @@ ENTRIES: dict[int, type[Entry]] = {
         Subscribe,
         Unsubscribe,
         Fill,
+        Redrive,
+        Discard,
+        ExpireQueue,
     )
 }
 """Entry class by kind, as this version writes it."""
 
 OTHER_VERSIONS: dict[tuple[int, int], type[Entry]] = {
-    (cls.KIND, cls.VERSION): cls for cls in (ProducerOpenUnlimited, PublishGrouped, GrantPlaced)
+    (cls.KIND, cls.VERSION): cls for cls in (ProducerOpenUnlimited, PublishGrouped, GrantPlaced, SettleJudged)
 }
 """Entry class by kind and version: those that say more than the usual one, and those that stand in old logs only.
 
-A class that is neither here nor in `ENTRIES` (`SettleJudged`, those of `entries_of_queues` and
+A class that is neither here nor in `ENTRIES` (those of `entries_of_queues` and
 `entries_of_topics`) has nobody who applies it yet: it is written by nobody, and refused where it is met.
 """
 

@@ -121,6 +121,20 @@ class Purged:
     count: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Redriven:
+    """So many dead letters are ready again."""
+
+    count: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Discarded:
+    """So many dead letters are gone."""
+
+    count: int
+
+
 Value: TypeAlias = (
     SessionOpened
     | SessionClosed
@@ -133,6 +147,8 @@ Value: TypeAlias = (
     | Declared
     | Deleted
     | Purged
+    | Redriven
+    | Discarded
     | Subscribed
     | Filled
     | None

@@ -33,8 +33,8 @@ u16 attempts, u32 key, u64 expires_ms, u32 note, u8 priority, 3 bytes of zeros. 
 The columns stand in `LAYOUTS`. Those that need a word:
 
 - indexes: `queue` is the number of a queue, or of a topic for what it delays and retains. `place` says what of: 0 ready
-  runs, 1 delayed, 2 retained, 3 dead ones, 4 those that expire out of order, 5 held back while a subscription catches up,
-  16 and a priority: ready runs of that. `runs` holds the open rows behind the sealed chunks, `rows` how many; `head` is
+  runs, 1 delayed, 2 retained, 3 dead ones, 4 those that expire out of order, 5 held back while a subscription catches
+  up, 16 and a priority: ready runs of that. `runs` holds the open rows behind the sealed chunks, `rows` how many; `head` is
   how many rows in front are consumed (of the first chunk; 0 when there is none), `first` and `size` what is left of the
   run in front (size 0: all that its row says), `front_ms` when that was published or is due, `front_expires_ms` when it
   expires, `messages` how many live. `last_ms` is when the last delayed one is due; of ready ones when the last one
@@ -121,6 +121,9 @@ LAYOUTS: dict[int, Layout] = {
             "moved",
             "bytes",
             "next_note",
+            "used_ms",
+            "parked",
+            "waiting",
         ),
     ),
     INDEXES: Layout(
@@ -170,7 +173,7 @@ LAYOUTS: dict[int, Layout] = {
     PRODUCERS: Layout(
         "producers", 1, ("number", "vhost", "name", "identity", "last", "turn", "heard_ms", "fenced", "receipts")
     ),
-    NOTES: Layout("notes", 1, ("queue", "number", "kind", "origin", "text", "at_ms", "living", "dead")),
+    NOTES: Layout("notes", 1, ("queue", "number", "kind", "origin", "text", "at_ms", "living", "dead", "attempts")),
     TOPICS: Layout(
         "topics",
         1,

@@ -329,7 +329,7 @@ def test_an_image_keeps_the_layout_that_is_documented() -> None:
         "machine": 2,
         "queues": 2,
         "indexes": 2,
-        "chunks": 2,
+        "chunks": 3,
         "returned": 2,
         "sessions": 1,
         "leases": 2,
