@@ -282,7 +282,7 @@ class KeyOrder:
         ordinals, runs = main.read_with_ordinals(self._ordinal, _READ_RUNS)
         behind = main.read_ordinal
         for ordinal, run in zip(ordinals, runs, strict=True):
-            if self._over or not self._meet(ordinal, run):
+            if self._over or self._passed_ranges >= PASSED_RANGES_MAX or not self._meet(ordinal, run):
                 self._ordinal = ordinal
                 return False
             self._runs_left -= 1
