@@ -17,6 +17,7 @@ from sluicemq.client.client import Declaration as Declaration
 from sluicemq.client.client import connect as connect
 from sluicemq.client.consumer import Consumer as Consumer
 from sluicemq.client.consumer import ConsumerStatistics as ConsumerStatistics
+from sluicemq.client.delays import DelayedMessage as DelayedMessage
 from sluicemq.client.message import Batch as Batch
 from sluicemq.client.message import Message as Message
 from sluicemq.client.peeked import PeekedMessage as PeekedMessage

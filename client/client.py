@@ -24,6 +24,7 @@ from sluicemq.client.consumer import (
     Consumer,
     OnLeaseLost,
 )
+from sluicemq.client.delays import DelayCalls
 from sluicemq.client.dialing import open_socket
 from sluicemq.client.errors import ClientClosed, ClientForked, InternalError, ProtocolError, SluiceError, another
 from sluicemq.client.forks import unwatch, watch
@@ -66,7 +67,7 @@ class Declaration:
     changes: Mapping[str, tuple[Any, Any]]
 
 
-class Client:
+class Client(DelayCalls):
     """A connection to a broker or a cluster; made by `connect`, used with `async with`.
 
     It owns its background tasks and outlives single connections. Its methods may be called from any task of the loop.

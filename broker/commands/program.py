@@ -23,6 +23,7 @@ COMMANDS = {
     "publish": "publish",
     "consume": "consume",
     "queue": "queue",
+    "delayed": "delayed",
     "log": "log",
     "bench": "bench",
     "demo": "demo",

@@ -405,6 +405,11 @@ def _delete(freeze: Freeze, machine: Machine, entry: e.Delete) -> None:
         touching.dropped(freeze, machine, queue.id)
 
 
+def _of_queue(freeze: Freeze, machine: Machine, entry: q.Cancel | q.Reschedule) -> None:
+    """Delayed messages go, or wait for another time."""
+    _keep_queue(freeze, machine, entry.queue)
+
+
 def _purge(freeze: Freeze, machine: Machine, entry: e.Purge) -> None:
     _keep_queue(freeze, machine, entry.queue)
     touching.keep_topic(freeze, machine.sources.topic_of(entry.queue))
@@ -442,6 +447,8 @@ TOUCHES: dict[type[e.Entry], Callable[[Freeze, Machine, Any], None]] = {
     e.Declare: _declare,
     e.Delete: _delete,
     e.Purge: _purge,
+    q.Cancel: _of_queue,
+    q.Reschedule: _of_queue,
     q.Redrive: _redrive,
     q.Discard: _discard,
     q.ExpireQueue: _expire_queue,

@@ -115,6 +115,13 @@ class Filled:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Cancelled:
+    """So many delayed messages were found: they are gone, or are due at another time now."""
+
+    messages: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Purged:
     """So many messages are gone."""
 
@@ -147,6 +154,7 @@ Value: TypeAlias = (
     | Declared
     | Deleted
     | Purged
+    | Cancelled
     | Redriven
     | Discarded
     | Subscribed

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues import entries_of_topics as t
+from sluicemq.broker.queues.applying.delaying import missing_delayed
 from sluicemq.broker.queues.applying.limiting import missing_of_room
 from sluicemq.broker.queues.dead_letters import missing_dead
 from sluicemq.broker.queues.retry import retry_times
@@ -37,6 +38,10 @@ def missing_chunks(machine: Machine, entry: e.Entry) -> list[Chunk]:
         return _missing_of_publish(machine, entry)
     if isinstance(entry, e.Settle):
         return _missing_of_settle(machine, entry) if entry.due_time_ms else []
+    if type(entry) in (q.Cancel, q.Reschedule):
+        queue = machine.queue(entry.queue)
+        due_ms = entry.due_ms if type(entry) is q.Reschedule else None
+        return [] if queue is None else missing_delayed(queue, entry.runs, due_ms)
     if type(entry) is e.Declare and entry.settings.get("max_bytes") is not None:
         declared = machine.find_queue(entry.vhost, entry.name)
         return [] if declared is None or declared.bytes is not None else declared.missing_bytes()

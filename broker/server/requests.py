@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from sluicemq.broker.queues.outcomes import ProducerOpened
+from sluicemq.broker.server import operating
 from sluicemq.broker.server.authorization import authorize
 from sluicemq.broker.server.client_session import answer_ping
 from sluicemq.broker.server.handshake import authenticate_peer, hello, open_session
@@ -353,6 +354,7 @@ HANDLERS: dict[type[Message], Handler] = {
     m.Extend: extend,
     m.CancelConsumer: cancel_consumer,
     m.Statistics: statistics,
+    **operating.HANDLERS,
 }
 for _request in REQUESTS:
     HANDLERS.setdefault(_request, not_yet)

@@ -14,6 +14,7 @@ from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues.applying.clock import clock
 from sluicemq.broker.queues.applying.dead_letters import discard, redrive
 from sluicemq.broker.queues.applying.declaring import declare, delete, purge
+from sluicemq.broker.queues.applying.delaying import cancel, reschedule
 from sluicemq.broker.queues.applying.granting import grant, grant_placed
 from sluicemq.broker.queues.applying.producers import producer_close, producer_open, producer_open_unlimited
 from sluicemq.broker.queues.applying.publishing import publish, publish_grouped
@@ -52,6 +53,8 @@ APPLY: dict[type[e.Entry], Callable[[Machine, int, Any], Outcome]] = {
     e.Declare: declare,
     e.Delete: delete,
     e.Purge: purge,
+    q.Cancel: cancel,
+    q.Reschedule: reschedule,
     q.Redrive: redrive,
     q.Discard: discard,
     q.ExpireQueue: expire_queue,

@@ -192,6 +192,9 @@ def entries_of(day: Day) -> dict[str, e.Entry]:
         "a queue goes": e.Delete(now, "/", "queue", "orders", False),
         "an empty queue goes": e.Delete(now, "other", "queue", "mail", True),
         "a queue is purged": e.Purge(now, day.orders),
+        "a delayed message is cancelled": q.Cancel(now, day.orders, waiting(day)),
+        "a delayed message is put off": q.Reschedule(now, day.orders, waiting(day), later + 5),
+        "a delayed message shall come at once": q.Reschedule(now, day.orders, waiting(day), 0),
         "a batch comes to a topic": e.Publish(now, day.events, day.producer, sequence, 2, 20, None, b"x" * 20),
         "a routed batch comes": day.routed("eu.lost"),
         "a routed batch for later comes": day.routed("eu.late", later),
@@ -210,6 +213,15 @@ def entries_of(day: Day) -> dict[str, e.Entry]:
     }
 
 
+def waiting(day: Day) -> list[int]:
+    """The delayed messages of a queue, as CANCEL and RESCHEDULE name them."""
+    return waiting_in(day.machine, day.orders)
+
+
+def waiting_in(machine: Machine, queue_id: int) -> list[int]:
+    queue = machine.queue(queue_id)
+    runs = [] if queue is None else queue.delayed.runs()
+    return [number for run in runs for number in (run.ready, run.zxid, run.first, run.size)]
 def dead(day: Story) -> list[int]:
     """All dead letters that lie aside in the queue billing."""
     queue = day.machine.find_queue("/", "billing")
@@ -360,6 +372,10 @@ def apply_any(story: Story, kind: type[e.Entry], a: int, b: int, c: int) -> None
                 e.Delete(now, "/", "queue", name, c > 5) if b else e.Delete(now, "/", "topic", "events", c > 1)
             ),
             e.Purge: lambda: e.Purge(now, queue),
+            q.Cancel: lambda: q.Cancel(now, queue, waiting_in(machine, queue)[: 4 * (c % 3)]),
+            q.Reschedule: lambda: q.Reschedule(
+                now, queue, waiting_in(machine, queue)[: 4 * (c % 3)], now + 300 * (b - 2)
+            ),
             e.SettleJudged: lambda: e.SettleJudged(
                 *(now, session, queue, (VERDICT_REJECT, VERDICT_NACK)[a % 2]),
                 *((story.tags(session, queue) or [5])[:1] * 2, e.BY_RETRY_POLICY if b % 2 else 0, "because"),
