@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
 from types import TracebackType
@@ -24,6 +23,7 @@ from sluicemq.client.consumer import (
     Consumer,
     OnLeaseLost,
 )
+from sluicemq.client.dead_letters import DeadLetterCalls
 from sluicemq.client.delays import DelayCalls
 from sluicemq.client.dialing import open_socket
 from sluicemq.client.errors import ClientClosed, ClientForked, InternalError, ProtocolError, SluiceError, another
@@ -41,6 +41,7 @@ from sluicemq.client.runtime import Runtime, Slot, Stream, current_runtime
 from sluicemq.client.session import Identity
 from sluicemq.client.timers import Timers
 from sluicemq.client.tls import TlsStream
+from sluicemq.client.topics import Declaration, TopicCalls, pairs_of
 from sluicemq.client.url import Address, parse_url
 from sluicemq.wire import messages as m
 from sluicemq.wire.fields import Message as WireMessage
@@ -53,21 +54,7 @@ QUEUES_PER_PAGE = 1000
 CREDIT_BYTES_MAX = 2**40
 
 
-@dataclass(frozen=True, slots=True)
-class Declaration:
-    """What a declaration did.
-
-    Attributes:
-        outcome: `created`, `changed` or `unchanged`.
-        changes: Setting -> (before, after).
-
-    """
-
-    outcome: str
-    changes: Mapping[str, tuple[Any, Any]]
-
-
-class Client(DelayCalls):
+class Client(TopicCalls, DeadLetterCalls, DelayCalls):
     """A connection to a broker or a cluster; made by `connect`, used with `async with`.
 
     It owns its background tasks and outlives single connections. Its methods may be called from any task of the loop.
@@ -117,8 +104,7 @@ class Client(DelayCalls):
         checked = check_queue_settings(settings)
         reply = await self._ask(m.DeclareQueue(name=check_name(name), settings=checked))
         assert isinstance(reply, m.Declared)
-        changes = {setting: (before, after) for setting, (before, after) in reply.changes.items()}
-        return Declaration(reply.outcome, changes)
+        return Declaration(reply.outcome, pairs_of(reply.changes))
 
     async def delete_queue(self, name: str, *, if_empty: bool = False) -> int:
         """Delete the queue with its messages; return how many there were.

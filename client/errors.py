@@ -86,6 +86,9 @@ from sluicemq.wire.errors import (
     QueueConflict as QueueConflict,
 )
 from sluicemq.wire.errors import (
+    QueueFull as QueueFull,
+)
+from sluicemq.wire.errors import (
     QueueNotFound as QueueNotFound,
 )
 from sluicemq.wire.errors import (

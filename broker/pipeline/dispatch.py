@@ -10,11 +10,12 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
 from sluicemq.broker.pipeline.cargo import FRAME_OVERHEAD_BYTES, Cargo
+from sluicemq.broker.pipeline.telling import note_frames, notes_room
 from sluicemq.broker.queues.dispatching.dispatcher import Dispatcher, grant_of
 from sluicemq.broker.queues.entries import Grant
 from sluicemq.broker.queues.outcomes import Granted
@@ -39,7 +40,15 @@ LOAD_BYTES_MAX = 16 * 1024 * 1024
 class Recipient(Protocol):
     """What dispatch needs of a consumer's session."""
 
-    def deliver(self, consumer: int, first_tag: int, runs: list[int], parts: Sequence[bytes | memoryview]) -> None:
+    def deliver(
+        self,
+        consumer: int,
+        first_tag: int,
+        runs: list[int],
+        parts: Sequence[bytes | memoryview],
+        destinations: list[str] = ...,
+        notes: list[dict[str, Any]] = ...,
+    ) -> None:
         """Send the messages; called only while `takes_more` is true, or for the rest of the same pick."""
 
     def takes_more(self) -> bool:
@@ -202,6 +211,12 @@ class DispatchStage:
         queue = None if queue_id is None else self._road.machine.queue(queue_id)
         return 0.0 if queue is None else float(queue.settings["retry_delay"])
 
+    def has_retry_policy(self, session: int, consumer: int) -> bool:
+        """Whether the machine finds when a nacked message of the consumer's queue comes again."""
+        queue_id = self.queue_of(session, consumer)
+        queue = None if queue_id is None else self._road.machine.queue(queue_id)
+        return queue is not None and queue.settings["retry"] is not None
+
     # --- what makes work --------------------------------------------------------------------------------------
 
     def settled(self, session: int, consumer: int, tags: list[int]) -> None:
@@ -275,7 +290,11 @@ class DispatchStage:
 
     def _cargo_for(self, pick: Pick) -> Cargo:
         found = self._consumers.get((pick.session, pick.consumer))
-        return Cargo(FRAME_BYTES_DEFAULT if found is None else found.frame_bytes_max)
+        topic = self._road.machine.sources.topic_of(pick.queue_id)
+        name = None if topic is None else topic.name
+        frame_bytes_max = FRAME_BYTES_DEFAULT if found is None else found.frame_bytes_max
+        queue = self._road.machine.queue(pick.queue_id)
+        return Cargo(frame_bytes_max, name, notes_room(frame_bytes_max) if queue is not None and queue.notes else 0)
 
     def _send(self, pick: Pick, cargo: Cargo) -> None:
         road = self._road
@@ -300,8 +319,14 @@ class DispatchStage:
             bytes_ = pick.bytes if messages == pick.messages else pick.bytes * messages // pick.messages
             road.settle.granted(session, consumer, first_tag, first_tag + messages - 1, bytes_, found.lease_seconds)
             tag = first_tag
+            queue = road.machine.queue(pick.queue_id)
+            if queue is not None and queue.notes:
+                note_frames(cargo.frames, pick.runs, queue.notes, notes_room(found.frame_bytes_max))
             for frame in cargo.frames:
-                found.recipient.deliver(consumer, tag, frame.numbers, frame.parts)
+                if frame.destinations or frame.notes:
+                    found.recipient.deliver(consumer, tag, frame.numbers, frame.parts, frame.destinations, frame.notes)
+                else:
+                    found.recipient.deliver(consumer, tag, frame.numbers, frame.parts)
                 tag += frame.messages
             self.delivered_messages_total += messages
         if cargo.too_large_bytes:
