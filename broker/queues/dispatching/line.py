@@ -91,11 +91,15 @@ class Line:
 
     @property
     def offers(self) -> bool:
-        """Whether anything is there to be picked; for a queue without keys."""
+        """Whether anything is there to be picked, for a queue without keys; to be asked before `take`."""
+        if not self.queue.lanes.only_main:
+            self._follow_lanes()
         if self.returned:
             return True
-        cursors = self.cursors if self.queue.lanes.only_main else self._all_cursors()
-        return any(cursor.ordinal < cursor.lane.tail for cursor in cursors)
+        for cursor in self.cursors:
+            if cursor.ordinal < cursor.lane.tail:
+                return True
+        return False
 
     @property
     def unfinished(self) -> bool:
@@ -223,8 +227,7 @@ class Line:
 
         """
         basket = Basket(messages_max, bytes_max, spare_messages, spare_bytes)
-        cursors = self.cursors if self.queue.lanes.only_main else self._all_cursors()
-        for cursor in cursors:
+        for cursor in self.cursors:
             if self.returned:
                 self._take_returned(basket, cursor.priority)
             if not basket.open or not cursor.fill(basket):
@@ -244,13 +247,12 @@ class Line:
             if rest is not None:
                 returned[rest.place] = rest
 
-    def _all_cursors(self) -> list[Cursor]:
-        """Return the cursors, highest priority first, after making those of lanes that are new."""
+    def _follow_lanes(self) -> None:
+        """Make cursors of lanes that are new; they stand highest priority first."""
         lanes = list(self.queue.lanes.items())
         if len(self.cursors) != len(lanes):
             known = {cursor.priority: cursor for cursor in self.cursors}
             self.cursors = [known.get(priority) or Cursor(priority, lane) for priority, lane in lanes]
-        return self.cursors
 
     def missing(self) -> list[Chunk]:
         """Return the chunks that the last look needed and that are not in memory, and some that follow them."""
