@@ -89,7 +89,9 @@ class DeadLetterCalls:
         found: list[DeadLetter] = []
         place: int | None = count_of(skip, "skip", minimum=0, maximum=2**64 - 1)
         while place is not None and len(found) < count:
-            page = await self._page(name, place, PAGE_MESSAGES if wanted is not _everything else min(count, PAGE_MESSAGES))
+            page = await self._page(
+                name, place, PAGE_MESSAGES if wanted is not _everything else min(count, PAGE_MESSAGES)
+            )
             place = page.next_skip
             found += filter(wanted, page.letters)
         return found[:count]

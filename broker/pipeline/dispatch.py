@@ -120,6 +120,9 @@ class DispatchStage:
         if self._consumers.pop((session, consumer), None) is None:
             return
         self.dispatcher.remove_consumer(session, consumer)
+        queue_id = self.queue_of(session, consumer)
+        if queue_id is not None:
+            self._road.unused.left(queue_id)
         if not self._road.settle.holds(session, consumer):
             self.leases_over(session, consumer)
 

@@ -37,6 +37,7 @@ from sluicemq.broker.pipeline.replicate import Quorum
 from sluicemq.broker.pipeline.settle import SettleStage
 from sluicemq.broker.pipeline.topics import TopicStage
 from sluicemq.broker.pipeline.turns import Turns
+from sluicemq.broker.pipeline.unused import UnusedQueues
 from sluicemq.broker.queues.chunks import ChunkPool, ChunksMissing
 from sluicemq.broker.queues.entries import Entry, Epoch, SessionClose
 from sluicemq.broker.queues.machine import Machine
@@ -149,6 +150,7 @@ class Road:
         self.produce = ProduceStage(self)
         self.topics = TopicStage(self)
         self.fillings = FillingStage(self)
+        self.unused = UnusedQueues(self)
         self.dispatch = DispatchStage(self)
         self.settle = SettleStage(self)
         self.replay = ReplayStage(self)
@@ -194,6 +196,7 @@ class Road:
         """Run the timers and the cold reads until cancelled."""
         async with trio.open_nursery() as nursery:
             self.settle.start(nursery)
+            self.unused.start(nursery)
             nursery.start_soon(self.fillings.run)
             if self.pager is not None:
                 nursery.start_soon(self.pager.run)

@@ -197,6 +197,12 @@ class QueuePurged(NamedTuple):
     queue_id: int
 
 
+class MayExpire(NamedTuple):
+    """The queue was declared, and goes when nobody uses it for long enough: the leader watches that."""
+
+    queue_id: int
+
+
 class FillsUp(NamedTuple):
     """The subscription has not caught up with what its topic retains: the leader proposes the next piece."""
 
@@ -242,7 +248,7 @@ class SessionGone(NamedTuple):
 
 
 Effect: TypeAlias = (
-    Ready | Retained | Returned | Removed | QueuePurged | FillsUp | QueueGone | LeasesGone | LeasesOver | SessionGone
+    Ready | Retained | Returned | Removed | QueuePurged | FillsUp | QueueGone | LeasesGone | LeasesOver | SessionGone | MayExpire
 )
 
 

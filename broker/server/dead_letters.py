@@ -46,7 +46,9 @@ async def list_dead(session: ClientSession, message: Message, correlation: int, 
     places: list[int] = []
     for run, number in zip(shown.runs, found.numbers, strict=False):
         places += (run.ready, number)
-    session.reply(correlation, m.Dead(shown.numbers, places, found.notes, next_skip, more, road.clock.now_ms()), shown.parts)
+    session.reply(
+        correlation, m.Dead(shown.numbers, places, found.notes, next_skip, more, road.clock.now_ms()), shown.parts
+    )
 
 
 def redrive(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:

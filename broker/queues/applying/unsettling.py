@@ -7,8 +7,8 @@ sessions or the log.
 
 from __future__ import annotations
 
-from itertools import groupby, repeat
-from operator import itemgetter
+from itertools import compress, groupby, repeat
+from operator import itemgetter, not_
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries as e
@@ -91,14 +91,17 @@ def _tried(
 ) -> tuple[list[Run], list[Effect]]:
     """Count a delivery and so many *attempts* of each run, and note why; let those die whose last attempt that was.
 
-    A message that nobody began with keeps the note that it had: it says what the last attempt met.
+    A message that nobody began with keeps the note that it had: it says what the last attempt met. So does one that
+    died in another queue: that it did matters more here.
     """
     counts = [count for count, _ in zip(attempts, runs, strict=False)]
-    noted = [run for run, count in zip(runs, counts, strict=True) if count or not run.note]
-    number = queue.note_again(noted, kind, "", text, machine.log_time_ms)
+    keeps = [
+        bool(run.note) and (not count or _is_stranger(queue, run)) for run, count in zip(runs, counts, strict=True)
+    ]
+    number = queue.note_again([*compress(runs, map(not_, keeps))], kind, "", text, machine.log_time_ms)
     back = [
-        run.settled_back(run.ready, count, number if count or not run.note else None)
-        for run, count in zip(runs, counts, strict=True)
+        run.settled_back(run.ready, count, None if keep else number)
+        for run, count, keep in zip(runs, counts, keeps, strict=True)
     ]
     effects: list[Effect] = []
     attempts_max = queue.settings["max_deliveries"]
@@ -109,6 +112,11 @@ def _tried(
             effects = fail(machine, zxid, queue, by_place(dying), notes.MAX_DELIVERIES, text)
     back, old = without_old(machine, zxid, queue, back)
     return back, [*effects, *old]
+
+
+def _is_stranger(queue: Queue, run: Run) -> bool:
+    note = queue.notes.get(run.note)
+    return note is not None and bool(note.origin)
 
 
 def _delay_by_policy(machine: Machine, queue: Queue, runs: list[Run]) -> list[Run]:

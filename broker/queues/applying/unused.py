@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues.applying.dropping import drop_queue
 from sluicemq.broker.queues.applying.refusals import queue_not_found
-from sluicemq.broker.queues.outcomes import Deleted, Outcome
+from sluicemq.broker.queues.outcomes import Deleted, Effect, MayExpire, Outcome
 from sluicemq.wire.errors import Conflict
 
 if TYPE_CHECKING:
     from sluicemq.broker.queues import entries_of_queues as q
     from sluicemq.broker.queues.machine import Machine
+    from sluicemq.broker.queues.queue import Queue
+
+
+def used(machine: Machine, queue: Queue) -> tuple[Effect, ...]:
+    """Note that somebody declared the queue; return what the leader hears where it may expire."""
+    queue.used_ms = machine.log_time_ms
+    return () if queue.settings["expires"] is None else (MayExpire(queue.id),)
 
 
 def expire_queue(machine: Machine, zxid: int, entry: q.ExpireQueue) -> Outcome:
