@@ -61,7 +61,7 @@ def _missing_of_publish(machine: Machine, entry: e.Publish) -> list[Chunk]:
     queue = machine.queue(entry.queue)
     if queue is None:
         topic = machine.sources.get(entry.queue)
-        return [] if topic is None else prefetching.missing_of_published(topic, entry)
+        return [] if topic is None else prefetching.missing_of_published(machine, topic, entry)
     missing: list[Chunk] = missing_of_room(queue, entry.count) if queue.is_limited else []
     if queue.history is not None:
         missing += queue.history.missing_of_publish(len(entry.payload))
@@ -94,7 +94,7 @@ def _missing_of_clock(machine: Machine, entry: e.Clock) -> list[Chunk]:
         queue = machine.queue(queue_id)
         topic = machine.sources.get(queue_id)
         if topic is not None:
-            missing += prefetching.missing_of_clock(topic, log_time_ms, entry.items_max)
+            missing += prefetching.missing_of_clock(machine, topic, log_time_ms, entry.items_max)
         elif queue is not None:
             missing += queue.delayed.missing_due(log_time_ms, entry.items_max)
             missing += queue.lanes.missing_expired(log_time_ms, entry.items_max)

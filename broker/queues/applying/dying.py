@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import notes
-from sluicemq.broker.queues.applying.routing import fitted
+from sluicemq.broker.queues.applying.fitting import fitted
 from sluicemq.broker.queues.keys import KEYS_PARKED_MAX
 from sluicemq.broker.queues.outcomes import Effect, Ready
 from sluicemq.broker.queues.runs import expires_ms_of
