@@ -24,6 +24,7 @@ COMMANDS = {
     "consume": "consume",
     "queue": "queue",
     "delayed": "delayed",
+    "dead-letter": "dead_letter",
     "log": "log",
     "bench": "bench",
     "demo": "demo",

@@ -74,7 +74,7 @@ def ls(url: str, as_json: bool) -> None:
     if as_json:
         print_json(queues)
         return
-    columns = ("name", "ready", "leased", "delayed", "consumers", "published", "settled", "oldest")
+    columns = ("name", "ready", "leased", "delayed", "dead", "consumers", "published", "settled", "oldest")
     print_table(
         columns,
         [
@@ -83,6 +83,7 @@ def ls(url: str, as_json: bool) -> None:
                 queue["ready"],
                 queue["leased"],
                 queue["delayed"],
+                queue["dead"],
                 queue["consumers"],
                 queue["published_total"],
                 queue["settled_total"],

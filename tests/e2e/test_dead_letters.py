@@ -29,7 +29,7 @@ def queue() -> str:
 async def state(client: Client, queue: str, figure: str, expected: int) -> None:
     """Wait until a figure of the queue has this value."""
     with anyio.fail_after(20):
-        while (await client.queue_info(queue))[figure] != expected:
+        while (await client.queue_info(queue))[figure] != expected:  # noqa: ASYNC110 - the broker is another process
             await anyio.sleep(0.01)
 
 
@@ -45,7 +45,7 @@ async def test_a_failing_handler_is_told_what_failed_and_its_message_dies_in_the
                 for number in range(3):
                     message = await consumer.__anext__()
                     seen.append((message.attempt, message.redelivery_reason, message.last_error))
-                    with pytest.raises(ValueError):
+                    with pytest.raises(ValueError, match="no stock"):
                         async with message:
                             raise ValueError(f"no stock {number}")
                 await consumer.flush()
@@ -131,7 +131,7 @@ async def test_dead_letters_go_to_the_queue_that_is_named_and_back(broker: Broke
             assert await client.discard(grave, count=3) == 3
             assert len(await client.dead_letters(grave)) == 5
             await client.delete_queue(queue)
-            with pytest.raises(Conflict, match="could not be moved|are gone"):
+            with pytest.raises(Conflict, match="are gone"):
                 await client.redrive(grave)
             await client.declare_queue(queue)
             assert await client.redrive(grave, to=queue, rate=1000) == 5
