@@ -93,6 +93,7 @@ class Attachment:
         host: The consumer.
         group: Group id for the positions of its messages.
         number: The consumer's number on this session.
+        topic: The topic that the queue is a subscription of; "" where it is none.
         buffer: Messages that were not handed out yet.
         book: Leases of everything delivered and not settled.
         over: Whether the session, or the consumer on it, has ended.
@@ -100,7 +101,10 @@ class Attachment:
 
     """
 
-    def __init__(self, host: AttachmentHost, session: Session, number: int, runtime: Runtime, timers: Timers) -> None:
+    def __init__(
+        self, host: AttachmentHost, session: Session, number: int, runtime: Runtime, timers: Timers, topic: str = ""
+    ) -> None:
+        self.topic = topic
         self.group = 0 if session.welcome is None else session.welcome.group_id
         self.number = number
         self.buffer = DeliveryBuffer(self)
@@ -137,7 +141,7 @@ class Attachment:
             ProtocolError: It contradicts itself, or what came before.
 
         """
-        count = self.buffer.add(message.first_tag, message.runs, tail)
+        count = self.buffer.add(message.first_tag, message.runs, tail, message.destinations, message.notes)
         now = self._now()
         self.book.delivered(message.first_tag, message.first_tag + count - 1, now + self.host.lease_seconds)
         self._arm_report(self.book.safe_until)
@@ -427,7 +431,13 @@ class Attachment:
     def _send(self, verdict: Verdict, tags: FlatRanges) -> None:
         settle = _Settle(verdict, tags)
         self._under_way[settle] = None
-        message = m.Settle(consumer=self.number, verdict=verdict.code, tags=tags, delay_seconds=verdict.delay_seconds)
+        message = m.Settle(
+            consumer=self.number,
+            verdict=verdict.code,
+            tags=tags,
+            delay_seconds=verdict.delay_seconds,
+            reason=verdict.reason,
+        )
         self._session.request(message, partial(self._settled, settle))
 
     def _settled(
@@ -490,7 +500,7 @@ class Attachment:
         unconfirmed = sum(
             count_tags(settle.tags)
             for settle in self._under_way
-            if settle.verdict.code in (m.VERDICT_ACK, m.VERDICT_NACK)
+            if settle.verdict.code in (m.VERDICT_ACK, m.VERDICT_NACK, m.VERDICT_REJECT)
         ) + sum(count_tags(tags) for verdict, tags in self._settlements.take() if verdict.code != m.VERDICT_RELEASE)
         self._under_way.clear()
         self._lose(self.book.take(1, self.buffer.last_tag), reason)

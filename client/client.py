@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
 from types import TracebackType
@@ -24,6 +23,8 @@ from sluicemq.client.consumer import (
     Consumer,
     OnLeaseLost,
 )
+from sluicemq.client.dead_letters import DeadLetterCalls
+from sluicemq.client.delays import DelayCalls
 from sluicemq.client.dialing import open_socket
 from sluicemq.client.errors import ClientClosed, ClientForked, InternalError, ProtocolError, SluiceError, another
 from sluicemq.client.forks import unwatch, watch
@@ -40,6 +41,7 @@ from sluicemq.client.runtime import Runtime, Slot, Stream, current_runtime
 from sluicemq.client.session import Identity
 from sluicemq.client.timers import Timers
 from sluicemq.client.tls import TlsStream
+from sluicemq.client.topics import Declaration, TopicCalls, pairs_of
 from sluicemq.client.url import Address, parse_url
 from sluicemq.wire import messages as m
 from sluicemq.wire.fields import Message as WireMessage
@@ -52,21 +54,7 @@ QUEUES_PER_PAGE = 1000
 CREDIT_BYTES_MAX = 2**40
 
 
-@dataclass(frozen=True, slots=True)
-class Declaration:
-    """What a declaration did.
-
-    Attributes:
-        outcome: `created`, `changed` or `unchanged`.
-        changes: Setting -> (before, after).
-
-    """
-
-    outcome: str
-    changes: Mapping[str, tuple[Any, Any]]
-
-
-class Client:
+class Client(TopicCalls, DeadLetterCalls, DelayCalls):
     """A connection to a broker or a cluster; made by `connect`, used with `async with`.
 
     It owns its background tasks and outlives single connections. Its methods may be called from any task of the loop.
@@ -116,8 +104,7 @@ class Client:
         checked = check_queue_settings(settings)
         reply = await self._ask(m.DeclareQueue(name=check_name(name), settings=checked))
         assert isinstance(reply, m.Declared)
-        changes = {setting: (before, after) for setting, (before, after) in reply.changes.items()}
-        return Declaration(reply.outcome, changes)
+        return Declaration(reply.outcome, pairs_of(reply.changes))
 
     async def delete_queue(self, name: str, *, if_empty: bool = False) -> int:
         """Delete the queue with its messages; return how many there were.
@@ -161,9 +148,8 @@ class Client:
 
         Its keys: `name`, `settings`, `ready`, `leased`, `delayed`, `dead`, `consumers`, `published_total`,
         `settled_total`, `redelivered_total`, `oldest_age_seconds`, `created_at` (milliseconds since 1970), and with
-        brokers that know them `publishing` ("open", "slowed" or "refused", as the broker's disk allows) and
-        `pinned_bytes`: dead bytes that stay on the broker's disk for now, because the oldest
-        unsettled message of the queue lies among them.
+        brokers that know them `publishing` ("open", "slowed" or "refused", as the disk allows), `pinned_bytes` (dead
+        bytes kept on disk by the oldest unsettled message) and `attached`: how each consumer stands.
 
         Raises:
             QueueNotFound: No queue of that name.
@@ -333,6 +319,7 @@ class Client:
         auto_renew: bool = True,
         max_lease: Duration = MAX_LEASE_SECONDS_DEFAULT,
         name: str | None = None,
+        weight: int = 1,
         on_lease_lost: OnLeaseLost | None = None,
     ) -> Consumer:
         """Return a consumer of *queue*, to be entered with `async with`.
@@ -345,6 +332,7 @@ class Client:
             auto_renew: Renew the leases of all messages that are held, as long as the event loop runs.
             max_lease: Renewal of a message that user code has stops after so long.
             name: Shown by the broker's tools.
+            weight: Its share where dispatch="weighted" or ordering="key", its rank in mode="failover"; 1 to 1,000.
             on_lease_lost: See `Consumer.on_lease_lost`.
 
         Raises:
@@ -364,6 +352,7 @@ class Client:
             parts.link,
             check_name(queue),
             name="" if name is None else check_name(name, "consumer"),
+            weight=count_of(weight, "weight", maximum=m.CONSUMER_WEIGHT_MAX),
             credit=count_of(credit, "credit", maximum=CREDIT_MAX),
             credit_bytes=count_of(credit_bytes, "credit_bytes", maximum=CREDIT_BYTES_MAX),
             lease_seconds=seconds_of(lease, "lease", minimum=LEASE_SECONDS_MIN),

@@ -57,6 +57,7 @@ class ConsumerStatistics:
         in_hand: Messages with user code now.
         attached: Whether the consumer stands on a live connection.
         attachments: How often it was (re-)created.
+        rejected: Verdicts "reject".
 
     """
 
@@ -71,6 +72,7 @@ class ConsumerStatistics:
     in_hand: int
     attached: bool
     attachments: int
+    rejected: int = 0
 
 
 class Consumer:
@@ -93,6 +95,7 @@ class Consumer:
         queue: str,
         *,
         name: str,
+        weight: int,
         credit: int,
         credit_bytes: int,
         lease_seconds: float,
@@ -113,6 +116,7 @@ class Consumer:
         self._timers = timers
         self._link = link
         self._name = name
+        self._weight = weight
         self._credit = credit
         self._credit_bytes = credit_bytes
         self._request_seconds = request_seconds
@@ -134,7 +138,7 @@ class Consumer:
         self._yield_by = 0.0
         self._lost_since_flush = 0
         self._delivered = self._handed_out = self._redelivered = 0
-        self._counts = {m.VERDICT_ACK: 0, m.VERDICT_NACK: 0, m.VERDICT_RELEASE: 0}
+        self._counts = {m.VERDICT_ACK: 0, m.VERDICT_NACK: 0, m.VERDICT_RELEASE: 0, m.VERDICT_REJECT: 0}
         self._leases_lost = 0
         self._attachments = 0
 
@@ -375,6 +379,7 @@ class Consumer:
             acked=self._counts[m.VERDICT_ACK],
             nacked=self._counts[m.VERDICT_NACK],
             released=self._counts[m.VERDICT_RELEASE],
+            rejected=self._counts[m.VERDICT_REJECT],
             leases_lost=self._leases_lost,
             buffered=buffered,
             in_hand=held - buffered,
@@ -472,7 +477,7 @@ class Consumer:
             if session is not self._session or session.error is not None:
                 return
             if isinstance(reply, m.Consuming):
-                self._attached(session, reply.consumer)
+                self._attached(session, reply)
             elif error is not None and error.retryable and self._entered:
                 self._retry = self._timers.call_after(error.retry_after or RETRY_SECONDS, self._consume)
             elif error is not None:
@@ -483,6 +488,7 @@ class Consumer:
             credit_messages=self._credit,
             credit_bytes=self._credit_bytes,
             lease_seconds=self.lease_seconds,
+            weight=self._weight,
             name=self._name,
         )
         try:
@@ -490,8 +496,9 @@ class Consumer:
         except SluiceError as error:  # what we ask for cannot travel: that ends this consumer and nobody else
             self._end(error)
 
-    def _attached(self, session: Session, number: int) -> None:
-        attachment = Attachment(self, session, number, self._runtime, self._timers)
+    def _attached(self, session: Session, consuming: m.Consuming) -> None:
+        number = consuming.consumer
+        attachment = Attachment(self, session, number, self._runtime, self._timers, consuming.topic)
         self._attachment = attachment
         self._attachments += 1
         self._by_number[number] = (self, attachment)

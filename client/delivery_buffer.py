@@ -7,7 +7,7 @@ batch of a thousand messages costs one decoding of one column.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -34,16 +34,20 @@ class Run:
         deliveries: How often they were delivered, this time included.
         attempts: How many attempts are known to have begun before.
         bodies: The payloads.
+        destination: Where they were published to, if that was below a topic; else "".
+        note: Why they came back, or died elsewhere, as it travels; None where the broker says nothing.
 
     """
 
     __slots__ = (
         "_batch", "_headers", "_keys", "_message_ids", "_subjects", "attempts", "bodies", "count", "deliveries",
-        "first_index", "first_tag", "owner", "producer", "published_ms", "sequence", "zxid",
+        "destination", "first_index", "first_tag", "note", "owner", "producer", "published_ms", "sequence", "zxid",
     )  # fmt: skip
 
-    def __init__(self, owner: Any, first_tag: int, numbers: list[int], data: memoryview) -> None:
+    def __init__(self, owner: Any, first_tag: int, numbers: list[int], data: memoryview, destination: str = "") -> None:
         self.owner = owner
+        self.destination = destination
+        self.note: Mapping[str, Any] | None = None
         self.first_tag = first_tag
         (
             self.zxid, self.first_index, self.count, _bytes, self.published_ms, self.producer, self.sequence,
@@ -93,12 +97,35 @@ class Slice(NamedTuple):
     stop: int
 
 
+_NO_NOTES: Mapping[int, Mapping[str, Any]] = MappingProxyType({})
+
+
+def _by_run(notes: Sequence[Mapping[str, Any]], runs: int) -> dict[int, Mapping[str, Any]]:
+    """Return the note of each run that has one; what makes no sense says nothing."""
+    found: dict[int, Mapping[str, Any]] = {}
+    for note in notes:
+        ranges = note.get("runs")
+        if isinstance(ranges, list) and len(ranges) % 2 == 0 and all(isinstance(each, int) for each in ranges):
+            for first, last in pairs(ranges):
+                found.update(dict.fromkeys(range(max(first, 0), min(last + 1, runs)), note))
+    return found
+
+
 class _Delivery:
     """One DELIVER frame of which something is left."""
 
-    __slots__ = ("next_tag", "numbers", "position", "start", "tail")
+    __slots__ = ("destinations", "next_tag", "notes", "numbers", "position", "start", "tail")
 
-    def __init__(self, first_tag: int, numbers: list[int], tail: memoryview) -> None:
+    def __init__(
+        self,
+        first_tag: int,
+        numbers: list[int],
+        tail: memoryview,
+        destinations: Sequence[str],
+        notes: Sequence[Mapping[str, Any]],
+    ) -> None:
+        self.notes = _by_run(notes, len(numbers) // RUN_NUMBERS) if notes else _NO_NOTES
+        self.destinations = destinations
         self.next_tag = first_tag
         self.numbers = numbers
         self.tail = tail
@@ -126,7 +153,14 @@ class DeliveryBuffer:
         self._offset = 0
         self._lost = TagRanges()
 
-    def add(self, first_tag: int, numbers: list[int], tail: memoryview) -> int:
+    def add(
+        self,
+        first_tag: int,
+        numbers: list[int],
+        tail: memoryview,
+        destinations: Sequence[str] = (),
+        notes: Sequence[Mapping[str, Any]] = (),
+    ) -> int:
         """Append what one DELIVER frame brought; return how many messages.
 
         Raises:
@@ -140,7 +174,7 @@ class DeliveryBuffer:
             raise ProtocolError(f"a delivery of {count} messages whose runs do not match its tail of {len(tail)} bytes")
         self.last_tag += count
         self.count += count
-        self._deliveries.append(_Delivery(first_tag, numbers, tail))
+        self._deliveries.append(_Delivery(first_tag, numbers, tail, destinations, notes))
         return count
 
     def take_one(self) -> tuple[Run, int] | None:
@@ -194,7 +228,14 @@ class DeliveryBuffer:
         position = delivery.position
         numbers = delivery.numbers[position : position + RUN_NUMBERS]
         end = delivery.start + numbers[3]
-        run = self._run = Run(self._owner, delivery.next_tag, numbers, delivery.tail[delivery.start : end])
+        destination = ""
+        if delivery.destinations:
+            number = position // RUN_NUMBERS
+            destination = delivery.destinations[number] if number < len(delivery.destinations) else ""
+        data = delivery.tail[delivery.start : end]
+        run = self._run = Run(self._owner, delivery.next_tag, numbers, data, destination)
+        if delivery.notes:
+            run.note = delivery.notes.get(position // RUN_NUMBERS)
         self._offset = 0
         delivery.next_tag += numbers[2]
         delivery.start = end

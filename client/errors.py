@@ -26,6 +26,9 @@ from sluicemq.wire.errors import (
     ConnectionFailed as ConnectionFailed,
 )
 from sluicemq.wire.errors import (
+    ConsumerConflict as ConsumerConflict,
+)
+from sluicemq.wire.errors import (
     ConsumerNotFound as ConsumerNotFound,
 )
 from sluicemq.wire.errors import (
@@ -81,6 +84,9 @@ from sluicemq.wire.errors import (
 )
 from sluicemq.wire.errors import (
     QueueConflict as QueueConflict,
+)
+from sluicemq.wire.errors import (
+    QueueFull as QueueFull,
 )
 from sluicemq.wire.errors import (
     QueueNotFound as QueueNotFound,

@@ -8,10 +8,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from sluicemq.client.errors import AlreadySettled
+from sluicemq.client.handling import DeathNote, Reject, Retry, death_note, error_text, reason_of
 from sluicemq.client.options import Duration, seconds_of
 from sluicemq.client.settlement import Verdict
-from sluicemq.wire.messages import VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE
+from sluicemq.wire.messages import VERDICT_ACK, VERDICT_NACK, VERDICT_REJECT, VERDICT_RELEASE
 from sluicemq.wire.positions import default_message_id, format_position
+from sluicemq.wire.routes import destination_of
 
 if TYPE_CHECKING:
     from sluicemq.client.attachment import Attachment
@@ -21,15 +23,38 @@ EXTEND_SECONDS_MIN = 0.05
 ACK = Verdict(VERDICT_ACK)
 NACK = Verdict(VERDICT_NACK)
 RELEASE = Verdict(VERDICT_RELEASE)
-_VERDICT_NAMES = {VERDICT_ACK: "acknowledged", VERDICT_NACK: "nacked", VERDICT_RELEASE: "given back"}
+_VERDICT_NAMES = {
+    VERDICT_ACK: "acknowledged",
+    VERDICT_NACK: "nacked",
+    VERDICT_RELEASE: "given back",
+    VERDICT_REJECT: "rejected",
+}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _nack(delay: Duration | None, reason: str) -> Verdict:
+    if delay is None and not reason:
+        return NACK
+    return Verdict(VERDICT_NACK, None if delay is None else seconds_of(delay, "delay"), reason_of(reason))
+
+
+def _verdict_on(error: BaseException | None) -> Verdict:
+    """Return what the end of a handler means for its message."""
+    if error is None:
+        return ACK
+    if isinstance(error, Retry):
+        return Verdict(VERDICT_NACK, error.delay_seconds, reason_of(error.reason))
+    if isinstance(error, Reject):
+        return Verdict(VERDICT_REJECT, None, reason_of(error.reason))
+    return Verdict(VERDICT_NACK, None, error_text(error)) if isinstance(error, Exception) else RELEASE
 
 
 class Message:
     """One delivered message.
 
-    `async with message:` acknowledges it on success, nacks it by the queue's retry policy on an exception, and gives it
-    back without counting an attempt on cancellation.
+    `async with message:` acknowledges it on success, nacks it by the queue's retry policy on an exception (the next
+    attempt finds its type and text in `last_error`), and gives it back without counting an attempt on cancellation.
+    `Retry` and `Reject` say something else, and end there.
 
     Attributes:
         body: The payload.
@@ -58,6 +83,20 @@ class Message:
         return self._run.subject(self._offset)
 
     @property
+    def destination(self) -> str:
+        """Where the message was published to: the queue, or the whole name below the topic of this subscription.
+
+        What was published to the topic itself with a subject has the subject as the rest of its name.
+        """
+        run = self._run
+        if run.destination:
+            return run.destination
+        owner: Attachment = run.owner
+        if not owner.topic:
+            return owner.host.queue
+        return destination_of(owner.topic, run.subject(self._offset) or "")
+
+    @property
     def headers(self) -> Mapping[str, Any]:
         """The headers that the sender gave; read-only, empty if there are none."""
         return self._run.headers(self._offset)
@@ -66,6 +105,28 @@ class Message:
     def attempt(self) -> int:
         """Which attempt this is, from 1: how often user code has begun with it, this time included."""
         return self._run.attempts + 1
+
+    @property
+    def redelivery_reason(self) -> str | None:
+        """Why it came back, where it was given to a consumer of this queue before.
+
+        `nacked`, `expired` (its lease), `session_ended`, or `max_deliveries` (of a poisoned key's message that was
+        put behind the others). None on a first delivery, or after it was given back in good order.
+        """
+        note = self._run.note
+        return None if note is None or note.get("origin") else str(note.get("kind", ""))
+
+    @property
+    def last_error(self) -> str | None:
+        """What the last attempt said when it failed; None where it said nothing."""
+        note = self._run.note
+        return None if note is None else str(note.get("text", "")) or None
+
+    @property
+    def dead_letter(self) -> DeathNote | None:
+        """Whence and why the message came, if it died in another queue and lies in the dead-letter queue here."""
+        note = self._run.note
+        return death_note(note, "") if note is not None and note.get("origin") else None
 
     @property
     def position(self) -> str:
@@ -116,20 +177,35 @@ class Message:
         if self._settle(owner, ACK) or confirm:
             await owner.settled(self.tag if confirm else None)
 
-    async def nack(self, delay: Duration | None = None) -> None:
-        """Say that the attempt failed; the message comes again.
+    async def nack(self, delay: Duration | None = None, reason: str = "") -> None:
+        """Say that the attempt failed; the message comes again, unless it has used up the queue's `max_deliveries`.
 
         Args:
             delay: Seconds or timedelta until then; default: the queue's retry policy.
+            reason: Why; at most 200 characters are kept.
 
         Raises:
             LeaseLost: The lease is over.
             AlreadySettled: It got another verdict before.
 
         """
-        verdict = NACK if delay is None else Verdict(VERDICT_NACK, seconds_of(delay, "delay"))
         owner: Attachment = self._run.owner
-        if self._settle(owner, verdict):
+        if self._settle(owner, _nack(delay, reason)):
+            await owner.settled(None)
+
+    async def reject(self, reason: str = "") -> None:
+        """Say that no attempt will succeed: the message becomes a dead letter at once.
+
+        Args:
+            reason: Why; at most 200 characters are kept beside the dead letter.
+
+        Raises:
+            LeaseLost: The lease is over.
+            AlreadySettled: It got another verdict before.
+
+        """
+        owner: Attachment = self._run.owner
+        if self._settle(owner, Verdict(VERDICT_REJECT, None, reason_of(reason))):
             await owner.settled(None)
 
     async def extend(self, seconds: Duration) -> None:
@@ -166,16 +242,18 @@ class Message:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    ) -> bool:
+        signal = isinstance(error, (Retry, Reject))
         if self._verdict:
-            return
+            return signal
         owner: Attachment = self._run.owner
-        verdict = ACK if kind is None else NACK if issubclass(kind, Exception) else RELEASE
+        verdict = _verdict_on(error)
         # A lease that ended meanwhile was reported to the consumer when it did: the handler's loop must survive it.
         if owner.settle(self.tag, verdict):
             self._verdict = verdict.code
             if verdict is not RELEASE:
                 await owner.settled(None)  # noqa: ASYNC102 - bounded by close_timeout
+        return signal
 
     def __repr__(self) -> str:
         return f"<Message {self.message_id} attempt {self.attempt}, {len(self.body)} bytes>"
@@ -235,9 +313,13 @@ class Batch(Sequence[Message]):
         """Acknowledge every message of the batch; arguments and errors as for `Message.ack`."""
         await self._settle(ACK, confirm=confirm)
 
-    async def nack(self, delay: Duration | None = None) -> None:
+    async def nack(self, delay: Duration | None = None, reason: str = "") -> None:
         """Nack every message of the batch; arguments and errors as for `Message.nack`."""
-        await self._settle(NACK if delay is None else Verdict(VERDICT_NACK, seconds_of(delay, "delay")))
+        await self._settle(_nack(delay, reason))
+
+    async def reject(self, reason: str = "") -> None:
+        """Reject every message of the batch; arguments and errors as for `Message.reject`."""
+        await self._settle(Verdict(VERDICT_REJECT, None, reason_of(reason)))
 
     async def extend(self, seconds: Duration) -> None:
         """Extend the lease of every message without a verdict; errors as for `Message.extend`."""
@@ -277,14 +359,16 @@ class Batch(Sequence[Message]):
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    ) -> bool:
+        signal = isinstance(error, (Retry, Reject))
         if self.verdict or self._owner is None:
-            return
-        verdict = ACK if kind is None else NACK if issubclass(kind, Exception) else RELEASE
+            return signal
+        verdict = _verdict_on(error)
         self._owner.settle_ranges(self._ranges(), verdict)
         self.verdict = verdict.code
         if verdict is not RELEASE:
             await self._owner.settled(None)  # noqa: ASYNC102 - bounded by close_timeout
+        return signal
 
     def __repr__(self) -> str:
         return f"<Batch of {self._count} messages>"

@@ -120,6 +120,10 @@ class Link:
         """Tell *resident* nothing more."""
         self._residents.pop(resident, None)
 
+    def residents(self) -> list[Resident]:
+        """Return those who are told."""
+        return list(self._residents)
+
     # --- called by the session ------------------------------------------------------------------------------------
 
     def session_opened(self, session: Session) -> None:

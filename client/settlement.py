@@ -25,13 +25,15 @@ class Verdict(NamedTuple):
     """What is to become of messages.
 
     Attributes:
-        code: VERDICT_ACK, VERDICT_NACK or VERDICT_RELEASE of `sluicemq.wire.messages`.
+        code: VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE or VERDICT_REJECT of `sluicemq.wire.messages`.
         delay_seconds: For a nack: seconds until redelivery; None = the queue's own retry delay.
+        reason: Why, for a nack or a rejection.
 
     """
 
     code: int
     delay_seconds: float | None = None
+    reason: str = ""
 
 
 class SettlementBuffer:

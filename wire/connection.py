@@ -126,7 +126,7 @@ OPEN_TYPES: dict[Role, frozenset[int]] = {
 }
 """Frame types that each role may send in state OPEN, besides CLOSE."""
 
-MAY_HAVE_TAIL: frozenset[int] = _types((m.Publish, m.Deliver, m.Peeked, m.Replayed, m.Schedule))
+MAY_HAVE_TAIL: frozenset[int] = _types((m.Publish, m.Deliver, m.Peeked, m.Replayed, m.Dead, m.Schedule))
 """Frame types that carry batches behind their head."""
 MUST_CORRELATE: frozenset[int] = _types((*(cls for cls, reply in REQUESTS.items() if reply is not None), *_REPLIES))
 """Frame types whose correlation must not be 0: requests that are answered, and the answers."""

@@ -15,6 +15,7 @@
     |  `- PositionExpired           messages from that position or time on were retained, and are not any more
     |- Conflict                     what was asked contradicts what exists
     |  |- QueueConflict             a declaration differs and cannot be applied live
+    |  |- ConsumerConflict          the queue is exclusive, and has its consumer
     |  |- NameConflict              the name is that of something else, or lies below or above it
     |  |- TopicInUse                subscriptions get what is published to the topic
     |  |- ProducerFenced            a newer producer of that name has taken over
@@ -24,6 +25,7 @@
     |  `- AlreadySettled            another verdict was given before
     |- Unavailable                  try again later; `retryable` is True
     |  |- NotLeader, StaleEpoch, BrokerStopping, ResourceLow, LimitReached
+    |  `- QueueFull                 the queue's own limit, and it refuses what is beyond
     |- OutcomeUnknown               it may or may not have happened; a resend with the same identity is safe
     |- ConnectionFailed (ConnectionError)   no broker could be reached, or the connection broke
     |  `- HeartbeatLost             the peer fell silent
@@ -50,6 +52,7 @@ __all__ = [
     "ClientClosed",
     "Conflict",
     "ConnectionFailed",
+    "ConsumerConflict",
     "ConsumerNotFound",
     "FrameTooLarge",
     "HeartbeatLost",
@@ -69,6 +72,7 @@ __all__ = [
     "ProducerNotFound",
     "ProtocolError",
     "QueueConflict",
+    "QueueFull",
     "QueueNotFound",
     "RequestTimeout",
     "ResourceLow",
@@ -270,6 +274,17 @@ class QueueConflict(Conflict):
     code = "queue_conflict"
 
 
+class ConsumerConflict(Conflict):
+    """The queue is exclusive and has its only consumer; fields: `queue`, `session`, `consumer`, `client_name`.
+
+    Another one may come once that one has gone, also when it is the same client's, whose old connection is not known to
+    be broken yet: so a consumer that was there before a reconnect asks again.
+    """
+
+    code = "consumer_conflict"
+    retryable = True
+
+
 class NameConflict(Conflict):
     """Queues, subscriptions and topics share one namespace, and the name is taken, or lies where it must not.
 
@@ -353,6 +368,16 @@ class LimitReached(Unavailable):
     """A configured limit is reached; `limit` and `value` say which."""
 
     code = "limit_reached"
+
+
+class QueueFull(Unavailable):
+    """The batch does not fit the queue's `max_length` or `max_bytes`; nothing of it is stored.
+
+    `queue`, `messages` (that the queue holds), `max_length` and `max_bytes` say which. Not retryable where the batch
+    alone is larger than the queue may ever be.
+    """
+
+    code = "queue_full"
 
 
 class OutcomeUnknown(SluiceError):

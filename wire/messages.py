@@ -385,9 +385,14 @@ class Consume(Message):
 
 @message(51)
 class Consuming(Message):
-    """The consumer's number within the session."""
+    """The consumer's number within the session; and whether it gets messages now, or waits for another one to go.
+
+    *topic* is the name of the topic that the queue is a subscription of, where it is one.
+    """
 
     consumer: int = wire_field(2, unsigned(32))
+    active: bool = wire_field(1, boolean, default=True)
+    topic: str = wire_field(3, _name, default="")
 
 
 @message(52)
@@ -403,14 +408,17 @@ class Credit(Message):
 class Deliver(Message):
     """Messages for a consumer: tags count on from *first_tag*, one a message; the tail holds one batch a run.
 
-    *notes* say of runs that were given back or died before why, a map each: `run` (its number in *runs*, from 0),
-    `kind`, `origin` (name of the queue that they came from), `text`, and for a dead letter `at_ms` and `attempts`.
+    *notes* say why runs were given back, or died in another queue, a map each: `runs` (ranges of their numbers in
+    *runs*, from 0: `[first, last, ...]`), `kind`, `text`, `at_ms`, `origin` (name of that queue) and `attempts` there.
+    *destinations* say where each run was published to, where that is below the topic of CONSUMING; empty, or none left,
+    for the topic itself: there a message's subject says the rest.
     """
 
     consumer: int = wire_field(2, unsigned(32))
     first_tag: int = wire_field(4, unsigned(64))
     runs: list[int] = wire_field(6, numbers(64, multiple_of=RUN_NUMBERS))
     notes: list[dict[str, Any]] = wire_field(8, list_of(map_of_text, NOTES_MAX), default=[])
+    destinations: list[str] = wire_field(10, list_of(text()), default=[])
 
 
 @message(54)

@@ -96,13 +96,14 @@ class DeleteTopic(Message):
 class Subscribe(Message):
     """Make a queue that gets what is published to a topic and matches *pattern*. Answered by SUBSCRIBED.
 
-    *start*: 0 what is published from now on, 1 all that the topic retains, 2 what was published at *start_at*
-    (milliseconds since 1970) or later, 3 from the position (*start_at*, *start_index*) on.
+    The pattern begins with the topic's name: dotted words, of which `*` stands for one and `#` for any number. Without
+    a name the broker makes one. A subscription that is not durable ends with the session. *start*: 0 what is published
+    from now on, 1 all that the topic retains, 2 what was published at *start_at* (milliseconds since 1970) or later, 3
+    from the position (*start_at*, *start_index*) on.
     """
 
-    topic: str = wire_field(2, _name)
-    name: str = wire_field(4, _name)
-    pattern: str = wire_field(6, text(), default="#")
+    pattern: str = wire_field(2, _name)
+    name: str = wire_field(4, _name, default="")
     settings: dict[str, Any] = wire_field(8, map_of_text, default={})
     durable: bool = wire_field(10, boolean, default=True)
     start: int = wire_field(12, unsigned(8), default=0)
@@ -115,6 +116,8 @@ class Subscribed(Message):
     """The subscription stands: `created`, `changed` or `unchanged`, and each change as name -> [before, after]."""
 
     outcome: str = wire_field(2, text(16))
+    name: str = wire_field(6, _name)
+    topic: str = wire_field(8, _name)
     changes: dict[str, Any] = wire_field(4, map_of_text, default={})
 
 
@@ -233,7 +236,10 @@ class Rescheduled(Message):
 
 @message(72)
 class ListDead(Message):
-    """Look at dead letters in the order of dying, behind the first *skip*. Answered by DEAD."""
+    """Look at dead letters in the order of dying, behind the first *skip*. Answered by DEAD.
+
+    Behind those that lie aside in the queue come ready messages that died in another one.
+    """
 
     name: str = wire_field(2, _name)
     skip: int = wire_field(4, unsigned(64), default=0)
@@ -242,11 +248,19 @@ class ListDead(Message):
 
 @message(73)
 class Dead(Message):
-    """Dead letters; *notes* say why, a map each: `kind`, `origin`, `text`, `at_ms`, `attempts`."""
+    """Dead letters: runs as in PEEKED, with the messages in the tail.
 
-    runs: list[int] = wire_field(2, _listed)
-    notes: list[dict[str, Any]] = wire_field(4, _rows, default=[])
-    more: bool = wire_field(6, boolean, default=False)
+    *places* holds two integers a run: its place, by which REDRIVE and DISCARD know it, and the number of its note in
+    *notes*, from 1 (0 = none). A note is a map: `kind`, `text`, `at_ms`, and of one that died in another queue `origin`
+    and `attempts`. The next page begins at *next_skip*, if there are *more*. *now_ms* is the broker's time.
+    """
+
+    runs: list[int] = wire_field(2, numbers(64, multiple_of=9))
+    places: list[int] = wire_field(4, numbers(64, multiple_of=2), default=[])
+    notes: list[dict[str, Any]] = wire_field(6, _rows, default=[])
+    next_skip: int = wire_field(8, unsigned(64), default=0)
+    more: bool = wire_field(10, boolean, default=False)
+    now_ms: int = wire_field(12, unsigned(64), default=0)
 
 
 @message(74)

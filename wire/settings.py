@@ -207,13 +207,22 @@ TOPIC_SETTINGS_DEFAULT: dict[str, Any] = {name: setting.default for name, settin
 """Every setting of topics with its default."""
 
 NOT_YET: frozenset[str] = frozenset(QUEUE_SETTINGS_DEFAULT) - {
+    "dead_letter",
     "dispatch",
+    "expires",
     "key_in_flight_max",
+    "max_bytes",
+    "max_deliveries",
+    "max_length",
     "message_bytes_max",
     "mode",
     "ordering",
+    "overflow",
+    "poison_key",
     "retention",
+    "retry",
     "retry_delay",
+    "ttl",
 }
 """Settings that no broker acts upon yet: any value but the default is refused, never half obeyed."""
 

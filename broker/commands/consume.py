@@ -37,6 +37,13 @@ PEEK_MESSAGES = 100
     "--peek/--ack", "peek", default=False, help="Look only and leave the messages, or take them (the default)."
 )
 @click.option(
+    "--weight",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="Its share of a queue that deals by weight or by key, its rank in one with failover.",
+)
+@click.option(
     "--from",
     "begin",
     type=Moment(),
@@ -60,6 +67,7 @@ def command(
     follow: bool,
     timeout: float | None,
     peek: bool,
+    weight: int,
     begin: str | datetime | None,
     end: str | datetime | None,
     form: str,
@@ -92,17 +100,19 @@ def command(
             return await _read(
                 client.replay(queue, begin, end, follow=follow), count, timeout if follow else None, show
             )
-        return await (_peek(client, queue, count, show) if peek else _take(client, queue, count, idle, show))
+        return await (_peek(client, queue, count, show) if peek else _take(client, queue, count, idle, weight, show))
 
     taken = with_client(url, consume)
     if count is not None and taken < count:
         raise Failure(f"only {taken} of {count} messages came")
 
 
-async def _take(client: Client, queue: str, count: int | None, idle: float | None, show: Callable[[Any], bytes]) -> int:
+async def _take(
+    client: Client, queue: str, count: int | None, idle: float | None, weight: int, show: Callable[[Any], bytes]
+) -> int:
     taken = 0
     async with client.consumer(
-        queue, credit=BATCH_MESSAGES if count is None else min(count, BATCH_MESSAGES)
+        queue, credit=BATCH_MESSAGES if count is None else min(count, BATCH_MESSAGES), weight=weight
     ) as consumer:
         while count is None or taken < count:
             wanted = BATCH_MESSAGES if count is None else min(BATCH_MESSAGES, count - taken)

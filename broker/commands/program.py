@@ -23,6 +23,8 @@ COMMANDS = {
     "publish": "publish",
     "consume": "consume",
     "queue": "queue",
+    "delayed": "delayed",
+    "dead-letter": "dead_letter",
     "log": "log",
     "bench": "bench",
     "demo": "demo",

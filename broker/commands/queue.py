@@ -74,7 +74,7 @@ def ls(url: str, as_json: bool) -> None:
     if as_json:
         print_json(queues)
         return
-    columns = ("name", "ready", "leased", "delayed", "consumers", "published", "settled", "oldest")
+    columns = ("name", "ready", "leased", "delayed", "dead", "consumers", "published", "settled", "oldest")
     print_table(
         columns,
         [
@@ -83,6 +83,7 @@ def ls(url: str, as_json: bool) -> None:
                 queue["ready"],
                 queue["leased"],
                 queue["delayed"],
+                queue["dead"],
                 queue["consumers"],
                 queue["published_total"],
                 queue["settled_total"],
@@ -109,11 +110,22 @@ def show(name: str, url: str, as_json: bool) -> None:
     created = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(queue.pop("created_at") / 1000))
     oldest = _oldest(queue)
     queue.pop("oldest_age_seconds")
+    attached = queue.pop("attached", [])
     retained_age = queue.pop("retained_age_seconds", 0.0)
     rows = [(figure.replace("_", " "), str(value)) for figure, value in queue.items()]
     rows += [("oldest", oldest)]
     rows += [("oldest retained", _age(retained_age))] if queue.get("retained") else []
     rows += [("created", created)]
+    rows += [
+        (
+            f"consumer {consumer['session']}.{consumer['consumer']}",
+            (
+                f"{'active' if consumer['active'] else 'waiting'}, weight {consumer['weight']}, "
+                f"{consumer['in_flight']} of {consumer['credit']} in flight, client {consumer['client'] or '-'}"
+            ),
+        )
+        for consumer in attached
+    ]
     rows += [(f"setting {setting}", str(value)) for setting, value in sorted(settings.items())]
     print_table(("figure", "value"), rows)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from sluicemq.broker.queues.outcomes import LeasesGone, Published, QueueGone, Ready, Retained
+from sluicemq.broker.queues.outcomes import FillsUp, LeasesGone, MayExpire, Published, QueueGone, Ready, Retained
 
 if TYPE_CHECKING:
     from sluicemq.broker.pipeline.road import Road
@@ -55,6 +55,10 @@ class ApplyStage:
             road.replay.changed(effect.queue_id)
         elif isinstance(effect, LeasesGone):
             road.settle.leases_gone(effect.session, effect.consumer, effect.tags, effect.reason)
+        elif isinstance(effect, MayExpire):
+            road.unused.watch(effect.queue_id)
+        elif isinstance(effect, FillsUp):
+            road.fillings.want(effect.queue_id)
         elif isinstance(effect, QueueGone):
             road.dispatch.queue_gone(effect.queue_id, effect.name)
             road.replay.changed(effect.queue_id)

@@ -54,6 +54,8 @@ class Stored(NamedTuple):
         sequence: Number of the batch among the producer's.
         end: Number of the message after the last one that is here.
         kept: Where the messages of a rewritten entry lie; None where all are here.
+        route: What of the destination followed behind the topic's name, if it was published to one and all messages
+            share it; "": nothing; None: each message has its subject as its route.
 
     """
 
@@ -63,6 +65,7 @@ class Stored(NamedTuple):
     sequence: int
     end: int
     kept: Kept | None = None
+    route: str | None = ""
 
     def part_pieces(self, first: int, count: int) -> list[bytes | memoryview]:
         """Return messages by their numbers in the original batch, as `Batch.part_pieces` does.
@@ -84,7 +87,7 @@ class Stored(NamedTuple):
         return self._replace(batch=Batch(self.batch.data))
 
 
-Closed: TypeAlias = tuple[bytes | memoryview, int, int, int, int, Kept | None]
+Closed: TypeAlias = tuple[bytes | memoryview, int, int, int, int, Kept | None, str | None]
 """A `Stored` in the cache: with the bytes of the batch in its place. A plain tuple of plain values, because the garbage
 collector soon leaves those alone: 75,000 batches as objects made one full collection hold the event loop for 100 ms."""
 
@@ -153,7 +156,7 @@ class Bodies:
 
     def add(self, zxid: int, entry: Publish) -> None:
         """Keep *entry*, just proposed."""
-        closed = (entry.payload, entry.log_time_ms, entry.producer, entry.sequence, entry.count, None)
+        closed = (entry.payload, entry.log_time_ms, entry.producer, entry.sequence, entry.count, None, entry.route)
         self._keep(zxid, closed)
 
     def _keep(self, zxid: int, closed: Closed) -> None:
@@ -303,7 +306,7 @@ def given_up(first_zxid: int, last_zxid: int) -> MessageNotFound:
 
 def _stored(entry: Publish) -> Stored:
     batch = Batch(entry.payload)
-    return Stored(batch, entry.log_time_ms, entry.producer, entry.sequence, batch.count)
+    return Stored(batch, entry.log_time_ms, entry.producer, entry.sequence, batch.count, None, entry.route)
 
 
 def _stored_record(record: Record) -> Stored:

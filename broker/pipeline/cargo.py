@@ -8,11 +8,12 @@ Must not know consumers, leases or the log.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sluicemq.wire.batch import Batch
 from sluicemq.wire.frames import FRAME_HEADER_BYTES
 from sluicemq.wire.messages import RUN_NUMBERS
+from sluicemq.wire.routes import destination_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,8 @@ HEAD_BYTES_MAX = 64
 """Most bytes that the head of a DELIVER has beside the numbers of its runs."""
 RUN_BYTES_MAX = 9 * RUN_NUMBERS
 """Most bytes that the numbers of one run take."""
+TEXT_OVERHEAD_BYTES = 3
+"""Most bytes that a text takes in a head beside itself; a run without a text before others takes one."""
 FRAME_OVERHEAD_BYTES = FRAME_HEADER_BYTES + HEAD_BYTES_MAX + RUN_BYTES_MAX
 """So many bytes less than a frame has a message, with its columns, for sure to fit."""
 
@@ -34,14 +37,19 @@ class CargoFrame:
     Attributes:
         numbers: `RUN_NUMBERS` numbers a run, as `messages.Deliver` wants them.
         parts: The tail: the runs' batches, one after the other, in pieces.
+        destinations: Where each run was published to, below the topic of a subscription; "" where its messages'
+            subjects say it. Empty where none has another.
+        notes: Why runs came back or died before; empty where none did.
 
     """
 
-    __slots__ = ("numbers", "parts")
+    __slots__ = ("destinations", "notes", "numbers", "parts")
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
         self.parts: list[bytes | memoryview] = []
+        self.destinations: list[str] = []
+        self.notes: list[dict[str, Any]] = []
 
     @property
     def messages(self) -> int:
@@ -54,6 +62,8 @@ class Cargo:
 
     Args:
         frame_bytes_max: Largest frame that the consumer's connection takes.
+        topic: Name of the topic that the queue is a subscription of; None where it is none.
+        notes_bytes: Room in each frame for what is said of runs that came back, unless one message needs all of it.
 
     Attributes:
         frames: The frames, in order; their tags follow each other.
@@ -63,13 +73,16 @@ class Cargo:
 
     """
 
-    __slots__ = ("_room", "_room_max", "frames", "granted", "too_large_bytes")
+    __slots__ = ("_notes_bytes", "_room", "_room_max", "_topic", "frames", "granted", "too_large_bytes")
 
-    def __init__(self, frame_bytes_max: int) -> None:
+    def __init__(self, frame_bytes_max: int, topic: str | None = None, notes_bytes: int = 0) -> None:
+        self._topic = topic
         self.frames = [CargoFrame()]
         self.granted: list[int] = []
         self.too_large_bytes = 0
-        self._room = self._room_max = frame_bytes_max - FRAME_HEADER_BYTES - HEAD_BYTES_MAX
+        self._notes_bytes = notes_bytes
+        self._room_max = frame_bytes_max - FRAME_HEADER_BYTES - HEAD_BYTES_MAX
+        self._room = self._room_max - notes_bytes
 
     @property
     def messages(self) -> int:
@@ -80,6 +93,9 @@ class Cargo:
         """Add *runs*, whose batches are in *bodies*; *forget_decoded* hears of batches that are through."""
         if self.too_large_bytes:
             self._grant(runs)
+            return
+        if self._topic is not None and any(bodies[run.zxid].route for run in runs):
+            self._load_routed(runs, bodies)
             return
         # Per run as little as can be: there may be as many runs as messages.
         granted = self.granted
@@ -122,6 +138,20 @@ class Cargo:
             granted += (run.zxid, run.first, run.size)
         self._room = room
 
+    def _load_routed(self, runs: Sequence[Run], bodies: Mapping[int, Stored]) -> None:
+        """Add *runs* whose frames must say where their messages were published to."""
+        for position, run in enumerate(runs):
+            stored = bodies[run.zxid]
+            part = stored.batch.data if run.whole else b"".join(stored.part_pieces(run.first, run.size))
+            self._put(run, stored, part, run.first, run.size)
+            if self.too_large_bytes:
+                self._grant(runs[position:])
+                return
+            self.granted += (run.zxid, run.first, run.size)
+
+    def _destination_of(self, stored: Stored) -> str:
+        return destination_of(self._topic, stored.route) if self._topic is not None and stored.route else ""
+
     def _grant(self, runs: Sequence[Run]) -> None:
         for run in runs:
             self.granted += (run.zxid, run.first, run.size)
@@ -129,16 +159,21 @@ class Cargo:
     def _put(self, run: Run, stored: Stored, part: bytes | memoryview, first: int, count: int) -> None:
         """Put *part*, the *count* messages of *run* from *first* on, where there is room: in this frame, the next, or
         by halves in several. No half is walked through more often than it is cut, however small the frames are."""
-        cost = len(part) + RUN_BYTES_MAX
+        destination = self._destination_of(stored)
+        cost = len(part) + RUN_BYTES_MAX + len(destination.encode()) + TEXT_OVERHEAD_BYTES
         if cost > self._room_max:
             self._put_halves(run, stored, part, first, count)
             return
         if cost > self._room:
             if self.frames[-1].numbers:
                 self.frames.append(CargoFrame())
-            self._room = self._room_max
+            self._room = max(self._room_max - self._notes_bytes, cost)
         self._room -= cost
         frame = self.frames[-1]
+        if destination:
+            before = len(frame.numbers) // RUN_NUMBERS
+            frame.destinations += [""] * (before - len(frame.destinations))
+            frame.destinations.append(destination)
         frame.parts.append(part)
         frame.numbers += (
             run.zxid,

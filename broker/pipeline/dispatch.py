@@ -10,16 +10,17 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
 from sluicemq.broker.pipeline.cargo import FRAME_OVERHEAD_BYTES, Cargo
+from sluicemq.broker.pipeline.telling import note_frames, notes_room
 from sluicemq.broker.queues.dispatching.dispatcher import Dispatcher, grant_of
 from sluicemq.broker.queues.entries import Grant
 from sluicemq.broker.queues.outcomes import Granted
 from sluicemq.storage.errors import MessageLost, ZxidNotFound
-from sluicemq.wire.errors import MessageNotFound, MessageTooLarge, QueueNotFound
+from sluicemq.wire.errors import ConsumerConflict, MessageNotFound, MessageTooLarge, QueueNotFound
 from sluicemq.wire.frames import FRAME_BYTES_DEFAULT
 
 if TYPE_CHECKING:
@@ -39,7 +40,15 @@ LOAD_BYTES_MAX = 16 * 1024 * 1024
 class Recipient(Protocol):
     """What dispatch needs of a consumer's session."""
 
-    def deliver(self, consumer: int, first_tag: int, runs: list[int], parts: Sequence[bytes | memoryview]) -> None:
+    def deliver(
+        self,
+        consumer: int,
+        first_tag: int,
+        runs: list[int],
+        parts: Sequence[bytes | memoryview],
+        destinations: list[str] = ...,
+        notes: list[dict[str, Any]] = ...,
+    ) -> None:
         """Send the messages; called only while `takes_more` is true, or for the rest of the same pick."""
 
     def takes_more(self) -> bool:
@@ -92,11 +101,12 @@ class DispatchStage:
         credit_bytes: int,
         lease_seconds: float,
         frame_bytes_max: int = FRAME_BYTES_DEFAULT,
+        weight: int = 1,
     ) -> None:
         """Start delivering messages of the queue to *recipient*, in frames of at most *frame_bytes_max*."""
         held_back = session in self._held_back
         self.dispatcher.add_consumer(
-            session, consumer, queue_id, 0 if held_back else credit_messages, 0 if held_back else credit_bytes
+            session, consumer, queue_id, 0 if held_back else credit_messages, 0 if held_back else credit_bytes, weight
         )
         self._consumers[session, consumer] = _Consumer(
             recipient, lease_seconds, frame_bytes_max, credit_messages, credit_bytes
@@ -110,6 +120,9 @@ class DispatchStage:
         if self._consumers.pop((session, consumer), None) is None:
             return
         self.dispatcher.remove_consumer(session, consumer)
+        queue_id = self.queue_of(session, consumer)
+        if queue_id is not None:
+            self._road.unused.left(queue_id)
         if not self._road.settle.holds(session, consumer):
             self.leases_over(session, consumer)
 
@@ -152,6 +165,32 @@ class DispatchStage:
             self.dispatcher.set_credit(session, consumer, credit_messages, credit_bytes)
             self._road.again()
 
+    def is_active(self, session: int, consumer: int) -> bool:
+        """Whether the consumer gets messages, and does not wait for another one to go."""
+        return self.dispatcher.is_active(session, consumer)
+
+    def refuse_second(self, queue: Queue) -> None:
+        """Refuse another consumer of a queue that has its only one.
+
+        Raises:
+            ConsumerConflict: It has; the error names it.
+
+        """
+        holder = self.dispatcher.holder_against(queue.id)
+        if holder is None:
+            return
+        session = self._road.machine.sessions.get(holder[0])
+        client = "" if session is None else session.client_name
+        raise ConsumerConflict(
+            f"queue {queue.name!r:.300} is exclusive, and consumer {holder[1]} of session {holder[0]} "
+            f'(client {client!r:.100}) consumes it: wait until it goes, or declare the queue with mode="failover", '
+            "where others may wait beside the active one",
+            queue=queue.name,
+            session=holder[0],
+            consumer=holder[1],
+            client_name=client,
+        )
+
     def consumer_count(self, queue_id: int) -> int:
         """Return how many consumers the queue has on this leader."""
         return self.dispatcher.consumer_count(queue_id)
@@ -174,6 +213,12 @@ class DispatchStage:
         queue_id = self.queue_of(session, consumer)
         queue = None if queue_id is None else self._road.machine.queue(queue_id)
         return 0.0 if queue is None else float(queue.settings["retry_delay"])
+
+    def has_retry_policy(self, session: int, consumer: int) -> bool:
+        """Whether the machine finds when a nacked message of the consumer's queue comes again."""
+        queue_id = self.queue_of(session, consumer)
+        queue = None if queue_id is None else self._road.machine.queue(queue_id)
+        return queue is not None and queue.settings["retry"] is not None
 
     # --- what makes work --------------------------------------------------------------------------------------
 
@@ -248,7 +293,11 @@ class DispatchStage:
 
     def _cargo_for(self, pick: Pick) -> Cargo:
         found = self._consumers.get((pick.session, pick.consumer))
-        return Cargo(FRAME_BYTES_DEFAULT if found is None else found.frame_bytes_max)
+        topic = self._road.machine.sources.topic_of(pick.queue_id)
+        name = None if topic is None else topic.name
+        frame_bytes_max = FRAME_BYTES_DEFAULT if found is None else found.frame_bytes_max
+        queue = self._road.machine.queue(pick.queue_id)
+        return Cargo(frame_bytes_max, name, notes_room(frame_bytes_max) if queue is not None and queue.notes else 0)
 
     def _send(self, pick: Pick, cargo: Cargo) -> None:
         road = self._road
@@ -273,8 +322,14 @@ class DispatchStage:
             bytes_ = pick.bytes if messages == pick.messages else pick.bytes * messages // pick.messages
             road.settle.granted(session, consumer, first_tag, first_tag + messages - 1, bytes_, found.lease_seconds)
             tag = first_tag
+            queue = road.machine.queue(pick.queue_id)
+            if queue is not None and queue.notes:
+                note_frames(cargo.frames, pick.runs, queue.notes, notes_room(found.frame_bytes_max))
             for frame in cargo.frames:
-                found.recipient.deliver(consumer, tag, frame.numbers, frame.parts)
+                if frame.destinations or frame.notes:
+                    found.recipient.deliver(consumer, tag, frame.numbers, frame.parts, frame.destinations, frame.notes)
+                else:
+                    found.recipient.deliver(consumer, tag, frame.numbers, frame.parts)
                 tag += frame.messages
             self.delivered_messages_total += messages
         if cargo.too_large_bytes:

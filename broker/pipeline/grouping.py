@@ -14,6 +14,7 @@ from google_crc32c import value as crc32c
 
 from sluicemq.broker.queues.entry import GROUP_NUMBERS
 from sluicemq.wire.errors import InvalidRequest
+from sluicemq.wire.routes import check_route
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,13 +26,17 @@ MANY = 64
 _NOTHING_SAID = [0] * (GROUP_NUMBERS - 1)
 
 
-def groups_of(batch: Batch, now_ms: int, *, keyed: bool = False) -> list[int]:
+def groups_of(
+    batch: Batch, now_ms: int, *, keyed: bool = False, with_keys: bool = False, routes: list[int] | None = None
+) -> list[int]:
     """Return the groups of a checked *batch* as an entry holds them; none where it says nothing about delivery.
 
     Args:
         batch: The batch.
         now_ms: Log time of the entry, from which delays count.
         keyed: Whether the queue is ordered by key.
+        with_keys: Whether somebody else needs the keys: a subscription that is ordered by them.
+        routes: Number of each message's route, or of the one that all share; see `routes_of`.
 
     Raises:
         InvalidRequest: It has priorities, and the queue is ordered by key.
@@ -43,16 +48,19 @@ def groups_of(batch: Batch, now_ms: int, *, keyed: bool = False) -> list[int]:
             "the queue is ordered by key, so its messages have no priority: leave it out, or publish to a queue with "
             'ordering="fifo"'
         )
-    keys = batch.keys if keyed else None
+    keys = batch.keys if keyed or with_keys else None
+    if routes is not None and len(routes) < batch.count:
+        routes = routes * batch.count
     columns = (
         None if due_times is None else [_due_ms(due, now_ms) for due in due_times],
         None if ttls is None else [ttl or 0 for ttl in ttls],
         None if priorities is None else [priority or 0 for priority in priorities],
         None if keys is None else key_numbers(keys),
+        routes,
     )
     groups: list[int] = []
     if all(column is None or column.count(column[0]) == batch.count for column in columns):
-        groups += (batch.count, *(0 if column is None else column[0] for column in columns), 0)
+        groups += (batch.count, *(0 if column is None else column[0] for column in columns))
     else:
         filled: list[Iterable[int]] = [repeat(0, batch.count) if column is None else column for column in columns]
         times = columns[0]
@@ -61,8 +69,31 @@ def groups_of(batch: Batch, now_ms: int, *, keyed: bool = False) -> list[int]:
             # Hardly two neighbours are due together: nothing is gained by looking for those.
             return _singles(times)
         for shared, messages in groupby(zip(*filled, strict=True)):
-            groups += (sum(1 for _ in messages), *shared, 0)
+            groups += (sum(1 for _ in messages), *shared)
     return [] if groups[1:] == _NOTHING_SAID else groups
+
+
+def routes_of(batch: Batch, rest: str) -> tuple[list[int] | None, list[str]]:
+    """Return the number of each message's route, from 1 (0: none), and the texts of the routes, each once.
+
+    Args:
+        batch: A checked batch that was published to a topic.
+        rest: What of the destination followed behind the topic's name: the route of all messages. Where nothing did,
+            each message has its subject as its route.
+
+    Raises:
+        InvalidRequest: A route has too many words.
+
+    """
+    if rest:
+        return [1], [check_route(rest)]
+    subjects = batch.subjects
+    if subjects is None:
+        return None, []
+    texts = {subject: number for number, subject in enumerate(dict.fromkeys(filter(None, subjects)), 1)}
+    for text in texts:
+        check_route(text)
+    return [texts.get(subject, 0) if subject else 0 for subject in subjects], list(texts)
 
 
 def _singles(times: list[int]) -> list[int]:

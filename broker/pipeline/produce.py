@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.pipeline.grouping import groups_of
+from sluicemq.broker.queues.applying.limiting import refuse_overflow
 from sluicemq.broker.queues.entries import (
     Declare,
     Delete,
@@ -22,6 +23,7 @@ from sluicemq.broker.queues.entries import (
     SessionOpen,
 )
 from sluicemq.broker.queues.outcomes import Outcome, Published
+from sluicemq.broker.queues.routing.topic import Topic
 from sluicemq.wire.batch import (
     BATCH_BYTES_DEFAULT,
     BATCH_MESSAGES_MAX,
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
 OnOutcome = Callable[[Any], None]
 QUEUE = "queue"
-COLUMNS_NOT_YET = Column.TTLS | Column.PRIORITIES
+COLUMNS_NOT_YET = Column.PRIORITIES
 """Columns that a batch may have but that nobody acts upon yet: refused, never half obeyed."""
 
 
@@ -100,6 +102,7 @@ class ProduceStage:
             ProducerFenced: A newer producer of its name has taken over.
             BrokerStopping: The broker is shutting down.
             ResourceLow: The disk has no room for more.
+            QueueFull: The queue's limit is reached, and it refuses what is beyond.
 
         """
         self.refuse_when_stopping()
@@ -108,7 +111,13 @@ class ProduceStage:
             # Sent again, and long since applied: nothing of it needs to enter the log a second time.
             on_outcome(Outcome(Published(known.receipt(sequence), 0, True)))
             return
-        queue = self.find_queue(vhost, destination)
+        machine = self._road.machine
+        target = machine.find_queue(vhost, destination) or machine.sources.owner_of(vhost, destination)
+        if target is None:
+            raise QueueNotFound(
+                f"there is no queue {destination!r:.300}, and no topic that owns it; declare one first",
+                queue=destination,
+            )
         self._road.space.refuse_publish()
         if len(data) > self.batch_bytes_max:
             raise BatchTooLarge(
@@ -124,27 +133,29 @@ class ProduceStage:
                 messages=batch.count,
                 messages_max=self.batch_messages_max,
             )
-        message_bytes_max: int = queue.settings["message_bytes_max"] or self.message_bytes_max
+        message_bytes_max: int = target.settings["message_bytes_max"] or self.message_bytes_max
         batch.check(message_bytes_max=min(message_bytes_max, self.message_bytes_max))
         road = self._road
         now_ms = road.clock.now_ms()
-        entry = Publish(now_ms, queue.id, producer, sequence, batch.count, batch.body_bytes, payload=payload)
-        keyed = queue.settings["ordering"] == "key"
-        if batch.columns & DELIVERY_COLUMNS or (keyed and batch.columns & Column.KEYS):
-            groups = self._groups(batch, now_ms, keyed)
-            if groups:
-                fields = (now_ms, queue.id, producer, sequence, batch.count, batch.body_bytes, None, payload)
-                entry = PublishGrouped(*fields, groups)
+        entry = Publish(now_ms, target.id, producer, sequence, batch.count, batch.body_bytes, payload=payload)
+        groups: list[int] = []
+        routes: list[str] = []
+        if isinstance(target, Topic):
+            groups, routes = road.topics.groups_of(target, destination, batch, now_ms)
+        else:
+            _refuse_when_full(target, batch)
+            keyed = target.settings["ordering"] == "key"
+            if batch.columns & DELIVERY_COLUMNS or (keyed and batch.columns & Column.KEYS):
+                groups = self._groups(batch, now_ms, keyed)
+        if groups:
+            fields = (now_ms, target.id, producer, sequence, batch.count, batch.body_bytes, None, payload)
+            entry = PublishGrouped(*fields, groups, routes)
         zxid = road.propose(entry, payload, on_applied=on_outcome)
         road.bodies.add(zxid, entry)
 
     def _groups(self, batch: Batch, now_ms: int, keyed: bool) -> list[int]:
         """Return what the batch says about delivery. Raises `InvalidRequest` for what the queue cannot do."""
-        not_yet = batch.columns & COLUMNS_NOT_YET
-        if not_yet:
-            raise UnknownOption(
-                f"this broker does not support the batch columns {Column(not_yet)!r} yet", columns=not_yet
-            )
+        refuse_not_yet(batch)
         return groups_of(batch, now_ms, keyed=keyed)
 
     def find_producer(self, vhost: str, identity: str, number: int) -> Producer:
@@ -209,6 +220,7 @@ class ProduceStage:
         entry = Declare(self._road.clock.now_ms(), vhost, QUEUE, name, checked)
         if self._road.machine.find_queue(vhost, name) is None:
             self._road.space.refuse_growth("making a queue")
+        self._road.topics.note_order(vhost, name, checked)
         self._road.propose(entry, on_applied=on_outcome)
 
     def plan_queue(self, vhost: str, name: str, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -240,6 +252,21 @@ class ProduceStage:
         """Drop what is ready or delayed in a queue."""
         queue = self.find_queue(vhost, name)
         self._road.propose(Purge(self._road.clock.now_ms(), queue.id), on_applied=on_outcome)
+
+
+def _refuse_when_full(queue: Queue, batch: Batch) -> None:
+    """Raise `QueueFull` where the batch does not fit as things stand; apply judges what is under way as well."""
+    if queue.is_limited:
+        refusal = refuse_overflow(queue, batch.count, len(batch.data))
+        if refusal is not None:
+            raise refusal
+
+
+def refuse_not_yet(batch: Batch) -> None:
+    """Raise `UnknownOption` for columns that nobody acts upon yet."""
+    not_yet = batch.columns & COLUMNS_NOT_YET
+    if not_yet:
+        raise UnknownOption(f"this broker does not support the batch columns {Column(not_yet)!r} yet", columns=not_yet)
 
 
 def _own(data: memoryview) -> bytes:

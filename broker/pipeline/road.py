@@ -24,6 +24,7 @@ from sluicemq.broker.pipeline.bodies import Bodies
 from sluicemq.broker.pipeline.commit import CommitStage, OnApplied
 from sluicemq.broker.pipeline.dispatch import DispatchStage
 from sluicemq.broker.pipeline.epochs import EPOCH_BITS, promise_epoch
+from sluicemq.broker.pipeline.filling import FillingStage
 from sluicemq.broker.pipeline.keeping.disk_space import DiskSpace
 from sluicemq.broker.pipeline.keeping.old_files import check_old_files
 from sluicemq.broker.pipeline.keeping.paging import INDEX_MEMORY_BYTES_DEFAULT, Pager
@@ -36,7 +37,9 @@ from sluicemq.broker.pipeline.produce import ProduceStage
 from sluicemq.broker.pipeline.replay import ReplayStage
 from sluicemq.broker.pipeline.replicate import Quorum
 from sluicemq.broker.pipeline.settle import SettleStage
+from sluicemq.broker.pipeline.topics import TopicStage
 from sluicemq.broker.pipeline.turns import Turns
+from sluicemq.broker.pipeline.unused import UnusedQueues
 from sluicemq.broker.queues.chunks import ChunkPool, ChunksMissing
 from sluicemq.broker.queues.entries import Entry, Epoch, SessionClose
 from sluicemq.broker.queues.machine import Machine
@@ -147,6 +150,9 @@ class Road:
         self.commit = CommitStage()
         self.bodies = Bodies(log, cache_bytes_max=cache_bytes_max)
         self.produce = ProduceStage(self)
+        self.topics = TopicStage(self)
+        self.fillings = FillingStage(self)
+        self.unused = UnusedQueues(self)
         self.dispatch = DispatchStage(self)
         self.settle = SettleStage(self)
         self.replay = ReplayStage(self)
@@ -203,6 +209,8 @@ class Road:
         """Run the timers and the cold reads until cancelled."""
         async with trio.open_nursery() as nursery:
             self.settle.start(nursery)
+            self.unused.start(nursery)
+            nursery.start_soon(self.fillings.run)
             if self.pager is not None:
                 nursery.start_soon(self.pager.run)
             if self.snapshots is not None:

@@ -13,12 +13,20 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from sluicemq.broker.pipeline.due import DueTimer
-from sluicemq.broker.queues.entries import ABANDONED, EXPIRED, Clock, Settle
+from sluicemq.broker.queues.entries import ABANDONED, BY_RETRY_POLICY, EXPIRED, Clock, Settle, SettleJudged
+from sluicemq.broker.queues.notes import TEXT_CHARACTERS_MAX
 from sluicemq.broker.queues.outcomes import Outcome, Settled
 from sluicemq.broker.queues.outstanding import Outstanding
 from sluicemq.broker.queues.tags import ranges_problem, without
 from sluicemq.wire.errors import InvalidRequest
-from sluicemq.wire.messages import RANGES_MAX, VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_RELEASE
+from sluicemq.wire.messages import (
+    RANGES_MAX,
+    VERDICT_ACK,
+    VERDICT_HANDED_OVER,
+    VERDICT_NACK,
+    VERDICT_REJECT,
+    VERDICT_RELEASE,
+)
 
 if TYPE_CHECKING:
     from sluicemq.broker.pipeline.road import Road
@@ -28,7 +36,7 @@ CLOCK_ITEMS_MAX = 2_000
 """Most runs that one CLOCK entry makes ready; more wait for the next, so that a million due at once stall nobody."""
 TAGS_SPAN_MAX = 10_000_000
 """Most tags between the first and the last of one SETTLE or EXTEND."""
-VERDICTS = frozenset({VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_HANDED_OVER})
+VERDICTS = frozenset({VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_HANDED_OVER, VERDICT_REJECT})
 ENTRY_TAGS_MAX = 4_096
 """Most messages that one SETTLE entry settles: each may be a run of its own, at some microseconds a run."""
 ENTRY_RANGES_MAX = 1_024
@@ -102,6 +110,7 @@ class SettleStage:
         if verdict not in VERDICTS:
             raise InvalidRequest(f"verdict {verdict} is unknown; known are {sorted(VERDICTS)}", verdict=verdict)
         check_ranges(tags)
+        reason = reason[:TEXT_CHARACTERS_MAX]
         road = self._road
         lost = without(tags, self._outstanding.tags_of(session, consumer))
         if lost:
@@ -111,8 +120,7 @@ class SettleStage:
             on_outcome = _Gathering(1, on_outcome, lost)
         due_ms = 0
         if verdict == VERDICT_NACK:
-            delay = road.dispatch.retry_delay(session, consumer) if delay_seconds is None else delay_seconds
-            due_ms = road.clock.now_ms() + round(delay * 1000) if delay > 0 else 0
+            due_ms = self._due_ms(session, consumer, delay_seconds)
         if verdict != VERDICT_HANDED_OVER:
             # Credit returns at once, so that the next messages need not wait for the disk.
             messages, _bytes = self._outstanding.take(session, consumer, tags)
@@ -122,6 +130,15 @@ class SettleStage:
         self._propose(session, consumer, verdict, tags, due_ms, reason, on_outcome)
         # Behind the verdict on the road: whoever must hear that a consumer is over hears of its settlements first.
         self._leases_over(session, consumer)
+
+    def _due_ms(self, session: int, consumer: int, delay_seconds: float | None) -> int:
+        """Return when nacked messages come again, as SETTLE says it."""
+        road = self._road
+        if delay_seconds is None:
+            if road.dispatch.has_retry_policy(session, consumer):
+                return BY_RETRY_POLICY
+            delay_seconds = road.dispatch.retry_delay(session, consumer)
+        return road.clock.now_ms() + round(delay_seconds * 1000) if delay_seconds > 0 else 0
 
     def _propose(
         self,
@@ -141,8 +158,10 @@ class SettleStage:
         elif on_outcome is not None and len(pieces) > 1:
             on_outcome = _Gathering(len(pieces), on_outcome)
         now_ms = road.clock.now_ms()
+        is_judged = verdict == VERDICT_REJECT or due_ms == BY_RETRY_POLICY
+        kind = SettleJudged if is_judged else Settle
         for piece in pieces:
-            road.propose(Settle(now_ms, session, consumer, verdict, piece, due_ms, reason), on_applied=on_outcome)
+            road.propose(kind(now_ms, session, consumer, verdict, piece, due_ms, reason), on_applied=on_outcome)
 
     def holds(self, session: int, consumer: int) -> bool:
         """Return whether the consumer holds leases."""
@@ -162,7 +181,7 @@ class SettleStage:
         for consumer in self._outstanding.consumers_of(session):
             tags = self._outstanding.tags_of(session, consumer)
             if tags:
-                self._propose(session, consumer, ABANDONED, tags)
+                self._propose(session, consumer, ABANDONED, tags, reason="connection ended")
         self._outstanding.forget_session(session)
 
     def leases_gone(self, session: int, consumer: int, tags: list[int], reason: str) -> None:
@@ -175,7 +194,7 @@ class SettleStage:
 
     def _expire(self) -> None:
         for session, consumer, tags in self._outstanding.expired(trio.current_time()):
-            self._propose(session, consumer, EXPIRED, tags, reason="lease expired")
+            self._propose(session, consumer, EXPIRED, tags)
             self._leases_over(session, consumer)
 
     # --- what is due ------------------------------------------------------------------------------------------

@@ -53,8 +53,11 @@ def _canonical(machine: Machine) -> Iterator[Any]:
 
 def _canonical_queue(queue: Queue) -> Iterator[Any]:
     yield queue.id, queue.vhost, queue.name, sorted(queue.settings.items()), queue.created_ms
+    yield queue.used_ms
     yield queue.leased, queue.published_total, queue.settled_total, queue.purged_total, queue.redelivered_total
     yield queue.expired_total, queue.dropped_total, queue.dead_total, queue.moved_total, queue.bytes
+    if queue.keys is not None:
+        yield list(queue.keys.parked), sorted(queue.keys.waiting.items())
     yield queue.notes.next_number, list(queue.notes.items()), queue.dead.packed()
     for priority, lane in queue.lanes.items():
         if lane.messages:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self
 
 import msgpack
 
+from sluicemq.broker.queues.entries_of_queues import Cancel, Discard, ExpireQueue, Redrive, Reschedule
 from sluicemq.broker.queues.entries_of_topics import Fill, Subscribe, Unsubscribe
 from sluicemq.broker.queues.entry import GROUP_NUMBERS, Entry, EntryUnknown
 from sluicemq.broker.queues.entry import name as _name
@@ -474,19 +475,24 @@ ENTRIES: dict[int, type[Entry]] = {
         Delete,
         Purge,
         Forget,
+        Cancel,
+        Reschedule,
         Subscribe,
         Unsubscribe,
         Fill,
+        Redrive,
+        Discard,
+        ExpireQueue,
     )
 }
 """Entry class by kind, as this version writes it."""
 
 OTHER_VERSIONS: dict[tuple[int, int], type[Entry]] = {
-    (cls.KIND, cls.VERSION): cls for cls in (ProducerOpenUnlimited, PublishGrouped, GrantPlaced)
+    (cls.KIND, cls.VERSION): cls for cls in (ProducerOpenUnlimited, PublishGrouped, GrantPlaced, SettleJudged)
 }
 """Entry class by kind and version: those that say more than the usual one, and those that stand in old logs only.
 
-A class that is neither here nor in `ENTRIES` (`SettleJudged`, those of `entries_of_queues` and
+A class that is neither here nor in `ENTRIES` (those of `entries_of_queues` and
 `entries_of_topics`) has nobody who applies it yet: it is written by nobody, and refused where it is met.
 """
 

@@ -18,8 +18,11 @@ from itertools import islice, starmap
 from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues import sections as s
+from sluicemq.broker.queues.applying.dead_letters import redrive_targets
+from sluicemq.broker.queues.applying.dying import dead_letter_queue
 from sluicemq.broker.queues.chunks import ROW, RUN_BYTES, Summary
 from sluicemq.broker.queues.holes import NONE, packed_bits
 from sluicemq.broker.queues.routing import images, touching
@@ -319,12 +322,22 @@ def _keep_queue(freeze: Freeze, machine: Machine, number: int) -> None:
         freeze.keep(machine.queue(number))
 
 
+def _keep_dying(freeze: Freeze, machine: Machine, number: int) -> None:
+    """Keep a queue whose messages may die, and the one that they go to then."""
+    queue = machine.queue(number)
+    if queue is not None:
+        _keep_queue(freeze, machine, number)
+        target = dead_letter_queue(machine, queue)
+        if target is not None:
+            _keep_queue(freeze, machine, target.id)
+
+
 def _session_close(freeze: Freeze, machine: Machine, entry: e.SessionClose) -> None:
     """Its leases return to their queues."""
     session = machine.sessions.get(entry.session)
     if session is not None:
         for table in session.leases.values():
-            _keep_queue(freeze, machine, table.queue_id)
+            _keep_dying(freeze, machine, table.queue_id)
         for number in machine.sources.temporary_of(entry.session):
             touching.dropped(freeze, machine, number)
 
@@ -333,7 +346,7 @@ def _publish(freeze: Freeze, machine: Machine, entry: e.Publish) -> None:
     """The queue grows; the producer has its turn, whatever the verdict."""
     topic = machine.sources.get(entry.queue)
     if topic is None:
-        _keep_queue(freeze, machine, entry.queue)
+        _keep_dying(freeze, machine, entry.queue)
     else:
         touching.published(freeze, machine, topic, entry)
     if entry.producer <= freeze.zxid:
@@ -349,7 +362,7 @@ def _leases(freeze: Freeze, machine: Machine, session_number: int, consumer: int
         freeze.keep(session)
         freeze.keep(table)
     if table is not None:
-        _keep_queue(freeze, machine, table.queue_id)
+        _keep_dying(freeze, machine, table.queue_id)
 
 
 def _grant(freeze: Freeze, machine: Machine, entry: e.Grant) -> None:
@@ -369,7 +382,7 @@ def _clock(freeze: Freeze, machine: Machine, entry: e.Clock) -> None:
     for queue_id in machine.due_queues(entry.items_max):
         topic = machine.sources.get(queue_id)
         if topic is None:
-            _keep_queue(freeze, machine, queue_id)
+            _keep_dying(freeze, machine, queue_id)
         else:
             touching.released(freeze, machine, topic, entry.items_max)
 
@@ -392,6 +405,11 @@ def _delete(freeze: Freeze, machine: Machine, entry: e.Delete) -> None:
         touching.dropped(freeze, machine, queue.id)
 
 
+def _of_queue(freeze: Freeze, machine: Machine, entry: q.Cancel | q.Reschedule) -> None:
+    """Delayed messages go, or wait for another time."""
+    _keep_queue(freeze, machine, entry.queue)
+
+
 def _purge(freeze: Freeze, machine: Machine, entry: e.Purge) -> None:
     _keep_queue(freeze, machine, entry.queue)
     touching.keep_topic(freeze, machine.sources.topic_of(entry.queue))
@@ -408,6 +426,21 @@ def _forget(freeze: Freeze, machine: Machine, entry: e.Forget) -> None:
                 freeze.keep(table)
 
 
+def _redrive(freeze: Freeze, machine: Machine, entry: q.Redrive) -> None:
+    """Dead letters leave the queue, and go to others."""
+    _keep_queue(freeze, machine, entry.queue)
+    for number in redrive_targets(machine, entry):
+        _keep_queue(freeze, machine, number)
+
+
+def _discard(freeze: Freeze, machine: Machine, entry: q.Discard) -> None:
+    _keep_queue(freeze, machine, entry.queue)
+
+
+def _expire_queue(freeze: Freeze, machine: Machine, entry: q.ExpireQueue) -> None:
+    touching.dropped(freeze, machine, entry.queue)
+
+
 TOUCHES: dict[type[e.Entry], Callable[[Freeze, Machine, Any], None]] = {
     e.Epoch: _nothing,
     e.SessionOpen: _nothing,
@@ -420,11 +453,17 @@ TOUCHES: dict[type[e.Entry], Callable[[Freeze, Machine, Any], None]] = {
     e.Grant: _grant,
     e.GrantPlaced: _grant,
     e.Settle: _settle,
+    e.SettleJudged: _settle,
     e.Clock: _clock,
     e.Declare: _declare,
     e.Delete: _delete,
     e.Purge: _purge,
     e.Forget: _forget,
+    q.Cancel: _of_queue,
+    q.Reschedule: _of_queue,
+    q.Redrive: _redrive,
+    q.Discard: _discard,
+    q.ExpireQueue: _expire_queue,
     t.Subscribe: touching.subscribe,
     t.Unsubscribe: touching.unsubscribe,
     t.Fill: touching.fill,

@@ -29,6 +29,9 @@ class FrozenQueue(NamedTuple):
     moved_total: int
     bytes: int | None
     next_note: int
+    used_ms: int
+    parked: list[int]
+    waiting: list[int]
     lanes: list[tuple[int, FifoImage]]
     returned: list[Run]
     delayed: FifoImage | None

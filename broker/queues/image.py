@@ -34,6 +34,7 @@ from sluicemq.broker.queues.chunks import (
 from sluicemq.broker.queues.delayed import DelayedRuns
 from sluicemq.broker.queues.fifo import RunFifo
 from sluicemq.broker.queues.history import History, RetainedRuns
+from sluicemq.broker.queues.keys import KeyStates
 from sluicemq.broker.queues.leases import LeaseTable
 from sluicemq.broker.queues.machine import Machine, MachineLimits
 from sluicemq.broker.queues.notes import Note, NoteTable
@@ -162,7 +163,10 @@ class _Loader:
             queue.published_total, queue.settled_total, queue.purged_total, queue.redelivered_total = totals[:4]
             places, *totals = totals[4:]
             queue.expired_total, queue.dropped_total, queue.dead_total, queue.moved_total, queue.bytes = totals[:5]
-            next_note = totals[5]
+            next_note, queue.used_ms, parked, waiting = totals[5:9]
+            queue.follow_settings()
+            if queue.keys is not None:
+                queue.keys = KeyStates(parked, waiting)
             if next_note != queue.notes.next_number:
                 queue.notes = NoteTable()
                 queue.notes.next_number = next_note

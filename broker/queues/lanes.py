@@ -194,6 +194,15 @@ class Lanes:
                 return run.split(count)[0]
         return None
 
+    def find(self, ready: int, zxid: int, first: int) -> Run | None:
+        """Return the run that holds the message *first* of the batch *zxid* and became ready with *ready*."""
+        for lane in self:
+            ordinal = lane.find_place((ready, zxid, first))
+            if ordinal is not None:
+                run = lane.run_at(ordinal)
+                return run if run.first <= first < run.first + run.size else None
+        return None
+
     def take_placed(self, ready: int, zxid: int, first: int, count: int) -> tuple[Run, list[Run]] | None:
         """Take *count* messages out of one run, wherever it is; also return what is left of it and left the lane."""
         for lane in self:

@@ -153,6 +153,24 @@ class LeaseTable:
         self.messages -= messages
         return Taken(runs, handed, messages, lost)
 
+    def look(self, tags: Sequence[int]) -> list[Run]:
+        """Return the runs, or parts of them, that hold leases of these ranges of tags; nothing is changed."""
+        found: list[Run] = []
+        for first, last in range_pairs(tags):
+            number = max(bisect_right(self._blocks, first, key=_first_tag) - 1, 0)
+            for block in self._blocks[number:]:
+                if block.firsts[0] > last:
+                    break
+                start = max(bisect_right(block.firsts, first) - 1, 0)
+                for tag, run in zip(block.firsts[start:], block.runs[start:], strict=True):
+                    if tag > last:
+                        break
+                    skipped = max(first - tag, 0)
+                    size = min(last, tag + run.size - 1) - tag - skipped + 1
+                    if size > 0:
+                        found.append(run._replace(first=run.first + skipped, size=size))
+        return found
+
     def mark(self, tags: Sequence[int]) -> list[int]:
         """Note that user code has these messages now; return the ranges that hold no lease."""
         lost: list[int] = []

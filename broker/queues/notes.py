@@ -35,6 +35,9 @@ TEXT_CHARACTERS_MAX = 200
 _NUMBERS = 1 << 32
 
 
+NoteKey = tuple[int, str, str, int, int]
+
+
 class Note(NamedTuple):
     """A note.
 
@@ -45,6 +48,7 @@ class Note(NamedTuple):
         at_ms: Log time of the first time.
         living: Messages that are ready, leased or delayed and have the note.
         dead: Dead letters that have it.
+        attempts: Of messages that died in another queue, how many were made there.
 
     """
 
@@ -54,11 +58,12 @@ class Note(NamedTuple):
     at_ms: int
     living: int = 0
     dead: int = 0
+    attempts: int = 0
 
     @property
-    def key(self) -> tuple[int, str, str, int]:
+    def key(self) -> NoteKey:
         """What tells notes apart."""
-        return self.kind, self.origin, self.text, self.at_ms // 1000
+        return self.kind, self.origin, self.text, self.at_ms // 1000, self.attempts
 
 
 class NoteTable:
@@ -74,7 +79,7 @@ class NoteTable:
     def __init__(self) -> None:
         self.next_number = 1
         self._notes: dict[int, Note] = {}
-        self._numbers: dict[tuple[int, str, str, int], int] = {}
+        self._numbers: dict[NoteKey, int] = {}
 
     def __len__(self) -> int:
         return len(self._notes)
@@ -87,9 +92,9 @@ class NoteTable:
         """Return the note of this number, if it is one."""
         return self._notes.get(number)
 
-    def intern(self, kind: int, origin: str, text: str, at_ms: int) -> int:
+    def intern(self, kind: int, origin: str, text: str, at_ms: int, attempts: int = 0) -> int:
         """Return the number of the note that says this, made if there was none; somebody must `hold` it at once."""
-        note = Note(kind, origin, text[:TEXT_CHARACTERS_MAX], at_ms)
+        note = Note(kind, origin, text[:TEXT_CHARACTERS_MAX], at_ms, attempts=attempts)
         number = self._numbers.get(note.key)
         if number is None and len(self._notes) >= NOTES_MAX:
             note = Note(kind, "", "", 0)

@@ -115,6 +115,13 @@ class Filled:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Cancelled:
+    """So many delayed messages were found: they are gone, or are due at another time now."""
+
+    messages: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Purged:
     """So many messages are gone."""
 
@@ -129,6 +136,20 @@ class Forgotten:
     batches: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Redriven:
+    """So many dead letters are ready again."""
+
+    count: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Discarded:
+    """So many dead letters are gone."""
+
+    count: int
+
+
 Value: TypeAlias = (
     SessionOpened
     | SessionClosed
@@ -141,6 +162,9 @@ Value: TypeAlias = (
     | Declared
     | Deleted
     | Purged
+    | Cancelled
+    | Redriven
+    | Discarded
     | Subscribed
     | Filled
     | Forgotten
@@ -178,6 +202,12 @@ class Removed(NamedTuple):
 
 class QueuePurged(NamedTuple):
     """Nothing of what was ready is there any more."""
+
+    queue_id: int
+
+
+class MayExpire(NamedTuple):
+    """The queue was declared, and goes when nobody uses it for long enough: the leader watches that."""
 
     queue_id: int
 
@@ -227,7 +257,17 @@ class SessionGone(NamedTuple):
 
 
 Effect: TypeAlias = (
-    Ready | Retained | Returned | Removed | QueuePurged | FillsUp | QueueGone | LeasesGone | LeasesOver | SessionGone
+    Ready
+    | Retained
+    | Returned
+    | Removed
+    | QueuePurged
+    | FillsUp
+    | QueueGone
+    | LeasesGone
+    | LeasesOver
+    | SessionGone
+    | MayExpire
 )
 
 

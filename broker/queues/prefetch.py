@@ -12,8 +12,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues import entries_of_topics as t
+from sluicemq.broker.queues.applying.delaying import missing_delayed
 from sluicemq.broker.queues.applying.forgetting import missing_of_forget
+from sluicemq.broker.queues.applying.limiting import missing_of_room
+from sluicemq.broker.queues.dead_letters import missing_dead
+from sluicemq.broker.queues.retry import retry_times
 from sluicemq.broker.queues.routing import prefetching
 from sluicemq.broker.queues.tags import count_tags, ranges_problem
 
@@ -32,12 +37,27 @@ def missing_chunks(machine: Machine, entry: e.Entry) -> list[Chunk]:
         return [] if queue is None else queue.missing_placed(entry.runs)
     if isinstance(entry, e.Publish):
         return _missing_of_publish(machine, entry)
-    if type(entry) is e.Settle:
+    if isinstance(entry, e.Settle):
         return _missing_of_settle(machine, entry) if entry.due_time_ms else []
+    if type(entry) in (q.Cancel, q.Reschedule):
+        queue = machine.queue(entry.queue)
+        due_ms = entry.due_ms if type(entry) is q.Reschedule else None
+        return [] if queue is None else missing_delayed(queue, entry.runs, due_ms)
+    if type(entry) is e.Declare and entry.settings.get("max_bytes") is not None:
+        declared = machine.find_queue(entry.vhost, entry.name)
+        return [] if declared is None or declared.bytes is not None else declared.missing_bytes()
     if type(entry) is e.Clock:
         return _missing_of_clock(machine, entry)
+    return _missing_of_others(machine, entry)
+
+
+def _missing_of_others(machine: Machine, entry: e.Entry) -> list[Chunk]:
+    """Return the same for those that come seldom."""
     if type(entry) is e.Forget:
         return missing_of_forget(machine, entry)
+    if type(entry) is q.Redrive or type(entry) is q.Discard:
+        queue = machine.queue(entry.queue)
+        return [] if queue is None else missing_dead(queue, entry.runs)
     if type(entry) is t.Subscribe:
         return prefetching.missing_of_subscribe(machine, entry)
     if type(entry) is t.Fill:
@@ -49,8 +69,8 @@ def _missing_of_publish(machine: Machine, entry: e.Publish) -> list[Chunk]:
     queue = machine.queue(entry.queue)
     if queue is None:
         topic = machine.sources.get(entry.queue)
-        return [] if topic is None else prefetching.missing_of_published(topic, entry)
-    missing: list[Chunk] = []
+        return [] if topic is None else prefetching.missing_of_published(machine, topic, entry)
+    missing: list[Chunk] = missing_of_room(queue, entry.count) if queue.is_limited else []
     if queue.history is not None:
         missing += queue.history.missing_of_publish(len(entry.payload))
     if isinstance(entry, e.PublishGrouped):
@@ -65,7 +85,14 @@ def _missing_of_settle(machine: Machine, entry: e.Settle) -> list[Chunk]:
     queue = None if table is None else machine.queue(table.queue_id)
     if queue is None or ranges_problem(entry.tags) is not None:
         return []
-    return queue.delayed.missing(entry.due_time_ms, count_tags(entry.tags))
+    if entry.due_time_ms != e.BY_RETRY_POLICY:
+        return queue.delayed.missing(entry.due_time_ms, count_tags(entry.tags))
+    assert table is not None, "the queue was found by it"
+    missing: dict[Chunk, None] = {}
+    now_ms = max(machine.log_time_ms, entry.log_time_ms)
+    for due_ms, runs in retry_times(queue.settings, now_ms, table.look(entry.tags)).items():
+        missing.update(dict.fromkeys(queue.delayed.missing(due_ms, runs)))
+    return list(missing)
 
 
 def _missing_of_clock(machine: Machine, entry: e.Clock) -> list[Chunk]:
@@ -75,7 +102,7 @@ def _missing_of_clock(machine: Machine, entry: e.Clock) -> list[Chunk]:
         queue = machine.queue(queue_id)
         topic = machine.sources.get(queue_id)
         if topic is not None:
-            missing += prefetching.missing_of_clock(topic, log_time_ms, entry.items_max)
+            missing += prefetching.missing_of_clock(machine, topic, log_time_ms, entry.items_max)
         elif queue is not None:
             missing += queue.delayed.missing_due(log_time_ms, entry.items_max)
             missing += queue.lanes.missing_expired(log_time_ms, entry.items_max)

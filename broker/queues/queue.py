@@ -17,14 +17,14 @@ from sluicemq.broker.queues.frozen_queue import FrozenQueue
 from sluicemq.broker.queues.history import START, History, Place
 from sluicemq.broker.queues.keys import KeyStates
 from sluicemq.broker.queues.lanes import NEVER, Lanes
-from sluicemq.broker.queues.looking import look_into, look_through
+from sluicemq.broker.queues.looking import look_through
 from sluicemq.broker.queues.notes import NoteTable
 from sluicemq.broker.queues.returned import ReturnedRuns
 from sluicemq.broker.queues.runs import Run, by_place, bytes_in, expires_ms_of, joined, messages_in
 from sluicemq.wire.settings import QUEUE_SETTINGS_DEFAULT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sluicemq.broker.queues.chunks import Chunk, ChunkPool, FifoImage
     from sluicemq.broker.queues.leases import LeaseTable
@@ -65,8 +65,11 @@ class Queue:
         dead_total: Messages that ever became dead letters here.
         moved_total: Messages that ever went on to another queue.
         redelivered_total: Messages ever granted that had been granted before.
+        used_ms: Log time of the last declaration and, where the queue may expire, of the last message that came.
         keys: Which keys must wait, where the queue is ordered by key; else None.
         tells_leases: Whether the leader wants to hear of all leases that end.
+        is_limited: Whether it has a largest length or size.
+        is_plain: Whether a batch that says nothing about delivery just goes behind the tail: no limit, lifetime or end.
         frozen_for: Number of the last freeze that has what it needs of this queue.
 
     """
@@ -83,6 +86,8 @@ class Queue:
         "frozen_for",
         "history",
         "id",
+        "is_limited",
+        "is_plain",
         "keys",
         "lanes",
         "leased",
@@ -97,6 +102,7 @@ class Queue:
         "settings",
         "settled_total",
         "tells_leases",
+        "used_ms",
         "vhost",
     )
 
@@ -115,7 +121,8 @@ class Queue:
         self.settings: dict[str, Any] = {**QUEUE_SETTINGS_DEFAULT, **settings}
         self.created_ms = created_ms
         self.keys: KeyStates | None = None
-        self.tells_leases = False
+        self.tells_leases = self.is_limited = False
+        self.is_plain = True
         self.lanes = Lanes(pool)
         self.returned = ReturnedRuns()
         self.delayed = DelayedRuns(pool)
@@ -134,6 +141,7 @@ class Queue:
         self.dead_total = 0
         self.moved_total = 0
         self.redelivered_total = 0
+        self.used_ms = created_ms
         self.frozen_for = 0
         self.follow_settings()
 
@@ -153,9 +161,9 @@ class Queue:
         return self.lanes.messages + self.returned.messages + self.leased + self.delayed.messages
 
     @property
-    def retry_delay_ms(self) -> int:
-        """Milliseconds that a message waits after a nack that names no delay."""
-        return round(float(self.settings["retry_delay"]) * 1000)
+    def held_bytes(self) -> int:
+        """Bytes of all messages; 0 where nobody asks."""
+        return self.bytes or 0
 
     @property
     def oldest_published_ms(self) -> int | None:
@@ -198,6 +206,9 @@ class Queue:
             self.moved_total,
             self.bytes,
             self.notes.next_number,
+            self.used_ms,
+            [] if self.keys is None else list(self.keys.parked),
+            [] if self.keys is None else self.keys.flat_waiting(),
             [(priority, lane.image()) for priority, lane in self.lanes.items() if lane.messages],
             self.returned.frozen(),
             self.delayed.image(),
@@ -221,6 +232,8 @@ class Queue:
         if by_key != (self.keys is not None):
             self.keys = KeyStates() if by_key else None
         self.tells_leases = by_key or self.settings["mode"] != "shared"
+        self.is_limited = self.settings["max_length"] is not None or self.settings["max_bytes"] is not None
+        self.is_plain = not self.is_limited and self.settings["ttl"] is None and self.settings["expires"] is None
 
     def change_settings(self, settings: Mapping[str, Any], zxid: int, log_time_ms: int) -> None:
         """Take *settings* (checked) over, because of the entry *zxid*.
@@ -229,6 +242,7 @@ class Queue:
         """
         self.settings = {**self.settings, **settings}
         self.follow_settings()
+        self.count_bytes(self.settings["max_bytes"] is not None)
         retention = self.settings["retention"]
         if retention is None:
             self.forget_history()
@@ -356,17 +370,25 @@ class Queue:
         """
         taken: list[Run | int] = []
         for ready, zxid, first, count in zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True):
-            run = self.returned.take_within(ready, zxid, first, count) if self.returned else None
-            if run is None:
-                found = self.lanes.take_placed(ready, zxid, first, count)
-                if found is not None:
-                    run, rest = found
-                    for part in rest:
-                        self.returned.add(part)
-                    self.lanes.watch(rest)
+            run = self._take_within(ready, zxid, first, count)
             taken.append(count if run is None else run)
         self._count_redelivered([run for run in taken if isinstance(run, Run)])
         return taken
+
+    def _take_within(self, ready: int, zxid: int, first: int, count: int) -> Run | None:
+        run = self.returned.take_within(ready, zxid, first, count) if self.returned else None
+        if run is None:
+            found = self.lanes.take_placed(ready, zxid, first, count)
+            if found is not None:
+                run, rest = found
+                for part in rest:
+                    self.returned.add(part)
+                self.lanes.watch(rest)
+        return run
+
+    def take_part(self, part: Run) -> Run | None:
+        """Take *part* of a ready run out, wherever it is, and for nobody; None where it is not there any more."""
+        return self._take_within(part.ready, part.zxid, part.first, part.size)
 
     def purge(self) -> int:
         """Drop what is ready or delayed; return how many messages that were."""
@@ -421,27 +443,30 @@ class Queue:
                     taken.append(part)
         return taken, looked_at
 
-    def drop_head(self, messages: int, bytes_: int) -> list[Run]:
+    def drop_head(self, messages: int, bytes_: int, messages_max: int) -> list[Run]:
         """Take the front of the lowest priority out until so many messages, and about so many bytes, are gone.
 
-        Ends earlier where only leased and delayed ones are left. What `missing_head` names was filled before.
+        Ends earlier where only leased and delayed ones are left, or *messages_max* are gone. What `missing_head` names
+        was filled before.
         """
         taken: list[Run] = []
-        while messages > 0 or bytes_ > 0:
+        while (messages > 0 or bytes_ > 0) and messages_max > 0:
             run = self._lowest()
             if run is None:
                 break
-            if messages < run.size and bytes_ < run.bytes_of(run.size):
+            fewest = run.size
+            if bytes_ <= 0:
+                fewest = messages
+            elif bytes_ < run.bytes_of(run.size):
                 # The smallest part that is enough.
-                fewest = -(-bytes_ * run.batch_count // run.batch_bytes) if bytes_ > 0 else 0
-                count = min(max(messages, fewest, 1), run.size)
-                part = run if count == run.size else run.split(count)[0]
-            else:
-                part = run
+                fewest = max(messages, -(-bytes_ * run.batch_count // run.batch_bytes), 1)
+            count = min(fewest, run.size, messages_max)
+            part = run if count == run.size else run.split(count)[0]
             if self.returned.take(part.zxid, part.first, part.size) is None:
                 self.lanes.take_first(part.zxid, part.first, part.size)
             taken.append(part)
             messages -= part.size
+            messages_max -= part.size
             bytes_ -= bytes_in([part])
         return taken
 
@@ -465,28 +490,37 @@ class Queue:
             why: `expired`, `dropped`, `purged` or `moved` (to another queue).
 
         """
-        self._count(why, messages_in(runs))
+        self.count_gone(why, messages_in(runs))
         self._left(runs)
 
-    def _count(self, why: str, messages: int) -> None:
+    def count_gone(self, why: str, messages: int) -> None:
+        """Count *messages* as gone likewise."""
         name = f"{why}_total"
         setattr(self, name, getattr(self, name) + messages)
 
     # --- notes and dead letters ----------------------------------------------------------------------------------
 
-    def annotated(self, runs: list[Run], kind: int, origin: str, text: str, at_ms: int) -> list[Run]:
+    def annotated(self, runs: list[Run], kind: int, origin: str, text: str, at_ms: int, attempts: int = 0) -> list[Run]:
         """Return *runs*, which are ready, leased or delayed, with a note that says this instead of theirs."""
-        if not runs:
-            return runs
-        self.notes.release(runs)
-        number = self._note(kind, origin, text, at_ms)
-        self.notes.hold(number, messages_in(runs))
+        number = self.note_again(runs, kind, origin, text, at_ms, attempts)
         return [run._replace(note=number) for run in runs]
 
-    def _note(self, kind: int, origin: str, text: str, at_ms: int) -> int:
+    def note_again(self, runs: Sequence[Run], kind: int, origin: str, text: str, at_ms: int, attempts: int = 0) -> int:
+        """Return the number of the note that says this, which *runs* have from now on instead of theirs.
+
+        The caller writes it into them. 0 where there are no runs.
+        """
+        if not runs:
+            return 0
+        self.notes.release(runs)
+        number = self._note(kind, origin, text, at_ms, attempts)
+        self.notes.hold(number, messages_in(runs))
+        return number
+
+    def _note(self, kind: int, origin: str, text: str, at_ms: int, attempts: int = 0) -> int:
         if self.notes is NO_NOTES:
             self.notes = NoteTable()
-        return self.notes.intern(kind, origin, text, at_ms)
+        return self.notes.intern(kind, origin, text, at_ms, attempts)
 
     def bury(self, runs: list[Run], zxid: int, kind: int, text: str, at_ms: int) -> list[Run]:
         """Make dead letters of *runs*, which were taken out of what lives, because of the entry *zxid*.
@@ -508,47 +542,6 @@ class Queue:
         self.dead.extend(buried)
         return buried
 
-    def take_dead(self, flat: list[int], zxid: int) -> list[Run]:
-        """Take dead letters out by their places; what `missing_dead` names was filled before.
-
-        Their notes are read before: they go with the last message. Afterwards the caller says what becomes of them:
-        `revive` or `discard_dead`.
-
-        Args:
-            flat: `[ready, zxid, first, size, ...]`, neighbours within one run each; what is not there is passed over.
-            zxid: The entry that does this. What is left of a run that was cut goes behind all others, with this place.
-
-        """
-        taken: list[Run] = []
-        for ready, run_zxid, first, size in zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True):
-            ordinal = self.dead.find_place((ready, run_zxid, first))
-            if ordinal is None:
-                continue
-            run = self.dead.run_at(ordinal)
-            if first < run.first or size <= 0 or first + size > run.first + run.size:
-                continue
-            rest = self.dead.remove(ordinal, first, size)
-            self.dead.extend([part._replace(ready=zxid) for part in rest])
-            taken.append(run._replace(first=first, size=size))
-        self.notes.release_dead(taken)
-        return taken
-
-    def missing_dead(self, flat: list[int]) -> list[Chunk]:
-        """Return the chunks that `take_dead` needs and that are not in memory."""
-        places = zip(flat[::4], flat[1::4], flat[2::4], strict=True)
-        return list(dict.fromkeys(chunk for place in places for chunk in self.dead.missing_place(place)))
-
-    def revive(self, runs: list[Run], zxid: int) -> None:
-        """Put *runs*, taken out of `dead`, behind the tail here, as if nobody had tried them."""
-        fresh = [run._replace(deliveries=0, attempts=0, note=0) for run in runs]
-        if self.bytes is not None:
-            self.bytes += bytes_in(fresh)
-        self.make_ready(fresh, zxid)
-
-    def discard_dead(self, runs: list[Run], why: str) -> None:
-        """Count *runs*, taken out of `dead`, as `purged` or `moved`."""
-        self._count(why, messages_in(runs))
-
     # --- bytes ---------------------------------------------------------------------------------------------------
 
     def count_bytes(self, wanted: bool) -> None:
@@ -564,13 +557,6 @@ class Queue:
         return [chunk for lane in self.lanes for chunk in lane.missing_bytes()] + self.delayed.missing_bytes()
 
     # --- looking -------------------------------------------------------------------------------------------------
-
-    def peek_dead(self, skip: int, count_max: int) -> list[Run]:
-        """Return dead letters in order: at most *count_max* messages after the first *skip*; raises as `peek`."""
-        found: list[Run] = []
-        if skip < self.dead.messages:
-            look_into(self.dead, found, skip, count_max)
-        return found
 
     def peek(self, skip: int, count_max: int) -> list[Run]:
         """Return ready runs in order: at most *count_max* messages after the first *skip*.

@@ -99,7 +99,7 @@ class ReturnedRuns:
 
     def holds(self, run: Run) -> bool:
         """Whether exactly this run is here."""
-        return self._by_place.get(run.place) == run
+        return bool(self._by_place.get(run.place) == run)
 
     def find(self, ready: int, zxid: int, first: int) -> Run | None:
         """Return the run that holds the message *first* of the batch *zxid* and became ready with *ready*."""
@@ -107,7 +107,8 @@ class ReturnedRuns:
             index = self._by_place.bisect_right((rank, ready, zxid, first)) - 1
             if index >= 0 and self._by_place.keys()[index][:3] == (rank, ready, zxid):
                 run: Run = self._by_place.peekitem(index)[1]
-                return run if first < run.first + run.size else None
+                inside: bool = first < run.first + run.size
+                return run if inside else None
         return None
 
     def take_parts(self, run: Run) -> list[Run]:

@@ -121,6 +121,9 @@ LAYOUTS: dict[int, Layout] = {
             "moved",
             "bytes",
             "next_note",
+            "used_ms",
+            "parked",
+            "waiting",
         ),
     ),
     INDEXES: Layout(
@@ -170,7 +173,7 @@ LAYOUTS: dict[int, Layout] = {
     PRODUCERS: Layout(
         "producers", 1, ("number", "vhost", "name", "identity", "last", "turn", "heard_ms", "fenced", "receipts")
     ),
-    NOTES: Layout("notes", 1, ("queue", "number", "kind", "origin", "text", "at_ms", "living", "dead")),
+    NOTES: Layout("notes", 1, ("queue", "number", "kind", "origin", "text", "at_ms", "living", "dead", "attempts")),
     TOPICS: Layout(
         "topics",
         2,

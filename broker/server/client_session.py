@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -46,6 +46,8 @@ PARTIAL_BYTES_FREE = 256 * 1024
 GOODBYE_SECONDS = 1.0
 """How long the last frame may take to leave."""
 
+WAITING_CONSUMES_MAX = 1_000
+"""Most CONSUMEs of one connection that wait for subscriptions."""
 LOST_RANGES_MAX = 200
 """Most ranges of tags in one LEASES_LOST: it fits the smallest frame that a client may ask for."""
 
@@ -80,6 +82,9 @@ class ClientSession:
         self.producers: set[int] = set()
         self.producers_opening = 0
         self.answering = 0
+        # Names of temporary subscriptions that are on their way, and who wants to consume them then.
+        self.subscribing: list[str] = []
+        self.waiting_consumes: list[tuple[Handler, Message, int]] = []
         self.page_at_a_time = trio.Lock()
         self.closing = False
         self.suspended = False
@@ -245,6 +250,23 @@ class ClientSession:
         logger.error("a request of %s (%s) failed", self.peer, type(message).__name__, exc_info=error)
         raise InternalError(f"the broker failed at {type(message).__name__}: {error!r:.300}") from error
 
+    def is_subscribing_to(self, queue: str) -> bool:
+        """Whether a subscription of this name is on its way, and there is room for whoever waits for it."""
+        return queue in self.subscribing and len(self.waiting_consumes) < WAITING_CONSUMES_MAX
+
+    def subscribed(self, queue: str) -> None:
+        """A subscription is there, or refused: those who wait to consume it have their turn."""
+        self.subscribing.remove(queue)
+        waiting, self.waiting_consumes = self.waiting_consumes, []
+        for handler, message, correlation in waiting:
+            try:
+                handler(self, message, correlation, memoryview(b""))
+            except Exception as error:  # noqa: BLE001 - sorted out there: whose fault was it?
+                try:
+                    self._request_failed(message, correlation, error)
+                except SluiceError as fatal:
+                    self.close(fatal)
+
     def answer_meanwhile(self, answer: Callable[[], Awaitable[None]], message: Message, correlation: int) -> None:
         """Let *answer* reply to a request while the client's others are served; it may fail as a handler may."""
         assert self._nursery is not None, "requests come while the session runs"
@@ -309,9 +331,17 @@ class ClientSession:
 
     # --- what the road wants of a session ---------------------------------------------------------------------
 
-    def deliver(self, consumer: int, first_tag: int, runs: list[int], parts: Sequence[bytes | memoryview]) -> None:
+    def deliver(
+        self,
+        consumer: int,
+        first_tag: int,
+        runs: list[int],
+        parts: Sequence[bytes | memoryview],
+        destinations: list[str] | None = None,
+        notes: list[dict[str, Any]] | None = None,
+    ) -> None:
         """Send messages to one of our consumers."""
-        self._put(Deliver(consumer, first_tag, runs), 0, parts)
+        self._put(Deliver(consumer, first_tag, runs, notes or [], destinations or []), 0, parts)
 
     def takes_more(self) -> bool:
         """Whether the outgoing buffer has room."""

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from sluicemq.broker.queues.outcomes import ProducerOpened
+from sluicemq.broker.server import topics
+from sluicemq.broker.server import operating
 from sluicemq.broker.server.authorization import authorize
 from sluicemq.broker.server.client_session import answer_ping
+from sluicemq.broker.server.dead_letters import discard, list_dead, redrive
 from sluicemq.broker.server.handshake import authenticate_peer, hello, open_session
 from sluicemq.broker.server.replaying import replay
 from sluicemq.broker.server.showing import SHOWN_HEAD_BYTES, SLICE_SECONDS, show
-from sluicemq.broker.server.statistics import queue_state, statistics_of
+from sluicemq.broker.server.statistics import attached, queue_state, statistics_of
 from sluicemq.wire import messages as m
 from sluicemq.wire.connection import REQUESTS
 from sluicemq.wire.errors import ConsumerNotFound, InvalidRequest, LimitReached, UnknownOption
@@ -122,7 +125,8 @@ def queue_info(session: ClientSession, message: Message, correlation: int, tail:
     assert isinstance(message, m.QueueInfo)
     authorize(session.identity, "info", (session.vhost, "queue", message.name))
     queue = session.road.produce.find_queue(session.vhost, message.name)
-    session.reply(correlation, m.Queues([queue_state(session.road, queue)]))
+    state = {**queue_state(session.road, queue), "attached": attached(session.road, queue)}
+    session.reply(correlation, m.Queues([state]))
 
 
 async def peek(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
@@ -224,22 +228,26 @@ def _published(value: Published) -> Message:
 
 def consume(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
     """CONSUME: CONSUMING goes out before the first DELIVER."""
-    del tail
     assert isinstance(message, m.Consume)
     authorize(session.identity, "consume", (session.vhost, "queue", message.queue))
     session.road.produce.refuse_when_stopping()
     if not 1 <= message.weight <= m.CONSUMER_WEIGHT_MAX:
         raise InvalidRequest(f"the weight of a consumer is 1 to {m.CONSUMER_WEIGHT_MAX}, not {message.weight}")
+    if session.is_subscribing_to(message.queue):
+        # The SUBSCRIBE that makes it came just before: a client that is back sends both at once.
+        session.waiting_consumes.append((consume, message, correlation))
+        return
     queue = session.road.produce.find_queue(session.vhost, message.queue)
     if len(session.consumers) >= CONSUMERS_MAX:
         raise LimitReached(
             f"one session may have {CONSUMERS_MAX} consumers", limit="consumers_max", value=CONSUMERS_MAX
         )
+    dispatch = session.road.dispatch
+    dispatch.refuse_second(queue)
     consumer = session.next_consumer
     session.next_consumer += 1
     session.consumers[consumer] = queue.id
-    session.reply(correlation, m.Consuming(consumer))
-    session.road.dispatch.add_consumer(
+    dispatch.add_consumer(
         session,
         session.session,
         consumer,
@@ -248,7 +256,12 @@ def consume(session: ClientSession, message: Message, correlation: int, tail: me
         credit_bytes=min(message.credit_bytes, CREDIT_BYTES_MAX),
         lease_seconds=message.lease_seconds,
         frame_bytes_max=session.connection.frame_bytes_max,
+        weight=message.weight,
     )
+    # Nothing is delivered before this goes out: dispatch has its turn after the session's.
+    topic = session.road.machine.sources.topic_of(queue.id)
+    active = dispatch.is_active(session.session, consumer)
+    session.reply(correlation, m.Consuming(consumer, active, "" if topic is None else topic.name))
 
 
 def _known(session: ClientSession, consumer: int) -> None:
@@ -347,7 +360,16 @@ HANDLERS: dict[type[Message], Handler] = {
     m.Settle: settle,
     m.Extend: extend,
     m.CancelConsumer: cancel_consumer,
+    m.ListDead: list_dead,
+    m.Redrive: redrive,
+    m.Discard: discard,
     m.Statistics: statistics,
+    m.DeclareTopic: topics.declare_topic,
+    m.DeleteTopic: topics.delete_topic,
+    m.Subscribe: topics.subscribe,
+    m.Unsubscribe: topics.unsubscribe,
+    m.ListTopics: topics.list_topics,
+    **operating.HANDLERS,
 }
 for _request in REQUESTS:
     HANDLERS.setdefault(_request, not_yet)

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.pipeline.keeping.disk_space import Level
+from sluicemq.broker.server.topics import subscription_state
 
 if TYPE_CHECKING:
     from sluicemq.broker.pipeline.road import Road
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.server.listener import Server
 
+ATTACHED_MAX = 100
+"""Most consumers of a queue that are told one by one."""
 PUBLISHING = {Level.OK: "open", Level.SLOW: "slowed", Level.LOW: "refused", Level.RESERVE: "refused"}
 """What a producer meets, by the level of the disk."""
 
@@ -36,19 +39,44 @@ def queue_state(road: Road, queue: Queue) -> dict[str, Any]:
         "ready": queue.ready - sent,
         "leased": queue.leased + sent,
         "delayed": queue.delayed.messages,
-        "dead": 0,
+        "dead": queue.dead.messages,
         "publishing": PUBLISHING[road.space.view.level],
         "consumers": road.dispatch.consumer_count(queue.id),
         "published_total": queue.published_total,
         "settled_total": queue.settled_total,
         "redelivered_total": queue.redelivered_total,
+        "dead_total": queue.dead_total,
+        "expired_total": queue.expired_total,
+        "dropped_total": queue.dropped_total,
+        "moved_total": queue.moved_total,
+        "purged_total": queue.purged_total,
         "oldest_age_seconds": age,
         "pinned_bytes": road.reclaimer.pinned_bytes(queue.id),
         "retained": 0 if history is None else history.messages,
         "retained_bytes": 0 if history is None else history.bytes,
         "retained_age_seconds": 0.0 if retained_ms is None else max(0, now_ms - retained_ms) / 1000,
         "created_at": queue.created_ms,
+        **subscription_state(road, queue.id),
     }
+
+
+def attached(road: Road, queue: Queue) -> list[dict[str, Any]]:
+    """Return how the first `ATTACHED_MAX` consumers of one queue stand, in the order in which they came."""
+    found = []
+    for consumer in road.dispatch.dispatcher.attached(queue.id)[:ATTACHED_MAX]:
+        session = road.machine.sessions.get(consumer.session)
+        found.append(
+            {
+                "session": consumer.session,
+                "consumer": consumer.consumer,
+                "client": "" if session is None else session.client_name,
+                "weight": consumer.weight,
+                "active": consumer.active,
+                "in_flight": consumer.held_messages,
+                "credit": consumer.credit_messages,
+            }
+        )
+    return found
 
 
 def statistics_of(server: Server) -> dict[str, Any]:
@@ -91,6 +119,8 @@ def statistics_of(server: Server) -> dict[str, Any]:
         "connections": len(server.sessions),
         "sessions": len(road.machine.sessions),
         "queues": len(road.machine.queues()),
+        "topics": len(road.machine.sources),
+        "subscriptions": road.machine.sources.subscriptions(),
         "consumers": sum(len(session.consumers) for session in server.sessions),
         "cpu_user_seconds": times.user,
         "cpu_system_seconds": times.system,

@@ -16,18 +16,21 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.broker.queues.chunks import ROW, RUN_BYTES, span_bytes
+from sluicemq.broker.queues.image import LiveRuns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sluicemq.broker.queues.chunks import Page
-    from sluicemq.broker.queues.image import LiveRuns
     from sluicemq.broker.queues.sparse import Ranges
 
 __all__ = ["RECORD_OVERHEAD_BYTES", "Liveness", "Span", "Survivors"]
 
 RECORD_OVERHEAD_BYTES = 96
 """About what a record takes beside its messages: head, header, padding."""
+SHARED_RUNS_MAX = 500_000
+"""Runs of topics that are remembered to count what several subscriptions keep alive once: 60 MB while it is counted.
+Beyond them each subscription counts for itself: more seems alive than is, and less is rewritten."""
 _WINDOW_BITS = 12
 """Survivors are sorted so many zxids (as a power of two) at a time: no sort holds the interpreter for long."""
 
@@ -69,6 +72,8 @@ class Liveness:
         self.oldest: dict[int, int] = {}
         self.missing_runs = 0
         self.rows_read = 0
+        # (zxid, first and size) of what was counted of topics and their subscriptions.
+        self._shared: set[tuple[int, int]] = set()
 
     def add(self, part: LiveRuns) -> None:
         """Count *part*; takes microseconds, or up to a millisecond a chunk where its rows must be looked at."""
@@ -76,6 +81,9 @@ class Liveness:
         low = bisect_left(self._lasts, summary.lowest_zxid)
         if low == len(self._lasts) and summary.lowest_zxid > self._through_zxid:
             return  # in the log proper
+        if part.shared:
+            self._add_shared(part)
+            return
         high = bisect_left(self._lasts, summary.highest_zxid)
         if low != high or low == len(self._lasts) or part.partial or summary.lowest_zxid < self._firsts[low]:
             self._add_rows(part)
@@ -84,6 +92,25 @@ class Liveness:
         self.runs[low] += part.row_count
         self.messages[low] += summary.messages
         self._note_oldest(part.queue, summary.lowest_zxid)
+
+    def _add_shared(self, part: LiveRuns) -> None:
+        """Count of *part* what no other subscription was counted for; the oldest counts for each of them."""
+        rows = part.rows(self._read_page)
+        if not rows:
+            return
+        words = memoryview(rows).cast("Q")
+        places = list(zip(words[:: RUN_BYTES // 8].tolist(), words[2 :: RUN_BYTES // 8].tolist(), strict=True))
+        oldest = min(places)[0]
+        if self._firsts and oldest <= self._through_zxid:
+            self._note_oldest(part.queue, oldest)
+        known = self._shared
+        if len(known) < SHARED_RUNS_MAX:
+            new = [number for number, place in enumerate(places) if place not in known]
+            known.update(places)
+            if len(new) < len(places):
+                rows = b"".join([rows[number * RUN_BYTES : (number + 1) * RUN_BYTES] for number in new])
+        if rows:
+            self._add_rows(LiveRuns(part.queue, part.place, part.summary, None, rows))
 
     def _add_rows(self, part: LiveRuns) -> None:
         rows = part.rows(self._read_page)
@@ -171,15 +198,15 @@ _zxid_of = itemgetter(0)
 
 
 def _joined(places: Iterator[int]) -> Ranges:
-    """Return the ranges of ascending `first << 32 | size`, neighbours made one."""
+    """Return the ranges of ascending `first << 32 | size`, neighbours made one; those of subscriptions may overlap."""
     ranges: list[tuple[int, int]] = []
     start = end = 0
     for place in places:
         first, size = place >> 32, place & 0xFFFF_FFFF
-        if first != end or end == 0:
+        if first > end or end == 0:
             if end:
                 ranges.append((start, end - start))
             start = first
-        end = first + size
+        end = max(end, first + size)
     ranges.append((start, end - start))
     return tuple(ranges)

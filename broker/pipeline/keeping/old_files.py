@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.chunks import Chunk, FifoImage, Page
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.queue import Queue
+    from sluicemq.broker.queues.routing.topic import Topic
     from sluicemq.broker.queues.runs import Run
     from sluicemq.storage.log import SegmentLog
     from sluicemq.storage.pagefile import PageFile
@@ -120,6 +121,8 @@ def find_missing(
     search = _Search(files, start_zxid, read_page)
     for queue in machine.queues():
         search.look_at(queue)
+    for topic in machine.sources:
+        search.look_at_topic(topic)
     return [Missing(first, last, messages) for _, (first, last, messages) in sorted(search.found.items())]
 
 
@@ -154,6 +157,18 @@ class _Search:
             self._add_runs(queue.id, queue.returned, through)
         for table in queue.leases.values():
             self._add_runs(queue.id, (run for _, run, _ in table.pieces()), through)
+
+    def look_at_topic(self, topic: Topic) -> None:
+        """Find what is missing of what a topic itself holds, in the same way."""
+        through = _ZXID_MAX
+        if topic.history is not None:
+            self._add_index(topic.id, topic.history.runs.image(), _ZXID_MAX)
+            through = topic.history.lost.zxid
+        if topic.delayed.messages and (delayed := topic.delayed.image()) is not None:
+            self._add_index(topic.id, delayed, through)
+        for filling in topic.fillings.values():
+            if filling.held.messages:
+                self._add_index(filling.queue, filling.held.image(), _ZXID_MAX)
 
     def _add_index(self, queue: int, image: FifoImage, through: int) -> None:
         head, front = image.head, image.front
@@ -225,5 +240,5 @@ def _last_zxid(span: Span) -> int:
 
 
 def _name_of(machine: Machine, queue_id: int) -> str:
-    queue = machine.queue(queue_id)
-    return str(queue_id) if queue is None else queue.name
+    found = machine.queue(queue_id) or machine.sources.get(queue_id)
+    return str(queue_id) if found is None else found.name

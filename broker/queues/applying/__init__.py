@@ -9,9 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues.applying.clock import clock
+from sluicemq.broker.queues.applying.dead_letters import discard, redrive
 from sluicemq.broker.queues.applying.declaring import declare, delete, purge
+from sluicemq.broker.queues.applying.delaying import cancel, reschedule
 from sluicemq.broker.queues.applying.forgetting import forget
 from sluicemq.broker.queues.applying.granting import grant, grant_placed
 from sluicemq.broker.queues.applying.producers import producer_close, producer_open, producer_open_unlimited
@@ -19,6 +22,7 @@ from sluicemq.broker.queues.applying.publishing import publish, publish_grouped
 from sluicemq.broker.queues.applying.sessions import session_close, session_open
 from sluicemq.broker.queues.applying.settling import settle
 from sluicemq.broker.queues.applying.topics import fill, subscribe, unsubscribe
+from sluicemq.broker.queues.applying.unused import expire_queue
 from sluicemq.broker.queues.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -45,11 +49,17 @@ APPLY: dict[type[e.Entry], Callable[[Machine, int, Any], Outcome]] = {
     e.Grant: grant,
     e.GrantPlaced: grant_placed,
     e.Settle: settle,
+    e.SettleJudged: settle,
     e.Clock: clock,
     e.Declare: declare,
     e.Delete: delete,
     e.Purge: purge,
     e.Forget: forget,
+    q.Cancel: cancel,
+    q.Reschedule: reschedule,
+    q.Redrive: redrive,
+    q.Discard: discard,
+    q.ExpireQueue: expire_queue,
     t.Subscribe: subscribe,
     t.Unsubscribe: unsubscribe,
     t.Fill: fill,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sluicemq.broker.queues.applying.dying import grow_old, without_old
 from sluicemq.broker.queues.applying.routing import release
-from sluicemq.broker.queues.keeping_order import line_up
+from sluicemq.broker.queues.keeping_order import line_up_due
 from sluicemq.broker.queues.outcomes import Clocked, LeasesOver, Outcome, Ready, Removed
 from sluicemq.broker.queues.runs import messages_in
 
@@ -39,9 +40,9 @@ def clock(machine: Machine, zxid: int, entry: e.Clock) -> Outcome:
         if queue.lanes.has_expiry:
             expired, looked_at = queue.expire(machine.log_time_ms, left)
             left -= looked_at
-            queue.gone(expired, "expired")
             if expired:
                 effects.append(Removed(queue_id, expired))
+                effects += grow_old(machine, zxid, queue, expired)
         before = queue.delayed.messages
         runs = queue.delayed.take_due(machine.turn_until_ms(queue_id), left)
         if runs:
@@ -50,13 +51,12 @@ def clock(machine: Machine, zxid: int, entry: e.Clock) -> Outcome:
             if queue.keys is not None:
                 effects.append(LeasesOver(queue_id, queue.keys.go_on(runs)))
             # What expired while it waited never becomes ready.
-            expired = [run for run in runs if 0 < run.expires_ms <= machine.log_time_ms]
-            if expired:
-                queue.gone(expired, "expired")
-                messages -= messages_in(expired)
-                runs = [run for run in runs if not 0 < run.expires_ms <= machine.log_time_ms]
+            due = messages_in(runs)
+            runs, old = without_old(machine, zxid, queue, runs)
+            messages -= due - messages_in(runs)
+            effects += old
             if queue.keys is not None:
-                effects += line_up(queue, runs, zxid)
+                effects += line_up_due(queue, runs, zxid)
             else:
                 queue.make_ready(runs, zxid)
                 ready[queue_id] = None

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from sluicemq.broker.queues.applying.dropping import drop_queue
 from sluicemq.broker.queues.applying.refusals import check_object_kind, limit_reached, queue_not_found
 from sluicemq.broker.queues.applying.topics import declare_topic, delete_topic
-from sluicemq.broker.queues.outcomes import Declared, Deleted, Outcome, Purged, QueuePurged, Ready
+from sluicemq.broker.queues.applying.unused import used
+from sluicemq.broker.queues.outcomes import Declared, Deleted, Effect, Outcome, Purged, QueuePurged, Ready
 from sluicemq.broker.queues.queue import Queue
 from sluicemq.wire.errors import Conflict, InvalidRequest, QueueNotFound, UnknownOption
 from sluicemq.wire.settings import TOPIC, check_name, check_own_dead_letter, check_queue_settings, compare_settings
@@ -50,8 +51,8 @@ def declare(machine: Machine, zxid: int, entry: e.Declare) -> Outcome:
         machine.sources.settings_changed(queue.id, queue.settings["ordering"] == "key")
         machine.due_changed(queue)
     # Who may have what, and how much of it, may be another matter now.
-    effects = (Ready(queue.id),) if plan.outcome == "changed" else ()
-    return Outcome(Declared(queue.id, plan.outcome, plan.changes), None, effects)
+    effects: tuple[Effect, ...] = (Ready(queue.id),) if plan.outcome == "changed" else ()
+    return Outcome(Declared(queue.id, plan.outcome, plan.changes), None, (*effects, *used(machine, queue)))
 
 
 def delete(machine: Machine, zxid: int, entry: e.Delete) -> Outcome:

@@ -6,6 +6,7 @@ from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from sluicemq.broker.queues.applying.limiting import make_room, refuse_overflow
 from sluicemq.broker.queues.applying.refusals import queue_not_found
 from sluicemq.broker.queues.applying.routing import publish_to_topic
 from sluicemq.broker.queues.delayed_rows import packed_columns
@@ -42,12 +43,10 @@ def publish(machine: Machine, zxid: int, entry: e.Publish) -> Outcome:
         return Outcome(None, queue_not_found(entry.queue))
     if entry.count < 1:
         return Outcome(None, InvalidRequest("a batch needs at least one message"))
+    if not queue.is_plain:
+        return _publish(machine, zxid, entry, queue, verdict, (entry.count, 0, 0, 0, 0, 0))
     machine.producers.record(verdict, zxid)
-    if queue.settings["ttl"] is None:
-        queue.publish(zxid, entry.count, len(entry.payload), machine.log_time_ms)
-    else:
-        _place(machine, zxid, entry, queue, (entry.count, 0, 0, 0, 0, 0))
-        machine.due_changed(queue)
+    queue.publish(zxid, entry.count, len(entry.payload), machine.log_time_ms)
     if queue.history is None:
         return Outcome(Published(zxid, entry.count, False), None, (Ready(entry.queue),))
     _retain(machine, zxid, entry, queue)
@@ -69,10 +68,24 @@ def publish_grouped(machine: Machine, zxid: int, entry: e.PublishGrouped) -> Out
     if topic is not None:
         return publish_to_topic(machine, zxid, entry, topic, verdict)
     assert queue is not None, "it is a queue or a topic"
-    machine.producers.record(verdict, zxid)
+    return _publish(machine, zxid, entry, queue, verdict, entry.groups)
+
+
+def _publish(
+    machine: Machine, zxid: int, entry: e.Publish, queue: Queue, producer: Producer, groups: Sequence[int]
+) -> Outcome:
+    """Put the groups where they wait, if the queue has room for them or makes some."""
+    if queue.is_limited:
+        refusal = refuse_overflow(queue, entry.count, len(entry.payload))
+        if refusal is not None:
+            return Outcome(None, refusal)
+    machine.producers.record(producer, zxid)
+    queue.used_ms = machine.log_time_ms
     effects: list[Effect] = []
-    if _place(machine, zxid, entry, queue, entry.groups):
+    if _place(machine, zxid, entry, queue, groups):
         effects.append(Ready(queue.id))
+    if queue.is_limited:
+        effects += make_room(machine, zxid, queue, entry.count)
     if queue.history is not None:
         _retain(machine, zxid, entry, queue)
         effects.append(Retained(queue.id))
@@ -108,7 +121,7 @@ def _problem(entry: e.PublishGrouped) -> str | None:
     return None
 
 
-def _place(machine: Machine, zxid: int, entry: e.Publish, queue: Queue, groups: list[int] | tuple[int, ...]) -> bool:
+def _place(machine: Machine, zxid: int, entry: e.Publish, queue: Queue, groups: Sequence[int]) -> bool:
     """Put the messages of each group where they wait; return whether any is ready."""
     now_ms = machine.log_time_ms
     count, batch_bytes = entry.count, len(entry.payload)

@@ -11,8 +11,10 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues.applying.fitting import fitted
+from sluicemq.broker.queues.applying.limiting import make_room, refuse_overflow
 from sluicemq.broker.queues.outcomes import Effect, Outcome, Published, Ready, Retained
-from sluicemq.broker.queues.runs import Run, joined, messages_in
+from sluicemq.broker.queues.runs import Run, bytes_in, joined, messages_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.queues.routing.topic import Topic
     from sluicemq.broker.queues.sequences import Producer
+    from sluicemq.wire.errors import QueueFull
 
 _due_of = itemgetter(1)  # of a run that waits: its due time stands where its place will be
 
@@ -37,13 +40,11 @@ def publish_to_topic(machine: Machine, zxid: int, entry: e.Publish, topic: Topic
     refusal = topic.routes.room_for(delayed) if delayed else None
     if refusal is not None:
         return Outcome(None, refusal)
-    machine.producers.record(producer, zxid)
-    topic.published_total += entry.count
     topic_ttl_ms = round(float(topic.settings["ttl"] or 0) * 1000)
     batch_bytes = len(entry.payload)
     ready: list[Run] = []
     targets: list[tuple[int, ...]] = []
-    waiting: list[Run] = []
+    waiting: list[tuple[Run, str]] = []
     first = 0
     for size, due_ms, own_ttl_ms, priority, key, route in rows:
         text = texts[route - 1] if route else ""
@@ -52,15 +53,21 @@ def publish_to_topic(machine: Machine, zxid: int, entry: e.Publish, topic: Topic
         expires_ms = (due_ms if waits else now_ms) + ttl_ms if ttl_ms else 0
         run = Run(zxid, zxid, first, size, entry.count, batch_bytes, now_ms, 0, 0, key, expires_ms, 0, priority)
         if waits:
-            waiting.append(run._replace(ready=due_ms, note=topic.routes.hold(text, size)))
+            waiting.append((run._replace(ready=due_ms), text))
         else:
             ready.append(run)
             targets.append(topic.match(text))
         first += size
+    full = _refuse_overflow(machine, topic, ready, targets)
+    if full is not None:
+        return Outcome(None, full)
+    machine.producers.record(producer, zxid)
+    topic.published_total += entry.count
     effects = deliver(machine, zxid, topic, ready, targets)
     if waiting:
-        waiting.sort(key=_due_of)
-        for due_ms, runs in groupby(waiting, key=_due_of):
+        held = [run._replace(note=topic.routes.hold(text, run.size)) for run, text in waiting]
+        held.sort(key=_due_of)
+        for due_ms, runs in groupby(held, key=_due_of):
             topic.delayed.add(due_ms, list(runs))
     if topic.history is not None:
         topic.history.append(Run(zxid, zxid, 0, entry.count, entry.count, batch_bytes, now_ms))
@@ -94,35 +101,40 @@ def deliver(machine: Machine, zxid: int, topic: Topic, runs: list[Run], targets:
         if filling is not None:
             filling.held.extend(own)
         else:
-            arrive(machine, zxid, queue, own)
-            effects.append(Ready(queue_id))
+            effects += arrive(machine, zxid, queue, own)
     return effects
 
 
-def fitted(queue: Queue, runs: list[Run], now_ms: int) -> list[Run]:
-    """Return *runs*, ready now, as they are in this queue: with keys where it is ordered by them, and with its ttl."""
-    settings = queue.settings
-    if settings["ordering"] == "key":
-        if any(run.priority for run in runs):
-            runs = [run._replace(priority=0) for run in runs]
-    elif any(run.key for run in runs):
-        runs = joined([run._replace(key=0) for run in runs])
-    if settings["ttl"] is not None:
-        expires_ms = now_ms + round(float(settings["ttl"]) * 1000)
-        runs = joined([run._replace(expires_ms=min(run.expires_ms or expires_ms, expires_ms)) for run in runs])
-    return runs
+def _refuse_overflow(
+    machine: Machine, topic: Topic, runs: list[Run], targets: list[tuple[int, ...]]
+) -> QueueFull | None:
+    """Return why a batch is refused as a whole: a subscription has no room for its part, and refuses what is beyond.
+
+    Those that catch up, or get what was delayed, take it though it is beyond: nobody is there to hear of a refusal.
+    """
+    limited = [number for number in set().union(*targets) if machine.existing_queue(number).is_limited]
+    for number in sorted(limited):
+        part = [run for run, queues in zip(runs, targets, strict=True) if number in queues]
+        refusal = refuse_overflow(machine.existing_queue(number), messages_in(part), bytes_in(part))
+        if refusal is not None and number not in topic.fillings:
+            return refusal
+    return None
 
 
-def arrive(machine: Machine, zxid: int, queue: Queue, runs: list[Run]) -> None:
-    """Put *runs* behind the tails of their lanes in a subscription, because of the entry *zxid*."""
+def arrive(machine: Machine, zxid: int, queue: Queue, runs: list[Run]) -> list[Effect]:
+    """Put *runs* behind the tails of their lanes in a subscription, because of the entry *zxid*; others make room."""
+    effects: list[Effect] = [Ready(queue.id)]
     first = runs[0]
     if len(runs) == 1 and first.whole and first.zxid == zxid and first[7:] == _PLAIN:
         queue.publish(zxid, first.size, first.batch_bytes, first.published_ms)
-        return
-    queue.arrive(runs)
-    queue.make_ready(runs, zxid)
+    else:
+        queue.arrive(runs)
+        queue.make_ready(runs, zxid)
+    if queue.is_limited:
+        effects += make_room(machine, zxid, queue, messages_in(runs))
     if queue.lanes.has_expiry:
         machine.due_changed(queue)
+    return effects
 
 
 _PLAIN = (0,) * 6

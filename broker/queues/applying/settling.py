@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.applying.refusals import session_not_found
+from sluicemq.broker.queues.applying.unsettling import unsettle
 from sluicemq.broker.queues.keeping_order import leases_over
 from sluicemq.broker.queues.outcomes import Outcome, Settled
 from sluicemq.broker.queues.tags import ranges_problem
-from sluicemq.broker.queues.unsettling import unsettle
 from sluicemq.wire.errors import InvalidRequest
-from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_RELEASE
+from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_REJECT, VERDICT_RELEASE
 
 if TYPE_CHECKING:
     from sluicemq.broker.queues.machine import Machine
@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 # Frozen by the log's format, see `MachineLimits`; a new verdict needs a number of its own.
 VERDICTS = frozenset((VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_HANDED_OVER, e.EXPIRED, e.ABANDONED))
+VERDICTS_JUDGED = VERDICTS | {VERDICT_REJECT}
 
 
 def settle(machine: Machine, zxid: int, entry: e.Settle) -> Outcome:
     """Take the tags out of the consumer's table, and do with their messages what the verdict says."""
     problem = ranges_problem(entry.tags)
-    if problem is None and entry.verdict not in VERDICTS:
+    verdicts = VERDICTS if type(entry) is e.Settle else VERDICTS_JUDGED
+    if problem is None and entry.verdict not in verdicts:
         problem = f"verdict {entry.verdict} is unknown"
     if problem is not None:
         return Outcome(None, InvalidRequest(problem))
@@ -47,6 +49,6 @@ def settle(machine: Machine, zxid: int, entry: e.Settle) -> Outcome:
     if verdict == VERDICT_ACK:
         queue.acknowledge(taken.runs, taken.messages)
         return Outcome(value, None, leases_over(queue, taken.runs))
-    effects = unsettle(zxid, entry, queue, taken, machine.log_time_ms)
+    effects = unsettle(machine, zxid, entry, queue, taken)
     machine.due_changed(queue)
     return Outcome(value, None, (*effects, *leases_over(queue, taken.runs)))

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues.applying.dropping import drop_queue
+from sluicemq.broker.queues.applying.fitting import fitted
 from sluicemq.broker.queues.applying.refusals import limit_reached, queue_not_found, session_not_found
-from sluicemq.broker.queues.applying.routing import arrive, fitted
+from sluicemq.broker.queues.applying.routing import arrive
 from sluicemq.broker.queues.history import Place
-from sluicemq.broker.queues.outcomes import Declared, Deleted, Effect, Filled, FillsUp, Outcome, Ready, Subscribed
+from sluicemq.broker.queues.outcomes import Declared, Deleted, Effect, Filled, FillsUp, Outcome, Subscribed
 from sluicemq.broker.queues.queue import Queue
 from sluicemq.broker.queues.routing.filling import Filling
 from sluicemq.broker.queues.routing.topic import Binding, Topic
@@ -258,9 +259,7 @@ def fill(machine: Machine, zxid: int, entry: t.Fill) -> Outcome:
         machine.due_changed(topic)
     if filling.done:
         runs = [*runs, *filling.take_held()]
-    if runs:
-        arrive(machine, zxid, queue, runs)
-    effects: list[Effect] = [Ready(queue.id)] if runs else []
+    effects = arrive(machine, zxid, queue, runs) if runs else []
     if filling.done and not filling.held.messages:
         topic.end_filling(queue.id)
     else:

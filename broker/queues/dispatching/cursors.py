@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.chunks import Chunk
     from sluicemq.broker.queues.dispatching.baskets import Basket
     from sluicemq.broker.queues.fifo import RunFifo
+    from sluicemq.broker.queues.runs import Run
 
 _READ_RUNS_MIN = 4
 _READ_RUNS_MAX = 512
@@ -55,23 +56,14 @@ class Cursor:
             self.begin()
         read_max = _READ_RUNS_MIN
         while self.ordinal < lane.tail:
-            if not basket.open:
-                return False
-            ordinals, found = lane.read_with_ordinals(self.ordinal, read_max)
+            found = lane.read(self.ordinal, read_max)
             behind = lane.read_ordinal
             if self.first and found:
-                # Of the run that was cut some may have been picked, and not be granted; or it left the lane meanwhile.
-                run = found[0]
-                if ordinals[0] == self.ordinal and run.first < self.first:
-                    found[0] = run.split(self.first - run.first)[1]
-                self.first = 0
+                found[0] = self._unpicked(found[0])
             for position, run in enumerate(found):
                 rest = basket.add(run)
-                if rest is not None:
-                    self.ordinal, self.first = ordinals[position], rest.first
-                    return False
-                if not basket.open:
-                    self.ordinal = ordinals[position] + 1
+                if rest is not None or not basket.open:
+                    self._stop(position, rest)
                     return False
             self.ordinal = behind
             if not found and behind < lane.tail:
@@ -79,6 +71,24 @@ class Cursor:
                 return False
             read_max = min(2 * read_max, _READ_RUNS_MAX)
         return basket.open
+
+    def _unpicked(self, run: Run) -> Run:
+        """Return what was not picked of the first run read, if that is the one that was cut: it may have left."""
+        first, self.first = self.first, 0
+        if run.first >= first or self._ordinal_of(0) != self.ordinal:
+            return run
+        return run.split(first - run.first)[1]
+
+    def _stop(self, position: int, rest: Run | None) -> None:
+        """Stop at the run read at *position*, of which *rest* was not taken; None: behind it."""
+        ordinal = self._ordinal_of(position)
+        self.ordinal, self.first = (ordinal + 1, 0) if rest is None else (ordinal, rest.first)
+
+    def _ordinal_of(self, position: int) -> int:
+        """Return the ordinal of the run that was read at *position*, counted from the cursor."""
+        if not self.lane.has_holes:
+            return self.ordinal + position
+        return self.lane.read_with_ordinals(self.ordinal, position + 1)[0][position]
 
     def missing(self) -> list[Chunk]:
         """Return the chunks that the last look needed and that are not in memory, and some that follow them."""

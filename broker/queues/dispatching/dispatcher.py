@@ -165,6 +165,7 @@ class Dispatcher:
         mode `exclusive`, `holder_against` tells before whether it may come.
         """
         line = self._line(queue_id)
+        line.follow_settings()
         numbers = self._sessions.setdefault(session, {})
         assert consumer not in numbers, "a consumer's number is used once in a session"
         added = numbers[consumer] = Consumer(session, consumer, credit_messages, credit_bytes, weight)
@@ -248,6 +249,11 @@ class Dispatcher:
         """Return how many messages, and about how many bytes, count against a consumer's credit."""
         found = self._find(session, consumer)
         return (0, 0) if found is None else (found.held_messages, found.held_bytes)
+
+    def is_active(self, session: int, consumer: int) -> bool:
+        """Return whether a consumer takes part, and does not wait for another one to go."""
+        found = self._find(session, consumer)
+        return found is not None and found.eligible
 
     def planned_messages(self, queue_id: int) -> int:
         """Return how many messages of a queue are picked while the machine still shows them as ready."""

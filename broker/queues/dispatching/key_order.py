@@ -153,8 +153,9 @@ class KeyOrder:
 
     def can_take_more(self, consumer: Consumer) -> None:
         """Let keys go on that waited for *consumer*'s credit."""
-        for state in self._held_up.pop(consumer.identity, ()):
-            self._look_at(state)
+        if self._held_up:
+            for state in self._held_up.pop(consumer.identity, ()):
+                self._look_at(state)
 
     def settings_changed(self) -> None:
         """Follow how many messages of a key may be out."""
@@ -281,7 +282,7 @@ class KeyOrder:
         ordinals, runs = main.read_with_ordinals(self._ordinal, _READ_RUNS)
         behind = main.read_ordinal
         for ordinal, run in zip(ordinals, runs, strict=True):
-            if self._over or not self._meet(ordinal, run):
+            if self._over or self._passed_ranges >= PASSED_RANGES_MAX or not self._meet(ordinal, run):
                 self._ordinal = ordinal
                 return False
             self._runs_left -= 1

@@ -14,7 +14,7 @@ from sortedcontainers import SortedDict
 from sluicemq.broker.queues.dispatching.baskets import Basket
 from sluicemq.broker.queues.dispatching.cursors import Cursor
 from sluicemq.broker.queues.dispatching.key_order import KeyOrder
-from sluicemq.broker.queues.dispatching.modes import SHARED, active_of, may_deliver
+from sluicemq.broker.queues.dispatching.modes import FAILOVER, SHARED, active_of, may_deliver
 from sluicemq.broker.queues.dispatching.policies import Policy, policy_named
 
 if TYPE_CHECKING:
@@ -91,11 +91,15 @@ class Line:
 
     @property
     def offers(self) -> bool:
-        """Whether anything is there to be picked; for a queue without keys."""
+        """Whether anything is there to be picked, for a queue without keys; to be asked before `take`."""
+        if not self.queue.lanes.only_main:
+            self._follow_lanes()
         if self.returned:
             return True
-        cursors = self.cursors if self.queue.lanes.only_main else self._all_cursors()
-        return any(cursor.ordinal < cursor.lane.tail for cursor in cursors)
+        for cursor in self.cursors:  # noqa: SIM110 - half the time of a generator, at every pick
+            if cursor.ordinal < cursor.lane.tail:
+                return True
+        return False
 
     @property
     def unfinished(self) -> bool:
@@ -111,7 +115,10 @@ class Line:
         consumer.line = self
         self.consumers[consumer.identity] = consumer
         if self.single:
-            self._choose_active()
+            if self.active is None or (self.settings["mode"] == FAILOVER and consumer.weight > self.active.weight):
+                self._choose_active()
+            else:
+                consumer.eligible = False
         elif self.keys is not None:
             self.keys.joined(consumer)
 
@@ -132,17 +139,20 @@ class Line:
             if not consumer.eligible or not consumer.able:
                 return False
             self.policy.add(consumer)
-            if self.keys is not None:
-                self.keys.can_take_more(consumer)
         elif not consumer.able:
             self.policy.remove(consumer)
+            return False
         elif self.policy.weighs_load:
             self.policy.changed(consumer)
+        if self.keys is not None:
+            self.keys.can_take_more(consumer)
         return True
 
     def follow_settings(self) -> None:
         """Take changes of the queue's settings over; where they concern whose turn it is, that begins anew."""
         before, self.settings = self.settings, self.queue.settings
+        if before is self.settings:
+            return
         if self.settings["mode"] != before["mode"] or self.settings["dispatch"] != before["dispatch"]:
             self._choose_active()
         if self.settings["ordering"] != before["ordering"]:
@@ -217,8 +227,7 @@ class Line:
 
         """
         basket = Basket(messages_max, bytes_max, spare_messages, spare_bytes)
-        cursors = self.cursors if self.queue.lanes.only_main else self._all_cursors()
-        for cursor in cursors:
+        for cursor in self.cursors:
             if self.returned:
                 self._take_returned(basket, cursor.priority)
             if not basket.open or not cursor.fill(basket):
@@ -238,13 +247,12 @@ class Line:
             if rest is not None:
                 returned[rest.place] = rest
 
-    def _all_cursors(self) -> list[Cursor]:
-        """Return the cursors, highest priority first, after making those of lanes that are new."""
+    def _follow_lanes(self) -> None:
+        """Make cursors of lanes that are new; they stand highest priority first."""
         lanes = list(self.queue.lanes.items())
         if len(self.cursors) != len(lanes):
             known = {cursor.priority: cursor for cursor in self.cursors}
             self.cursors = [known.get(priority) or Cursor(priority, lane) for priority, lane in lanes]
-        return self.cursors
 
     def missing(self) -> list[Chunk]:
         """Return the chunks that the last look needed and that are not in memory, and some that follow them."""

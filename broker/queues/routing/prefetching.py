@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_topics as t
+from sluicemq.broker.queues.applying.limiting import missing_of_room
 
 if TYPE_CHECKING:
     from sluicemq.broker.queues.chunks import Chunk
@@ -13,22 +14,36 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.routing.topic import Topic
 
 
-def missing_of_published(topic: Topic, entry: e.Publish) -> list[Chunk]:
+def missing_of_published(machine: Machine, topic: Topic, entry: e.Publish) -> list[Chunk]:
     """What is delayed goes between others that are, and what is retained may push out older ones."""
     missing: list[Chunk] = []
     if topic.history is not None:
         missing += topic.history.missing_of_publish(len(entry.payload))
     if isinstance(entry, e.PublishGrouped):
-        runs_max = len(entry.groups) // e.GROUP_NUMBERS
-        for due_ms in set(entry.groups[1 :: e.GROUP_NUMBERS]):
-            if due_ms > entry.log_time_ms:
-                missing += topic.delayed.missing(due_ms, runs_max)
+        times = sorted(due_ms for due_ms in entry.groups[1 :: e.GROUP_NUMBERS] if due_ms > entry.log_time_ms)
+        missing += topic.delayed.missing_of(times)
+    routes = {"", *entry.routes} if isinstance(entry, e.PublishGrouped) else {""}
+    missing += _missing_of_room(machine, topic, routes, entry.count)
     return list(dict.fromkeys(missing))
 
 
-def missing_of_clock(topic: Topic, log_time_ms: int, items_max: int) -> list[Chunk]:
-    """What is due, and what was retained long enough."""
+def _missing_of_room(machine: Machine, topic: Topic, routes: set[str], count: int) -> list[Chunk]:
+    """Those that get something may have to let something go."""
+    missing: list[Chunk] = []
+    for number in set().union(*map(topic.match, routes)):
+        queue = machine.existing_queue(number)
+        if queue.is_limited:
+            missing += missing_of_room(queue, count)
+    return missing
+
+
+def missing_of_clock(machine: Machine, topic: Topic, log_time_ms: int, items_max: int) -> list[Chunk]:
+    """What is due, and what was retained long enough; asked again once what is due is there, because of its routes."""
     missing = topic.delayed.missing_due(log_time_ms, items_max)
+    if not missing:
+        due = topic.delayed.look_due(log_time_ms, items_max)
+        messages = sum(run.size for run in due)
+        missing += _missing_of_room(machine, topic, {topic.routes.text(run.note) for run in due}, messages)
     if topic.history is not None:
         missing += topic.history.missing_due(log_time_ms, items_max)
     return missing
@@ -43,4 +58,12 @@ def missing_of_subscribe(machine: Machine, entry: t.Subscribe) -> list[Chunk]:
 def missing_of_fill(machine: Machine, entry: t.Fill) -> list[Chunk]:
     """What was held back follows with the last piece."""
     filling = machine.sources.filling_of(entry.subscription)
-    return [] if filling is None or not (entry.done or filling.done) else filling.missing_held()
+    queue = machine.queue(entry.subscription)
+    if filling is None or queue is None:
+        return []
+    messages = sum(entry.runs[2 :: t.FILL_NUMBERS])
+    missing: list[Chunk] = []
+    if entry.done or filling.done:
+        missing += filling.missing_held()
+        messages += filling.held.messages
+    return missing + missing_of_room(queue, messages) if queue.is_limited else missing

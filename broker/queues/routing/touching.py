@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues.applying.dying import dead_letter_queue
 
 if TYPE_CHECKING:
     from sluicemq.broker.queues import entries_of_topics as t
@@ -20,9 +21,11 @@ def keep_topic(freeze: Freeze, topic: Topic | None) -> None:
 
 
 def keep_queue(freeze: Freeze, machine: Machine, number: int) -> None:
-    """Keep the queue, if it is older than the freeze."""
-    if number <= freeze.zxid:
-        freeze.keep(machine.queue(number))
+    """Keep the queue, if it is older than the freeze, and that to which its messages go when they make room."""
+    queue = machine.queue(number)
+    for kept in (queue, None if queue is None else dead_letter_queue(machine, queue)):
+        if kept is not None and kept.id <= freeze.zxid:
+            freeze.keep(kept)
 
 
 def published(freeze: Freeze, machine: Machine, topic: Topic, entry: e.Publish) -> None:

@@ -270,3 +270,28 @@ def test_a_message_for_later_waits_and_arrives(shell: Shell) -> None:
     assert shell.run("consume", "later", "--count", "1", "--timeout", "30") == b"soon\n"
     (found,) = [queue for queue in shell.json("queue", "ls") if queue["name"] == "later"]
     assert (found["ready"], found["delayed"]) == (0, 3)
+
+
+def test_dead_letters_are_listed_shown_tried_again_and_dropped(shell: Shell) -> None:
+    shell.run("queue", "declare", "small", "--set", "max_length=1", "--set", "overflow=dead_letter")
+    for body in ("first", "second", "third"):
+        shell.run("publish", "small", body, "--key", body[0])
+    shown = shell.run("dead-letter", "ls", "small").decode()
+    assert shown.count("overflow") == 2, "both are said to have died of it"
+    letters = [json.loads(line) for line in shell.run("dead-letter", "ls", "small", "--json").splitlines()]
+    assert [(one["body"], one["reason"], one["origin"]) for one in letters] == [
+        ("first", "overflow", "small"),
+        ("second", "overflow", "small"),
+    ]
+    assert b"second" in shell.run("dead-letter", "show", "small", letters[1]["position"])
+    assert shell.run("dead-letter", "ls", "small", "--key", "x", "--json") == b""
+    assert shell.run("dead-letter", "redrive", "small", "--older-than", "1d") == b"small: 0 dead letters tried again\n"
+    shell.run("queue", "declare", "large")
+    assert shell.json("dead-letter", "redrive", "small", "--key", "f", "--to", "large", "--rate", "100") == {
+        "queue": "small",
+        "messages": 1,
+    }
+    assert shell.run("consume", "large") == b"first\n"
+    assert shell.run("dead-letter", "discard", "small", "--yes") == b"small: 1 dead letters dropped\n"
+    assert shell.json("queue", "show", "small")["dead"] == 0
+    shell.run("dead-letter", "show", "small", letters[1]["position"], expect=1)

@@ -180,7 +180,7 @@ async def test_a_batch_that_is_sent_in_parts_is_decoded_once_and_keeps_only_its_
 
     assert after.batch is not before.batch
     assert after.batch.data is before.batch.data
-    assert after[1:] == before[1:] == (1001, 7, 1, 3, None)
+    assert after[1:] == before[1:] == (1001, 7, 1, 3, None, "")
 
 
 @pytest.mark.trio

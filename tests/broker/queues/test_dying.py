@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sluicemq.broker.queues import audit, notes
+from sluicemq.broker.queues import audit, dead_letters, notes
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.image import load
 from sluicemq.broker.queues.leases import LeaseTable
@@ -160,7 +160,7 @@ class Life:
         messages, bytes_ = self.rng.choice(((0, 5), (1, 0), (4, 0), (2, 30)))
         self.filled(lambda: self.queue.missing_head(messages + bytes_))
         in_order = self.pager.peek(self.queue, 0, 10**6)
-        dropped = self.queue.drop_head(messages, bytes_)
+        dropped = self.queue.drop_head(messages, bytes_, 1_000)
         if self.line:
             lowest = max(run.place[0] for run in self.line)
             assert dropped[0].place == next(run.place for run in in_order if run.place[0] == lowest)
@@ -184,17 +184,17 @@ class Life:
         first = run.first + self.rng.randrange(run.size)
         count = self.rng.randrange(1, run.first + run.size - first + 1)
         flat = [run.ready, run.zxid, first, count, 1, 1, 1, 1]
-        self.filled(lambda: self.queue.missing_dead(flat))
+        self.filled(lambda: dead_letters.missing_dead(self.queue, flat))
         zxid = self.next_zxid()
-        taken = self.queue.take_dead(flat, zxid)
+        taken = dead_letters.take_dead(self.queue, dead_letters.find_dead(self.queue, flat), zxid)
         assert taken == [run._replace(first=first, size=count)]
         what = self.rng.choice(("revive", "purged", "moved"))
         if what == "revive":
-            self.queue.revive(taken, zxid)
+            dead_letters.revive(self.queue, taken, zxid)
             fresh = [each._replace(ready=zxid, deliveries=0, attempts=0, note=0) for each in taken]
             self.line = sorted([*self.line, *fresh], key=lambda each: each.place)
         else:
-            self.queue.discard_dead(taken, what)
+            dead_letters.discard(self.queue, taken, what)
         self.dead = self.queue.dead.runs()
 
     def purge(self) -> None:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues import freeze as freeze_module
 from sluicemq.broker.queues.applying import APPLY
@@ -22,7 +23,7 @@ from sluicemq.broker.queues.image import load
 from sluicemq.broker.queues.machine import Machine, MachineLimits
 from sluicemq.broker.queues.runs import Run, flat_runs
 from sluicemq.broker.queues.sections import ImageDamaged
-from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_RELEASE
+from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_REJECT, VERDICT_RELEASE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.freeze import Freeze
     from sluicemq.broker.queues.sections import Section
 
-LIMITS = MachineLimits(producers_max=4, receipts_max=3, fenced_max=2, queues_max=5, sessions_max=4)
+LIMITS = MachineLimits(producers_max=4, receipts_max=3, fenced_max=2, queues_max=6, sessions_max=4)
 STEPS_MAX = 10_000
 
 
@@ -79,9 +80,12 @@ class Day(Story):
 
     def __init__(self) -> None:
         super().__init__()
-        self.orders = self.apply(e.Declare(self.now, "/", "queue", "orders", {"retention": {"seconds": 5.0}}))
-        self.billing = self.apply(e.Declare(self.now, "/", "queue", "billing", {"retry_delay": 5.0}))
+        self.orders = self.apply(
+            e.Declare(self.now, "/", "queue", "orders", {"retention": {"seconds": 5.0}, "dead_letter": "billing"})
+        )
+        self.billing = self.apply(e.Declare(self.now, "/", "queue", "billing", {"retry": [5.0]}))
         self.mail = self.apply(e.Declare(self.now, "other", "queue", "mail", {}))
+        self.idle = self.apply(e.Declare(self.now, "/", "queue", "idle", {"expires": 1.0}))
         self.ann = self.apply(e.SessionOpen(self.now, "/", "ann", "her laptop", b"token"))
         self.bob = self.apply(e.SessionOpen(self.now, "/", "bob", "", b""))
         self.old_web = self.apply(e.ProducerOpen(self.now, "/", "web", "ann"))
@@ -97,6 +101,8 @@ class Day(Story):
             self.settle(self.ann, queue, VERDICT_RELEASE)
             self.settle(self.ann, queue, VERDICT_NACK, due_ms=self.now + 5_000)
             self.settle(self.bob, queue, VERDICT_NACK, due_ms=self.now + 9_000)
+            self.reject(self.bob, queue)
+        self.publish(self.idle, self.producer, 2)
         self.events = self.apply(e.Declare(self.now, "/", "topic", "events", {"retention": {"seconds": 9.0}}))
         self.audit = self.subscribe("#", "audit")
         self.publish(self.events, self.producer, 2)
@@ -105,6 +111,10 @@ class Day(Story):
         self.publish_routed("eu.sent")
         self.grant(self.audit, self.bob, 2)
         self.machine.check()
+
+    def reject(self, session: int, queue: int) -> int:
+        tag = self.tags(session, queue)[0]
+        return self.apply(e.SettleJudged(self.now, session, queue, VERDICT_REJECT, [tag, tag], 0, "no such order"))
 
     def subscribe(self, pattern: str, name: str, session: int = 0, start: int = t.START_NOW) -> int:
         return self.apply(t.Subscribe(self.now, "/", "events", pattern, name, {}, session, start))
@@ -161,6 +171,17 @@ def entries_of(day: Day) -> dict[str, e.Entry]:
         "messages are delayed": settle(VERDICT_NACK, [first, second], later),
         "messages join others of their time": settle(VERDICT_NACK, [first, second], now + 5_000),
         "leases expire": settle(e.EXPIRED, [first, second]),
+        "messages are rejected": e.SettleJudged(
+            now, day.ann, day.orders, VERDICT_REJECT, [first, second], 0, "no such order"
+        ),
+        "messages wait by a policy": e.SettleJudged(
+            now, day.ann, day.billing, VERDICT_NACK, [1, 1 << 60], e.BY_RETRY_POLICY, "timeout"
+        ),
+        "a dead letter is redriven": q.Redrive(now, day.billing, dead(day), 0),
+        "a dead letter goes back to where it died": q.Redrive(now, day.billing, strangers(day), 0),
+        "a dead letter goes elsewhere": q.Redrive(now, day.billing, dead(day), day.orders),
+        "dead letters are dropped": q.Discard(now, day.billing, dead(day) + strangers(day)),
+        "a queue that nobody uses goes": q.ExpireQueue(now + 2_000, day.idle, now),
         "some delayed messages are due": e.Clock(later, 1),
         "all delayed messages are due": e.Clock(later + 10**6, 100),
         "settings change": e.Declare(now, "/", "queue", "orders", {"retry_delay": 9.0}),
@@ -175,6 +196,9 @@ def entries_of(day: Day) -> dict[str, e.Entry]:
         "all batches are lost": e.Forget(now, day.orders, [1, 1 << 60], "lost"),
         "batches of another queue are lost": e.Forget(now, day.billing, [1, 1 << 60], "lost"),
         "nonsense is lost": e.Forget(now, day.orders, [], "lost"),
+        "a delayed message is cancelled": q.Cancel(now, day.orders, waiting(day)),
+        "a delayed message is put off": q.Reschedule(now, day.orders, waiting(day), later + 5),
+        "a delayed message shall come at once": q.Reschedule(now, day.orders, waiting(day), 0),
         "a batch comes to a topic": e.Publish(now, day.events, day.producer, sequence, 2, 20, None, b"x" * 20),
         "a routed batch comes": day.routed("eu.lost"),
         "a routed batch for later comes": day.routed("eu.late", later),
@@ -191,6 +215,30 @@ def entries_of(day: Day) -> dict[str, e.Entry]:
         "a subscription catches up": t.Fill(now, day.mine, 0, 0, [4, 0, 1, 2, 20, now, 0, 0, 0], 4, 0, False),
         "a subscription has caught up": t.Fill(now, day.mine, 0, 0, [], day.mine, 0, True),
     }
+
+
+def waiting(day: Day) -> list[int]:
+    """The delayed messages of a queue, as CANCEL and RESCHEDULE name them."""
+    return waiting_in(day.machine, day.orders)
+
+
+def waiting_in(machine: Machine, queue_id: int) -> list[int]:
+    queue = machine.queue(queue_id)
+    runs = [] if queue is None else queue.delayed.runs()
+    return [number for run in runs for number in (run.ready, run.zxid, run.first, run.size)]
+
+
+def dead(day: Story) -> list[int]:
+    """All dead letters that lie aside in the queue billing."""
+    queue = day.machine.find_queue("/", "billing")
+    return [] if queue is None else [n for run in queue.dead.runs() for n in (run.ready, run.zxid, run.first, run.size)]
+
+
+def strangers(day: Story) -> list[int]:
+    """All ready messages of that queue that have a note."""
+    queue = day.machine.find_queue("/", "billing")
+    runs = [] if queue is None else [run for run in queue.peek(0, 1000) if run.note]
+    return [n for run in runs for n in (run.ready, run.zxid, run.first, run.size)]
 
 
 def placed(runs: list[Run]) -> list[int]:
@@ -284,6 +332,11 @@ def apply_any(story: Story, kind: type[e.Entry], a: int, b: int, c: int) -> None
     session = any_of(list(machine.sessions), b)
     producer = any_of([known.number for known in machine.producers], b)
     name = NAMES[a % len(NAMES)]
+
+    def any_queue(wanted: str, otherwise: int) -> int:
+        found = machine.find_queue("/", wanted)
+        return otherwise if found is None else found.id
+
     entry: e.Entry
     if kind is e.Publish:
         if c < 8:
@@ -317,7 +370,7 @@ def apply_any(story: Story, kind: type[e.Entry], a: int, b: int, c: int) -> None
             e.ProducerOpenUnlimited: lambda: e.ProducerOpenUnlimited(now, "/", ("", "web", "app")[a % 3], "bob"),
             e.ProducerClose: lambda: e.ProducerClose(now, producer),
             e.Declare: lambda: (
-                e.Declare(now, "/", "queue", name, {"retry_delay": float(b)})
+                e.Declare(now, "/", "queue", name, {"retry_delay": float(b), "max_deliveries": b or None})
                 if c
                 else e.Declare(now, "/", "topic", "events", {"retention": {"bytes": 1 + b} if a else None})
             ),
@@ -328,6 +381,21 @@ def apply_any(story: Story, kind: type[e.Entry], a: int, b: int, c: int) -> None
             e.Forget: lambda: e.Forget(
                 now, queue, [machine.applied_zxid - 3 * b - c, machine.applied_zxid - 3 * b], "lost"
             ),
+            q.Cancel: lambda: q.Cancel(now, queue, waiting_in(machine, queue)[: 4 * (c % 3)]),
+            q.Reschedule: lambda: q.Reschedule(
+                now, queue, waiting_in(machine, queue)[: 4 * (c % 3)], now + 300 * (b - 2)
+            ),
+            e.SettleJudged: lambda: e.SettleJudged(
+                *(now, session, queue, (VERDICT_REJECT, VERDICT_NACK)[a % 2]),
+                *((story.tags(session, queue) or [5])[:1] * 2, e.BY_RETRY_POLICY if b % 2 else 0, "because"),
+            ),
+            q.Redrive: lambda: q.Redrive(
+                now, any_queue("billing", queue), (strangers, dead)[c % 2](story)[: 4 * b], 0 if a % 2 else queue
+            ),
+            q.Discard: lambda: q.Discard(
+                now, any_queue("billing", queue), (strangers, dead)[c % 2](story)[: 4 * (b % 3)]
+            ),
+            q.ExpireQueue: lambda: q.ExpireQueue(now + 1_000 * a, queue, now),
             t.Subscribe: lambda: t.Subscribe(
                 *(now, "/", "events", ("#", "eu.*", "eu.paid", "")[a % 4], ("audit", "", "us")[b % 3], {}),
                 *(session if c % 2 else 0, (t.START_NOW, t.START_BEGINNING)[c > 5]),

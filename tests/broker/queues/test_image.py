@@ -235,17 +235,17 @@ def test_a_newer_version_of_a_section_is_refused_by_its_name() -> None:
     sections = packed()
     number = next(number for number, section in enumerate(sections) if section.kind == s.QUEUES)
     name, _, columns = msgpack.unpackb(sections[number].data)
-    sections[number] = Section(s.QUEUES, msgpack.packb((name, 3, columns)))
+    sections[number] = Section(s.QUEUES, msgpack.packb((name, 4, columns)))
     for read in (load, lambda them: list(live_runs(them))):
-        with pytest.raises(ImageUnknown, match="version 3 of section 'queues' is unknown; this version reads 2"):
+        with pytest.raises(ImageUnknown, match="version 4 of section 'queues' is unknown; this version reads 3"):
             read(sections)
 
 
 def test_a_newer_format_and_unknown_limits_are_refused() -> None:
     first, *others = packed()
     for read in (load, lambda them: list(live_runs(them))):
-        with pytest.raises(ImageUnknown, match="format 4 of a snapshot is unknown; this version reads 3"):
-            read([changed(first, format=[4]), *others])
+        with pytest.raises(ImageUnknown, match="format 5 of a snapshot is unknown; this version reads 4"):
+            read([changed(first, format=[5]), *others])
     with pytest.raises(ImageUnknown, match="limits words_max are unknown"):
         load([changed(first, limits=[{"words_max": 3}]), *others])
 
@@ -276,10 +276,10 @@ def test_nothing_may_follow_the_end_nor_precede_the_beginning() -> None:
         (b"\xc1", "no array of name, version and columns"),
         (msgpack.packb(("queues", 1)), "no array of name, version and columns"),
         (msgpack.packb(("chunks", 1, {})), "kind 2 is named 'chunks' instead of 'queues'"),
-        (msgpack.packb(("queues", 2, {"id": [1]})), "has not the columns id, vhost"),
-        (msgpack.packb(("queues", 2, dict.fromkeys(s.LAYOUTS[s.QUEUES].columns, 5))), "are not lists of one length"),
+        (msgpack.packb(("queues", 3, {"id": [1]})), "has not the columns id, vhost"),
+        (msgpack.packb(("queues", 3, dict.fromkeys(s.LAYOUTS[s.QUEUES].columns, 5))), "are not lists of one length"),
         (
-            msgpack.packb(("queues", 2, {**{column: [1] for column in s.LAYOUTS[s.QUEUES].columns}, "id": [1, 2]})),
+            msgpack.packb(("queues", 3, {**{column: [1] for column in s.LAYOUTS[s.QUEUES].columns}, "id": [1, 2]})),
             "are not lists of one length",
         ),
     ],
@@ -327,15 +327,15 @@ def test_an_image_keeps_the_layout_that_is_documented() -> None:
     """A change of these names needs a new version of the section: old snapshots have the old ones."""
     assert {layout.name: layout.version for layout in s.LAYOUTS.values()} == {
         "machine": 2,
-        "queues": 2,
+        "queues": 3,
         "indexes": 2,
-        "chunks": 2,
+        "chunks": 3,
         "returned": 2,
         "sessions": 1,
         "leases": 2,
         "producers": 1,
         "notes": 1,
-        "topics": 1,
+        "topics": 2,
         "bindings": 1,
         "routes": 1,
         "end": 1,

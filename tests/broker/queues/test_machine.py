@@ -497,7 +497,10 @@ def test_the_leases_of_a_lost_session_return_to_their_places(broker: Broker) -> 
     assert outcome.effects == (
         Returned(
             broker.orders,
-            [Run(first, first, 0, 4, 4, 40, 1_000, 1, 0), Run(second, second, 0, 2, 4, 40, 1_000, 1, 0)],
+            [
+                Run(first, first, 0, 4, 4, 40, 1_000, 1, 0, note=1),
+                Run(second, second, 0, 2, 4, 40, 1_000, 1, 0, note=1),
+            ],
         ),
         SessionGone(broker.session),
     )
@@ -534,7 +537,7 @@ def test_a_declaration_converges(broker: Broker) -> None:
     assert broker.declare("mail", retry_delay=2.5).value == Declared(mail, "changed", {"retry_delay": [5.0, 2.5]})
     found = broker.machine.find_queue("/", "mail")
     assert found is not None
-    assert (found.id, found.retry_delay_ms) == (mail, 2_500)
+    assert (found.id, found.settings["retry_delay"]) == (mail, 2.5)
     assert found.settings == {**QUEUE_SETTINGS_DEFAULT, "retry_delay": 2.5}
 
 
@@ -744,6 +747,11 @@ def test_what_apply_judges_by_is_frozen() -> None:
     assert (VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_HANDED_OVER) == (1, 2, 3, 4)
     assert (e.EXPIRED, e.ABANDONED) == (16, 17)
     assert {kind: entry.VERSION for kind, entry in e.ENTRIES.items()} == dict.fromkeys(
-        [*range(1, 13), 20, 26, 27, 28], 1
+        [*range(1, 13), 20, 24, 25, 26, 27, 28, 30], 1
     ) | {4: 2}
-    assert {(4, 1): e.ProducerOpenUnlimited, (6, 2): e.PublishGrouped, (7, 2): e.GrantPlaced} == e.OTHER_VERSIONS
+    assert {
+        (4, 1): e.ProducerOpenUnlimited,
+        (6, 2): e.PublishGrouped,
+        (7, 2): e.GrantPlaced,
+        (8, 2): e.SettleJudged,
+    } == e.OTHER_VERSIONS

@@ -130,3 +130,38 @@ def test_survivors_come_in_the_order_of_the_log():
     for zxid in (70_000, 5, 9_000, 8_999):
         survivors.add(part(row(zxid)))
     assert [zxid for zxid, _ in survivors.within(1, 1 << 20)] == [5, 8_999, 9_000, 70_000]
+
+
+def test_what_several_subscriptions_keep_alive_is_counted_once():
+    first, second = part(row(101), row(102), row(410), queue=7), part(row(102), row(410), row(103, 0, 5), queue=8)
+    alone = counted(part(row(101), row(102), row(410), row(103, 0, 5)))
+    liveness = counted(first._replace(shared=True), second._replace(shared=True))
+    assert (liveness.bytes, liveness.runs, liveness.messages) == (alone.bytes, alone.runs, alone.messages)
+    assert liveness.oldest == {7: 101, 8: 102}
+    assert counted(first, second).messages[0] > alone.messages[0], "others are counted as they are"
+
+
+def test_beyond_what_is_remembered_each_subscription_counts_for_itself(monkeypatch):
+    monkeypatch.setattr("sluicemq.broker.pipeline.keeping.liveness.SHARED_RUNS_MAX", 0)
+    liveness = counted(part(row(101))._replace(shared=True), part(row(101), queue=8)._replace(shared=True))
+    assert liveness.runs == [2, 0, 0]
+
+
+@given(st.lists(st.tuples(st.integers(101, 104), st.integers(0, 8), st.integers(1, 5)), max_size=30))
+def test_survivors_of_several_subscriptions_are_every_message_once_however_they_overlap(pieces):
+    survivors = Survivors(FILES[:1], no_page)
+    alive = set()
+    for zxid, first, size in pieces:
+        survivors.add(part(row(zxid, first, size)))
+        alive |= {(zxid, index) for index in range(first, first + size)}
+    found = [
+        (zxid, index)
+        for zxid, ranges in survivors.within(101, 200)
+        for first, count in ranges
+        for index in range(first, first + count)
+    ]
+    assert found == sorted(alive)
+    for _, ranges in survivors.within(101, 200):
+        assert all(first + count < later for (first, count), (later, _) in zip(ranges, ranges[1:], strict=False)), (
+            "apart, with a gap"
+        )

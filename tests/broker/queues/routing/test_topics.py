@@ -30,6 +30,7 @@ from sluicemq.wire.errors import (
     LimitReached,
     NameConflict,
     PositionExpired,
+    QueueFull,
     QueueNotFound,
     RetentionOff,
     SessionNotFound,
@@ -394,6 +395,30 @@ def test_the_routes_of_what_is_delayed_are_bounded(broker: Broker, monkeypatch: 
     broker.publish("c")
     broker.clock(5_000)
     broker.publish("c", due_ms=7_000)
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_refused_as_a_whole_where_a_subscription_has_no_room_and_says_so(broker: Broker) -> None:
+    broker.subscribe("#", "all")
+    broker.try_subscribe("eu", "small", {"max_length": 2})
+    first = broker.publish("eu", "us", "us")
+    error = broker.refused(QueueFull, broker.try_publish("eu", "eu", "us"))
+    assert error.fields["queue"] == "small"
+    second = broker.publish("eu")
+    assert broker.holds("small") == [(first, 0), (second, 0)]
+    assert len(broker.holds("all")) == 4
+
+
+def test_a_subscription_that_makes_room_lets_its_oldest_messages_go_and_no_others(broker: Broker) -> None:
+    broker.subscribe("#", "all")
+    broker.try_subscribe("#", "newest", {"max_length": 2, "overflow": "drop_head"})
+    zxids = [broker.publish("eu", due_ms=due_ms) for due_ms in (0, 0, 5_000)]
+    assert broker.holds("newest") == [(zxids[0], 0), (zxids[1], 0)]
+    broker.clock(5_000)
+    assert broker.holds("newest") == [(zxids[1], 0), (zxids[2], 0)]
+    assert len(broker.holds("all")) == 3
 
 
 # --- from the past --------------------------------------------------------------------------------------------------

@@ -1,0 +1,151 @@
+"""Delayed messages as operators and senders see them: looked at, cancelled, due at another time.
+
+Whoever names a message by its receipt need not know when it is due: its batch says so, or else everything that waits
+is looked through. All of that happens here, beside the road; an entry names messages by their place, and the machine
+judges whether they still wait there. Must not know sockets: answers are returned.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+from sluicemq.broker.queues.entries_of_queues import Cancel, Reschedule
+from sluicemq.broker.queues.outcomes import Cancelled, Outcome
+from sluicemq.wire.errors import InvalidRequest, LimitReached, MessageNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sluicemq.broker.pipeline.road import Road
+    from sluicemq.broker.queues.queue import Queue
+    from sluicemq.broker.queues.runs import Run
+
+ENTRY_RUNS_MAX = 64
+"""Most runs that one entry takes out of an index: each costs some tens of microseconds."""
+NAMED_RUNS_MAX = 10_000
+"""Most runs that one request may name."""
+LOOK_MESSAGES = 2_000
+"""Messages that are looked at in one go while one is searched for."""
+FOR_EVER_MS = (1 << 63) - 1
+"""No message is due later."""
+
+
+async def look(road: Road, queue: Queue, from_ms: int, to_ms: int | None, skip: int, count_max: int) -> list[Run]:
+    """Return what waits in the queue, in due order, wherever it lies."""
+    return await road.look(lambda: queue.delayed.look(from_ms, to_ms, skip, count_max))
+
+
+async def cancel(road: Road, queue: Queue, flat: list[int]) -> int:
+    """Drop delayed messages, named as in CANCEL_DELAYED; return how many of them still waited.
+
+    Raises:
+        InvalidRequest: Too many are named, or none can be.
+
+    """
+    return await _change(road, queue, flat, None)
+
+
+async def reschedule(road: Road, queue: Queue, flat: list[int], due_ms: int) -> int:
+    """Let delayed messages be due at *due_ms* instead; return how many of them still waited. Raises as `cancel`."""
+    if due_ms > FOR_EVER_MS:
+        raise InvalidRequest(f"messages are due {FOR_EVER_MS} ms after 1970 at the latest, not {due_ms}")
+    return await _change(road, queue, flat, due_ms)
+
+
+async def _change(road: Road, queue: Queue, flat: list[int], due_ms: int | None) -> int:
+    if len(flat) // 4 > NAMED_RUNS_MAX:
+        raise LimitReached(
+            f"{len(flat) // 4} runs in one request; allowed are {NAMED_RUNS_MAX}: send several",
+            limit="named_runs_max",
+            value=NAMED_RUNS_MAX,
+        )
+    placed: list[int] = []
+    for place in _quads(flat):
+        if min(place[1], place[3]) < 1:
+            raise InvalidRequest(f"a run begins with a position and holds messages; {place} does not")
+        placed += place if place[0] else await _find(road, queue, *place[1:])
+    changed = 0
+    for start in range(0, len(placed), 4 * ENTRY_RUNS_MAX):
+        runs = placed[start : start + 4 * ENTRY_RUNS_MAX]
+        now_ms = road.clock.now_ms()
+        if due_ms is None:
+            changed += await _applied(road, Cancel(now_ms, queue.id, runs))
+        else:
+            changed += await _applied(road, Reschedule(now_ms, queue.id, runs, due_ms))
+    return changed
+
+
+async def _applied(road: Road, entry: Cancel | Reschedule) -> int:
+    """Propose *entry*, and return how many messages it found once it is committed and applied."""
+    outcomes: list[Outcome] = []
+    done = trio.Event()
+
+    def on_applied(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        done.set()
+
+    road.propose(entry, on_applied=on_applied)
+    await done.wait()
+    if outcomes[0].error is not None:
+        raise outcomes[0].error
+    value = outcomes[0].value
+    assert isinstance(value, Cancelled), "that is what these entries answer"
+    return value.messages
+
+
+async def _find(road: Road, queue: Queue, zxid: int, first: int, size: int) -> list[int]:
+    """Return where messages of one batch wait, as CANCEL names them: by what the batch says, or by looking for them."""
+    found: list[int] = []
+    wanted = set(range(first, first + size))
+    for due_ms in await _said_by_batch(road, zxid, first, size):
+        if wanted:
+            await _look_through(road, queue, (due_ms, due_ms + 1), zxid, wanted, found)
+    if wanted and queue.delayed.messages:
+        await _look_through(road, queue, (0, None), zxid, wanted, found)
+    return found
+
+
+async def _said_by_batch(road: Road, zxid: int, first: int, size: int) -> list[int]:
+    """Return when messages of a batch were due as they were published; nothing where the batch cannot be read."""
+    with road.bodies.reading():
+        try:
+            stored = (await road.bodies.load_to_show([zxid]))[zxid]
+        except (MessageNotFound, AssertionError):
+            return []
+    due_times = stored.batch.due_times
+    if due_times is None or stored.kept is not None:
+        return []
+    times = [due for due in due_times[first : first + size] if due is not None]
+    return sorted({stored.published_ms - due if due < 0 else due for due in times})
+
+
+async def _look_through(
+    road: Road, queue: Queue, span: tuple[int, int | None], zxid: int, wanted: set[int], found: list[int]
+) -> None:
+    """Move those of the *wanted* messages of a batch that wait in a span of time to *found*, as CANCEL names them."""
+    from_ms, to_ms = span
+    skip = 0
+    while wanted:
+        began = time.perf_counter()
+        runs = await look(road, queue, from_ms, to_ms, skip, LOOK_MESSAGES)
+        if not runs:
+            return
+        for run in runs:
+            here = wanted.intersection(range(run.first, run.first + run.size)) if run.zxid == zxid else ()
+            for index in sorted(here):
+                found += (run.ready, zxid, index, 1)
+            wanted.difference_update(here)
+        last_ms = runs[-1].ready
+        if last_ms != from_ms:
+            skip = 0
+        skip += sum(run.size for run in runs if run.ready == last_ms)
+        from_ms = last_ms
+        if time.perf_counter() - began > 0.001:
+            await trio.lowlevel.checkpoint()
+
+
+def _quads(flat: list[int]) -> Iterator[list[int]]:
+    return (flat[start : start + 4] for start in range(0, len(flat), 4))
