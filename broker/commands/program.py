@@ -23,6 +23,7 @@ COMMANDS = {
     "publish": "publish",
     "consume": "consume",
     "queue": "queue",
+    "topic": "topic",
     "delayed": "delayed",
     "dead-letter": "dead_letter",
     "log": "log",

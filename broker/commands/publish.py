@@ -35,6 +35,7 @@ NOTE_SECONDS = 1.0
 )
 @click.option("--lines", is_flag=True, help="Publish each line as a message, from standard input or --file.")
 @click.option("--key", help="Key of the messages.")
+@click.option("--subject", help="Subject of the messages; at a topic, what follows behind its name.")
 @click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="A header; may be repeated.")
 @click.option("--message-id", help="Id of the message instead of one made here.")
 @click.option("--delay", type=LongTime(), help="Deliver the messages so long after they were published, not before.")
@@ -55,6 +56,7 @@ def command(
     file: str | None,
     lines: bool,
     key: str | None,
+    subject: str | None,
     headers: tuple[str, ...],
     message_id: str | None,
     delay: float | None,
@@ -66,7 +68,7 @@ def command(
     url: str,
     as_json: bool,
 ) -> None:
-    """Publish BODY, a file, or a message for each line, to QUEUE.
+    """Publish BODY, a file, or a message for each line, to QUEUE, which may be a topic or lie below one.
 
     Ends when everything is safe on disk. Prints the position of a single message; for lines, how many there were. Lines
     are sent as they come, so that `tail -f` can be piped in; what was sent before an error stays sent.
@@ -81,6 +83,7 @@ def command(
 
     given = {
         "key": key,
+        "subject": subject,
         "headers": _headers(headers),
         "delay": delay,
         "at": at,

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from sluicemq.broker.commands.manners import json_option, on_terminal, print_json, print_table, url_option
+from sluicemq.broker.commands.set_options import settings_of
 
 SKIP_MAX = 1_000_000_000_000
 """More messages than any queue holds."""
@@ -31,7 +32,7 @@ def declare(name: str, settings: tuple[str, ...], url: str, as_json: bool) -> No
     """
     from sluicemq.broker.commands.asking import with_client
 
-    wanted = _settings(settings)
+    wanted = settings_of(settings, "queue")
     declared = with_client(url, lambda client: client.declare_queue(name, **wanted))
     if as_json:
         print_json({"name": name, "outcome": declared.outcome, "changes": dict(declared.changes)})
@@ -39,28 +40,6 @@ def declare(name: str, settings: tuple[str, ...], url: str, as_json: bool) -> No
     click.echo(f"{name}: {declared.outcome}")
     for setting, (before, after) in sorted(declared.changes.items()):
         click.echo(f"  {setting}: {before} -> {after}")
-
-
-def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """Read NAME=VALUE; a value that is JSON (a number, true, a list) is taken as such, anything else as text."""
-    import json
-
-    from sluicemq.broker.config import nearest
-    from sluicemq.wire.settings import QUEUE_SETTINGS_DEFAULT, check_queue_settings
-
-    settings: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise click.UsageError(f"--set {pair!r}: write NAME=VALUE")
-        if name not in QUEUE_SETTINGS_DEFAULT:
-            hint = nearest(name, QUEUE_SETTINGS_DEFAULT) or f"; known are: {', '.join(sorted(QUEUE_SETTINGS_DEFAULT))}"
-            raise click.UsageError(f"queues have no setting {name!r}{hint}")
-        try:
-            settings[name] = json.loads(value)
-        except (ValueError, RecursionError):  # thousands of digits, or of brackets, among them
-            settings[name] = value
-    return check_queue_settings(settings)
 
 
 @command.command(name="ls")
