@@ -17,10 +17,10 @@ from sluicemq.client.client import connect as connect
 from sluicemq.client.consumer import Consumer as Consumer
 from sluicemq.client.consumer import ConsumerStatistics as ConsumerStatistics
 from sluicemq.client.dead_letters import DeadLetter as DeadLetter
+from sluicemq.client.delays import DelayedMessage as DelayedMessage
 from sluicemq.client.handling import DeathNote as DeathNote
 from sluicemq.client.handling import Reject as Reject
 from sluicemq.client.handling import Retry as Retry
-from sluicemq.client.delays import DelayedMessage as DelayedMessage
 from sluicemq.client.message import Batch as Batch
 from sluicemq.client.message import Message as Message
 from sluicemq.client.peeked import PeekedMessage as PeekedMessage

@@ -1,8 +1,8 @@
 """Letting the log say that messages are lost: the last step of `sluicemq log repair`.
 
 Why through the log: a message whose bytes are gone is still alive in the machine, and a broker that came to deliver it
-would have to stop. So FORGET entries give it up wherever it is (`applying/forgetting.py` of the queues), and every broker
-that reads the log agrees. They stand in an epoch of their own, begun like that of a broker: what a repair cut off the
+would have to stop. So FORGET entries give it up wherever it is (`queues/applying/forgetting.py`), and every broker that
+reads the log agrees. They stand in an epoch of their own, begun like that of a broker: what a repair cut off the
 log is never written again under the same zxids.
 
 May be interrupted and run again: what is given up already is not alive any more. This module must not know how files
