@@ -122,6 +122,20 @@ class Cancelled:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Altered:
+    """The queue is as wanted; changes as name -> [before, after]."""
+
+    changes: dict[str, list[Any]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PolicyPut:
+    """The policy is as wanted: `created`, `changed`, `dropped` or `unchanged`."""
+
+    outcome: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Purged:
     """So many messages are gone."""
 
@@ -155,6 +169,8 @@ Value: TypeAlias = (
     | Deleted
     | Purged
     | Cancelled
+    | Altered
+    | PolicyPut
     | Redriven
     | Discarded
     | Subscribed
@@ -248,7 +264,17 @@ class SessionGone(NamedTuple):
 
 
 Effect: TypeAlias = (
-    Ready | Retained | Returned | Removed | QueuePurged | FillsUp | QueueGone | LeasesGone | LeasesOver | SessionGone | MayExpire
+    Ready
+    | Retained
+    | Returned
+    | Removed
+    | QueuePurged
+    | FillsUp
+    | QueueGone
+    | LeasesGone
+    | LeasesOver
+    | SessionGone
+    | MayExpire
 )
 
 
