@@ -31,6 +31,7 @@ from sluicemq.client.forks import unwatch, watch
 from sluicemq.client.options import Body, Delivery, Duration, count_of, seconds_of
 from sluicemq.client.outgoing import Pending
 from sluicemq.client.peeked import PeekedMessage, peeked_messages
+from sluicemq.client.policies import PolicyCalls
 from sluicemq.client.producer import SEND_SECONDS, Producer, attributes_of, enter
 from sluicemq.client.publisher import Publisher
 from sluicemq.client.receipts import Receipt, Receipts
@@ -54,7 +55,7 @@ QUEUES_PER_PAGE = 1000
 CREDIT_BYTES_MAX = 2**40
 
 
-class Client(TopicCalls, DeadLetterCalls, DelayCalls):
+class Client(TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls):
     """A connection to a broker or a cluster; made by `connect`, used with `async with`.
 
     It owns its background tasks and outlives single connections. Its methods may be called from any task of the loop.

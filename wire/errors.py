@@ -380,6 +380,14 @@ class QueueFull(Unavailable):
     code = "queue_full"
 
 
+class QueuePaused(Unavailable):
+    """Publishing to the queue is paused; nothing of the batch is stored. `queue` says which, `retry_after` when to try.
+
+    """
+
+    code = "queue_paused"
+
+
 class OutcomeUnknown(SluiceError):
     """It may or may not have happened. Carries the identity with which a resend is safe."""
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "queue": "queue",
     "topic": "topic",
     "delayed": "delayed",
+    "policy": "policy",
     "dead-letter": "dead_letter",
     "log": "log",
     "bench": "bench",

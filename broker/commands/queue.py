@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sluicemq.broker.commands.manners import json_option, on_terminal, print_json, print_table, url_option
 from sluicemq.broker.commands.set_options import settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SKIP_MAX = 1_000_000_000_000
 """More messages than any queue holds."""
@@ -143,6 +146,65 @@ def purge(name: str, yes: bool, url: str, as_json: bool) -> None:
         print_json({"name": name, "messages": messages})
     else:
         click.echo(f"{name}: {messages} messages dropped")
+
+
+def _pausing(name: str, resume: bool) -> Callable[[Callable[..., None]], click.Command]:
+    """Return what makes `pause` and `resume` of a function."""
+    done = "go on" if resume else "stop"
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        function = click.argument("name")(json_option(url_option(function)))
+        function = click.option("--deliver", is_flag=True, help=f"Only let deliveries {done}.")(function)
+        function = click.option("--publish", is_flag=True, help=f"Only let publishing {done}.")(function)
+        return command.command(name=name)(function)
+
+    return decorate
+
+
+@_pausing("pause", resume=False)
+def pause(name: str, publish: bool, deliver: bool, url: str, as_json: bool) -> None:
+    """Pause NAME until it is resumed: refuse messages, and deliver none. Consumers stay."""
+    from sluicemq.broker.commands.asking import with_client
+
+    both = publish == deliver
+    with_client(url, lambda client: client.pause_queue(name, publish=publish or both, deliver=deliver or both))
+    _say_paused(name, url, as_json)
+
+
+@_pausing("resume", resume=True)
+def resume(name: str, publish: bool, deliver: bool, url: str, as_json: bool) -> None:
+    """Let NAME go on."""
+    from sluicemq.broker.commands.asking import with_client
+
+    both = publish == deliver
+    with_client(url, lambda client: client.resume_queue(name, publish=publish or both, deliver=deliver or both))
+    _say_paused(name, url, as_json)
+
+
+def _say_paused(name: str, url: str, as_json: bool) -> None:
+    from sluicemq.broker.commands.asking import with_client
+
+    paused = with_client(url, lambda client: client.queue_info(name))["paused"]
+    if as_json:
+        print_json({"name": name, "paused": paused})
+    else:
+        click.echo(f"{name}: {' and '.join(paused) or 'nothing'} is paused")
+
+
+@command.command(name="unpark")
+@click.argument("name")
+@click.argument("keys", nargs=-1, required=True)
+@url_option
+@json_option
+def unpark(name: str, keys: tuple[str, ...], url: str, as_json: bool) -> None:
+    """Let KEYS of NAME go on that stopped because of a message (poison_key=park)."""
+    from sluicemq.broker.commands.asking import with_client
+
+    freed = with_client(url, lambda client: client.unpark(name, keys))
+    if as_json:
+        print_json({"name": name, "keys": freed})
+    else:
+        click.echo(f"{name}: {freed} keys go on")
 
 
 @command.command(name="peek")

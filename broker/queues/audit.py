@@ -49,11 +49,13 @@ def _canonical(machine: Machine) -> Iterator[Any]:
     yield sorted(machine.producers.fenced().items())
     for topic in machine.sources:
         yield from topics.canonical(topic)
+    yield from machine.policies.canonical()
 
 
 def _canonical_queue(queue: Queue) -> Iterator[Any]:
     yield queue.id, queue.vhost, queue.name, sorted(queue.settings.items()), queue.created_ms
     yield queue.used_ms
+    yield queue.paused, sorted(queue.declared)
     yield queue.leased, queue.published_total, queue.settled_total, queue.purged_total, queue.redelivered_total
     yield queue.expired_total, queue.dropped_total, queue.dead_total, queue.moved_total, queue.bytes
     if queue.keys is not None:
@@ -84,6 +86,8 @@ def check(machine: Machine) -> None:
             assert machine.sessions[session].leases[consumer] is table, "a lease belongs to a session that lives"
     topics.check(machine)
     due.update((topic.id, topic.next_due_ms) for topic in machine.sources if topic.next_due_ms is not None)
+    if machine.policies.next_due_ms is not None:
+        due[machine.policies.id] = machine.policies.next_due_ms
     assert machine.due_times() == due, "the index of due times names the first one of each queue"
     for holder in machine.sessions.values():
         for consumer, table in holder.leases.items():

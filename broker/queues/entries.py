@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Self
 
 import msgpack
 
-from sluicemq.broker.queues.entries_of_queues import Cancel, Discard, ExpireQueue, Redrive, Reschedule
+from sluicemq.broker.queues.entries_of_queues import Alter, Cancel, Discard, ExpireQueue, Policy, Redrive, Reschedule
 from sluicemq.broker.queues.entries_of_topics import Fill, Subscribe, Unsubscribe
 from sluicemq.broker.queues.entry import GROUP_NUMBERS, Entry, EntryUnknown
 from sluicemq.broker.queues.entry import name as _name
@@ -475,8 +475,10 @@ ENTRIES: dict[int, type[Entry]] = {
         Delete,
         Purge,
         Forget,
+        Alter,
         Cancel,
         Reschedule,
+        Policy,
         Subscribe,
         Unsubscribe,
         Fill,

@@ -23,8 +23,10 @@ from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues import sections as s
 from sluicemq.broker.queues.applying.dead_letters import redrive_targets
 from sluicemq.broker.queues.applying.dying import dead_letter_queue
+from sluicemq.broker.queues.applying.operating import next_to_follow
 from sluicemq.broker.queues.chunks import ROW, RUN_BYTES, Summary
 from sluicemq.broker.queues.holes import NONE, packed_bits
+from sluicemq.broker.queues.policies import POLICIES_ID
 from sluicemq.broker.queues.routing import images, touching
 from sluicemq.broker.queues.runs import messages_in
 
@@ -76,6 +78,7 @@ class Freeze:
             len(self._producers),
             len(self._topics),
         )
+        self._policies = machine.policies.frozen()
         # What was copied and is not packed yet, by the identity of the original: that lives as long as these lists.
         self._copies: dict[int, Any] = {}
         self._steps = self._pack()
@@ -163,6 +166,13 @@ class Freeze:
             packer.add(s.PRODUCERS, frozen, bytes_=len(frozen.receipts))
             yield from packer.flush_full()
         yield from packer.flush()
+        rows, following = self._policies
+        for row in rows:
+            packer.add(s.POLICIES, row)
+            yield from packer.flush_full()
+        for mark in following:
+            packer.add(s.FOLLOWING, mark)
+        yield from packer.flush()
         packer.add(s.END, (packer.sections + 1, packer.messages, packer.leased))
         yield from packer.flush()
 
@@ -224,6 +234,8 @@ _STEP: tuple[None] = (None,)
 
 def _pack_queue(packer: _Packer, queue: FrozenQueue) -> Iterator[s.Section | None]:
     packer.add(s.QUEUES, queue[: len(s.LAYOUTS[s.QUEUES].columns)])
+    if queue.paused or queue.declared:
+        packer.add(s.MARKS, (queue.id, queue.paused, sorted(queue.declared)))
     yield from packer.flush_full()
     for priority, lane in queue.lanes:
         yield from _pack_index(packer, queue.id, s.LANES + priority if priority else s.READY, lane)
@@ -381,10 +393,18 @@ def _clock(freeze: Freeze, machine: Machine, entry: e.Clock) -> None:
     first."""
     for queue_id in machine.due_queues(entry.items_max):
         topic = machine.sources.get(queue_id)
-        if topic is None:
+        if queue_id == POLICIES_ID:
+            _follow(freeze, machine, entry.items_max)
+        elif topic is None:
             _keep_dying(freeze, machine, queue_id)
         else:
             touching.released(freeze, machine, topic, entry.items_max)
+
+
+def _follow(freeze: Freeze, machine: Machine, count_max: int) -> None:
+    """Queues follow policies."""
+    for queue in next_to_follow(machine, count_max):
+        _keep_queue(freeze, machine, queue.id)
 
 
 def _declare(freeze: Freeze, machine: Machine, entry: e.Declare) -> None:
@@ -403,6 +423,12 @@ def _delete(freeze: Freeze, machine: Machine, entry: e.Delete) -> None:
     queue = machine.find_queue(entry.vhost, entry.name)
     if queue is not None:
         touching.dropped(freeze, machine, queue.id)
+
+
+def _alter(freeze: Freeze, machine: Machine, entry: q.Alter) -> None:
+    queue = machine.find_queue(entry.vhost, entry.name)
+    if queue is not None:
+        _keep_queue(freeze, machine, queue.id)
 
 
 def _of_queue(freeze: Freeze, machine: Machine, entry: q.Cancel | q.Reschedule) -> None:
@@ -459,6 +485,8 @@ TOUCHES: dict[type[e.Entry], Callable[[Freeze, Machine, Any], None]] = {
     e.Delete: _delete,
     e.Purge: _purge,
     e.Forget: _forget,
+    q.Alter: _alter,
+    q.Policy: _nothing,  # all policies are copied in the beginning
     q.Cancel: _of_queue,
     q.Reschedule: _of_queue,
     q.Redrive: _redrive,

@@ -39,3 +39,5 @@ class FrozenQueue(NamedTuple):
     expiring: FifoImage | None
     dead: FifoImage
     notes: list[tuple[int, Note]]
+    paused: int
+    declared: frozenset[str]

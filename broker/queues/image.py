@@ -38,6 +38,7 @@ from sluicemq.broker.queues.keys import KeyStates
 from sluicemq.broker.queues.leases import LeaseTable
 from sluicemq.broker.queues.machine import Machine, MachineLimits
 from sluicemq.broker.queues.notes import Note, NoteTable
+from sluicemq.broker.queues.policies import PolicyRow
 from sluicemq.broker.queues.queue import Queue
 from sluicemq.broker.queues.routing.images import TopicLoader
 from sluicemq.broker.queues.runs import PRIORITY_MAX, Run
@@ -112,6 +113,9 @@ class _Loader:
             s.TOPICS: self._topics.read_topics,
             s.BINDINGS: self._topics.read_bindings,
             s.ROUTES: self._topics.read_routes,
+            s.MARKS: self._read_marks,
+            s.POLICIES: self._read_policies,
+            s.FOLLOWING: self._read_following,
             s.END: self._read_end,
         }
         for kind, data in sections:
@@ -125,6 +129,7 @@ class _Loader:
         machine.restore(self._head["zxid"], self._head["log_time_ms"], self._queues, self._sessions)
         machine.producers.restore(self._producers)
         self._topics.finish(machine, self._queues)
+        machine.due_changed(machine.policies)
         return machine
 
     def _check(self) -> None:
@@ -173,6 +178,21 @@ class _Loader:
             if places is not None:
                 queue.history = History.restored(queue.settings["retention"], places, self._pool)
             self._queues[id_] = queue
+
+    def _read_marks(self, columns: dict[str, Any]) -> None:
+        for queue_id, paused, declared in zip(*columns.values(), strict=True):
+            queue = self._queues[queue_id]
+            queue.paused = paused
+            queue.declared = frozenset(declared)
+            queue.follow_settings()
+
+    def _read_policies(self, columns: dict[str, Any]) -> None:
+        for row in zip(*columns.values(), strict=True):
+            self._machine.policies.restore(PolicyRow(*row))
+
+    def _read_following(self, columns: dict[str, Any]) -> None:
+        for row in zip(*columns.values(), strict=True):
+            self._machine.policies.restore_following(*row)
 
     def _read_indexes(self, columns: dict[str, Any]) -> None:
         all_rows: bytes = columns.pop("runs")

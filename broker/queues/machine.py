@@ -18,6 +18,7 @@ from sortedcontainers import SortedDict
 from sluicemq.broker.queues import audit
 from sluicemq.broker.queues.applying import APPLY
 from sluicemq.broker.queues.freeze import Freeze
+from sluicemq.broker.queues.policies import Policies
 from sluicemq.broker.queues.prefetch import missing_chunks
 from sluicemq.broker.queues.routing.sources import Sources
 from sluicemq.broker.queues.sequences import Producers
@@ -78,6 +79,7 @@ class Machine:
         sessions: All sessions by number.
         producers: All producers.
         sources: All topics, and which queues are bound to them.
+        policies: Settings for queues by patterns.
 
     """
 
@@ -88,6 +90,7 @@ class Machine:
         self.log_time_ms = 0
         self.sessions: dict[int, Session] = {}
         self.sources = Sources()
+        self.policies = Policies()
         self.producers = Producers(
             limits.producers_max,
             limits.receipts_max,
@@ -211,6 +214,9 @@ class Machine:
         """Take up a new queue."""
         self._queues[queue.id] = queue
         self._names.setdefault(queue.vhost, SortedDict())[queue.name] = queue
+        given = self.policies.settings_for(queue)
+        if given:
+            queue.change_settings(given, queue.id, self.log_time_ms)
 
     def remove_queue(self, queue: Queue) -> None:
         """Forget a queue, which holds nothing that is due any more."""
@@ -220,7 +226,7 @@ class Machine:
         if not names:
             del self._names[queue.vhost]
 
-    def due_changed(self, queue: Queue | Topic) -> None:
+    def due_changed(self, queue: Queue | Topic | Policies) -> None:
         """Bring the index of due times up to date with the queue or topic."""
         due_ms = queue.next_due_ms
         known = self._due_of.get(queue.id)

@@ -122,6 +122,20 @@ class Cancelled:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Altered:
+    """The queue is as wanted; changes as name -> [before, after]."""
+
+    changes: dict[str, list[Any]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PolicyPut:
+    """The policy is as wanted: `created`, `changed`, `dropped` or `unchanged`."""
+
+    outcome: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Purged:
     """So many messages are gone."""
 
@@ -163,6 +177,8 @@ Value: TypeAlias = (
     | Deleted
     | Purged
     | Cancelled
+    | Altered
+    | PolicyPut
     | Redriven
     | Discarded
     | Subscribed

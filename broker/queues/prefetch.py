@@ -17,7 +17,9 @@ from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues.applying.delaying import missing_delayed
 from sluicemq.broker.queues.applying.forgetting import missing_of_forget
 from sluicemq.broker.queues.applying.limiting import missing_of_room
+from sluicemq.broker.queues.applying.operating import missing_to_follow
 from sluicemq.broker.queues.dead_letters import missing_dead
+from sluicemq.broker.queues.policies import POLICIES_ID
 from sluicemq.broker.queues.retry import retry_times
 from sluicemq.broker.queues.routing import prefetching
 from sluicemq.broker.queues.tags import count_tags, ranges_problem
@@ -101,7 +103,9 @@ def _missing_of_clock(machine: Machine, entry: e.Clock) -> list[Chunk]:
     for queue_id in machine.due_queues(entry.items_max, log_time_ms):
         queue = machine.queue(queue_id)
         topic = machine.sources.get(queue_id)
-        if topic is not None:
+        if queue_id == POLICIES_ID:
+            missing += missing_to_follow(machine, entry.items_max)
+        elif topic is not None:
             missing += prefetching.missing_of_clock(machine, topic, log_time_ms, entry.items_max)
         elif queue is not None:
             missing += queue.delayed.missing_due(log_time_ms, entry.items_max)

@@ -33,6 +33,9 @@ NOTHING_DEAD = RunFifo()
 """What every queue without dead letters refers to, never changed."""
 NO_NOTES = NoteTable()
 """What every queue without notes refers to, never changed."""
+NOTHING_DECLARED: frozenset[str] = frozenset()
+PAUSED_PUBLISH, PAUSED_DELIVER = 1, 2
+"""What of a queue is paused, as bits."""
 _deliveries_of = itemgetter(7)
 
 
@@ -70,6 +73,8 @@ class Queue:
         tells_leases: Whether the leader wants to hear of all leases that end.
         is_limited: Whether it has a largest length or size.
         is_plain: Whether a batch that says nothing about delivery just goes behind the tail: no limit, lifetime or end.
+        paused: `PAUSED_PUBLISH` and `PAUSED_DELIVER`, or neither.
+        declared: Names of the settings that were declared, so that no policy changes them; replaced, never changed.
         frozen_for: Number of the last freeze that has what it needs of this queue.
 
     """
@@ -80,6 +85,7 @@ class Queue:
         "created_ms",
         "dead",
         "dead_total",
+        "declared",
         "delayed",
         "dropped_total",
         "expired_total",
@@ -95,6 +101,7 @@ class Queue:
         "moved_total",
         "name",
         "notes",
+        "paused",
         "published_total",
         "purged_total",
         "redelivered_total",
@@ -120,6 +127,8 @@ class Queue:
         self.name = name
         self.settings: dict[str, Any] = {**QUEUE_SETTINGS_DEFAULT, **settings}
         self.created_ms = created_ms
+        self.paused = 0
+        self.declared = NOTHING_DECLARED
         self.keys: KeyStates | None = None
         self.tells_leases = self.is_limited = False
         self.is_plain = True
@@ -216,6 +225,8 @@ class Queue:
             None if self.lanes.expiring is None else self.lanes.expiring.image(),
             self.dead.image(),
             self.notes.frozen(),
+            self.paused,
+            self.declared,
         )
 
     def images(self) -> Iterator[FifoImage]:
@@ -234,6 +245,7 @@ class Queue:
         self.tells_leases = by_key or self.settings["mode"] != "shared"
         self.is_limited = self.settings["max_length"] is not None or self.settings["max_bytes"] is not None
         self.is_plain = not self.is_limited and self.settings["ttl"] is None and self.settings["expires"] is None
+        self.is_plain = self.is_plain and not self.paused & PAUSED_PUBLISH
 
     def change_settings(self, settings: Mapping[str, Any], zxid: int, log_time_ms: int) -> None:
         """Take *settings* (checked) over, because of the entry *zxid*.

@@ -29,6 +29,9 @@ u16 attempts, u32 key, u64 expires_ms, u32 note, u8 priority, 3 bytes of zeros. 
 | 11 | topics | a topic; in the order of their numbers, before all queues |
 | 12 | bindings | a queue that is bound to a topic; after its topic, before all queues |
 | 13 | routes | a route of messages that a topic delays; after its topic, in any order |
+| 20 | marks | a queue that is paused, or of which settings were declared; after the queue |
+| 21 | policies | a policy, in any order |
+| 22 | following | a vhost whose queues have to follow policies, the last one by name that has, and since when |
 
 The columns stand in `LAYOUTS`. Those that need a word:
 
@@ -49,6 +52,7 @@ The columns stand in `LAYOUTS`. Those that need a word:
 - queues: `retained` is None, or what `history.History.places` says beside the index of retained runs. Messages that are
   retained are not counted in `messages` of the end: they are elsewhere too, or nowhere. `bytes` is None where they are
   not counted.
+- marks: `paused` is 1 for publishing, 2 for deliveries, 3 for both; `declared` names settings.
 - notes: what they are stands in `notes.Note`.
 - topics: `kind` of source, "topic"; `retained` as of queues. The note of a delayed row is the number of its route.
 - bindings: `session` is 0 where the queue stays; `arguments` is None; `filling` is None, or what
@@ -75,6 +79,7 @@ FORMAT = 4
 
 MACHINE, QUEUES, INDEXES, CHUNKS, RETURNED, SESSIONS, LEASES, PRODUCERS, END, NOTES = range(1, 11)
 TOPICS, BINDINGS, ROUTES = range(11, 14)
+MARKS, POLICIES, FOLLOWING = range(20, 23)
 
 READY, DELAYED, RETAINED, DEAD, EXPIRING, HELD = range(6)
 LANES = 16
@@ -193,6 +198,9 @@ LAYOUTS: dict[int, Layout] = {
     ),
     BINDINGS: Layout("bindings", 1, ("topic", "queue", "pattern", "session", "arguments", "filling")),
     ROUTES: Layout("routes", 1, ("topic", "number", "text", "messages")),
+    MARKS: Layout("marks", 1, ("queue", "paused", "declared")),
+    POLICIES: Layout("policies", 1, ("vhost", "name", "pattern", "order", "settings")),
+    FOLLOWING: Layout("following", 1, ("vhost", "name", "due_ms")),
     END: Layout("end", 1, ("sections", "messages", "leased")),
 }
 

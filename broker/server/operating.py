@@ -5,18 +5,27 @@ As in `requests`: unpack, ask for permission, hand on, reply. Must not decide ab
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.pipeline import delays
+from sluicemq.broker.pipeline.grouping import key_numbers
+from sluicemq.broker.queues.entries_of_queues import Alter, Policy
 from sluicemq.broker.server.authorization import authorize
 from sluicemq.wire import messages as m
 from sluicemq.wire.messages_of_features import LIST_PAGE_MAX
+from sluicemq.wire.routes import check_pattern
+from sluicemq.wire.settings import check_name, check_queue_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sluicemq.broker.queues.outcomes import Outcome
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.server.client_session import ClientSession, Handler
     from sluicemq.wire.fields import Message
 
+POLICIES_PAGE_MAX = 100
+"""Most policies in one answer."""
 _OF_QUEUES = "queue"
 
 
@@ -64,9 +73,72 @@ async def reschedule(session: ClientSession, message: Message, correlation: int,
     session.reply(correlation, m.Rescheduled(changed))
 
 
+# --- pauses and policies --------------------------------------------------------------------------------------
+
+
+def alter_queue(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """ALTER_QUEUE: pause, resume, let parked keys go on."""
+    del tail
+    assert isinstance(message, m.AlterQueue)
+    authorize(session.identity, "alter", (session.vhost, _OF_QUEUES, message.name))
+    if message.object_kind == _OF_QUEUES:
+        session.road.produce.find_queue(session.vhost, message.name)
+    changes: dict[str, Any] = {}
+    if message.pause_publish is not None:
+        changes["pause_publish"] = message.pause_publish
+    if message.pause_deliver is not None:
+        changes["pause_deliver"] = message.pause_deliver
+    if message.unpark:
+        changes["unpark"] = key_numbers(list(message.unpark))
+    entry = Alter(session.road.clock.now_ms(), session.vhost, message.object_kind, message.name, changes)
+    session.road.propose(entry, on_applied=_answer(session, correlation, lambda value: m.Altered(value.changes)))
+
+
+def set_policy(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """POLICY: answered when it is committed; queues follow a little later."""
+    del tail
+    assert isinstance(message, m.Policy)
+    authorize(session.identity, "policy", (session.vhost, "vhost", session.vhost))
+    check_name(message.name, "policy")
+    check_pattern(message.pattern)
+    settings = check_queue_settings(message.settings)
+    if settings:
+        session.road.space.refuse_growth("setting a policy")
+    now_ms = session.road.clock.now_ms()
+    entry = Policy(now_ms, session.vhost, message.name, message.pattern, message.order, settings)
+    session.road.propose(entry, on_applied=_answer(session, correlation, lambda value: m.PolicySet(value.outcome)))
+
+
+def list_policies(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """LIST_POLICIES: one page, sorted by name."""
+    del tail
+    assert isinstance(message, m.ListPolicies)
+    authorize(session.identity, "list", (session.vhost, "vhost", session.vhost))
+    rows = [row for row in session.road.machine.policies.of(session.vhost) if row.name > message.after]
+    count_max = max(1, min(message.count_max, POLICIES_PAGE_MAX))
+    page = [
+        {"name": row.name, "pattern": row.pattern, "order": row.order, "settings": row.settings}
+        for row in rows[:count_max]
+    ]
+    session.reply(correlation, m.Policies(page, len(rows) > count_max))
+
+
+def _answer(session: ClientSession, correlation: int, shape: Callable[[Any], Message]) -> Callable[[Outcome], None]:
+    def on_outcome(outcome: Outcome) -> None:
+        if outcome.error is not None:
+            session.refuse(correlation, outcome.error)
+        else:
+            session.reply(correlation, shape(outcome.value))
+
+    return on_outcome
+
+
 HANDLERS: dict[type[Message], Handler] = {
     m.ListDelayed: list_delayed,
     m.CancelDelayed: cancel_delayed,
     m.Reschedule: reschedule,
+    m.AlterQueue: alter_queue,
+    m.Policy: set_policy,
+    m.ListPolicies: list_policies,
 }
 """Handler by message; `requests` takes them over."""

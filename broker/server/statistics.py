@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.pipeline.keeping.disk_space import Level
+from sluicemq.broker.queues.queue import PAUSED_DELIVER, PAUSED_PUBLISH
 from sluicemq.broker.server.topics import subscription_state
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 ATTACHED_MAX = 100
 """Most consumers of a queue that are told one by one."""
+_PAUSES = ("publish", PAUSED_PUBLISH), ("deliver", PAUSED_DELIVER)
 PUBLISHING = {Level.OK: "open", Level.SLOW: "slowed", Level.LOW: "refused", Level.RESERVE: "refused"}
 """What a producer meets, by the level of the disk."""
 
@@ -32,6 +34,7 @@ def queue_state(road: Road, queue: Queue) -> dict[str, Any]:
     age = 0.0 if oldest_ms is None else max(0, road.clock.now_ms() - oldest_ms) / 1000
     now_ms = road.clock.now_ms()
     history = queue.history
+    policy = road.machine.policies.holds_for(queue.vhost, queue.name)
     retained_ms = None if history is None else history.oldest_published_ms
     return {
         "name": queue.name,
@@ -56,6 +59,8 @@ def queue_state(road: Road, queue: Queue) -> dict[str, Any]:
         "retained_bytes": 0 if history is None else history.bytes,
         "retained_age_seconds": 0.0 if retained_ms is None else max(0, now_ms - retained_ms) / 1000,
         "created_at": queue.created_ms,
+        "paused": [what for what, flag in _PAUSES if queue.paused & flag],
+        "policy": "" if policy is None else policy.name,
         **subscription_state(road, queue.id),
     }
 

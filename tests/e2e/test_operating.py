@@ -13,11 +13,13 @@ import anyio
 import pytest
 
 from sluicemq.client import NewMessage, connect
-from sluicemq.wire.errors import InvalidRequest, QueueNotFound
+from sluicemq.wire.errors import InvalidRequest, QueueNotFound, QueuePaused
+from tests.e2e.broker_process import unused_port
 
 if TYPE_CHECKING:
     from sluicemq.client import Client
     from tests.e2e.broker_process import BrokerProcess
+    from tests.e2e.conftest import StartBroker
 
 pytestmark = pytest.mark.anyio
 
@@ -124,3 +126,110 @@ async def test_the_command_line_lists_cancels_and_fires(broker: BrokerProcess, q
             assert positions[1] in (await run("delayed", "ls", queue)).stdout
             assert [message.body for message in await client.peek(queue)] == [b"2"]
             assert (await run("delayed", "reschedule", queue, positions[1])).returncode == 2
+
+
+# --- pauses -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_paused_queue_takes_nothing_and_gives_nothing_until_it_is_resumed_also_after_a_restart(
+    start_broker: StartBroker, queue: str
+) -> None:
+    broker = await anyio.to_thread.run_sync(lambda: start_broker(port=unused_port()))
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        async with connect(broker.url) as client:
+            await client.declare_queue(queue)
+            await client.send(queue, b"before")
+            await client.pause_queue(queue, deliver=True)
+            await client.pause_queue(queue, publish=True)
+            assert (await client.queue_info(queue))["paused"] == ["publish", "deliver"]
+            with pytest.raises(QueuePaused) as refused:
+                await client.send(queue, b"refused", timeout=0.5)
+            assert refused.value.retryable
+        await anyio.to_thread.run_sync(broker.stop)
+        await anyio.to_thread.run_sync(broker.start)
+        async with connect(broker.url) as client, client.consumer(queue) as consumer:
+            assert (await client.queue_info(queue))["paused"] == ["publish", "deliver"]
+            with anyio.move_on_after(0.3):
+                raise AssertionError(f"a paused queue delivers {await anext(consumer)}")
+            await client.resume_queue(queue, publish=False)
+            message = await anext(consumer)
+            assert message.body == b"before"
+            await message.ack()
+            async with anyio.create_task_group() as tasks:
+                # It waits with the message until the queue takes it.
+                tasks.start_soon(client.send, queue, b"patient")
+                await client.resume_queue(queue)
+            assert (await anext(consumer)).body == b"patient"
+            assert (await client.queue_info(queue))["paused"] == []
+            with pytest.raises(QueueNotFound):
+                await client.pause_queue("no-such-queue")
+
+
+async def test_the_command_line_pauses_and_resumes(broker: BrokerProcess, queue: str) -> None:
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        async with connect(broker.url) as client:
+            await client.declare_queue(queue)
+
+            async def said(*arguments: str) -> str:
+                ran = await anyio.to_thread.run_sync(sluicemq, broker, *arguments)
+                assert ran.returncode == 0, ran.stderr
+                return ran.stdout
+
+            assert await said("queue", "pause", queue, "--deliver") == f"{queue}: deliver is paused\n"
+            assert await said("queue", "pause", queue) == f"{queue}: publish and deliver is paused\n"
+            assert await said("queue", "resume", queue, "--publish") == f"{queue}: deliver is paused\n"
+            assert await said("queue", "resume", queue) == f"{queue}: nothing is paused\n"
+            assert await said("queue", "unpark", queue, "ann") == f"{queue}: 0 keys go on\n"
+
+
+# --- policies ---------------------------------------------------------------------------------------------------------
+
+
+async def test_queues_follow_the_policy_that_holds_unless_they_were_declared_otherwise(
+    broker: BrokerProcess, queue: str
+) -> None:
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        async with connect(broker.url) as client:
+            free, declared, other = f"{queue}.free", f"{queue}.declared", f"{queue}x.other"
+            for name in (free, other):
+                await client.declare_queue(name)
+            await client.declare_queue(declared, retry_delay=5.0)
+
+            async def delays() -> list[float]:
+                return [(await client.queue_info(name))["settings"]["retry_delay"] for name in (free, declared, other)]
+
+            async def become(expected: list[float]) -> None:
+                while await delays() != expected:  # noqa: ASYNC110 - no event tells that a queue has followed
+                    await anyio.sleep(0.01)
+
+            assert await client.set_policy(f"{queue}-short", f"{queue}.*", retry_delay=2.0) == "created"
+            await become([2.0, 5.0, 1.0])
+            assert await client.set_policy(f"{queue}-short", f"{queue}.*", retry_delay=2.0) == "unchanged"
+            late = f"{queue}.late"
+            await client.declare_queue(late)
+            assert (await client.queue_info(late))["settings"]["retry_delay"] == 2.0
+            assert (await client.queue_info(late))["policy"] == f"{queue}-short"
+            await client.set_policy(f"{queue}-first", f"{queue}.free", order=7, retry_delay=9.0)
+            await become([9.0, 5.0, 1.0])
+            listed = [one for one in await client.policies() if one["name"].startswith(queue)]
+            assert [(one["name"], one["order"]) for one in listed] == [(f"{queue}-first", 7), (f"{queue}-short", 0)]
+            assert await client.delete_policy(f"{queue}-first") is True
+            assert await client.delete_policy(f"{queue}-first") is False
+            await become([2.0, 5.0, 1.0])
+            assert await client.delete_policy(f"{queue}-short") is True
+            await become([1.0, 5.0, 1.0])
+            with pytest.raises(InvalidRequest, match="number of settings"):
+                await client.set_policy("empty", "#")
+
+
+async def test_the_command_line_sets_lists_and_drops_policies(broker: BrokerProcess, queue: str) -> None:
+    with anyio.fail_after(TEST_SECONDS_MAX):
+
+        async def said(*arguments: str) -> str:
+            ran = await anyio.to_thread.run_sync(sluicemq, broker, *arguments)
+            assert ran.returncode == 0, ran.stderr
+            return ran.stdout
+
+        assert await said("policy", "set", queue, f"{queue}.#", "--set", "retry_delay=3") == f"{queue}: created\n"
+        assert f"{queue}.#" in await said("policy", "ls")
+        assert await said("policy", "delete", queue) == f"{queue}: dropped\n"

@@ -17,6 +17,7 @@ from sluicemq.broker.queues.applying.declaring import declare, delete, purge
 from sluicemq.broker.queues.applying.delaying import cancel, reschedule
 from sluicemq.broker.queues.applying.forgetting import forget
 from sluicemq.broker.queues.applying.granting import grant, grant_placed
+from sluicemq.broker.queues.applying.operating import alter, policy
 from sluicemq.broker.queues.applying.producers import producer_close, producer_open, producer_open_unlimited
 from sluicemq.broker.queues.applying.publishing import publish, publish_grouped
 from sluicemq.broker.queues.applying.sessions import session_close, session_open
@@ -55,8 +56,10 @@ APPLY: dict[type[e.Entry], Callable[[Machine, int, Any], Outcome]] = {
     e.Delete: delete,
     e.Purge: purge,
     e.Forget: forget,
+    q.Alter: alter,
     q.Cancel: cancel,
     q.Reschedule: reschedule,
+    q.Policy: policy,
     q.Redrive: redrive,
     q.Discard: discard,
     q.ExpireQueue: expire_queue,

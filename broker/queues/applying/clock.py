@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues.applying.dying import grow_old, without_old
+from sluicemq.broker.queues.applying.operating import follow_policies
 from sluicemq.broker.queues.applying.routing import release
 from sluicemq.broker.queues.keeping_order import line_up_due
 from sluicemq.broker.queues.outcomes import Clocked, LeasesOver, Outcome, Ready, Removed
+from sluicemq.broker.queues.policies import POLICIES_ID
 from sluicemq.broker.queues.runs import messages_in
 
 if TYPE_CHECKING:
@@ -27,6 +29,11 @@ def clock(machine: Machine, zxid: int, entry: e.Clock) -> Outcome:
         if first is None or first[0] > machine.log_time_ms:
             break
         queue_id = first[1]
+        if queue_id == POLICIES_ID:
+            followed, changed = follow_policies(machine, zxid, left)
+            left -= followed
+            effects += changed
+            continue
         topic = machine.sources.get(queue_id)
         if topic is not None:
             taken, released, routed = release(machine, zxid, topic, left)

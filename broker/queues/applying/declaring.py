@@ -47,6 +47,7 @@ def declare(machine: Machine, zxid: int, entry: e.Declare) -> Outcome:
         if plan.refusal is not None:
             return Outcome(None, plan.refusal)
     if settings:
+        queue.declared |= settings.keys()
         queue.change_settings(settings, zxid, machine.log_time_ms)
         machine.sources.settings_changed(queue.id, queue.settings["ordering"] == "key")
         machine.due_changed(queue)

@@ -7,6 +7,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues.applying.limiting import make_room, refuse_overflow
+from sluicemq.broker.queues.applying.operating import refuse_paused
 from sluicemq.broker.queues.applying.refusals import queue_not_found
 from sluicemq.broker.queues.applying.routing import publish_to_topic
 from sluicemq.broker.queues.delayed_rows import packed_columns
@@ -74,7 +75,11 @@ def publish_grouped(machine: Machine, zxid: int, entry: e.PublishGrouped) -> Out
 def _publish(
     machine: Machine, zxid: int, entry: e.Publish, queue: Queue, producer: Producer, groups: Sequence[int]
 ) -> Outcome:
-    """Put the groups where they wait, if the queue has room for them or makes some."""
+    """Put the groups where they wait, if the queue takes them and has room for them or makes some."""
+    if queue.paused:
+        paused = refuse_paused(queue)
+        if paused is not None:
+            return Outcome(None, paused)
     if queue.is_limited:
         refusal = refuse_overflow(queue, entry.count, len(entry.payload))
         if refusal is not None:

@@ -31,6 +31,7 @@ from sluicemq.broker.queues.outcomes import (
     Returned,
     SessionGone,
 )
+from sluicemq.broker.queues.queue import PAUSED_DELIVER
 from sluicemq.broker.queues.runs import flat_runs
 
 if TYPE_CHECKING:
@@ -371,6 +372,8 @@ class Dispatcher:
     def _pick(self, line: Line) -> Pick | None:
         if line.settings is not line.queue.settings:
             line.follow_settings()
+        if line.queue.paused & PAUSED_DELIVER:
+            return None
         if line.keys is not None:
             return self._pick_by_key(line, line.keys)
         if line.is_astray:

@@ -59,8 +59,10 @@ EXAMPLES: list[Entry] = [
     e.Delete(1, "/", "queue", "orders", True),
     e.Purge(1, 2),
     e.Forget(1, 2, [3, 4, 6, 6], "lost"),
+    q.Alter(1, "/", "queue", "orders", {"pause_publish": True}),
     q.Cancel(1, 2, [8, 4, 0, 1]),
     q.Reschedule(1, 2, [8, 4, 0, 1], 9),
+    q.Policy(1, "/", "short", "tmp.#", 5, {"ttl": 60.0}),
     t.Subscribe(1, "/", "orders", "eu.#", "billing", {}, 7, t.START_POSITION, 5, 3),
     t.Unsubscribe(1, "/", "billing"),
     t.Fill(1, 2, 4, 0, [4, 0, 1, 2, 90, 1_000, 0, 5, 7], 5, 0, False),
@@ -77,8 +79,6 @@ OTHER_EXAMPLES: list[Entry] = [
 ]
 
 NOT_YET_APPLIED: list[Entry] = [
-    q.Alter(1, "/", "queue", "orders", {"pause_publish": True}),
-    q.Policy(1, "/", "short", "tmp.#", 5, {"ttl": 60.0}),
     t.Schedule(1, "/", "report", "0 6 * * *", "Europe/Berlin", "reports", 1, 5, 9, b"batch"),
     t.Fire(1, 2, 3, 4, 5, 6, 7, [6, 0, 0, 0, 0, 1], ["eu"], b"batch"),
 ]

@@ -196,6 +196,8 @@ def entries_of(day: Day) -> dict[str, e.Entry]:
         "all batches are lost": e.Forget(now, day.orders, [1, 1 << 60], "lost"),
         "batches of another queue are lost": e.Forget(now, day.billing, [1, 1 << 60], "lost"),
         "nonsense is lost": e.Forget(now, day.orders, [], "lost"),
+        "a queue pauses": q.Alter(now, "/", "queue", "orders", {"pause_publish": True, "pause_deliver": True}),
+        "a policy comes": q.Policy(now, "/", "slow", "#", 1, {"retry_delay": 7.0}),
         "a delayed message is cancelled": q.Cancel(now, day.orders, waiting(day)),
         "a delayed message is put off": q.Reschedule(now, day.orders, waiting(day), later + 5),
         "a delayed message shall come at once": q.Reschedule(now, day.orders, waiting(day), 0),
@@ -381,6 +383,8 @@ def apply_any(story: Story, kind: type[e.Entry], a: int, b: int, c: int) -> None
             e.Forget: lambda: e.Forget(
                 now, queue, [machine.applied_zxid - 3 * b - c, machine.applied_zxid - 3 * b], "lost"
             ),
+            q.Alter: lambda: q.Alter(now, "/", "queue", name, {"pause_publish": bool(b % 2), "pause_deliver": b > 5}),
+            q.Policy: lambda: q.Policy(now, "/", "slow", "#", b, {"retry_delay": 2.0 + c % 3} if c % 4 else {}),
             q.Cancel: lambda: q.Cancel(now, queue, waiting_in(machine, queue)[: 4 * (c % 3)]),
             q.Reschedule: lambda: q.Reschedule(
                 now, queue, waiting_in(machine, queue)[: 4 * (c % 3)], now + 300 * (b - 2)
