@@ -292,3 +292,13 @@ def test_a_snapshot_of_another_history_is_fatal() -> None:
     bench = snapshot_sent()
     done = bench.hear(OTHER, SnapshotInstalled(2, LINK[OTHER], 5, Position(zxid_of(2, 0), b"another!")))
     assert "does not contain" in only(done, effects.Fatal)[0].reason
+
+
+def test_a_learner_that_has_promised_more_is_taught_in_a_new_epoch_also_if_it_does_not_vote() -> None:
+    bench = Bench()
+    bench.lead()
+    bench.hear(OTHER, FollowerInfo(9, LINK[OTHER], 6, Member(OTHER, b"a new disk")))
+    bench.disk()
+    assert bench.status == (Role.LEADING, Phase.DISCOVERY), "everything was committed, so it begins anew at once"
+    done = bench.hear(THIRD, FollowerInfo(2, LINK[THIRD], 7, Member(THIRD, b"first")))
+    assert [one.epoch for one in only(done, effects.SavePromise)] == [10]
