@@ -162,7 +162,7 @@ class Repair:
         for name in self._reader.names():
             sequence, span = segment_sequence(name), sparse_range(name)
             if (sequence is not None and sequence < first) or span is not None:
-                problem = self._problem_of_live(name)
+                problem = self._problem_of_live(name) or self._beyond(name)
                 if problem is not None:
                     remedy = "rewritten with the entries that can be read; the file is kept aside"
                     if not self._can_be_opened(name):
@@ -213,8 +213,22 @@ class Repair:
         except LogCorrupt as error:
             return error.offset, error.reason
 
+    def _beyond(self, name: str) -> tuple[int, str] | None:
+        """Where an old file holds what the log holds: a repair that was interrupted had let the log begin anew."""
+        start = self._start_zxid()
+        with opened(self._reader, self._superblock, name) as live:
+            for found in readable_records(live.file, live.seed, live.end_offset):
+                if start and found.zxid > start:
+                    return found.offset, f"the log begins behind {format_zxid(start)} and holds what follows here"
+        return None
+
     def _gaps(self, name: str) -> list[Span]:
-        """Return which entries of a file cannot be read."""
+        """Return which entries of a file cannot be read; what the log holds is not its business."""
+        start = self._start_zxid()
+        spans = self._gaps_to_its_end(name)
+        return [Span(first, min(last, start)) for first, last in spans if first <= start] if start else spans
+
+    def _gaps_to_its_end(self, name: str) -> list[Span]:
         try:
             with opened(self._reader, self._superblock, name) as live:
                 end = live.header.last_zxid if isinstance(live.header, SparseHeader) else self._end_of_dense(name)
@@ -241,12 +255,15 @@ class Repair:
     def _end_of_dense(self, name: str) -> int | None:
         sequence = segment_sequence(name)
         assert sequence is not None
-        try:
-            newer = open_segment(self._reader, self._superblock, sequence + 1, _STRIDE_BYTES, 0)
-        except (FileNotFoundError, StorageError):
-            return None
-        newer.file.close()
-        return newer.first_previous_zxid
+        following = {segment_name(sequence + 1)}
+        following |= {each for each in self._reader.names() if (sparse_range(each) or (0, 0))[0] == sequence + 1}
+        for each in sorted(following):
+            try:
+                with opened(self._reader, self._superblock, each) as newer:
+                    return newer.previous
+            except (FileNotFoundError, StorageError):
+                continue
+        return None
 
     def _examine_log(self, base: SnapshotBase | None) -> None:
         files = LogFiles(self._reader)
@@ -353,7 +370,10 @@ class Repair:
         if reached < base.zxid:
             plan.lost.append(Span(reached + 1, base.zxid))
             reached = base.zxid
-        furthest = max([self._superblock.synced_zxid, *(each.zxid for each in self._readable_behind(reached))])
+        furthest = self._superblock.synced_zxid
+        for found in self._readable_behind(reached):
+            furthest = max(furthest, found.zxid)
+            self._count_entry(found)
         if furthest > reached:
             plan.lost.append(Span(reached + 1, furthest))
 
@@ -433,7 +453,7 @@ class Repair:
         self._reader.mend(directory)
         if plan.superblock is not None:
             put_superblock(directory, plan.superblock)
-        for name in plan.aside:
+        for name in dict.fromkeys(plan.aside):  # a snapshot may be damaged and lie behind a cut too
             directory.unlink(name)
         directory.sync()
         store = SuperblockStore.load(directory)
@@ -506,6 +526,7 @@ class Repair:
                 first = last = live.header.sequence
             if end is None:
                 end = max((found.zxid for found in readable_records(live.file, live.seed, live.end_offset)), default=0)
+            end = min(end, self._start_zxid() or end)  # what comes behind that, the log holds
             records = (
                 record_of(found)
                 for found in readable_records(live.file, live.seed, live.end_offset)
@@ -514,7 +535,8 @@ class Repair:
             header = SparseHeader(
                 now.cluster_id, now.group_id, first, last, generation, live.previous, end, 0, b"", 0, 0, 0
             )
-            put_sparse(self.directory, header, records)
+            if live.previous < end:
+                put_sparse(self.directory, header, records)
         if sparse_range(name) is None:
             self.directory.unlink(name)
             self.directory.sync()
