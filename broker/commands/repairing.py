@@ -66,6 +66,7 @@ class Repair:
         self._path = path
         self._reader = OrderedDirectory(path)
         self._superblock = Superblock(bytes(16), bytes(16))
+        self._base: SnapshotBase | None = None
         self._names: dict[int, str] = {}
         self.plan = Plan()
 
@@ -87,6 +88,7 @@ class Repair:
             raise CannotRepair(
                 f"the log begins behind entry {format_zxid(start)}, and no snapshot of what was before can be used"
             )
+        self._base = base
         self._examine_live()
         self._examine_log(base)
         if self.plan.lost:
@@ -393,11 +395,22 @@ class Repair:
 
     def _queue_name(self, queue: int) -> str:
         if not self._names:
-            self._names = self._learn_names()
+            self._names = self._learn_names(self._base)
         return self._names.get(queue) or f"queue {format_zxid(queue)}"
 
-    def _learn_names(self) -> dict[int, str]:
+    def _learn_names(self, base: SnapshotBase | None) -> dict[int, str]:
         names: dict[int, str] = {0: ""}
+        if base is not None:
+            file = self._reader.open(base.name)
+            try:
+                walk = SectionWalk(file, self._reader.path_of(base.name))
+                walk.take_page()
+                for kind, data in walk.sections():
+                    if kind == QUEUES:
+                        columns = decode(kind, data)
+                        names.update(zip(columns["id"], columns["name"], strict=True))
+            finally:
+                file.close()
         for found in self._readable_behind(-1):
             if found.kind == e.Declare.KIND:
                 entry = e.decode_entry(found.kind, found.kind_version, found.header)
@@ -411,12 +424,6 @@ class Repair:
             return
         file = self._reader.open(base.name)
         try:
-            walk = SectionWalk(file, self._reader.path_of(base.name))
-            walk.take_page()
-            for kind, data in walk.sections():
-                if kind == QUEUES:
-                    columns = decode(kind, data)
-                    self._names.update(zip(columns["id"], columns["name"], strict=True))
             walk = SectionWalk(file, self._reader.path_of(base.name))
             walk.take_page()
             for part in live_runs(walk.sections()):

@@ -123,3 +123,17 @@ def filled_on(story: Story) -> None:
         story.write(publish(ORDERS, story.counter - 5, b"x" * 9000))
     for _ in range(6):
         story.write(publish(ORDERS, story.counter - 5, b"x" * 9000))
+
+
+def test_what_a_cut_loses_is_counted_by_queue_though_only_the_snapshot_knows_their_names(story: Story) -> None:
+    filled(story, 3)
+    photograph(story)
+    story.log.begin_at(story.log.last_zxid)
+    for _ in range(5):
+        story.write(publish(ORDERS, story.counter - 5, b"x" * 9000))
+    story.close()
+    for path in story.segments()[:2]:
+        path.unlink()  # the declaration of the queue was there
+    damage_body(story.segments()[-1], 3)
+
+    assert set(repair(story)["lost_messages"]) == {"orders"}
