@@ -43,7 +43,7 @@ def check_data_directory(path: Path) -> None:
             setting="data",
             value=str(path),
         ) from None
-    # Data without a superblock are the log's business, whatever lies beside them: it says what was lost, and the way on.
+    # Data without a superblock are the business of the log, whatever lies beside them: it names the way on.
     if SUPERBLOCK_NAME in names or any(map(is_data, names)):
         return
     strange = [name for name in names if not _may_lie_here(path / name)]
