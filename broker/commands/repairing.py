@@ -14,10 +14,18 @@ from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sluicemq.broker.commands.keeping_aside import copy_durably, make_folder, sync_folders, write_whole
+from sluicemq.broker.commands.keeping_aside import copy_durably, free_bytes, make_folder, sync_folders, write_whole
 from sluicemq.broker.commands.log_files import LogFiles, ReadOnlyDirectory
 from sluicemq.broker.commands.log_others import OtherFiles, read_page
-from sluicemq.broker.commands.log_repair_plan import CannotRepair, Damaged, Plan, SnapshotBase, Span, is_lost
+from sluicemq.broker.commands.log_repair_plan import (
+    CannotRepair,
+    Damaged,
+    NoRoomToRepair,
+    Plan,
+    SnapshotBase,
+    Span,
+    is_lost,
+)
 from sluicemq.broker.commands.log_repair_view import OrderedDirectory
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.image import live_runs, pages_named
@@ -55,6 +63,8 @@ if TYPE_CHECKING:
 DAMAGED_FOLDER = "damaged"
 PENDING_NAME = "lost-and-not-settled"
 """Note of what is lost, until the log says so: an interrupted repair can be run again."""
+ROOM_BYTES = 1 << 20
+"""For what a repair writes beside copies of files: notes, a superblock, FORGET entries."""
 _STRIDE_BYTES = 1 << 30
 
 
@@ -447,13 +457,20 @@ class Repair:
         """Do what the plan says; return the folder with the damaged files. May be interrupted and run again.
 
         Raises:
+            NoRoomToRepair: Nothing was changed.
             OSError: A file cannot be read or written.
 
         """
         plan, directory = self.plan, self.directory
-        folder = make_folder(self._path / DAMAGED_FOLDER)
         named = {each.name for each in plan.damaged} | set(plan.rewrite) | set(plan.aside)
-        for name in sorted(named & set(directory.names())):
+        kept = sorted(named & set(directory.names()))
+        sizes = {name: (self._path / name).stat().st_size for name in kept}
+        needed = sum(sizes.values()) + sum(sizes.get(name, 0) for name in plan.rewrite) + ROOM_BYTES
+        free = free_bytes(self._path)
+        if free < needed:
+            raise NoRoomToRepair(str(self._path), needed, free)
+        folder = make_folder(self._path / DAMAGED_FOLDER)
+        for name in kept:
             self._keep(name, folder)
         self._note_lost([*self.pending_lost(), *plan.lost])
         sync_folders(folder)

@@ -6,6 +6,8 @@ broker starts, and serves every message that was not announced as lost.
 
 from __future__ import annotations
 
+import errno
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -137,3 +139,37 @@ def test_what_a_cut_loses_is_counted_by_queue_though_only_the_snapshot_knows_the
     damage_body(story.segments()[-1], 3)
 
     assert set(repair(story)["lost_messages"]) == {"orders"}
+
+
+def test_without_room_for_the_damaged_files_nothing_is_changed(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictured(story).close()
+    damage(story.segments()[0], "a body")
+    before = story.digest()
+    with monkeypatch.context() as full:
+        full.setattr("sluicemq.broker.commands.repairing.free_bytes", lambda _folder: 4096)
+        result = sluicemq("log", "repair", "--yes", "--data", story.directory)
+    assert result.exit_code == 1
+    assert re.search(r"needs \d+ bytes .* and 4096 are free; nothing was changed. Free that much", result.stderr)
+    assert story.digest() == before
+    assert not (story.directory / "damaged").exists()
+    assert repair(story)["damaged"]
+
+
+def test_a_disk_that_refuses_in_the_middle_is_named_with_the_way_on(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = pictured(story).counter
+    story.close()
+    damage(story.segments()[0], "a body")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("sluicemq.broker.commands.repairing.put_sparse", full)
+        result = sluicemq("log", "repair", "--yes", "--data", story.directory)
+    assert result.exit_code == 1
+    assert f"the repair of {story.directory} stopped" in result.stderr
+    assert "No space left on device (errno 28)" in result.stderr
+    assert "run `sluicemq log repair` again" in result.stderr
+    only_the_announced_is_missing(story, published, repair(story))
