@@ -101,6 +101,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
                 "first_zxid": format_zxid(span.first_zxid),
                 "last_zxid": format_zxid(span.last_zxid),
                 "entries": span.entries,
+                "entries_or_more": span.over_epochs,
             }
             for span in plan.lost
         ],
@@ -117,7 +118,8 @@ def _show(plan: Plan) -> None:
     if plan.lost:
         click.echo("Lost for ever, if you go on:", err=True)
         for span in plan.lost:
-            click.echo(f"  entries {span} ({span.entries} at most)", err=True)
+            limit = "or more: how far the epoch before went is not known" if span.over_epochs else "at most"
+            click.echo(f"  entries {span} ({span.entries} {limit})", err=True)
         for queue, messages in plan.lost_messages.items():
             click.echo(f"  {messages} messages of {queue}", err=True)
         if not plan.lost_messages:

@@ -29,9 +29,14 @@ class Span(NamedTuple):
         return f"{format_zxid(self.first_zxid)} to {format_zxid(self.last_zxid)}"
 
     @property
+    def over_epochs(self) -> bool:
+        """Whether it begins in one epoch and ends in another."""
+        return self.first_zxid >> 32 != self.last_zxid >> 32
+
+    @property
     def entries(self) -> int:
-        """How many entries, at most; an epoch's rest is not counted."""
-        if self.first_zxid >> 32 != self.last_zxid >> 32:
+        """How many entries: at most, or at least where it reaches `over_epochs`, as an epoch's end is not known."""
+        if self.over_epochs:
             return (self.last_zxid & 0xFFFFFFFF) + 1
         return self.last_zxid - self.first_zxid + 1
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sluicemq.broker.commands.log_repair_plan import Span
 from sluicemq.storage.sparse import SparseHeader
-from tests.broker.commands.test_log import PAGE_BYTES, Story, filled, flip, publish, sluicemq, story, verify
+from tests.broker.commands.test_log import PAGE_BYTES, Story, filled, flip, publish, sluicemq, story, verify, zxid
 from tests.broker.commands.test_log_repair import ORDERS, damage_body, photograph, readable, repair, started
 
 if TYPE_CHECKING:
@@ -139,6 +140,15 @@ def test_what_a_cut_loses_is_counted_by_queue_though_only_the_snapshot_knows_the
     damage_body(story.segments()[-1], 3)
 
     assert set(repair(story)["lost_messages"]) == {"orders"}
+
+
+@pytest.mark.parametrize(
+    ("span", "entries", "open_ended"),
+    [(Span(zxid(1, 7), zxid(1, 7)), 1, False), (Span(zxid(1, 7), zxid(2, 2)), 3, True)],
+)
+def test_how_many_entries_are_lost_is_only_a_limit_within_one_epoch(span: Span, entries: int, open_ended: bool) -> None:
+    """Nothing tells how far an epoch went of which the end is lost."""
+    assert (span.entries, span.over_epochs) == (entries, open_ended)
 
 
 def test_without_room_for_the_damaged_files_nothing_is_changed(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
