@@ -22,7 +22,7 @@ LOCK_BYTES_MAX = 32
 
 
 def check_data_directory(path: Path) -> None:
-    """Return if a broker may use *path*: it holds our superblock, is empty, or does not exist.
+    """Return if a broker may use *path*: it holds our superblock or our data, is empty, or does not exist.
 
     `lost+found`, names that begin with a dot, and what a start leaves behind that was interrupted at its very
     beginning, do not count.
@@ -43,7 +43,8 @@ def check_data_directory(path: Path) -> None:
             setting="data",
             value=str(path),
         ) from None
-    if SUPERBLOCK_NAME in names:
+    # Data without a superblock are the business of the log, whatever lies beside them: it names the way on.
+    if SUPERBLOCK_NAME in names or any(map(is_data, names)):
         return
     strange = [name for name in names if not _may_lie_here(path / name)]
     if strange:
@@ -62,9 +63,7 @@ def _may_lie_here(path: Path) -> bool:
     name = path.name
     if name == LOCK_NAME:
         return path.is_file() and path.stat().st_size <= LOCK_BYTES_MAX and path.read_bytes().strip().isdigit()
-    # Data without a superblock are the log's business: it refuses them, and says what was lost.
-    ours = name == SUPERBLOCK_NEW_NAME or is_data(name)
-    return ours or name.startswith(".") or name == "lost+found"
+    return name in (SUPERBLOCK_NEW_NAME, "lost+found") or name.startswith(".")
 
 
 def bind(host: str, port: int) -> list[socket.socket]:

@@ -178,7 +178,8 @@ class SuperblockMissing(StorageError):
     def _explain(self) -> str:
         return (
             f"{self.file} is missing, yet {len(self.segments)} log segment(s) exist ({self.segments[0]}, ...); nothing "
-            "was changed. Restore the superblock from a backup, or move the directory away to start with an empty one"
+            "was changed. Restore all files from one backup; without one, `sluicemq log repair --dry-run` shows what "
+            "the segments tell. Or move the directory away to start with an empty one"
         )
 
 

@@ -34,15 +34,19 @@ def copy_durably(source: Path, target: Path, read: Readable) -> None:
     """
     aside = target.with_name(f"{target.name}.new")
     size = source.stat().st_size
-    with aside.open("wb") as copied:
-        for offset in range(0, size, COPY_BYTES):
-            data = read.pread(min(COPY_BYTES, size - offset), offset)
-            if data.strip(b"\0"):
-                copied.seek(offset)
-                copied.write(data)
-        copied.truncate(size)
-        copied.flush()
-        os.fsync(copied.fileno())
+    try:
+        with aside.open("wb") as copied:
+            for offset in range(0, size, COPY_BYTES):
+                data = read.pread(min(COPY_BYTES, size - offset), offset)
+                if data.strip(b"\0"):
+                    copied.seek(offset)
+                    copied.write(data)
+            copied.truncate(size)
+            copied.flush()
+            os.fsync(copied.fileno())
+    except OSError as error:
+        aside.unlink(missing_ok=True)  # half a copy is of no use, and the disk may be full
+        raise OSError(error.errno, error.strerror, str(target)) from error
     shutil.copystat(source, aside)
     aside.replace(target)
 
@@ -55,6 +59,12 @@ def write_whole(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
+
+
+def free_bytes(folder: Path) -> int:
+    """Return how many bytes may still be written there."""
+    figures = os.statvfs(folder)
+    return figures.f_bavail * figures.f_frsize
 
 
 def sync_folders(folder: Path) -> None:

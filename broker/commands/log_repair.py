@@ -5,6 +5,7 @@ This module owns what the operator sees and agrees to; what is done stands in `r
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ import click
 from sluicemq.broker.commands.manners import Failure, data_option, json_option, note, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sluicemq.broker.commands.log_repair_plan import Plan
 
 CONFIRMATION = "repair"
@@ -54,11 +57,13 @@ def repair(data: Path, yes: bool, dry_run: bool, as_json: bool) -> None:
                 print_json(_facts(plan))
             return
         _confirm(yes)
-        folder = data if plan.empty else repairing.carry_out()
+        with _stopping(data):
+            folder = data if plan.empty else repairing.carry_out()
     finally:
         lock.release()
-    settled = forget_lost(data, [*pending, *plan.lost])
-    repairing.lost_is_settled()
+    with _stopping(data):
+        settled = forget_lost(data, [*pending, *plan.lost])
+        repairing.lost_is_settled()
     if as_json:
         print_json({**_facts(plan), "kept_in": str(folder), "settled": dict(settled)})
         return
@@ -66,6 +71,17 @@ def repair(data: Path, yes: bool, dry_run: bool, as_json: bool) -> None:
     for queue, messages in settled.items():
         click.echo(f"{messages} messages of {queue} are lost, and given up so that no broker looks for them.")
     click.echo("`sluicemq log verify` checks the rest; `sluicemq serve` starts.")
+
+
+@contextmanager
+def _stopping(data: Path) -> Iterator[None]:
+    """Say of an error of the disk what it stopped, and the way on."""
+    from sluicemq.broker.commands.log_repair_plan import RepairStopped
+
+    try:
+        yield
+    except OSError as error:
+        raise RepairStopped(str(data), error) from error
 
 
 def _print_whole(as_json: bool) -> None:
@@ -85,6 +101,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
                 "first_zxid": format_zxid(span.first_zxid),
                 "last_zxid": format_zxid(span.last_zxid),
                 "entries": span.entries,
+                "entries_or_more": span.over_epochs,
             }
             for span in plan.lost
         ],
@@ -101,7 +118,8 @@ def _show(plan: Plan) -> None:
     if plan.lost:
         click.echo("Lost for ever, if you go on:", err=True)
         for span in plan.lost:
-            click.echo(f"  entries {span} ({span.entries} at most)", err=True)
+            limit = "or more: how far the epoch before went is not known" if span.over_epochs else "at most"
+            click.echo(f"  entries {span} ({span.entries} {limit})", err=True)
         for queue, messages in plan.lost_messages.items():
             click.echo(f"  {messages} messages of {queue}", err=True)
         if not plan.lost_messages:

@@ -29,9 +29,14 @@ class Span(NamedTuple):
         return f"{format_zxid(self.first_zxid)} to {format_zxid(self.last_zxid)}"
 
     @property
+    def over_epochs(self) -> bool:
+        """Whether it begins in one epoch and ends in another."""
+        return self.first_zxid >> 32 != self.last_zxid >> 32
+
+    @property
     def entries(self) -> int:
-        """How many entries, at most; an epoch's rest is not counted."""
-        if self.first_zxid >> 32 != self.last_zxid >> 32:
+        """How many entries: at most, or at least where it reaches `over_epochs`, as an epoch's end is not known."""
+        if self.over_epochs:
             return (self.last_zxid & 0xFFFFFFFF) + 1
         return self.last_zxid - self.first_zxid + 1
 
@@ -50,6 +55,41 @@ class CannotRepair(StorageError):
 
     def _explain(self) -> str:
         return f"{self.args[0]}; nothing was changed. Restore the directory from a backup"
+
+
+class RepairStopped(StorageError):
+    """The disk refused something while a repair was carried out. Run again, it goes on."""
+
+    def __init__(self, path: str, error: OSError) -> None:
+        super().__init__(path, error)
+        self.file = error.filename or path
+        self.error_number = error.errno
+
+    def _explain(self) -> str:
+        path, error = self.args
+        place = path if error.filename is None else error.filename
+        return (
+            f"the repair of {path} stopped, because the disk refused to read or write {place}: "
+            f"{error.strerror or error} (errno {error.errno}). Damaged files that were kept stay under damaged/, "
+            "and nothing more is lost by this. Free space, or mend the disk, then run `sluicemq log repair` again: "
+            "it does what is left. Do not start a broker before"
+        )
+
+
+class NoRoomToRepair(StorageError):
+    """Damaged files cannot be kept aside. Nothing was changed."""
+
+    def __init__(self, path: str, needed_bytes: int, free_bytes: int) -> None:
+        super().__init__(path, needed_bytes, free_bytes)
+        self.needed_bytes = needed_bytes
+        self.free_bytes = free_bytes
+
+    def _explain(self) -> str:
+        path, needed, free = self.args
+        return (
+            f"the repair of {path} needs {needed} bytes to keep the damaged files and to write anew what can be read "
+            f"of them, and {free} are free; nothing was changed. Free that much, then run it again"
+        )
 
 
 @dataclass(slots=True)

@@ -14,10 +14,18 @@ from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sluicemq.broker.commands.keeping_aside import copy_durably, make_folder, sync_folders, write_whole
+from sluicemq.broker.commands.keeping_aside import copy_durably, free_bytes, make_folder, sync_folders, write_whole
 from sluicemq.broker.commands.log_files import LogFiles, ReadOnlyDirectory
 from sluicemq.broker.commands.log_others import OtherFiles, read_page
-from sluicemq.broker.commands.log_repair_plan import CannotRepair, Damaged, Plan, SnapshotBase, Span, is_lost
+from sluicemq.broker.commands.log_repair_plan import (
+    CannotRepair,
+    Damaged,
+    NoRoomToRepair,
+    Plan,
+    SnapshotBase,
+    Span,
+    is_lost,
+)
 from sluicemq.broker.commands.log_repair_view import OrderedDirectory
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.image import live_runs, pages_named
@@ -55,6 +63,8 @@ if TYPE_CHECKING:
 DAMAGED_FOLDER = "damaged"
 PENDING_NAME = "lost-and-not-settled"
 """Note of what is lost, until the log says so: an interrupted repair can be run again."""
+ROOM_BYTES = 1 << 20
+"""For what a repair writes beside copies of files: notes, a superblock, FORGET entries."""
 _STRIDE_BYTES = 1 << 30
 
 
@@ -66,6 +76,7 @@ class Repair:
         self._path = path
         self._reader = OrderedDirectory(path)
         self._superblock = Superblock(bytes(16), bytes(16))
+        self._base: SnapshotBase | None = None
         self._names: dict[int, str] = {}
         self.plan = Plan()
 
@@ -87,6 +98,7 @@ class Repair:
             raise CannotRepair(
                 f"the log begins behind entry {format_zxid(start)}, and no snapshot of what was before can be used"
             )
+        self._base = base
         self._examine_live()
         self._examine_log(base)
         if self.plan.lost:
@@ -162,7 +174,7 @@ class Repair:
         for name in self._reader.names():
             sequence, span = segment_sequence(name), sparse_range(name)
             if (sequence is not None and sequence < first) or span is not None:
-                problem = self._problem_of_live(name)
+                problem = self._problem_of_live(name) or self._beyond(name)
                 if problem is not None:
                     remedy = "rewritten with the entries that can be read; the file is kept aside"
                     if not self._can_be_opened(name):
@@ -213,8 +225,22 @@ class Repair:
         except LogCorrupt as error:
             return error.offset, error.reason
 
+    def _beyond(self, name: str) -> tuple[int, str] | None:
+        """Where an old file holds what the log holds: a repair that was interrupted had let the log begin anew."""
+        start = self._start_zxid()
+        with opened(self._reader, self._superblock, name) as live:
+            for found in readable_records(live.file, live.seed, live.end_offset):
+                if start and found.zxid > start:
+                    return found.offset, f"the log begins behind {format_zxid(start)} and holds what follows here"
+        return None
+
     def _gaps(self, name: str) -> list[Span]:
-        """Return which entries of a file cannot be read."""
+        """Return which entries of a file cannot be read; what the log holds is not its business."""
+        start = self._start_zxid()
+        spans = self._gaps_to_its_end(name)
+        return [Span(first, min(last, start)) for first, last in spans if first <= start] if start else spans
+
+    def _gaps_to_its_end(self, name: str) -> list[Span]:
         try:
             with opened(self._reader, self._superblock, name) as live:
                 end = live.header.last_zxid if isinstance(live.header, SparseHeader) else self._end_of_dense(name)
@@ -241,12 +267,15 @@ class Repair:
     def _end_of_dense(self, name: str) -> int | None:
         sequence = segment_sequence(name)
         assert sequence is not None
-        try:
-            newer = open_segment(self._reader, self._superblock, sequence + 1, _STRIDE_BYTES, 0)
-        except (FileNotFoundError, StorageError):
-            return None
-        newer.file.close()
-        return newer.first_previous_zxid
+        following = {segment_name(sequence + 1)}
+        following |= {each for each in self._reader.names() if (sparse_range(each) or (0, 0))[0] == sequence + 1}
+        for each in sorted(following):
+            try:
+                with opened(self._reader, self._superblock, each) as newer:
+                    return newer.previous
+            except (FileNotFoundError, StorageError):
+                continue
+        return None
 
     def _examine_log(self, base: SnapshotBase | None) -> None:
         files = LogFiles(self._reader)
@@ -353,7 +382,10 @@ class Repair:
         if reached < base.zxid:
             plan.lost.append(Span(reached + 1, base.zxid))
             reached = base.zxid
-        furthest = max([self._superblock.synced_zxid, *(each.zxid for each in self._readable_behind(reached))])
+        furthest = self._superblock.synced_zxid
+        for found in self._readable_behind(reached):
+            furthest = max(furthest, found.zxid)
+            self._count_entry(found)
         if furthest > reached:
             plan.lost.append(Span(reached + 1, furthest))
 
@@ -373,11 +405,22 @@ class Repair:
 
     def _queue_name(self, queue: int) -> str:
         if not self._names:
-            self._names = self._learn_names()
+            self._names = self._learn_names(self._base)
         return self._names.get(queue) or f"queue {format_zxid(queue)}"
 
-    def _learn_names(self) -> dict[int, str]:
+    def _learn_names(self, base: SnapshotBase | None) -> dict[int, str]:
         names: dict[int, str] = {0: ""}
+        if base is not None:
+            file = self._reader.open(base.name)
+            try:
+                walk = SectionWalk(file, self._reader.path_of(base.name))
+                walk.take_page()
+                for kind, data in walk.sections():
+                    if kind == QUEUES:
+                        columns = decode(kind, data)
+                        names.update(zip(columns["id"], columns["name"], strict=True))
+            finally:
+                file.close()
         for found in self._readable_behind(-1):
             if found.kind == e.Declare.KIND:
                 entry = e.decode_entry(found.kind, found.kind_version, found.header)
@@ -391,12 +434,6 @@ class Repair:
             return
         file = self._reader.open(base.name)
         try:
-            walk = SectionWalk(file, self._reader.path_of(base.name))
-            walk.take_page()
-            for kind, data in walk.sections():
-                if kind == QUEUES:
-                    columns = decode(kind, data)
-                    self._names.update(zip(columns["id"], columns["name"], strict=True))
             walk = SectionWalk(file, self._reader.path_of(base.name))
             walk.take_page()
             for part in live_runs(walk.sections()):
@@ -420,20 +457,27 @@ class Repair:
         """Do what the plan says; return the folder with the damaged files. May be interrupted and run again.
 
         Raises:
+            NoRoomToRepair: Nothing was changed.
             OSError: A file cannot be read or written.
 
         """
         plan, directory = self.plan, self.directory
-        folder = make_folder(self._path / DAMAGED_FOLDER)
         named = {each.name for each in plan.damaged} | set(plan.rewrite) | set(plan.aside)
-        for name in sorted(named & set(directory.names())):
+        kept = sorted(named & set(directory.names()))
+        sizes = {name: (self._path / name).stat().st_size for name in kept}
+        needed = sum(sizes.values()) + sum(sizes.get(name, 0) for name in plan.rewrite) + ROOM_BYTES
+        free = free_bytes(self._path)
+        if free < needed:
+            raise NoRoomToRepair(str(self._path), needed, free)
+        folder = make_folder(self._path / DAMAGED_FOLDER)
+        for name in kept:
             self._keep(name, folder)
         self._note_lost([*self.pending_lost(), *plan.lost])
         sync_folders(folder)
         self._reader.mend(directory)
         if plan.superblock is not None:
             put_superblock(directory, plan.superblock)
-        for name in plan.aside:
+        for name in dict.fromkeys(plan.aside):  # a snapshot may be damaged and lie behind a cut too
             directory.unlink(name)
         directory.sync()
         store = SuperblockStore.load(directory)
@@ -506,6 +550,7 @@ class Repair:
                 first = last = live.header.sequence
             if end is None:
                 end = max((found.zxid for found in readable_records(live.file, live.seed, live.end_offset)), default=0)
+            end = min(end, self._start_zxid() or end)  # what comes behind that, the log holds
             records = (
                 record_of(found)
                 for found in readable_records(live.file, live.seed, live.end_offset)
@@ -514,7 +559,8 @@ class Repair:
             header = SparseHeader(
                 now.cluster_id, now.group_id, first, last, generation, live.previous, end, 0, b"", 0, 0, 0
             )
-            put_sparse(self.directory, header, records)
+            if live.previous < end:
+                put_sparse(self.directory, header, records)
         if sparse_range(name) is None:
             self.directory.unlink(name)
             self.directory.sync()

@@ -9,7 +9,8 @@ disturbing a leader that works, never about safety. With one exception: forming 
    Of an earlier round: ignore it, and answer, so that its sender catches up. Of the same round: note it.
 3. A better vote (longer history, then higher id) becomes yours; tell everybody.
 4. A quorum votes as you do: decide, at once if every voter was heard, else after a moment in which no better vote came.
-   A voter whose connection was refused or reset counts as heard: a killed leader costs no waiting.
+   A voter whose connection was refused or reset counts as heard: a killed leader costs no waiting. Who hears of a newer
+   configuration than its own waits in any case: it does not know all voters.
 5. A leader that says itself that it leads, with a quorum that follows it, is joined. Its followers' word alone is not
    enough: they may not have noticed yet that it died.
 
@@ -188,7 +189,7 @@ class Election:
             founders = self._founders()
             return None if founders is None else Decision(self.vote.leader, founders)
         heard = {self.electorate.member.node, *self._votes, *gone}
-        if self.electorate.nodes <= heard:
+        if self.electorate.nodes <= heard and not self._outdated:
             return Decision(self.vote.leader)
         if self.finalize_at is None:
             self.finalize_at = now + self._finalize_seconds
@@ -208,6 +209,12 @@ class Election:
     def _vote_has_quorum(self) -> bool:
         supporters = [heard.member for heard in self._votes.values() if heard.vote == self.vote]
         return self.electorate.is_quorum([self.electorate.member, *supporters])
+
+    @property
+    def _outdated(self) -> bool:
+        """Whether somebody has a newer configuration: then there may be voters, and better votes, unknown here."""
+        known = self.electorate.configuration_zxid
+        return any(heard.configuration_zxid > known for heard in self._votes.values())
 
     def _founders(self) -> frozenset[Member] | None:
         """Return all listed members if each of them is known to be as empty as this replica, else None."""

@@ -189,7 +189,8 @@ class Leading:
             self._discovery.heard(learner.member, information.epoch)
         elif self.epoch:
             learner.invite(self.epoch)
-            if information.epoch > self.epoch and learner.member in self.configuration.everybody:
+            # Also for one that does not vote: it could never be taught otherwise, nor become a voter.
+            if information.epoch > self.epoch:
                 self._local.heard_epoch = max(self._local.heard_epoch, information.epoch)
                 self.requests.renew_epoch(f"node {peer} has promised epoch {information.epoch}")
 

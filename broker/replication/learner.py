@@ -104,6 +104,7 @@ class Learner:
         elif local.log.chain_at(position.zxid) != position.chain:
             local.fatal(f"the snapshot that node {self.peer} got covers {position}, which this log does not contain")
         else:
+            self.retry_at = None  # the stream was thought to have failed, and had not
             self.progress.installed(position)
             self.pump()
 

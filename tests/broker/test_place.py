@@ -13,7 +13,7 @@ import trio
 
 from sluicemq.broker import node, place
 from sluicemq.broker.config import BrokerConfig
-from sluicemq.storage import LogOptions, RealDirectory, SegmentLog
+from sluicemq.storage import LogOptions, RealDirectory, SegmentLog, SuperblockMissing
 from sluicemq.wire.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -72,6 +72,17 @@ def test_our_own_directory_may_be_taken_whatever_else_lies_there(tmp_path: Path)
     SegmentLog.open(RealDirectory(tmp_path), options=LogOptions()).close()
     (tmp_path / "README.txt").write_text("the broker's data")
     place.check_data_directory(tmp_path)
+
+
+def test_a_directory_that_lost_its_superblock_is_refused_by_the_log_that_names_the_way_on(tmp_path: Path) -> None:
+    SegmentLog.open(RealDirectory(tmp_path), options=LogOptions()).close()
+    (tmp_path / "superblock").unlink()
+    (tmp_path / "pages").write_bytes(b"derived data, like indexes and spares")
+    before = contents(tmp_path)
+    with pytest.raises(SuperblockMissing, match=r"superblock is missing, yet .* `sluicemq log repair --dry-run` shows"):
+        node.serve(BrokerConfig(data=tmp_path, port=0))
+
+    assert contents(tmp_path) == before
 
 
 def test_a_start_that_was_interrupted_at_its_very_beginning_may_be_tried_again(tmp_path: Path) -> None:

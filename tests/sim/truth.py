@@ -234,6 +234,7 @@ class Truth:
         previous = process.memory.last.zxid
         entries = effect.entries
         applied_zxid = process.service.applied_zxid
+        known = process.memory.configuration_at(previous)
         bounds.check_queue(process, effect)
         for entry in entries:
             self.deliveries.broadcasts(node.number, entry, applied_zxid)
@@ -241,15 +242,17 @@ class Truth:
                 raise self.broken("I12 contiguity", f"node {node.number} appends {entry} behind {show_zxid(previous)}")
             self._match(node, entry)
             previous = entry.zxid
-            if isinstance(entry.body, MembershipRecord):
-                self._change_settles(node, process, entry.body.configuration)
+            if isinstance(entry.body, EpochRecord | MembershipRecord):
+                self._change_settles(node, known, entry.body.configuration)
+                known = entry.zxid, entry.body.configuration
         first = entries[0]
         if isinstance(first.body, EpochRecord) and first.body.leader == node.number:
             self._establishes(node, process, first.zxid)
 
-    def _change_settles(self, node: Node, process: Process, configuration: Configuration) -> None:
+    def _change_settles(
+        self, node: Node, known: tuple[int, Configuration] | None, configuration: Configuration
+    ) -> None:
         """New voters alone count once it is committed that both groups do; the old ones may, for both did before."""
-        known = process.memory.configuration_at(process.memory.last.zxid)
         if known is None or known[1].next_voters is None or configuration.next_voters is not None:
             return
         zxid, joint = known

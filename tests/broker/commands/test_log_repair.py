@@ -113,7 +113,12 @@ def test_without_a_snapshot_the_log_is_cut_in_front_of_the_damage(story: Story) 
 
     lost = story.counter - (good & 0xFFFF)
     assert found["lost"] == [
-        {"first_zxid": f"1.{(good & 0xFFFF) + 1}", "last_zxid": f"1.{story.counter}", "entries": lost}
+        {
+            "first_zxid": f"1.{(good & 0xFFFF) + 1}",
+            "last_zxid": f"1.{story.counter}",
+            "entries": lost,
+            "entries_or_more": False,
+        }
     ]
     assert found["lost_messages"] == {"orders": lost - 1}, "the damaged one cannot be read, so it is not known"
     assert kept(story)[first.name] == damaged

@@ -239,3 +239,13 @@ def test_any_order_of_any_votes_ends_with_the_best_candidate_on_all_replicas() -
                     told += [(receiver, other, replicas[receiver].vote) for other in logs if other != receiver]
             decisions = {node: replica.decide((), 0.0) for node, replica in replicas.items()}
             assert set(decisions.values()) == {Decision(best.leader)}, (logs, order)
+
+
+def test_who_hears_of_a_newer_configuration_waits_for_voters_that_it_does_not_know() -> None:
+    election = election_of(1, Configuration(voters(1, 2)))
+    election.receive(said(2, Vote(LONG, 2), own_zxid=LONG, configuration_zxid=9))
+    assert election.decide(gone=(), now=10.0) is None, "both were heard, but there may be more"
+    election.receive(said(2, Vote(LONG, 3), own_zxid=LONG, configuration_zxid=9))
+    assert election.vote == Vote(LONG, 3)
+    assert election.decide(gone=(), now=10.1) is None
+    assert election.decide(gone=(), now=10.3) == Decision(3)

@@ -277,6 +277,17 @@ def test_who_has_installed_a_snapshot_gets_what_follows_it() -> None:
     assert [one.after for one in only(done, effects.ReadEntries)] == [zxid_of(2, 0)]
 
 
+def test_a_snapshot_that_arrived_though_its_stream_was_thought_to_have_failed_is_not_sent_again() -> None:
+    bench = snapshot_sent()
+    bench.step(events.SnapshotFailed(OTHER, 5, "no answer at the end of the stream"))
+    bench.hear(OTHER, SnapshotInstalled(2, LINK[OTHER], 5, bench.log.start))
+    for _ in range(5):
+        bench.now += 0.5
+        for peer in LINK:
+            bench.hear(peer, Pong(2, LINK[peer], 5, 1))
+        assert not only(bench.step(events.Wake()), effects.SendSnapshot)
+
+
 def test_a_snapshot_that_was_overtaken_by_the_logs_beginning_is_followed_by_another() -> None:
     bench = snapshot_sent()
     installed = bench.log.start
@@ -292,3 +303,13 @@ def test_a_snapshot_of_another_history_is_fatal() -> None:
     bench = snapshot_sent()
     done = bench.hear(OTHER, SnapshotInstalled(2, LINK[OTHER], 5, Position(zxid_of(2, 0), b"another!")))
     assert "does not contain" in only(done, effects.Fatal)[0].reason
+
+
+def test_a_learner_that_has_promised_more_is_taught_in_a_new_epoch_also_if_it_does_not_vote() -> None:
+    bench = Bench()
+    bench.lead()
+    bench.hear(OTHER, FollowerInfo(9, LINK[OTHER], 6, Member(OTHER, b"a new disk")))
+    bench.disk()
+    assert bench.status == (Role.LEADING, Phase.DISCOVERY), "everything was committed, so it begins anew at once"
+    done = bench.hear(THIRD, FollowerInfo(2, LINK[THIRD], 7, Member(THIRD, b"first")))
+    assert [one.epoch for one in only(done, effects.SavePromise)] == [10]
