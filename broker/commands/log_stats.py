@@ -90,8 +90,8 @@ def _use(others: OtherFiles) -> tuple[list[FileUse], list[QueueUse]]:
         files.append(FileUse(name, kind, first, last, size, messages, live_bytes, dead, pinned))
     queues = []
     for queue_id, each in by_queue.items():
-        queue = machine.queue(queue_id)
-        name = format_zxid(queue_id) if queue is None else queue.name
+        owner = machine.queue(queue_id) or machine.sources.get(queue_id)
+        name = format_zxid(queue_id) if owner is None else owner.name
         held = [number for number, runs in enumerate(each.runs) if runs]
         pinned = sum(files[number].pinned_bytes for number in held)
         oldest = format_zxid(each.oldest.get(queue_id, 0))

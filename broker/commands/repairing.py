@@ -29,7 +29,7 @@ from sluicemq.broker.commands.log_repair_plan import (
 from sluicemq.broker.commands.log_repair_view import OrderedDirectory
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.image import live_runs, pages_named
-from sluicemq.broker.queues.sections import QUEUES, decode
+from sluicemq.broker.queues.sections import QUEUES, TOPICS, decode
 from sluicemq.storage.errors import LogCorrupt, SnapshotDamaged, StorageError, SuperblockDamaged, format_zxid
 from sluicemq.storage.files import RealDirectory
 from sluicemq.storage.pages import PAGE_BYTES
@@ -416,7 +416,7 @@ class Repair:
                 walk = SectionWalk(file, self._reader.path_of(base.name))
                 walk.take_page()
                 for kind, data in walk.sections():
-                    if kind == QUEUES:
+                    if kind in (QUEUES, TOPICS):
                         columns = decode(kind, data)
                         names.update(zip(columns["id"], columns["name"], strict=True))
             finally:

@@ -1,4 +1,4 @@
-"""What a repair gives up goes from the lanes, from among dead letters, from topics and from what is still to come too."""
+"""What a repair gives up goes from lanes, from among dead letters, from topics and from what is still to come too."""
 
 from __future__ import annotations
 
