@@ -14,6 +14,7 @@ from sluicemq.broker.pipeline.keeping.pace import Pace
 from sluicemq.broker.pipeline.keeping.scrub import Scrub
 from sluicemq.broker.queues.chunks import RUN_BYTES
 from sluicemq.storage.errors import PageCorrupt
+from sluicemq.storage.pagefile import SLOT_BYTES
 from sluicemq.storage.pages import PAGE_BYTES
 from sluicemq.storage.segment import segment_name
 from tests.broker.paged import make_chunks_small
@@ -133,7 +134,7 @@ async def test_a_page_that_both_files_lost_is_healed_from_memory_or_told(caplog)
             while not failures:
                 await trio.lowlevel.checkpoint()
     assert isinstance(failures[0], PageCorrupt)
-    assert failures[0].offset in {PAGE_BYTES + slot * 45_056 for slot in lost}
+    assert failures[0].offset in {PAGE_BYTES + slot * SLOT_BYTES for slot in lost}
 
 
 @pytest.mark.trio
