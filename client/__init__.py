@@ -17,10 +17,10 @@ from sluicemq.client.client import connect as connect
 from sluicemq.client.consumer import Consumer as Consumer
 from sluicemq.client.consumer import ConsumerStatistics as ConsumerStatistics
 from sluicemq.client.dead_letters import DeadLetter as DeadLetter
+from sluicemq.client.delays import DelayedMessage as DelayedMessage
 from sluicemq.client.handling import DeathNote as DeathNote
 from sluicemq.client.handling import Reject as Reject
 from sluicemq.client.handling import Retry as Retry
-from sluicemq.client.delays import DelayedMessage as DelayedMessage
 from sluicemq.client.message import Batch as Batch
 from sluicemq.client.message import Message as Message
 from sluicemq.client.peeked import PeekedMessage as PeekedMessage
@@ -30,6 +30,7 @@ from sluicemq.client.producer import Submitted as Submitted
 from sluicemq.client.receipts import Receipt as Receipt
 from sluicemq.client.receipts import Receipts as Receipts
 from sluicemq.client.replay import Replay as Replay
+from sluicemq.client.schedules import Schedule as Schedule
 from sluicemq.client.topics import Declaration as Declaration
 from sluicemq.client.topics import Subscription as Subscription
 from sluicemq.wire.settings import QueueSettings as QueueSettings

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from sluicemq.broker.queues.outcomes import ProducerOpened
-from sluicemq.broker.server import topics
-from sluicemq.broker.server import operating
+from sluicemq.broker.server import operating, topics
 from sluicemq.broker.server.authorization import authorize
 from sluicemq.broker.server.client_session import answer_ping
 from sluicemq.broker.server.dead_letters import discard, list_dead, redrive
