@@ -30,6 +30,7 @@ from sluicemq.client.producer import Submitted as Submitted
 from sluicemq.client.receipts import Receipt as Receipt
 from sluicemq.client.receipts import Receipts as Receipts
 from sluicemq.client.replay import Replay as Replay
+from sluicemq.client.schedules import Schedule as Schedule
 from sluicemq.client.topics import Declaration as Declaration
 from sluicemq.client.topics import Subscription as Subscription
 from sluicemq.wire.settings import QueueSettings as QueueSettings

@@ -39,6 +39,7 @@ from sluicemq.client.reconnect import Link
 from sluicemq.client.replay import START, Replay, border_of
 from sluicemq.client.resend import resend
 from sluicemq.client.runtime import Runtime, Slot, Stream, current_runtime
+from sluicemq.client.schedules import ScheduleCalls
 from sluicemq.client.session import Identity
 from sluicemq.client.timers import Timers
 from sluicemq.client.tls import TlsStream
@@ -55,7 +56,7 @@ QUEUES_PER_PAGE = 1000
 CREDIT_BYTES_MAX = 2**40
 
 
-class Client(TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls):
+class Client(TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls, ScheduleCalls):
     """A connection to a broker or a cluster; made by `connect`, used with `async with`.
 
     It owns its background tasks and outlives single connections. Its methods may be called from any task of the loop.

@@ -313,12 +313,16 @@ class PolicySet(Message):
 
 @message(80)
 class Schedule(Message):
-    """Publish the batch in the tail again and again; without *cron* drop the schedule. Answered by SCHEDULED."""
+    """Publish the batch in the tail again and again; without *cron* drop the schedule. Answered by SCHEDULED.
+
+    *catch_up*: of times that were missed, `one`, `all` or `none` is published.
+    """
 
     name: str = wire_field(2, _name)
     cron: str = wire_field(4, text(), default="")
     timezone: str = wire_field(6, text(), default="UTC")
     destination: str = wire_field(8, _name, default="")
+    catch_up: str = wire_field(10, text(16), default="one")
 
 
 @message(81)

@@ -26,6 +26,7 @@ COMMANDS = {
     "topic": "topic",
     "delayed": "delayed",
     "policy": "policy",
+    "schedule": "schedule",
     "dead-letter": "dead_letter",
     "log": "log",
     "bench": "bench",

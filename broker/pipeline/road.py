@@ -36,6 +36,7 @@ from sluicemq.broker.pipeline.log_clock import LogClock
 from sluicemq.broker.pipeline.produce import ProduceStage
 from sluicemq.broker.pipeline.replay import ReplayStage
 from sluicemq.broker.pipeline.replicate import Quorum
+from sluicemq.broker.pipeline.schedules import ScheduleStage
 from sluicemq.broker.pipeline.settle import SettleStage
 from sluicemq.broker.pipeline.topics import TopicStage
 from sluicemq.broker.pipeline.turns import Turns
@@ -156,6 +157,7 @@ class Road:
         self.dispatch = DispatchStage(self)
         self.settle = SettleStage(self)
         self.replay = ReplayStage(self)
+        self.schedules = ScheduleStage(self)
         self.apply = ApplyStage(self)
         self.reclaimer = Reclaimer(
             log,
@@ -211,6 +213,7 @@ class Road:
             self.settle.start(nursery)
             self.unused.start(nursery)
             nursery.start_soon(self.fillings.run)
+            nursery.start_soon(self.schedules.run)
             if self.pager is not None:
                 nursery.start_soon(self.pager.run)
             if self.snapshots is not None:

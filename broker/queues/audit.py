@@ -50,6 +50,7 @@ def _canonical(machine: Machine) -> Iterator[Any]:
     for topic in machine.sources:
         yield from topics.canonical(topic)
     yield from machine.policies.canonical()
+    yield machine.schedules.canonical()
 
 
 def _canonical_queue(queue: Queue) -> Iterator[Any]:

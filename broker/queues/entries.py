@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Self
 import msgpack
 
 from sluicemq.broker.queues.entries_of_queues import Alter, Cancel, Discard, ExpireQueue, Policy, Redrive, Reschedule
-from sluicemq.broker.queues.entries_of_topics import Fill, Subscribe, Unsubscribe
+from sluicemq.broker.queues.entries_of_topics import Fill, Fire, Schedule, Subscribe, Unsubscribe
 from sluicemq.broker.queues.entry import GROUP_NUMBERS, Entry, EntryUnknown
 from sluicemq.broker.queues.entry import name as _name
 from sluicemq.broker.queues.entry import number as _number
@@ -482,6 +482,8 @@ ENTRIES: dict[int, type[Entry]] = {
         Subscribe,
         Unsubscribe,
         Fill,
+        Schedule,
+        Fire,
         Redrive,
         Discard,
         ExpireQueue,

@@ -8,9 +8,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar, Self
 
-from sluicemq.broker.queues.entry import GROUP_NUMBERS, Entry, name, number, pack
-from sluicemq.wire.batch import SUBJECT_BYTES_MAX
-from sluicemq.wire.fields import Check, boolean, list_of, map_of_text, numbers, text, unsigned
+from sluicemq.broker.queues.entry import Entry, name, number, pack
+from sluicemq.wire.fields import Check, boolean, map_of_text, numbers, text, unsigned
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -162,6 +161,7 @@ class Schedule(Entry):
         count: Messages in the batch.
         body_bytes: Bytes of all bodies together.
         next_due_ms: Log time of the first time.
+        catch_up: What becomes of times that were missed: `one`, `all` or `none` of them is published.
         payload: The batch.
 
     """
@@ -177,6 +177,7 @@ class Schedule(Entry):
         unsigned(32),
         unsigned(32),
         number,
+        text(16),
     )
 
     vhost: str
@@ -187,6 +188,7 @@ class Schedule(Entry):
     count: int
     body_bytes: int
     next_due_ms: int
+    catch_up: str
     payload: bytes | memoryview = dataclasses.field(default=b"", repr=False)
 
     def header(self) -> bytes:
@@ -201,6 +203,7 @@ class Schedule(Entry):
             self.count,
             self.body_bytes,
             self.next_due_ms,
+            self.catch_up,
         )
 
     @classmethod
@@ -212,60 +215,24 @@ class Schedule(Entry):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fire(Entry):
-    """The batch of a schedule is published; the payload is a copy of it, and what follows is as in `PublishGrouped`.
+    """A schedule moves on to its next time, after its batch was published or could not be.
 
     Attributes:
         schedule: Number of the schedule: the zxid of its entry.
-        due_ms: Which time this is, as the schedule knows it; another one is refused, so that none is published twice.
+        due_ms: Which time this was, as the schedule knows it; another one is passed over, so that none counts twice.
         next_due_ms: The time after it.
-        queue: Number of the destination.
-        count: Messages in the batch.
-        body_bytes: Bytes of all bodies together.
-        groups: See `PublishGrouped`; empty: all of them at once, for ever, with priority 0.
-        routes: See `PublishGrouped`.
-        payload: The batch.
+        published: Whether the batch was published, 1 or 0.
 
     """
 
     KIND = 32
-    CHECKS: ClassVar[tuple[Check, ...]] = (
-        number,
-        number,
-        number,
-        number,
-        number,
-        unsigned(32),
-        unsigned(32),
-        numbers(64, multiple_of=GROUP_NUMBERS),
-        list_of(text(SUBJECT_BYTES_MAX)),
-    )
+    CHECKS: ClassVar[tuple[Check, ...]] = (number, number, number, number, unsigned(8))
 
     schedule: int
     due_ms: int
     next_due_ms: int
-    queue: int
-    count: int
-    body_bytes: int
-    groups: list[int] = dataclasses.field(default_factory=list, repr=False)
-    routes: list[str] = dataclasses.field(default_factory=list, repr=False)
-    payload: bytes | memoryview = dataclasses.field(default=b"", repr=False)
+    published: int
 
     def header(self) -> bytes:
         """Return the header's bytes."""
-        return pack(
-            self.log_time_ms,
-            self.schedule,
-            self.due_ms,
-            self.next_due_ms,
-            self.queue,
-            self.count,
-            self.body_bytes,
-            self.groups,
-            self.routes,
-        )
-
-    @classmethod
-    def from_fields(cls, fields: list[Any], payload: bytes | memoryview) -> Self:
-        """Return the entry with these checked *fields*; used by `decode_entry`."""
-        entry = cls(*fields)
-        return dataclasses.replace(entry, payload=payload)
+        return pack(self.log_time_ms, self.schedule, self.due_ms, self.next_due_ms, self.published)

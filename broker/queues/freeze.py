@@ -79,6 +79,7 @@ class Freeze:
             len(self._topics),
         )
         self._policies = machine.policies.frozen()
+        self._schedules = machine.schedules.frozen()
         # What was copied and is not packed yet, by the identity of the original: that lives as long as these lists.
         self._copies: dict[int, Any] = {}
         self._steps = self._pack()
@@ -169,6 +170,9 @@ class Freeze:
         rows, following = self._policies
         for row in rows:
             packer.add(s.POLICIES, row)
+            yield from packer.flush_full()
+        for schedule in self._schedules:
+            packer.add(s.SCHEDULES, schedule, bytes_=len(schedule.payload))
             yield from packer.flush_full()
         for mark in following:
             packer.add(s.FOLLOWING, mark)
@@ -486,6 +490,8 @@ TOUCHES: dict[type[e.Entry], Callable[[Freeze, Machine, Any], None]] = {
     e.Purge: _purge,
     e.Forget: _forget,
     q.Alter: _alter,
+    t.Schedule: _nothing,  # likewise, and producers are only forgotten
+    t.Fire: _nothing,
     q.Policy: _nothing,  # all policies are copied in the beginning
     q.Cancel: _of_queue,
     q.Reschedule: _of_queue,

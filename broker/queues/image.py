@@ -42,6 +42,7 @@ from sluicemq.broker.queues.policies import PolicyRow
 from sluicemq.broker.queues.queue import Queue
 from sluicemq.broker.queues.routing.images import TopicLoader
 from sluicemq.broker.queues.runs import PRIORITY_MAX, Run
+from sluicemq.broker.queues.schedules import ScheduleRow
 from sluicemq.broker.queues.sections import ImageDamaged, ImageUnknown, decode
 from sluicemq.broker.queues.sequences import FrozenProducer, Producer
 from sluicemq.broker.queues.sessions import Session
@@ -116,6 +117,7 @@ class _Loader:
             s.MARKS: self._read_marks,
             s.POLICIES: self._read_policies,
             s.FOLLOWING: self._read_following,
+            s.SCHEDULES: self._read_schedules,
             s.END: self._read_end,
         }
         for kind, data in sections:
@@ -193,6 +195,10 @@ class _Loader:
     def _read_following(self, columns: dict[str, Any]) -> None:
         for row in zip(*columns.values(), strict=True):
             self._machine.policies.restore_following(*row)
+
+    def _read_schedules(self, columns: dict[str, Any]) -> None:
+        for row in zip(*columns.values(), strict=True):
+            self._machine.schedules.put(ScheduleRow(*row))
 
     def _read_indexes(self, columns: dict[str, Any]) -> None:
         all_rows: bytes = columns.pop("runs")

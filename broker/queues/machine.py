@@ -21,6 +21,7 @@ from sluicemq.broker.queues.freeze import Freeze
 from sluicemq.broker.queues.policies import Policies
 from sluicemq.broker.queues.prefetch import missing_chunks
 from sluicemq.broker.queues.routing.sources import Sources
+from sluicemq.broker.queues.schedules import Schedules
 from sluicemq.broker.queues.sequences import Producers
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Machine:
         producers: All producers.
         sources: All topics, and which queues are bound to them.
         policies: Settings for queues by patterns.
+        schedules: What is published again and again.
 
     """
 
@@ -91,6 +93,7 @@ class Machine:
         self.sessions: dict[int, Session] = {}
         self.sources = Sources()
         self.policies = Policies()
+        self.schedules = Schedules()
         self.producers = Producers(
             limits.producers_max,
             limits.receipts_max,

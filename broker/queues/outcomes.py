@@ -136,6 +136,21 @@ class PolicyPut:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class SchedulePut:
+    """The schedule is as wanted: `created`, `changed`, `dropped` or `unchanged`; *next_due_ms* is its first time."""
+
+    outcome: str
+    next_due_ms: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fired:
+    """Whether the schedule moved on, and did not stand elsewhere."""
+
+    moved: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Purged:
     """So many messages are gone."""
 
@@ -179,6 +194,8 @@ Value: TypeAlias = (
     | Cancelled
     | Altered
     | PolicyPut
+    | SchedulePut
+    | Fired
     | Redriven
     | Discarded
     | Subscribed

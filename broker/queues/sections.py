@@ -32,6 +32,7 @@ u16 attempts, u32 key, u64 expires_ms, u32 note, u8 priority, 3 bytes of zeros. 
 | 20 | marks | a queue that is paused, or of which settings were declared; after the queue |
 | 21 | policies | a policy, in any order |
 | 22 | following | a vhost whose queues have to follow policies, the last one by name that has, and since when |
+| 23 | schedules | a schedule, in any order |
 
 The columns stand in `LAYOUTS`. Those that need a word:
 
@@ -79,7 +80,7 @@ FORMAT = 4
 
 MACHINE, QUEUES, INDEXES, CHUNKS, RETURNED, SESSIONS, LEASES, PRODUCERS, END, NOTES = range(1, 11)
 TOPICS, BINDINGS, ROUTES = range(11, 14)
-MARKS, POLICIES, FOLLOWING = range(20, 23)
+MARKS, POLICIES, FOLLOWING, SCHEDULES = range(20, 24)
 
 READY, DELAYED, RETAINED, DEAD, EXPIRING, HELD = range(6)
 LANES = 16
@@ -201,6 +202,22 @@ LAYOUTS: dict[int, Layout] = {
     MARKS: Layout("marks", 1, ("queue", "paused", "declared")),
     POLICIES: Layout("policies", 1, ("vhost", "name", "pattern", "order", "settings")),
     FOLLOWING: Layout("following", 1, ("vhost", "name", "due_ms")),
+    SCHEDULES: Layout(
+        "schedules",
+        1,
+        (
+            "number",
+            "vhost",
+            "name",
+            "cron",
+            "timezone",
+            "destination",
+            "catch_up",
+            "next_due_ms",
+            "published",
+            "payload",
+        ),
+    ),
     END: Layout("end", 1, ("sections", "messages", "leased")),
 }
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from sluicemq.broker.pipeline import delays
 from sluicemq.broker.pipeline.grouping import key_numbers
 from sluicemq.broker.queues.entries_of_queues import Alter, Policy
+from sluicemq.broker.queues.schedules import CATCH_UPS
 from sluicemq.broker.server.authorization import authorize
 from sluicemq.wire import messages as m
+from sluicemq.wire.errors import InvalidRequest
 from sluicemq.wire.messages_of_features import LIST_PAGE_MAX
 from sluicemq.wire.routes import check_pattern
 from sluicemq.wire.settings import check_name, check_queue_settings
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from sluicemq.wire.fields import Message
 
 POLICIES_PAGE_MAX = 100
-"""Most policies in one answer."""
+"""Most policies or schedules in one answer."""
 _OF_QUEUES = "queue"
 
 
@@ -123,6 +125,46 @@ def list_policies(session: ClientSession, message: Message, correlation: int, ta
     session.reply(correlation, m.Policies(page, len(rows) > count_max))
 
 
+# --- schedules ------------------------------------------------------------------------------------------------
+
+
+def schedule(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """SCHEDULE: answered when it is committed."""
+    assert isinstance(message, m.Schedule)
+    authorize(session.identity, "schedule", (session.vhost, "vhost", session.vhost))
+    check_name(message.name, "schedule")
+    if message.cron:
+        check_name(message.destination, "destination")
+        authorize(session.identity, "publish", (session.vhost, _OF_QUEUES, message.destination))
+        if message.catch_up not in CATCH_UPS:
+            raise InvalidRequest(f"catch_up is {message.catch_up!r:.40}; it must be {', '.join(CATCH_UPS)}")
+    said = message.cron, message.timezone, message.destination, message.catch_up
+    answer = _answer(session, correlation, lambda value: m.Scheduled(value.outcome, value.next_due_ms))
+    session.road.schedules.put(session.vhost, message.name, said, tail, answer)
+
+
+def list_schedules(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """LIST_SCHEDULES: one page, sorted by name."""
+    del tail
+    assert isinstance(message, m.ListSchedules)
+    authorize(session.identity, "list", (session.vhost, "vhost", session.vhost))
+    rows = [row for row in session.road.machine.schedules.of(session.vhost) if row.name > message.after]
+    count_max = max(1, min(message.count_max, POLICIES_PAGE_MAX))
+    page = [
+        {
+            "name": row.name,
+            "cron": row.cron,
+            "timezone": row.timezone,
+            "destination": row.destination,
+            "catch_up": row.catch_up,
+            "next_due_ms": row.next_due_ms,
+            "published": row.published,
+        }
+        for row in rows[:count_max]
+    ]
+    session.reply(correlation, m.Schedules(page, len(rows) > count_max))
+
+
 def _answer(session: ClientSession, correlation: int, shape: Callable[[Any], Message]) -> Callable[[Outcome], None]:
     def on_outcome(outcome: Outcome) -> None:
         if outcome.error is not None:
@@ -140,5 +182,7 @@ HANDLERS: dict[type[Message], Handler] = {
     m.AlterQueue: alter_queue,
     m.Policy: set_policy,
     m.ListPolicies: list_policies,
+    m.Schedule: schedule,
+    m.ListSchedules: list_schedules,
 }
 """Handler by message; `requests` takes them over."""

@@ -233,3 +233,63 @@ async def test_the_command_line_sets_lists_and_drops_policies(broker: BrokerProc
         assert await said("policy", "set", queue, f"{queue}.#", "--set", "retry_delay=3") == f"{queue}: created\n"
         assert f"{queue}.#" in await said("policy", "ls")
         assert await said("policy", "delete", queue) == f"{queue}: dropped\n"
+
+
+# --- schedules --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_scheduled_message_is_sent_every_second_until_it_is_not(broker: BrokerProcess, queue: str) -> None:
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        async with connect(broker.url) as client:
+            await client.declare_queue(queue)
+            first = await client.schedule(queue, "* * * * * *", queue, b"tick", key="clock", timezone="Europe/Berlin")
+            async with client.consumer(queue) as consumer:
+                for _ in range(3):
+                    message = await anext(consumer)
+                    assert (message.body, message.key) == (b"tick", "clock")
+                    await message.ack()
+            (found,) = [one for one in await client.schedules() if one.name == queue]
+            assert found.published >= 2
+            assert found.next_at > first
+            assert await client.unschedule(queue) is True
+            assert await client.unschedule(queue) is False
+            assert [one for one in await client.schedules() if one.name == queue] == []
+            with pytest.raises(InvalidRequest, match="no cron expression"):
+                await client.schedule(queue, "never", queue, b"x")
+            with pytest.raises(InvalidRequest, match="no time zone"):
+                await client.schedule(queue, "* * * * *", queue, b"x", timezone="Mars/Olympus")
+
+
+async def test_of_times_while_the_broker_was_down_one_is_sent_or_all_or_none(
+    start_broker: StartBroker, queue: str
+) -> None:
+    broker = await anyio.to_thread.run_sync(lambda: start_broker(port=unused_port()))
+    ways = ("one", "all")
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        async with connect(broker.url) as client:
+            for way in ways:
+                await client.declare_queue(f"{queue}.{way}")
+                await client.schedule(way, "* * * * * *", f"{queue}.{way}", b"tick", catch_up=way)
+        await anyio.to_thread.run_sync(broker.stop)
+        await anyio.sleep(3.0)
+        await anyio.to_thread.run_sync(broker.start)
+        async with connect(broker.url) as client:
+            while (await client.queue_info(f"{queue}.all"))["ready"] < 4:  # noqa: ASYNC110
+                await anyio.sleep(0.05)
+            for way in ways:
+                await client.unschedule(way)
+            one, every = [(await client.queue_info(f"{queue}.{way}"))["ready"] for way in ways]
+            assert 1 <= one <= every - 2
+
+
+async def test_the_command_line_sets_lists_and_drops_schedules(broker: BrokerProcess, queue: str) -> None:
+    with anyio.fail_after(TEST_SECONDS_MAX):
+
+        async def said(*arguments: str) -> str:
+            ran = await anyio.to_thread.run_sync(sluicemq, broker, *arguments)
+            assert ran.returncode == 0, ran.stderr
+            return ran.stdout
+
+        assert "next at" in await said("schedule", "set", queue, "0 6 1 1 *", "reports", "now")
+        assert "0 6 1 1 *" in await said("schedule", "ls")
+        assert await said("schedule", "delete", queue) == f"{queue}: dropped\n"

@@ -20,6 +20,7 @@ from sluicemq.broker.queues.applying.granting import grant, grant_placed
 from sluicemq.broker.queues.applying.operating import alter, policy
 from sluicemq.broker.queues.applying.producers import producer_close, producer_open, producer_open_unlimited
 from sluicemq.broker.queues.applying.publishing import publish, publish_grouped
+from sluicemq.broker.queues.applying.scheduling import fire, schedule
 from sluicemq.broker.queues.applying.sessions import session_close, session_open
 from sluicemq.broker.queues.applying.settling import settle
 from sluicemq.broker.queues.applying.topics import fill, subscribe, unsubscribe
@@ -66,5 +67,7 @@ APPLY: dict[type[e.Entry], Callable[[Machine, int, Any], Outcome]] = {
     t.Subscribe: subscribe,
     t.Unsubscribe: unsubscribe,
     t.Fill: fill,
+    t.Schedule: schedule,
+    t.Fire: fire,
 }
 """Function by class of entry."""

@@ -93,7 +93,7 @@ def next_to_follow(machine: Machine, count_max: int) -> list[Queue]:
 
 
 def follow_policies(machine: Machine, zxid: int, count_max: int) -> tuple[int, list[Effect]]:
-    """Let at most so many queues follow the policies; return how many items that took, and what the leader has to do."""
+    """Let at most so many queues follow their policies; return how many items that took, and the effects."""
     following = machine.policies.following
     assert following is not None, "policies are due while queues have to follow"
     vhost, _ = following

@@ -197,6 +197,8 @@ def entries_of(day: Day) -> dict[str, e.Entry]:
         "batches of another queue are lost": e.Forget(now, day.billing, [1, 1 << 60], "lost"),
         "nonsense is lost": e.Forget(now, day.orders, [], "lost"),
         "a queue pauses": q.Alter(now, "/", "queue", "orders", {"pause_publish": True, "pause_deliver": True}),
+        "a schedule comes": t.Schedule(now, "/", "report", "0 6 * * *", "UTC", "orders", 1, 1, later, "one", b"x"),
+        "a schedule moves on": t.Fire(now, 12_345, 1, 2, 1),
         "a policy comes": q.Policy(now, "/", "slow", "#", 1, {"retry_delay": 7.0}),
         "a delayed message is cancelled": q.Cancel(now, day.orders, waiting(day)),
         "a delayed message is put off": q.Reschedule(now, day.orders, waiting(day), later + 5),
@@ -384,6 +386,10 @@ def apply_any(story: Story, kind: type[e.Entry], a: int, b: int, c: int) -> None
                 now, queue, [machine.applied_zxid - 3 * b - c, machine.applied_zxid - 3 * b], "lost"
             ),
             q.Alter: lambda: q.Alter(now, "/", "queue", name, {"pause_publish": bool(b % 2), "pause_deliver": b > 5}),
+            t.Schedule: lambda: t.Schedule(
+                now, "/", name, "0 6 * * *" if c % 4 else "", "UTC", "orders", 1, 1, now + b, "one", b"x"
+            ),
+            t.Fire: lambda: t.Fire(now, getattr(machine.schedules.first(), "number", 1), now + b, now + c, b % 2),
             q.Policy: lambda: q.Policy(now, "/", "slow", "#", b, {"retry_delay": 2.0 + c % 3} if c % 4 else {}),
             q.Cancel: lambda: q.Cancel(now, queue, waiting_in(machine, queue)[: 4 * (c % 3)]),
             q.Reschedule: lambda: q.Reschedule(

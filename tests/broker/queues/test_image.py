@@ -333,6 +333,7 @@ def test_an_image_keeps_the_layout_that_is_documented() -> None:
         "marks": 1,
         "policies": 1,
         "following": 1,
+        "schedules": 1,
         "returned": 2,
         "sessions": 1,
         "leases": 2,
