@@ -286,9 +286,10 @@ class Leading:
         commit_point = broadcast.commit_point(self.configuration)
         committed = min(commit_point, local.durable_zxid)
         self._own_disk.note(commit_point, local.durable_zxid, local.now)
-        if local.commit(committed):
+        # Older entries are committed together with (e,0) or not at all: alone they prove nothing to whoever looks on.
+        if committed >= broadcast.established_zxid and local.commit(committed):
             broadcast.committed(committed)
-            if self.phase is Phase.SYNCHRONIZATION and committed >= broadcast.established_zxid:
+            if self.phase is Phase.SYNCHRONIZATION:
                 self.phase = Phase.BROADCAST
             self.requests.committed()
         for learner in self.learners.values():

@@ -44,6 +44,7 @@ def check_proposal(process: Process, peer: int, message: Propose) -> None:
         return
     # One entry beyond it, for one that is larger than the window must get through too.
     cap = options.window_bytes_max + window_bytes(message.entries[:1])
+    process.truth.weighed["I18"] += 2 * learner.progress.in_flight_bytes > cap  # the window fills
     if learner.progress.in_flight_bytes > cap:
         raise _too_much(process, f"the window of node {peer}", learner.progress.in_flight_bytes, cap)
 

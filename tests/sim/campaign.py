@@ -24,6 +24,8 @@ SHOW_EVERY_SECONDS = 30.0
 SEEDS_AT_ONCE = 20
 SHRUNK_MAX = 3
 """So many failing seeds are made small; the others are only described."""
+LEADER_SECONDS_NOTED = 5.0
+"""What the notes ask for; how many clusters take longer is counted."""
 EACH = "each"
 """Profile: one kind of fault after the other, by the seed's number."""
 COUNTED = (
@@ -53,6 +55,8 @@ class State:
         seconds: Real seconds that took.
         failed: Which of them broke an invariant.
         totals: What happened in all of them.
+        weighed: How often each invariant was looked at with something at stake (see `truth`).
+        leader_slow: How many clusters took longer than `LEADER_SECONDS_NOTED` to have a leader.
         leader_seconds_most: The longest that a cluster took to have a leader after all faults, in virtual seconds.
         heal_seconds_most: The longest that a cluster took to be one again after all faults, in virtual seconds.
 
@@ -63,6 +67,8 @@ class State:
     seconds: float = 0.0
     failed: list[int] = dataclasses.field(default_factory=list)
     totals: Counter[str] = dataclasses.field(default_factory=Counter)
+    weighed: Counter[str] = dataclasses.field(default_factory=Counter)
+    leader_slow: int = 0
     heal_seconds_most: float = 0.0
     leader_seconds_most: float = 0.0
 
@@ -72,13 +78,13 @@ class State:
         if path is None or not path.exists():
             return cls(first)
         kept: dict[str, Any] = json.loads(path.read_text())
-        kept["totals"] = Counter(kept["totals"])
+        kept["totals"], kept["weighed"] = Counter(kept["totals"]), Counter(kept.get("weighed", {}))
         return cls(**kept)
 
     def save(self, path: Path) -> None:
         """Replace the file."""
         new = path.with_name(f"{path.name}.new")
-        new.write_text(json.dumps({**vars(self), "totals": dict(self.totals)}, indent=1))
+        new.write_text(json.dumps(vars(self), indent=1))
         new.replace(path)
 
     def take(self, result: Result) -> None:
@@ -86,10 +92,12 @@ class State:
         self.seeds += 1
         if result.violation is not None:
             self.failed.append(result.seed)
+        self.leader_slow += result.leader_seconds > LEADER_SECONDS_NOTED
         self.leader_seconds_most = max(self.leader_seconds_most, result.leader_seconds)
         self.heal_seconds_most = max(self.heal_seconds_most, result.heal_seconds)
         for name in COUNTED:
             self.totals[name] += getattr(result, name)
+        self.weighed.update(result.weighed)
         self.totals["faults"] += len(result.faults)
         self.totals["virtual_seconds"] += round(result.seconds)
         self.totals["events"] += result.events
@@ -147,6 +155,10 @@ def summary(choice: Choice, state: State) -> str:
         f"{state.seeds:,} seeds of {choice.profile} in {state.seconds:.0f} s ({state.pace}), {len(state.failed)} failed"
     )
     failed = f"\n  failed: {', '.join(map(str, state.failed))}" if state.failed else ""
-    healed = f"a leader after at most {state.leader_seconds_most:.1f} virtual seconds, "
+    healed = f"a leader after at most {state.leader_seconds_most:.1f} virtual seconds ({state.leader_slow} clusters "
+    healed += f"took over {LEADER_SECONDS_NOTED:.0f}), "
     healed += f"one again after at most {state.heal_seconds_most:.1f}"
-    return f"{text}\n  {figures}; {healed}{failed}"
+    weighed = ", ".join(
+        f"{name} {state.weighed[name]:,}" for name in sorted(state.weighed, key=lambda name: int(name[1:]))
+    )
+    return f"{text}\n  {figures}; {healed}\n  looked at with something at stake: {weighed}{failed}"

@@ -19,13 +19,21 @@ from sluicemq.broker.replication.history import EpochRecord, counter_of, epoch_o
 from tests.sim.world import Violation
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from sluicemq.broker.replication.history import Entry
 
 
 class Deliveries:
-    """Who broadcast what, and who has delivered what."""
+    """Who broadcast what, and who has delivered what.
 
-    def __init__(self) -> None:
+    Args:
+        weighed: Counts under "I13" how often two nodes or lives could be compared.
+
+    """
+
+    def __init__(self, weighed: Counter[str]) -> None:
+        self._weighed = weighed
         self._order: list[tuple[int, bytes]] = []
         self._places: dict[int, int] = {}
         self._primaries: dict[int, int] = {}
@@ -63,8 +71,10 @@ class Deliveries:
         if place is None:
             self._extend(node, entry)
             place = self._places[zxid]
-        elif self._order[place][1] != entry.chain:
-            raise Violation(f"I13 agreement: node {node} delivers another {entry} than a node before it")
+        else:
+            self._weighed["I13"] += 1
+            if self._order[place][1] != entry.chain:
+                raise Violation(f"I13 agreement: node {node} delivers another {entry} than a node before it")
         before = self._order[place - 1][0] if place else 0
         if before != before_zxid:
             raise Violation(

@@ -79,6 +79,7 @@ PROFILES: dict[str, dict[str, float] | tuple[str, ...]] = {
     "everything": tuple(FAMILIES),
     # One kind at a time, with a crash now and then, for the table of faults.
     "old_leader": {"old_leader": 3, "kill": 1},
+    "rivals": {"rivals": 4, "isolate": 1},
     "majority": {"without_leader": 4, "kill": 1},
     "minority": {"with_leader": 4, "kill": 1},
     "bridge": {"bridge": 4, "kill": 1},
@@ -562,6 +563,25 @@ class Nemesis:
 
         self._network.traps[m.AckEpoch] = spring
         self._later(4.0, heal)
+
+    def rivals(self, node: Node, fault: Fault) -> None:
+        """The leader is killed, and the next one is cut off as it names its epoch, from all or from all but one learner.
+
+        So the others know nothing of that epoch and take the same one, and a learner may have promised it already.
+        """
+        self.kill(self.leader() or node, dataclasses.replace(fault, seconds=min(fault.seconds, 0.5)))
+
+        def spring(sender: int, receiver: int) -> None:
+            if self._over:
+                return
+            others = [
+                number for number in self._nodes if number != sender and (number != receiver or fault.chance < 0.5)
+            ]
+            for other in others:
+                self._network.reset(sender, other)  # what was said to them is lost
+            self._cut([link for other in others for link in ((sender, other), (other, sender))], fault)
+
+        self._network.traps[m.NewEpoch] = spring
 
     def _kill_it(self, node: Node, fault: Fault) -> None:
         self.kill(node, fault)

@@ -192,7 +192,7 @@ _add(
     "double_promise",
     "an epoch is promised to two leaders",
     (following, "answer_to_new_epoch", _always_promise),
-    profile="trap",
+    profile="rivals",
     nodes=5,
 )
 _add(
@@ -212,7 +212,7 @@ _add(
     "one_promise_is_enough",
     "an epoch begins without a quorum",
     (Discovery, "complete", property(lambda self: bool(self._promised))),
-    profile="trap",
+    profile="rivals",
     nodes=5,
 )
 _add(

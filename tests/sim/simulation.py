@@ -1,11 +1,10 @@
 """One run: a cluster, its clients, its faults, from one seed; then the healing, and the account.
 
-1. The seed chooses sizes, speeds, habits and faults (`Plan`); options fix what is not left to it.
+1. The seed chooses sizes, speeds, habits and faults; `Choice` fixes what is not left to it.
 2. Clients work while faults strike, for `busy_seconds` of virtual time.
 3. Everything heals. The cluster must elect, confirm what is open, and bring all nodes to one log, in bounded time (E5).
-4. All power goes off. From the bytes that are left, a majority of every configuration must have everything (I5, E1),
-and a
-   snapshot with the log behind it must be the state that was there before (E2).
+4. All power goes off. From the bytes that are left, a majority of the voters (of both groups while they change) must
+   have everything (I5, E1), and a snapshot with the log behind it must be the state that was there before (E2).
 5. The account (`history`).
 """
 
@@ -44,8 +43,10 @@ LEADER_SECONDS_MAX = 10.0
 HEAL_SECONDS_MAX = 30.0
 """Longest that a cluster may take after all faults to have a leader, and to be one again with everything done.
 
-The notes ask for a leader within 5 seconds, of nodes that are there. Here an operation of a disk may still hang for as
-long, and nodes may still start.
+The notes ask for a leader within 5 seconds. That cannot hold for every seed, for the clock starts when the last fault
+ends, not when its effects do: an operation of a disk may still hang for 5 s (`HANGS_SECONDS_MAX`), a node may need 2 s
+to start again, and a connection whose other end lost its power is found dead only by what is sent over it: somebody may
+have elected that node meanwhile and wait for it for `discovery_seconds`. A campaign counts how many took over 5 s.
 """
 KIB = 1024
 
@@ -126,6 +127,7 @@ class Result:
     nodes: int = 0
     heal_seconds: float = 0.0
     leader_seconds: float = 0.0
+    weighed: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 class Simulation:
@@ -291,6 +293,7 @@ class Simulation:
             len(self.nodes),
             self.heal_seconds,
             self.leader_seconds,
+            dict(truth.weighed),
         )
 
     def _live(self) -> None:
@@ -313,6 +316,7 @@ class Simulation:
         account = Account(self.truth.committed)
         account.compare(self.seen)
         self.delayed = account.delayed
+        self.truth.weighed["I19"] += account.delayed
 
     def _begin(self) -> None:
         world, habits = self.world, self.habits

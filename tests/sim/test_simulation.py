@@ -26,6 +26,11 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 SWARM_SEEDS = 56
 SEEDS_A_KIND = 2
 
+RIVAL_SEEDS = 12
+INVARIANTS = {f"I{number}" for number in range(1, 20)}
+CONTESTED = {"I1", "I11", "I16"}
+"""Invariants that are at stake only while two nodes take themselves for the leader, which is rare."""
+
 QUICK_MUTANTS = (
     "ack_before_sync",
     "forget_promise",
@@ -54,10 +59,12 @@ def test_nothing_is_lost_whatever_goes_wrong(profile: str) -> None:
 
 def test_a_swarm_of_seeds_finds_nothing_and_meets_everything() -> None:
     totals: Counter[str] = Counter()
+    weighed: Counter[str] = Counter()
     for seed in range(2_000, 2_000 + SWARM_SEEDS):
         result = run(seed)
         assert result.violation is None, describe(result)
         totals.update(result.methods)
+        weighed.update(result.weighed)
         for name in ("committed", "epochs", "reads", "delayed", "snapshots_installed", "damages", "refusals"):
             totals[name] += getattr(result, name)
     assert totals["committed"] > 5_000, "entries were committed"
@@ -65,6 +72,16 @@ def test_a_swarm_of_seeds_finds_nothing_and_meets_everything() -> None:
     missing = [name for name, times in totals.items() if not times]
     assert not missing, "in so many seeds everything happens"
     assert totals.keys() >= {"diff", "trunc", "snap"}
+    assert not [name for name in INVARIANTS - CONTESTED if not weighed[name]], "each check could have failed"
+
+
+def test_two_nodes_that_want_the_same_epoch_are_no_danger() -> None:
+    weighed: Counter[str] = Counter()
+    for seed in range(3_000, 3_000 + RIVAL_SEEDS):
+        result = run(seed, Choice(profile="rivals", nodes=5))
+        assert result.violation is None, describe(result)
+        weighed.update(result.weighed)
+    assert not [name for name in CONTESTED if not weighed[name]], "promises, reads and leaderships were contested"
 
 
 def test_the_script_without_a_crash_passes_through_all_of_synchronization() -> None:

@@ -9,10 +9,14 @@ bounds of memory (`bounds`). I19 and the E invariants are looked at when a run i
 
 What is durable comes from the moments at which syncs of the disk returned (`Ledger`), and is compared with the bytes
 that each start finds. This module only looks; it must not change anything.
+
+A check proves little where nothing could have gone wrong. So `weighed` counts, for each invariant, how often it was
+looked at with something at stake; what that is stands at each place.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.replication.history import (
@@ -61,6 +65,7 @@ class Truth:
         committed: The one committed history, in order.
         confirmed_zxid: The highest entry that was confirmed to any client.
         deaths: Why processes ended themselves, with how often.
+        weighed: How often each invariant was looked at when it could have been broken.
 
     """
 
@@ -76,13 +81,14 @@ class Truth:
         self.snapshots_installed = 0
         self.methods: dict[str, int] = {}
         self.damages = self.refusals = self.salvaged = self.repaired = self.unseen_damages = 0
-        self.deliveries = Deliveries()
+        self.weighed: Counter[str] = Counter()
+        self.deliveries = Deliveries(self.weighed)
         self._position: dict[int, int] = {}
         self._chains: dict[int, bytes] = {}
         self._voters: Configuration | None = None
         self._promises: dict[tuple[Member, int], int] = {}
+        self._candidates: dict[int, set[int]] = {}
         self._acknowledged_epoch: dict[Member, int] = {}
-        self._claimed: dict[Member, int] = {}
         self._hashes: dict[int, tuple[bytes, int]] = {}
         self._incarnations: dict[int, bytes] = {}
         self._lost: dict[Member, Ledger] = {}
@@ -109,6 +115,15 @@ class Truth:
         position = self._position.get(zxid)
         return position is not None and self.committed[position].chain == chain
 
+    def _weigh(self, invariant: str, *, at_stake: bool = True) -> None:
+        if at_stake:
+            self.weighed[invariant] += 1
+
+    def _another_leads(self, node: Node) -> bool:
+        """Whether some other node takes itself for the leader at the moment."""
+        others = (other.process for other in self.nodes.values() if other is not node)
+        return any(one is not None and one.replica.role is Role.LEADING for one in others)
+
     # --- starts and ends ----------------------------------------------------------------------------------------------
 
     def opened(self, node: Node, process: Process) -> None:
@@ -118,6 +133,7 @@ class Truth:
             ledger.restart(memory.start)  # the switch was noted when the process ended, and this start carried it out
         ledger.installing = None
         self._incarnations[node.number] = process.log.incarnation
+        self._weigh("I2", at_stake=ledger.promised_epoch > 0)  # it has promised something before
         if not ledger.damaged:
             chain = ledger.chains.get(ledger.last_zxid)
             found = memory.chain_at(ledger.last_zxid) if ledger.last_zxid else b""
@@ -186,6 +202,8 @@ class Truth:
             bounds.check_rows(process, message)
             member = process.replica.member
             self._promised(node, process, message.epoch)
+            if message.promised:
+                self._names(message.epoch, peer)
             last = message.ends[-1]
             if last.zxid > node.ledger.last_zxid or not node.ledger.holds(*last):
                 raise self.broken("I9 acknowledgement", f"node {node.number} speaks of {last}, which is not durable")
@@ -197,6 +215,7 @@ class Truth:
         elif kind is NewEpoch:
             member = process.replica.member
             self._promised(node, process, message.epoch)
+            self._names(message.epoch, node.number)
             if self._promises.setdefault((member, message.epoch), node.number) != node.number:
                 raise self.broken(
                     "I11 one promise", f"node {node.number} leads epoch {message.epoch}, promised to another"
@@ -205,7 +224,13 @@ class Truth:
             assert isinstance(message, SnapshotInstalled)
             self._acks(node, process, message.epoch, message.position.zxid)
 
+    def _names(self, epoch: int, leader: int) -> None:
+        candidates = self._candidates.setdefault(epoch, set())
+        candidates.add(leader)
+        self._weigh("I11", at_stake=len(candidates) > 1)  # two nodes want to lead the same epoch
+
     def _promised(self, node: Node, process: Process, epoch: int) -> None:
+        self._weigh("I10")
         if min(process.log.promised_epoch, node.ledger.promised_epoch) < epoch:
             raise self.broken(
                 "I10 promise before word", f"node {node.number} speaks of epoch {epoch} before it is durable"
@@ -213,6 +238,7 @@ class Truth:
 
     def _acks(self, node: Node, process: Process, epoch: int, zxid: int) -> None:
         ledger = node.ledger
+        self._weigh("I9", at_stake=process.memory.last.zxid > ledger.last_zxid)  # not all it has is durable
         if (
             zxid > ledger.last_zxid
             or zxid > process.log.synced_zxid
@@ -236,6 +262,7 @@ class Truth:
         applied_zxid = process.service.applied_zxid
         known = process.memory.configuration_at(previous)
         bounds.check_queue(process, effect)
+        self._weigh("I12")
         for entry in entries:
             self.deliveries.broadcasts(node.number, entry, applied_zxid)
             if entry.previous_zxid != previous or not follows(previous, entry.zxid):
@@ -264,7 +291,12 @@ class Truth:
             raise self.broken("I5 membership", f"node {node.number} ends change {show_zxid(zxid)} with others")
 
     def _match(self, node: Node, entry: Entry) -> None:
-        if self._chains.setdefault(entry.zxid, entry.chain) != entry.chain:
+        known = self._chains.get(entry.zxid)
+        if known is None:
+            self._chains[entry.zxid] = entry.chain
+            return
+        self._weigh("I3")  # another node, or another life, had an entry of this name
+        if known != entry.chain:
             raise self.broken("I3 log matching", f"node {node.number} has another entry {entry} than a node before it")
 
     def _establishes(self, node: Node, process: Process, zxid: int) -> None:
@@ -272,6 +304,9 @@ class Truth:
             return
         last = self.committed[-1] if self.committed else None
         memory = process.memory
+        if last is not None:  # somebody lacks what is committed, and might have been elected
+            lacking = any(not other.ledger.holds(*last.position) for other in self.nodes.values())
+            self._weigh("I6", at_stake=lacking)
         if (
             last is not None
             and last.zxid < zxid
@@ -285,6 +320,7 @@ class Truth:
 
     def truncates(self, node: Node, position: Position) -> None:
         """*node* is about to cut its log."""
+        self._weigh("I7")
         last = self.committed[-1] if self.committed else None
         if last is None or position.zxid >= last.zxid:
             return
@@ -312,10 +348,12 @@ class Truth:
             raise self.broken(
                 "I8 commitment", f"node {node.number} commits {show_zxid(zxid)} before it is durable there"
             )
+        self._weigh("I8", at_stake=memory.last.zxid > node.ledger.last_zxid)  # not all it has is durable
         replica = process.replica
         if replica.role is Role.LEADING and zxid < zxid_of(replica.epoch, 0):
             self._epoch_on_quorum(node, zxid_of(replica.epoch, 0), memory.chain_at(zxid_of(replica.epoch, 0)))
         if zxid <= self.last_zxid:
+            self._weigh("I4")  # another node has committed as much before
             if not self._is_committed(zxid, chain):
                 raise self.broken(
                     "I4 one history", f"node {node.number} commits another {show_zxid(zxid)} than others did"
@@ -381,6 +419,7 @@ class Truth:
                     holders += 1
                 else:
                     missing.append(member.node)
+            self._weigh("I5", at_stake=2 * (holders - 1) <= len(group))  # a bare majority: no copy may be lacking
             if 2 * holders <= len(group):
                 raise self.broken(
                     "I5 durability",
@@ -399,6 +438,7 @@ class Truth:
         """The state of *node* after *zxid* must be everybody's; return its hash."""
         state = machine.state_hash()
         known, other = self._hashes.setdefault(zxid, (state, node.number))
+        self._weigh("I14", at_stake=other != node.number)
         if known != state:
             raise self.broken("I14 equal states", f"nodes {node.number} and {other} differ after {show_zxid(zxid)}")
         return state
@@ -411,15 +451,20 @@ class Truth:
 
     def role_changed(self, node: Node, process: Process, effect: RoleChanged) -> None:
         """*node* is something else."""
+        lead = process.service.lead
         if effect.role is Role.LEADING and effect.phase is Phase.BROADCAST:
+            self._weigh("I1", at_stake=self._another_leads(node))
             other = self.leaders.setdefault(effect.epoch, node.number)
             if other != node.number:
                 raise self.broken("I1 one leader", f"nodes {other} and {node.number} both lead epoch {effect.epoch}")
             if process.replica.committed_zxid < zxid_of(effect.epoch, 0):
                 raise self.broken("I6 leader completeness", f"node {node.number} serves before its epoch is committed")
+        elif lead is not None:
+            self._weigh("I17", at_stake=bool(lead._waiting))  # clients wait for what it can confirm no more
 
     def confirms(self, node: Node, process: Process, zxid: int, lead: Lead) -> None:
         """*node* confirms an entry to a client."""
+        self._weigh("I15")
         if zxid not in self._position:
             raise self.broken("I15 confirmed means committed", f"node {node.number} confirms {show_zxid(zxid)}")
         if lead.over or process.service.lead is not lead or not process.alive:
@@ -439,6 +484,7 @@ class Truth:
     def read_answered(self, node: Node, service: Service, zxid: int, floor_zxid: int) -> None:
         """A read is answered from the state after *zxid*."""
         self.reads += 1
+        self._weigh("I16", at_stake=self._another_leads(node))
         if zxid < floor_zxid:
             raise self.broken(
                 "I16 reads",

@@ -119,7 +119,7 @@ def test_a_leader_does_not_serve_while_its_own_disk_lacks_the_epochs_record() ->
         bench.step(events.EntriesRead(read.peer, 5, read.after, (bench.log.entries[-1],)))
     bench.hear(THIRD, Ack(2, LINK[THIRD], 5, zxid_of(2, 0)))
     done = bench.hear(OTHER, Ack(2, LINK[OTHER], 5, zxid_of(2, 0)))
-    assert only(done, effects.Committed) == [effects.Committed(old.zxid)], "what stands before it is committed"
+    assert not only(done, effects.Committed), "what stands before it is committed with it, or not at all"
     assert bench.status == (Role.LEADING, Phase.SYNCHRONIZATION)
     assert only(bench.disk(), effects.Committed) == [effects.Committed(zxid_of(2, 0))]
     assert bench.status == (Role.LEADING, Phase.BROADCAST)
