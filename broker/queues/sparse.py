@@ -1,8 +1,9 @@
 """SPARSE records: what is left of a PUBLISH entry when the file that held it is rewritten.
 
 A batch of a thousand messages of which ten are alive keeps a hundredth of its bytes. The record has the entry's zxid,
-the entry's header as it was (but for its groups), which messages are left (by their numbers in the original batch, so that addresses never
-change), the digest of the original record, and those messages as a batch. What was left may be rewritten again.
+the entry's header as it was (but for its groups), which messages are left (by their numbers in the original batch, so
+that addresses never change), the digest of the original record, and those messages as a batch. What was left may be
+rewritten again.
 
 This module owns the format and the arithmetic of what is left. It must not know files, nor who decides what is alive.
 An entry that is alive as a whole is kept as it is. A SPARSE record is never applied: it stands only in files that hold

@@ -48,10 +48,10 @@ async def test_a_message_that_says_nothing_travels_as_ever(broker):
 async def test_sends_that_wait_and_sends_that_do_not_travel_together(broker):
     async with connect(broker.url) as client, client.producer("orders") as producer:
         await producer.send_many([b"warm", b"up"])
-        receipts = [await producer.submit(b"%d" % n, **({"delay": n} if n % 2 else {})) for n in range(20)]
+        receipts = [await producer.submit(b"%d" % n, delay=n if n % 2 else None) for n in range(20)]
         for receipt in receipts:
             await receipt
-    found = {}
+    found: dict[bytes, int | None] = {}
     for stored in broker.stored[1:]:
         batch = Batch(stored.data)
         found.update(zip(batch.bodies, batch.due_times or [None] * batch.count, strict=True))

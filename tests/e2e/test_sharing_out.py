@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 import pytest
@@ -113,7 +113,9 @@ async def test_a_weight_is_a_share(broker: BrokerProcess, queue: str) -> None:
 
 
 @pytest.mark.parametrize("policy", ["random", "least_in_flight", "two_choices"])
-async def test_every_policy_hands_everything_out(broker: BrokerProcess, queue: str, policy: str) -> None:
+async def test_every_policy_hands_everything_out(
+    broker: BrokerProcess, queue: str, policy: Literal["random", "least_in_flight", "two_choices"]
+) -> None:
     with anyio.fail_after(TEST_SECONDS_MAX):
         async with connect(broker.url) as client:
             await client.declare_queue(queue, dispatch=policy)

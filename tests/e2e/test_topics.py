@@ -19,7 +19,7 @@ from tests.e2e.broker_process import unused_port
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from sluicemq.client import Client
+    from sluicemq.client import Client, Receipt
     from tests.e2e.broker_process import BrokerProcess
     from tests.e2e.conftest import StartBroker
 
@@ -131,7 +131,7 @@ async def test_a_subscription_begins_in_the_past_and_new_messages_follow_in_orde
                 await client.subscribe(f"{topic}.#", f"early-{topic}", start="beginning")
             await client.declare_topic(topic, retention={"seconds": 3600})
             bodies = [b"%d" % number for number in range(5_000)]
-            receipts = []
+            receipts: list[Receipt] = []
             async with client.producer(topic) as producer:
                 for start in range(0, 4_000, 100):
                     batch = [

@@ -32,7 +32,8 @@ def forged(name: str, packed: bytes) -> bytes:
     ],
 )
 def test_the_ends_of_the_ranges_are_allowed(name: str, value: int) -> None:
-    batch = Batch(encode_batch([b"abc", b"de"], **{name: [value, None]}))
+    column: dict[str, Any] = {name: [value, None]}
+    batch = Batch(encode_batch([b"abc", b"de"], **column))
     batch.check()
     assert getattr(batch, name) == [value, None]
     assert batch.columns == Column.BODIES | COLUMNS[name]
@@ -52,9 +53,10 @@ def test_the_ends_of_the_ranges_are_allowed(name: str, value: int) -> None:
     ],
 )
 def test_beyond_them_both_sides_name_value_and_range(name: str, value: int) -> None:
+    column: dict[str, Any] = {name: [None, value]}
     words = f"column {COLUMNS[name].name} is {value}; it must be"
     with pytest.raises(InvalidRequest, match=words) as caught:
-        encode_batch([b"abc", b"de"], **{name: [None, value]})
+        encode_batch([b"abc", b"de"], **column)
     assert caught.value.column == COLUMNS[name].name
     with pytest.raises(InvalidRequest, match=words):
         Batch(forged(name, msgpack.packb([None, value]))).check()

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sluicemq.broker.pipeline.road import EPOCH_BITS, Road
+from sluicemq.broker.pipeline.epochs import EPOCH_BITS
+from sluicemq.broker.pipeline.road import Road
 from sluicemq.broker.queues.entries import Publish
 from sluicemq.storage import LogOptions, Record, SegmentLog
 from sluicemq.storage.record import HEAD_BYTES

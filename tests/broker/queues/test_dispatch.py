@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.dispatching.dispatcher import Dispatcher, Pick
+from sluicemq.broker.queues.dispatching.policies import RoundRobin
 from sluicemq.broker.queues.outcomes import Declared, Granted, Outcome, ProducerOpened, SessionOpened
 from sluicemq.broker.queues.runs import messages_in
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE
 from tests.broker.harness import Cluster
 
+if TYPE_CHECKING:
+    from sluicemq.broker.queues.dispatching.line import Line
+
 PLENTY = 10**9
+
+
+def in_turn(line: Line) -> RoundRobin:
+    """Return the policy of a line whose consumers take turns."""
+    assert isinstance(line.policy, RoundRobin)
+    return line.policy
 
 
 class Place:
@@ -438,7 +450,7 @@ def test_the_cost_of_a_pick_does_not_grow_with_idle_queues_and_consumers(place: 
     assert queue is not None
     waiting = place.dispatcher._waiting
     assert [line.queue for line in waiting] == [queue]
-    assert [consumer.number for consumer in waiting[0].policy._line] == [1]
+    assert [consumer.number for consumer in in_turn(waiting[0])._line] == [1]
     assert place.pick().consumer == 1
 
 
@@ -449,7 +461,7 @@ def test_consumers_that_come_and_go_leave_nothing_behind_on_an_idle_queue(place:
         place.consume(consumer)
         place.dispatcher.remove_consumer(place.session, consumer)
     line = place.dispatcher._lines[place.orders]
-    assert len(line.policy._line) <= 2
+    assert len(in_turn(line)._line) <= 2
     place.publish(1)
     assert place.pick().consumer == 1
 
@@ -463,10 +475,10 @@ def test_consumers_that_leave_in_any_order_take_no_turn_from_the_others() -> Non
     for consumer in range(100, 0, -1):
         if consumer not in staying:
             place.dispatcher.remove_consumer(place.session, consumer)
-        assert len(line.policy._line) <= 2 * len(line.consumers) + 1
+        assert len(in_turn(line)._line) <= 2 * len(line.consumers) + 1
     place.publish(2 * len(staying))
     assert place.picks() == [(consumer, 1) for consumer in staying * 2]
-    assert line.policy._stale == 0
+    assert in_turn(line)._stale == 0
 
 
 def test_deleted_queues_do_not_wait_to_be_dispatched(place: Place) -> None:

@@ -168,7 +168,7 @@ class Pair:
         for run in self.rng.sample(self.appended, min(len(self.appended), 5)):
             here = [there for there in self.plain if there.zxid == run.zxid]
             place = run.ready, run.zxid, run.first
-            self.filled(lambda place=place: self.fifo.missing_place(place))  # type: ignore[misc]
+            self.filled(lambda place=place: self.fifo.missing_place(place))
             ordinal = self.fifo.find_place(place)
             assert ([] if ordinal is None else [self.fifo.run_at(ordinal)]) == here
             assert self.fifo.find_place((run.ready, run.zxid, run.first + run.size)) is None

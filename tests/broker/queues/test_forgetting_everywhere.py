@@ -85,7 +85,7 @@ def test_the_leader_is_told_which_returned_runs_are_gone() -> None:
     broker.settle(VERDICT_RELEASE, 1, 3)
     effects = forget(broker, lost).effects
     assert [type(effect) for effect in effects] == [Removed]
-    assert messages_in(effects[0].runs) == 3  # type: ignore[union-attr]
+    assert messages_in(effects[0].runs) == 3
 
 
 def test_a_key_goes_on_when_the_message_that_it_waited_for_is_given_up() -> None:

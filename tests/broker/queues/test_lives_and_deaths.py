@@ -145,7 +145,7 @@ class LivesAndDeaths(RuleBasedStateMachine):
             grant = self.cluster.in_flight[-1].entry()
             assert isinstance(grant, e.Grant)
             applied = self.cluster.commit()
-            assert applied.outcome.value.void == [], "what is dispatched is there"  # type: ignore[union-attr]
+            assert applied.outcome.value.void == [], "what is dispatched is there"
             # What is left of runs that lost a part to a redrive lies in front.
             self.model.grant(grant, grant.queue == self.queue(ORDERS).id)
 

@@ -40,10 +40,10 @@ def turns(policy: Policy, consumers: list[Consumer], count: int) -> list[Consume
         policy.add(consumer)
     chosen = []
     for _ in range(count):
-        consumer = policy.next()
-        assert consumer is not None
-        chosen.append(consumer)
-        policy.add(consumer)
+        one = policy.next()
+        assert one is not None
+        chosen.append(one)
+        policy.add(one)
     return chosen
 
 
@@ -171,10 +171,10 @@ def fullest(policy: Policy, count: int) -> int:
     for consumer in consumers:
         policy.add(consumer)
     for _ in range(count):
-        consumer = policy.next()
-        assert consumer is not None
-        consumer.hold(1, 1)
-        policy.add(consumer)
+        one = policy.next()
+        assert one is not None
+        one.hold(1, 1)
+        policy.add(one)
     return max(consumer.held_messages for consumer in consumers)
 
 
@@ -198,11 +198,11 @@ def test_least_in_flight_takes_the_emptiest_and_of_equals_who_waited_longest() -
         policy.add(consumer)
     chosen = []
     for _ in range(7):
-        consumer = policy.next()
-        assert consumer is not None
-        consumer.hold(1, 10)
-        policy.add(consumer)
-        chosen.append(consumer)
+        emptiest = policy.next()
+        assert emptiest is not None
+        emptiest.hold(1, 10)
+        policy.add(emptiest)
+        chosen.append(emptiest)
     assert letters(chosen) == "bcbcabc", "at two each, the one that never had a turn comes first"
 
 

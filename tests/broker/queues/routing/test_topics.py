@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -90,7 +90,7 @@ class Broker:
     def connect(self) -> int:
         return self.get(SessionOpened, self.apply(e.SessionOpen(self.now, "/", "ann", "client", b""))).session
 
-    def subscribe(self, pattern: str, name: str = "", **more: int) -> str:
+    def subscribe(self, pattern: str, name: str = "", **more: Any) -> str:
         return self.get(Subscribed, self.try_subscribe(pattern, name, **more)).name
 
     def try_subscribe(self, pattern: str, name: str, settings: dict[str, object] | None = None, **more: int) -> Outcome:
@@ -423,7 +423,7 @@ def test_a_subscription_that_makes_room_lets_its_oldest_messages_go_and_no_other
 
 # --- from the past --------------------------------------------------------------------------------------------------
 
-KEPT = {"retention": {"seconds": 60}}
+KEPT: dict[str, Any] = {"retention": {"seconds": 60}}
 
 
 def test_a_subscription_begins_with_what_is_retained_and_new_messages_follow() -> None:
