@@ -40,7 +40,7 @@ def missing_chunks(machine: Machine, entry: e.Entry) -> list[Chunk]:
         return _missing_of_publish(machine, entry)
     if isinstance(entry, e.Settle):
         return _missing_of_settle(machine, entry) if entry.due_time_ms else []
-    if type(entry) in (q.Cancel, q.Reschedule):
+    if isinstance(entry, (q.Cancel, q.Reschedule)):
         queue = machine.queue(entry.queue)
         due_ms = entry.due_ms if type(entry) is q.Reschedule else None
         return [] if queue is None else missing_delayed(queue, entry.runs, due_ms)
