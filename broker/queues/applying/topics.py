@@ -137,6 +137,7 @@ def subscribe(machine: Machine, zxid: int, entry: t.Subscribe) -> Outcome:
     queue = Queue(zxid, entry.vhost, name, {}, machine.log_time_ms, machine.pool)
     machine.add_queue(queue)
     if settings:
+        queue.declared |= settings.keys()
         queue.change_settings(settings, zxid, machine.log_time_ms)
         machine.due_changed(queue)
     keyed = queue.settings["ordering"] == "key"
@@ -183,6 +184,7 @@ def _resubscribe(machine: Machine, zxid: int, entry: t.Subscribe, topic: Topic, 
         return Outcome(None, plan.refusal)
     changes = dict(plan.changes)
     if settings:
+        queue.declared |= settings.keys()
         queue.change_settings(settings, zxid, machine.log_time_ms)
         machine.due_changed(queue)
     if pattern != binding.pattern:
