@@ -381,9 +381,7 @@ class QueueFull(Unavailable):
 
 
 class QueuePaused(Unavailable):
-    """Publishing to the queue is paused; nothing of the batch is stored. `queue` says which, `retry_after` when to try.
-
-    """
+    """Publishing to the queue is paused; nothing of the batch is stored. `queue` says which."""
 
     code = "queue_paused"
 

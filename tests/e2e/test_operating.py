@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 import pytest
@@ -264,7 +264,7 @@ async def test_of_times_while_the_broker_was_down_one_is_sent_or_all_or_none(
     start_broker: StartBroker, queue: str
 ) -> None:
     broker = await anyio.to_thread.run_sync(lambda: start_broker(port=unused_port()))
-    ways = ("one", "all")
+    ways: tuple[Literal["one", "all"], ...] = ("one", "all")
     with anyio.fail_after(TEST_SECONDS_MAX):
         async with connect(broker.url) as client:
             for way in ways:

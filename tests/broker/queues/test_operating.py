@@ -29,7 +29,7 @@ class Place:
         self.sequence = 0
         self.now = NOW
         self.orders = self.declare("orders", **settings)
-        self.producer = self.do(e.ProducerOpen(self.now, "/", "", "ann")).value.producer  # type: ignore[union-attr]
+        self.producer = self.do(e.ProducerOpen(self.now, "/", "", "ann")).value.producer
 
     def do(self, entry: e.Entry) -> Outcome:
         self.zxid += 1
@@ -119,7 +119,7 @@ def test_a_key_that_waited_for_a_cancelled_attempt_goes_on() -> None:
     place = Place(ordering="key")
     place.publish(1, 0, 0, 0, 77, 0)
     zxid = place.zxid
-    session = place.do(e.SessionOpen(NOW, "/", "", "", b"")).value.session  # type: ignore[union-attr]
+    session = place.do(e.SessionOpen(NOW, "/", "", "", b"")).value.session
     place.do(e.GrantPlaced(NOW, place.orders.id, session, 1, 1, [zxid, zxid, 0, 1]))
     place.do(e.Settle(NOW, session, 1, VERDICT_NACK, [1, 1], NOW + HOUR))
     assert place.orders.keys is not None
@@ -175,8 +175,8 @@ def test_declared_comes_before_policy_comes_before_default() -> None:
     assert place.do(put("all", "#", ttl=60.0, retry_delay=9.0)).value == PolicyPut("created")
     assert free.settings["ttl"] is None, "queues follow in CLOCK entries"
     place.follow()
-    assert (place.orders.settings["retry_delay"], place.orders.settings["ttl"]) == (4.0, 60.0)
-    assert (free.settings["retry_delay"], free.settings["ttl"]) == (9.0, 60.0)
+    assert [place.orders.settings[name] for name in ("retry_delay", "ttl")] == [4.0, 60.0]
+    assert [free.settings[name] for name in ("retry_delay", "ttl")] == [9.0, 60.0]
     place.reloaded()
     assert place.do(put("all", "#")).value == PolicyPut("dropped")
     assert place.do(put("all", "#")).value == PolicyPut("unchanged")
