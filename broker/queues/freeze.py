@@ -167,6 +167,12 @@ class Freeze:
             packer.add(s.PRODUCERS, frozen, bytes_=len(frozen.receipts))
             yield from packer.flush_full()
         yield from packer.flush()
+        yield from self._pack_operating(packer)
+        packer.add(s.END, (packer.sections + 1, packer.messages, packer.leased))
+        yield from packer.flush()
+
+    def _pack_operating(self, packer: _Packer) -> Iterator[s.Section | None]:
+        """Pack policies and schedules."""
         rows, following = self._policies
         for row in rows:
             packer.add(s.POLICIES, row)
@@ -176,8 +182,6 @@ class Freeze:
             yield from packer.flush_full()
         for mark in following:
             packer.add(s.FOLLOWING, mark)
-        yield from packer.flush()
-        packer.add(s.END, (packer.sections + 1, packer.messages, packer.leased))
         yield from packer.flush()
 
 

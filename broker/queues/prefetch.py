@@ -40,23 +40,28 @@ def missing_chunks(machine: Machine, entry: e.Entry) -> list[Chunk]:
         return _missing_of_publish(machine, entry)
     if isinstance(entry, e.Settle):
         return _missing_of_settle(machine, entry) if entry.due_time_ms else []
-    if isinstance(entry, (q.Cancel, q.Reschedule)):
-        queue = machine.queue(entry.queue)
-        due_ms = entry.due_ms if type(entry) is q.Reschedule else None
-        return [] if queue is None else missing_delayed(queue, entry.runs, due_ms)
     if type(entry) is e.Declare and entry.settings.get("max_bytes") is not None:
         declared = machine.find_queue(entry.vhost, entry.name)
         return [] if declared is None or declared.bytes is not None else declared.missing_bytes()
     if type(entry) is e.Clock:
         return _missing_of_clock(machine, entry)
-    if type(entry) is q.Redrive or type(entry) is q.Discard:
-        queue = machine.queue(entry.queue)
-        return [] if queue is None else missing_dead(queue, entry.runs)
+    if isinstance(entry, (q.Redrive, q.Discard, q.Cancel, q.Reschedule)):
+        return _missing_of_named(machine, entry)
     if type(entry) is t.Subscribe:
         return prefetching.missing_of_subscribe(machine, entry)
     if type(entry) is t.Fill:
         return prefetching.missing_of_fill(machine, entry)
     return []
+
+
+def _missing_of_named(machine: Machine, entry: q.Redrive | q.Discard | q.Cancel | q.Reschedule) -> list[Chunk]:
+    """What operators name by its place."""
+    queue = machine.queue(entry.queue)
+    if queue is None:
+        return []
+    if isinstance(entry, (q.Redrive, q.Discard)):
+        return missing_dead(queue, entry.runs)
+    return missing_delayed(queue, entry.runs, entry.due_ms if isinstance(entry, q.Reschedule) else None)
 
 
 def _missing_of_publish(machine: Machine, entry: e.Publish) -> list[Chunk]:

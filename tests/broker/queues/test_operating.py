@@ -9,6 +9,7 @@ import pytest
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues import policies as policies_module
+from sluicemq.broker.queues.applying.operating import FOLLOW_ITEMS
 from sluicemq.broker.queues.image import load
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.broker.queues.outcomes import Altered, Cancelled, LeasesOver, Outcome, PolicyPut, Published, Ready
@@ -202,8 +203,8 @@ def test_many_queues_follow_in_slices_and_an_image_knows_how_far_they_are() -> N
     for number in range(30):
         place.declare(f"many.{number:02}")
     place.do(put("all", "many.*", retry_delay=2.0))
-    place.clock(7)
-    place.clock(7)
+    place.clock(7 * FOLLOW_ITEMS)
+    place.clock(7 * FOLLOW_ITEMS)
     again = place.reloaded()
     assert place.machine.next_due_ms() == NOW
     followed = [queue.name for queue in place.machine.queues() if queue.settings["retry_delay"] == 2.0]
@@ -211,7 +212,7 @@ def test_many_queues_follow_in_slices_and_an_image_knows_how_far_they_are() -> N
     zxid = place.zxid
     while again.next_due_ms() is not None:
         zxid += 1
-        again.apply(zxid, e.Clock(NOW, 7))
+        again.apply(zxid, e.Clock(NOW, 7 * FOLLOW_ITEMS))
     assert [queue.settings["retry_delay"] for queue in again.queues()] == [1.0] + [2.0] * 30
     again.check()
 
