@@ -86,6 +86,8 @@ async def test_what_waits_is_listed_by_due_time_and_goes_or_comes_at_once_as_one
             assert got == [positions[7], positions[5], positions[6]]
             state = await client.queue_info(queue)
             assert (state["delayed"], state["ready"]) == (1, 0)
+            for nowhere in ("0-1-0", "0-100000001-0", "0-fffffffffffffff0-5"):
+                assert await client.cancel(queue, nowhere) == 0
             with pytest.raises(InvalidRequest, match="either at= or delay="):
                 await client.reschedule(queue, positions[2])
             with pytest.raises(InvalidRequest, match="is no position"):
