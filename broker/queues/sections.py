@@ -38,12 +38,12 @@ The columns stand in `LAYOUTS`. Those that need a word:
 
 - indexes: `queue` is the number of a queue, or of a topic for what it delays and retains. `place` says what of: 0 ready
   runs, 1 delayed, 2 retained, 3 dead ones, 4 those that expire out of order, 5 held back while a subscription catches
-  up, 16 and a priority: ready runs of that. `runs` holds the open rows behind the sealed chunks, `rows` how many; `head` is
-  how many rows in front are consumed (of the first chunk; 0 when there is none), `first` and `size` what is left of the
-  run in front (size 0: all that its row says), `front_ms` when that was published or is due, `front_expires_ms` when it
-  expires, `messages` how many live. `last_ms` is when the last delayed one is due; of ready ones when the last one
-  expires, as far as they expire in order (see `lanes`). `holes` is the bitmap of open rows that left, bit 0 of the
-  first byte for the first row.
+  up, 16 and a priority: ready runs of that. `runs` holds the open rows behind the sealed chunks, `rows` how many;
+  `head` is how many rows in front are consumed (of the first chunk; 0 when there is none), `first` and `size` what is
+  left of the run in front (size 0: all that its row says), `front_ms` when that was published or is due,
+  `front_expires_ms` when it expires, `messages` how many live. `last_ms` is when the last delayed one is due; of
+  ready ones when the last one expires, as far as they expire in order (see `lanes`). `holes` is the bitmap of open
+  rows that left, bit 0 of the first byte for the first row.
 - chunks: `rows` says how many, `base` when the first delayed one is due, also a consumed one. `holes` is None, or what
   left from between: the bitmap, the messages in it, and of the first row that stayed when it was published and when it
   expires (0, where no row left in front of it). `slot` and `checksum` name the page that holds the rows, in front of
