@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sluicemq.broker.queues.applying.dying import grow_old, without_old
 from sluicemq.broker.queues.applying.operating import follow_policies
 from sluicemq.broker.queues.applying.routing import release
-from sluicemq.broker.queues.keeping_order import line_up_due
+from sluicemq.broker.queues.keeping_order import line_up
 from sluicemq.broker.queues.outcomes import Clocked, LeasesOver, Outcome, Ready, Removed
 from sluicemq.broker.queues.policies import POLICIES_ID
 from sluicemq.broker.queues.runs import messages_in
@@ -53,14 +53,15 @@ def clock(machine: Machine, zxid: int, entry: e.Clock) -> Outcome:
             left -= len(runs)
             messages += before - queue.delayed.messages
             if queue.keys is not None:
-                effects.append(LeasesOver(queue_id, queue.keys.go_on(runs)))
+                freed, runs = queue.keys.go_on(runs)
+                effects.append(LeasesOver(queue_id, freed))
             # What expired while it waited never becomes ready.
             due = messages_in(runs)
             runs, old = without_old(machine, zxid, queue, runs)
             messages -= due - messages_in(runs)
             effects += old
             if queue.keys is not None:
-                effects += line_up_due(queue, runs, zxid)
+                effects += line_up(queue, runs, zxid)
             else:
                 queue.make_ready(runs, zxid)
                 ready[queue_id] = None
