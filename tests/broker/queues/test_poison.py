@@ -106,3 +106,14 @@ def test_a_queue_goes_only_when_the_log_agrees_that_nobody_used_it() -> None:
     assert type(apply(q.ExpireQueue(15_000, 1, 4_000)).error) is QueueNotFound
     apply(e.Declare(16_000, "/", "queue", "orders", {}))
     assert type(apply(q.ExpireQueue(99_000, machine.applied_zxid, 0)).error) is Conflict, "this one stays for ever"
+
+
+def test_dead_letters_keep_a_queue_from_being_empty() -> None:
+    story = Story("dead_letter")
+    for _ in range(3):
+        story.fail(VERDICT_REJECT)
+    assert story.ready() == []
+    story.apply(e.Delete(1, "/", "queue", "orders", True))
+    assert type(story.outcome.error) is Conflict
+    story.apply(e.Delete(1, "/", "queue", "orders", False))
+    assert story.outcome.value == Deleted(3)
