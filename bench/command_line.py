@@ -33,6 +33,7 @@ def main(arguments: list[str]) -> int:
     log = commands.add_parser("log", help="what our log costs beside bare writes and syncs")
     log.add_argument("--data", type=Path, default=Path.cwd(), help="a directory on the file system to measure")
     log.add_argument("--only", choices=("throughput", "latency", "zeroing", "python", "open"))
+    commands.add_parser("dispatch", help="what it costs to choose messages and consumers, by order and policy")
     worker = commands.add_parser("worker")
     worker.add_argument("system")
     given = parser.parse_args(arguments)
@@ -55,6 +56,10 @@ def main(arguments: list[str]) -> int:
         from bench.compare import compare as compare_commits
 
         return compare_commits(given.commit_a, given.commit_b, given.rounds, given.data)
+    if given.command == "dispatch":
+        from bench.dispatching import measure as measure_dispatching
+
+        return measure_dispatching()
     if given.command == "log":
         from bench.log_path import measure
 

@@ -92,6 +92,9 @@ from sluicemq.wire.errors import (
     QueueNotFound as QueueNotFound,
 )
 from sluicemq.wire.errors import (
+    QueuePaused as QueuePaused,
+)
+from sluicemq.wire.errors import (
     RequestTimeout as RequestTimeout,
 )
 from sluicemq.wire.errors import (

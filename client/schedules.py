@@ -124,17 +124,18 @@ class ScheduleCalls:
             answer = await self._link().request(message, timeout=self._request_seconds)
             reply = answer.message
             assert isinstance(reply, m.Schedules)
-            for row in reply.schedules:
-                found.append(
-                    Schedule(
-                        row["name"],
-                        row["cron"],
-                        row["timezone"],
-                        row["destination"],
-                        row["catch_up"],
-                        _EPOCH + timedelta(milliseconds=row["next_due_ms"]),
-                        row["published"],
-                    )
-                )
+            found += map(_schedule_of, reply.schedules)
             if not reply.more or not reply.schedules:
                 return found
+
+
+def _schedule_of(row: dict[str, Any]) -> Schedule:
+    return Schedule(
+        row["name"],
+        row["cron"],
+        row["timezone"],
+        row["destination"],
+        row["catch_up"],
+        _EPOCH + timedelta(milliseconds=row["next_due_ms"]),
+        row["published"],
+    )

@@ -25,7 +25,8 @@
     |  `- AlreadySettled            another verdict was given before
     |- Unavailable                  try again later; `retryable` is True
     |  |- NotLeader, StaleEpoch, BrokerStopping, ResourceLow, LimitReached
-    |  `- QueueFull                 the queue's own limit, and it refuses what is beyond
+    |  |- QueueFull                 the queue's own limit, and it refuses what is beyond
+    |  `- QueuePaused               somebody paused publishing to the queue
     |- OutcomeUnknown               it may or may not have happened; a resend with the same identity is safe
     |- ConnectionFailed (ConnectionError)   no broker could be reached, or the connection broke
     |  `- HeartbeatLost             the peer fell silent
@@ -73,6 +74,7 @@ __all__ = [
     "ProtocolError",
     "QueueConflict",
     "QueueFull",
+    "QueuePaused",
     "QueueNotFound",
     "RequestTimeout",
     "ResourceLow",
@@ -381,9 +383,7 @@ class QueueFull(Unavailable):
 
 
 class QueuePaused(Unavailable):
-    """Publishing to the queue is paused; nothing of the batch is stored. `queue` says which, `retry_after` when to try.
-
-    """
+    """Publishing to the queue is paused; nothing of the batch is stored. `queue` says which."""
 
     code = "queue_paused"
 

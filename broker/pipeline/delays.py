@@ -112,11 +112,12 @@ async def _said_by_batch(road: Road, zxid: int, first: int, size: int) -> list[i
     """Return when messages of a batch were due as they were published; nothing where the batch cannot be read."""
     with road.bodies.reading():
         try:
-            stored = (await road.bodies.load_to_show([zxid]))[zxid]
-        except (MessageNotFound, AssertionError):
+            stored = (await road.bodies.load_to_show([zxid])).get(zxid)
+        except MessageNotFound:
             return []
-    due_times = stored.batch.due_times
-    if due_times is None or stored.kept is not None:
+    # Of an entry that holds no messages nothing is found; of a rewritten one other indices are left.
+    due_times = None if stored is None or stored.kept is not None else stored.batch.due_times
+    if stored is None or due_times is None:
         return []
     times = [due for due in due_times[first : first + size] if due is not None]
     return sorted({stored.published_ms - due if due < 0 else due for due in times})

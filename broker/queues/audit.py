@@ -60,7 +60,7 @@ def _canonical_queue(queue: Queue) -> Iterator[Any]:
     yield queue.leased, queue.published_total, queue.settled_total, queue.purged_total, queue.redelivered_total
     yield queue.expired_total, queue.dropped_total, queue.dead_total, queue.moved_total, queue.bytes
     if queue.keys is not None:
-        yield list(queue.keys.parked), sorted(queue.keys.waiting.items())
+        yield list(queue.keys.parked), sorted(queue.keys.waiting.items()), sorted(queue.keys.places.items())
     yield queue.notes.next_number, list(queue.notes.items()), queue.dead.packed()
     for priority, lane in queue.lanes.items():
         if lane.messages:

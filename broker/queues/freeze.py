@@ -167,6 +167,12 @@ class Freeze:
             packer.add(s.PRODUCERS, frozen, bytes_=len(frozen.receipts))
             yield from packer.flush_full()
         yield from packer.flush()
+        yield from self._pack_operating(packer)
+        packer.add(s.END, (packer.sections + 1, packer.messages, packer.leased))
+        yield from packer.flush()
+
+    def _pack_operating(self, packer: _Packer) -> Iterator[s.Section | None]:
+        """Pack policies and schedules."""
         rows, following = self._policies
         for row in rows:
             packer.add(s.POLICIES, row)
@@ -176,8 +182,6 @@ class Freeze:
             yield from packer.flush_full()
         for mark in following:
             packer.add(s.FOLLOWING, mark)
-        yield from packer.flush()
-        packer.add(s.END, (packer.sections + 1, packer.messages, packer.leased))
         yield from packer.flush()
 
 
@@ -294,12 +298,12 @@ def _pack_index(packer: _Packer, queue_id: int, place: int, index: FifoImage) ->
             None if left is None else (packed_bits(left.bits), *left[1:]),
         )
         buffer, bytes_ = buffers.get(number, (b"", 0))
-        known = (*known, bytes_ // RUN_BYTES)
+        beside = bytes_ // RUN_BYTES
         if page is not None:
-            packer.add(s.CHUNKS, (*known, *page, *chunk.summary), buffer[:bytes_])
+            packer.add(s.CHUNKS, (*known, beside, *page, *chunk.summary), buffer[:bytes_])
         else:
             assert data is not None, "the rows of a chunk are in memory or on a page"
-            packer.add(s.CHUNKS, (*known, s.NO_PAGE, 0, *_NO_SUMMARY), data + buffer[:bytes_])
+            packer.add(s.CHUNKS, (*known, beside, s.NO_PAGE, 0, *_NO_SUMMARY), data + buffer[:bytes_])
         yield from packer.flush_full()
 
 

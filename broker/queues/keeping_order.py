@@ -19,15 +19,6 @@ def leases_over(queue: Queue, runs: list[Run]) -> tuple[Effect, ...]:
     return (LeasesOver(queue.id, [] if queue.keys is None else keys_in(runs)),)
 
 
-def line_up_due(queue: Queue, runs: list[Run], zxid: int) -> tuple[Effect, ...]:
-    """Make *runs* ready that come from `delayed`, as `line_up` does.
-
-    Their due time stands where their place was. Those that had their turn were the first of their key then, and all
-    others of it lie behind them: the place of a message that is ready as soon as it is published keeps it so.
-    """
-    return line_up(queue, [run._replace(ready=run.zxid) if run.key and run.deliveries else run for run in runs], zxid)
-
-
 def line_up(queue: Queue, runs: list[Run], zxid: int) -> tuple[Effect, ...]:
     """Make *runs* ready because of the entry *zxid*: those that had their turn keep their place among their key's.
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 NEVER = (1 << 64) - 1
 """`RunFifo.expiry_ms` of a lane with a run that never expires."""
+EXPIRING_MESSAGES_MAX = 1_000_000  # frozen by the log's format, see `MachineLimits`: it shows in the state
+"""Most messages of one queue that are known to expire before one in front of them: 64 MB at most."""
 _READ_RUNS_MIN = 4
 
 _zxid_of = itemgetter(0)
@@ -44,7 +46,8 @@ class Lanes:
     Attributes:
         main: The lane of priority 0.
         expiring: The runs that expire before one in front of them, in the order of time; None before the first. They
-            stay in memory, 64 bytes each: what any entry may put into its middle must not wait for a page.
+            stay in memory, 64 bytes each and `EXPIRING_MESSAGES_MAX` messages at most: what any entry may put into its
+            middle must not wait for a page.
         has_expiry: Whether anything ever expired or may.
 
     """
@@ -123,13 +126,17 @@ class Lanes:
         lane.append(run)
 
     def watch(self, runs: Iterable[Run]) -> None:
-        """Note when *runs* expire that are not, or will not be, seen in front of a lane when they do."""
+        """Note when *runs* expire that are not, or will not be, seen in front of a lane when they do.
+
+        As far as there is room for that; the others go when they are in front, and not before.
+        """
         for run in runs:
             if run.expires_ms:
                 if self.expiring is None:
                     self.put_expiring(DelayedRuns(None, EXPIRES_OFFSET))
                 assert self.expiring is not None, "it was just made"
-                self.expiring.add(run.expires_ms, [run])
+                if self.expiring.messages < EXPIRING_MESSAGES_MAX:
+                    self.expiring.add(run.expires_ms, [run])
 
     # --- expiring --------------------------------------------------------------------------------------------------
 

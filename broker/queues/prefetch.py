@@ -9,7 +9,7 @@ anything.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
@@ -25,46 +25,45 @@ from sluicemq.broker.queues.routing import prefetching
 from sluicemq.broker.queues.tags import count_tags, ranges_problem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sluicemq.broker.queues.chunks import Chunk
     from sluicemq.broker.queues.machine import Machine
 
 
 def missing_chunks(machine: Machine, entry: e.Entry) -> list[Chunk]:
     """Return the chunks that *entry* needs and that are not in memory."""
-    if type(entry) is e.Grant:
-        queue = machine.queue(entry.queue)
-        return [] if queue is None else queue.missing(entry.runs)
-    if type(entry) is e.GrantPlaced:
-        queue = machine.queue(entry.queue)
-        return [] if queue is None else queue.missing_placed(entry.runs)
-    if isinstance(entry, e.Publish):
-        return _missing_of_publish(machine, entry)
-    if isinstance(entry, e.Settle):
-        return _missing_of_settle(machine, entry) if entry.due_time_ms else []
-    if type(entry) in (q.Cancel, q.Reschedule):
-        queue = machine.queue(entry.queue)
-        due_ms = entry.due_ms if type(entry) is q.Reschedule else None
-        return [] if queue is None else missing_delayed(queue, entry.runs, due_ms)
-    if type(entry) is e.Declare and entry.settings.get("max_bytes") is not None:
-        declared = machine.find_queue(entry.vhost, entry.name)
-        return [] if declared is None or declared.bytes is not None else declared.missing_bytes()
-    if type(entry) is e.Clock:
-        return _missing_of_clock(machine, entry)
-    return _missing_of_others(machine, entry)
+    missing = _MISSING.get(type(entry))
+    return [] if missing is None else missing(machine, entry)
 
 
-def _missing_of_others(machine: Machine, entry: e.Entry) -> list[Chunk]:
-    """Return the same for those that come seldom."""
-    if type(entry) is e.Forget:
-        return missing_of_forget(machine, entry)
-    if type(entry) is q.Redrive or type(entry) is q.Discard:
-        queue = machine.queue(entry.queue)
-        return [] if queue is None else missing_dead(queue, entry.runs)
-    if type(entry) is t.Subscribe:
-        return prefetching.missing_of_subscribe(machine, entry)
-    if type(entry) is t.Fill:
-        return prefetching.missing_of_fill(machine, entry)
-    return []
+def _missing_of_grant(machine: Machine, entry: e.Grant) -> list[Chunk]:
+    queue = machine.queue(entry.queue)
+    return [] if queue is None else queue.missing(entry.runs)
+
+
+def _missing_of_placed(machine: Machine, entry: e.GrantPlaced) -> list[Chunk]:
+    queue = machine.queue(entry.queue)
+    return [] if queue is None else queue.missing_placed(entry.runs)
+
+
+def _missing_of_delayed(machine: Machine, entry: q.Cancel | q.Reschedule) -> list[Chunk]:
+    queue = machine.queue(entry.queue)
+    due_ms = entry.due_ms if isinstance(entry, q.Reschedule) else None
+    return [] if queue is None else missing_delayed(queue, entry.runs, due_ms)
+
+
+def _missing_of_declare(machine: Machine, entry: e.Declare) -> list[Chunk]:
+    """Bytes begin to be counted."""
+    queue = machine.find_queue(entry.vhost, entry.name)
+    if queue is None or queue.bytes is not None or entry.settings.get("max_bytes") is None:
+        return []
+    return queue.missing_bytes()
+
+
+def _missing_of_dead(machine: Machine, entry: q.Redrive | q.Discard) -> list[Chunk]:
+    queue = machine.queue(entry.queue)
+    return [] if queue is None else missing_dead(queue, entry.runs)
 
 
 def _missing_of_publish(machine: Machine, entry: e.Publish) -> list[Chunk]:
@@ -82,6 +81,8 @@ def _missing_of_publish(machine: Machine, entry: e.Publish) -> list[Chunk]:
 
 
 def _missing_of_settle(machine: Machine, entry: e.Settle) -> list[Chunk]:
+    if not entry.due_time_ms:
+        return []
     session = machine.sessions.get(entry.session)
     table = None if session is None else session.leases.get(entry.consumer)
     queue = None if table is None else machine.queue(table.queue_id)
@@ -113,3 +114,23 @@ def _missing_of_clock(machine: Machine, entry: e.Clock) -> list[Chunk]:
             if queue.history is not None:
                 missing += queue.history.missing_due(log_time_ms, entry.items_max)
     return missing
+
+
+_MISSING: dict[type[e.Entry], Callable[[Machine, Any], list[Chunk]]] = {
+    e.Grant: _missing_of_grant,
+    e.GrantPlaced: _missing_of_placed,
+    e.Publish: _missing_of_publish,
+    e.PublishGrouped: _missing_of_publish,
+    e.Settle: _missing_of_settle,
+    e.SettleJudged: _missing_of_settle,
+    e.Clock: _missing_of_clock,
+    e.Declare: _missing_of_declare,
+    e.Forget: missing_of_forget,
+    q.Cancel: _missing_of_delayed,
+    q.Reschedule: _missing_of_delayed,
+    q.Redrive: _missing_of_dead,
+    q.Discard: _missing_of_dead,
+    t.Subscribe: prefetching.missing_of_subscribe,
+    t.Fill: prefetching.missing_of_fill,
+}
+"""What needs anything."""

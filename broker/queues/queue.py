@@ -410,7 +410,7 @@ class Queue:
         self.delayed.empty()
         self.delayed = DelayedRuns(self._pool)
         if self.keys is not None:
-            self.keys.waiting.clear()
+            self.keys.purged()
         self.purged_total += count
         if self.notes:
             self.notes.keep_only(self.leased_runs())

@@ -79,13 +79,14 @@ class ReturnedRuns:
 
     def take_within(self, ready: int, zxid: int, first: int, count: int) -> Run | None:
         """Take likewise, but from anywhere within one run; what is left of it stays, in up to two parts."""
-        run = self.take(zxid, first, count)
-        if run is not None or not self._places or count <= 0:
-            return run
+        front = self.take(zxid, first, count)
+        if front is not None or not self._places or count <= 0:
+            return front
         for rank in range(PRIORITY_MAX + 1):
             index = self._by_place.bisect_left((rank, ready, zxid, first)) - 1
             if index >= 0 and self._by_place.keys()[index][:3] == (rank, ready, zxid):
-                place, run = self._by_place.peekitem(index)
+                place: Place = self._by_place.keys()[index]
+                run: Run = self._by_place[place]
                 if first + count > run.first + run.size:
                     return None
                 self._drop(place)

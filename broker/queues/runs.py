@@ -68,6 +68,18 @@ class Run(NamedTuple):
         """Whether the run is the whole batch, so that its bytes can be forwarded untouched."""
         return self.size == self.batch_count
 
+    def outside(self, other: Run) -> list[Run]:
+        """Return what of this run is not part of *other*: itself, nothing, or one or two parts."""
+        first, behind = max(self.first, other.first), min(self.first + self.size, other.first + other.size)
+        if first >= behind or self.zxid != other.zxid or self.place[:2] != other.place[:2]:
+            return [self]
+        parts = []
+        if first > self.first:
+            parts.append(self.split(first - self.first)[0])
+        if behind < self.first + self.size:
+            parts.append(self.split(behind - self.first)[1])
+        return parts
+
     def split(self, count: int) -> tuple[Run, Run]:
         """Return the first *count* messages and the rest; both must have at least one message."""
         assert 0 < count < self.size, "a run is split inside"

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 import pytest
@@ -86,6 +86,8 @@ async def test_what_waits_is_listed_by_due_time_and_goes_or_comes_at_once_as_one
             assert got == [positions[7], positions[5], positions[6]]
             state = await client.queue_info(queue)
             assert (state["delayed"], state["ready"]) == (1, 0)
+            for nowhere in ("0-1-0", "0-100000001-0", "0-fffffffffffffff0-5"):
+                assert await client.cancel(queue, nowhere) == 0
             with pytest.raises(InvalidRequest, match="either at= or delay="):
                 await client.reschedule(queue, positions[2])
             with pytest.raises(InvalidRequest, match="is no position"):
@@ -264,7 +266,7 @@ async def test_of_times_while_the_broker_was_down_one_is_sent_or_all_or_none(
     start_broker: StartBroker, queue: str
 ) -> None:
     broker = await anyio.to_thread.run_sync(lambda: start_broker(port=unused_port()))
-    ways = ("one", "all")
+    ways: tuple[Literal["one", "all"], ...] = ("one", "all")
     with anyio.fail_after(TEST_SECONDS_MAX):
         async with connect(broker.url) as client:
             for way in ways:

@@ -272,7 +272,7 @@ def test_only_messages_with_batches_have_a_tail(cls):
         state = next(state for state in State if allowed(state, sender, cls))
     pair = pair_in(state)
     if cls.TYPE in MAY_HAVE_TAIL:
-        assert cls in {m.Publish, m.Deliver, m.Peeked, m.Replayed, m.Schedule}
+        assert cls in {m.Publish, m.Deliver, m.Peeked, m.Replayed, m.Dead, m.Schedule}
         assert bytes(pair.pass_over(sender, sample_of(cls), correlation=1, tail=b"batches").tail) == b"batches"
         return
     with pytest.raises(InternalError, match="tail of 7 bytes"):

@@ -70,12 +70,12 @@ def delete(machine: Machine, zxid: int, entry: e.Delete) -> Outcome:
         return Outcome(
             None, QueueNotFound(f"no queue is named {entry.name!r:.300}", queue=entry.name, vhost=entry.vhost)
         )
-    count = queue.messages
+    count = queue.messages + queue.dead.messages
     if entry.if_empty and count:
         return Outcome(
             None,
             Conflict(
-                f"queue {queue.name!r} holds {count} messages (ready, leased and delayed); "
+                f"queue {queue.name!r} holds {count} messages (ready, leased, delayed and dead); "
                 "purge it first, or delete it without if_empty",
                 queue=queue.name,
                 messages=count,

@@ -31,7 +31,7 @@ def cancel(machine: Machine, zxid: int, entry: q.Cancel) -> Outcome:
     taken = _take(queue, entry.runs)
     effects: tuple[Effect, ...] = ()
     if taken and queue.keys is not None:
-        effects = (LeasesOver(queue.id, queue.keys.go_on(taken)),)
+        effects = (LeasesOver(queue.id, queue.keys.go_on(taken)[0]),)
     queue.gone(taken, "purged")
     machine.due_changed(queue)
     return Outcome(Cancelled(messages_in(taken)), None, effects)
@@ -60,7 +60,8 @@ def reschedule(machine: Machine, zxid: int, entry: q.Reschedule) -> Outcome:
             queue.delayed.add(entry.due_ms, joined([run._replace(ready=entry.due_ms) for run in moved]))
     elif moved:
         if queue.keys is not None:
-            effects = (LeasesOver(queue.id, queue.keys.go_on(moved)),)
+            freed, moved = queue.keys.go_on(moved)
+            effects = (LeasesOver(queue.id, freed),)
         effects = (*line_up(queue, moved, zxid), *effects)
     machine.due_changed(queue)
     return Outcome(Cancelled(messages), None, effects)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.queue import Queue
 
 PAUSE_RETRY_SECONDS = 1.0
+FOLLOW_ITEMS = 10
+"""As so many items of a CLOCK entry counts a queue that follows a policy: frozen by the log's format."""
 _FLAGS = {"pause_publish": PAUSED_PUBLISH, "pause_deliver": PAUSED_DELIVER}
 
 
@@ -93,18 +95,16 @@ def next_to_follow(machine: Machine, count_max: int) -> list[Queue]:
 
 
 def follow_policies(machine: Machine, zxid: int, count_max: int) -> tuple[int, list[Effect]]:
-    """Let at most so many queues follow their policies; return how many items that took, and the effects."""
+    """Let the next queues follow their policies, for so many items; return how many that took, and the effects."""
     following = machine.policies.following
     assert following is not None, "policies are due while queues have to follow"
     vhost, _ = following
+    count_max = max(count_max // FOLLOW_ITEMS, 1)
     queues = next_to_follow(machine, count_max)
-    effects: list[Effect] = []
-    for queue in queues:
-        if follow(machine, zxid, queue):
-            effects.append(Ready(queue.id))
+    effects: list[Effect] = [Ready(queue.id) for queue in queues if follow(machine, zxid, queue)]
     machine.policies.followed(vhost, queues[-1].name if len(queues) == count_max else None)
     machine.due_changed(machine.policies)
-    return max(len(queues), 1), effects
+    return max(len(queues), 1) * FOLLOW_ITEMS, effects
 
 
 def follow(machine: Machine, zxid: int, queue: Queue) -> bool:

@@ -9,6 +9,7 @@ from sluicemq.broker.queues.applying.dropping import drop_queue
 from sluicemq.broker.queues.applying.fitting import fitted
 from sluicemq.broker.queues.applying.refusals import limit_reached, queue_not_found, session_not_found
 from sluicemq.broker.queues.applying.routing import arrive
+from sluicemq.broker.queues.applying.unused import used
 from sluicemq.broker.queues.history import Place
 from sluicemq.broker.queues.outcomes import Declared, Deleted, Effect, Filled, FillsUp, Outcome, Subscribed
 from sluicemq.broker.queues.queue import Queue
@@ -137,6 +138,7 @@ def subscribe(machine: Machine, zxid: int, entry: t.Subscribe) -> Outcome:
     queue = Queue(zxid, entry.vhost, name, {}, machine.log_time_ms, machine.pool)
     machine.add_queue(queue)
     if settings:
+        queue.declared |= settings.keys()
         queue.change_settings(settings, zxid, machine.log_time_ms)
         machine.due_changed(queue)
     keyed = queue.settings["ordering"] == "key"
@@ -149,7 +151,7 @@ def subscribe(machine: Machine, zxid: int, entry: t.Subscribe) -> Outcome:
         machine.due_changed(topic)
         effects = (FillsUp(queue.id),)
     changes = compare_settings(None, settings).changes
-    return Outcome(Subscribed(name, topic.name, "created", changes), None, effects)
+    return Outcome(Subscribed(name, topic.name, "created", changes), None, (*effects, *used(machine, queue)))
 
 
 def _resubscribe(machine: Machine, zxid: int, entry: t.Subscribe, topic: Topic, queue: Queue, pattern: str) -> Outcome:
@@ -183,6 +185,7 @@ def _resubscribe(machine: Machine, zxid: int, entry: t.Subscribe, topic: Topic, 
         return Outcome(None, plan.refusal)
     changes = dict(plan.changes)
     if settings:
+        queue.declared |= settings.keys()
         queue.change_settings(settings, zxid, machine.log_time_ms)
         machine.due_changed(queue)
     if pattern != binding.pattern:
@@ -191,7 +194,8 @@ def _resubscribe(machine: Machine, zxid: int, entry: t.Subscribe, topic: Topic, 
             destination_of(topic.name, pattern),
         ]
     machine.sources.bind(topic, binding._replace(pattern=pattern), queue.settings["ordering"] == "key")
-    return Outcome(Subscribed(queue.name, topic.name, "changed" if changes else "unchanged", changes))
+    outcome = "changed" if changes else "unchanged"
+    return Outcome(Subscribed(queue.name, topic.name, outcome, changes), None, used(machine, queue))
 
 
 def _refuse_start(topic: Topic, entry: t.Subscribe) -> SluiceError | None:

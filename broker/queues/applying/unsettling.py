@@ -69,8 +69,7 @@ def unsettle(machine: Machine, zxid: int, entry: e.Settle, queue: Queue, taken: 
     if entry.due_time_ms == e.BY_RETRY_POLICY:
         runs = _delay_by_policy(machine, queue, runs)
     elif entry.due_time_ms > machine.log_time_ms:
-        _delay(queue, entry.due_time_ms, runs)
-        runs = []
+        runs = _delay(queue, entry.due_time_ms, runs)
     if runs:
         effects += line_up(queue, runs, zxid)
     return tuple(effects)
@@ -128,14 +127,25 @@ def _delay_by_policy(machine: Machine, queue: Queue, runs: list[Run]) -> list[Ru
     for due_ms, group in groupby(waiting, key=_first):
         part = [run for _, run in group]
         if due_ms > now_ms:
-            _delay(queue, due_ms, part)
+            at_once += _delay(queue, due_ms, part)
         else:
-            at_once = part
+            at_once += part
     return at_once
 
 
-def _delay(queue: Queue, due_ms: int, runs: list[Run]) -> None:
+def _delay(queue: Queue, due_ms: int, runs: list[Run]) -> list[Run]:
+    """Let *runs* wait until *due_ms*; return those that cannot without losing their turn."""
+    at_once: list[Run] = []
+    if queue.keys is not None:
+        limit = queue.settings["key_in_flight_max"]
+        waiting = []
+        for run in runs:
+            if queue.keys.may_wait(run, limit):
+                queue.keys.wait([run])
+                waiting.append(run)
+            else:
+                at_once.append(run)
+        runs = waiting
     if runs:
         queue.delayed.add(due_ms, joined(runs))
-        if queue.keys is not None:
-            queue.keys.wait(runs)
+    return at_once

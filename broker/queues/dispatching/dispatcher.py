@@ -350,7 +350,7 @@ class Dispatcher:
             if line.gone:
                 self._lines_gone_waiting -= 1
                 continue
-            if line.queue.id in blocked:
+            if line.queue.id in blocked or line.queue.paused & PAUSED_DELIVER:
                 line.waiting = False
                 continue
             pick = self._pick(line)
@@ -367,13 +367,11 @@ class Dispatcher:
     def next_grant(self, queue_id: int) -> Pick | None:
         """Return the next pick of one queue; None when it has no messages left, or no consumer with credit."""
         line = self._lines.get(queue_id)
-        return None if line is None else self._pick(line)
+        return None if line is None or line.queue.paused & PAUSED_DELIVER else self._pick(line)
 
     def _pick(self, line: Line) -> Pick | None:
         if line.settings is not line.queue.settings:
             line.follow_settings()
-        if line.queue.paused & PAUSED_DELIVER:
-            return None
         if line.keys is not None:
             return self._pick_by_key(line, line.keys)
         if line.is_astray:

@@ -134,7 +134,8 @@ class KeyOrder:
     # --- consumers and settings ----------------------------------------------------------------------------------
 
     def consumers_changed(self) -> None:
-        """Follow who takes part now."""
+        """Follow who takes part now; what was dealt to others and not handed out waits again."""
+        self._unpack(lambda box: not box.consumer.eligible)
         self._ring = Ring()
         for consumer in self._line.consumers.values():
             if consumer.eligible:
@@ -161,6 +162,7 @@ class KeyOrder:
         """Follow how many messages of a key may be out."""
         if self._limit != self._line.settings["key_in_flight_max"]:
             self._limit = self._line.settings["key_in_flight_max"]
+            self._unpack(lambda _box: True)
             for state in list(self._states.values()):
                 self._look_at(state)
 
@@ -177,10 +179,10 @@ class KeyOrder:
                 self._line.returned[run.place] = run
 
     def removed(self, run: Run) -> None:
-        """Note that *run*, which had gone back to its place, is not there any more."""
+        """Note that *run*, or what is left of it, is not there any more."""
         state = self._states.get(run.key)
         if state is not None:
-            state.returned = [other for other in state.returned if other.place != run.place]
+            state.returned = [part for other in state.returned for part in other.outside(run)]
             self._look_at(state)
 
     def freed(self, keys: Sequence[int]) -> None:
@@ -228,9 +230,26 @@ class KeyOrder:
             bytes_max: Most bytes of one box, about; one message is always taken.
 
         """
-        if not self._boxes:
-            self._deal(messages_max, bytes_max)
-        return self._boxes.popleft() if self._boxes else None
+        while True:
+            if not self._boxes:
+                self._deal(messages_max, bytes_max)
+            box = self._boxes.popleft() if self._boxes else None
+            if box is None or self._limit == 1 or self._is_in_order(box):
+                return box
+            self._boxes.appendleft(box)
+            self._unpack(lambda _box: True)
+
+    def _is_in_order(self, box: Box) -> bool:
+        """Whether nothing came back, or waits for another attempt, since *box* was dealt that goes before its messages.
+
+        Where one message of a key is out at a time, nothing can.
+        """
+        for run in box.runs:
+            if run.key:
+                returned = self._states[run.key].returned
+                if not self._is_open(run.key) or (returned and returned[0].place < run.place):
+                    return False
+        return True
 
     def _deal(self, messages_max: int, bytes_max: int) -> None:
         """Deal messages to everybody who has room."""
@@ -282,7 +301,10 @@ class KeyOrder:
         ordinals, runs = main.read_with_ordinals(self._ordinal, _READ_RUNS)
         behind = main.read_ordinal
         for ordinal, run in zip(ordinals, runs, strict=True):
-            if self._over or self._passed_ranges >= PASSED_RANGES_MAX or not self._meet(ordinal, run):
+            if self._passed_ranges >= PASSED_RANGES_MAX:
+                self._ordinal = ordinal
+                return bool(self._free)  # those just passed over may still go on
+            if self._over or not self._meet(ordinal, run):
                 self._ordinal = ordinal
                 return False
             self._runs_left -= 1

@@ -195,12 +195,15 @@ class Line:
             self.returned.update((run.place, run) for run in runs)
 
     def removed(self, runs: Iterable[Run]) -> None:
-        """Note that *runs*, which had gone back to their places, are not there any more; those unknown are fine."""
+        """Note that *runs* are not there any more; of interest are those that came back, and rests of those cut."""
+        returned = self.returned
         for run in runs:
             if self.keys is not None and run.key:
                 self.keys.removed(run)
-            else:
-                self.returned.pop(run.place, None)
+            elif returned:
+                before = returned.peekitem(max(returned.bisect_right(run.place) - 1, 0))[0]
+                for place in list(returned.irange(min(before, run.place), (*run.place[:3], run.first + run.size - 1))):
+                    returned.update((part.place, part) for part in returned.pop(place).outside(run))
 
     def begin_again(self) -> None:
         """Look at the queue anew: something left it from under a cursor. Nothing must be planned."""

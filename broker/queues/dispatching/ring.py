@@ -7,8 +7,8 @@ leaves gives back only its own.
 Points come from blake2b, so they lie as if by chance, whatever sessions and consumers are numbered; keys come as crc32c
 of their text. With 64 points each, consumers of one weight get within about a quarter of their fair share of the keys.
 
-What it costs is measured in `tests/broker/queues/measure_dispatch.py`: hashing for who joins, then one merge of all
-points, paid by the first key after any number of changes. The ring holds about `POINTS_MAX` points: where weights or
+What it costs, `python -m bench dispatch` measures: hashing for who joins, then one merge of all points, paid by the
+first key after any number of changes. The ring holds about `POINTS_MAX` points: where weights or
 consumers are many, all have half the points, a quarter and so on. This module must not know queues, credit or what is
 in flight.
 """

@@ -73,8 +73,17 @@ class Client:
 
     # --- what the road calls ----------------------------------------------------------------------------------
 
-    def deliver(self, consumer: int, first_tag: int, runs: list[int], parts: Sequence[bytes | memoryview]) -> None:
+    def deliver(
+        self,
+        consumer: int,
+        first_tag: int,
+        runs: list[int],
+        parts: Sequence[bytes | memoryview],
+        destinations: Sequence[str] = (),
+        notes: Sequence[dict[str, Any]] = (),
+    ) -> None:
         """Decode and keep."""
+        del destinations, notes
         assert not self.gone, "nothing is sent to a session that has ended"
         tag = first_tag
         fresh = []

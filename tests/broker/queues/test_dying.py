@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sluicemq.broker.queues import audit, dead_letters, notes
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues import lanes as lanes_module
 from sluicemq.broker.queues.image import load
 from sluicemq.broker.queues.leases import LeaseTable
 from sluicemq.broker.queues.machine import Machine
@@ -316,3 +317,19 @@ def test_a_queue_without_dead_letters_and_notes_shares_what_all_have() -> None:
     life.queue.bury([run for _, run in life.taken], life.next_zxid(), notes.MAX_DELIVERIES, "", NOW)
     assert not len(NOTHING_DEAD)
     assert not NO_NOTES
+
+
+def test_beyond_what_is_watched_messages_expire_when_they_are_in_front(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes_module, "EXPIRING_MESSAGES_MAX", 2)
+    life = Life(random.Random(1))
+    for zxid, expires_ms in ((10, 9_000), (11, 2_000), (12, 2_100), (13, 2_200), (14, 2_300)):
+        run = Run(zxid, zxid, 0, 1, 1, 10, NOW, expires_ms=expires_ms)
+        life.queue.arrive([run])
+        life.queue.make_ready([run], zxid)
+    gone, _ = life.queue.expire(5_000, 100)
+    assert [run.zxid for run in gone] == [11, 12], "those that were watched"
+    assert life.queue.lanes.next_expiry_ms() == 9_000
+    assert life.queue.take([10, 0, 1])
+    assert life.queue.lanes.next_expiry_ms() == 2_200, "the next one is in front now"
+    gone, _ = life.queue.expire(5_000, 100)
+    assert [run.zxid for run in gone] == [13, 14]

@@ -9,6 +9,7 @@ import pytest
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues import policies as policies_module
+from sluicemq.broker.queues.applying.operating import FOLLOW_ITEMS
 from sluicemq.broker.queues.image import load
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.broker.queues.outcomes import Altered, Cancelled, LeasesOver, Outcome, PolicyPut, Published, Ready
@@ -29,7 +30,7 @@ class Place:
         self.sequence = 0
         self.now = NOW
         self.orders = self.declare("orders", **settings)
-        self.producer = self.do(e.ProducerOpen(self.now, "/", "", "ann")).value.producer  # type: ignore[union-attr]
+        self.producer = self.do(e.ProducerOpen(self.now, "/", "", "ann")).value.producer
 
     def do(self, entry: e.Entry) -> Outcome:
         self.zxid += 1
@@ -119,7 +120,7 @@ def test_a_key_that_waited_for_a_cancelled_attempt_goes_on() -> None:
     place = Place(ordering="key")
     place.publish(1, 0, 0, 0, 77, 0)
     zxid = place.zxid
-    session = place.do(e.SessionOpen(NOW, "/", "", "", b"")).value.session  # type: ignore[union-attr]
+    session = place.do(e.SessionOpen(NOW, "/", "", "", b"")).value.session
     place.do(e.GrantPlaced(NOW, place.orders.id, session, 1, 1, [zxid, zxid, 0, 1]))
     place.do(e.Settle(NOW, session, 1, VERDICT_NACK, [1, 1], NOW + HOUR))
     assert place.orders.keys is not None
@@ -175,8 +176,8 @@ def test_declared_comes_before_policy_comes_before_default() -> None:
     assert place.do(put("all", "#", ttl=60.0, retry_delay=9.0)).value == PolicyPut("created")
     assert free.settings["ttl"] is None, "queues follow in CLOCK entries"
     place.follow()
-    assert (place.orders.settings["retry_delay"], place.orders.settings["ttl"]) == (4.0, 60.0)
-    assert (free.settings["retry_delay"], free.settings["ttl"]) == (9.0, 60.0)
+    assert [place.orders.settings[name] for name in ("retry_delay", "ttl")] == [4.0, 60.0]
+    assert [free.settings[name] for name in ("retry_delay", "ttl")] == [9.0, 60.0]
     place.reloaded()
     assert place.do(put("all", "#")).value == PolicyPut("dropped")
     assert place.do(put("all", "#")).value == PolicyPut("unchanged")
@@ -202,8 +203,8 @@ def test_many_queues_follow_in_slices_and_an_image_knows_how_far_they_are() -> N
     for number in range(30):
         place.declare(f"many.{number:02}")
     place.do(put("all", "many.*", retry_delay=2.0))
-    place.clock(7)
-    place.clock(7)
+    place.clock(7 * FOLLOW_ITEMS)
+    place.clock(7 * FOLLOW_ITEMS)
     again = place.reloaded()
     assert place.machine.next_due_ms() == NOW
     followed = [queue.name for queue in place.machine.queues() if queue.settings["retry_delay"] == 2.0]
@@ -211,7 +212,7 @@ def test_many_queues_follow_in_slices_and_an_image_knows_how_far_they_are() -> N
     zxid = place.zxid
     while again.next_due_ms() is not None:
         zxid += 1
-        again.apply(zxid, e.Clock(NOW, 7))
+        again.apply(zxid, e.Clock(NOW, 7 * FOLLOW_ITEMS))
     assert [queue.settings["retry_delay"] for queue in again.queues()] == [1.0] + [2.0] * 30
     again.check()
 
