@@ -565,7 +565,7 @@ class Nemesis:
         self._later(4.0, heal)
 
     def rivals(self, node: Node, fault: Fault) -> None:
-        """The leader is killed, and the next one is cut off as it names its epoch, from all or from all but one learner.
+        """The leader is killed, and the next is cut off as it names its epoch, from all or all but one learner.
 
         So the others know nothing of that epoch and take the same one, and a learner may have promised it already.
         """

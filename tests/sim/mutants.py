@@ -278,8 +278,14 @@ def _observers_too(self: Broadcast, configuration: Configuration) -> int:
     return zxid if zxid >= self.established_zxid else 0
 
 
-def _old_entries(self: Broadcast, configuration: Configuration) -> int:
-    return membership.reached_by_quorum(configuration, self._reached)
+def _old_entries(self: Leading, member: Any, zxid: int, real: Any = Leading._durable) -> None:
+    local, broadcast = self._local, self.broadcast
+    if broadcast is not None:
+        broadcast.durable(member, zxid)
+        copied = min(membership.reached_by_quorum(self.configuration, broadcast._reached), local.durable_zxid)
+        if copied < broadcast.established_zxid and local.commit(copied):
+            broadcast.committed(copied)
+    real(self, member, zxid)
 
 
 def _own_at_once(self: Leading, body: object, real: Any = Leading.append) -> Any:
@@ -341,7 +347,7 @@ _add("observers_commit", "copies of observers count", (Broadcast, "commit_point"
 _add(
     "commit_old_entries",
     "entries of older epochs are committed by counting copies",
-    (Broadcast, "commit_point", _old_entries),
+    (Leading, "_durable", _old_entries),
     profile="trap",
 )
 _add("count_own_unsynced", "a leader counts its own entries before its sync", (Leading, "append", _own_at_once))

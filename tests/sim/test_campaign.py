@@ -27,6 +27,7 @@ def test_a_campaign_goes_on_where_it_stopped(tmp_path: Path, capsys: pytest.Capt
     assert "goes on with seed 13: 3 seeds before, 0 failed" in capsys.readouterr().out
     assert "5 seeds of calm" in summary(CALM, state)
     assert f"{state.totals['confirmed']} confirmed" in summary(CALM, state)
+    assert f"I15 {state.weighed['I15']}" in summary(CALM, state)
 
 
 def test_one_kind_of_fault_comes_after_the_other() -> None:
