@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Iterator
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,6 @@ from sluicemq.broker.queues.routing import audit as topics
 from sluicemq.broker.queues.runs import bytes_in, messages_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.queue import Queue
 
@@ -29,7 +28,15 @@ def state_hash(machine: Machine) -> bytes:
     """Return a digest of the whole state: equal for machines that will judge every further entry alike."""
     digest = hashlib.sha256()
     for part in _canonical(machine):
-        digest.update(msgpack.packb(part))
+        digest.update(msgpack.packb(_digest_of(part) if isinstance(part, Iterator) else part))
+    return digest.digest()
+
+
+def _digest_of(pieces: Iterator[bytes | bytearray]) -> bytes:
+    """Return the digest of rows that come in pieces: the same wherever they were cut; no index is ever whole."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
     return digest.digest()
 
 
@@ -61,17 +68,19 @@ def _canonical_queue(queue: Queue) -> Iterator[Any]:
     yield queue.expired_total, queue.dropped_total, queue.dead_total, queue.moved_total, queue.bytes
     if queue.keys is not None:
         yield list(queue.keys.parked), sorted(queue.keys.waiting.items()), sorted(queue.keys.places.items())
-    yield queue.notes.next_number, list(queue.notes.items()), queue.dead.packed()
+    yield queue.notes.next_number, list(queue.notes.items())
+    yield queue.dead.pieces()
     for priority, lane in queue.lanes.items():
         if lane.messages:
-            yield priority, lane.packed(), lane.expiry_ms
+            yield priority, lane.expiry_ms
+            yield lane.pieces()
     if queue.lanes.expiring is not None and queue.lanes.expiring.messages:
-        yield queue.lanes.expiring.packed()
+        yield queue.lanes.expiring.pieces()
     yield list(queue.returned)
-    yield queue.delayed.packed()
+    yield queue.delayed.pieces()
     if queue.history is not None:
         yield queue.history.places()
-        yield queue.history.runs.packed()
+        yield queue.history.runs.pieces()
 
 
 def check(machine: Machine) -> None:

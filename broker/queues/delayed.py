@@ -536,7 +536,11 @@ class DelayedRuns:
 
         Chunks that are not in memory are read back for this and not kept; so it blocks, and is for audits only.
         """
-        return b"".join(rows for rows in self._live(read_back=True) if rows is not None)
+        return b"".join(self.pieces())
+
+    def pieces(self) -> Iterator[bytes | bytearray]:
+        """Yield the bytes of `packed` a chunk at a time, so that an audit holds one of them in memory."""
+        return (rows for rows in self._live(read_back=True) if rows is not None)
 
     def runs(self) -> list[Run]:
         """Return all runs in order, as `packed` does; `ready` of each is when it is due."""

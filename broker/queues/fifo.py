@@ -530,18 +530,18 @@ class RunFifo:
         if 0 < row < CHUNK_RUNS and chunk.data is not None:
             self._front_times = published_ms_at(chunk.data, row), long_at(chunk.data, row, EXPIRES_OFFSET)
 
-    # --- all of it -----------------------------------------------------------------------------------------------
-
     def packed(self) -> bytes:
-        """Return all rows as bytes: the same for the same runs, whatever the history and wherever they lie.
+        """Return all rows as bytes: the same for the same runs, whatever the history and wherever they lie."""
+        return b"".join(self.pieces())
 
-        Chunks that are not in memory are read back for this and not kept; so it blocks, and is for audits only.
-        """
-        rows = bytearray().join(self._parts())
+    def pieces(self) -> Iterator[bytes | bytearray]:
+        """Yield `packed` chunk by chunk. Those not in memory are read back and not kept: it blocks, for audits only."""
+        parts = self._parts()
         if self._front is not None:
-            run = fronted(Run._make(ROW.unpack_from(rows)), self._front)
-            ROW.pack_into(rows, 0, *run)
-        return bytes(rows)
+            rows = bytearray(next(parts))
+            ROW.pack_into(rows, 0, *fronted(Run._make(ROW.unpack_from(rows)), self._front))
+            yield rows
+        yield from parts
 
     def runs(self) -> list[Run]:
         """Return all runs, as `packed` does."""

@@ -21,7 +21,7 @@ from sluicemq.broker.queues.giving_up import forget_runs
 from sluicemq.broker.queues.runs import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sluicemq.broker.queues.chunks import Chunk, ChunkPool
     from sluicemq.broker.queues.lost import LostEntries
@@ -140,10 +140,12 @@ class History:
         lost_ms: As above.
         held: Whether nothing may go for the time being, because somebody has to read all of it.
         holes: The first and last entry of each hole behind `lost`, in order.
+        strangers: The first and last entry of messages behind `lost` that came to the queue from elsewhere, so that
+            they are not retained here; (0, 0) where none did. Others between them may be retained.
 
     """
 
-    __slots__ = ("_age_ms", "_bytes_max", "_last", "bytes", "held", "holes", "lost", "lost_ms", "runs")
+    __slots__ = ("_age_ms", "_bytes_max", "_last", "bytes", "held", "holes", "lost", "lost_ms", "runs", "strangers")
 
     def __init__(
         self,
@@ -158,6 +160,7 @@ class History:
         self.lost_ms = lost_ms
         self.held = False
         self.holes: list[tuple[int, int]] = []
+        self.strangers = (0, 0)
         self._last = (lost.zxid, lost.offset)  # the place behind the newest message
         self._age_ms: int | None = None
         self._bytes_max: int | None = None
@@ -203,6 +206,15 @@ class History:
         self._last = (run.zxid, run.size)
         if self._takes_too_much():
             self._drop(-1, PUBLISH_DROPS_MAX)
+
+    def note_strangers(self, runs: Iterable[Run]) -> None:
+        """Know that *runs* came into the queue and are not retained here: what lies behind `lost` is told by that."""
+        lost_zxid = self.lost.zxid
+        zxids = [run.zxid for run in runs if run.zxid > lost_zxid]
+        if zxids:
+            low, high = self.strangers
+            known = high > lost_zxid
+            self.strangers = min(zxids + [low] * known), max(zxids + [high] * known)
 
     def expire(self, log_time_ms: int, runs_max: int) -> int:
         """Let go of at most *runs_max* batches that have to go by now; return how many. `missing_due` was filled
@@ -410,16 +422,16 @@ class History:
     # --- images --------------------------------------------------------------------------------------------------
 
     def places(self) -> tuple[int, ...]:
-        """Return all that it is beside its runs, six numbers and two a hole: the column `retained` of
+        """Return all that it is beside its runs, eight numbers and two a hole: the column `retained` of
         `sections.QUEUES`."""
-        return (self.bytes, *self.lost, self.lost_ms, *self._last, *chain.from_iterable(self.holes))
+        return (self.bytes, *self.lost, self.lost_ms, *self._last, *self.strangers, *chain.from_iterable(self.holes))
 
     @classmethod
     def restored(cls, retention: Mapping[str, Any], places: Sequence[int], pool: ChunkPool | None) -> History:
         """Return the history of an image; `runs` is replaced when its index follows."""
-        bytes_, lost_zxid, lost_index, lost_ms, last_zxid, last_index, *holes = places
+        bytes_, lost_zxid, lost_index, lost_ms, last_zxid, last_index, low, high, *holes = places
         history = cls(retention, Place(lost_zxid, lost_index), lost_ms, pool)
-        history.bytes, history._last = bytes_, (last_zxid, last_index)
+        history.bytes, history._last, history.strangers = bytes_, (last_zxid, last_index), (low, high)
         history.holes = list(zip(holes[::2], holes[1::2], strict=True))
         return history
 

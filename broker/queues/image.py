@@ -49,7 +49,7 @@ from sluicemq.broker.queues.sessions import Session
 from sluicemq.wire.settings import QUEUE_SETTINGS_DEFAULT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sluicemq.broker.queues.chunks import ChunkPool
 
@@ -334,9 +334,11 @@ class LiveRuns(NamedTuple):
         skip: Rows in front that are consumed.
         front: (first, size) of the run behind those, where its row says more than is left.
         row_count: All rows, also those in front that are consumed. A page may hold zeros behind them.
-        through_zxid: Rows of later batches do not count: the same messages are among the retained ones.
+        within: Rows of other batches, first and last zxid of each range, do not count: their messages are among the
+            retained ones.
         holes: Bitmap of rows that left; the one behind those in front is none of them.
-        shared: Whether other queues may keep the same messages alive: the queue is a subscription, or a topic.
+        shared: Whether other parts that are `shared` too may hold the same messages: the queue is a subscription or a
+            topic, or retains some of these messages while others came from elsewhere.
 
     """
 
@@ -348,14 +350,14 @@ class LiveRuns(NamedTuple):
     skip: int = 0
     front: tuple[int, int] | None = None
     row_count: int = 0
-    through_zxid: int | None = None
+    within: tuple[tuple[int, int], ...] = ()
     holes: int = 0
     shared: bool = False
 
     @property
     def partial(self) -> bool:
         """Whether some rows do not count."""
-        return self.skip > 0 or self.holes > 0 or self.through_zxid is not None
+        return self.skip > 0 or self.holes > 0 or bool(self.within)
 
     def rows(self, read_page: Callable[[Page], bytes] | None = None) -> bytes:
         """Return the packed rows of what is alive (see `chunks.ROW`); *read_page* returns the bytes of a page."""
@@ -364,8 +366,8 @@ class LiveRuns(NamedTuple):
         else:
             assert read_page is not None, "rows on a page need somebody who reads it"
             rows = read_page(self.page)[: self.row_count * RUN_BYTES]
-        if self.through_zxid is not None:
-            return _through(self._replace(page=None, data=rows, through_zxid=None).rows(), self.through_zxid)
+        if self.within:
+            return _of_batches(self._replace(page=None, data=rows, within=()).rows(), self.within)
         if not self.skip and self.front is None and not self.holes:
             return rows
         cut = bytearray(h.without_holes(rows, self.holes, self.skip))
@@ -379,11 +381,12 @@ class LiveRuns(NamedTuple):
 
 
 def live_runs(sections: Iterable[tuple[int, bytes]]) -> Iterator[LiveRuns]:
-    """Yield all messages that an image keeps alive, each once, a chunk or so at a time; no page is read.
+    """Yield all messages that an image keeps alive, a chunk or so at a time; no page is read.
 
-    What a queue retains is alive as such, wherever else it lies: ready, leased or delayed messages are yielded beside
-    it only where they are older than all that is retained. What was published to a topic is yielded for each
-    subscription that keeps it alive, marked as `shared`.
+    What a queue retains is alive as such: what else it has is yielded beside it where it is older than all that is
+    retained, and where it may have come from elsewhere. A message that lies in several places of one queue is yielded
+    once, or for each of them, and all of those are marked as `shared`. So is what was published to a topic, for each
+    subscription that keeps it alive. What died, and lies in another queue now, is yielded for that too.
 
     Args:
         sections: As for `load`. They need not be kept: one is looked at at a time.
@@ -395,7 +398,7 @@ def live_runs(sections: Iterable[tuple[int, bytes]]) -> Iterator[LiveRuns]:
 
     """
     heads: dict[tuple[int, int], tuple[int, tuple[int, int] | None]] = {}
-    lost: dict[int, int] = {}
+    histories: dict[int, tuple[int, int, int]] = {}
     sharing: set[int] = set()
     ended = False
     for kind, data in sections:
@@ -408,7 +411,7 @@ def live_runs(sections: Iterable[tuple[int, bytes]]) -> Iterator[LiveRuns]:
             sharing.update(columns["queue"], columns["topic"])
         elif kind in (s.QUEUES, s.TOPICS):
             places = zip(columns["id"], columns["retained"], strict=True)
-            lost.update((queue_id, place[_LOST_ZXID]) for queue_id, place in places if place is not None)
+            histories.update((queue_id, _covered_by(place)) for queue_id, place in places if place is not None)
         elif kind == s.INDEXES:
             parts = _live_in_indexes(columns, heads)
         elif kind == s.CHUNKS:
@@ -417,8 +420,7 @@ def live_runs(sections: Iterable[tuple[int, bytes]]) -> Iterator[LiveRuns]:
             parts = _live_rows(columns["queue"], repeat(1), columns["runs"], "returned")
         elif kind == s.LEASES:
             parts = _live_rows(columns["queue"], columns["pieces"], columns["runs"], "leased")
-        if lost:
-            parts = _once(parts, lost)
+        parts = _once(parts, histories)
         yield from _marked(parts, sharing) if sharing else parts
     if not ended:
         raise ImageDamaged("the image has no section `end`: what it keeps alive is not known")
@@ -429,26 +431,47 @@ def _marked(parts: Iterable[LiveRuns], sharing: set[int]) -> Iterator[LiveRuns]:
         yield part._replace(shared=True) if part.queue in sharing else part
 
 
-def _once(parts: Iterable[LiveRuns], lost: dict[int, int]) -> Iterator[LiveRuns]:
-    """Yield *parts* without what is retained too: all that was published behind what was *lost*, by queue."""
+def _covered_by(place: Sequence[int]) -> tuple[int, int, int]:
+    """Return the last entry that is not retained any more, and behind that the first and last of strangers."""
+    lost, first, last = (place[column] for column in _HISTORY_COLUMNS)
+    return lost, max(first, lost + 1), last
+
+
+def _once(parts: Iterable[LiveRuns], histories: dict[int, tuple[int, int, int]]) -> Iterator[LiveRuns]:
+    """Yield *parts* without what is retained for sure: all that is behind what was lost, but for what may be strange.
+
+    Messages that are held back are a subscription's, and never retained by it.
+    """
     for part in parts:
-        through = lost.get(part.queue)
+        history = histories.get(part.queue)
         summary = part.summary
-        if through is None or part.place == "retained" or summary.highest_zxid <= through:
+        if history is None or part.place == "held":
             yield part
-        elif summary.lowest_zxid > through:
             continue
-        elif part.page is not None:
-            yield part._replace(through_zxid=through)
-        elif rows := _through(part.rows(), through):
-            yield LiveRuns(part.queue, part.place, summary_of(rows), None, rows, row_count=len(rows) // RUN_BYTES)
+        lost, first, last = history
+        strange = summary.lowest_zxid <= last and first <= summary.highest_zxid
+        if part.place == "retained":
+            yield part._replace(shared=True) if strange else part
+        elif summary.highest_zxid <= lost:
+            yield part
+        elif strange or summary.lowest_zxid <= lost:
+            within = ((1, lost), (first, last)) if strange else ((1, lost),)
+            if part.page is not None:
+                yield part._replace(within=within, shared=strange)
+            elif rows := _of_batches(part.rows(), within):
+                count = len(rows) // RUN_BYTES
+                yield LiveRuns(part.queue, part.place, summary_of(rows), None, rows, row_count=count, shared=strange)
 
 
-def _through(rows: bytes, zxid: int) -> bytes:
-    """Return those of the packed *rows* whose batches are no later than *zxid*."""
+def _of_batches(rows: bytes, within: tuple[tuple[int, int], ...]) -> bytes:
+    """Return those of the packed *rows* whose batches lie in these ranges."""
     count = len(rows) // RUN_BYTES
     return b"".join(
-        [rows[row * RUN_BYTES : (row + 1) * RUN_BYTES] for row in range(count) if zxid_at(rows, row) <= zxid]
+        [
+            rows[row * RUN_BYTES : (row + 1) * RUN_BYTES]
+            for row in range(count)
+            if any(first <= zxid_at(rows, row) <= last for first, last in within)
+        ]
     )
 
 
@@ -531,5 +554,5 @@ def _place_of(place: int) -> str:
 
 
 _PLACES = ("ready", "delayed", "retained", "dead", "expiring", "held")
-_LOST_ZXID = 1  # within the column `retained`
+_HISTORY_COLUMNS = 1, 6, 7  # within the column `retained`: see `History.places`
 _queue_of = itemgetter(0)

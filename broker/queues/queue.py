@@ -281,10 +281,16 @@ class Queue:
             self.bytes += batch_bytes
 
     def arrive(self, runs: list[Run]) -> None:
-        """Count *runs*, which come from a PUBLISH or another queue; the caller puts them where they wait."""
+        """Count *runs*, which come from a PUBLISH; the caller puts them where they wait."""
         self.published_total += messages_in(runs)
         if self.bytes is not None:
             self.bytes += bytes_in(runs)
+
+    def arrive_from_elsewhere(self, runs: list[Run]) -> None:
+        """Count *runs*, which were published to another queue or a topic, likewise: they are not retained here."""
+        self.arrive(runs)
+        if self.history is not None:
+            self.history.note_strangers(runs)
 
     def acknowledge(self, runs: list[Run], messages: int) -> None:
         """Count *runs*, which were leased, as settled."""

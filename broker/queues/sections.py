@@ -109,7 +109,7 @@ LAYOUTS: dict[int, Layout] = {
     ),
     QUEUES: Layout(
         "queues",
-        3,
+        4,
         (
             "id",
             "vhost",
@@ -182,7 +182,7 @@ LAYOUTS: dict[int, Layout] = {
     NOTES: Layout("notes", 1, ("queue", "number", "kind", "origin", "text", "at_ms", "living", "dead", "attempts")),
     TOPICS: Layout(
         "topics",
-        2,
+        3,
         (
             "id",
             "kind",

@@ -20,8 +20,7 @@ from sluicemq.broker.server.replaying import replay
 from sluicemq.broker.server.showing import SHOWN_HEAD_BYTES, SLICE_SECONDS, show
 from sluicemq.broker.server.statistics import attached, queue_state, statistics_of
 from sluicemq.wire import messages as m
-from sluicemq.wire.connection import REQUESTS
-from sluicemq.wire.errors import ConsumerNotFound, InvalidRequest, LimitReached, UnknownOption
+from sluicemq.wire.errors import ConsumerNotFound, InvalidRequest, LimitReached
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -332,12 +331,6 @@ def close(session: ClientSession, message: Message, correlation: int, tail: memo
     del session, message, correlation, tail
 
 
-def not_yet(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
-    """Refuse a request that the protocol knows and that no stage acts upon."""
-    del session, correlation, tail
-    raise UnknownOption(f"this broker does not support {type(message).__name__} yet", option=type(message).__name__)
-
-
 HANDLERS: dict[type[Message], Handler] = {
     m.Hello: hello,
     m.Authenticate: authenticate_peer,
@@ -370,6 +363,4 @@ HANDLERS: dict[type[Message], Handler] = {
     m.ListTopics: topics.list_topics,
     **operating.HANDLERS,
 }
-for _request in REQUESTS:
-    HANDLERS.setdefault(_request, not_yet)
 """Handler by message; PONG has none: that it came is all it says."""

@@ -16,21 +16,22 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.broker.queues.chunks import ROW, RUN_BYTES, span_bytes
-from sluicemq.broker.queues.image import LiveRuns
+from sluicemq.broker.queues.coverage import Coverage, joined_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sluicemq.broker.queues.chunks import Page
+    from sluicemq.broker.queues.image import LiveRuns
     from sluicemq.broker.queues.sparse import Ranges
 
 __all__ = ["RECORD_OVERHEAD_BYTES", "Liveness", "Span", "Survivors"]
 
 RECORD_OVERHEAD_BYTES = 96
 """About what a record takes beside its messages: head, header, padding."""
-SHARED_RUNS_MAX = 500_000
-"""Runs of topics that are remembered to count what several subscriptions keep alive once: 60 MB while it is counted.
-Beyond them each subscription counts for itself: more seems alive than is, and less is rewritten."""
+SHARED_BATCHES_MAX = 500_000
+"""Batches that are remembered to count once what several places keep alive: 80 MB while it is counted. Beyond them each
+place counts for itself: more seems alive than is, and less is rewritten."""
 _WINDOW_BITS = 12
 """Survivors are sorted so many zxids (as a power of two) at a time: no sort holds the interpreter for long."""
 
@@ -52,7 +53,8 @@ class Liveness:
 
     Attributes:
         bytes: What is alive in each file, about, in bytes of records.
-        runs: Runs that are alive in each file; 0 exactly when nothing is.
+        runs: Runs that are alive in each file, in every place where they lie: as many as `Survivors` finds there; 0
+            exactly when nothing is.
         messages: Messages that are alive in each file, about.
         oldest: Of each queue that has anything alive in these files, by number, the lowest zxid of it.
         missing_runs: Runs that are alive, should lie in a file, and are in none. None should be, unless the snapshot
@@ -72,8 +74,7 @@ class Liveness:
         self.oldest: dict[int, int] = {}
         self.missing_runs = 0
         self.rows_read = 0
-        # (zxid, first and size) of what was counted of topics and their subscriptions.
-        self._shared: set[tuple[int, int]] = set()
+        self._shared = Coverage(SHARED_BATCHES_MAX)
 
     def add(self, part: LiveRuns) -> None:
         """Count *part*; takes microseconds, or up to a millisecond a chunk where its rows must be looked at."""
@@ -81,11 +82,14 @@ class Liveness:
         low = bisect_left(self._lasts, summary.lowest_zxid)
         if low == len(self._lasts) and summary.lowest_zxid > self._through_zxid:
             return  # in the log proper
-        if part.shared:
-            self._add_shared(part)
-            return
         high = bisect_left(self._lasts, summary.highest_zxid)
-        if low != high or low == len(self._lasts) or part.partial or summary.lowest_zxid < self._firsts[low]:
+        if (
+            low != high
+            or low == len(self._lasts)
+            or part.partial
+            or part.shared
+            or summary.lowest_zxid < self._firsts[low]
+        ):
             self._add_rows(part)
             return
         self.bytes[low] += summary.bytes + RECORD_OVERHEAD_BYTES * part.row_count
@@ -93,29 +97,10 @@ class Liveness:
         self.messages[low] += summary.messages
         self._note_oldest(part.queue, summary.lowest_zxid)
 
-    def _add_shared(self, part: LiveRuns) -> None:
-        """Count of *part* what no other subscription was counted for; the oldest counts for each of them."""
-        rows = part.rows(self._read_page)
-        if not rows:
-            return
-        words = memoryview(rows).cast("Q")
-        places = list(zip(words[:: RUN_BYTES // 8].tolist(), words[2 :: RUN_BYTES // 8].tolist(), strict=True))
-        oldest = min(places)[0]
-        if self._firsts and oldest <= self._through_zxid:
-            self._note_oldest(part.queue, oldest)
-        known = self._shared
-        if len(known) < SHARED_RUNS_MAX:
-            new = [number for number, place in enumerate(places) if place not in known]
-            known.update(places)
-            if len(new) < len(places):
-                rows = b"".join([rows[number * RUN_BYTES : (number + 1) * RUN_BYTES] for number in new])
-        if rows:
-            self._add_rows(LiveRuns(part.queue, part.place, part.summary, None, rows))
-
     def _add_rows(self, part: LiveRuns) -> None:
         rows = part.rows(self._read_page)
         self.rows_read += len(rows) // RUN_BYTES
-        firsts, lasts = self._firsts, self._lasts
+        firsts, lasts, shared = self._firsts, self._lasts, self._shared
         number, first, last, previous, oldest = -1, 1, 0, 0, 0
         for zxid, _ready, run_first, size, batch_count, batch_bytes, *_ in ROW.iter_unpack(rows):
             if not first <= zxid <= last:
@@ -124,14 +109,22 @@ class Liveness:
                     self.missing_runs += zxid <= self._through_zxid
                     continue
                 number, first, last = found, firsts[found], lasts[found]
-            bytes_ = span_bytes(batch_bytes, batch_count, run_first, size)
-            # The pieces of one batch lie together mostly, and become one record.
-            self.bytes[number] += bytes_ if zxid == previous else bytes_ + RECORD_OVERHEAD_BYTES
             self.runs[number] += 1
-            self.messages[number] += size
-            previous = zxid
             if not oldest or zxid < oldest:
                 oldest = zxid
+            counted = size
+            if part.shared:
+                # The pieces of one batch become one record, whoever keeps them alive.
+                if shared.knows(zxid):
+                    previous = zxid
+                counted = shared.add(zxid, run_first, size)
+                if not counted:
+                    continue
+            bytes_ = span_bytes(batch_bytes, batch_count, run_first, counted)
+            # The pieces of one batch lie together mostly, and become one record.
+            self.bytes[number] += bytes_ if zxid == previous else bytes_ + RECORD_OVERHEAD_BYTES
+            self.messages[number] += counted
+            previous = zxid
         if oldest:
             self._note_oldest(part.queue, oldest)
 
@@ -191,22 +184,7 @@ class Survivors:
             pairs = sorted(zip(*self._windows[number], strict=True))
             for zxid, group in groupby(pairs, key=_zxid_of):
                 if first_zxid <= zxid <= last_zxid:
-                    yield zxid, _joined(place for _, place in group)
+                    yield zxid, joined_ranges(place for _, place in group)
 
 
 _zxid_of = itemgetter(0)
-
-
-def _joined(places: Iterator[int]) -> Ranges:
-    """Return the ranges of ascending `first << 32 | size`, neighbours made one; those of subscriptions may overlap."""
-    ranges: list[tuple[int, int]] = []
-    start = end = 0
-    for place in places:
-        first, size = place >> 32, place & 0xFFFF_FFFF
-        if first > end or end == 0:
-            if end:
-                ranges.append((start, end - start))
-            start = first
-        end = max(end, first + size)
-    ranges.append((start, end - start))
-    return tuple(ranges)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.broker.pipeline.keeping.liveness import Span
 from sluicemq.broker.queues.chunks import CHUNK_BYTES, ROW, RUN_BYTES, zxid_span
+from sluicemq.broker.queues.coverage import Coverage
 from sluicemq.broker.queues.holes import NONE
 from sluicemq.storage.decisions import Decision
 from sluicemq.storage.decisions_files import HELD, Holding
@@ -42,6 +43,9 @@ GAPS_NAMED_MAX = 5
 QUEUES_NAMED_MAX = 10
 """So many queues are named of each gap."""
 _ZXID_MAX = (1 << 64) - 1
+_NOBODY = (1, 0)
+SEEN_BATCHES_MAX = 500_000
+"""Missing batches of one queue that are remembered to count each message once: 80 MB. Others may count twice."""
 _FEW_ROWS = 4
 """So many rows are sooner looked at than summed up."""
 
@@ -140,14 +144,21 @@ class _Search:
                 self._firsts.append(first)
                 self._lasts.append(last)
         self._read_page = read_page
+        self._strangers = _NOBODY
+        self._seen = Coverage(SEEN_BATCHES_MAX)
         self.found: dict[int, tuple[int, int, Counter[int]]] = {}
 
     def look_at(self, queue: Queue) -> None:
-        """Find what is missing of one queue: each message once, the retained ones among those that are retained."""
+        """Find what is missing of one queue: each message once, the retained ones among those that are retained.
+
+        What came from elsewhere is not retained, so what lies between the first and last of that is compared.
+        """
         through = _ZXID_MAX
         if queue.history is not None:
-            self._add_index(queue.id, queue.history.runs.image(), _ZXID_MAX)
             through = queue.history.lost.zxid
+            self._strangers = max(queue.history.strangers[0], through + 1), queue.history.strangers[1]
+            self._seen = Coverage(SEEN_BATCHES_MAX)
+            self._add_index(queue.id, queue.history.runs.image(), _ZXID_MAX)
         for lane in (*queue.lanes, queue.dead):
             if lane.messages:
                 self._add_index(queue.id, lane.image(), through)
@@ -157,6 +168,7 @@ class _Search:
             self._add_runs(queue.id, queue.returned, through)
         for table in queue.leases.values():
             self._add_runs(queue.id, (run for _, run, _ in table.pieces()), through)
+        self._strangers = _NOBODY
 
     def look_at_topic(self, topic: Topic) -> None:
         """Find what is missing of what a topic itself holds, in the same way."""
@@ -201,17 +213,21 @@ class _Search:
         self, queue: int, rows: bytes | bytearray, head: int, front: tuple[int, int] | None, holes: int, through: int
     ) -> None:
         first, last = 1, 0
-        for number, (zxid, _, _, size, *_) in enumerate(ROW.iter_unpack(rows)):
+        low, high = self._strangers
+        for number, (zxid, _, run_first, size, *_) in enumerate(ROW.iter_unpack(rows)):
             if first <= zxid <= last or number < head or holes >> number & 1:
                 continue
             place = bisect_left(self._lasts, zxid)
             if self._firsts[place] <= zxid:
                 first, last = self._firsts[place], self._lasts[place]
-            elif zxid <= through:
-                self._note(place, queue, zxid, front[1] if front is not None and number == head else size)
+            elif zxid <= through or low <= zxid <= high:
+                if front is not None and number == head:
+                    run_first, size = front
+                self._note(place, queue, zxid, run_first, size)
 
     def _add_runs(self, queue: int, runs: Iterable[Run], through: int) -> None:
         first, last = 1, 0
+        low, high = self._strangers
         for run in runs:
             zxid = run.zxid
             if first <= zxid <= last:
@@ -219,10 +235,12 @@ class _Search:
             place = bisect_left(self._lasts, zxid)
             if self._firsts[place] <= zxid:
                 first, last = self._firsts[place], self._lasts[place]
-            elif zxid <= through:
-                self._note(place, queue, zxid, run.size)
+            elif zxid <= through or low <= zxid <= high:
+                self._note(place, queue, zxid, run.first, run.size)
 
-    def _note(self, place: int, queue: int, zxid: int, messages: int) -> None:
+    def _note(self, place: int, queue: int, zxid: int, run_first: int, messages: int) -> None:
+        if self._strangers[0] <= zxid <= self._strangers[1]:
+            messages = self._seen.add(zxid, run_first, messages)
         first, last, counts = self.found.get(place) or (zxid, zxid, Counter())
         counts[queue] += messages
         self.found[place] = (min(first, zxid), max(last, zxid), counts)

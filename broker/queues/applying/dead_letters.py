@@ -63,7 +63,7 @@ def redrive(machine: Machine, zxid: int, entry: q.Redrive) -> Outcome:
             messages += messages_in(runs)
             fresh = [run._replace(deliveries=0, attempts=0, note=0) for run in runs]
             fresh = without_expiry(machine, target, fresh)
-            target.arrive(fresh)
+            target.arrive_from_elsewhere(fresh)
             target.make_ready(fresh, zxid)
         effects.append(Ready(target.id))
         machine.due_changed(target)

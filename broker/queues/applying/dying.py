@@ -66,7 +66,7 @@ def arrive_from(
     for attempts, group in by_attempts.items():
         fresh = [run._replace(deliveries=0, attempts=0, note=0) for run in group]
         fresh = without_expiry(machine, target, fresh)
-        target.arrive(fresh)
+        target.arrive_from_elsewhere(fresh)
         noted += target.annotated(fresh, kind, origin.name, text, now_ms, attempts)
     target.make_ready(noted, zxid)
     if target.lanes.has_expiry:

@@ -77,7 +77,7 @@ def _forget_ready(queue: Queue, lost: LostEntries, effects: list[Effect]) -> lis
 def _forget_delayed(queue: Queue, lost: LostEntries, effects: list[Effect]) -> list[Run]:
     gone = forget_delayed(queue.delayed, lost)
     if gone and queue.keys is not None:
-        effects.append(LeasesOver(queue.id, queue.keys.go_on(gone)))
+        effects.append(LeasesOver(queue.id, queue.keys.go_on(gone)[0]))
     return gone
 
 

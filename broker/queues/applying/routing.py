@@ -125,10 +125,10 @@ def arrive(machine: Machine, zxid: int, queue: Queue, runs: list[Run]) -> list[E
     """Put *runs* behind the tails of their lanes in a subscription, because of the entry *zxid*; others make room."""
     effects: list[Effect] = [Ready(queue.id)]
     first = runs[0]
-    if len(runs) == 1 and first.whole and first.zxid == zxid and first[7:] == _PLAIN:
+    if len(runs) == 1 and first.whole and first.zxid == zxid and first[7:] == _PLAIN and queue.history is None:
         queue.publish(zxid, first.size, first.batch_bytes, first.published_ms)
     else:
-        queue.arrive(runs)
+        queue.arrive_from_elsewhere(runs)
         queue.make_ready(runs, zxid)
     if queue.is_limited:
         effects += make_room(machine, zxid, queue, messages_in(runs))

@@ -20,12 +20,13 @@ def canonical(topic: Topic) -> Iterator[Any]:
     yield topic.published_total, topic.unrouted_total, topic.expired_total
     yield sorted(topic.bindings.values()), sorted(topic.keyed)
     yield topic.routes.next_number, list(topic.routes.items())
-    yield topic.delayed.packed()
+    yield topic.delayed.pieces()
     if topic.history is not None:
         yield topic.history.places()
-        yield topic.history.runs.packed()
+        yield topic.history.runs.pieces()
     for number, filling in sorted(topic.fillings.items()):
-        yield number, filling.next, filling.end_zxid, filling.done, filling.mark, filling.held.packed()
+        yield number, filling.next, filling.end_zxid, filling.done, filling.mark
+        yield filling.held.pieces()
 
 
 def check(machine: Machine) -> None:

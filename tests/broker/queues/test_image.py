@@ -235,9 +235,9 @@ def test_a_newer_version_of_a_section_is_refused_by_its_name() -> None:
     sections = packed()
     number = next(number for number, section in enumerate(sections) if section.kind == s.QUEUES)
     name, _, columns = msgpack.unpackb(sections[number].data)
-    sections[number] = Section(s.QUEUES, msgpack.packb((name, 4, columns)))
+    sections[number] = Section(s.QUEUES, msgpack.packb((name, 5, columns)))
     for read in (load, lambda them: list(live_runs(them))):
-        with pytest.raises(ImageUnknown, match="version 4 of section 'queues' is unknown; this version reads 3"):
+        with pytest.raises(ImageUnknown, match="version 5 of section 'queues' is unknown; this version reads 4"):
             read(sections)
 
 
@@ -276,10 +276,10 @@ def test_nothing_may_follow_the_end_nor_precede_the_beginning() -> None:
         (b"\xc1", "no array of name, version and columns"),
         (msgpack.packb(("queues", 1)), "no array of name, version and columns"),
         (msgpack.packb(("chunks", 1, {})), "kind 2 is named 'chunks' instead of 'queues'"),
-        (msgpack.packb(("queues", 3, {"id": [1]})), "has not the columns id, vhost"),
-        (msgpack.packb(("queues", 3, dict.fromkeys(s.LAYOUTS[s.QUEUES].columns, 5))), "are not lists of one length"),
+        (msgpack.packb(("queues", 4, {"id": [1]})), "has not the columns id, vhost"),
+        (msgpack.packb(("queues", 4, dict.fromkeys(s.LAYOUTS[s.QUEUES].columns, 5))), "are not lists of one length"),
         (
-            msgpack.packb(("queues", 3, {**{column: [1] for column in s.LAYOUTS[s.QUEUES].columns}, "id": [1, 2]})),
+            msgpack.packb(("queues", 4, {**{column: [1] for column in s.LAYOUTS[s.QUEUES].columns}, "id": [1, 2]})),
             "are not lists of one length",
         ),
     ],
@@ -327,7 +327,7 @@ def test_an_image_keeps_the_layout_that_is_documented() -> None:
     """A change of these names needs a new version of the section: old snapshots have the old ones."""
     assert {layout.name: layout.version for layout in s.LAYOUTS.values()} == {
         "machine": 2,
-        "queues": 3,
+        "queues": 4,
         "indexes": 2,
         "chunks": 3,
         "marks": 1,
@@ -339,7 +339,7 @@ def test_an_image_keeps_the_layout_that_is_documented() -> None:
         "leases": 2,
         "producers": 1,
         "notes": 1,
-        "topics": 2,
+        "topics": 3,
         "bindings": 1,
         "routes": 1,
         "end": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import pytest
@@ -136,13 +137,14 @@ def test_what_several_subscriptions_keep_alive_is_counted_once():
     first, second = part(row(101), row(102), row(410), queue=7), part(row(102), row(410), row(103, 0, 5), queue=8)
     alone = counted(part(row(101), row(102), row(410), row(103, 0, 5)))
     liveness = counted(first._replace(shared=True), second._replace(shared=True))
-    assert (liveness.bytes, liveness.runs, liveness.messages) == (alone.bytes, alone.runs, alone.messages)
+    assert (liveness.bytes, liveness.messages) == (alone.bytes, alone.messages)
+    assert liveness.runs == [4, 0, 2], "those are as many as are kept when files are rewritten"
     assert liveness.oldest == {7: 101, 8: 102}
     assert counted(first, second).messages[0] > alone.messages[0], "others are counted as they are"
 
 
 def test_beyond_what_is_remembered_each_subscription_counts_for_itself(monkeypatch):
-    monkeypatch.setattr("sluicemq.broker.pipeline.keeping.liveness.SHARED_RUNS_MAX", 0)
+    monkeypatch.setattr("sluicemq.broker.pipeline.keeping.liveness.SHARED_BATCHES_MAX", 0)
     liveness = counted(part(row(101))._replace(shared=True), part(row(101), queue=8)._replace(shared=True))
     assert liveness.runs == [2, 0, 0]
 
@@ -162,6 +164,18 @@ def test_survivors_of_several_subscriptions_are_every_message_once_however_they_
     ]
     assert found == sorted(alive)
     for _, ranges in survivors.within(101, 200):
-        assert all(first + count < later for (first, count), (later, _) in zip(ranges, ranges[1:], strict=False)), (
+        assert all(first + count < later for (first, count), (later, _) in itertools.pairwise(ranges)), (
             "apart, with a gap"
         )
+
+
+@given(st.lists(st.tuples(st.integers(101, 104), st.integers(0, 8), st.integers(1, 2)), max_size=30))
+def test_messages_that_lie_in_several_places_count_once_and_runs_as_often_as_survivors_find_them(pieces):
+    survivors, liveness = Survivors(FILES[:1], no_page), Liveness(FILES, no_page, START)
+    for zxid, first, size in pieces:
+        each = part(row(zxid, first, size))._replace(shared=True)
+        survivors.add(each)
+        liveness.add(each)
+    alive = {(zxid, index) for zxid, first, size in pieces for index in range(first, first + size)}
+    assert liveness.messages == [len(alive), 0, 0]
+    assert liveness.runs[0] == survivors.runs(101) == len(pieces)
