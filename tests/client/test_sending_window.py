@@ -18,7 +18,7 @@ from sluicemq.client.errors import (
     ResourceLow,
     SequenceGap,
 )
-from sluicemq.client.outgoing import NO_ATTRIBUTES, OutgoingBatch, Pending
+from sluicemq.client.outgoing import BATCH_OVERHEAD_BYTES, NO_ATTRIBUTES, OutgoingBatch, Pending
 from sluicemq.client.sending_window import SendingWindow, WindowLimits
 from sluicemq.wire.batch import Batch
 
@@ -280,12 +280,12 @@ def test_only_what_was_not_sent_can_be_withdrawn(sent):
 
 
 def test_a_full_window_has_no_room_but_an_empty_one_takes_anything():
-    window = SendingWindow(WindowLimits(messages=2, bytes=100))
+    window = SendingWindow(WindowLimits(messages=2, bytes=BATCH_OVERHEAD_BYTES + 30))
     assert window.has_room(5, 500)
     collected(window, b"1")
     assert window.has_room(1, 20)
     assert not window.has_room(2, 20)
-    assert not window.has_room(1, 100)
+    assert not window.has_room(1, 21)
 
 
 def test_a_refused_batch_leaves_its_number_to_the_next():

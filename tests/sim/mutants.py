@@ -529,7 +529,7 @@ _add(
     "a node that was sent a snapshot, or starts, applies its last entry twice",
     (Service, "committed", _apply_again),
 )
-_add("timers_too_early", "delays end as soon as anybody asks", (Machine, "_turn_until_ms", _due_at_once))
+_add("timers_too_early", "delays end as soon as anybody asks", (Machine, "turn_until_ms", _due_at_once))
 _add("timers_never", "nobody lets delays end", (Machine, "next_due_ms", lambda self: None))
 _add("endless_window", "what is sent to a learner is not bounded", (Progress, "room_bytes", property(_all_the_room)))
 _add("endless_receipts", "a producer's receipts are never forgotten", (Producer, "record", _remember_all))
