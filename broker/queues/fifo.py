@@ -460,22 +460,23 @@ class RunFifo:
         raise AssertionError("the sizes of all runs add up to the messages of the queue")
 
     def find_place(self, place: tuple[int, int, int]) -> int | None:
-        """Return the ordinal of the run that holds, or held when it was appended, this (ready, zxid, first).
+        """Return the ordinal of the first run that is here and began with, or held, this (ready, zxid, first); or None.
 
-        None when it is not there, or left. Takes about 3 µs, and more where one entry made many runs ready; raises
-        ChunksMissing where it may lie in a chunk that is not in memory: `missing_place` names all of them.
+        Takes about 3 µs, and more where one entry made many runs ready; raises ChunksMissing where it may lie in a
+        chunk that is not in memory: `missing_place` names all of them.
         """
         for base, rows, chunk in self._parts_of(place[0]):
             if rows is None:
-                assert chunk is not None, "open rows are in memory"
-                raise ChunksMissing([chunk])
+                raise ChunksMissing([chunk] if chunk is not None else [])
             row = row_at(rows, place, max(self.head - base, 0))
+            while row is not None and self._bits(base) >> row & 1:
+                row = row_at(rows, place, row + 1)  # one message may have come twice
             if row is not None:
-                return None if self._bits(base) >> row & 1 else base + row
+                return base + row
         return None
 
     def missing_place(self, place: tuple[int, int, int]) -> list[Chunk]:
-        """Return the chunks that `find_place` may look at and that are not in memory."""
+        """Return the chunks that `find_place` needs and that are not in memory."""
         return [chunk for _, rows, chunk in self._parts_of(place[0]) if rows is None and chunk is not None]
 
     def _parts_of(self, ready: int) -> Iterator[tuple[int, bytes | bytearray | None, Chunk | None]]:

@@ -192,7 +192,10 @@ class Line:
         if self.keys is not None:
             self.keys.take_back(runs)
         else:
-            self.returned.update((run.place, run) for run in runs)
+            for run in runs:
+                # One message may have died in two subscriptions: one is known then, and the queue looked at anew.
+                self.is_astray = self.is_astray or run.place in self.returned
+                self.returned[run.place] = run
 
     def removed(self, runs: Iterable[Run]) -> None:
         """Note that *runs* are not there any more; of interest are those that came back, and rests of those cut."""
@@ -207,8 +210,10 @@ class Line:
 
     def begin_again(self) -> None:
         """Look at the queue anew: something left it from under a cursor. Nothing must be planned."""
-        self.is_astray = False
-        self.returned = SortedDict((run.place, run) for run in self.queue.returned)
+        runs = list(self.queue.returned)
+        # Of those at one place the first can be had.
+        self.returned = SortedDict((run.place, run) for run in reversed(runs))
+        self.is_astray = len(self.returned) < len(runs)
         for cursor in self.cursors:
             cursor.begin()
 
