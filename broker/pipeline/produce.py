@@ -32,7 +32,7 @@ from sluicemq.wire.batch import (
     Batch,
     Column,
 )
-from sluicemq.wire.errors import BatchTooLarge, BrokerStopping, ProducerNotFound, QueueNotFound, UnknownOption
+from sluicemq.wire.errors import BatchTooLarge, BrokerStopping, ProducerNotFound, QueueNotFound
 from sluicemq.wire.settings import check_name, check_own_dead_letter, check_queue_settings, compare_settings
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 OnOutcome = Callable[[Any], None]
 QUEUE = "queue"
-COLUMNS_NOT_YET = Column.PRIORITIES
-"""Columns that a batch may have but that nobody acts upon yet: refused, never half obeyed."""
 
 
 class ProduceStage:
@@ -146,17 +144,12 @@ class ProduceStage:
             _refuse_when_full(target, batch)
             keyed = target.settings["ordering"] == "key"
             if batch.columns & DELIVERY_COLUMNS or (keyed and batch.columns & Column.KEYS):
-                groups = self._groups(batch, now_ms, keyed)
+                groups = groups_of(batch, now_ms, keyed=keyed)
         if groups:
             fields = (now_ms, target.id, producer, sequence, batch.count, batch.body_bytes, None, payload)
             entry = PublishGrouped(*fields, groups, routes)
         zxid = road.propose(entry, payload, on_applied=on_outcome)
         road.bodies.add(zxid, entry)
-
-    def _groups(self, batch: Batch, now_ms: int, keyed: bool) -> list[int]:
-        """Return what the batch says about delivery. Raises `InvalidRequest` for what the queue cannot do."""
-        refuse_not_yet(batch)
-        return groups_of(batch, now_ms, keyed=keyed)
 
     def find_producer(self, vhost: str, identity: str, number: int) -> Producer:
         """Return the producer, as far as it is applied.
@@ -260,13 +253,6 @@ def _refuse_when_full(queue: Queue, batch: Batch) -> None:
         refusal = refuse_overflow(queue, batch.count, len(batch.data))
         if refusal is not None:
             raise refusal
-
-
-def refuse_not_yet(batch: Batch) -> None:
-    """Raise `UnknownOption` for columns that nobody acts upon yet."""
-    not_yet = batch.columns & COLUMNS_NOT_YET
-    if not_yet:
-        raise UnknownOption(f"this broker does not support the batch columns {Column(not_yet)!r} yet", columns=not_yet)
 
 
 def _own(data: memoryview) -> bytes:

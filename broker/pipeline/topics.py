@@ -85,7 +85,6 @@ class TopicStage:
 
         Raises:
             InvalidRequest: A route has too many words.
-            UnknownOption: A column that nobody acts upon yet.
 
         """
         columns = batch.columns

@@ -295,3 +295,32 @@ async def test_the_command_line_sets_lists_and_drops_schedules(broker: BrokerPro
         assert "next at" in await said("schedule", "set", queue, "0 6 1 1 *", "reports", "now")
         assert "0 6 1 1 *" in await said("schedule", "ls")
         assert await said("schedule", "delete", queue) == f"{queue}: dropped\n"
+
+
+async def test_a_higher_priority_goes_first_and_those_of_one_priority_in_the_order_of_publishing(
+    broker: BrokerProcess, queue: str
+) -> None:
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        async with connect(broker.url) as client:
+            await client.declare_queue(queue)
+            await client.send(queue, b"usual")
+            await client.send(queue, b"urgent", priority=9)
+            async with client.producer(queue) as producer:
+                await producer.send_many(
+                    [NewMessage(b"%d" % (number % 10), priority=number % 10) for number in range(20)]
+                )
+            assert sluicemq(broker, "publish", queue, "from the shell", "--priority", "9").returncode == 0
+            async with client.consumer(queue) as consumer:
+                batch = await consumer.receive(max_messages=23, max_wait=5)
+                await batch.ack(confirm=True)
+            lower = [b"%d" % priority for priority in range(8, 0, -1) for _ in range(2)]
+            assert batch.bodies == [b"urgent", b"9", b"9", b"from the shell", *lower, b"usual", b"0", b"0"]
+
+
+async def test_a_queue_that_is_ordered_by_key_refuses_priorities(broker: BrokerProcess, queue: str) -> None:
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        async with connect(broker.url) as client:
+            await client.declare_queue(queue, ordering="key")
+            with pytest.raises(InvalidRequest, match="ordered by key, so its messages have no priority"):
+                await client.send(queue, b"urgent", key="lamp", priority=9)
+            assert (await client.queue_info(queue))["published_total"] == 0
