@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sluicemq.broker.commands.manners import Failure, json_option, on_terminal, print_json, print_table, url_option
+from sluicemq.broker.commands.manners import (
+    Failure,
+    FiniteRange,
+    json_option,
+    on_terminal,
+    print_json,
+    print_table,
+    url_option,
+)
 from sluicemq.broker.commands.moments import LongTime
 
 if TYPE_CHECKING:
@@ -112,7 +120,7 @@ def show(queue: str, positions: tuple[str, ...], url: str, as_json: bool) -> Non
 @click.argument("positions", nargs=-1)
 @click.option("--to", metavar="QUEUE", help="Where they shall go; default: each where it died.")
 @click.option("--count", "-n", type=click.IntRange(1), help="Most to move.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Most messages a second.")
+@click.option("--rate", type=FiniteRange(0, min_open=True), help="Most messages a second.")
 @_filters
 @url_option
 @json_option

@@ -36,14 +36,22 @@ else:  # generic only in newer versions of click
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class SecondsRange(click.FloatRange):
-    """Seconds within limits; unlike click's own range it refuses "nan", which is in no range, and "inf"."""
+class FiniteRange(click.FloatRange):
+    """A number within limits; unlike click's own range it refuses "nan", which is in no range, and "inf"."""
+
+    unit = ""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number, or refuse it by its value."""
         if not math.isfinite(click.FLOAT.convert(value, param, ctx)):
-            self.fail(f"{str(value)!r:.80} is no number of seconds.", param, ctx)
+            self.fail(f"{str(value)!r:.80} is no number{self.unit}.", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class SecondsRange(FiniteRange):
+    """Seconds within limits."""
+
+    unit = " of seconds"
 
 
 class Failure(click.ClickException):

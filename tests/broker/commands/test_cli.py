@@ -51,7 +51,8 @@ def test_every_command_explains_itself(path: tuple[str, ...]) -> None:
 def test_every_command_can_answer_in_json() -> None:
     without = {(), ("serve",), ("bench", "worker")}
     for path in all_commands():
-        is_group_only = path in {("queue",), ("topic",), ("delayed",), ("dead-letter",), ("log",)}
+        groups = ("queue", "topic", "delayed", "policy", "schedule", "dead-letter", "log")
+        is_group_only = path in {(group,) for group in groups}
         if path not in without and not is_group_only:
             assert "--json" in sluicemq(*path, "--help").stdout, path
 

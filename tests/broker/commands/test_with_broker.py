@@ -137,7 +137,8 @@ def test_a_queue_from_its_declaration_to_its_end(shell: Shell) -> None:
     names = [line.split()[0] for line in shell.run("queue", "ls").splitlines()]
     assert names[0] == b"name"
     assert b"life" in names
-    assert b"setting retry_delay  3.0" in shell.run("queue", "show", "life")
+    shown = [line.split() for line in shell.run("queue", "show", "life").splitlines()]
+    assert [b"setting", b"retry_delay", b"3.0"] in shown
     shell.run("queue", "delete", "life", "--if-empty", expect=1)
     assert shell.json("queue", "purge", "life") == {"name": "life", "messages": 3}
     assert shell.run("queue", "delete", "life", "--if-empty") == b"life: deleted with 0 messages\n"
