@@ -295,3 +295,16 @@ async def test_the_command_line_sets_lists_and_drops_schedules(broker: BrokerPro
         assert "next at" in await said("schedule", "set", queue, "0 6 1 1 *", "reports", "now")
         assert "0 6 1 1 *" in await said("schedule", "ls")
         assert await said("schedule", "delete", queue) == f"{queue}: dropped\n"
+
+
+async def test_what_a_topic_delays_is_refused_to_whoever_wants_to_take_it_back(broker: BrokerProcess) -> None:
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        async with connect(broker.url) as client:
+            await client.declare_topic("delaying")
+            receipt = await client.send("delaying", b"later", delay=3600)
+            with pytest.raises(InvalidRequest, match="is a topic"):
+                await client.cancel("delaying", receipt)
+            with pytest.raises(InvalidRequest, match="is a topic"):
+                await client.reschedule("delaying", receipt, delay=0)
+            with pytest.raises(InvalidRequest, match="is a topic"):
+                await waiting(client, "delaying")
