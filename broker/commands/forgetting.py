@@ -12,7 +12,7 @@ are repaired.
 from __future__ import annotations
 
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.commands.log_repair_plan import Span
@@ -20,6 +20,7 @@ from sluicemq.broker.pipeline.epochs import EPOCH_BITS, promise_epoch
 from sluicemq.broker.pipeline.keeping.restart import Restart, load_newest, replay
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.chunks import CHUNK_BYTES
+from sluicemq.broker.queues.coverage import SEEN_BATCHES_MAX, Coverage
 from sluicemq.broker.queues.image import live_runs
 from sluicemq.broker.queues.lost import LostEntries
 from sluicemq.storage.errors import LogCorrupt, ZxidNotFound
@@ -119,6 +120,7 @@ class _Forgetting:
     def _alive(self) -> dict[int, array[int]]:
         """Return the lost entries of which each queue or topic has anything alive; count what is gone."""
         found: dict[int, array[int]] = {}
+        seen: defaultdict[int, Coverage] = defaultdict(lambda: Coverage(SEEN_BATCHES_MAX))
         for part in live_runs(self._machine.freeze().pack(lambda: True)):
             if not self._lost.meet(part.summary.lowest_zxid, part.summary.highest_zxid):
                 continue
@@ -128,7 +130,9 @@ class _Forgetting:
                     if self._is_gone(run.zxid):
                         owner = self._machine.queue(part.queue) or self._machine.sources.get(part.queue)
                         assert owner is not None, "what is alive is in a queue or a topic"
-                        self._counts[owner.name] += run.size
+                        shared = part.shared  # it may lie in several places of the queue
+                        size = seen[part.queue].add(run.zxid, run.first, run.size) if shared else run.size
+                        self._counts[owner.name] += size
         return found
 
     def _is_gone(self, zxid: int) -> bool:

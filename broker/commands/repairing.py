@@ -10,6 +10,7 @@ This module must not know the command line. The directory is locked by whoever c
 
 from __future__ import annotations
 
+from collections import defaultdict
 from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ from sluicemq.broker.commands.log_repair_plan import (
 )
 from sluicemq.broker.commands.log_repair_view import OrderedDirectory
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues.coverage import SEEN_BATCHES_MAX, Coverage
 from sluicemq.broker.queues.image import live_runs, pages_named
 from sluicemq.broker.queues.sections import QUEUES, TOPICS, decode
 from sluicemq.storage.errors import LogCorrupt, SnapshotDamaged, StorageError, SuperblockDamaged, format_zxid
@@ -79,6 +81,7 @@ class Repair:
         self._base: SnapshotBase | None = None
         self._names: dict[int, str] = {}
         self.plan = Plan()
+        self._seen: defaultdict[int, Coverage] = defaultdict(lambda: Coverage(SEEN_BATCHES_MAX))
 
     # --- finding --------------------------------------------------------------------------------------------------
 
@@ -446,7 +449,9 @@ class Repair:
         if any(span.first_zxid <= high and low <= span.last_zxid for span in self.plan.lost):
             for run in part.runs(self._read_page):
                 if is_lost(run.zxid, self.plan.lost):
-                    self.plan.lost_messages[self._queue_name(part.queue)] += run.size
+                    shared = part.shared  # it may lie in several places of the queue
+                    size = self._seen[part.queue].add(run.zxid, run.first, run.size) if shared else run.size
+                    self.plan.lost_messages[self._queue_name(part.queue)] += size
 
     def _read_page(self, page: Page) -> bytes:
         return read_page(self._reader, self._superblock, page, "it")

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
     from sluicemq.broker.queues.sparse import Ranges
 
-__all__ = ["Coverage", "joined_ranges"]
+__all__ = ["SEEN_BATCHES_MAX", "Coverage", "joined_ranges"]
 
+SEEN_BATCHES_MAX = 500_000
+"""Batches of one queue that those remember who count what is missing: 80 MB. Others may count twice."""
 _SIZE = 0xFFFF_FFFF
 
 

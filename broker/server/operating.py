@@ -40,11 +40,22 @@ def _queue(session: ClientSession, action: str, name: str) -> Queue:
 # --- delayed messages -----------------------------------------------------------------------------------------
 
 
+def _delaying(session: ClientSession, action: str, name: str) -> Queue:
+    """Return the queue likewise; what a topic delays goes to queues that are not known before."""
+    if session.road.machine.sources.find(session.vhost, name) is not None:
+        authorize(session.identity, action, (session.vhost, _OF_QUEUES, name))
+        raise InvalidRequest(
+            f"{name!r:.300} is a topic: what it delays can be neither listed nor cancelled nor rescheduled; send what "
+            "you may want to take back to a queue"
+        )
+    return _queue(session, action, name)
+
+
 async def list_delayed(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
     """LIST_DELAYED: one page, in due order."""
     del tail
     assert isinstance(message, m.ListDelayed)
-    queue = _queue(session, "peek", message.name)
+    queue = _delaying(session, "peek", message.name)
     count_max = max(1, min(message.count_max, LIST_PAGE_MAX))
     runs = await delays.look(session.road, queue, message.from_ms, message.to_ms, message.skip, count_max + 1)
     rows: list[int] = []
@@ -62,7 +73,7 @@ async def cancel_delayed(session: ClientSession, message: Message, correlation: 
     """CANCEL_DELAYED: answered when it is committed."""
     del tail
     assert isinstance(message, m.CancelDelayed)
-    queue = _queue(session, "purge", message.name)
+    queue = _delaying(session, "purge", message.name)
     session.reply(correlation, m.Cancelled(await delays.cancel(session.road, queue, message.runs)))
 
 
@@ -70,7 +81,7 @@ async def reschedule(session: ClientSession, message: Message, correlation: int,
     """RESCHEDULE: likewise."""
     del tail
     assert isinstance(message, m.Reschedule)
-    queue = _queue(session, "publish", message.name)
+    queue = _delaying(session, "publish", message.name)
     changed = await delays.reschedule(session.road, queue, message.runs, message.due_ms)
     session.reply(correlation, m.Rescheduled(changed))
 

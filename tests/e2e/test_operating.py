@@ -324,3 +324,16 @@ async def test_a_queue_that_is_ordered_by_key_refuses_priorities(broker: BrokerP
             with pytest.raises(InvalidRequest, match="ordered by key, so its messages have no priority"):
                 await client.send(queue, b"urgent", key="lamp", priority=9)
             assert (await client.queue_info(queue))["published_total"] == 0
+
+
+async def test_what_a_topic_delays_is_refused_to_whoever_wants_to_take_it_back(broker: BrokerProcess) -> None:
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        async with connect(broker.url) as client:
+            await client.declare_topic("delaying")
+            receipt = await client.send("delaying", b"later", delay=3600)
+            with pytest.raises(InvalidRequest, match="is a topic"):
+                await client.cancel("delaying", receipt)
+            with pytest.raises(InvalidRequest, match="is a topic"):
+                await client.reschedule("delaying", receipt, delay=0)
+            with pytest.raises(InvalidRequest, match="is a topic"):
+                await waiting(client, "delaying")

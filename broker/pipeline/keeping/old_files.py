@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.broker.pipeline.keeping.liveness import Span
 from sluicemq.broker.queues.chunks import CHUNK_BYTES, ROW, RUN_BYTES, zxid_span
-from sluicemq.broker.queues.coverage import Coverage
+from sluicemq.broker.queues.coverage import SEEN_BATCHES_MAX, Coverage
 from sluicemq.broker.queues.holes import NONE
 from sluicemq.storage.decisions import Decision
 from sluicemq.storage.decisions_files import HELD, Holding
@@ -44,8 +44,6 @@ QUEUES_NAMED_MAX = 10
 """So many queues are named of each gap."""
 _ZXID_MAX = (1 << 64) - 1
 _NOBODY = (1, 0)
-SEEN_BATCHES_MAX = 500_000
-"""Missing batches of one queue that are remembered to count each message once: 80 MB. Others may count twice."""
 _FEW_ROWS = 4
 """So many rows are sooner looked at than summed up."""
 
