@@ -183,6 +183,11 @@ def sync_end(segment: Segment, proven_zxid: int, entries_end: int, piece_bytes: 
         data = data or bytes(segment.end_offset - offset)
         file.pwritev([data], offset)
         offset += len(data)
+    # Its length may be in the memory alone likewise, and what is left over of it becomes a spare that is relied upon.
+    last_page = max(offset, segment.allocated_bytes - PAGE_BYTES)
+    tail = file.pread(segment.allocated_bytes - last_page, last_page)
+    if tail:
+        file.pwritev([tail], last_page)
     file.sync()
 
 
