@@ -1,4 +1,4 @@
-"""The timekeeper of a client with thousands of timers: what is cancelled goes, what lives is not looked at each time."""
+"""The timekeeper of a client with thousands of timers: what is cancelled goes, what lives is left in peace."""
 
 from __future__ import annotations
 
