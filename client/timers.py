@@ -6,9 +6,9 @@ itself at what is due. Callbacks run in the timekeeper's task, must be quick, an
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Callable
+from heapq import heapify, heappop, heappush
 from itertools import count
 
 import anyio
@@ -16,7 +16,7 @@ import anyio
 from sluicemq.client.runtime import Runtime, Slot
 
 CANCELLED_TIMERS_MAX = 1_000
-"""Beyond this many cancelled timers in the heap it is swept."""
+"""So many timers that were cancelled may wait on, or as many as live; beyond them they are swept out."""
 
 
 class Timer:
@@ -40,16 +40,24 @@ class Timers:
         self._runtime = runtime
         self._heap: list[tuple[float, int, Timer]] = []
         self._numbers = count()
+        self._sweep_beyond = CANCELLED_TIMERS_MAX
         self._sleeper = Slot()
         self._sleeps_until = math.inf
+
+    @property
+    def waiting(self) -> int:
+        """How many timers wait, cancelled ones that were not swept out included."""
+        return len(self._heap)
 
     def call_at(self, due: float, callback: Callable[[], None]) -> Timer:
         """Call *callback* once the loop's clock reaches *due*."""
         timer = Timer(due, callback)
-        if len(self._heap) > CANCELLED_TIMERS_MAX:
+        if len(self._heap) > self._sweep_beyond:
             self._heap = [item for item in self._heap if item[2].callback is not None]
-            heapq.heapify(self._heap)
-        heapq.heappush(self._heap, (due, next(self._numbers), timer))
+            heapify(self._heap)
+            # As many again may come first, so that thousands that live are not looked through for each new one.
+            self._sweep_beyond = max(CANCELLED_TIMERS_MAX, 2 * len(self._heap))
+        heappush(self._heap, (due, next(self._numbers), timer))
         if due < self._sleeps_until:
             self._runtime.wake(self._sleeper)
         return timer
@@ -60,11 +68,10 @@ class Timers:
 
     async def run(self) -> None:
         """Keep time until cancelled."""
-        heap_pop = heapq.heappop
         while True:
             now = self._runtime.now()
             while self._heap and (self._heap[0][0] <= now or self._heap[0][2].callback is None):
-                callback = heap_pop(self._heap)[2].callback
+                callback = heappop(self._heap)[2].callback
                 if callback is not None:
                     callback()
             self._sleeps_until = self._heap[0][0] if self._heap else math.inf
