@@ -11,6 +11,7 @@ from sluicemq.client.errors import AlreadySettled
 from sluicemq.client.handling import DeathNote, Reject, Retry, death_note, error_text, reason_of
 from sluicemq.client.options import Duration, seconds_of
 from sluicemq.client.settlement import Verdict
+from sluicemq.client.tag_ranges import count_tags, pairs
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_NACK, VERDICT_REJECT, VERDICT_RELEASE
 from sluicemq.wire.positions import default_message_id, format_position
 from sluicemq.wire.routes import destination_of
@@ -350,7 +351,11 @@ class Batch(Sequence[Message]):
         ranges = self._ranges()
         lost = owner.settle_ranges(ranges, verdict)
         self.verdict = verdict.code
-        await owner.settled(ranges[-1] if confirm else None)
+        if confirm:
+            refused = await owner.confirmed()
+            lost += sum(count_tags(refused.take(first, last)) for first, last in pairs(ranges))
+        else:
+            await owner.settled(None)
         if lost:
             raise owner.lease_lost(lost, ranges)
 
