@@ -88,7 +88,7 @@ def delete_topic(machine: Machine, zxid: int, entry: e.Delete) -> Outcome:
         return Outcome(
             None,
             TopicInUse(
-                f"topic {topic.name!r:.300} has {len(topic.bindings)} subscriptions: unsubscribe them first, or delete "
+                f"subscriptions of topic {topic.name!r:.300}: {len(topic.bindings)}; unsubscribe them first, or delete "
                 "it with force, and they go with all their messages",
                 topic=topic.name,
                 subscriptions=len(topic.bindings),
