@@ -11,13 +11,14 @@ import pytest
 WAIT_SECONDS = 30.0
 
 HELD_IMPORT = """
-import signal, sys
+import sys, time
 
 class Held:
     def find_spec(self, name, path, target=None):
         if name == {held!r}:
             print("importing", flush=True)
-            signal.pause()
+            while True:  # a signal between the word and a single wait would be noticed after it: never
+                time.sleep(0.05)
 
 sys.meta_path.insert(0, Held())
 sys.argv = ["sluicemq", *{arguments!r}]
