@@ -221,6 +221,14 @@ class Node:
 
     def salvage(self) -> bool:
         """Begin with what is left of a damaged log: the newest good snapshot, or nothing. Needs the superblock."""
+        try:
+            return self._salvage()
+        except PowerCut:
+            self.world.say(self.number, "loses power while its log is salvaged")
+            self.lose_power()
+            return self._salvage()
+
+    def _salvage(self) -> bool:
         cluster_id, incarnation = self.settings.cluster_id, self.truth.incarnation_of(self.number)
         with contextlib.suppress(StorageError, OSError):
             store = SuperblockStore.load(damage.copy_of(self.disk), cluster_id, 0)

@@ -22,6 +22,8 @@ SEEDS = [
     pytest.param(100172, Choice(), id="the sync of a mark failed in an orderly stop, and a start wrote behind it"),
     pytest.param(37, Choice(profile="rot"), id="a damaged node that knew of nobody ended itself again and again"),
     pytest.param(102467, Choice(), id="the power went off while a snapshot was looked for"),
+    pytest.param(2001717, Choice(), id="a file whose length only the kernel knew became a spare, then a segment"),
+    pytest.param(3006995, Choice(), id="the power went off while an operator salvaged a log"),
 ]
 
 
