@@ -11,7 +11,7 @@ import pytest
 WAIT_SECONDS = 30.0
 
 HELD_IMPORT = """
-import sys, time
+import signal, sys, time
 
 class Held:
     def find_spec(self, name, path, target=None):
@@ -20,6 +20,7 @@ class Held:
             while True:  # a signal between the word and a single wait would be noticed after it: never
                 time.sleep(0.05)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background of a shell ignores it
 sys.meta_path.insert(0, Held())
 sys.argv = ["sluicemq", *{arguments!r}]
 from sluicemq.broker.cli import main
@@ -29,6 +30,8 @@ main()
 
 BEGUN = """
 import importlib, signal, sys
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def begin(*_arguments, **_options):
     print("interrupts clean up:", signal.getsignal(signal.SIGINT) is signal.default_int_handler)
@@ -96,7 +99,8 @@ def test_what_connects_serves_or_starts_processes_is_left_in_good_order(
 
 def test_a_command_that_has_begun_something_ends_it_before_it_goes() -> None:
     program = """
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from sluicemq.broker.commands.interrupts import clean_up_on_interrupt, end_at_once
 end_at_once()
 clean_up_on_interrupt()
