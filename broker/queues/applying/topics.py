@@ -88,8 +88,8 @@ def delete_topic(machine: Machine, zxid: int, entry: e.Delete) -> Outcome:
         return Outcome(
             None,
             TopicInUse(
-                f"topic {topic.name!r:.300} has {len(topic.bindings)} subscription{'s' * (len(topic.bindings) > 1)}: unsubscribe them first, or delete "
-                "it with force, and they go with all their messages",
+                f"topic {topic.name!r:.300} has {len(topic.bindings)} subscription{'s' * (len(topic.bindings) > 1)}: "
+                "unsubscribe them first, or delete it with force, and they go with all their messages",
                 topic=topic.name,
                 subscriptions=len(topic.bindings),
             ),
