@@ -222,10 +222,6 @@ class Client(TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls, ScheduleCalls
         assert isinstance(reply, m.StatisticsResult)
         return reply.values
 
-    async def _ask(self, message: WireMessage, *, repeatable: bool = True) -> WireMessage:
-        answer = await self._link().request(message, timeout=self._request_seconds, repeatable=repeatable)
-        return answer.message
-
     # --- producers and consumers ----------------------------------------------------------------------------------
 
     def producer(self, destination: str, name: str | None = None, *, timeout: Duration = SEND_SECONDS) -> Producer:

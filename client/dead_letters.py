@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import anyio
 
+from sluicemq.client.asking import Asking
 from sluicemq.client.errors import Conflict, InvalidRequest
 from sluicemq.client.handling import DeathNote, death_note
 from sluicemq.client.options import count_of
 from sluicemq.client.peeked import PeekedMessage, runs_of
-from sluicemq.client.reconnect import Link
 from sluicemq.wire import messages as m
 from sluicemq.wire.fields import Message as WireMessage
 from sluicemq.wire.settings import check_name
@@ -55,16 +55,8 @@ def _everything(_letter: DeadLetter) -> bool:
     return True
 
 
-class DeadLetterCalls:
+class DeadLetterCalls(Asking):
     """The part of `Client` that is about dead letters."""
-
-    _request_seconds: float
-
-    def _link(self) -> Link:
-        raise NotImplementedError
-
-    async def _ask(self, message: WireMessage, *, repeatable: bool = True) -> WireMessage:
-        raise NotImplementedError
 
     async def dead_letters(
         self, queue: str, count: int = 100, skip: int = 0, *, wanted: Wanted = _everything

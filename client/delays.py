@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
+from sluicemq.client.asking import Asking
 from sluicemq.client.errors import InvalidRequest
 from sluicemq.client.options import Duration, count_of, seconds_of
 from sluicemq.client.receipts import Receipt
 from sluicemq.wire import messages as m
-from sluicemq.wire.fields import Message as WireMessage
 from sluicemq.wire.messages_of_features import LISTED_NUMBERS
 from sluicemq.wire.positions import format_position, parse_position
 from sluicemq.wire.settings import check_name
@@ -47,15 +47,11 @@ Named: TypeAlias = DelayedMessage | Receipt | str
 """A delayed message: as it was listed (quickest to find), its receipt, or its position."""
 
 
-class _Asks(Protocol):
-    async def _ask(self, message: WireMessage, *, repeatable: bool = True) -> WireMessage: ...
-
-
-class DelayCalls:
+class DelayCalls(Asking):
     """The calls of a client that are about delayed messages."""
 
     async def delayed(
-        self: _Asks, queue: str, *, since: datetime | None = None, until: datetime | None = None
+        self, queue: str, *, since: datetime | None = None, until: datetime | None = None
     ) -> AsyncIterator[DelayedMessage]:
         """Yield what waits in *queue* in the order in which it is due, a page at a time; nothing changes.
 
@@ -94,7 +90,7 @@ class DelayCalls:
             if not reply.more or not rows:
                 return
 
-    async def cancel(self: _Asks, queue: str, messages: Named | Iterable[Named]) -> int:
+    async def cancel(self, queue: str, messages: Named | Iterable[Named]) -> int:
         """Drop delayed messages of *queue*; return how many of them still waited there.
 
         Args:
@@ -116,7 +112,7 @@ class DelayCalls:
         return gone
 
     async def reschedule(
-        self: _Asks,
+        self,
         queue: str,
         messages: Named | Iterable[Named],
         *,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol, Unpack
+from typing import Any, Unpack
 
+from sluicemq.client.asking import Asking
 from sluicemq.client.options import count_of
 from sluicemq.wire import messages as m
-from sluicemq.wire.fields import Message as WireMessage
 from sluicemq.wire.routes import check_pattern
 from sluicemq.wire.settings import QueueSettings, check_name, check_queue_settings
 
@@ -17,14 +17,10 @@ UNPARK_MAX = 1_000
 """Most keys in one request; more go in several."""
 
 
-class _Asks(Protocol):
-    async def _ask(self, message: WireMessage, *, repeatable: bool = True) -> WireMessage: ...
-
-
-class PolicyCalls:
+class PolicyCalls(Asking):
     """The calls of a client that are about pauses and policies."""
 
-    async def pause_queue(self: _Asks, name: str, *, publish: bool = False, deliver: bool = False) -> None:
+    async def pause_queue(self, name: str, *, publish: bool = False, deliver: bool = False) -> None:
         """Pause a queue until `resume_queue`, also beyond restarts of the broker.
 
         Args:
@@ -38,7 +34,7 @@ class PolicyCalls:
         """
         await self._ask(m.AlterQueue(check_name(name), pause_publish=publish or None, pause_deliver=deliver or None))
 
-    async def resume_queue(self: _Asks, name: str, *, publish: bool = True, deliver: bool = True) -> None:
+    async def resume_queue(self, name: str, *, publish: bool = True, deliver: bool = True) -> None:
         """End what `pause_queue` began, or only one of both.
 
         Raises:
@@ -53,7 +49,7 @@ class PolicyCalls:
             )
         )
 
-    async def unpark(self: _Asks, name: str, keys: Iterable[str]) -> int:
+    async def unpark(self, name: str, keys: Iterable[str]) -> int:
         """Let keys of a queue go on that stopped because of a message (`poison_key="park"`); return how many had.
 
         Raises:
@@ -68,9 +64,7 @@ class PolicyCalls:
             freed += before - after
         return freed
 
-    async def set_policy(
-        self: _Asks, name: str, pattern: str, *, order: int = 0, **settings: Unpack[QueueSettings]
-    ) -> str:
+    async def set_policy(self, name: str, pattern: str, *, order: int = 0, **settings: Unpack[QueueSettings]) -> str:
         """Give settings to all queues whose names match, as far as they were declared without them.
 
         Queues follow within moments, also those that are declared later.
@@ -98,13 +92,13 @@ class PolicyCalls:
         assert isinstance(reply, m.PolicySet)
         return reply.outcome
 
-    async def delete_policy(self: _Asks, name: str) -> bool:
+    async def delete_policy(self, name: str) -> bool:
         """Drop a policy; return whether there was one. Its queues follow those that are left, or the defaults."""
         reply = await self._ask(m.Policy(check_name(name, "policy")))
         assert isinstance(reply, m.PolicySet)
         return reply.outcome == "dropped"
 
-    async def policies(self: _Asks) -> list[dict[str, Any]]:
+    async def policies(self) -> list[dict[str, Any]]:
         """Return all policies sorted by name: `name`, `pattern`, `order`, `settings`."""
         found: list[dict[str, Any]] = []
         while True:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
+from sluicemq.client.asking import Asking
 from sluicemq.client.errors import InvalidRequest
 from sluicemq.client.options import Body, Duration, owned_body
 from sluicemq.client.producer import attributes_of
-from sluicemq.client.reconnect import Link
 from sluicemq.wire import messages as m
 from sluicemq.wire.batch import encode_batch
 from sluicemq.wire.settings import check_name
@@ -43,17 +43,11 @@ class Schedule:
     published: int
 
 
-class _HasLink(Protocol):
-    _request_seconds: float
-
-    def _link(self) -> Link: ...
-
-
-class ScheduleCalls:
+class ScheduleCalls(Asking):
     """The calls of a client that are about schedules."""
 
     async def schedule(
-        self: _HasLink,
+        self,
         name: str,
         cron: str,
         destination: str,
@@ -109,14 +103,14 @@ class ScheduleCalls:
         assert reply.next_due_ms is not None, "a schedule that was set has a next time"
         return _EPOCH + timedelta(milliseconds=reply.next_due_ms)
 
-    async def unschedule(self: _HasLink, name: str) -> bool:
+    async def unschedule(self, name: str) -> bool:
         """Drop a schedule; return whether there was one."""
         answer = await self._link().request(m.Schedule(check_name(name, "schedule")), timeout=self._request_seconds)
         reply = answer.message
         assert isinstance(reply, m.Scheduled)
         return reply.outcome == "dropped"
 
-    async def schedules(self: _HasLink) -> list[Schedule]:
+    async def schedules(self) -> list[Schedule]:
         """Return all schedules, sorted by name."""
         found: list[Schedule] = []
         while True:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Unpack
 
+from sluicemq.client.asking import Asking
 from sluicemq.client.errors import InvalidRequest, SluiceError
-from sluicemq.client.reconnect import Link
 from sluicemq.client.session import Session
 from sluicemq.wire import messages as m
 from sluicemq.wire.fields import Message as WireMessage
@@ -67,14 +67,8 @@ class Subscription(Declaration):
     temporary: bool
 
 
-class TopicCalls:
+class TopicCalls(Asking):
     """The calls of a client that are about topics; `Client` has them."""
-
-    async def _ask(self, message: WireMessage, *, repeatable: bool = True) -> WireMessage:
-        raise NotImplementedError
-
-    def _link(self) -> Link:
-        raise NotImplementedError
 
     async def declare_topic(self, name: str, **settings: Unpack[TopicSettings]) -> Declaration:
         """Make the topic as described, or converge the existing one to it.
