@@ -394,6 +394,10 @@ class Reclaimer:
         alive = survivors.within(step.first_zxid, step.last_zxid)
         scattered = step.live_runs * SEEK_BYTES < step.bytes
         for record, ranges in self._seek(alive, read) if scattered else self._walk(step, alive, read):
+            if self._offer is not None:
+                # What died since waits behind this step, a segment or more: with nobody in a hurry, merging 28 MiB of
+                # small records took so long that four segments gathered behind it.
+                self._pace.hurry(1.0)
             body = Body(record.kind, record.kind_version, record.header, record.payload)
             left = left_of(body, ranges, body_digest(record.header, record.payload))
             self._pace.took(record_size(len(left.header) + len(left.payload)))

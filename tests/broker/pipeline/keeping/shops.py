@@ -64,6 +64,7 @@ class Shop:
         *,
         seed: int = 1,
         known: Known | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.rng = random.Random(seed)
         self.disk = disk or SimulatedDisk(self.rng)
@@ -76,7 +77,7 @@ class Shop:
             pages=None,
             on_failure=self.failures.append,
             wait_for_readers=_nobody_reads,
-            pace=unhurried(),
+            pace=pace or unhurried(),
         )
         self.machine = self._recover()
         self.epoch = (self.log.last_zxid >> 32) + 1

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import pytest
 
 from sluicemq.broker.pipeline.keeping import reclaim as reclaim_module
 from sluicemq.broker.pipeline.keeping.liveness import Liveness, Survivors
+from sluicemq.broker.pipeline.keeping.pace import Pace
 from sluicemq.broker.queues.sparse import left_of
 from sluicemq.storage.errors import StorageError
 from sluicemq.storage.live import LiveKind
 from sluicemq.wire.errors import SluiceError
 from tests.broker.pipeline.keeping.shops import SEGMENT_BYTES, Shop
 from tests.disk import PowerCut
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LIVE_MESSAGE_BYTES = 100  # of the small messages of these tests: body, place in its record, half of a record's head
 
@@ -24,6 +29,24 @@ def trade_for_long(shop: Shop, rounds: int, *, batches: int = 30) -> None:
         shop.trade(batches)
         shop.snapshot()
         shop.reclaim()
+
+
+class Watched(Pace):
+    """A pace without pauses that tells how urgent the work was, and lets something happen in the middle of it."""
+
+    def __init__(self) -> None:
+        super().__init__(1 << 40, check=lambda: None, sleep=lambda _seconds: None)
+        self.urgencies: list[float] = []
+        self.meanwhile: Callable[[], None] | None = None
+
+    def hurry(self, urgency: float) -> None:
+        self.urgencies.append(urgency)
+        super().hurry(urgency)
+
+    def took(self, bytes_: int = 0) -> None:
+        if self.meanwhile is not None and self.urgencies:
+            self.meanwhile()
+        super().took(bytes_)
 
 
 # --- what it is for -------------------------------------------------------------------------------------------------
@@ -135,6 +158,40 @@ def test_messages_of_very_different_sizes_do_not_make_it_write_the_same_file_aga
 
 
 # --- safety ---------------------------------------------------------------------------------------------------------
+
+
+def traded(pace: Pace) -> Shop:
+    """Return a shop with something to rewrite below the older of its two snapshots."""
+    shop = Shop(pace=pace)
+    shop.trade(130)
+    shop.snapshot()
+    shop.trade(1)
+    shop.snapshot()
+    return shop
+
+
+def test_a_rewrite_hurries_once_a_newer_snapshot_waits_behind_it():
+    pace = Watched()
+    shop = traded(pace)
+    newer = shop.snapshots.newest_good()
+
+    def taken_meanwhile() -> None:
+        pace.meanwhile = None
+        shop.reclaimer.offer(newer, newer.zxid)
+
+    pace.meanwhile = taken_meanwhile
+    shop.reclaim()
+    assert shop.reclaimer.figures().rewritten_files
+    assert max(pace.urgencies) == 1.0
+    newer.close()
+
+
+def test_a_rewrite_that_nobody_waits_for_takes_its_time():
+    pace = Watched()
+    shop = traded(pace)
+    shop.reclaim()
+    assert shop.reclaimer.figures().rewritten_files
+    assert max(pace.urgencies) < 1.0
 
 
 def test_nothing_is_reclaimed_above_the_older_snapshot():
