@@ -8,7 +8,8 @@ The rules, and why disk use and writing stay bounded:
    more than was appended.
 3. Neighbours are merged when that makes a file at least `MERGE_FACTOR` times as large as the largest of them (files
    below `SMALL_BYTES` count as that large). So a byte is merged once for each factor of four between `SMALL_BYTES` and
-   the size of a segment, four times with segments of 64 MiB, and the number of files stays small.
+   the size of a segment, four times with segments of 64 MiB, and the number of files stays small. One merge takes
+   `MERGE_RUNS_MAX` runs at most: what dies meanwhile must not wait for long, and time goes by runs, not by bytes.
 
 No file becomes larger than a segment, so rewriting needs the room of one segment beside what is there. This module must
 not know records, snapshots or disks.
@@ -29,6 +30,8 @@ ALIVE_SHARE_MAX = 2
 """A file is rewritten when what is alive in it is at most one part in this many."""
 MERGE_FACTOR = 4
 SMALL_BYTES = 256 * KIB
+MERGE_RUNS_MAX = 65_536
+"""Most runs that are alive in the files of one merge: a second or so of work."""
 MERGE_FILES_MAX = 64
 """Most files that are merged into one at once."""
 DROP_FILES_MAX = 16
@@ -129,7 +132,7 @@ def plan(files: Sequence[StoredFile], *, through_zxid: int, target_bytes: int, r
     for group in _neighbours(alive, target_bytes, runs_max):
         steps.append(Step(Action.REWRITE, group))
         taken.update(each.first_sequence for each in group)
-    return [*_drops(within), *steps, *_merges(alive, taken, target_bytes, runs_max)]
+    return [*_drops(within), *steps, *_merges(alive, taken, target_bytes, min(runs_max, MERGE_RUNS_MAX))]
 
 
 def _drops(files: Sequence[StoredFile]) -> Iterator[Step]:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluicemq.broker.pipeline.keeping.reclaim_plan import SMALL_BYTES, Action, Step, StoredFile, plan
+from sluicemq.broker.pipeline.keeping.reclaim_plan import (
+    MERGE_RUNS_MAX,
+    SMALL_BYTES,
+    Action,
+    Step,
+    StoredFile,
+    plan,
+)
 
 SEGMENT_BYTES = 64 * SMALL_BYTES
 RUNS_MAX = 1_000_000
@@ -78,6 +85,14 @@ def test_four_small_neighbours_are_merged_and_three_are_not():
     small = [file(number, 9_000, live=9_000) for number in range(1, 5)]
     assert told(planned(*small)) == [("merge", 1, 4)]
     assert planned(*small[:3]) == []
+
+
+def test_files_of_very_many_messages_are_merged_only_as_far_as_takes_a_second():
+    many = MERGE_RUNS_MAX // 4
+    small = [file(number, SMALL_BYTES, live=SMALL_BYTES, runs=many) for number in range(8)]
+    assert told(planned(*small)) == [("merge", 0, 3), ("merge", 4, 7)]
+    more = [file(number, SMALL_BYTES, live=SMALL_BYTES, runs=many + 1) for number in range(8)]
+    assert planned(*more) == []
 
 
 def test_a_large_file_is_not_written_again_for_small_neighbours():
