@@ -18,7 +18,7 @@ import trio
 
 from sluicemq.broker import place
 from sluicemq.broker.pipeline.keeping.disk_space import mark_of
-from sluicemq.broker.pipeline.road import Road
+from sluicemq.broker.pipeline.road import LoneRoad
 from sluicemq.broker.server.listener import BACKLOG, Server
 from sluicemq.storage import LogOptions, RealDirectory, SegmentLog
 from sluicemq.storage.pagefile import PageFile
@@ -114,8 +114,8 @@ async def serve_log(
 ) -> int:
     """Serve an opened log on bound *sockets* until a signal comes, the scope is cancelled, or the log fails.
 
-    *snapshots* and *pages* lie beside the log, as `Road` wants them. *disk_bytes* is the size of the log's file system;
-    None where it is large enough not to matter.
+    *snapshots* and *pages* lie beside the log, as `Ground` wants them. *disk_bytes* is the size of the log's file
+    system; None where it is large enough not to matter.
     """
     failures: list[BaseException] = []
     failed = trio.Event()
@@ -132,7 +132,7 @@ async def serve_log(
             report.cut.file,
             report.cut.offset,
         )
-    road = Road(
+    road = LoneRoad(
         log,
         node_id=config.node_id,
         cache_bytes_max=config.cache_bytes_max,
@@ -161,7 +161,7 @@ async def serve_log(
 
 
 async def _serve_road(
-    road: Road,
+    road: LoneRoad,
     config: BrokerConfig,
     sockets: list[socket.socket],
     failed: trio.Event,

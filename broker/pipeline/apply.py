@@ -1,6 +1,6 @@
 """Stage 5, apply: the machine judges each committed entry; the leader performs the effects.
 
-Followers would stop after `machine.apply`: effects are the leader's (sending, waking, telling).
+Every broker applies. Effects are the leader's (sending, waking, telling): without a road nobody performs them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sluicemq.broker.queues.outcomes import FillsUp, LeasesGone, MayExpire, Published, QueueGone, Ready, Retained
 
 if TYPE_CHECKING:
+    from sluicemq.broker.pipeline.ground import Ground
     from sluicemq.broker.pipeline.road import Road
     from sluicemq.broker.queues.outcomes import Effect
 
@@ -18,27 +19,31 @@ if TYPE_CHECKING:
 class ApplyStage:
     """Feeds committed entries to the machine, in order."""
 
-    def __init__(self, road: Road) -> None:
-        self._road = road
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
 
     def run(self, deadline: float) -> bool:
         """Apply what is committed until *deadline* (`time.perf_counter`); return whether some is left."""
-        road = self._road
-        commit, machine, pool = road.commit, road.machine, road.machine.pool
+        ground = self._ground
+        commit, machine, pool, road = ground.commit, ground.machine, ground.machine.pool, ground.road
         while (proposed := commit.next_committed()) is not None:
             if pool is not None and pool.absent and (missing := machine.prefetch(proposed.entry)):
                 # Nothing is left to do until they are there: all that follows in the log stands behind this entry.
                 commit.put_back(proposed)
-                road.want(missing)
+                ground.want(missing)
                 return False
             outcome = machine.apply(proposed.zxid, proposed.entry)
+            if road is None:
+                if time.perf_counter() >= deadline:
+                    return True
+                continue
             value = outcome.value
             if type(value) is Published and not value.duplicate:
                 road.produce.published_messages_total += value.count
             if outcome.effects:
                 # Performed first: when a queue goes, only the dispatcher knows who consumed it.
                 for effect in outcome.effects:
-                    self._perform(effect)
+                    _perform(road, effect)
                 road.dispatch.dispatcher.on_effects(outcome.effects)
             if proposed.on_applied is not None:
                 proposed.on_applied(outcome)
@@ -46,19 +51,19 @@ class ApplyStage:
                 return True
         return False
 
-    def _perform(self, effect: Effect) -> None:
-        """Do what an effect asks of the leader beyond its dispatcher, which follows it afterwards."""
-        if type(effect) is Ready:
-            return
-        road = self._road
-        if isinstance(effect, Retained):
-            road.replay.changed(effect.queue_id)
-        elif isinstance(effect, LeasesGone):
-            road.settle.leases_gone(effect.session, effect.consumer, effect.tags, effect.reason)
-        elif isinstance(effect, MayExpire):
-            road.unused.watch(effect.queue_id)
-        elif isinstance(effect, FillsUp):
-            road.fillings.want(effect.queue_id)
-        elif isinstance(effect, QueueGone):
-            road.dispatch.queue_gone(effect.queue_id, effect.name)
-            road.replay.changed(effect.queue_id)
+
+def _perform(road: Road, effect: Effect) -> None:
+    """Do what an effect asks of the leader beyond its dispatcher, which follows it afterwards."""
+    if type(effect) is Ready:
+        return
+    if isinstance(effect, Retained):
+        road.replay.changed(effect.queue_id)
+    elif isinstance(effect, LeasesGone):
+        road.settle.leases_gone(effect.session, effect.consumer, effect.tags, effect.reason)
+    elif isinstance(effect, MayExpire):
+        road.unused.watch(effect.queue_id)
+    elif isinstance(effect, FillsUp):
+        road.fillings.want(effect.queue_id)
+    elif isinstance(effect, QueueGone):
+        road.dispatch.queue_gone(effect.queue_id, effect.name)
+        road.replay.changed(effect.queue_id)

@@ -69,7 +69,7 @@ class Server:
         self._stopping = False
         self._session_count_changed = trio.Event()
         self._any_session = trio.Event()
-        road.after_advance = self.hub.flush
+        road.ground.after_advance = self.hub.flush
 
     async def run(self, listeners: list[trio.SocketListener]) -> None:
         """Serve everyone who connects, until cancelled; closing a listener only ends its accepting."""

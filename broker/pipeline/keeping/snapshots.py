@@ -29,8 +29,8 @@ from sluicemq.storage.errors import DiskFull, format_zxid
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sluicemq.broker.pipeline.ground import Ground
     from sluicemq.broker.pipeline.keeping.restart import Restart
-    from sluicemq.broker.pipeline.road import Road
     from sluicemq.broker.queues.freeze import Freeze
     from sluicemq.storage.pagefile import PageFile
     from sluicemq.storage.snapshot_file import Snapshot, SnapshotInfo
@@ -77,10 +77,10 @@ class SnapshotFigures:
 
 
 class SnapshotStage:
-    """Takes the snapshots of one road's machine.
+    """Takes the snapshots of one broker's machine.
 
     Args:
-        road: Whose machine and log.
+        ground: Whose machine and log.
         store: Where they are written; its newest one is where the machine came from.
         pages: Where chunks of indexes lie, if anywhere.
         restart: What the start found: how far the log has grown since the newest snapshot.
@@ -95,7 +95,7 @@ class SnapshotStage:
 
     def __init__(
         self,
-        road: Road,
+        ground: Ground,
         store: SnapshotStore,
         pages: PageFile | None,
         restart: Restart,
@@ -103,7 +103,7 @@ class SnapshotStage:
         every_bytes: int = EVERY_BYTES_DEFAULT,
         every_entries: int = EVERY_ENTRIES_DEFAULT,
     ) -> None:
-        self._road = road
+        self._ground = ground
         self._store = store
         self._pages = pages
         self._every_bytes = every_bytes
@@ -141,17 +141,17 @@ class SnapshotStage:
         What is dead goes when it lies below the older of two snapshots, so two follow the last change. Call it again
         and again while the disk is low.
         """
-        road, now = self._road, trio.current_time()
-        if road.entries_total > self._entries_then:
+        ground, now = self._ground, trio.current_time()
+        if ground.entries_total > self._entries_then:
             self._hurries_left = KEPT
         # One that failed for want of room is worth another try as soon as there is more of it.
-        may_fit = now >= self._retry_at or road.space.view.free_bytes > self._free_bytes_then
+        may_fit = now >= self._retry_at or ground.space.view.free_bytes > self._free_bytes_then
         if self._hurries_left and not self._hurrying and now >= self._hurry_at and may_fit:
             self._hurries_left -= 1
             self._hurry_at = now + max(HURRY_SECONDS, HURRY_SHARE * self.figures.seconds)
             self._hurrying = True
-            # A snapshot needs an entry that is newer than the last one's; this one says only what time it is.
-            road.propose(road.settle.clock_entry(), on_applied=lambda _outcome: self._take_now())
+            # A snapshot needs an entry that is newer than the last one's.
+            ground.renew_then(self._take_now)
 
     def renew(self) -> None:
         """A kept snapshot or the log behind it rots: take as many as are kept, so that a start needs neither."""
@@ -161,18 +161,18 @@ class SnapshotStage:
     def _renew_next(self) -> None:
         if self._renewals_left and not self._hurrying:
             self._hurrying = True
-            self._road.propose(self._road.settle.clock_entry(), on_applied=lambda _outcome: self._take_now())
+            self._ground.renew_then(self._take_now)
 
     def _take_now(self) -> None:
         self._hurry_now = True
         self._wake.set()
 
     def _is_due(self) -> bool:
-        road = self._road
+        ground = self._ground
         if self._hurry_now:
             return True
-        grown = road.entry_bytes_total - self._bytes_then
-        if grown < self._every_bytes and road.entries_total - self._entries_then < self._every_entries:
+        grown = ground.entry_bytes_total - self._bytes_then
+        if grown < self._every_bytes and ground.entries_total - self._entries_then < self._every_entries:
             return False
         return grown >= BYTES_RATIO * self.figures.bytes and trio.current_time() >= self._retry_at
 
@@ -192,7 +192,7 @@ class SnapshotStage:
                         self._renewals_left = max(0, self._renewals_left - 1)
                         self._renew_next()
                 except Exception as error:  # noqa: BLE001 - a failing disk or a broken machine must stop the broker
-                    self._road.fail(error)
+                    self._ground.fail(error)
                     return
 
     # --- how ---------------------------------------------------------------------------------------------------------
@@ -205,11 +205,11 @@ class SnapshotStage:
 
         """
         async with self._one_at_a_time:
-            road = self._road
-            if road.pager is not None:
-                await road.pager.write_out()
-            applied = road.machine.applied_zxid
-            if applied <= self.figures.zxid or applied > road.log.synced_zxid:
+            ground = self._ground
+            if ground.pager is not None:
+                await ground.pager.write_out()
+            applied = ground.machine.applied_zxid
+            if applied <= self.figures.zxid or applied > ground.log.synced_zxid:
                 return None  # nothing is new, or a quorum was faster than this broker's own disk
             then = self._bytes_then, self._entries_then
             started = time.monotonic()
@@ -234,11 +234,11 @@ class SnapshotStage:
             return info
 
     async def _freeze_and_write(self) -> tuple[SnapshotInfo, tuple[SnapshotInfo, ...]]:
-        road = self._road
-        started = road.turns.begin()
+        ground = self._ground
+        started = ground.turns.begin()
         self._generation = self._generation + 1 if self._pages is None else self._pages.freeze()
-        freeze = road.machine.freeze()
-        self._bytes_then, self._entries_then = road.entry_bytes_total, road.entries_total
+        freeze = ground.machine.freeze()
+        self._bytes_then, self._entries_then = ground.entry_bytes_total, ground.entries_total
         self._end_slice(started)
         writer: SnapshotWriter | None = None
         try:
@@ -253,7 +253,7 @@ class SnapshotStage:
                     await trio.to_thread.run_sync(writer.abandon, limiter=self._limiter)
 
     async def _pack(self, freeze: Freeze, writer: SnapshotWriter) -> None:
-        turns = self._road.turns
+        turns = self._ground.turns
         gathered: list[tuple[int, bytes]] = []
         gathered_bytes = 0
         while not freeze.done:
@@ -270,7 +270,7 @@ class SnapshotStage:
                 await trio.lowlevel.checkpoint()
 
     def _end_slice(self, started: float) -> None:
-        self._road.turns.end(started)
+        self._ground.turns.end(started)
         elapsed = time.perf_counter() - started
         if elapsed > self.figures.longest_slice_seconds:
             self.figures = replace(self.figures, longest_slice_seconds=elapsed)
@@ -279,13 +279,13 @@ class SnapshotStage:
         """Let the log proper begin at the older of two snapshots; one alone does not carry it: it may rot."""
         if len(kept) == KEPT:
             zxid = kept[-1].zxid
-            await self._road.append.run_on_log_thread(lambda: self._road.log.begin_at(zxid))
+            await self._ground.append.run_on_log_thread(lambda: self._ground.log.begin_at(zxid))
 
     def _give_up(self, reason: str, bytes_then: int, entries_then: int) -> None:
         logger.warning("a snapshot failed, and is tried again in %.0f s or later: %s", RETRY_SECONDS, reason)
         self._bytes_then, self._entries_then = bytes_then, entries_then
         self._retry_at = trio.current_time() + RETRY_SECONDS
-        self._free_bytes_then = self._road.space.view.free_bytes
+        self._free_bytes_then = self._ground.space.view.free_bytes
         self.figures = replace(self.figures, failed=self.figures.failed + 1)
 
     def _note(self, info: SnapshotInfo, seconds: float) -> None:
@@ -304,7 +304,7 @@ class SnapshotStage:
     # --- the worker thread -------------------------------------------------------------------------------------------
 
     def _begin(self, zxid: int, generation: int) -> SnapshotWriter:
-        return self._store.begin(zxid, self._road.log.chain_at(zxid), generation)
+        return self._store.begin(zxid, self._ground.log.chain_at(zxid), generation)
 
     def _finish(self, writer: SnapshotWriter) -> tuple[SnapshotInfo, tuple[SnapshotInfo, ...]]:
         if self._pages is not None:

@@ -33,14 +33,14 @@ from unittest import mock
 import trio
 import trio.testing
 
-from sluicemq.broker.pipeline import road as road_module
+from sluicemq.broker.pipeline import ground as ground_module
 from sluicemq.broker.pipeline.append import AppendStage
 from sluicemq.broker.pipeline.commit import CommitStage
 from sluicemq.broker.pipeline.keeping import snapshots as snapshots_module
 from sluicemq.broker.pipeline.keeping.restart import Restart, load_newest, replay
 from sluicemq.broker.pipeline.keeping.snapshots import SnapshotStage
 from sluicemq.broker.pipeline.log_clock import LogClock
-from sluicemq.broker.pipeline.road import Road
+from sluicemq.broker.pipeline.road import LoneRoad
 from sluicemq.broker.queues.entries import Publish, decode_entry
 from sluicemq.broker.queues.freeze import Freeze
 from sluicemq.broker.queues.machine import Machine
@@ -168,10 +168,10 @@ class Day:
         except* PowerCut:
             raise PowerCut("in a life") from None
 
-    def _open(self) -> Road:
+    def _open(self) -> LoneRoad:
         log = SegmentLog.open(self.disk, options=self.options)
         self.failures: list[BaseException] = []
-        road = Road(
+        road = LoneRoad(
             log,
             node_id=1,
             cache_bytes_max=self.cache_bytes_max,
@@ -281,7 +281,7 @@ class Day:
             assert outcome.value.duplicate is (outcome.value.zxid != zxid), "a duplicate has another position"
             sent.zxid = outcome.value.zxid
 
-        zxid = road._next_zxid
+        zxid = road.order.next_zxid
         sent.proposed.append(zxid)
         known.by_zxid[zxid] = sent
         self._ask(
@@ -364,7 +364,7 @@ class Day:
         queue = self.road.machine.find_queue("/", name)
         if queue is not None:
             emptied = self.known.emptied_up_to
-            emptied[queue.id] = max(emptied.get(queue.id, 0), self.road._next_zxid)
+            emptied[queue.id] = max(emptied.get(queue.id, 0), self.road.order.next_zxid)
             self._ask(self.road.produce.purge_queue, "/", name, then=lambda _outcome: None)
 
     def delete(self) -> None:
@@ -622,8 +622,8 @@ def run_day(seed: int) -> Day:
     random_of_trio.seed(seed)
     try:
         with (
-            mock.patch.object(road_module, "AppendStage", SteppedAppend),
-            mock.patch.object(road_module, "SLICE_SECONDS", float("inf")),
+            mock.patch.object(ground_module, "AppendStage", SteppedAppend),
+            mock.patch.object(ground_module, "SLICE_SECONDS", float("inf")),
             mock.patch.object(snapshots_module, "SLICE_SECONDS", float("-inf")),
             mock.patch.object(trio.to_thread, "run_sync", _run_here),
         ):

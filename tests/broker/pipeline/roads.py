@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from sluicemq.broker.pipeline.append import AppendStage
-from sluicemq.broker.pipeline.road import Road
+from sluicemq.broker.pipeline.road import LoneRoad, Road
 from sluicemq.storage.log import SegmentLog
 from sluicemq.storage.options import LogOptions
 from sluicemq.storage.pagefile import PageFile
@@ -231,7 +231,7 @@ async def open_road(
     options: LogOptions = OPTIONS,
     expect_failure: bool = False,
     index_memory_bytes_max: int | None = None,
-) -> AsyncIterator[Road]:
+) -> AsyncIterator[LoneRoad]:
     """Run a road with its threads; fails the test when the road fails, unless that is expected.
 
     With *index_memory_bytes_max* long queues lie on pages of the same disk.
@@ -243,7 +243,7 @@ async def open_road(
     if index_memory_bytes_max is not None:
         pages = PageFile.open(disk, cluster_id=log.cluster_id)
         pages.adopt({})
-    road = Road(
+    road = LoneRoad(
         log,
         node_id=1,
         cache_bytes_max=cache_bytes_max,

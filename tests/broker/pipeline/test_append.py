@@ -388,14 +388,14 @@ async def test_on_the_road_a_failing_sync_confirms_nothing_though_the_machine_co
     async with open_road(disk, options=NO_SPARES, expect_failure=True) as road:
         failures: list[BaseException] = []
         failed = trio.Event()
-        tell = road._on_failure
+        tell = road.ground.on_failure
 
         def hear(error: BaseException) -> None:
             tell(error)
             failures.append(error)
             failed.set()
 
-        road._on_failure = hear
+        road.ground.on_failure = hear
         await declare(road)
         producer = await open_producer(road)
         assert (await publish(road, producer, 1, [b"safe"])).error is None

@@ -287,7 +287,7 @@ async def test_a_log_that_cannot_be_read_ends_the_road():
         await fill(road, 3, messages=2)
         name = next(name for name in disk.names() if "orders 2.1" in str(disk.content_of(name)))
         disk.flip_bit(name, disk.content_of(name).index(b"orders 2.1"))
-        tell = road._on_failure
+        tell = road.ground.on_failure
         stopped = trio.Event()
 
         def hear(error: BaseException) -> None:
@@ -295,7 +295,7 @@ async def test_a_log_that_cannot_be_read_ends_the_road():
             stopped.set()
             failed.set()
 
-        road._on_failure = hear
+        road.ground.on_failure = hear
         client = await Client(road).open()
         client.consume(queue)
         with trio.fail_after(10):

@@ -1,8 +1,6 @@
-"""The road's pure parts: log time, the quorum, the order of commits, and how verdicts are cut into entries."""
+"""The road's pure parts: log time, the order of commits, and how verdicts are cut into entries."""
 
 from __future__ import annotations
-
-from itertools import product
 
 import pytest
 from hypothesis import given
@@ -10,7 +8,6 @@ from hypothesis import strategies as st
 
 from sluicemq.broker.pipeline.commit import CommitStage
 from sluicemq.broker.pipeline.log_clock import ALARM_MILLISECONDS, SLEW_RATE_MAX, LogClock
-from sluicemq.broker.pipeline.replicate import Quorum
 from sluicemq.broker.pipeline.settle import check_ranges, in_pieces
 from sluicemq.wire.errors import InvalidRequest
 
@@ -67,22 +64,6 @@ def test_log_time_never_goes_back(steps: list[tuple[float, float]]) -> None:
         now = clock.now_ms()
         assert now >= last
         last = now
-
-
-def test_committed_is_what_a_majority_has() -> None:
-    for voters in range(1, 6):
-        for durable in product(range(4), repeat=voters):
-            quorum = Quorum(range(voters))
-            for node, zxid in enumerate(durable):
-                committed = quorum.durable(node, zxid)
-            by_hand = max(z for z in range(4) if sum(have >= z for have in durable) > voters // 2)
-            assert committed == by_hand, durable
-
-
-def test_a_voter_never_takes_back_what_it_has() -> None:
-    quorum = Quorum([1])
-    assert quorum.durable(1, 7) == 7
-    assert quorum.durable(1, 3) == 7
 
 
 def test_entries_pass_in_order_once_they_are_committed() -> None:

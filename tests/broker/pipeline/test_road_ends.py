@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from sluicemq.broker.pipeline.keeping import disk_space
-from sluicemq.broker.pipeline.road import COUNTER_MAX, Road
+from sluicemq.broker.pipeline.road import COUNTER_MAX, LoneRoad
 from sluicemq.storage import LogOptions, SegmentLog
 from sluicemq.wire.batch import encode_batch
 from sluicemq.wire.errors import ProducerNotFound, ResourceLow
@@ -26,7 +26,7 @@ async def test_a_road_that_fails_under_load_leaves_a_log_that_opens() -> None:
         for sequence in range(1, 200):
             road.produce.publish("/", "anonymous", "orders", producer, sequence, batch, lambda _outcome: None)
         road.fail(RuntimeError("a bug of ours"))
-        road.commit = type(road.commit)()  # nothing more is applied, so nothing is waited for
+        road.ground.commit = type(road.commit)()  # nothing more is applied, so nothing is waited for
     SegmentLog.open(disk.restart(), options=SMALL).close()
 
 
@@ -66,8 +66,8 @@ async def test_a_full_disk_refuses_publishing_and_takes_it_again_when_there_is_r
 async def test_an_epoch_that_has_used_up_its_numbers_ends_the_broker_before_it_runs_into_the_next() -> None:
     failures: list[BaseException] = []
     log = SegmentLog.open(SimulatedDisk(1), options=SMALL)
-    road = Road(log, node_id=1, cache_bytes_max=1 << 20, on_failure=failures.append)
-    road._next_zxid = (road.epoch << 32) + COUNTER_MAX
+    road = LoneRoad(log, node_id=1, cache_bytes_max=1 << 20, on_failure=failures.append)
+    road.order.next_zxid = (road.epoch << 32) + COUNTER_MAX
     road.propose(road.settle.clock_entry())
     assert road.failed
     assert "used up" in str(failures[0])

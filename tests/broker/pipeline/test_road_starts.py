@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sluicemq.broker.pipeline.epochs import EPOCH_BITS
-from sluicemq.broker.pipeline.road import Road
+from sluicemq.broker.pipeline.road import LoneRoad
 from sluicemq.broker.queues.entries import Publish
 from sluicemq.storage import LogOptions, Record, SegmentLog
 from sluicemq.storage.record import HEAD_BYTES
@@ -57,7 +57,7 @@ async def test_an_epoch_is_used_once_even_where_a_start_wrote_nothing():
     epochs = []
     for _start in range(3):
         log = SegmentLog.open(disk, options=SMALL)
-        epochs.append(Road(log, node_id=1, cache_bytes_max=1, on_failure=lambda _error: None).epoch)
+        epochs.append(LoneRoad(log, node_id=1, cache_bytes_max=1, on_failure=lambda _error: None).epoch)
         log.close()
         disk = disk.crash()
 
@@ -72,7 +72,7 @@ async def test_an_entry_that_cannot_be_read_stops_the_start_and_is_named(kind, h
     log.append([Record((3 << EPOCH_BITS) + 0, kind, 1, 0, header, b"")])
     log.sync()
     with pytest.raises(InternalError, match=rf"entry 3\.0 \(kind {kind}\) .*nothing was changed"):
-        Road(log, node_id=1, cache_bytes_max=1, on_failure=lambda _error: None)
+        LoneRoad(log, node_id=1, cache_bytes_max=1, on_failure=lambda _error: None)
 
     assert log.promised_epoch == 0, "nobody took this log"
     log.close()

@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from sluicemq.broker.pipeline import road as road_module
+from sluicemq.broker.pipeline import ground as ground_module
 from sluicemq.broker.pipeline.road import SLICE_SECONDS
 from tests.broker.pipeline.held import HeldSyncs
 from tests.broker.pipeline.roads import Client, declare, open_producer, open_road, publish
@@ -113,7 +113,7 @@ async def test_a_long_stretch_of_entries_does_not_keep_consumers_waiting_for_its
 
 @pytest.mark.trio
 async def test_sessions_read_on_only_when_apply_has_caught_up(monkeypatch):
-    monkeypatch.setattr(road_module, "WAITING_ENTRIES_MAX", 20)
+    monkeypatch.setattr(ground_module, "WAITING_ENTRIES_MAX", 20)
     disk = SimulatedDisk(1)
     held = HeldSyncs(disk)
     async with open_road(disk) as road:
@@ -147,16 +147,16 @@ async def test_after_a_mistake_of_the_machine_nothing_more_is_applied_or_confirm
     async with open_road(disk, expect_failure=True) as road:
         await road.wait_idle()
         failures: list[BaseException] = []
-        tell = road._on_failure
+        tell = road.ground.on_failure
 
         def hear(error: BaseException) -> None:
             failures.append(error)
             tell(error)
 
-        road._on_failure = hear
+        road.ground.on_failure = hear
         apply = road.machine.apply
         confirmed: list[int] = []
-        broken_at = road._next_zxid + 3
+        broken_at = road.order.next_zxid + 3
 
         def broken(zxid, entry):
             if zxid == broken_at:

@@ -12,7 +12,7 @@ import trio.testing
 
 from sluicemq.broker.pipeline.keeping import disk_space, snapshots
 from sluicemq.broker.pipeline.keeping.disk_space import Level
-from sluicemq.broker.pipeline.road import Road
+from sluicemq.broker.pipeline.road import LoneRoad
 from sluicemq.storage import FileWriteFailed, LogOptions, LogWriteFailed, SegmentLog
 from sluicemq.storage.snapshots import SnapshotStore
 from sluicemq.wire.batch import encode_batch
@@ -48,11 +48,11 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def road_on(disk: SimulatedDisk, failures: list[BaseException] | None = None) -> AsyncIterator[Road]:
+async def road_on(disk: SimulatedDisk, failures: list[BaseException] | None = None) -> AsyncIterator[LoneRoad]:
     """A road whose prepared segments are ready. Without *failures* none is expected."""
     log = SegmentLog.open(disk, options=OPTIONS)
     told: list[BaseException] = [] if failures is None else failures
-    road = Road(
+    road = LoneRoad(
         log,
         node_id=1,
         cache_bytes_max=1 << 20,
@@ -76,7 +76,7 @@ async def road_on(disk: SimulatedDisk, failures: list[BaseException] | None = No
         log.close()
 
 
-async def filled_by_a_stranger(disk: SimulatedDisk, road: Road) -> None:
+async def filled_by_a_stranger(disk: SimulatedDisk, road: LoneRoad) -> None:
     disk.capacity_bytes = disk.used_bytes()
     await until(lambda: road.space.refusing)
 
@@ -134,7 +134,7 @@ async def test_new_queues_and_producers_are_taken_until_the_reserve_is_in_use():
         assert (await Client(road).open()).session
 
 
-async def road_rolls(road: Road) -> None:
+async def road_rolls(road: LoneRoad) -> None:
     """Let sessions come and go until the log goes on in another segment."""
     rolls = road.log.statistics().rolls
     while road.log.statistics().rolls == rolls:
@@ -164,7 +164,7 @@ async def test_what_consumers_settle_is_given_back_before_a_snapshot_is_due():
         client.leave()
 
 
-async def another_look(road: Road) -> None:
+async def another_look(road: LoneRoad) -> None:
     before = road.space.view
     await until(lambda: road.space.view is not before)
 
@@ -253,7 +253,7 @@ async def test_a_broker_that_stops_does_not_wait_for_a_segment_to_be_prepared():
     options = LogOptions(segment_bytes=1 << 20, initial_bytes=8192, spares_max=2, zero_piece_bytes=8192)
     log = SegmentLog.open(disk, options=options)
     failures: list[BaseException] = []
-    road = Road(log, node_id=1, cache_bytes_max=1 << 20, on_failure=failures.append)
+    road = LoneRoad(log, node_id=1, cache_bytes_max=1 << 20, on_failure=failures.append)
     held = disk.hold_syncs("zeroing-")
     await road.begin()
     async with trio.open_nursery() as nursery:

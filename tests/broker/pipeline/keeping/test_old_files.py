@@ -20,7 +20,7 @@ from sluicemq.broker.pipeline.keeping.old_files import (
     find_missing,
 )
 from sluicemq.broker.pipeline.keeping.restart import Restart, apply_records, replay
-from sluicemq.broker.pipeline.road import Road
+from sluicemq.broker.pipeline.road import LoneRoad
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.broker.queues.queue import Queue
@@ -51,7 +51,9 @@ def start(directory: Path) -> Machine:
         pages = PageFile.open(files, cluster_id=log.cluster_id)
         try:
             snapshots = SnapshotStore(files, log.cluster_id)
-            road = Road(log, node_id=1, cache_bytes_max=1, on_failure=lambda _: None, pages=pages, snapshots=snapshots)
+            road = LoneRoad(
+                log, node_id=1, cache_bytes_max=1, on_failure=lambda _: None, pages=pages, snapshots=snapshots
+            )
             return road.machine
         finally:
             pages.close()
@@ -265,7 +267,7 @@ async def test_a_living_message_that_no_file_holds_ends_the_broker_with_queue_en
             failures.append(error)
             failed.set()
 
-        monkeypatch.setattr(road, "_on_failure", fail)
+        monkeypatch.setattr(road.ground, "on_failure", fail)
         queue = await declare(road)
         producer = await open_producer(road)
         first = await send(road, producer, 1, [b"evicted"])

@@ -61,13 +61,13 @@ async def drain(road, queue, bodies=BODIES):
 
 
 def hear_failures(road, failures):
-    tell = road._on_failure
+    tell = road.ground.on_failure
 
     def on_failure(error):
         failures.append(error)
         tell(error)
 
-    road._on_failure = on_failure
+    road.ground.on_failure = on_failure
 
 
 def statistics(road):

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from sluicemq.broker.pipeline import road as road_module
-from sluicemq.broker.pipeline.road import Road
+from sluicemq.broker.pipeline.road import LoneRoad
 from sluicemq.storage.live import LiveKind
 from sluicemq.storage.log import SegmentLog
 from sluicemq.storage.options import LogOptions
@@ -32,7 +32,7 @@ Address = tuple[int, int]
 
 
 @asynccontextmanager
-async def open_road(disk: SimulatedDisk, *, hours_later: float = 0.0) -> AsyncIterator[Road]:
+async def open_road(disk: SimulatedDisk, *, hours_later: float = 0.0) -> AsyncIterator[LoneRoad]:
     """Run a road that takes a snapshot for each quarter of a segment, on a day so many hours later."""
     log = SegmentLog.open(disk, options=OPTIONS)
     pages = PageFile.open(disk, cluster_id=log.cluster_id)
@@ -42,7 +42,7 @@ async def open_road(disk: SimulatedDisk, *, hours_later: float = 0.0) -> AsyncIt
         return time.monotonic() + 1_700_000_000 + hours_later * HOUR
 
     with mock.patch.object(road_module, "time", mock.Mock(wraps=time, time=wall)):
-        road = Road(
+        road = LoneRoad(
             log,
             node_id=1,
             cache_bytes_max=1 << 16,
@@ -80,7 +80,7 @@ async def settle_all(client: Client, consumer: int, received: list, given_back: 
             assert await client.settle(consumer, tags, verdict, delay) == []
 
 
-async def until_reclaimed(road: Road, passes: int) -> None:
+async def until_reclaimed(road: LoneRoad, passes: int) -> None:
     """Wait until the reclaimer has worked through so many snapshots."""
     with trio.fail_after(WAIT_SECONDS):
         while road.reclaimer.figures().passes < passes:

@@ -12,7 +12,7 @@ import trio
 
 from sluicemq.broker.pipeline.keeping.paging import INDEX_MEMORY_BYTES_DEFAULT, Pager
 from sluicemq.broker.pipeline.keeping.restart import Restart, apply_records, load_newest, replay
-from sluicemq.broker.pipeline.road import Road
+from sluicemq.broker.pipeline.road import LoneRoad
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.storage.errors import FileWriteFailed, SnapshotContradictsLog, SnapshotMissing
 from sluicemq.storage.files import RealDirectory
@@ -44,13 +44,13 @@ async def open_road(
     in_order: bool = True,
     index_memory_bytes_max: int = INDEX_MEMORY_BYTES_DEFAULT,
     scrub_bytes_per_second: int = 0,
-) -> AsyncIterator[Road]:
+) -> AsyncIterator[LoneRoad]:
     """Run a road with snapshots; it ends in order, with a last one, or as a process that is killed."""
     log = SegmentLog.open(disk, options=OPTIONS)
     unexpected: list[BaseException] = []
     pages = PageFile.open(disk, cluster_id=log.cluster_id)
     try:
-        road = Road(
+        road = LoneRoad(
             log,
             node_id=1,
             cache_bytes_max=1 << 20,
@@ -83,7 +83,7 @@ async def open_road(
         pages.close()
 
 
-async def publish_singly(road: Road, count: int) -> None:
+async def publish_singly(road: LoneRoad, count: int) -> None:
     """Publish *count* batches of one message to the queue `orders`."""
     producer = await open_producer(road)
     left = count
@@ -104,7 +104,7 @@ async def publish_singly(road: Road, count: int) -> None:
         await done.wait()
 
 
-async def consume_some(road: Road, count: int) -> None:
+async def consume_some(road: LoneRoad, count: int) -> None:
     """Take *count* messages in order, acknowledge every second one, and leave."""
     client = await Client(road).open()
     consumer = client.consume(road.produce.find_queue("/", "orders"), credit=count)

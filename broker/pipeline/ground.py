@@ -1,0 +1,314 @@
+"""The ground that roads lie on: what a broker has as long as its process runs, whoever leads.
+
+Log, machine, bodies and all that keeps them (pages, snapshots, reclaiming, scrubbing), the log's thread, and applying
+what is committed. A follower has this and nothing else: it applies, and what should be done about it is not its
+business. While this broker leads there is a road too (`road`), which proposes entries and performs effects.
+
+Everything here is bounded in time, so that the event loop serves sockets in between. This module must not know who
+decides what is committed, nor what entries mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from sluicemq.broker.pipeline.append import AppendStage
+from sluicemq.broker.pipeline.apply import ApplyStage
+from sluicemq.broker.pipeline.bodies import Bodies
+from sluicemq.broker.pipeline.commit import CommitStage
+from sluicemq.broker.pipeline.keeping.disk_space import DiskSpace
+from sluicemq.broker.pipeline.keeping.old_files import check_old_files
+from sluicemq.broker.pipeline.keeping.paging import INDEX_MEMORY_BYTES_DEFAULT, Pager
+from sluicemq.broker.pipeline.keeping.reclaim import RECLAIM_BYTES_PER_SECOND_DEFAULT, Reclaimer
+from sluicemq.broker.pipeline.keeping.restart import Restart, load_newest, replay
+from sluicemq.broker.pipeline.keeping.scrub import Scrub
+from sluicemq.broker.pipeline.keeping.snapshots import EVERY_BYTES_DEFAULT, EVERY_ENTRIES_DEFAULT, SnapshotStage
+from sluicemq.broker.pipeline.turns import Turns
+from sluicemq.broker.queues.chunks import ChunkPool, ChunksMissing
+from sluicemq.broker.queues.machine import Machine
+
+if TYPE_CHECKING:
+    from sluicemq.broker.pipeline.road import Road
+    from sluicemq.broker.queues.chunks import Chunk
+    from sluicemq.storage.log import SegmentLog
+    from sluicemq.storage.pagefile import PageFile
+    from sluicemq.storage.snapshots import SnapshotStore
+
+Answer = TypeVar("Answer")
+
+SLICE_SECONDS = 0.004
+"""Longest time that `advance` works before it lets the event loop serve sockets."""
+WAITING_ENTRIES_MAX = 10_000
+"""Sessions stop reading while more entries than this are proposed and not applied yet: many sessions read faster than
+one road applies, and the disk need not be what is slow."""
+LAST_ENTRIES_SECONDS = 10.0
+"""How long the last snapshot waits for entries that are still under way."""
+
+
+class Ground:
+    """One broker's log and machine, and their upkeep.
+
+    Args:
+        log: Opened log of this broker.
+        node_id: Number of this broker among the voters.
+        cache_bytes_max: Most bytes of recent entries kept in memory for dispatch.
+        on_failure: Called in the event loop when the broker cannot go on; the process must end.
+        pages: Where long queue indexes go; opened, and adopted unless there are *snapshots*. None: all of them stay in
+            memory.
+        index_memory_bytes_max: Most bytes of long queue indexes in memory, about.
+        disk_free_bytes_min: Publishing is refused while less of the disk is free; 0: while the next segment finds no
+            room.
+        disk_bytes: Size of the file system; None: large enough.
+        snapshots: Where the machine is written down from time to time; the start reads the newest. None: never.
+        snapshot_every_bytes: A snapshot after so many bytes of entries.
+        snapshot_every_entries: Or after so many entries.
+        reclaim_bytes_per_second_max: Bytes a second read and written to give back what a snapshot says is dead.
+        scrub_bytes_per_second: Bytes a second read to find what rots, where there are *snapshots*; 0: none.
+        alone: All of the log is committed, because nobody else has a say: the machine is brought up to its end at once.
+
+    Attributes:
+        road: The present leadership, if this broker leads.
+        after_advance: Called at the end of each turn of applying and dispatching.
+
+    Raises:
+        SnapshotMissing, SnapshotContradictsLog: What is needed to start is not there; nothing was changed.
+        StorageError: A file cannot be read, or was written by a newer version.
+        SluiceError: An entry or a snapshot makes no sense to this version.
+
+    """
+
+    def __init__(
+        self,
+        log: SegmentLog,
+        *,
+        node_id: int,
+        cache_bytes_max: int,
+        on_failure: Callable[[BaseException], None],
+        pages: PageFile | None = None,
+        index_memory_bytes_max: int = INDEX_MEMORY_BYTES_DEFAULT,
+        disk_free_bytes_min: int = 0,
+        disk_bytes: int | None = None,
+        snapshots: SnapshotStore | None = None,
+        snapshot_every_bytes: int = EVERY_BYTES_DEFAULT,
+        snapshot_every_entries: int = EVERY_ENTRIES_DEFAULT,
+        reclaim_bytes_per_second_max: int = RECLAIM_BYTES_PER_SECOND_DEFAULT,
+        scrub_bytes_per_second: int = 0,
+        alone: bool = True,
+    ) -> None:
+        self.log = log
+        self.node_id = node_id
+        self.on_failure = on_failure
+        self.restart = Restart()
+        if snapshots is None:
+            self.machine = Machine(pool=None if pages is None else ChunkPool())
+        else:
+            self.machine = load_newest(log, snapshots, pages, self.restart)
+        self.pager: Pager | None = None
+        if pages is not None:
+            assert self.machine.pool is not None
+            self.pager = Pager(pages, self.machine.pool, bytes_max=index_memory_bytes_max, on_failure=self.fail)
+            self.pager.on_filled = self._filled
+        self.failed = False
+        self.turns = Turns()
+        self.road: Road | None = None
+        self.after_advance: Callable[[], None] = lambda: None
+        self.entries_total = 0
+        self.entry_bytes_total = 0
+        if alone:
+            replay(log, self.machine, self.pager, self.restart)
+        check_old_files(log, self.machine, pages)
+        self.space = DiskSpace(log, free_bytes_min=disk_free_bytes_min, disk_bytes=disk_bytes)
+        self.append = AppendStage(log, on_durable=self._durable, on_failure=self.fail, space=self.space)
+        self.on_durable: Callable[[int], None] = lambda zxid: self.commit.commit(zxid)
+        self.commit = CommitStage()
+        self.bodies = Bodies(log, cache_bytes_max=cache_bytes_max)
+        self.apply = ApplyStage(self)
+        self.reclaimer = Reclaimer(
+            log,
+            pages=pages,
+            bytes_per_second_max=reclaim_bytes_per_second_max,
+            on_failure=self.fail,
+            wait_for_readers=self.bodies.wait_for_readers,
+        )
+        self.snapshots: SnapshotStage | None = None
+        if snapshots is not None:
+            self.snapshots = SnapshotStage(
+                self,
+                snapshots,
+                pages,
+                self.restart,
+                every_bytes=snapshot_every_bytes,
+                every_entries=snapshot_every_entries,
+            )
+            self.snapshots.on_taken = self.reclaimer.offer
+            self.append.on_low = self.snapshots.hurry
+        self.scrub: Scrub | None = None
+        if snapshots is not None and self.snapshots is not None and scrub_bytes_per_second:
+            self.scrub = Scrub(
+                log,
+                snapshots.directory,
+                pages,
+                bytes_per_second=scrub_bytes_per_second,
+                rows_of=lambda slot: None if self.pager is None else self.pager.rows_of(slot),
+                renew=self.snapshots.renew,
+                on_failure=self.fail,
+            )
+        self._more_to_do = False
+        self._idle = trio.Event()
+        self._cold_looks = trio.Lock()
+        self._room: trio.Event | None = None
+        # Who waits for an entry to be applied, by zxid.
+        self._applied: list[tuple[int, trio.Event]] = []
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the log's threads; within the event loop."""
+        self.append.start()
+
+    async def run(self) -> None:
+        """Keep pages, snapshots and old files in order until cancelled."""
+        async with trio.open_nursery() as nursery:
+            if self.pager is not None:
+                nursery.start_soon(self.pager.run)
+            if self.snapshots is not None:
+                nursery.start_soon(self.snapshots.run)
+                nursery.start_soon(self.reclaimer.run)
+            if self.scrub is not None:
+                nursery.start_soon(self.scrub.run)
+
+    async def write_down(self) -> None:
+        """Take a snapshot of everything that was proposed, so that the next start replays next to nothing.
+
+        For the end, when nobody proposes any more.
+        """
+        if self.snapshots is None or self.failed:
+            return
+        with trio.move_on_after(LAST_ENTRIES_SECONDS):
+            await self.wait_idle()
+        try:
+            await self.snapshots.take()
+        except Exception as error:  # noqa: BLE001 - a failing disk must show in the exit code
+            self.fail(error)
+
+    async def stop(self) -> None:
+        """Write, sync and apply what was proposed, then end the log's thread."""
+        await self.append.stop()
+
+    def fail(self, error: BaseException) -> None:
+        """The broker cannot go on: nothing is confirmed from here on."""
+        if not self.failed:
+            self.failed = True
+            self.on_failure(error)
+
+    # --- room ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def congested(self) -> bool:
+        """Whether sessions should stop reading until `wait_for_room` returns."""
+        return len(self.commit) > WAITING_ENTRIES_MAX or self.append.congested
+
+    async def wait_for_room(self) -> None:
+        """Wait until the disk and apply have caught up."""
+        while self.congested:
+            await self.append.wait_for_room()
+            if len(self.commit) > WAITING_ENTRIES_MAX:
+                if self._room is None:
+                    self._room = trio.Event()
+                await self._room.wait()
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing proposed is still under way."""
+        while len(self.commit):
+            if self._idle.is_set():
+                self._idle = trio.Event()
+            await self._idle.wait()
+
+    async def wait_applied(self, zxid: int) -> None:
+        """Wait until everything up to *zxid*, which rises from call to call, is applied."""
+        if self.machine.applied_zxid < zxid:
+            applied = trio.Event()
+            self._applied.append((zxid, applied))
+            await applied.wait()
+
+    # --- applying -----------------------------------------------------------------------------------------------------
+
+    def _durable(self, zxid: int) -> None:
+        self.on_durable(zxid)
+        self.advance()
+
+    def advance(self) -> None:
+        """Apply what is committed and dispatch what is ready, for at most about `SLICE_SECONDS`."""
+        if self.failed:
+            return
+        started = self.turns.begin()
+        deadline = started + SLICE_SECONDS
+        try:
+            more = self.apply.run(deadline)
+            if self.road is not None:
+                more = self.road.perform(deadline) or more
+            self.after_advance()
+            if self.pager is not None:
+                self.pager.look()
+            if self.snapshots is not None:
+                self.snapshots.look()
+        except Exception as error:  # noqa: BLE001 - a broken machine must stop the broker, not only this call
+            self.fail(error)
+            return
+        if more:
+            self.again()
+        if not len(self.commit):
+            self._idle.set()
+        if self._room is not None and len(self.commit) <= WAITING_ENTRIES_MAX:
+            self._room.set()
+            self._room = None
+        while self._applied and self._applied[0][0] <= self.machine.applied_zxid:
+            self._applied.pop(0)[1].set()
+        self.turns.end(started)
+
+    def again(self) -> None:
+        """Let `advance` run again after the event loop served its sockets."""
+        if not self._more_to_do:
+            self._more_to_do = True
+            trio.lowlevel.current_trio_token().run_sync_soon(self._advance_again)
+
+    def _advance_again(self) -> None:
+        self._more_to_do = False
+        self.advance()
+
+    def renew_then(self, on_applied: Callable[[], None]) -> None:
+        """Call *on_applied* once something was applied that no snapshot can have, as far as that is up to this broker.
+
+        A leader proposes an entry that says only what time it is; a follower has what it has.
+        """
+        road = self.road
+        if road is None:
+            on_applied()
+        else:
+            road.propose(road.settle.clock_entry(), on_applied=lambda _outcome: on_applied())
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    async def look(self, ask: Callable[[], Answer]) -> Answer:
+        """Return what *ask* returns, which changes nothing, wherever the chunks lie that it needs."""
+        # One after the other: those who look at cold chunks together could push out each other's for ever.
+        async with self._cold_looks:
+            while True:
+                try:
+                    return ask()
+                except ChunksMissing as missing:
+                    assert self.pager is not None, "only a pager lets chunks leave the memory"
+                    await self.pager.load(missing.chunks)
+
+    def want(self, chunks: list[Chunk]) -> None:
+        """Let *chunks* of queue indexes be read back; what waits for them goes on when they are there."""
+        assert self.pager is not None, "only a pager lets chunks leave the memory"
+        self.pager.want(chunks)
+
+    def _filled(self, chunks: list[Chunk]) -> None:
+        if self.road is not None:
+            self.road.dispatch.dispatcher.filled(chunks)
+        self.again()

@@ -1,0 +1,78 @@
+"""Who gives entries their places in the log, and lets it be known what is committed.
+
+`Order` is what a road needs of that. `LoneOrder` is a broker on its own, whose own disk is the quorum: the short way
+of what `ensemble` does with several. It costs nothing beside the log, which is why it is kept apart. This module must
+not know what entries mean.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from sluicemq.broker.pipeline.epochs import EPOCH_BITS, promise_epoch
+from sluicemq.storage.record import Record
+from sluicemq.wire.errors import InternalError
+
+if TYPE_CHECKING:
+    from sluicemq.broker.pipeline.commit import OnApplied
+    from sluicemq.broker.pipeline.ground import Ground
+    from sluicemq.broker.queues.entry import Entry
+
+COUNTER_MASK = 0xFFFF_FFFF
+COUNTER_MAX = 0xF000_0000
+"""Entries of one epoch; what is left of the counter is never used, so that it cannot run into the next epoch."""
+
+
+class Order(Protocol):
+    """Gives places to entries while this broker leads in one epoch."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the leadership."""
+
+    @property
+    def last_zxid(self) -> int:
+        """The last place that was given."""
+
+    def propose(self, entry: Entry, header: bytes, payload: bytes, on_applied: OnApplied | None, lazy: bool) -> int:
+        """Put *entry*, whose header is *header*, on its way; return its zxid.
+
+        0 stands for a place that it gets later, or never if the leadership ends before.
+        """
+
+
+class LoneOrder:
+    """The places of a broker on its own, in an epoch that begins with this object.
+
+    Args:
+        ground: Its log.
+
+    Raises:
+        LogWriteFailed: The epoch cannot be promised.
+
+    """
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self.epoch = promise_epoch(ground.log)
+        self.next_zxid = self.epoch << EPOCH_BITS
+
+    @property
+    def last_zxid(self) -> int:
+        """The last place that was given."""
+        return self.next_zxid - 1
+
+    def propose(self, entry: Entry, header: bytes, payload: bytes, on_applied: OnApplied | None, lazy: bool) -> int:
+        """Put *entry* on its way; return its zxid. It is committed when it is durable here."""
+        ground = self._ground
+        zxid = self.next_zxid
+        if zxid & COUNTER_MASK >= COUNTER_MAX:
+            # About five days at 10,000 entries a second. A restart begins a new epoch and takes well under a second.
+            ground.fail(
+                InternalError(f"epoch {self.epoch} has used up its {COUNTER_MAX} entries; start the broker again")
+            )
+        self.next_zxid = zxid + 1
+        ground.commit.propose(zxid, entry, on_applied)
+        if not ground.failed:
+            ground.append.submit(Record(zxid, entry.KIND, entry.VERSION, 0, header, payload), lazy=lazy)
+        return zxid
