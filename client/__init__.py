@@ -21,6 +21,7 @@ from sluicemq.client.delays import DelayedMessage as DelayedMessage
 from sluicemq.client.handling import DeathNote as DeathNote
 from sluicemq.client.handling import Reject as Reject
 from sluicemq.client.handling import Retry as Retry
+from sluicemq.client.inbox import Inbox as Inbox
 from sluicemq.client.message import Batch as Batch
 from sluicemq.client.message import Message as Message
 from sluicemq.client.peeked import PeekedMessage as PeekedMessage

@@ -138,6 +138,18 @@ class ClientForked(ClientClosed):
     code = "client_forked"
 
 
+class TransactionRequired(InvalidRequest):
+    """The SQL connection commits every statement by itself, or its transaction has failed: nothing was changed."""
+
+    code = "transaction_required"
+
+
+class TableMissing(NotFound):
+    """The database lacks a table of inbox or outbox; the text says how to make it."""
+
+    code = "table_missing"
+
+
 def another(error: SluiceError) -> SluiceError:
     """Return an error equal to *error* with a traceback of its own.
 
