@@ -21,6 +21,8 @@
     |  |- ProducerFenced            a newer producer of that name has taken over
     |  |- SequenceGap               a batch arrived ahead of its predecessors
     |  |- RetentionOff              the queue retains no messages, so there is nothing to replay
+    |  |- ClusterMismatch           two brokers belong to different clusters
+    |  |- NodeMismatch              a broker is not the one that was meant, or one of its number is there already
     |  |- LeaseLost                 the message is no longer yours to settle
     |  `- AlreadySettled            another verdict was given before
     |- Unavailable                  try again later; `retryable` is True
@@ -51,6 +53,7 @@ __all__ = [
     "BatchTooLarge",
     "BrokerStopping",
     "ClientClosed",
+    "ClusterMismatch",
     "Conflict",
     "ConnectionFailed",
     "ConsumerConflict",
@@ -64,6 +67,7 @@ __all__ = [
     "MessageNotFound",
     "MessageTooLarge",
     "NameConflict",
+    "NodeMismatch",
     "NotAuthorized",
     "NotFound",
     "NotLeader",
@@ -321,6 +325,21 @@ class RetentionOff(Conflict):
     """The queue retains no messages: declare it with `retention`, and what is published from then on can be read."""
 
     code = "retention_off"
+
+
+class ClusterMismatch(Conflict):
+    """Two brokers belong to different clusters, or groups, and never talk.
+
+    Fields: `cluster_id` and `peer_cluster_id`, as hexadecimal text.
+    """
+
+    code = "cluster_mismatch"
+
+
+class NodeMismatch(Conflict):
+    """A broker is not the one that was meant, or another one of its number is connected; fields: `node`."""
+
+    code = "node_mismatch"
 
 
 class LeaseLost(Conflict):

@@ -507,6 +507,11 @@ class StatisticsResult(Message):
 
 
 MESSAGES: dict[int, type[Message]] = dict(
-    sorted((cls.TYPE, cls) for cls in Message.__subclasses__() if hasattr(cls, "TYPE"))
+    sorted(
+        (cls.TYPE, cls)
+        for cls in Message.__subclasses__()
+        # Those that brokers say to each other have numbers of their own (`peers`), and may be imported first.
+        if hasattr(cls, "TYPE") and cls.__module__.startswith(__name__)
+    )
 )
 """Message class by frame type."""

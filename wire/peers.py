@@ -19,7 +19,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.wire.errors import ProtocolError
-from sluicemq.wire.fields import Message, binary, list_of, message, numbers, optional, text, unsigned, wire_field
+from sluicemq.wire.fields import (
+    Message,
+    binary,
+    boolean,
+    list_of,
+    message,
+    numbers,
+    optional,
+    text,
+    unsigned,
+    wire_field,
+)
+from sluicemq.wire.peers_of_links import Beat, ClusterNamed, PeerRefusal, StreamWanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,6 +45,7 @@ PEER_PREFACE = b"\x8fSlPeer\x01"
 CHAIN_BYTES = 8
 INCARNATION_BYTES = 16
 CLUSTER_ID_BYTES = 16
+ADDRESS_BYTES_MAX = 300
 DIGEST_BYTES_MAX = 64
 STATE_PARTS_MAX = 64
 PART_NAME_BYTES_MAX = 64
@@ -54,8 +67,9 @@ FILE_SNAPSHOT, FILE_PAGES = 1, 2
 PIECE_BYTES_MAX = 4 * 1024 * 1024
 """Most bytes of a file in one SnapshotPiece."""
 
-STREAM_CONTROL, STREAM_DATA, STREAM_SNAPSHOT = 1, 2, 3
-"""What a peer connection is for: short messages that overtake everything, proposals, snapshots."""
+STREAM_CONTROL, STREAM_DATA, STREAM_SNAPSHOT, STREAM_SNAPSHOT_WANTED = 1, 2, 3, 4
+"""What a stream of a connection is for: short messages that overtake everything, what keeps its order, a snapshot that
+its opener sends, a snapshot that its opener is sent."""
 
 _node = unsigned(32)
 _zxid = unsigned(64)
@@ -68,7 +82,10 @@ _part_digests = list_of(_digest, STATE_PARTS_MAX)
 
 @message(1)
 class PeerHello(Message):
-    """Either side, first frame: who I am, whom I want to speak to, and in which versions."""
+    """Either side, first frame of every stream: who I am, whom I want to speak to, and in which versions.
+
+    `cluster_id` is only a proposal while `founded` is false. `address` is where others reach me, HOST:PORT.
+    """
 
     version_min: int = wire_field(2, unsigned(16))
     version_max: int = wire_field(4, unsigned(16))
@@ -79,6 +96,8 @@ class PeerHello(Message):
     addressed_node: int = wire_field(14, _node)
     connection: int = wire_field(16, unsigned(64))
     stream: int = wire_field(18, unsigned(8))
+    founded: bool = wire_field(20, boolean, default=True)
+    address: str = wire_field(3, text(ADDRESS_BYTES_MAX), default="")
     server_version: str = wire_field(1, text(255), default="")
 
 
@@ -324,6 +343,10 @@ PEER_MESSAGES: dict[int, type[Message]] = {
         SnapshotEntries,
         SnapshotPiece,
         SnapshotEnd,
+        PeerRefusal,
+        Beat,
+        ClusterNamed,
+        StreamWanted,
     )
 }
 """All of them, by frame type."""
