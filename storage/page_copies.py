@@ -103,8 +103,9 @@ class Copy:
 class PageCopies:
     """Both files, open. Made by `open`."""
 
-    def __init__(self, copies: tuple[Copy, Copy], slot_bytes: int) -> None:
+    def __init__(self, copies: tuple[Copy, Copy], slot_bytes: int, first_page: bytes) -> None:
         self.both = copies
+        self.first_page = first_page
         self.slot_bytes = slot_bytes
 
     @classmethod
@@ -146,7 +147,7 @@ class PageCopies:
                 if file is not None:
                     file.close()
             raise
-        return cls((copies[0], copies[1]), size)
+        return cls((copies[0], copies[1]), size, page)
 
     @property
     def path(self) -> str:

@@ -212,6 +212,15 @@ class PageFile:
             self._lowest_free = 0
             self._adopted = True
 
+    @property
+    def first_page(self) -> bytes:
+        """What both files begin with; the slots follow it."""
+        return self._copies.first_page
+
+    def offset_of(self, slot: int) -> int:
+        """Where a slot begins in both files."""
+        return self._copies.offset_of(slot)
+
     def check_reach(self, slots: Iterable[int]) -> None:
         """Return if the file reaches to all of these slots: what `adopt` asks for, without a change.
 
@@ -223,9 +232,9 @@ class PageFile:
             if slot < 0:
                 raise ValueError(f"slot {slot} is negative")
             # Of the last slot only the written part need be there.
-            if self._offset_of(slot) >= size:
+            if self.offset_of(slot) >= size:
                 self._consult_short()
-                raise PageCorrupt(self._path, self._offset_of(slot), slot, f"the file ends at {size}")
+                raise PageCorrupt(self._path, self.offset_of(slot), slot, f"the file ends at {size}")
 
     # --- Slots: any thread, quick
     # ---------------------------------------------------------------------------------------------
@@ -283,7 +292,7 @@ class PageFile:
                 used=self._used,
                 waiting=self._waiting,
                 free=slots - self._used - self._waiting,
-                file_bytes=self._offset_of(slots),
+                file_bytes=self.offset_of(slots),
                 reads=self._reads,
                 writes=self._writes,
                 written_bytes=self._written_bytes,
@@ -422,7 +431,7 @@ class PageFile:
             self._check_usable()
             with self._guard:
                 self._cut_tail()
-                end = self._offset_of(len(self._states))
+                end = self.offset_of(len(self._states))
             # Measured by the file: it may be longer than the table for several reasons.
             excess = self._copies.size() - end
             if excess < SHRINK_SLOTS_MIN * self.slot_bytes:
@@ -450,9 +459,6 @@ class PageFile:
         else:
             row = FIRST_PAGES.decide(Kind.PAGES, FirstPage.GOOD, Belongs.OURS, Named.RIGHT, Size.SHORTENED)
         assert row.decision is Decision.FALL_BACK, "without its pages a snapshot does not count"
-
-    def _offset_of(self, slot: int) -> int:
-        return PAGE_BYTES + slot * self.slot_bytes
 
     def _require_used(self, slot: int) -> None:
         if not 0 <= slot < len(self._states) or self._states[slot] != _USED:

@@ -156,6 +156,16 @@ class Snapshot:
         walk.take_page()
         return walk.sections()
 
+    def read(self, length: int, offset: int) -> bytes:
+        """Bytes of the file as they are: fewer only at its end; for whoever sends it. From any thread.
+
+        Raises FileReadFailed.
+        """
+        try:
+            return self._file.pread(length, offset)
+        except OSError as error:
+            raise FileReadFailed(self.info.file, offset, error.errno or errno.EIO) from error
+
     def close(self) -> None:
         """Close the file. May be called twice."""
         self._file.close()

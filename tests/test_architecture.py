@@ -31,7 +31,8 @@ ALLOWED_PARTS = {
     "broker.replication": {"wire"},
     "broker.pipeline": {"broker.queues", "broker.replication", "storage", "wire"},
     # Outcomes of the queue machine pass through the pipeline as they are, so the server knows their types.
-    "broker.server": {"broker.pipeline", "broker.queues", "broker.config", "wire"},
+    # Nor does it look into the messages of the replication core, which it carries between brokers.
+    "broker.server": {"broker.pipeline", "broker.queues", "broker.replication", "broker.config", "wire"},
     "broker.config": {"wire"},
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -20,6 +20,7 @@ from sluicemq.wire.connection import State
 from sluicemq.wire.errors import BrokerStopping, HeartbeatLost, LimitReached, RequestTimeout, error_to_wire
 from sluicemq.wire.frames import PREFACE, pack_frame
 from sluicemq.wire.messages import Close
+from sluicemq.wire.peers import PEER_PREFACE
 
 if TYPE_CHECKING:
     from sluicemq.broker.config import BrokerConfig
@@ -36,12 +37,26 @@ ACCEPT_RETRY_SECONDS = 0.1
 STRANGER_SECONDS = 1.0
 """How long a peer of another protocol may take to hear that it is wrong here, and to go."""
 STRANGER_READ_BYTES = 16 * 1024
+PEER_STREAMS_RESERVED = 256
+"""So many connections beyond the limit may say their first bytes: clients that take all there are must not keep the
+brokers of a cluster from each other."""
+FULL_SECONDS = 1.0
+"""How long those may take."""
+TOLD_APART_BYTES = 3
+"""So many bytes of a preface tell clients from brokers."""
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _HTTP_METHODS = (b"GET ", b"POST", b"PUT ", b"HEAD", b"DELE", b"OPTI", b"PATC", b"CONN", b"TRAC")
 _HTTP_ANSWER = (
     b"HTTP/1.1 426 Upgrade Required\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: 59\r\n\r\n"
     b"This port speaks the SluiceMQ protocol, there is no HTTP.\r\n"
 )
+
+
+class Peers(Protocol):
+    """Who serves the other brokers of the cluster."""
+
+    async def accept(self, stream: trio.SocketStream, first: bytes) -> None:
+        """Serve a stream that opens with the preface of brokers, until it ends; *first* was read from it already."""
 
 
 class Server:
@@ -62,8 +77,10 @@ class Server:
         self.hub = Hub()
         self.handlers = HANDLERS
         self.sessions: set[ClientSession] = set()
+        self.peers: Peers | None = None
         self.started_monotonic = time.monotonic()
         self._connections_max = config.connections_max if connections_max is None else connections_max
+        self._with_peers_max = self._connections_max + PEER_STREAMS_RESERVED
         self._connections = 0
         self.partial_bytes = 0
         self._stopping = False
@@ -100,16 +117,20 @@ class Server:
                 if self._stopping:
                     await _turn_away(stream, BrokerStopping("the broker is shutting down"))
                     return
-                if self._connections > self._connections_max:
+                full = self._connections > self._connections_max
+                first = b""
+                if not full or (self.peers is not None and self._connections <= self._with_peers_max):
+                    first = await _first_bytes(stream, FULL_SECONDS if full else HANDSHAKE_SECONDS)
+                if first.startswith(PEER_PREFACE[:TOLD_APART_BYTES]) and self.peers is not None:
+                    await self.peers.accept(stream, first)
+                    return
+                if full:
                     limit = self._connections_max
                     await _turn_away(
                         stream,
                         LimitReached(f"the broker serves {limit} connections", limit="connections_max", value=limit),
                     )
                     return
-                first = b""
-                with trio.move_on_after(HANDSHAKE_SECONDS):
-                    first = await stream.receive_some(64)
                 if not first or self._stopping:
                     return
                 if not first.startswith(PREFACE[:1]):
@@ -181,6 +202,18 @@ def _look_after(session: ClientSession, now: float) -> None:
     elif max(silent, stuck) > heartbeat / 2 and not session.outbound.full:
         # A peer that gets deliveries all the time and has nothing to say is asked too.
         session.ping()
+
+
+async def _first_bytes(stream: trio.SocketStream, seconds: float) -> bytes:
+    """Return enough of what a connection opens with to tell who it is; nothing where nothing comes in time."""
+    first = b""
+    with trio.move_on_after(seconds):
+        while PEER_PREFACE.startswith(first) and len(first) < TOLD_APART_BYTES:
+            more = await stream.receive_some(64 - len(first))
+            if not more:
+                break
+            first += more
+    return first
 
 
 async def _turn_away(stream: trio.SocketStream, error: LimitReached | BrokerStopping) -> None:

@@ -91,6 +91,12 @@ class Links(Protocol):
         A connection whose queue is full beyond its bound is ended (`peer_down`), never waited for.
         """
 
+    def flush(self) -> None:
+        """Write what was sent since, now: at the end of a step. It is written soon anyway."""
+
+    def identity_changed(self) -> None:
+        """`LinkEvents.identity` is another one: tell the others, and leave whoever belongs to another cluster."""
+
     def send_snapshot(self, effect: SendSnapshot) -> None:
         """Begin to stream a snapshot as *effect* says, on a stream of its own.
 
@@ -151,6 +157,12 @@ class LinkEvents(Protocol):
 
     def peer_up(self, peer: Identity, connection: int) -> None:
         """A connection with this number is open, and *peer* may be talked to."""
+
+    def peer_named(self, peer: Identity) -> None:
+        """A peer says that it belongs to another cluster than it said before: it has joined or founded one.
+
+        It comes before every message that was sent after that, so what follows from a leader is of this cluster.
+        """
 
     def peer_down(self, peer: int, connection: int) -> None:
         """A connection has ended: closed, reset, silent for too long, or given up. Nothing comes from it any more."""
