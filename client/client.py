@@ -43,7 +43,7 @@ from sluicemq.client.schedules import ScheduleCalls
 from sluicemq.client.session import Identity
 from sluicemq.client.timers import Timers
 from sluicemq.client.tls import TlsStream
-from sluicemq.client.topics import Declaration, TopicCalls, pairs_of
+from sluicemq.client.topics import Declaration, TopicCalls, pairs_of, told
 from sluicemq.client.url import Address, parse_url
 from sluicemq.wire import messages as m
 from sluicemq.wire.fields import Message as WireMessage
@@ -106,7 +106,7 @@ class Client(TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls, ScheduleCalls
         checked = check_queue_settings(settings)
         reply = await self._ask(m.DeclareQueue(name=check_name(name), settings=checked))
         assert isinstance(reply, m.Declared)
-        return Declaration(reply.outcome, pairs_of(reply.changes))
+        return Declaration(reply.outcome, pairs_of(reply.changes), warnings=told(name, reply.warnings))
 
     async def delete_queue(self, name: str, *, if_empty: bool = False) -> int:
         """Delete the queue with its messages; return how many there were.
@@ -148,10 +148,14 @@ class Client(TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls, ScheduleCalls
     async def queue_info(self, name: str) -> dict[str, Any]:
         """Return the state of one queue.
 
-        Its keys: `name`, `settings`, `ready`, `leased`, `delayed`, `dead`, `consumers`, `published_total`,
-        `settled_total`, `redelivered_total`, `oldest_age_seconds`, `created_at` (milliseconds since 1970), and with
-        brokers that know them `publishing` ("open", "slowed" or "refused", as the disk allows), `pinned_bytes` (dead
-        bytes kept on disk by the oldest unsettled message) and `attached`: how each consumer stands.
+        Its keys: `name`, `settings`, `ready`, `leased`, `delayed`, `dead`, `consumers`, `oldest_age_seconds`,
+        `created_at` (milliseconds since 1970), `paused` ("publish", "deliver"), `policy`, `publishing` ("open",
+        "paused", or as the disk allows "slowed", "refused"), `pinned_bytes` (dead bytes kept on disk by the oldest
+        unsettled message), `retained` (with `_bytes`, `_age_seconds`), `attached`: how each consumer stands; and
+        totals, which add up: `published_total` (arrivals, so a dead letter that came or returned here counts) =
+        ready + leased + delayed + dead + `settled_total` + `purged_total` + `expired_total` + `dropped_total` (by
+        max_length, max_bytes) + `moved_total` (to another queue); `dead_total` (deaths here that lay aside) = dead +
+        `redriven_total` + `discarded_total`. `redelivered_total` counts deliveries. What is under way may be missing.
 
         Raises:
             QueueNotFound: No queue of that name.

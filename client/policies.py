@@ -52,11 +52,21 @@ class PolicyCalls(Asking):
     async def unpark(self, name: str, keys: Iterable[str]) -> int:
         """Let keys of a queue go on that stopped because of a message (`poison_key="park"`); return how many had.
 
+        Args:
+            name: Name of the queue.
+            keys: The keys; several texts, also where it is only one.
+
         Raises:
             QueueNotFound: No queue of that name.
+            TypeError: A single text instead of several, or something that is no text.
 
         """
+        if isinstance(keys, str):
+            raise TypeError(f"keys are several texts: write [{keys!r:.80}] for this one")
         queue, wanted, freed = check_name(name), list(keys), 0
+        for key in wanted:
+            if not isinstance(key, str):
+                raise TypeError(f"a key is text, not {type(key).__name__}: {key!r:.80}")
         for start in range(0, len(wanted), UNPARK_MAX):
             reply = await self._ask(m.AlterQueue(queue, unpark=wanted[start : start + UNPARK_MAX]))
             assert isinstance(reply, m.Altered)

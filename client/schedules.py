@@ -31,6 +31,8 @@ class Schedule:
         catch_up: What becomes of times that were missed: one of them, all, or none is sent.
         next_at: The next time, aware UTC datetime.
         published: How many times it was sent.
+        failed: How many times it was refused and not sent.
+        problem: Why the last time was refused; "" where it was not.
 
     """
 
@@ -41,6 +43,8 @@ class Schedule:
     catch_up: str
     next_at: datetime
     published: int
+    failed: int = 0
+    problem: str = ""
 
 
 class ScheduleCalls(Asking):
@@ -67,8 +71,9 @@ class ScheduleCalls(Asking):
 
         Args:
             name: The schedule's name; another one of that name is replaced.
-            cron: Five fields (minute, hour, day of month, month, day of week), or six with seconds in front.
-            destination: Queue or topic.
+            cron: Five fields (minute, hour, day of month, month, day of week), or six with seconds in front, or
+                "@hourly", "@daily", "@weekly", "@monthly", "@yearly".
+            destination: Queue or topic; it must exist.
             body: The message, with its key, subject, headers, ttl and priority as for `send`; at most 64 KiB.
             timezone: Name of the time zone by which *cron* is read, such as Europe/Berlin.
             catch_up: What becomes of times while the broker was down: "one" of them is sent, "all", or "none".
@@ -80,6 +85,7 @@ class ScheduleCalls(Asking):
 
         Raises:
             InvalidRequest: No such cron expression or time zone, or another value that is not allowed.
+            QueueNotFound: Neither a queue nor a topic is there by the name *destination*.
             BatchTooLarge: The message is too large for a schedule.
 
         """
@@ -132,4 +138,6 @@ def _schedule_of(row: dict[str, Any]) -> Schedule:
         row["catch_up"],
         _EPOCH + timedelta(milliseconds=row["next_due_ms"]),
         row["published"],
+        row.get("failed", 0),
+        row.get("problem", ""),
     )

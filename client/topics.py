@@ -7,8 +7,8 @@ made anew, under its name, on every new one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Unpack
 
@@ -42,11 +42,14 @@ class Declaration:
     Attributes:
         outcome: `created`, `changed` or `unchanged`.
         changes: Setting -> (before, after).
+        warnings: What may not have been meant, such as a `dead_letter` queue that does not exist (yet). They go to the
+            log too.
 
     """
 
     outcome: str
     changes: Mapping[str, tuple[Any, Any]]
+    warnings: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ class TopicCalls(Asking):
         checked = check_topic_settings(settings)
         reply = await self._ask(m.DeclareTopic(name=check_name(name, "topic"), settings=checked))
         assert isinstance(reply, m.Declared)
-        return Declaration(reply.outcome, pairs_of(reply.changes))
+        return Declaration(reply.outcome, pairs_of(reply.changes), warnings=told(name, reply.warnings))
 
     async def delete_topic(self, name: str, *, force: bool = False) -> int:
         """Delete the topic, with what it delays and retains; return how many messages went.
@@ -173,7 +176,13 @@ class TopicCalls(Asking):
             link = self._link()
             link.add(_Temporary(again, link.session))
         return Subscription(
-            reply.outcome, pairs_of(reply.changes), reply.name, reply.topic, request.pattern, name is None
+            reply.outcome,
+            pairs_of(reply.changes),
+            reply.name,
+            reply.topic,
+            request.pattern,
+            name is None,
+            warnings=told(reply.name, reply.warnings),
         )
 
     async def unsubscribe(self, name: str) -> int:
@@ -233,6 +242,13 @@ class _Temporary:
 def pairs_of(changes: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return changes as the wire has them as setting -> (before, after)."""
     return {setting: (before, after) for setting, (before, after) in changes.items()}
+
+
+def told(name: str, warnings: Sequence[str]) -> tuple[str, ...]:
+    """Return the warnings about a declaration of *name*, after they went to the log."""
+    for warning in warnings:
+        log.warning("%s: %s", name, warning)
+    return tuple(warnings)
 
 
 def _start_of(start: str | datetime) -> tuple[int, int, int]:

@@ -202,10 +202,14 @@ class DeclareQueue(Message):
 
 @message(21)
 class Declared(Message):
-    """What a declaration did: `created`, `changed` or `unchanged`, and each change as name -> [before, after]."""
+    """What a declaration did: `created`, `changed` or `unchanged`, and each change as name -> [before, after].
+
+    *warnings*: what may not have been meant, for people.
+    """
 
     outcome: str = wire_field(2, text(16))
     changes: dict[str, Any] = wire_field(4, map_of_text, default={})
+    warnings: list[str] = wire_field(5, list_of(text(), 16), default=[])
 
 
 @message(22)

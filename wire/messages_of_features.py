@@ -113,12 +113,16 @@ class Subscribe(Message):
 
 @message(39)
 class Subscribed(Message):
-    """The subscription stands: `created`, `changed` or `unchanged`, and each change as name -> [before, after]."""
+    """The subscription stands: `created`, `changed` or `unchanged`, and each change as name -> [before, after].
+
+    *warnings*: what may not have been meant, for people.
+    """
 
     outcome: str = wire_field(2, text(16))
     name: str = wire_field(6, _name)
     topic: str = wire_field(8, _name)
     changes: dict[str, Any] = wire_field(4, map_of_text, default={})
+    warnings: list[str] = wire_field(9, list_of(text(), 16), default=[])
 
 
 @message(46)

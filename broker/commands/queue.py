@@ -38,7 +38,8 @@ def declare(name: str, settings: tuple[str, ...], url: str, as_json: bool) -> No
     wanted = settings_of(settings, "queue")
     declared = with_client(url, lambda client: client.declare_queue(name, **wanted))
     if as_json:
-        print_json({"name": name, "outcome": declared.outcome, "changes": dict(declared.changes)})
+        changes = dict(declared.changes)
+        print_json({"name": name, "outcome": declared.outcome, "changes": changes, "warnings": list(declared.warnings)})
         return
     click.echo(f"{name}: {declared.outcome}")
     for setting, (before, after) in sorted(declared.changes.items()):

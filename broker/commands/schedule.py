@@ -30,7 +30,10 @@ def command() -> None:
 def put(
     name: str, cron: str, destination: str, body: str, timezone: str, catch_up: str, url: str, as_json: bool
 ) -> None:
-    """Let BODY be sent to DESTINATION at all times of CRON ('0 6 * * MON-FRI'; with six fields, seconds first)."""
+    """Let BODY be sent to DESTINATION at all times of CRON.
+
+    '0 6 * * MON-FRI'; with six fields, seconds first; or @hourly, @daily, @weekly, @monthly, @yearly.
+    """
     from sluicemq.broker.commands.asking import with_client
 
     first = with_client(
@@ -69,16 +72,27 @@ def ls(url: str, as_json: bool) -> None:
                     "catch_up": one.catch_up,
                     "next_at": one.next_at.isoformat(),
                     "published": one.published,
+                    "failed": one.failed,
+                    "problem": one.problem,
                 }
                 for one in found
             ]
         )
         return
     rows = [
-        (one.name, one.cron, one.timezone, one.destination, f"{one.next_at:%Y-%m-%d %H:%M:%S} UTC", one.published)
+        (
+            one.name,
+            one.cron,
+            one.timezone,
+            one.destination,
+            f"{one.next_at:%Y-%m-%d %H:%M:%S} UTC",
+            one.published,
+            one.failed,
+            one.problem or "-",
+        )
         for one in found
     ]
-    print_table(("name", "cron", "time zone", "destination", "next", "sent"), rows)
+    print_table(("name", "cron", "time zone", "destination", "next", "sent", "failed", "last problem"), rows)
 
 
 @command.command(name="delete")

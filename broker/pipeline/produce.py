@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.pipeline.grouping import groups_of
 from sluicemq.broker.queues.applying.limiting import refuse_overflow
+from sluicemq.broker.queues.applying.operating import refuse_paused
 from sluicemq.broker.queues.entries import (
     Declare,
     Delete,
@@ -80,6 +81,22 @@ class ProduceStage:
             raise QueueNotFound(f"there is no queue {name!r:.300}; declare it first", queue=name)
         return queue
 
+    def find_destination(self, vhost: str, destination: str) -> Queue | Topic:
+        """Return what is published to by this name: a queue, or the topic that owns it.
+
+        Raises:
+            QueueNotFound: Neither exists.
+
+        """
+        machine = self._road.machine
+        target = machine.find_queue(vhost, destination) or machine.sources.owner_of(vhost, destination)
+        if target is None:
+            raise QueueNotFound(
+                f"there is no queue {destination!r:.300}, and no topic that owns it; declare one first",
+                queue=destination,
+            )
+        return target
+
     def publish(
         self,
         vhost: str,
@@ -101,6 +118,7 @@ class ProduceStage:
             BrokerStopping: The broker is shutting down.
             ResourceLow: The disk has no room for more.
             QueueFull: The queue's limit is reached, and it refuses what is beyond.
+            QueuePaused: Publishing to it is paused.
 
         """
         self.refuse_when_stopping()
@@ -109,13 +127,11 @@ class ProduceStage:
             # Sent again, and long since applied: nothing of it needs to enter the log a second time.
             on_outcome(Outcome(Published(known.receipt(sequence), 0, True)))
             return
-        machine = self._road.machine
-        target = machine.find_queue(vhost, destination) or machine.sources.owner_of(vhost, destination)
-        if target is None:
-            raise QueueNotFound(
-                f"there is no queue {destination!r:.300}, and no topic that owns it; declare one first",
-                queue=destination,
-            )
+        target = self.find_destination(vhost, destination)
+        if not isinstance(target, Topic):
+            paused = refuse_paused(target)
+            if paused is not None:
+                raise paused
         self._road.space.refuse_publish()
         if len(data) > self.batch_bytes_max:
             raise BatchTooLarge(

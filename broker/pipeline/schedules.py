@@ -28,6 +28,8 @@ logger = logging.getLogger("sluicemq.schedules")
 
 AGAIN_SECONDS = 1.0
 """So long after a refusal that will not last the same time is tried again."""
+PROBLEM_CHARACTERS_MAX = 300
+"""So much of a refusal is kept beside the schedule."""
 MISSED_MS = 60_000
 """A time that is so old was missed, for a schedule that catches up on none."""
 
@@ -57,6 +59,7 @@ class ScheduleStage:
 
         Raises:
             InvalidRequest: The cron expression, the time zone or the batch is wrong.
+            QueueNotFound: There is neither a queue nor a topic at the destination.
             BatchTooLarge: More than a schedule may keep.
             ResourceLow: The reserve of the disk is in use.
 
@@ -69,6 +72,7 @@ class ScheduleStage:
         if cron:
             road.space.refuse_growth("setting a schedule")
             due_ms = next_due_ms(cron, timezone, now_ms)
+            road.produce.find_destination(vhost, destination)
             if len(payload) > SCHEDULE_BYTES_MAX:
                 raise BatchTooLarge(
                     f"a schedule with {len(payload)} bytes; allowed are {SCHEDULE_BYTES_MAX}",
@@ -104,7 +108,7 @@ class ScheduleStage:
             return
         self._under_way = True
         if row.catch_up == "none" and row.next_due_ms + MISSED_MS < now_ms:
-            self._move_on(row, published=False)
+            self._move_on(row)
             return
         try:
             self._road.produce.publish(
@@ -129,9 +133,10 @@ class ScheduleStage:
         else:
             if error is not None:
                 logger.warning("schedule %s of %s missed a time: %s", row.name, row.vhost, error)
-            self._move_on(row, published=error is None)
+            problem = "" if error is None else str(error)[:PROBLEM_CHARACTERS_MAX] or type(error).__name__
+            self._move_on(row, published=error is None, problem=problem)
 
-    def _move_on(self, row: ScheduleRow, *, published: bool) -> None:
+    def _move_on(self, row: ScheduleRow, *, published: bool = False, problem: str = "") -> None:
         road = self._road
         now_ms = road.clock.now_ms()
         after_ms = row.next_due_ms if row.catch_up == "all" else max(row.next_due_ms, now_ms)
@@ -142,7 +147,8 @@ class ScheduleStage:
             logger.warning("schedule %s of %s ends: %s", row.name, row.vhost, error)
             road.propose(_dropped(now_ms, row), on_applied=self._moved)
             return
-        road.propose(Fire(now_ms, row.number, row.next_due_ms, due_ms, int(published)), on_applied=self._moved)
+        entry = Fire(now_ms, row.number, row.next_due_ms, due_ms, int(published), problem)
+        road.propose(entry, on_applied=self._moved)
 
     def _begin_anew(self, row: ScheduleRow) -> None:
         """Set the schedule again where its producer was forgotten: nobody's is kept for ever without a message."""

@@ -90,7 +90,11 @@ class TopicStage:
         columns = batch.columns
         rest = below(topic.name, destination)
         assert rest is not None, "a destination lies below its topic"
-        with_keys = columns & Column.KEYS and (topic.keyed or (topic.vhost, topic.name) in self._keyed)
+        with_keys = columns & Column.KEYS and (
+            topic.keyed
+            or (topic.vhost, topic.name) in self._keyed
+            or self._road.machine.policies.orders_by_key(topic.vhost)
+        )
         if not rest and not with_keys and not columns & (DELIVERY_COLUMNS | Column.SUBJECTS):
             return [], []
         numbers, texts = grouping.routes_of(batch, rest)

@@ -66,6 +66,7 @@ def _canonical_queue(queue: Queue) -> Iterator[Any]:
     yield queue.paused, sorted(queue.declared)
     yield queue.leased, queue.published_total, queue.settled_total, queue.purged_total, queue.redelivered_total
     yield queue.expired_total, queue.dropped_total, queue.dead_total, queue.moved_total, queue.bytes
+    yield queue.redriven_total, queue.discarded_total
     if queue.keys is not None:
         yield list(queue.keys.parked), sorted(queue.keys.waiting.items()), sorted(queue.keys.places.items())
     yield queue.notes.next_number, list(queue.notes.items())
@@ -127,6 +128,9 @@ def _check_counts(queue: Queue) -> None:
     gone = queue.settled_total + queue.purged_total + queue.expired_total + queue.dropped_total + queue.moved_total
     assert queue.published_total == here + gone, (
         "every published message is exactly one of ready, leased, delayed, dead or gone, and that in one way"
+    )
+    assert queue.dead_total == queue.dead.messages + queue.redriven_total + queue.discarded_total, (
+        "every dead letter lies aside, was tried again, or was dropped"
     )
     _check_notes(queue)
 

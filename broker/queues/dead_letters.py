@@ -99,11 +99,17 @@ def take_dead(queue: Queue, runs: list[Run], zxid: int) -> list[Run]:
 def revive(queue: Queue, runs: list[Run], zxid: int) -> None:
     """Put *runs*, taken out of what lies aside, behind the tail of their queue, as if nobody had tried them."""
     fresh = [run._replace(deliveries=0, attempts=0, note=0) for run in runs]
+    queue.redriven_total += messages_in(fresh)
     if queue.bytes is not None:
         queue.bytes += bytes_in(fresh)
     queue.make_ready(fresh, zxid)
 
 
 def discard(queue: Queue, runs: list[Run], why: str) -> None:
-    """Count *runs*, taken out of what lies aside, as `purged` or `moved`."""
-    queue.count_gone(why, messages_in(runs))
+    """Count *runs*, taken out of what lies aside, as `purged` (for good) or `moved` (to be tried elsewhere)."""
+    messages = messages_in(runs)
+    queue.count_gone(why, messages)
+    if why == "moved":
+        queue.redriven_total += messages
+    else:
+        queue.discarded_total += messages

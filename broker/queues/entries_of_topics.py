@@ -222,17 +222,19 @@ class Fire(Entry):
         due_ms: Which time this was, as the schedule knows it; another one is passed over, so that none counts twice.
         next_due_ms: The time after it.
         published: Whether the batch was published, 1 or 0.
+        problem: Why it was refused; "" where it was not, or where nobody tried.
 
     """
 
     KIND = 32
-    CHECKS: ClassVar[tuple[Check, ...]] = (number, number, number, number, unsigned(8))
+    CHECKS: ClassVar[tuple[Check, ...]] = (number, number, number, number, unsigned(8), text())
 
     schedule: int
     due_ms: int
     next_due_ms: int
     published: int
+    problem: str = ""
 
     def header(self) -> bytes:
         """Return the header's bytes."""
-        return pack(self.log_time_ms, self.schedule, self.due_ms, self.next_due_ms, self.published)
+        return pack(self.log_time_ms, self.schedule, self.due_ms, self.next_due_ms, self.published, self.problem)

@@ -461,10 +461,10 @@ def _forget(freeze: Freeze, machine: Machine, entry: e.Forget) -> None:
 
 
 def _redrive(freeze: Freeze, machine: Machine, entry: q.Redrive) -> None:
-    """Dead letters leave the queue, and go to others."""
+    """Dead letters leave the queue, and go to others, where some make room for them."""
     _keep_queue(freeze, machine, entry.queue)
     for number in redrive_targets(machine, entry):
-        _keep_queue(freeze, machine, number)
+        _keep_dying(freeze, machine, number)
 
 
 def _discard(freeze: Freeze, machine: Machine, entry: q.Discard) -> None:

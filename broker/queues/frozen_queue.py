@@ -30,6 +30,8 @@ class FrozenQueue(NamedTuple):
     bytes: int | None
     next_note: int
     used_ms: int
+    redriven_total: int
+    discarded_total: int
     parked: list[int]
     waiting: list[int]
     lanes: list[tuple[int, FifoImage]]

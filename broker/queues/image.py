@@ -170,7 +170,7 @@ class _Loader:
             queue.published_total, queue.settled_total, queue.purged_total, queue.redelivered_total = totals[:4]
             places, *totals = totals[4:]
             queue.expired_total, queue.dropped_total, queue.dead_total, queue.moved_total, queue.bytes = totals[:5]
-            next_note, queue.used_ms, parked, waiting = totals[5:9]
+            next_note, queue.used_ms, queue.redriven_total, queue.discarded_total, parked, waiting = totals[5:11]
             queue.follow_settings()
             if queue.keys is not None:
                 queue.keys = KeyStates(parked, waiting)

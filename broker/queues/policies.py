@@ -61,6 +61,7 @@ class Policies:
     def __init__(self) -> None:
         self._rows: dict[str, dict[str, PolicyRow]] = {}
         self._following: dict[str, str] = {}
+        self._by_key: set[str] = set()
         self.next_due_ms: int | None = None
 
     def of(self, vhost: str) -> list[PolicyRow]:
@@ -70,6 +71,16 @@ class Policies:
     def find(self, vhost: str, name: str) -> PolicyRow | None:
         """Return the policy of this name."""
         return self._rows.get(vhost, {}).get(name)
+
+    def orders_by_key(self, vhost: str) -> bool:
+        """Whether any policy of a vhost orders queues by key, so that subscriptions may want the keys of messages."""
+        return vhost in self._by_key
+
+    def _note_order(self, vhost: str) -> None:
+        if any(row.settings.get("ordering") == "key" for row in self._rows.get(vhost, {}).values()):
+            self._by_key.add(vhost)
+        else:
+            self._by_key.discard(vhost)
 
     def holds_for(self, vhost: str, queue: str) -> PolicyRow | None:
         """Return the policy that holds for a queue of this name, if any does."""
@@ -92,6 +103,7 @@ class Policies:
             rows.pop(row.name, None)
             if not rows:
                 del self._rows[row.vhost]
+        self._note_order(row.vhost)
         self._following[row.vhost] = ""
         if self.next_due_ms is None:
             self.next_due_ms = log_time_ms
@@ -122,6 +134,7 @@ class Policies:
     def restore(self, row: PolicyRow) -> None:
         """Take over what an image held."""
         self._rows.setdefault(row.vhost, {})[row.name] = row
+        self._note_order(row.vhost)
 
     def restore_following(self, vhost: str, name: str, due_ms: int) -> None:
         """Likewise."""

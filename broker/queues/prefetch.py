@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues import entries_of_topics as t
+from sluicemq.broker.queues.applying.dead_letters import missing_of_redrive
 from sluicemq.broker.queues.applying.delaying import missing_delayed
 from sluicemq.broker.queues.applying.forgetting import missing_of_forget
 from sluicemq.broker.queues.applying.limiting import missing_of_room
@@ -61,7 +62,7 @@ def _missing_of_declare(machine: Machine, entry: e.Declare) -> list[Chunk]:
     return queue.missing_bytes()
 
 
-def _missing_of_dead(machine: Machine, entry: q.Redrive | q.Discard) -> list[Chunk]:
+def _missing_of_discard(machine: Machine, entry: q.Discard) -> list[Chunk]:
     queue = machine.queue(entry.queue)
     return [] if queue is None else missing_dead(queue, entry.runs)
 
@@ -128,8 +129,8 @@ _MISSING: dict[type[e.Entry], Callable[[Machine, Any], list[Chunk]]] = {
     e.Forget: missing_of_forget,
     q.Cancel: _missing_of_delayed,
     q.Reschedule: _missing_of_delayed,
-    q.Redrive: _missing_of_dead,
-    q.Discard: _missing_of_dead,
+    q.Redrive: missing_of_redrive,
+    q.Discard: _missing_of_discard,
     t.Subscribe: prefetching.missing_of_subscribe,
     t.Fill: prefetching.missing_of_fill,
 }

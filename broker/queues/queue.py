@@ -65,7 +65,10 @@ class Queue:
         purged_total: Messages ever purged: those of the queue, and dead letters; also what a repair gave up.
         expired_total: Messages ever gone because of their age; not those that became dead letters.
         dropped_total: Messages ever gone because there were too many; likewise.
-        dead_total: Messages that ever became dead letters here.
+        dead_total: Messages that ever became dead letters here, as often as they did; each is one of `dead`, of those
+            in `redriven_total`, or of those in `discarded_total`.
+        redriven_total: Dead letters that lay aside and were ever tried again, here or in another queue.
+        discarded_total: Dead letters that lay aside and were ever dropped, also by a repair.
         moved_total: Messages that ever went on to another queue.
         redelivered_total: Messages ever granted that had been granted before.
         used_ms: Log time of the last declaration and, where the queue may expire, of the last message that came.
@@ -87,6 +90,7 @@ class Queue:
         "dead_total",
         "declared",
         "delayed",
+        "discarded_total",
         "dropped_total",
         "expired_total",
         "frozen_for",
@@ -105,6 +109,7 @@ class Queue:
         "published_total",
         "purged_total",
         "redelivered_total",
+        "redriven_total",
         "returned",
         "settings",
         "settled_total",
@@ -148,6 +153,8 @@ class Queue:
         self.expired_total = 0
         self.dropped_total = 0
         self.dead_total = 0
+        self.redriven_total = 0
+        self.discarded_total = 0
         self.moved_total = 0
         self.redelivered_total = 0
         self.used_ms = created_ms
@@ -216,6 +223,8 @@ class Queue:
             self.bytes,
             self.notes.next_number,
             self.used_ms,
+            self.redriven_total,
+            self.discarded_total,
             [] if self.keys is None else list(self.keys.parked),
             [] if self.keys is None else self.keys.flat_waiting(),
             [(priority, lane.image()) for priority, lane in self.lanes.items() if lane.messages],

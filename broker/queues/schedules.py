@@ -34,6 +34,8 @@ class ScheduleRow(NamedTuple):
         catch_up: One of `CATCH_UPS`.
         next_due_ms: Log time of the next time.
         published: How many times it has published.
+        failed: How many times its batch was refused for good.
+        problem: Why the last time was refused; "" where it was not.
         payload: The batch.
 
     """
@@ -47,6 +49,8 @@ class ScheduleRow(NamedTuple):
     catch_up: str
     next_due_ms: int
     published: int
+    failed: int
+    problem: str
     payload: bytes
 
     @property

@@ -109,7 +109,7 @@ LAYOUTS: dict[int, Layout] = {
     ),
     QUEUES: Layout(
         "queues",
-        4,
+        5,
         (
             "id",
             "vhost",
@@ -128,6 +128,8 @@ LAYOUTS: dict[int, Layout] = {
             "bytes",
             "next_note",
             "used_ms",
+            "redriven",
+            "discarded",
             "parked",
             "waiting",
         ),
@@ -204,7 +206,7 @@ LAYOUTS: dict[int, Layout] = {
     FOLLOWING: Layout("following", 1, ("vhost", "name", "due_ms")),
     SCHEDULES: Layout(
         "schedules",
-        1,
+        2,
         (
             "number",
             "vhost",
@@ -215,6 +217,8 @@ LAYOUTS: dict[int, Layout] = {
             "catch_up",
             "next_due_ms",
             "published",
+            "failed",
+            "problem",
             "payload",
         ),
     ),

@@ -170,6 +170,8 @@ def list_schedules(session: ClientSession, message: Message, correlation: int, t
             "catch_up": row.catch_up,
             "next_due_ms": row.next_due_ms,
             "published": row.published,
+            "failed": row.failed,
+            "problem": row.problem,
         }
         for row in rows[:count_max]
     ]

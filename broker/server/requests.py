@@ -6,6 +6,7 @@ One function a request, and the table `HANDLERS`. Must not decide about messages
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -13,6 +14,7 @@ import trio
 from sluicemq.broker.queues.outcomes import ProducerOpened
 from sluicemq.broker.server import operating, topics
 from sluicemq.broker.server.authorization import authorize
+from sluicemq.broker.server.cautions import cautions_of
 from sluicemq.broker.server.client_session import answer_ping
 from sluicemq.broker.server.dead_letters import discard, list_dead, redrive
 from sluicemq.broker.server.handshake import authenticate_peer, hello, open_session
@@ -64,15 +66,16 @@ def declare_queue(session: ClientSession, message: Message, correlation: int, ta
     del tail
     assert isinstance(message, m.DeclareQueue)
     authorize(session.identity, "declare", (session.vhost, "queue", message.name))
+    cautions = partial(cautions_of, session.road.machine, session.vhost, message.name, message.settings)
     if message.check_only:
         outcome, changes = session.road.produce.plan_queue(session.vhost, message.name, message.settings)
-        session.reply(correlation, m.Declared(outcome, changes))
+        session.reply(correlation, m.Declared(outcome, changes, cautions()))
         return
     session.road.produce.declare_queue(
         session.vhost,
         message.name,
         message.settings,
-        _answer(session, correlation, lambda value: m.Declared(value.outcome, value.changes)),
+        _answer(session, correlation, lambda value: m.Declared(value.outcome, value.changes, cautions())),
     )
 
 

@@ -14,6 +14,7 @@ import trio
 from sluicemq.broker.pipeline.topics import AT_TIME, Start
 from sluicemq.broker.queues.entries_of_topics import START_BEGINNING, START_NOW, START_POSITION
 from sluicemq.broker.server.authorization import authorize
+from sluicemq.broker.server.cautions import cautions_of
 from sluicemq.broker.server.showing import SLICE_SECONDS
 from sluicemq.wire import messages as m
 from sluicemq.wire.errors import InvalidRequest, LimitReached
@@ -111,7 +112,8 @@ def _subscribe(session: ClientSession, message: m.Subscribe, topic: Topic, start
         if outcome.error is not None:
             session.refuse(correlation, outcome.error)
         else:
-            session.reply(correlation, m.Subscribed(value.outcome, value.name, value.topic, value.changes))
+            cautions = cautions_of(session.road.machine, session.vhost, value.name, message.settings)
+            session.reply(correlation, m.Subscribed(value.outcome, value.name, value.topic, value.changes, cautions))
         if message.name:
             session.subscribed(message.name)
 

@@ -144,9 +144,13 @@ async def test_a_paused_queue_takes_nothing_and_gives_nothing_until_it_is_resume
             await client.pause_queue(queue, deliver=True)
             await client.pause_queue(queue, publish=True)
             assert (await client.queue_info(queue))["paused"] == ["publish", "deliver"]
+            assert (await client.queue_info(queue))["publishing"] == "paused"
+            entries = (await client.statistics())["entries_total"]
             with pytest.raises(QueuePaused) as refused:
                 await client.send(queue, b"refused", timeout=0.5)
             assert refused.value.retryable
+            entries_after = (await client.statistics())["entries_total"]
+            assert entries_after - entries <= 1, "only the producer: what is refused early is not in the log"
         await anyio.to_thread.run_sync(broker.stop)
         await anyio.to_thread.run_sync(broker.start)
         async with connect(broker.url) as client, client.consumer(queue) as consumer:
@@ -182,6 +186,27 @@ async def test_the_command_line_pauses_and_resumes(broker: BrokerProcess, queue:
             assert await said("queue", "resume", queue, "--publish") == f"{queue}: deliver is paused\n"
             assert await said("queue", "resume", queue) == f"{queue}: nothing is paused\n"
             assert await said("queue", "unpark", queue, "ann") == f"{queue}: 0 keys go on\n"
+            with pytest.raises(TypeError, match=r"write \['ann'\]"):
+                await client.unpark(queue, "ann")
+            with pytest.raises(TypeError, match="a key is text, not bytes"):
+                await client.unpark(queue, [b"ann"])  # type: ignore[list-item]
+
+
+async def test_whoever_names_a_dead_letter_queue_that_is_not_there_is_told(broker: BrokerProcess, queue: str) -> None:
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        async with connect(broker.url) as client:
+            said = f"there is no queue '{queue}-grave', which dead_letter names"
+            declared = await client.declare_queue(queue, dead_letter=f"{queue}-grave")
+            assert [warning.startswith(said) for warning in declared.warnings] == [True]
+            ran = await anyio.to_thread.run_sync(sluicemq, broker, "queue", "declare", queue)
+            assert (ran.stdout, said in ran.stderr) == (f"{queue}: unchanged\n", True)
+            ran = await anyio.to_thread.run_sync(sluicemq, broker, "queue", "declare", queue, "--json")
+            assert said in json.loads(ran.stdout)["warnings"][0]
+            await client.declare_topic(f"{queue}-topic")
+            made = await client.subscribe(f"{queue}-topic.#", f"{queue}-all", dead_letter=f"{queue}-grave")
+            assert len(made.warnings) == 1
+            await client.declare_queue(f"{queue}-grave")
+            assert (await client.declare_queue(queue)).warnings == ()
 
 
 # --- policies ---------------------------------------------------------------------------------------------------------
@@ -256,10 +281,32 @@ async def test_a_scheduled_message_is_sent_every_second_until_it_is_not(broker: 
             assert await client.unschedule(queue) is True
             assert await client.unschedule(queue) is False
             assert [one for one in await client.schedules() if one.name == queue] == []
+            with pytest.raises(QueueNotFound, match="no-such-place"):
+                await client.schedule(queue, "@daily", "no-such-place", b"x")
             with pytest.raises(InvalidRequest, match="no cron expression"):
                 await client.schedule(queue, "never", queue, b"x")
             with pytest.raises(InvalidRequest, match="no time zone"):
                 await client.schedule(queue, "* * * * *", queue, b"x", timezone="Mars/Olympus")
+
+
+async def test_times_that_are_refused_for_good_are_counted_and_say_why(broker: BrokerProcess, queue: str) -> None:
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        async with connect(broker.url) as client:
+            await client.declare_queue(queue)
+            await client.schedule(queue, "* * * * * *", queue, b"tick")
+            await client.delete_queue(queue)
+            failed = 0
+            while failed < 2:
+                await anyio.sleep(0.1)
+                (found,) = [one for one in await client.schedules() if one.name == queue]
+                failed = found.failed
+            assert f"no queue '{queue}'" in found.problem
+            await client.declare_queue(queue)
+            while found.problem:
+                await anyio.sleep(0.1)
+                (found,) = [one for one in await client.schedules() if one.name == queue]
+            assert found.published >= 1
+            assert await client.unschedule(queue) is True
 
 
 async def test_of_times_while_the_broker_was_down_one_is_sent_or_all_or_none(
@@ -292,6 +339,7 @@ async def test_the_command_line_sets_lists_and_drops_schedules(broker: BrokerPro
             assert ran.returncode == 0, ran.stderr
             return ran.stdout
 
+        await said("queue", "declare", "reports")
         assert "next at" in await said("schedule", "set", queue, "0 6 1 1 *", "reports", "now")
         assert "0 6 1 1 *" in await said("schedule", "ls")
         assert await said("schedule", "delete", queue) == f"{queue}: dropped\n"

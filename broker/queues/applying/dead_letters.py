@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import dead_letters as letters
 from sluicemq.broker.queues.applying.dying import without_expiry
-from sluicemq.broker.queues.applying.limiting import refuse_overflow
+from sluicemq.broker.queues.applying.limiting import make_room, missing_of_room, refuse_overflow
 from sluicemq.broker.queues.applying.refusals import queue_not_found
 from sluicemq.broker.queues.outcomes import Discarded, Effect, Outcome, Ready, Redriven, Removed, Returned
 from sluicemq.broker.queues.runs import Run, bytes_in, messages_in
@@ -18,6 +18,7 @@ from sluicemq.wire.errors import Conflict
 
 if TYPE_CHECKING:
     from sluicemq.broker.queues import entries_of_queues as q
+    from sluicemq.broker.queues.chunks import Chunk
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.wire.errors import SluiceError
@@ -66,17 +67,34 @@ def redrive(machine: Machine, zxid: int, entry: q.Redrive) -> Outcome:
             target.arrive_from_elsewhere(fresh)
             target.make_ready(fresh, zxid)
         effects.append(Ready(target.id))
+        if target.is_limited:
+            effects += make_room(machine, zxid, target, messages_in(runs))
         machine.due_changed(target)
     machine.due_changed(queue)
     return Outcome(Redriven(messages), None, tuple(effects))
 
 
 def redrive_targets(machine: Machine, entry: q.Redrive) -> list[int]:
-    """Return the numbers of the queues that the entry changes beside the one that it names; for a freeze."""
+    """Return the numbers of the queues that the dead letters go to; for a freeze, and what needs to be in memory."""
     queue = machine.queue(entry.queue)
     if queue is None:
         return []
     return [entry.to] if entry.to else list(_choose(machine, queue, entry))
+
+
+def missing_of_redrive(machine: Machine, entry: q.Redrive) -> list[Chunk]:
+    """Return the chunks that are not in memory and that finding the dead letters needs, or making room for them."""
+    queue = machine.queue(entry.queue)
+    if queue is None:
+        return []
+    missing = letters.missing_dead(queue, entry.runs)
+    if missing:
+        return missing  # where they go shows when they are there
+    for number in redrive_targets(machine, entry):
+        target = machine.queue(number)
+        if target is not None and target.is_limited:
+            missing += missing_of_room(target, sum(entry.runs[3::4]))
+    return list(dict.fromkeys(missing))
 
 
 def _choose(machine: Machine, queue: Queue, entry: q.Redrive) -> dict[int, _Chosen]:

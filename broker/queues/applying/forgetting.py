@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues.applying.refusals import queue_not_found
+from sluicemq.broker.queues.dead_letters import discard
 from sluicemq.broker.queues.giving_up import forget_delayed, forget_runs, missing_delayed, missing_runs
 from sluicemq.broker.queues.keeping_order import leases_over
 from sluicemq.broker.queues.lost import LostEntries, problem_of
@@ -101,9 +102,8 @@ def _forget_leased(machine: Machine, queue: Queue, lost: LostEntries, effects: l
 def _forget_dead(queue: Queue, lost: LostEntries) -> int:
     gone = forget_runs(queue.dead, lost)
     queue.notes.release_dead(gone)
-    messages = messages_in(gone)
-    queue.purged_total += messages
-    return messages
+    discard(queue, gone, "purged")
+    return messages_in(gone)
 
 
 def missing_of_forget(machine: Machine, entry: e.Forget) -> list[Chunk]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.queues.applying.refusals import limit_reached
+from sluicemq.broker.queues.applying.unused import used
 from sluicemq.broker.queues.outcomes import Altered, LeasesOver, Outcome, PolicyPut, Ready
 from sluicemq.broker.queues.policies import POLICIES_MAX, PolicyRow
 from sluicemq.broker.queues.queue import PAUSED_DELIVER, PAUSED_PUBLISH
@@ -101,14 +102,16 @@ def follow_policies(machine: Machine, zxid: int, count_max: int) -> tuple[int, l
     vhost, _ = following
     count_max = max(count_max // FOLLOW_ITEMS, 1)
     queues = next_to_follow(machine, count_max)
-    effects: list[Effect] = [Ready(queue.id) for queue in queues if follow(machine, zxid, queue)]
+    effects: list[Effect] = []
+    for queue in queues:
+        effects += follow(machine, zxid, queue)
     machine.policies.followed(vhost, queues[-1].name if len(queues) == count_max else None)
     machine.due_changed(machine.policies)
     return max(len(queues), 1) * FOLLOW_ITEMS, effects
 
 
-def follow(machine: Machine, zxid: int, queue: Queue) -> bool:
-    """Let a queue follow its policy; return whether anything changed. What cannot change while it lives stays."""
+def follow(machine: Machine, zxid: int, queue: Queue) -> tuple[Effect, ...]:
+    """Let a queue follow its policy; return what the leader has to do. What cannot change while it lives stays."""
     given = machine.policies.settings_for(queue)
     kept = {name: queue.settings[name] for name in queue.declared}
     wanted = {**QUEUE_SETTINGS_DEFAULT, **given, **kept}
@@ -119,11 +122,12 @@ def follow(machine: Machine, zxid: int, queue: Queue) -> bool:
         wanted["ordering"] = queue.settings["ordering"]
         plan = compare_settings(queue.settings, wanted, name=queue.name, messages=queue.messages)
     if plan.refusal is not None or not plan.changes:
-        return False
+        return ()
     queue.change_settings({name: wanted[name] for name in plan.changes}, zxid, machine.log_time_ms)
     machine.sources.settings_changed(queue.id, queue.settings["ordering"] == "key")
     machine.due_changed(queue)
-    return True
+    # A queue that expires from now on counts from now.
+    return (Ready(queue.id), *(used(machine, queue) if "expires" in plan.changes else ()))
 
 
 def missing_to_follow(machine: Machine, count_max: int) -> list[Chunk]:

@@ -47,7 +47,7 @@ def schedule(machine: Machine, zxid: int, entry: t.Schedule) -> Outcome:
         return Outcome(None, refusal)
     machine.producers.open(zxid, entry.vhost, "", identity, machine.log_time_ms)
     said = entry.cron, entry.timezone, entry.destination, entry.catch_up
-    schedules.put(ScheduleRow(zxid, entry.vhost, entry.name, *said, entry.next_due_ms, 0, bytes(entry.payload)))
+    schedules.put(ScheduleRow(zxid, entry.vhost, entry.name, *said, entry.next_due_ms, 0, 0, "", bytes(entry.payload)))
     return Outcome(SchedulePut("created" if known is None else "changed", entry.next_due_ms))
 
 
@@ -57,5 +57,12 @@ def fire(machine: Machine, zxid: int, entry: t.Fire) -> Outcome:
     row = machine.schedules.get(entry.schedule)
     if row is None or row.next_due_ms != entry.due_ms:
         return Outcome(Fired(False))
-    machine.schedules.put(row._replace(next_due_ms=entry.next_due_ms, published=row.published + bool(entry.published)))
+    machine.schedules.put(
+        row._replace(
+            next_due_ms=entry.next_due_ms,
+            published=row.published + bool(entry.published),
+            failed=row.failed + bool(entry.problem),
+            problem=entry.problem,
+        )
+    )
     return Outcome(Fired(True))

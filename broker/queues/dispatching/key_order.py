@@ -23,6 +23,8 @@ from collections import deque
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from sortedcontainers import SortedKeyList
+
 from sluicemq.broker.queues.chunks import AHEAD_RUNS
 from sluicemq.broker.queues.dispatching.key_states import KeyState
 from sluicemq.broker.queues.dispatching.ring import Ring
@@ -84,6 +86,7 @@ class KeyOrder:
         "_ring",
         "_runs_left",
         "_states",
+        "_unkeyed",
         "_waiting_for_chunk",
         "unfinished",
         "wanted",
@@ -97,6 +100,8 @@ class KeyOrder:
         # Keys of which more could be out, but the consumer that holds them has no credit.
         self._held_up: dict[tuple[int, int], dict[KeyState, None]] = {}
         self._waiting_for_chunk: dict[Chunk, list[KeyState]] = {}
+        # What came back and has no key, by place; one message that died in two subscriptions may be there twice.
+        self._unkeyed: SortedKeyList[Run] = SortedKeyList(key=_place_of)
         self._passed_ranges = 0
         self._ordinal = line.queue.main.head  # the cursor: the first run of main that was not looked at
         self._boxes: deque[Box] = deque()
@@ -116,15 +121,14 @@ class KeyOrder:
                     state = self._state(run.key)
                     state.in_flight += run.size
                     state.holder = (session, consumer)
-        line.returned.clear()
+        line.returned.clear()  # they are known here
         self.take_back(line.queue.returned)
 
     @property
     def offers(self) -> bool:
         """Whether anything may be there to be picked."""
-        line = self._line
-        return bool(self._boxes or self._free or line.returned) or (
-            self._ordinal < line.queue.main.tail and self._passed_ranges < PASSED_RANGES_MAX
+        return bool(self._boxes or self._free or self._unkeyed) or (
+            self._ordinal < self._line.queue.main.tail and self._passed_ranges < PASSED_RANGES_MAX
         )
 
     def in_flight(self) -> dict[int, tuple[tuple[int, int], int]]:
@@ -176,14 +180,28 @@ class KeyOrder:
                 insort(state.returned, run, key=_place_of)
                 self._look_at(state)
             else:
-                self._line.returned[run.place] = run
+                self._unkeyed.add(run)
 
     def removed(self, run: Run) -> None:
         """Note that *run*, or what is left of it, is not there any more."""
+        if not run.key:
+            self._remove_unkeyed(run)
+            return
         state = self._states.get(run.key)
         if state is not None:
             state.returned = [part for other in state.returned for part in other.outside(run)]
             self._look_at(state)
+
+    def _remove_unkeyed(self, run: Run) -> None:
+        unkeyed = self._unkeyed
+        if run in unkeyed:
+            unkeyed.remove(run)  # one of those that are alike
+            return
+        before = unkeyed[max(unkeyed.bisect_right(run) - 1, 0)].place if unkeyed else run.place
+        end = (*run.place[:3], run.first + run.size - 1)
+        for other in list(unkeyed.irange_key(min(before, run.place), end)):
+            unkeyed.remove(other)
+            unkeyed.update(other.outside(run))
 
     def freed(self, keys: Sequence[int]) -> None:
         """Note that leases ended: `[key, messages, ...]`; no messages: the key was blocked and is not any more."""
@@ -208,7 +226,7 @@ class KeyOrder:
         self._unpack(lambda _box: True)
         self._free.clear()
         self._held_up.clear()
-        self._line.returned.clear()
+        self._unkeyed.clear()
         self._passed_ranges = 0
         for state in list(self._states.values()):
             state.listed = False
@@ -270,13 +288,13 @@ class KeyOrder:
 
     def _deal_unkeyed(self) -> bool:
         """Deal what came back and has no key."""
-        returned = self._line.returned
-        while returned:
+        unkeyed = self._unkeyed
+        while unkeyed:
             consumer = None if self._over else self._line.policy.next()
             if consumer is None:
                 return False
             self._runs_left -= 1
-            self._put(consumer, returned.popitem(0)[1])
+            self._put(consumer, unkeyed.pop(0))
         return True
 
     def _deal_freed(self) -> bool:
@@ -405,7 +423,7 @@ class KeyOrder:
         if count < run.size:
             run, rest = run.split(count)
             if state is None:
-                self._line.returned[rest.place] = rest
+                self._unkeyed.add(rest)
             else:
                 state.returned.insert(0, rest)
         bytes_ = run.bytes_of(count)

@@ -43,7 +43,7 @@ class Line:
         policy: Whose turn it is among those that take part and have credit.
         cursors: What is picked of each lane, highest priority first.
         keys: What is known of the keys, where the queue is ordered by them; else None.
-        returned: Runs that came back to their places, by place; where there are keys, those that have none.
+        returned: Runs that came back to their places, by place; none where there are keys, which know them.
         planned: Messages of picks whose GRANT is not applied.
         waiting: Whether it stands in the dispatcher's list of those that may have something.
         stalled: Whether its last look met a run that is not in memory.
@@ -201,7 +201,7 @@ class Line:
         """Note that *runs* are not there any more; of interest are those that came back, and rests of those cut."""
         returned = self.returned
         for run in runs:
-            if self.keys is not None and run.key:
+            if self.keys is not None:
                 self.keys.removed(run)
             elif returned:
                 before = returned.peekitem(max(returned.bisect_right(run.place) - 1, 0))[0]

@@ -26,6 +26,12 @@ def after(cron: str, timezone: str, text: str) -> str:
         ("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00Z", "2026-03-29T01:00:00+00:00"),
         ("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00Z", "2026-10-25T00:30:00+00:00"),
         ("30 2 * * *", "Europe/Berlin", "2026-10-25T00:30Z", "2026-10-26T01:30:00+00:00"),
+        ("@daily", "UTC", "2026-11-21T06:00Z", "2026-11-22T00:00:00+00:00"),
+        (" @Weekly ", "UTC", "2026-11-21T06:00Z", "2026-11-22T00:00:00+00:00"),
+        ("@hourly", "UTC", "2026-11-21T06:00Z", "2026-11-21T07:00:00+00:00"),
+        ("@yearly", "UTC", "2026-11-21T06:00Z", "2027-01-01T00:00:00+00:00"),
+        ("0 0 30 2 MON", "UTC", "2026-11-21T06:00Z", "2027-02-01T00:00:00+00:00"),
+        ("*/59 * * * *", "UTC", "2026-11-21T06:00Z", "2026-11-21T06:59:00+00:00"),
     ],
 )
 def test_the_next_time_is_the_first_behind(cron: str, timezone: str, start: str, due: str) -> None:
@@ -33,9 +39,32 @@ def test_the_next_time_is_the_first_behind(cron: str, timezone: str, start: str,
 
 
 @pytest.mark.parametrize(
-    ("cron", "timezone"),
-    [("61 * * * *", "UTC"), ("", "UTC"), ("* * *", "UTC"), ("0 0 31 2 *", "UTC"), ("* * * * *", "Mars/Olympus")],
+    ("cron", "said"),
+    [
+        ("61 * * * *", "'61' is no minute"),
+        ("0 0 * * FUNDAY", "'FUNDAY' is no day of week"),
+        ("0 24 * * *", "'24' is no hour"),
+        ("0 0 1#2/3 * *", "'1#2/3' is no day of month"),
+        ("0 0 * * 1#2/3", "'1#2/3' is no day of week"),
+        ("", "has 0 fields"),
+        ("* * *", "has 3 fields"),
+        ("@reboot", "no time that is known by a name: .* @daily"),
+        ("0 0 31 2 *", "never comes"),
+        ("0 0 30 2 *", "never comes"),
+        ("0 0 31 2,4 *", "never comes"),
+        ("*/60 * * * *", "the step /60 of the minute is not between 1 and 59"),
+        ("*/0 * * * *", "the step /0 of the minute"),
+        ("0 0 */" + "9" * 200 + " * *", "of the day of month is not between 1 and 31"),
+        ("* * * * " + "1," * 5_000, "10008 characters; allowed are 400"),
+        ("9" * 399 + " * * * *", "characters; allowed are 400"),
+    ],
 )
-def test_what_never_comes_or_is_unknown_is_refused(cron: str, timezone: str) -> None:
-    with pytest.raises(InvalidRequest):
-        next_due_ms(cron, timezone, 0)
+def test_what_is_no_time_is_refused_with_the_field_that_is_wrong(cron: str, said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said) as refused:
+        next_due_ms(cron, "UTC", 0)
+    assert len(str(refused.value)) < 600
+
+
+def test_a_time_zone_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="'Mars/Olympus' is no time zone"):
+        next_due_ms("* * * * *", "Mars/Olympus", 0)

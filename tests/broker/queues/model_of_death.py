@@ -98,18 +98,23 @@ class Model:
                 }
                 self.messages.append(message)
                 index += 1
-        if limit is not None:
-            for _ in range(min(self.alive(queue) - limit, entry.count + 1_000)):
-                ready = self.ready(queue)
-                if not ready:
-                    break
-                lowest = ready[-1]["priority"]
-                head = next(m for m in ready if m["priority"] == lowest)
-                if settings["overflow"] == "dead_letter":
-                    self.die(zxid, [head], "overflow", "")
-                else:
-                    head["state"] = "dropped"
+        self.make_room(zxid, queue, entry.count)
         return True
+
+    def make_room(self, zxid: int, queue: str, came: int) -> None:
+        settings = self.settings[queue]
+        if settings["max_length"] is None or settings["overflow"] == "reject":
+            return
+        for _ in range(min(self.alive(queue) - settings["max_length"], came + 1_000)):
+            ready = self.ready(queue)
+            if not ready:
+                break
+            lowest = ready[-1]["priority"]
+            head = next(m for m in ready if m["priority"] == lowest)
+            if settings["overflow"] == "dead_letter":
+                self.die(zxid, [head], "overflow", "")
+            else:
+                head["state"] = "dropped"
 
     def grant(self, entry: e.Grant, in_order: bool) -> None:
         queue = self.numbers[entry.queue]
@@ -189,14 +194,18 @@ class Model:
             message["state"] = "purged"
 
     def redrive(self, zxid: int, entry: q.Redrive) -> None:
+        going: dict[str, list[Message]] = {}
         for message in self.named(entry.queue, entry.runs):
-            queue = message["queue"]
             note: Note = message["note"]
-            target = self.numbers[entry.to] if entry.to else (note[1] or queue)
-            message.update(queue=target, deliveries=0, attempts=0, note=None)
-            ttl = self.settings[target]["ttl"]
-            message["expires"] = self.time + round(ttl * 1000) if ttl else 0
-            self.line_up(zxid, message)
+            target = self.numbers[entry.to] if entry.to else (note[1] or message["queue"])
+            going.setdefault(target, []).append(message)
+        for target, messages in going.items():
+            for message in messages:
+                message.update(queue=target, deliveries=0, attempts=0, note=None)
+                ttl = self.settings[target]["ttl"]
+                message["expires"] = self.time + round(ttl * 1000) if ttl else 0
+                self.line_up(zxid, message)
+            self.make_room(zxid, target, len(messages))
 
     def discard(self, entry: q.Discard) -> None:
         for message in self.named(entry.queue, entry.runs):

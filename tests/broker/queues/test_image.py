@@ -235,9 +235,9 @@ def test_a_newer_version_of_a_section_is_refused_by_its_name() -> None:
     sections = packed()
     number = next(number for number, section in enumerate(sections) if section.kind == s.QUEUES)
     name, _, columns = msgpack.unpackb(sections[number].data)
-    sections[number] = Section(s.QUEUES, msgpack.packb((name, 5, columns)))
+    sections[number] = Section(s.QUEUES, msgpack.packb((name, 6, columns)))
     for read in (load, lambda them: list(live_runs(them))):
-        with pytest.raises(ImageUnknown, match="version 5 of section 'queues' is unknown; this version reads 4"):
+        with pytest.raises(ImageUnknown, match="version 6 of section 'queues' is unknown; this version reads 5"):
             read(sections)
 
 
@@ -276,10 +276,10 @@ def test_nothing_may_follow_the_end_nor_precede_the_beginning() -> None:
         (b"\xc1", "no array of name, version and columns"),
         (msgpack.packb(("queues", 1)), "no array of name, version and columns"),
         (msgpack.packb(("chunks", 1, {})), "kind 2 is named 'chunks' instead of 'queues'"),
-        (msgpack.packb(("queues", 4, {"id": [1]})), "has not the columns id, vhost"),
-        (msgpack.packb(("queues", 4, dict.fromkeys(s.LAYOUTS[s.QUEUES].columns, 5))), "are not lists of one length"),
+        (msgpack.packb(("queues", 5, {"id": [1]})), "has not the columns id, vhost"),
+        (msgpack.packb(("queues", 5, dict.fromkeys(s.LAYOUTS[s.QUEUES].columns, 5))), "are not lists of one length"),
         (
-            msgpack.packb(("queues", 4, {**{column: [1] for column in s.LAYOUTS[s.QUEUES].columns}, "id": [1, 2]})),
+            msgpack.packb(("queues", 5, {**{column: [1] for column in s.LAYOUTS[s.QUEUES].columns}, "id": [1, 2]})),
             "are not lists of one length",
         ),
     ],
@@ -327,13 +327,13 @@ def test_an_image_keeps_the_layout_that_is_documented() -> None:
     """A change of these names needs a new version of the section: old snapshots have the old ones."""
     assert {layout.name: layout.version for layout in s.LAYOUTS.values()} == {
         "machine": 2,
-        "queues": 4,
+        "queues": 5,
         "indexes": 2,
         "chunks": 3,
         "marks": 1,
         "policies": 1,
         "following": 1,
-        "schedules": 1,
+        "schedules": 2,
         "returned": 2,
         "sessions": 1,
         "leases": 2,

@@ -8,13 +8,24 @@ import pytest
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
+from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues import policies as policies_module
 from sluicemq.broker.queues.applying.operating import FOLLOW_ITEMS
 from sluicemq.broker.queues.image import load
 from sluicemq.broker.queues.machine import Machine
-from sluicemq.broker.queues.outcomes import Altered, Cancelled, LeasesOver, Outcome, PolicyPut, Published, Ready
+from sluicemq.broker.queues.outcomes import (
+    Altered,
+    Cancelled,
+    Fired,
+    LeasesOver,
+    MayExpire,
+    Outcome,
+    PolicyPut,
+    Published,
+    Ready,
+)
 from sluicemq.broker.queues.queue import Queue
-from sluicemq.wire.errors import InvalidRequest, LimitReached, QueueNotFound, QueuePaused
+from sluicemq.wire.errors import Conflict, InvalidRequest, LimitReached, QueueNotFound, QueuePaused
 from sluicemq.wire.messages import VERDICT_NACK
 
 NOW = 1_000_000
@@ -225,6 +236,46 @@ def test_what_cannot_change_while_messages_lie_there_stays_and_the_rest_follows(
     assert (place.orders.settings["ordering"], place.orders.settings["retry_delay"]) == ("fifo", 2.0)
 
 
+def test_a_queue_that_expires_by_a_policy_counts_from_then_and_the_leader_hears_of_it() -> None:
+    place = Place()
+    place.now += HOUR
+    place.do(put("short-lived", "#", expires=60.0))
+    outcome = place.do(e.Clock(place.now, 100))
+    assert outcome.effects == (Ready(place.orders.id), MayExpire(place.orders.id))
+    assert place.orders.used_ms == place.now
+    early = place.do(q.ExpireQueue(place.now + 59_999, place.orders.id, 0))
+    assert isinstance(early.error, Conflict)
+    assert place.do(q.ExpireQueue(place.now + 60_000, place.orders.id, 0)).error is None
+
+
+def test_a_policy_that_orders_by_key_says_so_as_long_as_it_stands() -> None:
+    place = Place()
+    policies = place.machine.policies
+    assert not policies.orders_by_key("/")
+    place.do(put("keyed", "eu.#", ordering="key"))
+    place.do(put("other", "#", ttl=1.0))
+    assert policies.orders_by_key("/")
+    assert not policies.orders_by_key("elsewhere")
+    assert place.reloaded().policies.orders_by_key("/")
+    place.do(put("keyed", "eu.#", ordering="fifo"))
+    assert not policies.orders_by_key("/")
+
+
+def test_a_subscription_that_a_policy_orders_by_key_is_known_to_its_topic_as_such() -> None:
+    place = Place()
+    topic = place.do(e.Declare(NOW, "/", "topic", "events", {})).value.queue_id
+    place.do(t.Subscribe(NOW, "/", "events", "#", "audit", {}, 0, t.START_NOW, 0, 0))
+    audit = place.machine.find_queue("/", "audit")
+    assert audit is not None
+    place.do(put("keyed", "audit", ordering="key"))
+    place.follow()
+    assert place.machine.sources.get(topic).keyed == {audit.id}
+    place.do(t.Subscribe(NOW, "/", "events", "#", "later", {}, 0, t.START_NOW, 0, 0))
+    place.do(put("keyed", "audit"))
+    place.follow()
+    assert place.machine.sources.get(topic).keyed == set()
+
+
 def test_policies_are_refused_that_make_no_sense_and_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     place = Place()
     assert isinstance(place.do(put("all", "a*b", ttl=1.0)).error, InvalidRequest)
@@ -234,3 +285,21 @@ def test_policies_are_refused_that_make_no_sense_and_beyond_the_limit(monkeypatc
     place.do(put("one", "#", ttl=1.0))
     assert isinstance(place.do(put("two", "#", ttl=1.0)).error, LimitReached)
     assert place.do(put("one", "#", ttl=2.0)).value == PolicyPut("changed")
+
+
+# --- schedules --------------------------------------------------------------------------------------------------------
+
+
+def test_a_schedule_counts_the_times_that_were_refused_and_knows_why_the_last_one_was() -> None:
+    place = Place()
+    number = place.zxid + 1
+    place.do(t.Schedule(NOW, "/", "report", "@daily", "UTC", "orders", 1, 1, NOW + 1, "one", b"x"))
+    assert place.do(t.Fire(NOW, number, NOW + 1, NOW + 2, 0, "no such queue")).value == Fired(True)
+    assert place.do(t.Fire(NOW, number, NOW + 1, NOW + 3, 0, "twice")).value == Fired(False)
+    row = place.reloaded().schedules.get(number)
+    assert row is not None
+    assert (row.published, row.failed, row.problem, row.next_due_ms) == (0, 1, "no such queue", NOW + 2)
+    place.do(t.Fire(NOW, number, NOW + 2, NOW + 3, 1))
+    row = place.reloaded().schedules.get(number)
+    assert row is not None
+    assert (row.published, row.failed, row.problem) == (1, 1, "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from sluicemq.broker.queues import entries as e
@@ -19,9 +21,9 @@ from tests.broker.queues.routing.test_topics import Broker
 class Graveyard(Broker):
     """Two subscriptions whose messages grow old, and the queue `grave` where they go."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: Any) -> None:
         super().__init__()
-        self.declare("grave")
+        self.declare("grave", **settings)
         for name in ("first", "second"):
             self.try_subscribe("#", name, settings={"ttl": 1.0, "dead_letter": "grave"})
 
@@ -72,8 +74,9 @@ def test_both_are_taken_given_back_and_acknowledged(together: bool) -> None:
     assert broker.grave.messages == 0
 
 
-def test_the_dispatcher_hands_out_both_however_often_they_come_back() -> None:
-    broker = Graveyard()
+@pytest.mark.parametrize("ordering", ["fifo", "key"])
+def test_the_dispatcher_hands_out_both_however_often_they_come_back(ordering: str) -> None:
+    broker = Graveyard(ordering=ordering)
     broker.publish("eu", "us")
     broker.wait(1_500)
     dispatcher = Dispatcher(broker.machine)
@@ -104,6 +107,21 @@ def test_each_is_dropped_or_goes_to_where_it_came_from(drop: bool, given_back: b
         assert broker.grave.messages == left
     if not drop:
         assert broker.holds("first") == broker.holds("second") == [(zxid, 0)]
+
+
+def test_of_both_that_came_back_the_dispatcher_hands_out_the_one_that_is_left() -> None:
+    broker = Graveyard(ordering="key")
+    zxid = broker.publish("eu")
+    broker.wait(1_500)
+    dispatcher = Dispatcher(broker.machine)
+    dispatcher.add_consumer(broker.session, 1, broker.grave.id, 100, 10_000)
+    assert broker.take(dispatcher) == 2
+    dispatcher.on_effects(broker.apply(e.Settle(broker.now, broker.session, 1, VERDICT_RELEASE, [1, 2], 0, "")).effects)
+    (ready, *_), *_ = [(run.ready,) for run in both(broker)]
+    discarded = broker.apply(q.Discard(broker.now, broker.grave.id, [ready, zxid, 0, 1]))
+    assert discarded.value == Discarded(1)
+    dispatcher.on_effects(discarded.effects)
+    assert broker.take(dispatcher) == 1
 
 
 def test_runs_at_one_place_lie_in_the_same_order_whoever_came_first() -> None:
