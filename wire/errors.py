@@ -258,6 +258,12 @@ class MessageNotFound(NotFound):
     code = "message_not_found"
 
 
+class TransactionNotFound(NotFound):
+    """No message was prepared under that name, or it was decided more than a day ago."""
+
+    code = "transaction_not_found"
+
+
 class PositionExpired(NotFound):
     """Not everything from that position or time on is retained any more; nothing was skipped in silence.
 
@@ -319,6 +325,13 @@ class SequenceGap(Conflict):
     """A batch arrived ahead of its predecessors; the client resends from `expected`."""
 
     code = "sequence_gap"
+
+
+class TransactionDecided(Conflict):
+    """The prepared message was decided before, the other way round; `committed` and `decided_at` (milliseconds since
+    1970) say how and when."""
+
+    code = "transaction_decided"
 
 
 class RetentionOff(Conflict):

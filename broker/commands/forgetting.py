@@ -21,6 +21,7 @@ from sluicemq.broker.pipeline.keeping.restart import Restart, load_newest, repla
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.chunks import CHUNK_BYTES
 from sluicemq.broker.queues.coverage import SEEN_BATCHES_MAX, Coverage
+from sluicemq.broker.queues.halves import HALVES_ID, PREPARED
 from sluicemq.broker.queues.image import live_runs
 from sluicemq.broker.queues.lost import LostEntries
 from sluicemq.storage.errors import LogCorrupt, ZxidNotFound
@@ -128,12 +129,17 @@ class _Forgetting:
                 if run.zxid in self._lost:
                     found.setdefault(part.queue, array("Q")).append(run.zxid)
                     if self._is_gone(run.zxid):
-                        owner = self._machine.queue(part.queue) or self._machine.sources.get(part.queue)
-                        assert owner is not None, "what is alive is in a queue or a topic"
                         shared = part.shared  # it may lie in several places of the queue
                         size = seen[part.queue].add(run.zxid, run.first, run.size) if shared else run.size
-                        self._counts[owner.name] += size
+                        self._counts[self._name_of(part.queue)] += size
         return found
+
+    def _name_of(self, queue: int) -> str:
+        if queue == HALVES_ID:
+            return PREPARED
+        owner = self._machine.queue(queue) or self._machine.sources.get(queue)
+        assert owner is not None, "what is alive is in a queue or a topic, or prepared"
+        return owner.name
 
     def _is_gone(self, zxid: int) -> bool:
         if zxid not in self._gone:

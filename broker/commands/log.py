@@ -103,7 +103,7 @@ def _progress(total_bytes: int) -> Iterator[Callable[[int], object]]:
 
 def _problem_of(located: Located) -> str | None:
     """Return what is wrong with an entry whose record is whole."""
-    from sluicemq.broker.queues.entries import Publish
+    from sluicemq.broker.queues.entries_with_batches import BatchEntry
     from sluicemq.wire.batch import batch_facts
     from sluicemq.wire.errors import SluiceError
 
@@ -113,7 +113,7 @@ def _problem_of(located: Located) -> str | None:
             held = batch_facts(entry.payload)[0]
             left = sum(count for _, count in ranges)
             return None if held == left else f"the entry names {left} messages that are left, its batch holds {held}"
-        if isinstance(entry, Publish):
+        if isinstance(entry, BatchEntry) and entry.count:
             messages, _columns, body_bytes = batch_facts(entry.payload)
             if (messages, body_bytes) != (entry.count, entry.body_bytes):
                 return f"the entry names {entry.count} messages, its batch holds {messages}"

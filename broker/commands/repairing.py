@@ -30,6 +30,8 @@ from sluicemq.broker.commands.log_repair_plan import (
 from sluicemq.broker.commands.log_repair_view import OrderedDirectory
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.coverage import SEEN_BATCHES_MAX, Coverage
+from sluicemq.broker.queues.entries_with_batches import BATCH_KINDS, BatchEntry, targets_of
+from sluicemq.broker.queues.halves import HALVES_ID, PREPARED
 from sluicemq.broker.queues.image import live_runs, pages_named
 from sluicemq.broker.queues.sections import QUEUES, TOPICS, decode
 from sluicemq.storage.errors import LogCorrupt, SnapshotDamaged, StorageError, SuperblockDamaged, format_zxid
@@ -398,13 +400,14 @@ class Repair:
     # --- what is lost ---------------------------------------------------------------------------------------------
 
     def _count_entry(self, found: Found) -> None:
-        if found.kind == e.Publish.KIND:
+        if found.kind in BATCH_KINDS:
             try:
                 entry = e.decode_entry(found.kind, found.kind_version, found.header, found.payload)
             except SluiceError:
                 return
-            assert isinstance(entry, e.Publish)
-            self.plan.lost_messages[self._queue_name(entry.queue)] += entry.count
+            assert isinstance(entry, BatchEntry), "its kind says so"
+            for queue, messages in targets_of(entry):
+                self.plan.lost_messages[self._queue_name(queue)] += messages
 
     def _queue_name(self, queue: int) -> str:
         if not self._names:
@@ -412,7 +415,7 @@ class Repair:
         return self._names.get(queue) or f"queue {format_zxid(queue)}"
 
     def _learn_names(self, base: SnapshotBase | None) -> dict[int, str]:
-        names: dict[int, str] = {0: ""}
+        names: dict[int, str] = {0: "", HALVES_ID: PREPARED}
         if base is not None:
             file = self._reader.open(base.name)
             try:

@@ -14,7 +14,9 @@ from typing import NamedTuple, TypeAlias
 
 import trio
 
-from sluicemq.broker.queues.entries import SPARSE, Publish, decode_entry
+from sluicemq.broker.queues.entries import SPARSE, decode_entry
+from sluicemq.broker.queues.entries_of_transactions import Routes
+from sluicemq.broker.queues.entries_with_batches import BATCH_KINDS, BatchEntry
 from sluicemq.broker.queues.sparse import Kept, read_left_over
 from sluicemq.storage.errors import StorageError, ZxidNotFound
 from sluicemq.storage.log import SegmentLog
@@ -55,7 +57,8 @@ class Stored(NamedTuple):
         end: Number of the message after the last one that is here.
         kept: Where the messages of a rewritten entry lie; None where all are here.
         route: What of the destination followed behind the topic's name, if it was published to one and all messages
-            share it; "": nothing; None: each message has its subject as its route.
+            share it; "": nothing; None: each message has its subject as its route. A transaction has one for each of
+            its parts.
 
     """
 
@@ -65,7 +68,7 @@ class Stored(NamedTuple):
     sequence: int
     end: int
     kept: Kept | None = None
-    route: str | None = ""
+    route: str | Routes | None = ""
 
     def part_pieces(self, first: int, count: int) -> list[bytes | memoryview]:
         """Return messages by their numbers in the original batch, as `Batch.part_pieces` does.
@@ -78,6 +81,16 @@ class Stored(NamedTuple):
             first = self.kept.position(first, count)
         return self.batch.part_pieces(first, count)
 
+    def routed(self, first: int, count: int) -> list[tuple[int, int, str | None]]:
+        """Return messages by their numbers in pieces that share one route, as (first, count, route)."""
+        if not isinstance(self.route, tuple):
+            return [(first, count, self.route)]
+        end = first + count
+        starts = [start for start, _ in self.route] + [end]
+        pieces = zip(self.route, starts[1:], strict=True)
+        cut = [(max(start, first), min(behind, end), route) for (start, route), behind in pieces]
+        return [(start, behind - start, route) for start, behind, route in cut if start < behind]
+
     def closed(self) -> Closed:
         """Return what the cache keeps of it."""
         return (self.batch.data, *self[1:])
@@ -87,7 +100,7 @@ class Stored(NamedTuple):
         return self._replace(batch=Batch(self.batch.data))
 
 
-Closed: TypeAlias = tuple[bytes | memoryview, int, int, int, int, Kept | None, str | None]
+Closed: TypeAlias = tuple[bytes | memoryview, int, int, int, int, Kept | None, str | Routes | None]
 """A `Stored` in the cache: with the bytes of the batch in its place. A plain tuple of plain values, because the garbage
 collector soon leaves those alone: 75,000 batches as objects made one full collection hold the event loop for 100 ms."""
 
@@ -154,7 +167,7 @@ class Bodies:
         for ended in list(self._readers.values()):
             await ended.wait()
 
-    def add(self, zxid: int, entry: Publish) -> None:
+    def add(self, zxid: int, entry: BatchEntry) -> None:
         """Keep *entry*, just proposed."""
         closed = (entry.payload, entry.log_time_ms, entry.producer, entry.sequence, entry.count, None, entry.route)
         self._keep(zxid, closed)
@@ -278,7 +291,7 @@ class Bodies:
             except ZxidNotFound as error:
                 raise given_up(zxid, zxid) from error
             for record in records:
-                if record.kind not in (Publish.KIND, SPARSE):
+                if record.kind not in BATCH_KINDS and record.kind != SPARSE:
                     continue
                 if record.zxid in needed:
                     needed.discard(record.zxid)
@@ -304,7 +317,7 @@ def given_up(first_zxid: int, last_zxid: int) -> MessageNotFound:
     )
 
 
-def _stored(entry: Publish) -> Stored:
+def _stored(entry: BatchEntry) -> Stored:
     batch = Batch(entry.payload)
     return Stored(batch, entry.log_time_ms, entry.producer, entry.sequence, batch.count, None, entry.route)
 
@@ -315,5 +328,5 @@ def _stored_record(record: Record) -> Stored:
         kept = Kept(left.ranges)
         return _stored(left.publish)._replace(end=kept.end, kept=kept)
     entry = decode_entry(record.kind, record.kind_version, record.header, record.payload)
-    assert isinstance(entry, Publish)
+    assert isinstance(entry, BatchEntry), "its kind says so"
     return _stored(entry)

@@ -142,27 +142,30 @@ class Cargo:
         """Add *runs* whose frames must say where their messages were published to."""
         for position, run in enumerate(runs):
             stored = bodies[run.zxid]
-            part = stored.batch.data if run.whole else b"".join(stored.part_pieces(run.first, run.size))
-            self._put(run, stored, part, run.first, run.size)
-            if self.too_large_bytes:
-                self._grant(runs[position:])
-                return
+            for first, count, route in stored.routed(run.first, run.size):
+                whole = run.whole and count == run.size
+                part = stored.batch.data if whole else b"".join(stored.part_pieces(first, count))
+                self._put(run, stored, part, first, count, self._destination_of(route))
+                if self.too_large_bytes:
+                    self._grant(runs[position:])
+                    return
             self.granted += (run.zxid, run.first, run.size)
 
-    def _destination_of(self, stored: Stored) -> str:
-        return destination_of(self._topic, stored.route) if self._topic is not None and stored.route else ""
+    def _destination_of(self, route: str | None) -> str:
+        return destination_of(self._topic, route) if self._topic is not None and route else ""
 
     def _grant(self, runs: Sequence[Run]) -> None:
         for run in runs:
             self.granted += (run.zxid, run.first, run.size)
 
-    def _put(self, run: Run, stored: Stored, part: bytes | memoryview, first: int, count: int) -> None:
+    def _put(
+        self, run: Run, stored: Stored, part: bytes | memoryview, first: int, count: int, destination: str = ""
+    ) -> None:
         """Put *part*, the *count* messages of *run* from *first* on, where there is room: in this frame, the next, or
         by halves in several. No half is walked through more often than it is cut, however small the frames are."""
-        destination = self._destination_of(stored)
         cost = len(part) + RUN_BYTES_MAX + len(destination.encode()) + TEXT_OVERHEAD_BYTES
         if cost > self._room_max:
-            self._put_halves(run, stored, part, first, count)
+            self._put_halves(run, stored, part, first, count, destination)
             return
         if cost > self._room:
             if self.frames[-1].numbers:
@@ -187,7 +190,9 @@ class Cargo:
             run.attempts,
         )
 
-    def _put_halves(self, run: Run, stored: Stored, part: bytes | memoryview, first: int, count: int) -> None:
+    def _put_halves(
+        self, run: Run, stored: Stored, part: bytes | memoryview, first: int, count: int, destination: str
+    ) -> None:
         if count == 1:
             self.too_large_bytes = len(part)
             return
@@ -195,6 +200,6 @@ class Cargo:
         batch = Batch(part)
         half = count // 2
         for start, size in ((0, half), (half, count - half)):
-            self._put(run, stored, batch.part(start, size), first + start, size)
+            self._put(run, stored, batch.part(start, size), first + start, size, destination)
             if self.too_large_bytes:
                 return

@@ -172,15 +172,18 @@ def _matching(
     run: Run, stored: Stored, wanted: Wanted, trie: PatternTrie
 ) -> Iterator[tuple[int, int, tuple[int, int, int]]]:
     """Yield (first index, count, (expires_ms, priority, key)) of what matches within *run*, in order."""
-    batch: Batch = stored.batch
-    numbers, texts = (
-        ([1], [stored.route]) if stored.route else routes_of(batch, "") if stored.route is None else (None, [])
-    )
+    batch, begin = stored.batch, 0
+    route = stored.route
+    if isinstance(route, tuple):
+        # A topic retains its parts of a transaction, each with a route of its own; the rest of it may be gone.
+        batch, begin = Batch(b"".join(stored.part_pieces(run.first, run.size))), run.first
+        route = stored.routed(run.first, run.size)[0][2]
+    numbers, texts = ([1], [route]) if route else routes_of(batch, "") if route is None else (None, [])
     # As it was when it came in: delays count from the entry's own time.
     groups = groups_of(batch, stored.published_ms, with_keys=wanted.keyed, routes=numbers)
     groups = groups or [batch.count, 0, 0, 0, 0, 0]
     start, end = run.first, run.first + run.size
-    first = 0
+    first = begin
     for size, due_ms, own_ttl_ms, priority, key, route in zip(*(iter(groups),) * GROUP_NUMBERS, strict=True):
         low, high = max(first, start), min(first + size, end)
         waits = due_ms > run.published_ms

@@ -58,6 +58,7 @@ def _canonical(machine: Machine) -> Iterator[Any]:
         yield from topics.canonical(topic)
     yield from machine.policies.canonical()
     yield machine.schedules.canonical()
+    yield from machine.halves.canonical()
 
 
 def _canonical_queue(queue: Queue) -> Iterator[Any]:
@@ -106,6 +107,7 @@ def check(machine: Machine) -> None:
             assert found is not None, "leases go with their queue"
             assert found.leases[holder.number, consumer] is table, "a queue knows who holds its messages"
     machine.producers.check()
+    machine.halves.check()
 
 
 def _check_counts(queue: Queue) -> None:

@@ -9,7 +9,7 @@ All times are milliseconds since 1970 (`_ms`); `log_time_ms` is the time that th
 Ranges of tags are flat lists `[first, last, first, last, ...]`, both ends included. Runs of messages in a GRANT are
 flat lists `[zxid, first index, count, ...]`. Ranges of entries are flat lists of zxids, like those of tags.
 
-Entries that come with newer features stand in `entries_of_queues` and `entries_of_topics`.
+Entries that come with newer features stand in `entries_of_queues`, `entries_of_topics` and `entries_of_transactions`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import msgpack
 
 from sluicemq.broker.queues.entries_of_queues import Alter, Cancel, Discard, ExpireQueue, Policy, Redrive, Reschedule
 from sluicemq.broker.queues.entries_of_topics import Fill, Fire, Schedule, Subscribe, Unsubscribe
+from sluicemq.broker.queues.entries_of_transactions import Checked, Prepare, Resolve, Transaction
 from sluicemq.broker.queues.entry import GROUP_NUMBERS, Entry, EntryUnknown
 from sluicemq.broker.queues.entry import name as _name
 from sluicemq.broker.queues.entry import number as _number
@@ -67,7 +68,7 @@ __all__ = [
     "Settle",
     "SettleJudged",
     "decode_entry",
-    "without_groups",
+    "shared_route",
 ]
 
 EXPIRED = 16
@@ -84,9 +85,6 @@ over: nobody says that the handler stopped in good order.
 """
 
 RESERVED_KINDS: dict[int, str] = {
-    14: "TRANSACTION",
-    15: "PREPARE",
-    16: "RESOLVE",
     17: "MEMBERSHIP",
     18: "FEATURE",
 }
@@ -269,7 +267,7 @@ class PublishGrouped(Publish):
     @property
     def route(self) -> str | None:
         """The route that all messages share, "" for none; None: each has its own, which is its subject."""
-        return _shared_route(self.groups, self.routes)
+        return shared_route(self.groups, self.routes)
 
     def header(self) -> bytes:
         """Return the header's bytes."""
@@ -487,6 +485,10 @@ ENTRIES: dict[int, type[Entry]] = {
         Redrive,
         Discard,
         ExpireQueue,
+        Transaction,
+        Prepare,
+        Resolve,
+        Checked,
     )
 }
 """Entry class by kind, as this version writes it."""
@@ -501,18 +503,8 @@ A class that is neither here nor in `ENTRIES` (those of `entries_of_queues` and
 """
 
 
-def without_groups(version: int, header: bytes | memoryview) -> tuple[int, bytes]:
-    """Return version and header of a PUBLISH as they are without its groups; a route that all messages share stays."""
-    if version != PublishGrouped.VERSION:
-        return version, bytes(header)
-    *fields, groups, routes = msgpack.unpackb(header)
-    route = _shared_route(groups, routes)
-    if route:
-        return version, _pack(*fields, [fields[4], 0, 0, 0, 0, 1], [route])
-    return Publish.VERSION, _pack(*fields)
-
-
-def _shared_route(groups: list[int], routes: list[str]) -> str | None:
+def shared_route(groups: list[int], routes: list[str]) -> str | None:
+    """Return the route that all of *groups* share, "" for none; None where they have several."""
     numbers = set(groups[GROUP_NUMBERS - 1 :: GROUP_NUMBERS])
     if len(numbers) > 1:
         return None

@@ -20,10 +20,13 @@ from typing import TYPE_CHECKING, Any
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues import entries_of_topics as t
+from sluicemq.broker.queues import entries_of_transactions as x
 from sluicemq.broker.queues import sections as s
 from sluicemq.broker.queues.applying.dead_letters import redrive_targets
 from sluicemq.broker.queues.applying.dying import dead_letter_queue
+from sluicemq.broker.queues.applying.halves import target_of
 from sluicemq.broker.queues.applying.operating import next_to_follow
+from sluicemq.broker.queues.applying.transactions import as_publish, as_settle
 from sluicemq.broker.queues.chunks import ROW, RUN_BYTES, Summary
 from sluicemq.broker.queues.holes import NONE, packed_bits
 from sluicemq.broker.queues.policies import POLICIES_ID
@@ -80,6 +83,7 @@ class Freeze:
         )
         self._policies = machine.policies.frozen()
         self._schedules = machine.schedules.frozen()
+        self._halves = machine.halves.frozen()
         # What was copied and is not packed yet, by the identity of the original: that lives as long as these lists.
         self._copies: dict[int, Any] = {}
         self._steps = self._pack()
@@ -124,6 +128,7 @@ class Freeze:
         """Give up what is not packed."""
         self._copies.clear()
         self._queues, self._topics, self._sessions, self._producers = [], [], [], []
+        self._halves = [], []
         self.done = True
 
     def _pack(self) -> Iterator[s.Section | None]:
@@ -172,7 +177,7 @@ class Freeze:
         yield from packer.flush()
 
     def _pack_operating(self, packer: _Packer) -> Iterator[s.Section | None]:
-        """Pack policies and schedules."""
+        """Pack policies, schedules and half messages."""
         rows, following = self._policies
         for row in rows:
             packer.add(s.POLICIES, row)
@@ -182,6 +187,14 @@ class Freeze:
             yield from packer.flush_full()
         for mark in following:
             packer.add(s.FOLLOWING, mark)
+        yield from packer.flush()
+        halves, decisions = self._halves
+        for half in halves:
+            packer.add(s.HALVES, half, bytes_=8 * len(half.groups))
+            yield from packer.flush_full()
+        for decision in decisions:
+            packer.add(s.DECISIONS, decision)
+            yield from packer.flush_full()
         yield from packer.flush()
 
 
@@ -475,6 +488,38 @@ def _expire_queue(freeze: Freeze, machine: Machine, entry: q.ExpireQueue) -> Non
     touching.dropped(freeze, machine, entry.queue)
 
 
+def _transaction(freeze: Freeze, machine: Machine, entry: x.Transaction) -> None:
+    """Each part comes into its queue or topic, each verdict takes something out of its consumer's table."""
+    if entry.producer <= freeze.zxid:
+        freeze.keep(machine.producers.get(entry.producer))
+    try:
+        parts, settlements = entry.split(), entry.verdicts()
+    except ValueError:
+        return
+    for part in parts:
+        _publish(freeze, machine, as_publish(entry, part, part.size))
+    for settlement in settlements:
+        _settle(freeze, machine, as_settle(entry, settlement))
+
+
+def _prepare(freeze: Freeze, machine: Machine, entry: x.Prepare) -> None:
+    """The producer has its turn; all half messages are copied in the beginning."""
+    if entry.producer <= freeze.zxid:
+        freeze.keep(machine.producers.get(entry.producer))
+
+
+def _resolve(freeze: Freeze, machine: Machine, entry: x.Resolve) -> None:
+    """What is committed comes into its queue or topic."""
+    half = machine.halves.get(entry.half)
+    if half is None or not entry.commit:
+        return
+    queue, topic = target_of(machine, half)
+    if queue is not None:
+        _keep_dying(freeze, machine, queue.id)
+    elif topic is not None:
+        touching.arrived(freeze, machine, topic, half.routes)
+
+
 TOUCHES: dict[type[e.Entry], Callable[[Freeze, Machine, Any], None]] = {
     e.Epoch: _nothing,
     e.SessionOpen: _nothing,
@@ -505,6 +550,10 @@ TOUCHES: dict[type[e.Entry], Callable[[Freeze, Machine, Any], None]] = {
     t.Subscribe: touching.subscribe,
     t.Unsubscribe: touching.unsubscribe,
     t.Fill: touching.fill,
+    x.Transaction: _transaction,
+    x.Prepare: _prepare,
+    x.Resolve: _resolve,
+    x.Checked: _nothing,
 }
 """What each kind of entry changes. A kind that is missing here cannot be applied while a freeze is under way, and a
 test compares the kinds with those that the machine applies."""

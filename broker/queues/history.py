@@ -1,8 +1,9 @@
 """What a queue retains for replay: every batch that was published, in order, whatever became of its messages.
 
 A queue has a history where the setting `retention` says so. It begins with the entry that turned it on and loses its
-front by age (log time) and by bytes; what was acknowledged, purged or delayed stays in it. Batches are whole here: the
-history is an index of its own, in the same chunks as the others, so it pages out like them.
+front by age (log time) and by bytes; what was acknowledged, purged or delayed stays in it. Batches are whole here, but
+for those of transactions, of which a queue has its part. The history is an index of its own, in the same chunks as the
+others, so it pages out like them.
 
 What is retained keeps its bytes on disk like a message that waits. What was lost is known as a place: whoever wants to
 read from before it is told. What a repair gave up further behind is a hole, and whoever comes to one is told too:
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sluicemq.broker.queues.chunks import RUN_BYTES, ChunksMissing, published_ms_at, zxid_at
 from sluicemq.broker.queues.fifo import NOBODY_READ, RunFifo
 from sluicemq.broker.queues.giving_up import forget_runs
-from sluicemq.broker.queues.runs import Run
+from sluicemq.broker.queues.runs import Run, bytes_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -202,8 +203,8 @@ class History:
     def append(self, run: Run) -> None:
         """Retain a batch that was just published; let go of the oldest ones where that makes too many bytes."""
         self.runs.append(run)
-        self.bytes += run.batch_bytes
-        self._last = (run.zxid, run.size)
+        self.bytes += bytes_in([run])
+        self._last = (run.zxid, run.first + run.size)
         if self._takes_too_much():
             self._drop(-1, PUBLISH_DROPS_MAX)
 
@@ -239,8 +240,8 @@ class History:
             run = self.runs.first()
             assert run is not None, "there is a batch in front"
             self.runs.consume(1, run.size)
-            self.bytes -= run.batch_bytes
-            self.lost, self.lost_ms = Place(run.zxid, run.batch_count), run.published_ms
+            self.bytes -= bytes_in([run])
+            self.lost, self.lost_ms = Place(run.zxid, run.first + run.size), run.published_ms
             dropped += 1
             if self.holes:
                 self._close_holes()
@@ -258,12 +259,12 @@ class History:
         gone = forget_runs(self.runs, lost)
         if not gone:
             return 0
-        self.bytes -= sum(run.batch_bytes for run in gone)
+        self.bytes -= bytes_in(gone)
         front_zxid = self.runs.front_zxid()
         leading = [run for run in gone if front_zxid is None or run.zxid < front_zxid]
         if leading:
             last = leading[-1]
-            self.lost, self.lost_ms = Place(last.zxid, last.batch_count), last.published_ms
+            self.lost, self.lost_ms = Place(last.zxid, last.first + last.size), last.published_ms
         zxids = [run.zxid for run in gone[len(leading) :]]
         for first_zxid, last_zxid in lost.ranges:
             low, high = bisect_left(zxids, first_zxid), bisect_right(zxids, last_zxid)
@@ -447,8 +448,8 @@ class History:
         assert places == sorted(places), "what is retained lies between what was lost and the end, in order"
         times = [self.lost_ms if runs else 0, *(run.published_ms for run in runs)]
         assert times == sorted(times), "what is retained is in the order in which it was published"
-        assert all(run.whole and not run.first and not run.deliveries for run in runs), "batches are retained whole"
-        assert self.bytes == sum(run.batch_bytes for run in runs), "retained bytes are counted"
+        assert not any(run.deliveries for run in runs), "what is retained was delivered to nobody"
+        assert self.bytes == bytes_in(runs), "retained bytes are counted"
         assert self.messages == sum(run.size for run in runs), "retained messages are counted"
         borders = [self.lost.zxid, *chain.from_iterable(self.holes)]
         assert borders == sorted(borders), "holes are in order, behind what was lost"

@@ -33,6 +33,7 @@ from sluicemq.broker.queues.chunks import (
 )
 from sluicemq.broker.queues.delayed import DelayedRuns
 from sluicemq.broker.queues.fifo import RunFifo
+from sluicemq.broker.queues.halves import HALVES_ID, Decision, Half
 from sluicemq.broker.queues.history import History, RetainedRuns
 from sluicemq.broker.queues.keys import KeyStates
 from sluicemq.broker.queues.leases import LeaseTable
@@ -118,6 +119,8 @@ class _Loader:
             s.POLICIES: self._read_policies,
             s.FOLLOWING: self._read_following,
             s.SCHEDULES: self._read_schedules,
+            s.HALVES: self._read_halves,
+            s.DECISIONS: self._read_decisions,
             s.END: self._read_end,
         }
         for kind, data in sections:
@@ -199,6 +202,14 @@ class _Loader:
     def _read_schedules(self, columns: dict[str, Any]) -> None:
         for row in zip(*columns.values(), strict=True):
             self._machine.schedules.put(ScheduleRow(*row))
+
+    def _read_halves(self, columns: dict[str, Any]) -> None:
+        columns["groups"], columns["routes"] = map(tuple, columns["groups"]), map(tuple, columns["routes"])
+        for row in zip(*columns.values(), strict=True):
+            self._machine.halves.put(Half(*row))
+
+    def _read_decisions(self, columns: dict[str, Any]) -> None:
+        self._machine.halves.restore_decisions(map(Decision._make, zip(*columns.values(), strict=True)))
 
     def _read_indexes(self, columns: dict[str, Any]) -> None:
         all_rows: bytes = columns.pop("runs")
@@ -326,8 +337,8 @@ class LiveRuns(NamedTuple):
     """Neighbouring runs of one queue that an image keeps alive.
 
     Attributes:
-        queue: Number of the queue.
-        place: `ready`, `delayed`, `retained`, `dead`, `held`, `returned` or `leased`.
+        queue: Number of the queue; `halves.HALVES_ID` for half messages.
+        place: `ready`, `delayed`, `retained`, `dead`, `held`, `returned`, `leased` or `half`.
         summary: Of all rows, also of those in front that are consumed: an upper bound for what is alive.
         page: The page that holds the rows; None when they are in *data*.
         data: The packed rows; empty when they are on a page.
@@ -405,7 +416,9 @@ def live_runs(sections: Iterable[tuple[int, bytes]]) -> Iterator[LiveRuns]:
         columns = decode(kind, data)
         ended = kind == s.END
         parts: Iterable[LiveRuns] = ()
-        if kind == s.MACHINE:
+        if kind in _LIVE_ROWS:
+            parts = _LIVE_ROWS[kind](columns)
+        elif kind == s.MACHINE:
             _head_of(columns)
         elif kind == s.BINDINGS:
             sharing.update(columns["queue"], columns["topic"])
@@ -416,10 +429,6 @@ def live_runs(sections: Iterable[tuple[int, bytes]]) -> Iterator[LiveRuns]:
             parts = _live_in_indexes(columns, heads)
         elif kind == s.CHUNKS:
             parts = _live_in_chunks(columns, heads)
-        elif kind == s.RETURNED:
-            parts = _live_rows(columns["queue"], repeat(1), columns["runs"], "returned")
-        elif kind == s.LEASES:
-            parts = _live_rows(columns["queue"], columns["pieces"], columns["runs"], "leased")
         parts = _once(parts, histories)
         yield from _marked(parts, sharing) if sharing else parts
     if not ended:
@@ -450,17 +459,17 @@ def _once(parts: Iterable[LiveRuns], histories: dict[int, tuple[int, int, int]])
             continue
         lost, first, last = history
         strange = summary.lowest_zxid <= last and first <= summary.highest_zxid
-        if part.place == "retained":
-            yield part._replace(shared=True) if strange else part
-        elif summary.highest_zxid <= lost:
-            yield part
+        # Of a transaction several parts may have come into the queue, and the first be not retained any more.
+        shared = strange or summary.lowest_zxid <= lost <= summary.highest_zxid
+        if part.place == "retained" or summary.highest_zxid <= lost:
+            yield part._replace(shared=True) if shared else part
         elif strange or summary.lowest_zxid <= lost:
             within = ((1, lost), (first, last)) if strange else ((1, lost),)
             if part.page is not None:
-                yield part._replace(within=within, shared=strange)
+                yield part._replace(within=within, shared=shared)
             elif rows := _of_batches(part.rows(), within):
                 count = len(rows) // RUN_BYTES
-                yield LiveRuns(part.queue, part.place, summary_of(rows), None, rows, row_count=count, shared=strange)
+                yield LiveRuns(part.queue, part.place, summary_of(rows), None, rows, row_count=count, shared=shared)
 
 
 def _of_batches(rows: bytes, within: tuple[tuple[int, int], ...]) -> bytes:
@@ -547,6 +556,19 @@ def _live_rows(queues: list[int], counts: Iterable[int], all_rows: bytes, place:
         rows = all_rows[start:end]
         start = end
         yield LiveRuns(queue_id, place, summary_of(rows), None, rows, row_count=len(rows) // RUN_BYTES)
+
+
+def _live_halves(columns: dict[str, Any]) -> Iterator[LiveRuns]:
+    rows = [ROW.pack(*Half(*row).run) for row in zip(*columns.values(), strict=True)]
+    yield LiveRuns(HALVES_ID, "half", summary_of(b"".join(rows)), None, b"".join(rows), row_count=len(rows))
+
+
+_LIVE_ROWS: dict[int, Callable[[dict[str, Any]], Iterator[LiveRuns]]] = {
+    s.RETURNED: lambda columns: _live_rows(columns["queue"], repeat(1), columns["runs"], "returned"),
+    s.LEASES: lambda columns: _live_rows(columns["queue"], columns["pieces"], columns["runs"], "leased"),
+    s.HALVES: _live_halves,
+}
+"""What holds rows beside the indexes."""
 
 
 def _place_of(place: int) -> str:

@@ -18,6 +18,7 @@ from sortedcontainers import SortedDict
 from sluicemq.broker.queues import audit
 from sluicemq.broker.queues.applying import APPLY
 from sluicemq.broker.queues.freeze import Freeze
+from sluicemq.broker.queues.halves import Halves
 from sluicemq.broker.queues.policies import Policies
 from sluicemq.broker.queues.prefetch import missing_chunks
 from sluicemq.broker.queues.routing.sources import Sources
@@ -82,6 +83,7 @@ class Machine:
         sources: All topics, and which queues are bound to them.
         policies: Settings for queues by patterns.
         schedules: What is published again and again.
+        halves: What is stored and waits for a decision.
 
     """
 
@@ -94,6 +96,7 @@ class Machine:
         self.sources = Sources()
         self.policies = Policies()
         self.schedules = Schedules()
+        self.halves = Halves()
         self.producers = Producers(
             limits.producers_max,
             limits.receipts_max,

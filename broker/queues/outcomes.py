@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from sluicemq.broker.queues.outcomes_of_transactions import ChecksDue, Prepared, Resolved, Transacted
+
 if TYPE_CHECKING:
     from sluicemq.broker.queues.runs import Run
     from sluicemq.wire.errors import SluiceError
@@ -201,6 +203,10 @@ Value: TypeAlias = (
     | Subscribed
     | Filled
     | Forgotten
+    | Transacted
+    | Prepared
+    | Resolved
+    | ChecksDue
     | None
 )
 

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues import entries_of_topics as t
+from sluicemq.broker.queues import entries_of_transactions as x
 from sluicemq.broker.queues.applying.dead_letters import missing_of_redrive
 from sluicemq.broker.queues.applying.delaying import missing_delayed
 from sluicemq.broker.queues.applying.forgetting import missing_of_forget
-from sluicemq.broker.queues.applying.limiting import missing_of_room
+from sluicemq.broker.queues.applying.halves import target_of
+from sluicemq.broker.queues.applying.limiting import DROPPED_AT_ONCE_MAX, missing_of_room
 from sluicemq.broker.queues.applying.operating import missing_to_follow
+from sluicemq.broker.queues.applying.transactions import as_publish, as_settle
 from sluicemq.broker.queues.dead_letters import missing_dead
 from sluicemq.broker.queues.policies import POLICIES_ID
 from sluicemq.broker.queues.retry import retry_times
@@ -117,6 +120,34 @@ def _missing_of_clock(machine: Machine, entry: e.Clock) -> list[Chunk]:
     return missing
 
 
+def _missing_of_transaction(machine: Machine, entry: x.Transaction) -> list[Chunk]:
+    """All that its parts and its verdicts need; several parts may make room in one queue, one after the other."""
+    try:
+        parts, settlements = entry.split(), entry.verdicts()
+    except ValueError:
+        return []
+    coming = entry.count + DROPPED_AT_ONCE_MAX * len(parts)
+    missing: dict[Chunk, None] = {}
+    for part in parts:
+        missing.update(dict.fromkeys(_missing_of_publish(machine, as_publish(entry, part, coming))))
+    for settlement in settlements:
+        missing.update(dict.fromkeys(_missing_of_settle(machine, as_settle(entry, settlement))))
+    return list(missing)
+
+
+def _missing_of_resolve(machine: Machine, entry: x.Resolve) -> list[Chunk]:
+    """What is committed goes where it would have gone when it was published."""
+    half = machine.halves.get(entry.half)
+    if half is None or not entry.commit:
+        return []
+    queue, topic = target_of(machine, half)
+    target = queue or topic
+    if target is None:
+        return []
+    fields = (entry.log_time_ms, target.id, half.producer, half.sequence, half.messages, 0, None, b"")
+    return _missing_of_publish(machine, e.PublishGrouped(*fields, list(half.groups), list(half.routes)))
+
+
 _MISSING: dict[type[e.Entry], Callable[[Machine, Any], list[Chunk]]] = {
     e.Grant: _missing_of_grant,
     e.GrantPlaced: _missing_of_placed,
@@ -133,5 +164,7 @@ _MISSING: dict[type[e.Entry], Callable[[Machine, Any], list[Chunk]]] = {
     q.Discard: _missing_of_discard,
     t.Subscribe: prefetching.missing_of_subscribe,
     t.Fill: prefetching.missing_of_fill,
+    x.Transaction: _missing_of_transaction,
+    x.Resolve: _missing_of_resolve,
 }
 """What needs anything."""

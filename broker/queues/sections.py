@@ -33,6 +33,8 @@ u16 attempts, u32 key, u64 expires_ms, u32 note, u8 priority, 3 bytes of zeros. 
 | 21 | policies | a policy, in any order |
 | 22 | following | a vhost whose queues have to follow policies, the last one by name that has, and since when |
 | 23 | schedules | a schedule, in any order |
+| 30 | halves | a half message; in the order of their numbers |
+| 31 | decisions | what was decided of a half message; oldest first |
 
 The columns stand in `LAYOUTS`. Those that need a word:
 
@@ -60,6 +62,7 @@ The columns stand in `LAYOUTS`. Those that need a word:
   `routing.filling.numbers_of` says of how far the queue has caught up.
 - leases: `pieces` says how many; of each the first tag in `firsts` (u64), the mark in `handed` (u8), the run in `runs`.
 - producers: `fenced` is a list of numbers, `receipts` bytes: the ring of u64 as it lies.
+- halves, decisions: what they are stands in `halves.Half` and `halves.Decision`.
 - machine: the limits by which the entries were judged, and counts of what follows.
 
 What follows from the rest is not written: names, due times, who holds leases of a queue, counts of messages.
@@ -81,6 +84,7 @@ FORMAT = 4
 MACHINE, QUEUES, INDEXES, CHUNKS, RETURNED, SESSIONS, LEASES, PRODUCERS, END, NOTES = range(1, 11)
 TOPICS, BINDINGS, ROUTES = range(11, 14)
 MARKS, POLICIES, FOLLOWING, SCHEDULES = range(20, 24)
+HALVES, DECISIONS = range(30, 32)
 
 READY, DELAYED, RETAINED, DEAD, EXPIRING, HELD = range(6)
 LANES = 16
@@ -222,6 +226,31 @@ LAYOUTS: dict[int, Layout] = {
             "payload",
         ),
     ),
+    HALVES: Layout(
+        "halves",
+        1,
+        (
+            "number",
+            "vhost",
+            "target",
+            "target_name",
+            "to_topic",
+            "destination",
+            "group",
+            "identity",
+            "producer",
+            "sequence",
+            "messages",
+            "batch_bytes",
+            "prepared_ms",
+            "check_after_ms",
+            "checks",
+            "next_check_ms",
+            "groups",
+            "routes",
+        ),
+    ),
+    DECISIONS: Layout("decisions", 1, ("number", "vhost", "committed", "decided_ms")),
     END: Layout("end", 1, ("sections", "messages", "leased")),
 }
 

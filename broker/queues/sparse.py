@@ -1,4 +1,4 @@
-"""SPARSE records: what is left of a PUBLISH entry when the file that held it is rewritten.
+"""SPARSE records: what is left of an entry with messages when the file that held it is rewritten.
 
 A batch of a thousand messages of which ten are alive keeps a hundredth of its bytes. The record has the entry's zxid,
 the entry's header as it was (but for its groups), which messages are left (by their numbers in the original batch, so
@@ -9,8 +9,8 @@ This module owns the format and the arithmetic of what is left. It must not know
 An entry that is alive as a whole is kept as it is. A SPARSE record is never applied: it stands only in files that hold
 what is older than a snapshot.
 
-The header is a msgpack array: version of the PUBLISH header, that header, digest (crc32c over header and payload of the
-original), ranges `[first, count, first, count, ...]`, ascending and apart.
+The header is a msgpack array: kind and version of the entry, its header, digest (crc32c over header and payload of the
+original), ranges `[first, count, first, count, ...]`, ascending and apart. The kinds are those that hold a batch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
 
-from sluicemq.broker.queues.entries import SPARSE, EntryUnknown, Publish, decode_entry, without_groups
+from sluicemq.broker.queues.entries import SPARSE, EntryUnknown, decode_entry
+from sluicemq.broker.queues.entries_with_batches import BATCH_KINDS, BatchEntry, without_groups
 from sluicemq.wire.batch import Batch
 from sluicemq.wire.errors import SluiceError
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SPARSE_VERSION", "Body", "Kept", "LeftOver", "Ranges", "SurvivorsMissing", "left_of", "read_left_over"]
 
-SPARSE_VERSION = 1
+SPARSE_VERSION = 2
 
 Ranges = tuple[tuple[int, int], ...]
 """(first, count) of neighbouring messages, ascending, with a gap between any two."""
@@ -57,7 +58,7 @@ class LeftOver(NamedTuple):
 
     """
 
-    publish: Publish
+    publish: BatchEntry
     ranges: Ranges
     digest: int
 
@@ -85,13 +86,14 @@ def left_of(body: Body, alive: Ranges, digest: int) -> Body:
 
     """
     if body.kind == SPARSE:
-        version, header, digest, held = _decode_header(body.kind_version, body.header)
+        kind, version, header, digest, held = _decode_header(body.kind_version, body.header)
         if alive == held:
             return body
         batch = Batch(body.payload)
-    elif body.kind == Publish.KIND:
+    elif body.kind in BATCH_KINDS:
         # It is never applied again: what it said about delivery would only be dead weight.
-        version, header = without_groups(body.kind_version, body.header)
+        kind = body.kind
+        version, header = without_groups(kind, body.kind_version, body.header)
         batch = Batch(body.payload)
         held = ((0, batch.count),)
         if alive == held:
@@ -101,7 +103,7 @@ def left_of(body: Body, alive: Ranges, digest: int) -> Body:
     kept = Kept(held)
     part = batch.select([(kept.position(first, count), count) for first, count in alive])
     flat = [number for piece in alive for number in piece]
-    packed: bytes = msgpack.packb((version, header, digest, flat))
+    packed: bytes = msgpack.packb((kind, version, header, digest, flat))
     return Body(SPARSE, SPARSE_VERSION, packed, part)
 
 
@@ -112,10 +114,10 @@ def read_left_over(version: int, header: bytes | memoryview, payload: bytes | me
         EntryUnknown: A version, or fields, that this version does not know.
 
     """
-    publish_version, publish_header, digest, ranges = _decode_header(version, header)
-    publish = decode_entry(Publish.KIND, publish_version, publish_header, payload)
-    assert isinstance(publish, Publish)
-    return LeftOver(publish, ranges, digest)
+    kind, entry_version, entry_header, digest, ranges = _decode_header(version, header)
+    entry = decode_entry(kind, entry_version, entry_header, payload)
+    assert isinstance(entry, BatchEntry), "its kind was checked"
+    return LeftOver(entry, ranges, digest)
 
 
 class Kept:
@@ -156,7 +158,7 @@ def _told(ranges: Ranges) -> str:
     return shown + (", ..." if len(ranges) > 10 else "")
 
 
-def _decode_header(version: int, header: bytes | memoryview) -> tuple[int, bytes, int, Ranges]:
+def _decode_header(version: int, header: bytes | memoryview) -> tuple[int, int, bytes, int, Ranges]:
     if version != SPARSE_VERSION:
         raise EntryUnknown(
             f"version {version} of a rewritten record (kind {SPARSE}) is unknown; this version reads {SPARSE_VERSION}",
@@ -164,14 +166,15 @@ def _decode_header(version: int, header: bytes | memoryview) -> tuple[int, bytes
             version=version,
         )
     try:
-        publish_version, publish_header, digest, flat = msgpack.unpackb(header)
+        kind, entry_version, entry_header, digest, flat = msgpack.unpackb(header)
         ranges = _checked_ranges(flat)
-        known = type(publish_version) is int and type(publish_header) is bytes and type(digest) is int
+        known = kind in BATCH_KINDS and type(entry_version) is int and type(entry_header) is bytes
+        known = known and type(digest) is int
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
         raise EntryUnknown(f"header of a rewritten record: {error!s:.200}", kind=SPARSE) from None
     if not known:
         raise EntryUnknown("header of a rewritten record: fields of another type", kind=SPARSE)
-    return publish_version, publish_header, digest, ranges
+    return kind, entry_version, entry_header, digest, ranges
 
 
 def _checked_ranges(flat: Sequence[Any]) -> Ranges:

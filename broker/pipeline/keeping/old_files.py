@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sluicemq.broker.pipeline.keeping.liveness import Span
 from sluicemq.broker.queues.chunks import CHUNK_BYTES, ROW, RUN_BYTES, zxid_span
 from sluicemq.broker.queues.coverage import SEEN_BATCHES_MAX, Coverage
+from sluicemq.broker.queues.halves import HALVES_ID, PREPARED
 from sluicemq.broker.queues.holes import NONE
 from sluicemq.storage.decisions import Decision
 from sluicemq.storage.decisions_files import HELD, Holding
@@ -125,6 +126,7 @@ def find_missing(
         search.look_at(queue)
     for topic in machine.sources:
         search.look_at_topic(topic)
+    search.look_at_halves(machine)
     return [Missing(first, last, messages) for _, (first, last, messages) in sorted(search.found.items())]
 
 
@@ -179,6 +181,10 @@ class _Search:
         for filling in topic.fillings.values():
             if filling.held.messages:
                 self._add_index(filling.queue, filling.held.image(), _ZXID_MAX)
+
+    def look_at_halves(self, machine: Machine) -> None:
+        """Find which half messages are missing."""
+        self._add_runs(HALVES_ID, (half.run for half in machine.halves), _ZXID_MAX)
 
     def _add_index(self, queue: int, image: FifoImage, through: int) -> None:
         head, front = image.head, image.front
@@ -256,5 +262,7 @@ def _last_zxid(span: Span) -> int:
 
 
 def _name_of(machine: Machine, queue_id: int) -> str:
+    if queue_id == HALVES_ID:
+        return PREPARED
     found = machine.queue(queue_id) or machine.sources.get(queue_id)
     return str(queue_id) if found is None else found.name

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues import entries_of_topics as t
+from sluicemq.broker.queues import entries_of_transactions as x
 from sluicemq.broker.queues.applying.clock import clock
 from sluicemq.broker.queues.applying.dead_letters import discard, redrive
 from sluicemq.broker.queues.applying.declaring import declare, delete, purge
 from sluicemq.broker.queues.applying.delaying import cancel, reschedule
 from sluicemq.broker.queues.applying.forgetting import forget
 from sluicemq.broker.queues.applying.granting import grant, grant_placed
+from sluicemq.broker.queues.applying.halves import checked, prepare, resolve
 from sluicemq.broker.queues.applying.operating import alter, policy
 from sluicemq.broker.queues.applying.producers import producer_close, producer_open, producer_open_unlimited
 from sluicemq.broker.queues.applying.publishing import publish, publish_grouped
@@ -24,6 +26,7 @@ from sluicemq.broker.queues.applying.scheduling import fire, schedule
 from sluicemq.broker.queues.applying.sessions import session_close, session_open
 from sluicemq.broker.queues.applying.settling import settle
 from sluicemq.broker.queues.applying.topics import fill, subscribe, unsubscribe
+from sluicemq.broker.queues.applying.transactions import transaction
 from sluicemq.broker.queues.applying.unused import expire_queue
 from sluicemq.broker.queues.outcomes import Outcome
 
@@ -69,5 +72,9 @@ APPLY: dict[type[e.Entry], Callable[[Machine, int, Any], Outcome]] = {
     t.Fill: fill,
     t.Schedule: schedule,
     t.Fire: fire,
+    x.Transaction: transaction,
+    x.Prepare: prepare,
+    x.Resolve: resolve,
+    x.Checked: checked,
 }
 """Function by class of entry."""

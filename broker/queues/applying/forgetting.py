@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sluicemq.broker.queues.applying.refusals import queue_not_found
 from sluicemq.broker.queues.dead_letters import discard
 from sluicemq.broker.queues.giving_up import forget_delayed, forget_runs, missing_delayed, missing_runs
+from sluicemq.broker.queues.halves import HALVES_ID
 from sluicemq.broker.queues.keeping_order import leases_over
 from sluicemq.broker.queues.lost import LostEntries, problem_of
 from sluicemq.broker.queues.outcomes import Effect, Forgotten, LeasesGone, LeasesOver, Outcome, Removed
@@ -28,15 +29,17 @@ if TYPE_CHECKING:
 
 
 def forget(machine: Machine, zxid: int, entry: e.Forget) -> Outcome:
-    """Give up every message of a queue or of a topic that the entry names."""
+    """Give up every message of a queue or of a topic that the entry names, or every half message."""
     del zxid
     topic, queue = machine.sources.get(entry.queue), machine.queue(entry.queue)
-    if topic is None and queue is None:
+    if topic is None and queue is None and entry.queue != HALVES_ID:
         return Outcome(None, queue_not_found(entry.queue))
     problem = problem_of(entry.entries)
     if problem is not None:
         return Outcome(None, InvalidRequest(problem))
     lost = LostEntries(entry.entries)
+    if entry.queue == HALVES_ID:
+        return Outcome(Forgotten(messages_in(half.run for half in machine.halves.forget(lost)), 0))
     if topic is not None:
         value = _forget_in_topic(topic, lost)
         machine.due_changed(topic)

@@ -8,6 +8,8 @@ from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.applying.dying import dead_letter_queue
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sluicemq.broker.queues import entries_of_topics as t
     from sluicemq.broker.queues.freeze import Freeze
     from sluicemq.broker.queues.machine import Machine
@@ -30,9 +32,13 @@ def keep_queue(freeze: Freeze, machine: Machine, number: int) -> None:
 
 def published(freeze: Freeze, machine: Machine, topic: Topic, entry: e.Publish) -> None:
     """A batch comes to the topic: it goes to those that match."""
+    arrived(freeze, machine, topic, entry.routes if isinstance(entry, e.PublishGrouped) else ())
+
+
+def arrived(freeze: Freeze, machine: Machine, topic: Topic, routes: Iterable[str]) -> None:
+    """Messages of these routes come to the topic, and some without any."""
     keep_topic(freeze, topic)
-    routes = {"", *entry.routes} if isinstance(entry, e.PublishGrouped) else {""}
-    for route in routes:
+    for route in {"", *routes}:
         for number in topic.match(route):
             keep_queue(freeze, machine, number)
 

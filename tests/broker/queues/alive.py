@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sluicemq.broker.pipeline.keeping.liveness import Liveness, Span, Survivors
 from sluicemq.broker.pipeline.keeping.old_files import find_missing
+from sluicemq.broker.queues.halves import HALVES_ID
 from sluicemq.broker.queues.image import live_runs
 from sluicemq.broker.queues.runs import messages_in
 
@@ -26,7 +27,8 @@ def addresses(runs: Iterable[Run]) -> set[Address]:
 
 
 def held_by_queue(machine: Machine) -> dict[int, set[Address]]:
-    """Return what each queue and topic holds, wherever: ready, leased, delayed, dead, held back and retained."""
+    """Return what each queue and topic holds, wherever: ready, leased, delayed, dead, held back and retained; and what
+    is prepared."""
     held: dict[int, set[Address]] = {}
     for queue in machine.queues():
         places = [*queue.returned, *queue.delayed.runs(), *queue.leased_runs(), *queue.dead.runs()]
@@ -39,6 +41,7 @@ def held_by_queue(machine: Machine) -> dict[int, set[Address]]:
         held[topic.id] = addresses(places)
         for filling in topic.fillings.values():
             held[filling.queue] |= addresses(filling.held.runs())
+    held[HALVES_ID] = addresses(half.run for half in machine.halves)
     return {number: found for number, found in held.items() if found}
 
 

@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues import entries_of_topics as t
+from sluicemq.broker.queues import entries_of_transactions as x
 from sluicemq.broker.queues import freeze as freeze_module
 from sluicemq.broker.queues.applying import APPLY
 from sluicemq.broker.queues.freeze import TOUCHES
+from sluicemq.broker.queues.halves import HALVES_ID
 from sluicemq.broker.queues.image import load
 from sluicemq.broker.queues.machine import Machine, MachineLimits
 from sluicemq.broker.queues.runs import Run, flat_runs
@@ -110,7 +112,34 @@ class Day(Story):
         self.mine = self.subscribe("eu.*", "", self.ann, t.START_BEGINNING)
         self.publish_routed("eu.sent")
         self.grant(self.audit, self.bob, 2)
+        self.half = self.prepare(self.orders)
+        self.routed_half = self.prepare(self.events, "eu.paid")
+        self.decided = self.prepare(self.billing)
+        self.apply(x.Resolve(self.now, self.decided, False))
         self.machine.check()
+
+    def prepare(self, target: int, route: str = "", due_ms: int = 0) -> int:
+        return self.apply(self.prepared(target, route, due_ms))
+
+    def prepared(self, target: int, route: str = "", due_ms: int = 0) -> x.Prepare:
+        producer = self.machine.producers.get(self.producer)
+        sequence = 1 if producer is None else producer.last + 1
+        routes = [route] if route else []
+        groups = [1, due_ms, 0, 0, 0, len(routes), 1, 0, 0, 0, 0, len(routes)]
+        name = "events.eu.paid" if route else "orders"
+        said = name, "shop", 6_000, len(routes), groups, routes
+        return x.Prepare(self.now, target, self.producer, sequence, 2, 20, *said, b"x" * 20)
+
+    def transaction(self, parts: list[int], session: int, settlements: list[int]) -> x.Transaction:
+        """Two messages for each part, one of them for later; *settlements* with as many empty reasons."""
+        producer = self.machine.producers.get(self.producer)
+        sequence = 1 if producer is None else producer.last + 1
+        groups = [number for _ in parts for number in (1, self.now + 5_000, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0)]
+        flat = [number for target in parts for number in (target, 2, x.BY_SUBJECT)]
+        count = 2 * len(parts)
+        batch = self.now, self.producer, sequence, count, 10 * count, flat, groups, ["eu.paid"]
+        reasons = [""] * (len(settlements) // 6)
+        return x.Transaction(*batch, session, settlements, reasons, b"x" * 10 * count)
 
     def reject(self, session: int, queue: int) -> int:
         tag = self.tags(session, queue)[0]
@@ -210,6 +239,20 @@ def entries_of(day: Day) -> dict[str, e.Entry]:
         "a topic retains no more": e.Declare(now, "/", "topic", "events", {"retention": None}),
         "a subscription changes its order": e.Declare(now, "/", "queue", "audit", {"retry_delay": 4.0}),
         "a topic goes": e.Delete(now, "/", "topic", "events", False),
+        "a transaction comes": day.transaction(
+            [day.orders, day.events], day.ann, [day.orders, VERDICT_ACK, 0, 1, first, second]
+        ),
+        "a transaction lets something die": day.transaction(
+            [], day.ann, [day.orders, VERDICT_REJECT, 0, 1, first, second]
+        ),
+        "a transaction is void": day.transaction([day.orders, 12_345], 0, []),
+        "a message is prepared": day.prepared(day.orders),
+        "a message is committed": x.Resolve(now, day.half, True),
+        "a message is rolled back": x.Resolve(now, day.half, False),
+        "a routed message is committed": x.Resolve(now, day.routed_half, True),
+        "what was decided is decided again": x.Resolve(now, day.decided, False),
+        "somebody is asked": x.Checked(now + 6_000, [day.half, day.routed_half]),
+        "prepared messages are lost": e.Forget(now, HALVES_ID, [1, 1 << 60], "lost"),
         "somebody subscribes": t.Subscribe(now, "/", "events", "us.#", "us", {}),
         "somebody subscribes to the past": t.Subscribe(now, "/", "events", "us.#", "us", {}, 0, t.START_BEGINNING),
         "a subscription changes": t.Subscribe(now, "/", "events", "us.#", "audit", {"retry_delay": 3.0}),
@@ -412,9 +455,43 @@ def apply_any(story: Story, kind: type[e.Entry], a: int, b: int, c: int) -> None
             ),
             t.Unsubscribe: lambda: t.Unsubscribe(now, "/", ("audit", "us", "orders")[a % 3]),
             t.Fill: lambda: any_fill(machine, now, a, c > 5),
+            x.Transaction: lambda: any_transaction(story, queue, producer, session, a, c),
+            x.Prepare: lambda: any_prepare(story, queue, producer, c),
+            x.Resolve: lambda: x.Resolve(now, any_half(machine, a), b > 2),
+            x.Checked: lambda: x.Checked(now + 700 * c, [half.number for half in machine.halves][: 1 + b]),
         }
         entry = makers[kind]()
     story.apply(entry)
+
+
+def any_half(machine: Machine, which: int) -> int:
+    return any_of([half.number for half in machine.halves], which)
+
+
+def any_prepare(story: Story, target: int, producer: int, which: int) -> x.Prepare:
+    known = story.machine.producers.get(producer)
+    sequence = (0 if known is None else known.last) + 1 - (which > 8)
+    routes = ["eu.paid"]
+    groups = [2, story.now + 400 * (which - 4), 0, 0, 0, which % 2]
+    said = "events.eu.paid", "shop", 500 * which, 1, groups, routes
+    return x.Prepare(story.now, target, producer, sequence, 2, 20, *said, b"x" * 20)
+
+
+def any_transaction(story: Story, target: int, producer: int, session: int, which: int, how: int) -> x.Transaction:
+    machine = story.machine
+    known = machine.producers.get(producer)
+    sequence = (0 if known is None else known.last) + 1 - (how > 8)
+    others = [queue.id for queue in machine.queues()]
+    targets = [target, any_of(others, how)][: which % 3]
+    parts = [number for each in targets for number in (each, 1, 1)]
+    groups = [number for _ in targets for number in (1, story.now + 300 * (how - 4), 0, 0, 0, 1)]
+    consumers = list(machine.sessions[session].leases) if session in machine.sessions else []
+    consumer = any_of(consumers, which)
+    tags = (story.tags(session, consumer) or [5])[:1] * 2
+    settlements = [consumer, (VERDICT_ACK, VERDICT_REJECT, VERDICT_NACK)[how % 3], 0, 1, *tags] if how % 4 else []
+    count = len(targets)
+    batch = story.now, producer, sequence, count, 10 * count, parts, groups, ["eu.paid"]
+    return x.Transaction(*batch, session, settlements, [""] * bool(settlements), b"x" * 10 * count)
 
 
 def any_placed(story: Story, queue: int, session: int, which: int) -> e.Grant:

@@ -334,6 +334,8 @@ def test_an_image_keeps_the_layout_that_is_documented() -> None:
         "policies": 1,
         "following": 1,
         "schedules": 2,
+        "halves": 1,
+        "decisions": 1,
         "returned": 2,
         "sessions": 1,
         "leases": 2,

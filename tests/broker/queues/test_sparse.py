@@ -107,12 +107,21 @@ def test_a_rewritten_record_is_no_entry():
         decode_entry(left.kind, left.kind_version, left.header, left.payload)
 
 
-@pytest.mark.parametrize("header", [b"", b"\xc1", b"\x94\x01\xa0\x00\x90", b"\x94\x01\xc4\x00\x00\x92\x00\x00"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b"\xc1",
+        b"\x95\x06\x01\xa0\x00\x90",
+        b"\x95\x06\x01\xc4\x00\x00\x92\x00\x00",
+        b"\x95\x09\x01\xc4\x00\x00\x92\x00\x01",
+    ],
+)
 def test_a_header_that_is_none_is_refused(header):
     with pytest.raises(EntryUnknown):
-        read_left_over(1, header, b"")
+        read_left_over(2, header, b"")
 
 
 def test_a_newer_version_is_refused_by_name():
-    with pytest.raises(EntryUnknown, match="version 2"):
-        read_left_over(2, b"", b"")
+    with pytest.raises(EntryUnknown, match="version 3"):
+        read_left_over(3, b"", b"")

@@ -1,0 +1,173 @@
+"""PREPARE, RESOLVE and CHECKED: half messages are stored, decided, and asked about.
+
+Room is asked for when a half message is stored, not when it is committed: by then the sender's database has decided,
+and a refusal could not be taken back. So a commit is refused only while the queue or topic does not exist.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sluicemq.broker.queues.applying.placing import (
+    Arrival,
+    Demand,
+    into_queue,
+    into_topic,
+    problem_of_groups,
+)
+from sluicemq.broker.queues.applying.refusals import limit_reached, queue_not_found
+from sluicemq.broker.queues.halves import Half
+from sluicemq.broker.queues.outcomes import Outcome
+from sluicemq.broker.queues.outcomes_of_transactions import ChecksDue, Prepared, Resolved
+from sluicemq.broker.queues.runs import Run
+from sluicemq.broker.queues.sequences import Producer
+from sluicemq.wire.errors import (
+    InvalidRequest,
+    QueueNotFound,
+    SluiceError,
+    TransactionDecided,
+    TransactionNotFound,
+)
+from sluicemq.wire.positions import format_position
+
+if TYPE_CHECKING:
+    from sluicemq.broker.queues.entries_of_transactions import Checked, Prepare, Resolve
+    from sluicemq.broker.queues.machine import Machine
+    from sluicemq.broker.queues.queue import Queue
+    from sluicemq.broker.queues.routing.topic import Topic
+
+HALVES_MAX = 200_000
+"""Half messages that may be undecided at a time: about 1 KB each. Frozen by the log's format, see `MachineLimits`."""
+CHECK_AFTER_MS_MIN = 100
+"""Nobody is asked sooner than this. Likewise."""
+
+
+def prepare(machine: Machine, zxid: int, entry: Prepare) -> Outcome:
+    """Store a batch that nobody sees."""
+    verdict = machine.producers.judge(entry.producer, entry.sequence, machine.log_time_ms)
+    if isinstance(verdict, SluiceError):
+        return Outcome(None, verdict)
+    if not isinstance(verdict, Producer):
+        return Outcome(Prepared(verdict, entry.count, True))
+    queue, topic = machine.queue(entry.target), machine.sources.get(entry.target)
+    if queue is None and topic is None:
+        return Outcome(None, queue_not_found(entry.target))
+    problem = problem_of_groups(entry.groups, entry.count, len(entry.routes))
+    if problem is not None:
+        return Outcome(None, InvalidRequest(problem))
+    if len(machine.halves) >= HALVES_MAX:
+        return limit_reached("undecided half messages", HALVES_MAX)
+    part = Run(zxid, zxid, 0, entry.count, entry.count, len(entry.payload), machine.log_time_ms)
+    arrival = Arrival(part, entry.groups, entry.routes)
+    demand = Demand(machine)
+    if queue is not None:
+        demand.of_queue(queue, arrival)
+    elif topic is not None:
+        demand.of_topic(topic, arrival)
+    refusal = demand.refusal({})
+    if refusal is not None:
+        return Outcome(None, refusal)
+    machine.producers.record(verdict, zxid)
+    machine.halves.put(_half_of(machine, zxid, entry, verdict, queue or topic))
+    return Outcome(Prepared(zxid, entry.count, False))
+
+
+def _half_of(machine: Machine, zxid: int, entry: Prepare, producer: Producer, target: Queue | Topic | None) -> Half:
+    assert target is not None, "it is a queue or a topic"
+    check_after_ms = max(entry.check_after_ms, CHECK_AFTER_MS_MIN)
+    return Half(
+        zxid,
+        target.vhost,
+        target.id,
+        target.name,
+        machine.queue(target.id) is None,
+        entry.destination,
+        entry.group,
+        producer.identity,
+        entry.producer,
+        entry.sequence,
+        entry.count,
+        len(entry.payload),
+        machine.log_time_ms,
+        check_after_ms,
+        0,
+        machine.log_time_ms + check_after_ms,
+        tuple(entry.groups),
+        tuple(entry.routes),
+    )
+
+
+def target_of(machine: Machine, half: Half) -> tuple[Queue | None, Topic | None]:
+    """Return the queue or the topic that a half message is for, if one of that name and sort exists."""
+    if half.to_topic:
+        return None, machine.sources.get(half.target) or machine.sources.find(half.vhost, half.target_name)
+    return machine.queue(half.target) or machine.find_queue(half.vhost, half.target_name), None
+
+
+def resolve(machine: Machine, zxid: int, entry: Resolve) -> Outcome:
+    """Decide a half message, once."""
+    half = machine.halves.get(entry.half)
+    if half is None:
+        return judge_decided(machine, entry.half, entry.commit)
+    if not entry.commit:
+        machine.halves.decide(half, False, machine.log_time_ms)
+        return Outcome(Resolved(False, False, 0))
+    queue, topic = target_of(machine, half)
+    arrival = Arrival(half.run, half.groups, half.routes)
+    if queue is not None:
+        effects = into_queue(machine, zxid, queue, arrival, retain=False)
+    elif topic is not None:
+        effects = into_topic(machine, zxid, topic, arrival, retain=False)
+    else:
+        return Outcome(
+            None,
+            QueueNotFound(
+                f"there is no {'topic' if half.to_topic else 'queue'} {half.target_name!r:.300} any more, so the "
+                "message cannot be committed: declare it again, or roll the message back",
+                queue=half.target_name,
+            ),
+        )
+    machine.halves.decide(half, True, machine.log_time_ms)
+    return Outcome(Resolved(True, False, half.messages), None, tuple(effects))
+
+
+def judge_decided(machine: Machine, number: int, commit: bool) -> Outcome:
+    """Judge a decision about what is no half message, or none any more; changes nothing."""
+    decision = machine.halves.decision(number)
+    name = format_position(0, number, 0)
+    if decision is None:
+        return Outcome(
+            None,
+            TransactionNotFound(
+                f"there is no prepared message {name}: it was never prepared, or decided more than a day ago",
+                transaction=name,
+            ),
+        )
+    if decision.committed == commit:
+        return Outcome(Resolved(decision.committed, True, 0))
+    was = "committed" if decision.committed else "rolled back"
+    return Outcome(
+        None,
+        TransactionDecided(
+            f"the prepared message {name} was {was} before, and that holds",
+            transaction=name,
+            committed=decision.committed,
+            decided_at=decision.decided_ms,
+        ),
+    )
+
+
+def checked(machine: Machine, zxid: int, entry: Checked) -> Outcome:
+    """Count a question about each half message that is due, or park it."""
+    del zxid
+    asked: list[int] = []
+    parked: list[int] = []
+    now_ms = machine.log_time_ms
+    for number in entry.halves:
+        half = machine.halves.get(number)
+        if half is None or half.parked or half.next_check_ms > now_ms:
+            continue  # decided meanwhile, or asked about already
+        after = half.checked(now_ms)
+        machine.halves.put(after)
+        (parked if after.parked else asked).append(number)
+    return Outcome(ChecksDue(asked, parked))

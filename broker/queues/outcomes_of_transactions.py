@@ -1,0 +1,47 @@
+"""What entries about transactions and half messages did; see `outcomes`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Transacted:
+    """The transaction holds, as a whole.
+
+    Attributes:
+        zxid: The entry that did it; 0 for a duplicate so old that its receipt is forgotten.
+        count: Messages that it published.
+        duplicate: Whether it was done before, by this entry.
+
+    """
+
+    zxid: int
+    count: int
+    duplicate: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prepared:
+    """The half message is stored; its number is *zxid*, 0 for a duplicate so old that its receipt is forgotten."""
+
+    zxid: int
+    count: int
+    duplicate: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Resolved:
+    """The half message is committed, or rolled back; *again*: it was so before. *messages* became ready now."""
+
+    committed: bool
+    again: bool
+    messages: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChecksDue:
+    """Somebody is to be asked now about the half messages *asked*; those that are *parked* were asked too often."""
+
+    asked: list[int]
+    parked: list[int]
