@@ -24,6 +24,11 @@ from sluicemq.client.handling import Retry as Retry
 from sluicemq.client.inbox import Inbox as Inbox
 from sluicemq.client.message import Batch as Batch
 from sluicemq.client.message import Message as Message
+from sluicemq.client.outbox.face import Outbox as Outbox
+from sluicemq.client.outbox.face import OutboxStatus as OutboxStatus
+from sluicemq.client.outbox.face import TroubledMessage as TroubledMessage
+from sluicemq.client.outbox.relay import Relay as Relay
+from sluicemq.client.outbox.relay import RelayStatistics as RelayStatistics
 from sluicemq.client.peeked import PeekedMessage as PeekedMessage
 from sluicemq.client.producer import NewMessage as NewMessage
 from sluicemq.client.producer import Producer as Producer

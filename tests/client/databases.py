@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import anyio.to_thread
 
@@ -46,7 +47,7 @@ class Database:
         self.sqlite = sqlite
         self.postgres = postgres
         self.is_async = kind in ASYNCIO_ONLY
-        self._engine: Any = None
+        self._engines: list[Any] = []
 
     @property
     def dialect(self) -> str:
@@ -62,8 +63,12 @@ class Database:
         query = {name: parts[name] for name in ("host", "options")}
         return create("postgresql+psycopg", username=parts["user"], database=parts["dbname"], query=query)
 
-    def engine(self, **options: Any) -> Any:
-        """Return SQLAlchemy's engine."""
+    def engine(self) -> Any:
+        """Return an engine of SQLAlchemy, which `dispose` closes."""
+        self._engines.append(self._make_engine())
+        return self._engines[-1]
+
+    def _make_engine(self, **options: Any) -> Any:
         library("sqlalchemy")
         if self.is_async:
             if self.dialect == "sqlite":
@@ -71,32 +76,44 @@ class Database:
             return library("sqlalchemy.ext.asyncio").create_async_engine(self.url, **options)
         return library("sqlalchemy").create_engine(self.url, **options)
 
+    @property
+    def postgres_url(self) -> str:
+        """For psycopg and the outbox."""
+        parts = library("psycopg.conninfo").conninfo_to_dict(self.postgres)
+        host, options = quote(parts["host"], safe=""), quote(parts["options"], safe="")
+        return f"postgresql://{parts['user']}@/{parts['dbname']}?host={host}&options={options}"
+
+    async def dispose(self) -> None:
+        """Close what the engines keep."""
+        engines, self._engines = self._engines, []
+        for engine in engines:
+            await self._maybe(engine.dispose())
+
     @asynccontextmanager
     async def connection(self, *, autocommit: bool = False) -> AsyncIterator[Any]:
         """Give a connection or session, as a user would open it."""
-        opened = await self._open(autocommit)
+        opened, own = await self._open(autocommit)
         try:
             yield opened
         finally:
             await self._maybe(opened.close())
-            if self._engine is not None:
-                engine, self._engine = self._engine, None
-                await self._maybe(engine.dispose())
+            if own is not None:
+                await self._maybe(own.dispose())
 
-    async def _open(self, autocommit: bool) -> Any:
+    async def _open(self, autocommit: bool) -> tuple[Any, Any]:
         if self.kind == "sqlite3":
-            return sqlite3.connect(self.sqlite, isolation_level=None if autocommit else "DEFERRED")
+            return sqlite3.connect(self.sqlite, isolation_level=None if autocommit else "DEFERRED"), None
         if self.kind == "psycopg":
-            return library("psycopg").connect(self.postgres, autocommit=autocommit)
+            return library("psycopg").connect(self.postgres, autocommit=autocommit), None
         if self.kind == "psycopg async":
-            return await library("psycopg").AsyncConnection.connect(self.postgres, autocommit=autocommit)
+            return await library("psycopg").AsyncConnection.connect(self.postgres, autocommit=autocommit), None
         options = {"isolation_level": "AUTOCOMMIT"} if autocommit else {}
-        engine = self._engine = self.engine(**options)
+        engine = self._make_engine(**options)
         if "session" not in self.kind:
-            return await engine.connect() if self.is_async else engine.connect()
+            return await self._maybe(engine.connect()), engine
         if self.is_async:
-            return library("sqlalchemy.ext.asyncio").AsyncSession(engine)
-        return library("sqlalchemy.orm").Session(engine)
+            return library("sqlalchemy.ext.asyncio").AsyncSession(engine), engine
+        return library("sqlalchemy.orm").Session(engine), engine
 
     @staticmethod
     async def _maybe(outcome: Any) -> Any:
