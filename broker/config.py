@@ -130,6 +130,10 @@ class BrokerConfig:
     heartbeat_seconds: float = 10.0
     """A connection that was silent for so long is asked for a sign of life, and closed after twice that time."""
 
+    session_grace_seconds: float = 10.0
+    """How long a session is kept, with the leases of its consumers, when its connection is lost: also after a restart
+    and when another broker leads. 0: not at all."""
+
     drain_seconds: float = 10.0
     """How long a stopping broker goes on confirming what it has accepted."""
 
@@ -156,6 +160,7 @@ class BrokerConfig:
         self._check_sizes(room)
         for name, minimum, maximum in (
             ("heartbeat_seconds", 0.1, 3600.0),
+            ("session_grace_seconds", 0.0, 3600.0),
             ("drain_seconds", 0.0, 3600.0),
             ("switch_interval_seconds", 0.00001, 1.0),
         ):
@@ -407,6 +412,7 @@ SETTINGS = (
     Setting("message_bytes_max", parse_bytes, "SIZE", "Largest body of one message; at most 8 MiB."),
     Setting("batch_messages_max", _parse_integer, "N", "Most messages in one batch."),
     Setting("heartbeat_seconds", _parse_seconds, "S", "Silence after which a peer is asked for a sign of life."),
+    Setting("session_grace_seconds", _parse_seconds, "S", "How long a client that lost its connection may come back."),
     Setting("drain_seconds", _parse_seconds, "S", "How long a stopping broker finishes what it has accepted."),
     Setting("switch_interval_seconds", _parse_seconds, "S", "How long one thread runs while another waits."),
     Setting("log_level", _parse_text, "LEVEL", "Least level that is logged: debug, info, warning, error."),

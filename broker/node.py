@@ -146,6 +146,7 @@ async def serve_log(
         snapshot_every_entries=config.snapshot_every_entries,
         reclaim_bytes_per_second_max=config.reclaim_bytes_per_second_max,
         scrub_bytes_per_second=config.scrub_bytes_per_second,
+        session_grace_seconds=config.session_grace_seconds,
     )
     logger.info("%s", road.restart)
     try:

@@ -1,8 +1,9 @@
 """A consumer on one session: what it was delivered, what it holds, what it has settled.
 
 Tags mean something only on the session that delivered them, so a message keeps its attachment and not its consumer.
-When the session ends the attachment is over for good: the broker returns its leases at once, and every message that was
-handed out and not settled has lost its lease.
+When a connection is lost, the attachment waits for another one on which the session goes on: verdicts gather meanwhile,
+and those of which nobody knows whether they arrived are kept. Then the broker says which leases are still ours. When
+the session ends the attachment is over for good: every message that was handed out and not settled has lost its lease.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sluicemq.client.lost_leases import CONNECTION_ENDED, CONSUMER_ENDED, EXPIRE
 from sluicemq.client.runtime import Runtime, Slot
 from sluicemq.client.session import Session
 from sluicemq.client.settlement import SettlementBuffer, Verdict, in_frames
-from sluicemq.client.tag_ranges import FlatRanges, TagRanges, count_tags, pairs
+from sluicemq.client.tag_ranges import FlatRanges, TagRanges, count_tags, pairs, within, without
 from sluicemq.client.timers import Timer, Timers
 from sluicemq.wire import messages as m
 from sluicemq.wire.fields import Message as WireMessage
@@ -31,6 +32,8 @@ SETTLES_UNDER_WAY_MAX = 64
 """Most SETTLE frames that wait for their answer; what is settled meanwhile melts together in the buffer."""
 SETTLE_RANGES_WAITING_MAX = 10_000
 """With so many ranges in the buffer, the next verdict waits."""
+RESUMED_RANGES_MAX = 4_096
+"""Most ranges of tags with which a consumer goes on after a reconnect; those with the highest tags are let go."""
 RELEASE = Verdict(m.VERDICT_RELEASE)
 HANDED_OVER = Verdict(m.VERDICT_HANDED_OVER)
 BLOCKED_SHARE = 0.1
@@ -120,12 +123,73 @@ class Attachment:
         self._under_way: dict[_Settle, None] = {}
         self._confirms: list[_Confirm] = []
         self._room_waiters: list[Slot] = []
+        self._resume_waiters: list[Slot] = []
         self._lost = LostLeases()
         self._refusal_reason = EXPIRED
         self._report_timer: Timer | None = None
         self._renewal: Timer | None = None
         if host.auto_renew:
             self._renewal = timers.call_after(host.lease_seconds / 3, self._renew)
+
+    # --- a lost connection ----------------------------------------------------------------------------------------
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the connection is lost, and the session may go on with another one."""
+        return not self.over and self._session.error is not None
+
+    def tags_to_keep(self) -> FlatRanges:
+        """Return the tags of everything that we hold, or gave a verdict on of which we do not know that it arrived."""
+        if self._now() >= self.book.safe_until:
+            self.expire(self._now())
+        tags = TagRanges(self.book.held(1, self.buffer.last_tag))
+        for settle in self._under_way:
+            for first, last in pairs(settle.tags):
+                tags.add(first, last)
+        waiting = self._settlements.take()
+        for verdict, ranges in waiting:
+            for first, last in pairs(ranges):
+                tags.add(first, last)
+                self._settlements.add(verdict, first, last)
+        return tags.flat()[: 2 * RESUMED_RANGES_MAX]
+
+    def resumed(self, session: Session, resumed: m.ConsumerResumed, named: FlatRanges) -> None:
+        """Go on with *session*, of whose tags we *named* those to keep: what is not ours any more is lost."""
+        self._session = session
+        self.topic = resumed.topic or self.topic
+        kept = without(without(named, resumed.lost), resumed.settled)
+        end = self._now() + self.host.lease_seconds
+        held = self.book.held(1, self.buffer.last_tag)
+        self.lost(without(held, kept), CONNECTION_ENDED)
+        self.book.renewed(kept, end)
+        self.buffer.go_on(resumed.next_tag)
+        under_way, self._under_way = list(self._under_way), {}
+        for settle in under_way:
+            again = within(settle.tags, kept)
+            settle.lost += without(without(settle.tags, again), resumed.settled)
+            if again:
+                settle.tags = again
+                self._post(settle)
+            else:
+                self._answer(settle, settle.lost)
+        for verdict, tags in self._settlements.take():
+            gone = without(without(tags, kept), resumed.settled)
+            if gone:
+                self._refused(_Settle(verdict, gone), gone)
+            for first, last in pairs(within(tags, kept)):
+                self._settlements.add(verdict, first, last)
+        self.flush(force=True)
+        if self._renewal is not None:
+            self._renewal.cancel()
+            self._renewal = self._timers.call_after(self.host.lease_seconds / 3, self._renew)
+        self._wake_resume_waiters()
+        if self.is_idle:
+            self.host.idle(self)
+
+    def _wake_resume_waiters(self) -> None:
+        waiters, self._resume_waiters = self._resume_waiters, []
+        for slot in waiters:
+            self._runtime.wake(slot)
 
     @property
     def is_idle(self) -> bool:
@@ -261,6 +325,9 @@ class Attachment:
             return
         now = self._now()
         host = self.host
+        if self.is_cut_off:
+            self._renewal = self._timers.call_at(now + host.lease_seconds / 3, self._renew)
+            return
         self.book.hand_over(self.buffer.next_tag, now)
         if now >= self.book.safe_until:
             self.expire(now)
@@ -283,6 +350,12 @@ class Attachment:
         if not held:
             raise self.lease_lost(count_tags(tags), tags)
         gone, error = await self._ask_for_extension(held, seconds)
+        if error is not None and self.is_cut_off:
+            slot = Slot()
+            self._resume_waiters.append(slot)
+            await self._runtime.park(slot)
+            await self.extend(tags, seconds)
+            return
         if error is not None:
             if self.over:
                 raise self.lease_lost(count_tags(held), held) from error
@@ -422,19 +495,22 @@ class Attachment:
 
     def flush(self, *, force: bool = False) -> None:
         """Send the verdicts that wait, unless too many frames are under way already."""
-        if self.over:
+        if self.over or (self.is_cut_off and not force):
             return
         if self._settlements and (force or len(self._under_way) < SETTLES_UNDER_WAY_MAX):
             for verdict, tags in self._settlements.take():
                 self._send(verdict, tags)
 
     def _send(self, verdict: Verdict, tags: FlatRanges) -> None:
-        settle = _Settle(verdict, tags)
+        self._post(_Settle(verdict, tags))
+
+    def _post(self, settle: _Settle) -> None:
         self._under_way[settle] = None
+        verdict = settle.verdict
         message = m.Settle(
             consumer=self.number,
             verdict=verdict.code,
-            tags=tags,
+            tags=settle.tags,
             delay_seconds=verdict.delay_seconds,
             reason=verdict.reason,
         )
@@ -446,9 +522,13 @@ class Attachment:
         if self.over or (error is not None and self._session.error is not None):
             return  # `end` deals with everything at once
         del self._under_way[settle]
-        lost = reply.lost if isinstance(reply, m.Settled) else settle.tags
+        lost = settle.lost + (reply.lost if isinstance(reply, m.Settled) else settle.tags)
         if error is not None:
             log.warning("a verdict on messages of %r was refused: %s", self.host.queue, error)
+        self._answer(settle, lost)
+
+    def _answer(self, settle: _Settle, lost: FlatRanges) -> None:
+        """A frame was answered, or is as good as answered; it is not under way any more."""
         if lost:
             self._refused(settle, lost)
         self._tell_confirms(settle, lost)
@@ -517,3 +597,4 @@ class Attachment:
         for slot in self._room_waiters:
             self._runtime.wake(slot)
         self._room_waiters.clear()
+        self._wake_resume_waiters()

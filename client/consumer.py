@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import anyio
 
 from sluicemq.client.attachment import Attachment
+from sluicemq.client.consumer_requests import ConsumerRequests
+from sluicemq.client.consumer_statistics import ConsumerStatistics as ConsumerStatistics
 from sluicemq.client.delivery_buffer import Slice
 from sluicemq.client.errors import ClientClosed, ConnectionFailed, LeaseLost, RequestTimeout, SluiceError, another
 from sluicemq.client.message import ACK, Batch, Message
@@ -39,40 +40,6 @@ CHECKPOINT_SECONDS = 0.005
 RETRY_SECONDS = 0.1
 
 OnLeaseLost = Callable[[LeaseLost], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ConsumerStatistics:
-    """Figures of a consumer since it was entered.
-
-    Attributes:
-        delivered: Messages that the broker sent.
-        handed_out: Messages that user code got.
-        redelivered: Of those, how many had been delivered before.
-        acked: Verdicts "ack".
-        nacked: Verdicts "nack".
-        released: Messages that were given back untouched.
-        leases_lost: Handed-out messages whose lease ended without a committed verdict.
-        buffered: Messages at hand now.
-        in_hand: Messages with user code now.
-        attached: Whether the consumer stands on a live connection.
-        attachments: How often it was (re-)created.
-        rejected: Verdicts "reject".
-
-    """
-
-    delivered: int
-    handed_out: int
-    redelivered: int
-    acked: int
-    nacked: int
-    released: int
-    leases_lost: int
-    buffered: int
-    in_hand: int
-    attached: bool
-    attachments: int
-    rejected: int = 0
 
 
 class Consumer:
@@ -115,14 +82,13 @@ class Consumer:
         self._now = runtime.now
         self._timers = timers
         self._link = link
-        self._name = name
-        self._weight = weight
-        self._credit = credit
-        self._credit_bytes = credit_bytes
+        self._requests = ConsumerRequests(queue, name, weight, credit, credit_bytes, lease_seconds)
         self._request_seconds = request_seconds
         self._close_seconds = close_seconds
         self._by_number = by_number
         self._attachment: Attachment | None = None
+        # The attachment while its connection is lost, until another one comes on which the session goes on.
+        self._cut_off: Attachment | None = None
         self._session: Session | None = None
         self._retry: Timer | None = None
         self._waiting: dict[Slot, None] = {}
@@ -308,7 +274,7 @@ class Consumer:
             OutcomeUnknown: The connection broke before the answer.
 
         """
-        attachment = self._attachment
+        attachment = self._attachment or self._cut_off
         if attachment is not None:
             await attachment.confirmed()
         else:
@@ -332,6 +298,9 @@ class Consumer:
         if attachment is not None and session is not None:
             self._part(session, attachment)
             await self._parted(attachment)
+        elif self._cut_off is not None:
+            self._cut_off.release_buffered()
+            await self._parted(self._cut_off)
         else:
             await self._runtime.checkpoint()
 
@@ -369,7 +338,7 @@ class Consumer:
 
     def statistics(self) -> ConsumerStatistics:
         """Return the consumer's figures."""
-        attachment = self._attachment
+        attachment = self._attachment or self._cut_off
         buffered = 0 if attachment is None else attachment.buffer.count
         held = 0 if attachment is None else attachment.book.count
         return ConsumerStatistics(
@@ -383,7 +352,7 @@ class Consumer:
             leases_lost=self._leases_lost,
             buffered=buffered,
             in_hand=held - buffered,
-            attached=attachment is not None,
+            attached=self._attachment is not None,
             attachments=self._attachments,
         )
 
@@ -453,7 +422,8 @@ class Consumer:
         self._wake_attach_waiters()
 
     def _detach(self, error: SluiceError) -> None:
-        attachment, self._attachment = self._attachment, None
+        attachment = self._attachment or self._cut_off
+        self._attachment = self._cut_off = None
         if attachment is not None:
             self._by_number.pop(attachment.number, None)
             attachment.end(error)
@@ -461,12 +431,40 @@ class Consumer:
     # --- as a resident of the link --------------------------------------------------------------------------------
 
     def session_opened(self, session: Session) -> None:
-        """Create the consumer on the new session."""
+        """Go on with the consumer, or create it anew on the new session."""
+        self._session = session
+        cut_off = self._cut_off
+        if cut_off is not None and session.opened is not None and session.opened.resumed:
+            self._resume(session, cut_off)
+            return
+        if cut_off is not None:
+            self._detach(ConnectionFailed("the connection was lost for longer than the broker keeps a session"))
         if self._over:
             self._link.remove(self)
             return
-        self._session = session
         self._consume()
+
+    def _resume(self, session: Session, attachment: Attachment) -> None:
+        """Ask for our leases on *session*, which is the one that we had."""
+        named = attachment.tags_to_keep()
+
+        def on_reply(reply: WireMessage | None, _tail: memoryview | None, error: SluiceError | None) -> None:
+            if session is not self._session or session.error is not None or attachment is not self._cut_off:
+                return
+            if isinstance(reply, m.ConsumerResumed):
+                self._attachment, self._cut_off = attachment, None
+                if self._over:
+                    self._cancel(session, attachment)
+                attachment.resumed(session, reply, named)
+                self._wake_waiting()
+            elif error is not None and error.retryable and self._entered and not self._over:
+                self._detach(error)
+                self._retry = self._timers.call_after(error.retry_after or RETRY_SECONDS, self._consume)
+            elif error is not None:
+                self._end(error)
+
+        last_tag = attachment.buffer.last_tag
+        session.request(self._requests.resume(attachment.number, named, last_tag, cancelled=self._over), on_reply)
 
     def _consume(self) -> None:
         session = self._session
@@ -478,21 +476,13 @@ class Consumer:
                 return
             if isinstance(reply, m.Consuming):
                 self._attached(session, reply)
-            elif error is not None and error.retryable and self._entered:
+            elif error is not None and error.retryable and (self._entered or error.retry_after is not None):
                 self._retry = self._timers.call_after(error.retry_after or RETRY_SECONDS, self._consume)
             elif error is not None:
                 self._end(error)
 
-        request = m.Consume(
-            queue=self.queue,
-            credit_messages=self._credit,
-            credit_bytes=self._credit_bytes,
-            lease_seconds=self.lease_seconds,
-            weight=self._weight,
-            name=self._name,
-        )
         try:
-            session.request(request, on_reply)
+            session.request(self._requests.consume(), on_reply)
         except SluiceError as error:  # what we ask for cannot travel: that ends this consumer and nobody else
             self._end(error)
 
@@ -502,6 +492,7 @@ class Consumer:
         self._attachment = attachment
         self._attachments += 1
         self._by_number[number] = (self, attachment)
+        self._link.attached(number)
         if self._over:
             self._cancel(session, attachment)
         self._wake_attach_waiters()
@@ -512,11 +503,15 @@ class Consumer:
             self._runtime.wake(slot)
 
     def session_lost(self, error: SluiceError) -> None:
-        """The attachment is over; the next session brings another."""
+        """The attachment waits for the connection on which the session goes on; else the next one brings another."""
         self._session = None
         if self._retry is not None:
             self._retry.cancel()
-        self._detach(error)
+        if self._link.can_resume and (self._attachment is not None or self._cut_off is not None):
+            self._cut_off = self._attachment or self._cut_off
+            self._attachment = None
+        else:
+            self._detach(error)
 
     def failed(self, error: SluiceError) -> None:
         """The client has failed, or is closed."""
@@ -527,19 +522,18 @@ class Consumer:
         """This is the child of a fork: nothing here works any more."""
         self._error, self._session = error, None
         self._waiting.clear()
-        attachment, self._attachment = self._attachment, None
+        attachment = self._attachment or self._cut_off
+        self._attachment = self._cut_off = None
         if attachment is not None:
             attachment.forked()
 
     def _raise_credit(self, messages: int) -> None:
-        if messages <= self._credit:
+        if messages <= self._requests.credit:
             return
-        self._credit = messages
+        self._requests.credit = messages
         attachment, session = self._attachment, self._session
         if attachment is not None and session is not None:
-            session.post(
-                m.Credit(consumer=attachment.number, credit_messages=self._credit, credit_bytes=self._credit_bytes)
-            )
+            session.post(self._requests.change_credit(attachment.number))
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -575,7 +569,7 @@ class Consumer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give back what was not handed out, and wait at most `close_timeout` seconds until that is done."""
-        attachment = self._attachment
+        attachment = self._attachment or self._cut_off
         wait = self._error is None and attachment is not None and kind is not GeneratorExit
         self.leave()
         if wait and attachment is not None:
@@ -590,6 +584,8 @@ class Consumer:
                 self._cancel(session, attachment)
         if attachment is not None:
             attachment.release_buffered()
+        elif self._cut_off is not None:
+            self._cut_off.release_buffered()
         else:
             self._link.remove(self)
         self._wake_waiting()

@@ -177,6 +177,10 @@ class DeliveryBuffer:
         self._deliveries.append(_Delivery(first_tag, numbers, tail, destinations, notes))
         return count
 
+    def go_on(self, next_tag: int) -> None:
+        """Expect the next delivery to begin with *next_tag*: those between were never delivered here."""
+        self.last_tag = max(self.last_tag, next_tag - 1)
+
     def take_one(self) -> tuple[Run, int] | None:
         """Return the next message as (run, offset), or None if there is none."""
         while self.count:
@@ -232,6 +236,7 @@ class DeliveryBuffer:
         if delivery.destinations:
             number = position // RUN_NUMBERS
             destination = delivery.destinations[number] if number < len(delivery.destinations) else ""
+        self.next_tag = delivery.next_tag
         data = delivery.tail[delivery.start : end]
         run = self._run = Run(self._owner, delivery.next_tag, numbers, data, destination)
         if delivery.notes:

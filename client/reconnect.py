@@ -27,10 +27,11 @@ from sluicemq.client.errors import (
     another,
 )
 from sluicemq.client.runtime import Runtime, Slot, Stream
-from sluicemq.client.session import Identity, Session
+from sluicemq.client.session import Former, Identity, Session
 from sluicemq.client.timers import Timers
 from sluicemq.client.url import Address, show_address
 from sluicemq.wire.fields import Message
+from sluicemq.wire.messages import Resumed
 
 log = logging.getLogger("sluicemq.client")
 
@@ -105,6 +106,7 @@ class Link:
         self._on_unasked: Callable[[Message, memoryview], None] = lambda _message, _tail: None
         self._waiters: dict[Slot, None] = {}
         self._problems: dict[Address, SluiceError] = {}
+        self._former: Former | None = None
 
     def listen(self, on_unasked: Callable[[Message, memoryview], None]) -> None:
         """Say who gets what the broker sends unasked."""
@@ -120,6 +122,17 @@ class Link:
         """Tell *resident* nothing more."""
         self._residents.pop(resident, None)
 
+    @property
+    def can_resume(self) -> bool:
+        """Whether the broker keeps our session for a while when its connection is lost."""
+        return self._former is not None and self.failure is None
+
+    def attached(self, consumer: int) -> None:
+        """Note the number of a consumer, so that no other one gets it when the session is resumed."""
+        former = self._former
+        if former is not None and consumer > former.consumer_max:
+            self._former = former._replace(consumer_max=consumer)
+
     def residents(self) -> list[Resident]:
         """Return those who are told."""
         return list(self._residents)
@@ -129,6 +142,10 @@ class Link:
     def session_opened(self, session: Session) -> None:
         """The handshake of *session* is through: it is the current one."""
         self.session = session
+        opened = session.opened
+        assert opened is not None
+        if not opened.resumed:
+            self._former = Former(opened.session, opened.resume_token, 0) if opened.resume_token else None
         self._problems.clear()
         for resident in list(self._residents):
             try:
@@ -137,6 +154,8 @@ class Link:
                 log.exception("a producer or consumer could not be restored")
                 self.remove(resident)
                 resident.failed(error)
+        if opened.resumed:
+            session.post(Resumed())
         self._wake_all()
 
     def session_ended(self, session: Session, error: SluiceError) -> None:
@@ -190,7 +209,7 @@ class Link:
             problem.__cause__ = error if problem is not error else problem.__cause__
             self._problems[address] = problem
             return False
-        session = Session(self._runtime, self._timers, stream, self._identity, self)
+        session = Session(self._runtime, self._timers, stream, self._identity, self, self._former)
         reason = await session.run(deadline)
         opened = session.opened is not None
         self._problems[address] = reason

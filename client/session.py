@@ -63,6 +63,21 @@ class Identity(NamedTuple):
     heartbeat_seconds: float
 
 
+class Former(NamedTuple):
+    """The session that a lost connection had, and that the next one goes on with if it can.
+
+    Attributes:
+        session: Its number.
+        token: What proves that it is ours.
+        consumer_max: Highest number of a consumer that we have had on it.
+
+    """
+
+    session: int
+    token: bytes
+    consumer_max: int
+
+
 class SessionOwner(Protocol):
     """What a session tells."""
 
@@ -92,7 +107,13 @@ class Session:
     """
 
     def __init__(
-        self, runtime: Runtime, timers: Timers, stream: Stream, identity: Identity, owner: SessionOwner
+        self,
+        runtime: Runtime,
+        timers: Timers,
+        stream: Stream,
+        identity: Identity,
+        owner: SessionOwner,
+        former: Former | None = None,
     ) -> None:
         self.opened: m.Opened | None = None
         self.welcome: m.Welcome | None = None
@@ -101,6 +122,7 @@ class Session:
         self._timers = timers
         self._stream = stream
         self._identity = identity
+        self._former = former
         self._owner = owner
         self._connection = Connection(Role.CLIENT)
         self._first_bytes = b""
@@ -306,7 +328,16 @@ class Session:
         elif isinstance(message, m.Challenge):
             self.close(AuthenticationFailed("the broker wants an answer that neither PLAIN nor ANONYMOUS has"))
         elif isinstance(message, m.Authenticated):
-            self.post(m.Open(vhost=self._identity.vhost))
+            former = self._former or Former(0, b"", 0)
+            self.post(
+                m.Open(
+                    vhost=self._identity.vhost,
+                    session=former.session,
+                    resume_token=former.token,
+                    resumable=True,
+                    consumer_max=former.consumer_max,
+                )
+            )
         elif isinstance(message, m.Opened):
             self.opened = message
             self._start_heartbeat()

@@ -105,6 +105,21 @@ def pairs(flat: FlatRanges) -> Iterator[tuple[int, int]]:
     return zip(numbers, numbers, strict=True)
 
 
+def without(flat: FlatRanges, holes: FlatRanges) -> FlatRanges:
+    """Return *flat* without the tags of *holes*."""
+    if not holes:
+        return flat
+    left = TagRanges(flat)
+    for first, last in pairs(holes):
+        left.take(first, last)
+    return left.flat()
+
+
+def within(flat: FlatRanges, others: FlatRanges) -> FlatRanges:
+    """Return the tags of *flat* that are in *others* too."""
+    return without(flat, without(flat, others))
+
+
 def count_tags(flat: FlatRanges) -> int:
     """Return how many tags *flat* covers."""
     return sum(flat[1::2]) - sum(flat[::2]) + len(flat) // 2

@@ -217,7 +217,7 @@ class _Temporary:
 
     def session_opened(self, session: Session) -> None:
         """Make it anew, ahead of the consumers that want it."""
-        if session is self.made_on:
+        if session is self.made_on or (session.opened is not None and session.opened.resumed):
             return
 
         def on_reply(_reply: WireMessage | None, _tail: memoryview | None, error: SluiceError | None) -> None:

@@ -108,11 +108,21 @@ REQUESTS: dict[type[Message], type[Message] | None] = {
     m.Schedule: m.Scheduled,
     m.ListPolicies: m.Policies,
     m.ListSchedules: m.Schedules,
+    m.ResumeConsumer: m.ConsumerResumed,
+    m.Resumed: None,
 }
 """What a client may send once the connection is open, and what answers it (or ERROR); None = nothing does."""
 
 _BOTH: tuple[type[Message], ...] = (m.Ping, m.Pong)
-_UNASKED: tuple[type[Message], ...] = (m.Deliver, m.LeasesLost, m.ConsumerEnded, m.Blocked, m.Unblocked, m.Error)
+_UNASKED: tuple[type[Message], ...] = (
+    m.Deliver,
+    m.LeasesLost,
+    m.ConsumerEnded,
+    m.Blocked,
+    m.Unblocked,
+    m.Brokers,
+    m.Error,
+)
 _REPLIES: tuple[type[Message], ...] = tuple(reply for reply in REQUESTS.values() if reply is not None)
 
 

@@ -28,7 +28,8 @@ from sluicemq.wire.fields import (
     unsigned,
     wire_field,
 )
-from sluicemq.wire.messages_of_features import *  # noqa: F403 - one vocabulary, in two modules for its length
+from sluicemq.wire.messages_of_failover import *  # noqa: F403 - one vocabulary, in several modules for its length
+from sluicemq.wire.messages_of_features import *  # noqa: F403
 
 PROTOCOL_VERSION_MIN = 1
 PROTOCOL_VERSION_MAX = 1
@@ -125,11 +126,18 @@ class Authenticated(Message):
 
 @message(6)
 class Open(Message):
-    """Client to broker: open a session, or resume one."""
+    """Client to broker: open a session, or resume one.
+
+    A session that is *resumable* is kept for a while when its connection ends without CLOSE, and by the next leader.
+    It is resumed by its number and the token of OPENED; *consumer_max* is the highest number of a consumer that the
+    client has had on it. Where that cannot be, a new session is opened.
+    """
 
     vhost: str = wire_field(2, _name, default="/")
     session: int = wire_field(4, unsigned(64), default=0)
     resume_token: bytes = wire_field(6, binary(64), default=b"")
+    resumable: bool = wire_field(8, boolean, default=False)
+    consumer_max: int = wire_field(10, unsigned(32), default=0)
 
 
 @message(7)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import trio
 
@@ -31,10 +31,15 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.outcomes import Outcome
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.queues.runs import Run
+    from sluicemq.broker.queues.tags import Span
     from sluicemq.wire.errors import SluiceError
 
 LOAD_BYTES_MAX = 16 * 1024 * 1024
 """Most bytes of whole batches in memory for one cold pick, which may want one message of each of a thousand batches."""
+
+
+HOLDER_AWAY_SECONDS = 0.5
+"""When to ask again for an exclusive queue whose consumer has lost its connection."""
 
 
 class Recipient(Protocol):
@@ -58,13 +63,38 @@ class Recipient(Protocol):
         """Tell the client that the consumer is over, and why."""
 
 
+class ConsumerOptions(NamedTuple):
+    """What a consumer asks for.
+
+    Attributes:
+        credit_messages: Most messages that it may hold.
+        credit_bytes: Most bytes that it may hold, about.
+        lease_seconds: How long a message is its own.
+        frame_bytes_max: Largest frame that it takes.
+        weight: Its share, or its rank.
+
+    """
+
+    credit_messages: int
+    credit_bytes: int
+    lease_seconds: float
+    frame_bytes_max: int = FRAME_BYTES_DEFAULT
+    weight: int = 1
+
+
 @dataclass(slots=True)
 class _Consumer:
-    recipient: Recipient
+    """A consumer; without *recipient* its client is away, and it keeps its place.
+
+    Its client knows nothing of tags below *first_tag* that were not delivered before it came back.
+    """
+
+    recipient: Recipient | None
     lease_seconds: float
     frame_bytes_max: int
     credit_messages: int
     credit_bytes: int
+    first_tag: int = 1
 
 
 class DispatchStage:
@@ -114,6 +144,60 @@ class DispatchStage:
         self._queues_of_session.setdefault(session, {})[consumer] = queue_id
         self._road.again()
 
+    def restore(self, session: int, consumer: int, queue_id: int, held: list[Span]) -> None:
+        """Keep the place of a consumer of another leader that holds messages, until its client comes back."""
+        self.dispatcher.add_consumer(session, consumer, queue_id, 0, 0, held=held)
+        self._consumers[session, consumer] = _Consumer(None, 0.0, FRAME_BYTES_DEFAULT, 0, 0)
+        self._queues_of_session.setdefault(session, {})[consumer] = queue_id
+
+    def detach(self, session: int) -> None:
+        """The client of a session is away: its consumers get nothing, and keep their places."""
+        for consumer in list(self._queues_of_session.get(session, ())):
+            found = self._consumers.get((session, consumer))
+            if found is not None:
+                found.recipient = None
+                self.dispatcher.set_credit(session, consumer, 0, 0)
+        for key in [key for key in self._ending if key[0] == session]:
+            del self._ending[key]
+        self._held_back.discard(session)
+
+    def reattach(
+        self, recipient: Recipient, session: int, consumer: int, queue: Queue, options: ConsumerOptions, last_tag: int
+    ) -> int:
+        """Deliver to a consumer that has come back; its tags go on behind *last_tag*, or where they were before.
+
+        Returns:
+            The tag with which what it gets begins.
+
+        Raises:
+            ConsumerConflict: Its place is another's.
+
+        """
+        found = self._consumers.get((session, consumer))
+        if found is None:
+            self.refuse_second(queue)
+            self.dispatcher.add_consumer(session, consumer, queue.id, 0, 0, options.weight)
+        else:
+            self.dispatcher.set_weight(session, consumer, options.weight)
+        first_tag = self.dispatcher.tags_go_on(session, consumer, last_tag)
+        self._consumers[session, consumer] = _Consumer(
+            recipient,
+            options.lease_seconds,
+            options.frame_bytes_max,
+            options.credit_messages,
+            options.credit_bytes,
+            first_tag,
+        )
+        self._queues_of_session.setdefault(session, {})[consumer] = queue.id
+        if session not in self._held_back:
+            self.dispatcher.set_credit(session, consumer, options.credit_messages, options.credit_bytes)
+        self._road.again()
+        return first_tag
+
+    def numbers_of(self, session: int) -> list[int]:
+        """Return the numbers of a session's consumers, those that were cancelled and hold leases among them."""
+        return list(self._queues_of_session.get(session, ()))
+
     def remove_consumer(self, session: int, consumer: int) -> None:
         """Deliver nothing more to the consumer; its leases stay."""
         self._ending.pop((session, consumer), None)
@@ -130,6 +214,7 @@ class DispatchStage:
         """Deliver nothing more to the consumer, and tell it so once all that it holds is settled: a client that must
         stop at a large message has handled what came before it."""
         recipient = self._consumers[session, consumer].recipient
+        assert recipient is not None, "who is away gets nothing that could be too large"
         del self._consumers[session, consumer]
         self.dispatcher.remove_consumer(session, consumer)
         self._ending[session, consumer] = recipient, error
@@ -181,10 +266,12 @@ class DispatchStage:
             return
         session = self._road.machine.sessions.get(holder[0])
         client = "" if session is None else session.client_name
+        away = self._road.sessions.is_away(holder[0])
         raise ConsumerConflict(
             f"queue {queue.name!r:.300} is exclusive, and consumer {holder[1]} of session {holder[0]} "
             f'(client {client!r:.100}) consumes it: wait until it goes, or declare the queue with mode="failover", '
             "where others may wait beside the active one",
+            retry_after=HOLDER_AWAY_SECONDS if away else None,  # who does not come back in time is gone
             queue=queue.name,
             session=holder[0],
             consumer=holder[1],
@@ -251,7 +338,8 @@ class DispatchStage:
         for session, consumer in sorted(self.dispatcher.consumers_of(queue_id)):
             recipient = self._consumers[session, consumer].recipient
             self.remove_consumer(session, consumer)
-            recipient.consumer_ended(consumer, QueueNotFound(f"queue {name!r:.300} was deleted", queue=name))
+            if recipient is not None:
+                recipient.consumer_ended(consumer, QueueNotFound(f"queue {name!r:.300} was deleted", queue=name))
 
     def session_gone(self, session: int) -> None:
         """The session ended: nothing more is delivered to its consumers."""
@@ -313,9 +401,10 @@ class DispatchStage:
         unapplied[pick.queue_id] = unapplied.get(pick.queue_id, 0) + pick.messages
         road.propose(entry, lazy=True, on_applied=lambda outcome: self._grant_applied(pick, outcome))
         found = self._consumers.get((session, consumer))
-        if found is None:
+        if found is None or found.recipient is None or first_tag < found.first_tag:
             # Where the session lives on, the machine gives the lease to a consumer that will never hear of it.
             road.settle.give_back(session, consumer, [first_tag, last_tag])
+            self.dispatcher.settled(session, consumer, [first_tag, last_tag])
             return
         messages = cargo.messages
         if messages:

@@ -44,6 +44,8 @@ SLICE_SECONDS = 0.004
 WAITING_ENTRIES_MAX = 10_000
 """Sessions stop reading while more entries than this are proposed and not applied yet: many sessions read faster than
 one road applies, and the disk need not be what is slow."""
+SESSION_GRACE_SECONDS_DEFAULT = 10.0
+"""How long a session is kept whose connection was lost, and how long a new leader waits for the clients of the last."""
 LAST_ENTRIES_SECONDS = 10.0
 """How long the last snapshot waits for entries that are still under way."""
 
@@ -67,6 +69,7 @@ class Ground:
         snapshot_every_entries: Or after so many entries.
         reclaim_bytes_per_second_max: Bytes a second read and written to give back what a snapshot says is dead.
         scrub_bytes_per_second: Bytes a second read to find what rots, where there are *snapshots*; 0: none.
+        session_grace_seconds: How long a session is kept whose connection was lost, also by a leader that begins.
         alone: All of the log is committed, because nobody else has a say: the machine is brought up to its end at once.
 
     Attributes:
@@ -97,9 +100,11 @@ class Ground:
         reclaim_bytes_per_second_max: int = RECLAIM_BYTES_PER_SECOND_DEFAULT,
         scrub_bytes_per_second: int = 0,
         alone: bool = True,
+        session_grace_seconds: float = SESSION_GRACE_SECONDS_DEFAULT,
     ) -> None:
         self.log = log
         self.node_id = node_id
+        self.session_grace_seconds = session_grace_seconds
         self.on_failure = on_failure
         self.restart = Restart()
         if snapshots is None:

@@ -78,7 +78,7 @@ class ProduceStage:
         """
         queue = self._road.machine.find_queue(vhost, name)
         if queue is None:
-            raise QueueNotFound(f"there is no queue {name!r:.300}; declare it first", queue=name)
+            raise self.queue_not_found(name)
         return queue
 
     def find_destination(self, vhost: str, destination: str) -> Queue | Topic:
@@ -96,6 +96,10 @@ class ProduceStage:
                 queue=destination,
             )
         return target
+
+    def queue_not_found(self, name: str) -> QueueNotFound:
+        """Return the refusal for a queue that does not exist."""
+        return QueueNotFound(f"there is no queue {name!r:.300}; declare it first", queue=name)
 
     def publish(
         self,

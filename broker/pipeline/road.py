@@ -29,10 +29,11 @@ from sluicemq.broker.pipeline.order import COUNTER_MAX, LoneOrder, Order
 from sluicemq.broker.pipeline.produce import ProduceStage
 from sluicemq.broker.pipeline.replay import ReplayStage
 from sluicemq.broker.pipeline.schedules import ScheduleStage
+from sluicemq.broker.pipeline.sessions import SessionStage
 from sluicemq.broker.pipeline.settle import SettleStage
 from sluicemq.broker.pipeline.topics import TopicStage
 from sluicemq.broker.pipeline.unused import UnusedQueues
-from sluicemq.broker.queues.entries import Entry, Epoch, SessionClose
+from sluicemq.broker.queues.entries import Entry, Epoch
 from sluicemq.storage.record import HEAD_BYTES
 from sluicemq.wire.errors import LimitReached, NotLeader
 
@@ -98,6 +99,7 @@ class Road:
         self.unused = UnusedQueues(self)
         self.dispatch = DispatchStage(self)
         self.settle = SettleStage(self)
+        self.sessions = SessionStage(self)
         self.replay = ReplayStage(self)
         self.schedules = ScheduleStage(self)
         ground.road = self
@@ -105,10 +107,9 @@ class Road:
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def begin(self) -> None:
-        """End the sessions of the epoch before; return when everything before this leadership is applied."""
+        """Wait for the clients of earlier sessions; return when everything before this leadership is applied."""
         begun = trio.Event()
-        for session in self.machine.sessions_to_close():
-            self.propose(SessionClose(self.clock.now_ms(), session, "broker restarted"))
+        await self.sessions.restore()
         # The verdict on a last, harmless entry tells that all of them are committed and applied.
         self.propose(self.settle.clock_entry(), on_applied=lambda _outcome: begun.set())
         await begun.wait()
@@ -117,6 +118,7 @@ class Road:
         """Run the timers and the cold reads until cancelled."""
         async with trio.open_nursery() as nursery:
             self.settle.start(nursery)
+            self.sessions.start(nursery)
             self.unused.start(nursery)
             nursery.start_soon(self.fillings.run)
             nursery.start_soon(self.schedules.run)
@@ -244,7 +246,7 @@ class LoneRoad(Road):
         super().__init__(ground, self.order)
 
     async def begin(self) -> None:
-        """Start the log's threads, begin the epoch and end the sessions of the epoch before."""
+        """Start the log's threads, begin the epoch, and wait for the clients of the sessions of the epoch before."""
         self.ground.start()
         self.propose(Epoch(self.clock.now_ms(), self.node_id))
         await super().begin()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from sluicemq.broker.pipeline.due import DueTimer
+from sluicemq.broker.queues.applying.sessions import RESUMED
 from sluicemq.broker.queues.entries import ABANDONED, BY_RETRY_POLICY, EXPIRED, Clock, Settle, SettleJudged
 from sluicemq.broker.queues.notes import TEXT_CHARACTERS_MAX
 from sluicemq.broker.queues.outcomes import Outcome, Settled
@@ -30,6 +31,7 @@ from sluicemq.wire.messages import (
 
 if TYPE_CHECKING:
     from sluicemq.broker.pipeline.road import Road
+    from sluicemq.broker.queues.tags import Span
     from sluicemq.wire.errors import SluiceError
 
 CLOCK_ITEMS_MAX = 2_000
@@ -73,6 +75,10 @@ class SettleStage:
         """Tell *owner* when leases of *session* end unasked."""
         self._owners[session] = owner
 
+    def remove_owner(self, session: int) -> None:
+        """Nobody is there to be told; the leases stay, and end in their time."""
+        self._owners.pop(session, None)
+
     # --- leases -----------------------------------------------------------------------------------------------
 
     def granted(
@@ -82,6 +88,31 @@ class SettleStage:
         deadline = trio.current_time() + lease_seconds
         self._outstanding.granted(session, consumer, first_tag, last_tag, bytes_, deadline)
         self._lease_timer.changed(deadline)
+
+    def restore(self, session: int, consumer: int, span: Span, deadline: float) -> None:
+        """Take over leases that the machine has and that another leader gave."""
+        self._outstanding.granted(session, consumer, span.first, span.last, span.bytes, deadline)
+        self._lease_timer.changed(deadline)
+
+    def keep(self, session: int, consumer: int, tags: list[int], lease_seconds: float, reason: str) -> None:
+        """Let the leases of *tags* end *lease_seconds* from now; all others of the consumer are over because of
+        *reason*, and go back in small entries."""
+        held = self._outstanding.tags_of(session, consumer)
+        over = without(held, tags)
+        if over:
+            self._outstanding.take(session, consumer, over)
+            self._road.dispatch.settled(session, consumer, over)
+            self._propose(session, consumer, ABANDONED, over, reason=reason)
+        kept = without(held, over)
+        if kept:
+            deadline = trio.current_time() + lease_seconds
+            self._outstanding.extend(session, consumer, kept, deadline)
+            self._lease_timer.changed(deadline)
+        self._leases_over(session, consumer)
+
+    def consumers_of(self, session: int) -> list[int]:
+        """Return the consumers of a session that hold leases."""
+        return self._outstanding.consumers_of(session)
 
     def extend(self, session: int, consumer: int, tags: list[int], seconds: float) -> list[int]:
         """Let the leases of *tags* end *seconds* from now; return the ranges whose leases were over."""
@@ -189,7 +220,7 @@ class SettleStage:
         self._outstanding.take(session, consumer, tags)
         self._leases_over(session, consumer)
         owner = self._owners.get(session)
-        if owner is not None:
+        if owner is not None and reason != RESUMED:  # it asked for that, and has its answer
             owner.leases_lost(consumer, tags, reason)
 
     def _expire(self) -> None:

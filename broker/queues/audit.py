@@ -47,6 +47,7 @@ def _canonical(machine: Machine) -> Iterator[Any]:
     for session in machine.sessions.values():
         yield session.number, session.vhost, session.identity, session.client_name, session.resume_token
         yield session.opened_ms
+        yield sorted(session.settled.items())
         for consumer, table in session.leases.items():
             yield consumer, table.queue_id, table.last_tag
             yield list(table.pieces())

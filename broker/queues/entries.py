@@ -9,7 +9,8 @@ All times are milliseconds since 1970 (`_ms`); `log_time_ms` is the time that th
 Ranges of tags are flat lists `[first, last, first, last, ...]`, both ends included. Runs of messages in a GRANT are
 flat lists `[zxid, first index, count, ...]`. Ranges of entries are flat lists of zxids, like those of tags.
 
-Entries that come with newer features stand in `entries_of_queues`, `entries_of_topics` and `entries_of_transactions`.
+Entries that come with newer features stand in `entries_of_queues`, `entries_of_sessions`, `entries_of_topics` and
+`entries_of_transactions`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, ClassVar, Self
 import msgpack
 
 from sluicemq.broker.queues.entries_of_queues import Alter, Cancel, Discard, ExpireQueue, Policy, Redrive, Reschedule
+from sluicemq.broker.queues.entries_of_sessions import Resume
 from sluicemq.broker.queues.entries_of_topics import Fill, Fire, Schedule, Subscribe, Unsubscribe
 from sluicemq.broker.queues.entries_of_transactions import Checked, Prepare, Resolve, Transaction
 from sluicemq.broker.queues.entry import GROUP_NUMBERS, Entry, EntryUnknown
@@ -489,6 +491,7 @@ ENTRIES: dict[int, type[Entry]] = {
         Prepare,
         Resolve,
         Checked,
+        Resume,
     )
 }
 """Entry class by kind, as this version writes it."""

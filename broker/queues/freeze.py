@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
+from sluicemq.broker.queues import entries_of_sessions as r
 from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues import entries_of_transactions as x
 from sluicemq.broker.queues import sections as s
@@ -43,12 +44,13 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.queues.routing.topic import FrozenTopic, Topic
     from sluicemq.broker.queues.sequences import FrozenProducer, Producer
-    from sluicemq.broker.queues.sessions import Session
+    from sluicemq.broker.queues.sessions import FrozenSession, Session
 
 SECTION_BYTES = 64 * 1024
 """A section is closed once it has about this many bytes; it may have a chunk of an index more."""
 _RETURNED_RUNS = 1_024
 _ROW_BYTES = 64  # about what the columns of one row take
+_TAG_BYTES = 5  # and a tag among many
 
 assert sys.byteorder == "little", "an image is written in the byte order of the index, which is little-endian here"
 
@@ -151,7 +153,7 @@ class Freeze:
             yield from _pack_index(packer, number, place, index)
         yield from packer.flush()
         for session in self._sessions:
-            tables: tuple[LeaseTable, ...] = self._frozen(session)
+            held: FrozenSession = self._frozen(session)
             packer.add(
                 s.SESSIONS,
                 (
@@ -164,7 +166,10 @@ class Freeze:
                 ),
             )
             yield from packer.flush_full()
-            for table in tables:
+            for consumer, tags in held.settled:
+                packer.add(s.SETTLED, (session.number, consumer, tags), bytes_=_TAG_BYTES * len(tags))
+                yield from packer.flush_full()
+            for table in held.tables:
                 yield from _pack_leases(packer, self._frozen(table))
         yield from packer.flush()
         for producer in self._producers:
@@ -404,7 +409,7 @@ def _grant(freeze: Freeze, machine: Machine, entry: e.Grant) -> None:
     _leases(freeze, machine, entry.session, entry.consumer)
 
 
-def _settle(freeze: Freeze, machine: Machine, entry: e.Settle) -> None:
+def _settle(freeze: Freeze, machine: Machine, entry: e.Settle | r.Resume) -> None:
     """Messages leave the consumer's table, some for its queue."""
     _leases(freeze, machine, entry.session, entry.consumer)
 
@@ -554,6 +559,7 @@ TOUCHES: dict[type[e.Entry], Callable[[Freeze, Machine, Any], None]] = {
     x.Prepare: _prepare,
     x.Resolve: _resolve,
     x.Checked: _nothing,
+    r.Resume: _settle,
 }
 """What each kind of entry changes. A kind that is missing here cannot be applied while a freeze is under way, and a
 test compares the kinds with those that the machine applies."""

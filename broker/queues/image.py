@@ -109,6 +109,7 @@ class _Loader:
             s.CHUNKS: self._read_chunks,
             s.RETURNED: self._read_returned,
             s.SESSIONS: self._read_sessions,
+            s.SETTLED: self._read_settled,
             s.LEASES: self._read_leases,
             s.PRODUCERS: self._read_producers,
             s.NOTES: self._read_notes,
@@ -290,6 +291,10 @@ class _Loader:
     def _read_sessions(self, columns: dict[str, Any]) -> None:
         for row in zip(*columns.values(), strict=True):
             self._sessions[row[0]] = Session(*row)
+
+    def _read_settled(self, columns: dict[str, Any]) -> None:
+        for number, consumer, tags in zip(*columns.values(), strict=True):
+            self._sessions[number].settled[consumer] = tags
 
     def _read_leases(self, columns: dict[str, Any]) -> None:
         firsts = array("Q", columns.pop("firsts")).tolist()

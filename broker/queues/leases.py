@@ -193,6 +193,13 @@ class LeaseTable:
                 add_range(tags, first, first + run.size - 1)
         return tags
 
+    def ranges(self) -> list[int]:
+        """Return the ranges of all tags that hold leases."""
+        tags: list[int] = []
+        for first, run, _ in self.pieces():
+            add_range(tags, first, first + run.size - 1)
+        return tags
+
     def pieces(self) -> Iterator[tuple[int, Run, int]]:
         """Yield (first tag, run, mark) of each lease, by tag."""
         for block in self._blocks:

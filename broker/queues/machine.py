@@ -174,8 +174,8 @@ class Machine:
         return [] if queue is None else queue.peek(skip, count_max)
 
     def sessions_to_close(self) -> list[int]:
-        """Return the numbers of all sessions: a new leader closes them, their connections are gone."""
-        return sorted(self.sessions)
+        """Return the numbers of the sessions to which nobody can come back: a new leader closes them."""
+        return sorted(number for number, session in self.sessions.items() if not session.resume_token)
 
     def state_hash(self) -> bytes:
         """Return a digest of the whole state; costs as much as the state is large."""

@@ -32,6 +32,19 @@ class SessionClosed:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Resumed:
+    """The client goes on with the consumer.
+
+    Of the tags that it named, those in *settled* it had settled before, and those in *lost* are not its own any more;
+    it holds the others. *last_tag* is the highest that the log knows of as held; 0 if none is.
+    """
+
+    lost: list[int]
+    settled: list[int]
+    last_tag: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class ProducerOpened:
     """The producer stands."""
 
@@ -184,6 +197,7 @@ class Discarded:
 Value: TypeAlias = (
     SessionOpened
     | SessionClosed
+    | Resumed
     | ProducerOpened
     | ProducerClosed
     | Published

@@ -29,6 +29,7 @@ u16 attempts, u32 key, u64 expires_ms, u32 note, u8 priority, 3 bytes of zeros. 
 | 11 | topics | a topic; in the order of their numbers, before all queues |
 | 12 | bindings | a queue that is bound to a topic; after its topic, before all queues |
 | 13 | routes | a route of messages that a topic delays; after its topic, in any order |
+| 50 | settled | what a consumer settled last; after its session, in any order |
 | 20 | marks | a queue that is paused, or of which settings were declared; after the queue |
 | 21 | policies | a policy, in any order |
 | 22 | following | a vhost whose queues have to follow policies, the last one by name that has, and since when |
@@ -61,6 +62,7 @@ The columns stand in `LAYOUTS`. Those that need a word:
 - bindings: `session` is 0 where the queue stays; `arguments` is None; `filling` is None, or what
   `routing.filling.numbers_of` says of how far the queue has caught up.
 - leases: `pieces` says how many; of each the first tag in `firsts` (u64), the mark in `handed` (u8), the run in `runs`.
+- settled: `tags` are ranges, `[first, last, ...]`.
 - producers: `fenced` is a list of numbers, `receipts` bytes: the ring of u64 as it lies.
 - halves, decisions: what they are stands in `halves.Half` and `halves.Decision`.
 - machine: the limits by which the entries were judged, and counts of what follows.
@@ -85,6 +87,7 @@ MACHINE, QUEUES, INDEXES, CHUNKS, RETURNED, SESSIONS, LEASES, PRODUCERS, END, NO
 TOPICS, BINDINGS, ROUTES = range(11, 14)
 MARKS, POLICIES, FOLLOWING, SCHEDULES = range(20, 24)
 HALVES, DECISIONS = range(30, 32)
+SETTLED = 50
 
 READY, DELAYED, RETAINED, DEAD, EXPIRING, HELD = range(6)
 LANES = 16
@@ -182,6 +185,7 @@ LAYOUTS: dict[int, Layout] = {
     RETURNED: Layout("returned", 2, ("queue",), ("runs",)),
     SESSIONS: Layout("sessions", 1, ("number", "vhost", "identity", "client_name", "resume_token", "opened_ms")),
     LEASES: Layout("leases", 2, ("session", "consumer", "queue", "last_tag", "pieces"), ("firsts", "handed", "runs")),
+    SETTLED: Layout("settled", 1, ("session", "consumer", "tags")),
     PRODUCERS: Layout(
         "producers", 1, ("number", "vhost", "name", "identity", "last", "turn", "heard_ms", "fenced", "receipts")
     ),

@@ -17,6 +17,7 @@ import trio
 from sluicemq.broker.server.outbound import Outbound
 from sluicemq.wire.connection import Connection, Role, State
 from sluicemq.wire.errors import (
+    ConnectionFailed,
     InternalError,
     InvalidRequest,
     ProtocolError,
@@ -79,6 +80,7 @@ class ClientSession:
         self.session = 0
         self.consumers: dict[int, int] = {}
         self.next_consumer = 1
+        self.resumed: set[int] = set()
         self.producers: set[int] = set()
         self.producers_opening = 0
         self.answering = 0
@@ -91,6 +93,7 @@ class ClientSession:
         self._partial_bytes = 0
         self.left = False
         self._reason = "connection closed by the client"
+        self._comes_back = True
         self._stream = stream
         self._first = first
         self._scope = trio.CancelScope()
@@ -131,14 +134,16 @@ class ClientSession:
             return
 
     def _leave(self) -> None:
-        """Nothing more is read: give back at once what the client holds, others may be waiting for it."""
+        """Nothing more is read: what the client holds goes back at once, unless it may come back to it."""
         if self.left:
             return
         self.left = self.closing = True
         if self.session:
-            self.road.dispatch.session_gone(self.session)
-            self.road.settle.release_session(self.session)
-            self.road.produce.close_session(self.session, self._reason)
+            self.road.sessions.leave(self.session, self, self._reason, comes_back=self._comes_back)
+
+    def taken_over(self) -> None:
+        """The client came back by another connection; this one is over."""
+        self.close(ConnectionFailed("the client came back by another connection"))
 
     async def _read(self) -> str:
         socket = self._stream.socket
@@ -154,6 +159,7 @@ class ClientSession:
                 self.close(error)
                 return self._reason
             if connection.state is State.CLOSED:
+                self._comes_back = False
                 return "closed by the client"
             room = connection.writable(READ_BYTES_MAX)
             try:
@@ -292,6 +298,8 @@ class ClientSession:
         if self.closing:
             return
         self.closing = True
+        # Our goodbye moves the connection's state too, but the client comes back, unless it was in the wrong.
+        self._comes_back = self.connection.state is not State.CLOSED and not isinstance(error, ProtocolError)
         if error is not None:
             self._reason = f"closed by the broker: {error!s:.300}"
         if self.connection.state is not State.CLOSED:

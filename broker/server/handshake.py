@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
+from sluicemq.broker.pipeline.sessions import digest_of
 from sluicemq.broker.queues.outcomes import SessionOpened
 from sluicemq.broker.server.authorization import MECHANISMS, authenticate, authorize
 from sluicemq.wire.errors import AuthenticationFailed, InvalidRequest, NotLeader, VersionMismatch
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 HEARTBEAT_SECONDS_MIN = 2.0
 """Twice as long as the pause between two looks at silence, so that a PING's answer is always in before the next."""
 SERVER_NAME = "sluicemq"
+TOKEN_BYTES = 16
+"""Bytes of the secret that proves whose session it is."""
 
 
 def hello(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
@@ -83,14 +86,20 @@ def authenticate_peer(session: ClientSession, message: Message, correlation: int
 
 
 def open_session(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
-    """Put a SESSION entry on the road; OPENED follows when it is committed."""
+    """Take up a session that exists; else put a SESSION entry on the road: OPENED follows when it is committed."""
     del tail
     assert isinstance(message, Open)
     vhost = check_name(message.vhost, "vhost")
     if not session.identity:
         raise AuthenticationFailed("OPEN before an identity was proven")
     authorize(session.identity, "open", (vhost, "vhost", vhost))
-    token = secrets.token_bytes(16)
+    sessions = session.road.sessions
+    if message.session and sessions.come_back(vhost, session.identity, message.session, message.resume_token, session):
+        session.session, session.vhost = message.session, vhost
+        session.next_consumer = max(message.consumer_max, sessions.highest_consumer(message.session)) + 1
+        session.reply(correlation, _opened(session, message.resume_token, resumed=True))
+        return
+    token = secrets.token_bytes(TOKEN_BYTES) if message.resumable and sessions.grace_seconds else b""
 
     def opened(outcome: Outcome) -> None:
         if outcome.error is not None:
@@ -102,18 +111,21 @@ def open_session(session: ClientSession, message: Message, correlation: int, tai
         if session.left:
             session.road.produce.close_session(session.session, "connection closed while the session opened")
             return
-        session.road.settle.add_owner(session.session, session)
-        produce = session.road.produce
-        session.reply(
-            correlation,
-            Opened(
-                session.session,
-                session.road.epoch,
-                produce.message_bytes_max,
-                produce.batch_bytes_max,
-                produce.batch_messages_max,
-                resume_token=token,
-            ),
-        )
+        sessions.attach(session.session, session)
+        session.reply(correlation, _opened(session, token))
 
-    session.road.produce.open_session(vhost, session.identity, session.client_name, token, opened)
+    digest = digest_of(token) if token else b""
+    session.road.produce.open_session(vhost, session.identity, session.client_name, digest, opened)
+
+
+def _opened(session: ClientSession, token: bytes, *, resumed: bool = False) -> Opened:
+    produce = session.road.produce
+    return Opened(
+        session.session,
+        session.road.epoch,
+        produce.message_bytes_max,
+        produce.batch_bytes_max,
+        produce.batch_messages_max,
+        resumed,
+        token,
+    )

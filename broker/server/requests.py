@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from sluicemq.broker.queues.outcomes import ProducerOpened
-from sluicemq.broker.server import operating, topics
+from sluicemq.broker.server import operating, resuming, topics
 from sluicemq.broker.server.authorization import authorize
 from sluicemq.broker.server.cautions import cautions_of
 from sluicemq.broker.server.client_session import answer_ping
 from sluicemq.broker.server.dead_letters import discard, list_dead, redrive
 from sluicemq.broker.server.handshake import authenticate_peer, hello, open_session
 from sluicemq.broker.server.replaying import replay
+from sluicemq.broker.server.resuming import CONSUMERS_MAX, CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX
 from sluicemq.broker.server.showing import SHOWN_HEAD_BYTES, SLICE_SECONDS, show
 from sluicemq.broker.server.statistics import attached, queue_state, statistics_of
 from sluicemq.wire import messages as m
@@ -31,14 +32,8 @@ if TYPE_CHECKING:
     from sluicemq.broker.server.client_session import ClientSession, Handler
     from sluicemq.wire.fields import Message
 
-CONSUMERS_MAX = 10_000
-"""Most consumers of one session."""
 PRODUCERS_MAX = 1_000
 """Most producers that one connection may have open, those that it opened before and that outlived it not counted."""
-CREDIT_MESSAGES_MAX = 100_000
-"""Most messages that one consumer may hold, whatever credit it asks for."""
-CREDIT_BYTES_MAX = 1024 * 1024 * 1024
-"""Most bytes likewise."""
 PEEK_MESSAGES_MAX = 10_000
 PEEK_BYTES_MAX = 8 * 1024 * 1024
 LIST_QUEUES_MAX = 1000
@@ -365,5 +360,6 @@ HANDLERS: dict[type[Message], Handler] = {
     m.Unsubscribe: topics.unsubscribe,
     m.ListTopics: topics.list_topics,
     **operating.HANDLERS,
+    **resuming.HANDLERS,
 }
 """Handler by message; PONG has none: that it came is all it says."""

@@ -39,7 +39,7 @@ async def test_a_client_presents_itself_and_opens_a_session(broker):
         assert (hello.role, hello.client_name, hello.heartbeat_seconds) == ("client", "web-front", 7.0)
         assert hello.platform.startswith("Python 3.")
         assert broker.peer.authenticate == m.Authenticate(mechanism="ANONYMOUS", response=b"")
-        assert broker.peer.of(m.Open) == [m.Open(vhost="shop")]
+        assert broker.peer.of(m.Open) == [m.Open(vhost="shop", resumable=True)]
     await broker.until(lambda: broker.peer.of(m.Close))
 
 

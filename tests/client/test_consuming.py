@@ -537,7 +537,7 @@ async def test_a_count_out_of_range_is_named_and_leaves_no_trace(broker, count):
 
 async def test_a_consumer_that_cannot_be_restored_ends_alone(broker):
     async with connect(broker.url) as client, client.consumer("orders") as bad, client.consumer("orders") as good:
-        bad._credit = 2**40  # whatever bug of ours it may be
+        bad._requests.credit = 2**40  # whatever bug of ours it may be
         await broker.peer.cut()
         await broker.until(lambda: len(broker.peers) == 2 and broker.peer.of(m.Consume))
         with pytest.raises(InvalidRequest):

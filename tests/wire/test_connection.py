@@ -42,6 +42,8 @@ HAPPY_PATH = [
 DETOUR = (BROKER, m.Challenge(b"once more"), "authenticating", "welcomed")
 
 CLIENT_SENDS_WHEN_OPEN = {
+    "ResumeConsumer",
+    "Resumed",
     "DeclareQueue",
     "DeleteQueue",
     "ListQueues",
@@ -111,6 +113,8 @@ BROKER_SENDS_WHEN_OPEN = {
     "ConsumerEnded",
     "Blocked",
     "Unblocked",
+    "Brokers",
+    "ConsumerResumed",
     "Error",
     "Ping",
     "Pong",

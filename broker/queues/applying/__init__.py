@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
+from sluicemq.broker.queues import entries_of_sessions as s
 from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues import entries_of_transactions as x
 from sluicemq.broker.queues.applying.clock import clock
@@ -23,7 +24,7 @@ from sluicemq.broker.queues.applying.operating import alter, policy
 from sluicemq.broker.queues.applying.producers import producer_close, producer_open, producer_open_unlimited
 from sluicemq.broker.queues.applying.publishing import publish, publish_grouped
 from sluicemq.broker.queues.applying.scheduling import fire, schedule
-from sluicemq.broker.queues.applying.sessions import session_close, session_open
+from sluicemq.broker.queues.applying.sessions import resume, session_close, session_open
 from sluicemq.broker.queues.applying.settling import settle
 from sluicemq.broker.queues.applying.topics import fill, subscribe, unsubscribe
 from sluicemq.broker.queues.applying.transactions import transaction
@@ -76,5 +77,6 @@ APPLY: dict[type[e.Entry], Callable[[Machine, int, Any], Outcome]] = {
     x.Prepare: prepare,
     x.Resolve: resolve,
     x.Checked: checked,
+    s.Resume: resume,
 }
 """Function by class of entry."""

@@ -9,7 +9,7 @@ from sluicemq.broker.queues.applying.refusals import session_not_found
 from sluicemq.broker.queues.applying.unsettling import unsettle
 from sluicemq.broker.queues.keeping_order import leases_over
 from sluicemq.broker.queues.outcomes import Outcome, Settled
-from sluicemq.broker.queues.tags import ranges_problem
+from sluicemq.broker.queues.tags import ranges_problem, without
 from sluicemq.wire.errors import InvalidRequest
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_REJECT, VERDICT_RELEASE
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # Frozen by the log's format, see `MachineLimits`; a new verdict needs a number of its own.
 VERDICTS = frozenset((VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_HANDED_OVER, e.EXPIRED, e.ABANDONED))
 VERDICTS_JUDGED = VERDICTS | {VERDICT_REJECT}
+
+BY_CLIENTS = frozenset((VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_REJECT))
+"""Those with which a client settles: should it come back without having heard of it, it learns that they hold."""
 
 
 def settle(machine: Machine, zxid: int, entry: e.Settle) -> Outcome:
@@ -45,6 +48,8 @@ def settle(machine: Machine, zxid: int, entry: e.Settle) -> Outcome:
     if not table.messages:
         del session.leases[entry.consumer]
         del queue.leases[entry.session, entry.consumer]
+    if verdict in BY_CLIENTS:
+        session.remember(entry.consumer, without(entry.tags, taken.lost) if taken.lost else entry.tags)
     value = Settled(taken.lost, taken.messages)
     if verdict == VERDICT_ACK:
         queue.acknowledge(taken.runs, taken.messages)

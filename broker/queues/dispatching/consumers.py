@@ -101,6 +101,13 @@ class Consumer:
         self.held_bytes += bytes_
         return self.tag(messages, bytes_)
 
+    def hold_again(self, span: Span) -> None:
+        """Note messages that it got from another leader; their tags are above all others."""
+        self.held.append(Span(span.first, span.last, span.bytes))
+        self.held_messages += len(span)
+        self.held_bytes += span.bytes
+        self.next_tag = span.last + 1
+
     def tag(self, messages: int, bytes_: int) -> int:
         """Give tags to messages that it holds already; return the first one."""
         first = self.next_tag

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.outcomes import Effect
     from sluicemq.broker.queues.runs import Run
+    from sluicemq.broker.queues.tags import Span
 
 GRANT_MESSAGES_MAX = 4_096
 """Most messages of one pick."""
@@ -159,17 +160,23 @@ class Dispatcher:
         credit_messages: int,
         credit_bytes: int,
         weight: int = 1,
+        *,
+        held: Sequence[Span] = (),
     ) -> None:
         """Let a consumer take part, with a credit of unsettled messages and bytes.
 
-        The queue must exist, and the consumer's number must be new in its session: its tags begin at 1. In a queue of
-        mode `exclusive`, `holder_against` tells before whether it may come.
+        It holds the messages of the spans *held* already, ascending: those that another leader gave it.
+
+        The queue must exist, and the consumer's number must be new in its session: its tags begin at 1, or behind
+        those that it holds. In a queue of mode `exclusive`, `holder_against` tells before whether it may come.
         """
         line = self._line(queue_id)
         line.follow_settings()
         numbers = self._sessions.setdefault(session, {})
         assert consumer not in numbers, "a consumer's number is used once in a session"
         added = numbers[consumer] = Consumer(session, consumer, credit_messages, credit_bytes, weight)
+        for span in held:
+            added.hold_again(span)
         line.add_consumer(added)
         self._enlist(added)
 
@@ -209,6 +216,27 @@ class Dispatcher:
             found.credit_messages = credit_messages
             found.credit_bytes = credit_bytes
             self._enlist(found)
+
+    def set_weight(self, session: int, consumer: int, weight: int) -> None:
+        """Replace a consumer's weight: where that is another one, it comes to its queue anew, behind the others."""
+        found = self._find(session, consumer)
+        if found is not None and found.weight != weight:
+            line = found.line
+            line.drop_consumer(found)
+            found.weight = weight
+            found.gone = found.listed = False
+            found.eligible = True
+            line.add_consumer(found)
+            self._enlist(found)
+            if line.single or line.keys is not None:
+                self.ready(line.queue.id)
+
+    def tags_go_on(self, session: int, consumer: int, last_tag: int) -> int:
+        """Let a consumer's tags go on behind *last_tag*, unless they are beyond it; return the next one."""
+        found = self._find(session, consumer)
+        assert found is not None, "a consumer whose tags go on is there"
+        found.next_tag = max(found.next_tag, last_tag + 1)
+        return found.next_tag
 
     def settled(self, session: int, consumer: int, tags: Sequence[int]) -> None:
         """Restore the credit of these tags. Tags that are free already, and unknown consumers, are passed over."""

@@ -231,6 +231,7 @@ async def open_road(
     options: LogOptions = OPTIONS,
     expect_failure: bool = False,
     index_memory_bytes_max: int | None = None,
+    session_grace_seconds: float = 10.0,
 ) -> AsyncIterator[LoneRoad]:
     """Run a road with its threads; fails the test when the road fails, unless that is expected.
 
@@ -250,6 +251,7 @@ async def open_road(
         on_failure=failures.append,
         pages=pages,
         index_memory_bytes_max=index_memory_bytes_max or 0,
+        session_grace_seconds=session_grace_seconds,
     )
     try:
         async with trio.open_nursery() as nursery:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
+from sluicemq.broker.queues import entries_of_sessions as r
 from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues import entries_of_transactions as x
 from sluicemq.broker.queues.entries import ENTRIES, RESERVED_KINDS, Entry, EntryUnknown, decode_entry
@@ -44,6 +45,7 @@ ANY_ENTRY = st.one_of(
     st.builds(e.Delete, number, name, st.just("queue"), name, st.booleans()),
     st.builds(e.Purge, number, number),
     st.builds(e.Forget, number, number, ranges, name),
+    st.builds(r.Resume, number, number, number, ranges, name),
 )
 
 EXAMPLES: list[Entry] = [
@@ -76,6 +78,7 @@ EXAMPLES: list[Entry] = [
     x.Prepare(1, 2, 3, 4, 5, 6, "orders.eu", "shop", 6_000, 1, [5, 0, 0, 0, 0, 1], ["eu"], b"batch"),
     x.Resolve(1, 2, True),
     x.Checked(1, [2, 3]),
+    r.Resume(1, 2, 3, [4, 5], "connection lost"),
 ]
 
 OTHER_EXAMPLES: list[Entry] = [

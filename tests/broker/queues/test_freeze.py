@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
+from sluicemq.broker.queues import entries_of_sessions as r
 from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues import entries_of_transactions as x
 from sluicemq.broker.queues import freeze as freeze_module
@@ -200,6 +201,8 @@ def entries_of(day: Day) -> dict[str, e.Entry]:
         "messages are delayed": settle(VERDICT_NACK, [first, second], later),
         "messages join others of their time": settle(VERDICT_NACK, [first, second], now + 5_000),
         "leases expire": settle(e.EXPIRED, [first, second]),
+        "a client comes back to some": r.Resume(now, day.ann, day.orders, [first, second], "lost"),
+        "a client comes back to none": r.Resume(now, day.ann, day.orders, [], "lost"),
         "messages are rejected": e.SettleJudged(
             now, day.ann, day.orders, VERDICT_REJECT, [first, second], 0, "no such order"
         ),
@@ -449,6 +452,7 @@ def apply_any(story: Story, kind: type[e.Entry], a: int, b: int, c: int) -> None
                 now, any_queue("billing", queue), (strangers, dead)[c % 2](story)[: 4 * (b % 3)]
             ),
             q.ExpireQueue: lambda: q.ExpireQueue(now + 1_000 * a, queue, now),
+            r.Resume: lambda: r.Resume(now, session, queue, story.tags(session, queue)[: 2 * (b % 3)], "lost"),
             t.Subscribe: lambda: t.Subscribe(
                 *(now, "/", "events", ("#", "eu.*", "eu.paid", "")[a % 4], ("audit", "", "us")[b % 3], {}),
                 *(session if c % 2 else 0, (t.START_NOW, t.START_BEGINNING)[c > 5]),

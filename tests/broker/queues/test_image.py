@@ -338,6 +338,7 @@ def test_an_image_keeps_the_layout_that_is_documented() -> None:
         "decisions": 1,
         "returned": 2,
         "sessions": 1,
+        "settled": 1,
         "leases": 2,
         "producers": 1,
         "notes": 1,

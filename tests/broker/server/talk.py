@@ -108,8 +108,8 @@ class Peer:
         await self.until(lambda: len(self.deliveries) >= count)
         return [body for _, _, body in self.deliveries]
 
-    async def shake_hands(self, **hello: Any) -> Peer:
-        """Go through the whole handshake."""
+    async def shake_hands(self, open_: m.Open | None = None, **hello: Any) -> Peer:
+        """Go through the whole handshake; *open_* says which session is wanted."""
         hello.setdefault("heartbeat_seconds", 0.0)
         await self.send_bytes(
             PREFACE + self.connection.send(m.Hello(1, 1, frame_bytes_max=self.frame_bytes_max, **hello))
@@ -117,9 +117,16 @@ class Peer:
         await self.until(lambda: self.connection.state is State.WELCOMED)
         await self.send(m.Authenticate("ANONYMOUS"), correlation=0)
         await self.until(lambda: self.connection.state is State.AUTHENTICATED)
-        await self.send(m.Open(), correlation=0)
+        await self.send(open_ or m.Open(), correlation=0)
         await self.until(lambda: self.connection.state is State.OPEN)
         return self
+
+    async def come_back(self, before: Peer, *, consumer_max: int = 100) -> Peer:
+        """Go through the whole handshake, to the session that *before* had."""
+        assert before.opened is not None
+        return await self.shake_hands(
+            m.Open("/", before.opened.session, before.opened.resume_token, True, consumer_max)
+        )
 
     async def run(self) -> None:
         """Read until the end; pauses while `reading` is not set."""
