@@ -15,7 +15,7 @@ if __name__ != "sluicemq.client":
 from sluicemq.client.client import Client as Client
 from sluicemq.client.client import connect as connect
 from sluicemq.client.consumer import Consumer as Consumer
-from sluicemq.client.consumer import ConsumerStatistics as ConsumerStatistics
+from sluicemq.client.consumer_statistics import ConsumerStatistics as ConsumerStatistics
 from sluicemq.client.dead_letters import DeadLetter as DeadLetter
 from sluicemq.client.delays import DelayedMessage as DelayedMessage
 from sluicemq.client.handling import DeathNote as DeathNote

@@ -15,6 +15,7 @@ from math import inf
 from typing import Protocol
 
 from sluicemq.client.delivery_buffer import DeliveryBuffer, Slice
+from sluicemq.client.dropped_messages import GRACE_SECONDS_MAX, DroppedMessages
 from sluicemq.client.errors import ClientClosed, LeaseLost, OutcomeUnknown, SluiceError, another
 from sluicemq.client.leases import LeaseBook
 from sluicemq.client.lost_leases import CONNECTION_ENDED, CONSUMER_ENDED, EXPIRED, FORKED, LostLeases, explain
@@ -36,6 +37,7 @@ RESUMED_RANGES_MAX = 4_096
 """Most ranges of tags with which a consumer goes on after a reconnect; those with the highest tags are let go."""
 RELEASE = Verdict(m.VERDICT_RELEASE)
 HANDED_OVER = Verdict(m.VERDICT_HANDED_OVER)
+LET_GO = Verdict(m.VERDICT_NACK, None, "the consumer let go of the message without a verdict")
 BLOCKED_SHARE = 0.1
 """A renewal that comes later than this share of the lease shows a blocked event loop."""
 REPORT_SHARE = 0.2
@@ -49,6 +51,8 @@ class AttachmentHost(Protocol):
     auto_renew: bool
     max_lease_seconds: float
     queue: str
+    cumulative: bool
+    """Whether messages may be acknowledged that nobody has in hand."""
 
     async def step(self) -> None:
         """Let others run now and then."""
@@ -58,6 +62,9 @@ class AttachmentHost(Protocol):
 
     def settled_counted(self, code: int, messages: int) -> None:
         """Verdicts were given."""
+
+    def messages_dropped(self, messages: int) -> None:
+        """User code let go of messages without a verdict."""
 
     def idle(self, attachment: Attachment) -> None:
         """Everything that was delivered so far is settled, and every verdict is answered."""
@@ -99,6 +106,7 @@ class Attachment:
         topic: The topic that the queue is a subscription of; "" where it is none.
         buffer: Messages that were not handed out yet.
         book: Leases of everything delivered and not settled.
+        dropped: What user code let go of without a verdict.
         over: Whether the session, or the consumer on it, has ended.
         report_seconds: A message whose lease ends within this time is reported when user code has or gets it.
 
@@ -112,6 +120,7 @@ class Attachment:
         self.number = number
         self.buffer = DeliveryBuffer(self)
         self.book = LeaseBook()
+        self.dropped = DroppedMessages()
         self.over = False
         self.report_seconds = host.lease_seconds * REPORT_SHARE
         self.host = host
@@ -128,8 +137,11 @@ class Attachment:
         self._refusal_reason = EXPIRED
         self._report_timer: Timer | None = None
         self._renewal: Timer | None = None
+        self._sweep: Timer | None = None
+        self._grace_seconds = min(host.lease_seconds, GRACE_SECONDS_MAX)
         if host.auto_renew:
             self._renewal = timers.call_after(host.lease_seconds / 3, self._renew)
+            self._sweep = timers.call_after(self._grace_seconds / 3, self._look_for_dropped)
 
     # --- a lost connection ----------------------------------------------------------------------------------------
 
@@ -335,6 +347,22 @@ class Attachment:
         for part in in_frames(tags):
             self._request_extension(part, host.lease_seconds, lambda _lost, _error: None)
         self._renewal = self._timers.call_at(now + host.lease_seconds / 3, self._renew)
+
+    def _look_for_dropped(self) -> None:
+        """Nack what nobody has in hand any more and nobody settled meanwhile: else it would be renewed for ever."""
+        if self.over:
+            return
+        now = self._now()
+        if self.host.cumulative:
+            self.dropped.clear()
+        else:
+            messages = self.dropped.look(now, self.book)
+            if messages:
+                self.host.messages_dropped(messages)
+            due = self.dropped.due(now - self._grace_seconds)
+            if due:
+                self.settle_ranges(due, LET_GO)
+        self._sweep = self._timers.call_at(now + self._grace_seconds / 3, self._look_for_dropped)
 
     async def extend(self, tags: FlatRanges, seconds: float) -> None:
         """Let the leases of *tags* end *seconds* from now.
@@ -570,7 +598,7 @@ class Attachment:
         if self.over:
             return
         self.over = True
-        for timer in (self._renewal, self._report_timer):
+        for timer in (self._renewal, self._report_timer, self._sweep):
             if timer is not None:
                 timer.cancel()
         what, reason = (

@@ -13,6 +13,7 @@ from sluicemq.client.attachment import Attachment
 from sluicemq.client.consumer_requests import ConsumerRequests
 from sluicemq.client.consumer_statistics import ConsumerStatistics as ConsumerStatistics
 from sluicemq.client.delivery_buffer import Slice
+from sluicemq.client.dropped_messages import GRACE_SECONDS_MAX
 from sluicemq.client.errors import ClientClosed, ConnectionFailed, LeaseLost, RequestTimeout, SluiceError, another
 from sluicemq.client.message import ACK, Batch, Message
 from sluicemq.client.options import Duration, count_of, seconds_of
@@ -105,8 +106,9 @@ class Consumer:
         self._lost_since_flush = 0
         self._delivered = self._handed_out = self._redelivered = 0
         self._counts = {m.VERDICT_ACK: 0, m.VERDICT_NACK: 0, m.VERDICT_RELEASE: 0, m.VERDICT_REJECT: 0}
-        self._leases_lost = 0
+        self._leases_lost = self._dropped = 0
         self._attachments = 0
+        self.cumulative = False
 
     # --- iteration ------------------------------------------------------------------------------------------------
 
@@ -254,6 +256,8 @@ class Consumer:
     async def ack_through(self, message: Message) -> None:
         """Acknowledge *message* and every message that was handed out before it on the same connection.
 
+        From its first call on, messages that user code lets go of stay with this consumer until it is called again.
+
         Raises:
             LeaseLost: The lease of *message* is over; the earlier ones that are still held are acknowledged.
 
@@ -261,6 +265,7 @@ class Consumer:
         owner = message.attachment
         if owner.host is not self:
             raise ValueError("the message belongs to another consumer")
+        self.cumulative = True
         owner.settle_ranges([1, message.tag], ACK)
         await owner.settled(None)
         if owner.is_lost(message.tag):
@@ -354,6 +359,7 @@ class Consumer:
             in_hand=held - buffered,
             attached=self._attachment is not None,
             attachments=self._attachments,
+            dropped=self._dropped,
         )
 
     # --- called by attachments ------------------------------------------------------------------------------------
@@ -381,6 +387,16 @@ class Consumer:
     def settled_counted(self, code: int, messages: int) -> None:
         """Count verdicts."""
         self._counts[code] += messages
+
+    def messages_dropped(self, messages: int) -> None:
+        """Count what user code let go of; say it once, for it is a mistake in a program."""
+        if not self._dropped:
+            log.warning(
+                "%d messages of %r were let go of without ack, nack or reject: they are nacked after %g seconds, and "
+                "so are others later; statistics().dropped counts them",
+                messages, self.queue, min(self.lease_seconds, GRACE_SECONDS_MAX),
+            )  # fmt: skip
+        self._dropped += messages
 
     def idle(self, attachment: Attachment) -> None:
         """Forget an attachment that was left and has nothing to do any more."""

@@ -22,6 +22,7 @@ class ConsumerStatistics:
         attached: Whether the consumer stands on a live connection.
         attachments: How often it was (re-)created.
         rejected: Verdicts "reject".
+        dropped: Messages that user code let go of without a verdict; those that nobody settled after all are nacked.
 
     """
 
@@ -37,3 +38,4 @@ class ConsumerStatistics:
     attached: bool
     attachments: int
     rejected: int = 0
+    dropped: int = 0

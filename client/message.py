@@ -57,6 +57,9 @@ class Message:
     attempt finds its type and text in `last_error`), and gives it back without counting an attempt on cancellation.
     `Retry` and `Reject` say something else, and end there.
 
+    One that is let go of without a verdict is nacked by the retry policy half a minute later, or after its lease if
+    that is shorter, unless the consumer acknowledges by `ack_through`.
+
     Attributes:
         body: The payload.
         tag: The delivery's number, for logs; counted by the consumer's connection.
@@ -256,6 +259,10 @@ class Message:
                 await owner.settled(None)  # noqa: ASYNC102 - bounded by close_timeout
         return signal
 
+    def __del__(self) -> None:
+        if not self._verdict and self._batch is None:
+            self._run.owner.dropped.note(self.tag, self.tag)
+
     def __repr__(self) -> str:
         return f"<Message {self.message_id} attempt {self.attempt}, {len(self.body)} bytes>"
 
@@ -374,6 +381,12 @@ class Batch(Sequence[Message]):
         if verdict is not RELEASE:
             await self._owner.settled(None)  # noqa: ASYNC102 - bounded by close_timeout
         return signal
+
+    def __del__(self) -> None:
+        # Each of its messages keeps it, so nobody has any of them.
+        if not self.verdict and self._owner is not None:
+            for first, last in pairs(self._ranges()):
+                self._owner.dropped.note(first, last)
 
     def __repr__(self) -> str:
         return f"<Batch of {self._count} messages>"
