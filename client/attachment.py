@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from math import inf
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from sluicemq.client.delivery_buffer import DeliveryBuffer, Slice
 from sluicemq.client.dropped_messages import GRACE_SECONDS_MAX, DroppedMessages
@@ -21,11 +21,14 @@ from sluicemq.client.leases import LeaseBook
 from sluicemq.client.lost_leases import CONNECTION_ENDED, CONSUMER_ENDED, EXPIRED, FORKED, LostLeases, explain
 from sluicemq.client.runtime import Runtime, Slot
 from sluicemq.client.session import Session
-from sluicemq.client.settlement import SettlementBuffer, Verdict, in_frames
+from sluicemq.client.settlement import Confirmation, SettleFrame, SettlementBuffer, Verdict, in_frames
 from sluicemq.client.tag_ranges import FlatRanges, TagRanges, count_tags, pairs, within, without
 from sluicemq.client.timers import Timer, Timers
 from sluicemq.wire import messages as m
 from sluicemq.wire.fields import Message as WireMessage
+
+if TYPE_CHECKING:
+    from sluicemq.client.attachment_host import AttachmentHost
 
 log = logging.getLogger("sluicemq.client")
 
@@ -42,58 +45,6 @@ BLOCKED_SHARE = 0.1
 """A renewal that comes later than this share of the lease shows a blocked event loop."""
 REPORT_SHARE = 0.2
 """A message in hand when so much of its lease is left is reported: should the lease end, that was an attempt."""
-
-
-class AttachmentHost(Protocol):
-    """What an attachment needs of its consumer."""
-
-    lease_seconds: float
-    auto_renew: bool
-    max_lease_seconds: float
-    queue: str
-    cumulative: bool
-    """Whether messages may be acknowledged that nobody has in hand."""
-
-    async def step(self) -> None:
-        """Let others run now and then."""
-
-    def leases_lost(self, messages: int, reason: str, *, handed: bool) -> None:
-        """Leases ended without a verdict; *handed*: user code had the messages."""
-
-    def settled_counted(self, code: int, messages: int) -> None:
-        """Verdicts were given."""
-
-    def messages_dropped(self, messages: int) -> None:
-        """User code let go of messages without a verdict."""
-
-    def idle(self, attachment: Attachment) -> None:
-        """Everything that was delivered so far is settled, and every verdict is answered."""
-
-    def schedule_flush(self) -> None:
-        """Send verdicts at the next turn of the loop."""
-
-
-class _Settle:
-    """One SETTLE frame that is under way."""
-
-    __slots__ = ("lost", "tags", "verdict")
-
-    def __init__(self, verdict: Verdict, tags: FlatRanges) -> None:
-        self.verdict = verdict
-        self.tags = tags
-        self.lost: FlatRanges = []
-
-
-class _Confirm:
-    """A task that waits until SETTLE frames are answered."""
-
-    __slots__ = ("error", "frames", "handle", "lost")
-
-    def __init__(self, frames: set[_Settle]) -> None:
-        self.handle: object = None
-        self.frames = frames
-        self.lost = TagRanges()
-        self.error: SluiceError | None = None
 
 
 class Attachment:
@@ -129,8 +80,8 @@ class Attachment:
         self._now = runtime.now
         self._timers = timers
         self._settlements = SettlementBuffer()
-        self._under_way: dict[_Settle, None] = {}
-        self._confirms: list[_Confirm] = []
+        self._under_way: dict[SettleFrame, None] = {}
+        self._confirms: list[Confirmation] = []
         self._room_waiters: list[Slot] = []
         self._resume_waiters: list[Slot] = []
         self._lost = LostLeases()
@@ -187,7 +138,7 @@ class Attachment:
         for verdict, tags in self._settlements.take():
             gone = without(without(tags, kept), resumed.settled)
             if gone:
-                self._refused(_Settle(verdict, gone), gone)
+                self._refused(SettleFrame(verdict, gone), gone)
             for first, last in pairs(within(tags, kept)):
                 self._settlements.add(verdict, first, last)
         self.flush(force=True)
@@ -506,11 +457,11 @@ class Attachment:
         if frames:
             await self._answered(frames)
 
-    async def _answered(self, frames: set[_Settle]) -> TagRanges:
+    async def _answered(self, frames: set[SettleFrame]) -> TagRanges:
         if not frames:
             await self._runtime.checkpoint()
             return TagRanges()
-        waiter = _Confirm(frames)
+        waiter = Confirmation(frames)
         self._confirms.append(waiter)
         try:
             await self._runtime.park(waiter)
@@ -530,9 +481,9 @@ class Attachment:
                 self._send(verdict, tags)
 
     def _send(self, verdict: Verdict, tags: FlatRanges) -> None:
-        self._post(_Settle(verdict, tags))
+        self._post(SettleFrame(verdict, tags))
 
-    def _post(self, settle: _Settle) -> None:
+    def _post(self, settle: SettleFrame) -> None:
         self._under_way[settle] = None
         verdict = settle.verdict
         message = m.Settle(
@@ -545,7 +496,7 @@ class Attachment:
         self._session.request(message, partial(self._settled, settle))
 
     def _settled(
-        self, settle: _Settle, reply: WireMessage | None, _tail: memoryview | None, error: SluiceError | None
+        self, settle: SettleFrame, reply: WireMessage | None, _tail: memoryview | None, error: SluiceError | None
     ) -> None:
         if self.over or (error is not None and self._session.error is not None):
             return  # `end` deals with everything at once
@@ -555,7 +506,7 @@ class Attachment:
             log.warning("a verdict on messages of %r was refused: %s", self.host.queue, error)
         self._answer(settle, lost)
 
-    def _answer(self, settle: _Settle, lost: FlatRanges) -> None:
+    def _answer(self, settle: SettleFrame, lost: FlatRanges) -> None:
         """A frame was answered, or is as good as answered; it is not under way any more."""
         if lost:
             self._refused(settle, lost)
@@ -568,7 +519,7 @@ class Attachment:
             for slot in waiters:
                 self._runtime.wake(slot)
 
-    def _tell_confirms(self, settle: _Settle, lost: FlatRanges) -> None:
+    def _tell_confirms(self, settle: SettleFrame, lost: FlatRanges) -> None:
         for waiter in list(self._confirms):
             if settle in waiter.frames:
                 waiter.frames.discard(settle)
@@ -578,7 +529,7 @@ class Attachment:
                     self._confirms.remove(waiter)
                     self._runtime.wake(waiter)
 
-    def _refused(self, settle: _Settle, lost: FlatRanges) -> None:
+    def _refused(self, settle: SettleFrame, lost: FlatRanges) -> None:
         if settle.verdict.code == m.VERDICT_HANDED_OVER:
             self.lost(lost, EXPIRED)
         elif settle.verdict.code != m.VERDICT_RELEASE:

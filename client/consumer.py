@@ -13,7 +13,7 @@ from sluicemq.client.attachment import Attachment
 from sluicemq.client.consumer_requests import ConsumerRequests
 from sluicemq.client.consumer_statistics import ConsumerStatistics as ConsumerStatistics
 from sluicemq.client.delivery_buffer import Slice
-from sluicemq.client.dropped_messages import GRACE_SECONDS_MAX
+from sluicemq.client.dropped_messages import what_is_dropped
 from sluicemq.client.errors import ClientClosed, ConnectionFailed, LeaseLost, RequestTimeout, SluiceError, another
 from sluicemq.client.message import ACK, Batch, Message
 from sluicemq.client.options import Duration, count_of, seconds_of
@@ -391,11 +391,7 @@ class Consumer:
     def messages_dropped(self, messages: int) -> None:
         """Count what user code let go of; say it once, for it is a mistake in a program."""
         if not self._dropped:
-            log.warning(
-                "%d messages of %r were let go of without ack, nack or reject: they are nacked after %g seconds, and "
-                "so are others later; statistics().dropped counts them",
-                messages, self.queue, min(self.lease_seconds, GRACE_SECONDS_MAX),
-            )  # fmt: skip
+            log.warning("%s", what_is_dropped(messages, self.queue, self.lease_seconds))
         self._dropped += messages
 
     def idle(self, attachment: Attachment) -> None:
@@ -569,17 +565,13 @@ class Consumer:
         if self._error is not None:
             raise another(self._error)
         if self._attachment is None:
-            problem = self._late()
+            late = RequestTimeout(f"the broker did not start a consumer of {self.queue!r} in time")
+            problem = self._link.unreachable() if self._session is None else late
             self.leave()
             raise problem
         self._entered = True
         self._yield_by = self._now() + CHECKPOINT_SECONDS
         return self
-
-    def _late(self) -> ConnectionFailed | RequestTimeout:
-        if self._session is None:
-            return self._link.unreachable()
-        return RequestTimeout(f"the broker did not start a consumer of {self.queue!r} in time")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -598,10 +590,9 @@ class Consumer:
             self._error = ClientClosed(f"the consumer of {self.queue!r} is closed")
             if attachment is not None and session is not None:
                 self._cancel(session, attachment)
+        attachment = attachment or self._cut_off
         if attachment is not None:
             attachment.release_buffered()
-        elif self._cut_off is not None:
-            self._cut_off.release_buffered()
         else:
             self._link.remove(self)
         self._wake_waiting()

@@ -19,6 +19,14 @@ GRACE_SECONDS_MAX = 30.0
 """So long after it was let go of, or for its lease if that is shorter, a message may still be settled by others."""
 
 
+def what_is_dropped(messages: int, queue: str, lease_seconds: float) -> str:
+    """Return what to say to whoever wrote the program."""
+    return (
+        f"{messages} messages of {queue!r} were let go of without ack, nack or reject: they are nacked after "
+        f"{min(lease_seconds, GRACE_SECONDS_MAX):g} seconds, and so are others later; statistics().dropped counts them"
+    )
+
+
 class DroppedMessages:
     """What was let go of on one attachment; never more than what user code may have in hand."""
 

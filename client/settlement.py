@@ -1,13 +1,14 @@
 """Verdicts that wait to be sent, melted into as few ranges and frames as possible. Pure.
 
 One buffer belongs to one consumer on one session. Acks of a thousand messages in order are one range of one frame. It
-must not know who waits for what, nor how frames travel.
+must not know how frames travel.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from sluicemq.client.errors import SluiceError
 from sluicemq.client.tag_ranges import FlatRanges, TagRanges
 from sluicemq.wire.messages import RANGES_MAX
 
@@ -72,3 +73,26 @@ class SettlementBuffer:
         self._by_verdict = {}
         self._last_verdict = None
         return taken
+
+
+class SettleFrame:
+    """One SETTLE frame that is under way."""
+
+    __slots__ = ("lost", "tags", "verdict")
+
+    def __init__(self, verdict: Verdict, tags: FlatRanges) -> None:
+        self.verdict = verdict
+        self.tags = tags
+        self.lost: FlatRanges = []
+
+
+class Confirmation:
+    """A task that waits until SETTLE frames are answered."""
+
+    __slots__ = ("error", "frames", "handle", "lost")
+
+    def __init__(self, frames: set[SettleFrame]) -> None:
+        self.handle: object = None
+        self.frames = frames
+        self.lost = TagRanges()
+        self.error: SluiceError | None = None
