@@ -13,6 +13,7 @@ from typing import Any, Self, Unpack
 import anyio
 
 from sluicemq.client.attachment import Attachment
+from sluicemq.client.cluster import ClusterCalls
 from sluicemq.client.consumer import (
     CREDIT_BYTES_DEFAULT,
     CREDIT_DEFAULT,
@@ -56,7 +57,7 @@ QUEUES_PER_PAGE = 1000
 CREDIT_BYTES_MAX = 2**40
 
 
-class Client(TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls, ScheduleCalls):
+class Client(TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls, ScheduleCalls, ClusterCalls):
     """A connection to a broker or a cluster; made by `connect`, used with `async with`.
 
     It owns its background tasks and outlives single connections. Its methods may be called from any task of the loop.

@@ -20,6 +20,9 @@ from sluicemq.wire.errors import (
     ClientClosed as ClientClosed,
 )
 from sluicemq.wire.errors import (
+    ClusterMismatch as ClusterMismatch,
+)
+from sluicemq.wire.errors import (
     Conflict as Conflict,
 )
 from sluicemq.wire.errors import (
@@ -57,6 +60,9 @@ from sluicemq.wire.errors import (
 )
 from sluicemq.wire.errors import (
     NameConflict as NameConflict,
+)
+from sluicemq.wire.errors import (
+    NodeMismatch as NodeMismatch,
 )
 from sluicemq.wire.errors import (
     NotAuthorized as NotAuthorized,

@@ -89,7 +89,6 @@ class SegmentLog:
         self._writes = self._syncs = self._rolls = 0
 
     # --- Opening
-    # ---------------------------------------------------------------------------------------------------------
 
     @classmethod
     def open(
@@ -149,7 +148,6 @@ class SegmentLog:
         return cls(directory, lock, options, store, pool, generations, files, recovered, report)
 
     # --- Looking
-    # ---------------------------------------------------------------------------------------------------------
 
     @property
     def last_zxid(self) -> int:
@@ -245,7 +243,6 @@ class SegmentLog:
         )
 
     # --- Reading: any thread
-    # ---------------------------------------------------------------------------------------------
 
     def read(self, zxid: int) -> Record:
         """One entry, of the log proper or the live store, verified. Raises ZxidNotFound, LogCorrupt, LogReadFailed."""
@@ -270,6 +267,10 @@ class SegmentLog:
         """
         return self._reader.read_after(zxid, bytes_max)
 
+    def bytes_after(self, zxid: int) -> int:
+        """Bytes of the log proper behind an entry; all of them where it is older. Raises as `read`."""
+        return self._reader.bytes_after(zxid)
+
     def chain_at(self, zxid: int) -> bytes:
         """The chain value at an entry or at `start_zxid`. Raises as `read`."""
         return self._reader.place_after(zxid).chain
@@ -284,7 +285,6 @@ class SegmentLog:
         return self._directory.path_of(name)
 
     # --- Appending: the log thread
-    # ---------------------------------------------------------------------------------------
 
     def append(self, records: Sequence[Record]) -> None:
         """Write a group of entries: one write, or one per segment where the group crosses into the next. Durable after
@@ -422,7 +422,6 @@ class SegmentLog:
         return count
 
     # --- The live store: `live_files` from any thread, the others from one background thread
-    # --------------------------------
 
     def live_files(self) -> list[LiveFile]:
         """What is older than the log proper, in the order of the entries.
@@ -490,7 +489,6 @@ class SegmentLog:
         return Installation.begin(self._directory, self._store, self._generations, self._options, zxid, chain, source)
 
     # --- Spares: one background thread
-    # -----------------------------------------------------------------------------------
 
     def prepare_spare(self, free_bytes_min: int = 0, pause: Callable[[], None] | None = None) -> bool:
         """Zero one spare segment; blocks for as long as that takes (64 MiB: well under a second on a good disk).
@@ -503,7 +501,6 @@ class SegmentLog:
         return self._pool.prepare(free_bytes_min, pause)
 
     # --- Inside
-    # ----------------------------------------------------------------------------------------------------------
 
     def _check_usable(self) -> None:
         if self._failure is not None:

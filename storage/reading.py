@@ -114,6 +114,15 @@ class LogReader:
         """The position directly after an entry of the log, or at the log's start. Raises as `read`."""
         return self._with_retry(lambda view: self._place_after(view.segments, zxid))
 
+    def bytes_after(self, zxid: int) -> int:
+        """How many bytes of the log lie behind an entry; all of them where it is older. Raises as `read`."""
+        segments = self.segments
+        if zxid < segments[0].first_previous_zxid:
+            return sum(each.end_offset - PAGE_BYTES for each in segments)
+        place = self.place_after(min(zxid, segments[-1].last_zxid))
+        later = segments[segments.index(place.segment) + 1 :] if place.segment in segments else ()
+        return place.segment.end_offset - place.offset + sum(each.end_offset - PAGE_BYTES for each in later)
+
     def read_after(self, zxid: int, bytes_max: int) -> list[Record]:
         """Entries of the log that follow `zxid`, in order: at least one if there is one, and no further one once
         `bytes_max` is reached.

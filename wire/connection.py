@@ -11,6 +11,7 @@ The handshake, client on the left:
                         <-  WELCOME         version and limits chosen
     AUTHENTICATE        ->                  (repeated after each CHALLENGE)
                         <-  AUTHENTICATED
+    (CLUSTER_STATUS may be asked here, and is answered)
     OPEN                ->                  a new session, or a resumed one
                         <-  OPENED
     requests, SETTLE    <->  replies, DELIVER
@@ -71,6 +72,8 @@ TRANSITIONS: dict[tuple[State, Role, type[Message]], State] = {
     (State.AUTHENTICATING, _B, m.Challenge): State.WELCOMED,
     (State.AUTHENTICATING, _B, m.Authenticated): State.AUTHENTICATED,
     (State.AUTHENTICATED, _C, m.Open): State.OPENING,
+    (State.AUTHENTICATED, _C, m.ClusterStatus): State.AUTHENTICATED,
+    (State.AUTHENTICATED, _B, m.ClusterState): State.AUTHENTICATED,
     (State.OPENING, _B, m.Opened): State.OPEN,
 }
 """(state, who sends, what) -> next state, for the handshake. CLOSE is allowed everywhere and leads to CLOSED."""
@@ -107,6 +110,11 @@ REQUESTS: dict[type[Message], type[Message] | None] = {
     m.Policy: m.PolicySet,
     m.Schedule: m.Scheduled,
     m.ListPolicies: m.Policies,
+    m.ClusterStatus: m.ClusterState,
+    m.AddNode: m.ClusterChanged,
+    m.RemoveNode: m.ClusterChanged,
+    m.PromoteNode: m.ClusterChanged,
+    m.TransferLead: m.ClusterChanged,
     m.ListSchedules: m.Schedules,
     m.ResumeConsumer: m.ConsumerResumed,
     m.Resumed: None,

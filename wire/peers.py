@@ -31,7 +31,7 @@ from sluicemq.wire.fields import (
     unsigned,
     wire_field,
 )
-from sluicemq.wire.peers_of_links import Beat, ClusterNamed, PeerRefusal, StreamWanted
+from sluicemq.wire.peers_of_links import Beat, ClusterNamed, NodeFigures, PeerRefusal, StreamWanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -347,6 +347,7 @@ PEER_MESSAGES: dict[int, type[Message]] = {
         Beat,
         ClusterNamed,
         StreamWanted,
+        NodeFigures,
     )
 }
 """All of them, by frame type."""

@@ -28,6 +28,7 @@ COMMANDS = {
     "policy": "policy",
     "schedule": "schedule",
     "dead-letter": "dead_letter",
+    "cluster": "cluster",
     "log": "log",
     "bench": "bench",
     "demo": "demo",

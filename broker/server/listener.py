@@ -24,6 +24,7 @@ from sluicemq.wire.peers import PEER_PREFACE
 
 if TYPE_CHECKING:
     from sluicemq.broker.config import BrokerConfig
+    from sluicemq.broker.pipeline.ensemble.cluster import ClusterControl
     from sluicemq.broker.pipeline.road import Road
 
 logger = logging.getLogger("sluicemq.listener")
@@ -78,6 +79,7 @@ class Server:
         self.handlers = HANDLERS
         self.sessions: set[ClientSession] = set()
         self.peers: Peers | None = None
+        self.cluster: ClusterControl | None = None
         self.started_monotonic = time.monotonic()
         self._connections_max = config.connections_max if connections_max is None else connections_max
         self._with_peers_max = self._connections_max + PEER_STREAMS_RESERVED

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from sluicemq.broker.queues.outcomes import ProducerOpened
-from sluicemq.broker.server import operating, resuming, topics
+from sluicemq.broker.server import cluster, operating, resuming, topics
 from sluicemq.broker.server.authorization import authorize
 from sluicemq.broker.server.cautions import cautions_of
 from sluicemq.broker.server.client_session import answer_ping
@@ -354,6 +354,11 @@ HANDLERS: dict[type[Message], Handler] = {
     m.Redrive: redrive,
     m.Discard: discard,
     m.Statistics: statistics,
+    m.ClusterStatus: cluster.cluster_status,
+    m.AddNode: cluster.add_node,
+    m.RemoveNode: cluster.remove_node,
+    m.PromoteNode: cluster.promote_node,
+    m.TransferLead: cluster.transfer_lead,
     m.DeclareTopic: topics.declare_topic,
     m.DeleteTopic: topics.delete_topic,
     m.Subscribe: topics.subscribe,

@@ -40,8 +40,18 @@ HAPPY_PATH = [
     (BROKER, OPENED, "opening", "open"),
 ]
 DETOUR = (BROKER, m.Challenge(b"once more"), "authenticating", "welcomed")
+ASIDE = [
+    (CLIENT, m.ClusterStatus(), "authenticated", "authenticated"),
+    (BROKER, m.ClusterState(1, 1, "", []), "authenticated", "authenticated"),
+]
+"""How the cluster is, is told without a session."""
 
 CLIENT_SENDS_WHEN_OPEN = {
+    "ClusterStatus",
+    "AddNode",
+    "RemoveNode",
+    "PromoteNode",
+    "TransferLead",
     "ResumeConsumer",
     "Resumed",
     "DeclareQueue",
@@ -81,6 +91,8 @@ CLIENT_SENDS_WHEN_OPEN = {
     "Close",
 }
 BROKER_SENDS_WHEN_OPEN = {
+    "ClusterState",
+    "ClusterChanged",
     "Declared",
     "Deleted",
     "Queues",
@@ -167,7 +179,8 @@ def allowed(state: State, sender: Role, cls) -> bool:
     if state is State.OPEN:
         return cls.__name__ in (CLIENT_SENDS_WHEN_OPEN if sender is CLIENT else BROKER_SENDS_WHEN_OPEN)
     return any(
-        (sender, cls, state.value) == (who, type(what), before) for who, what, before, _ in [*HAPPY_PATH, DETOUR]
+        (sender, cls, state.value) == (who, type(what), before)
+        for who, what, before, _ in [*HAPPY_PATH, DETOUR, *ASIDE]
     )
 
 
@@ -200,7 +213,8 @@ def test_a_challenge_asks_for_another_response():
 
 def test_the_table_of_transitions_is_the_happy_path_and_the_detour():
     described = {
-        (State(before), sender, type(message)): State(after) for sender, message, before, after in [*HAPPY_PATH, DETOUR]
+        (State(before), sender, type(message)): State(after)
+        for sender, message, before, after in [*HAPPY_PATH, DETOUR, *ASIDE]
     }
     assert described == TRANSITIONS
 

@@ -19,7 +19,7 @@ from sluicemq.broker.pipeline.peer_messages import pack_peer_message, unpack_pee
 from sluicemq.broker.server.peers.handshake import check_cluster, renamed
 from sluicemq.wire import peers as wire
 from sluicemq.wire.errors import ConnectionFailed, HeartbeatLost, ProtocolError, SluiceError, error_from_wire
-from sluicemq.wire.peers_of_links import ClusterNamed, PeerRefusal, StreamWanted
+from sluicemq.wire.peers_of_links import ClusterNamed, NodeFigures, PeerRefusal, StreamWanted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -68,6 +68,7 @@ class PeerConnection:
         ended: Why it is over; None while it lives.
         closed: Set when it is over and its streams are closed.
         up_at: When it began, by trio's clock.
+        figures: What the peer said last of how it is.
 
     """
 
@@ -94,6 +95,7 @@ class PeerConnection:
         self.ended: SluiceError | None = None
         self.closed = trio.Event()
         self.up_at = trio.current_time()
+        self.figures: NodeFigures | None = None
         self.snapshot_streams: set[PeerStream] = set()
         self._events = events
         self._bodies = bodies
@@ -103,6 +105,7 @@ class PeerConnection:
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self._wanted: deque[_WantedStream] = deque()
+        self._figures_at = self.up_at
         self._told: tuple[bytes, bool] | None = None
         control.allow(CONTROL_FRAME_BYTES_MAX)
         data.allow(frame_bytes_max)
@@ -139,6 +142,9 @@ class PeerConnection:
 
     def watch(self, now: float) -> None:
         """Say that we are here, and end the connection if the other end does not."""
+        if now - self._figures_at >= BEAT_SECONDS:
+            self._figures_at = now
+            self.control.put(self._events.figures)
         for stream in (self.control, self.data):
             stream.beat(now, BEAT_SECONDS)
             silence = stream.silence(now)
@@ -212,6 +218,8 @@ class PeerConnection:
             self.peer = renamed(self.peer, said)
             check_cluster(self._events.identity, self.peer)
             self._events.peer_named(self.peer)
+        elif isinstance(said, NodeFigures) and stream is self.control:
+            self.figures = said
         elif isinstance(said, StreamWanted) and stream is self.control and self.opened_here:
             if said.stream != wire.STREAM_SNAPSHOT_WANTED:
                 raise ProtocolError(f"StreamWanted.stream is {said.stream}, which nobody asks for")

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from sluicemq.broker.pipeline.peer_messages import Bodies
     from sluicemq.broker.replication.effects import SendSnapshot
     from sluicemq.broker.replication.messages import Message
+    from sluicemq.wire.peers_of_links import NodeFigures
 
 logger = logging.getLogger("sluicemq.peers")
 
@@ -163,6 +164,15 @@ class PeerMesh:
     def addresses(self) -> dict[int, str]:
         """Return where each known node is, as far as anybody said."""
         return {node: known.address or known.told_address for node, known in self._peers.items()}
+
+    def figures(self) -> dict[int, NodeFigures]:
+        """Return what those that are connected said last of how they are."""
+        connected = ((node, known.connection) for node, known in self._peers.items())
+        return {node: link.figures for node, link in connected if link is not None and link.figures is not None}
+
+    def reachable(self) -> set[int]:
+        """Return the nodes that there is a connection to."""
+        return {node for node, known in self._peers.items() if known.connection is not None}
 
     def snapshots_under_way(self) -> dict[int, SnapshotSender]:
         """Return the snapshots that are being sent, by peer."""

@@ -19,6 +19,7 @@ from sluicemq.broker.server.peers.mesh import PeerMesh
 from sluicemq.broker.server.peers.stream import PeerStream
 from sluicemq.storage.record import Record
 from sluicemq.wire.peers import PEER_PREFACE
+from sluicemq.wire.peers_of_links import NodeFigures
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -53,6 +54,7 @@ class Recorder:
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
         self.stores: Any = None
+        self.figures = NodeFigures("looking", "election", 1, 0, 1 << 32, 0, 0, 5, 1 << 30, 400)
         self.told: list[tuple[Any, ...]] = []
         self.heard: list[tuple[int, core.Message]] = []
         self.failed: list[tuple[int, int, str]] = []
