@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from sluicemq.storage.log import SegmentLog
     from sluicemq.storage.pagefile import PageFile
     from sluicemq.storage.snapshots import SnapshotStore
-    from sluicemq.wire.peers_of_links import NodeFigures
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +150,6 @@ class LinkEvents(Protocol):
     @property
     def identity(self) -> Identity:
         """Who this broker is at the moment; ask again for every connection, it changes when a cluster is joined."""
-
-    @property
-    def figures(self) -> NodeFigures:
-        """How this broker is, for people: told to the others about every second."""
 
     @property
     def stores(self) -> Stores:

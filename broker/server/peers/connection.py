@@ -140,11 +140,11 @@ class PeerConnection:
             self.ended = reason
             self._scope.cancel()
 
-    def watch(self, now: float) -> None:
-        """Say that we are here, and end the connection if the other end does not."""
-        if now - self._figures_at >= BEAT_SECONDS:
+    def watch(self, now: float, figures: Callable[[], NodeFigures] | None) -> None:
+        """Say that we are here, and how, and end the connection if the other end does not."""
+        if figures is not None and now - self._figures_at >= BEAT_SECONDS:
             self._figures_at = now
-            self.control.put(self._events.figures)
+            self.control.put(figures())
         for stream in (self.control, self.data):
             stream.beat(now, BEAT_SECONDS)
             silence = stream.silence(now)

@@ -75,6 +75,7 @@ class PeerMesh:
         bodies: How entries become bytes.
         frame_bytes_max: Largest frame of a peer: the largest entry, with room.
         server_version: Told to the others.
+        own_figures: How this broker is, for people: told to the others about every second.
         chance: Returns a number from 0 to 1.
         new_number: Returns a number that no connection ever had, above 0.
 
@@ -87,6 +88,7 @@ class PeerMesh:
         *,
         frame_bytes_max: int,
         server_version: str = "",
+        own_figures: Callable[[], NodeFigures] | None = None,
         chance: Callable[[], float] = random.random,
         new_number: Callable[[], int] = lambda: secrets.randbits(63) + 1,
     ) -> None:
@@ -95,6 +97,7 @@ class PeerMesh:
         self._bodies = bodies
         self._frame_bytes_max = frame_bytes_max
         self._version = server_version
+        self._own_figures = own_figures
         self._chance = chance
         self._new_number = new_number
         self._peers: dict[int, _Peer] = {}
@@ -210,7 +213,7 @@ class PeerMesh:
                     # We were stopped, or overwhelmed: what the others said meanwhile lies unread.
                     for stream in (connection.control, connection.data, *connection.snapshot_streams):
                         stream.forgive(late)
-                connection.watch(now)
+                connection.watch(now, self._own_figures)
                 self._bury(known, connection)
             self.hub.flush()
 

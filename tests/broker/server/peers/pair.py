@@ -54,7 +54,6 @@ class Recorder:
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
         self.stores: Any = None
-        self.figures = NodeFigures("looking", "election", 1, 0, 1 << 32, 0, 0, 5, 1 << 30, 400)
         self.told: list[tuple[Any, ...]] = []
         self.heard: list[tuple[int, core.Message]] = []
         self.failed: list[tuple[int, int, str]] = []
@@ -116,12 +115,14 @@ class Node:
         self.node = node
         self.identity = replace(Identity(node, b"%016d" % node, CLUSTER, founded=True, address=""), **identity)
         self.events = Recorder(self.identity)
+        self.figures = NodeFigures("looking", "election", 1, 0, 1 << 32, 0, 0, 5, 1 << 30, 400 + node)
         self._numbers = count(1000 * node + 1)
         self.mesh = PeerMesh(
             self.events,
             PlainBodies(),
             frame_bytes_max=FRAME_BYTES_MAX,
             server_version="test",
+            own_figures=lambda: self.figures,
             chance=lambda: 1.0,
             new_number=lambda: next(self._numbers),
         )

@@ -133,11 +133,21 @@ async def test_who_is_silent_is_given_up(mock_clock, monkeypatch):
             await trio.testing.wait_all_tasks_blocked(0.005)
         assert one.events.count("down", 2) == 0
         # Its loop runs no more, but its sockets stay open.
-        monkeypatch.setattr(two.mesh.connection_to(1), "watch", lambda now: None)
+        monkeypatch.setattr(two.mesh.connection_to(1), "watch", lambda now, figures: None)
         for _ in range(12):
             mock_clock.jump(0.5)
             await trio.testing.wait_all_tasks_blocked(0.005)
         assert one.events.count("down", 2) == 1
+
+
+async def test_each_knows_after_a_second_how_the_others_are(mock_clock):
+    async with brokers(1, 2) as (one, two):
+        await connected(one, two)
+        assert (one.mesh.figures(), one.mesh.reachable()) == ({}, {2})
+        for _ in range(6):
+            mock_clock.jump(0.25)
+            await trio.testing.wait_all_tasks_blocked(0.005)
+        assert (one.mesh.figures(), two.mesh.figures()) == ({2: two.figures}, {1: one.figures})
 
 
 async def test_a_broker_that_stood_still_itself_blames_nobody(mock_clock):
