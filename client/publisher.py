@@ -426,6 +426,8 @@ class Publisher:
                 batch.sequence,
                 batch.count,
                 batch.message_ids,
+                reply.known,
+                reply.known_bits,
             )
             failed = self.window.confirmed(batch)
             wake = self.runtime.wake

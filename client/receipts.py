@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, overload
 
+from sluicemq.wire.messages import KNOWN_NUMBERS
 from sluicemq.wire.positions import default_message_id, format_position
 
 
@@ -19,6 +21,8 @@ class Confirmation(NamedTuple):
         sequence: The batch's number, counted by the producer.
         messages: How many messages it holds.
         message_ids: Ids that the sender gave, None where it gave none at all.
+        known: Which messages were not stored, because others with their ids were, as PUBLISHED says it.
+        known_bits: The same without where those are, likewise.
 
     """
 
@@ -29,6 +33,29 @@ class Confirmation(NamedTuple):
     sequence: int
     messages: int
     message_ids: Sequence[str | None] | None
+    known: Sequence[int] = ()
+    known_bits: bytes = b""
+
+    def is_known(self, index: int) -> bool:
+        """Whether another message with the id of message *index* was stored before it."""
+        if self.known_bits:
+            return bool(self.known_bits[index // 8] >> index % 8 & 1)
+        return bool(self.known) and self._original(index) is not None
+
+    def place(self, index: int) -> tuple[int, int] | None:
+        """Return zxid and index of message *index*, or of its original; None: nobody said where that is."""
+        if self.known_bits:
+            return None if self.is_known(index) else (self.zxid, index)
+        original = self._original(index) if self.known else None
+        return (self.zxid, index) if original is None else original
+
+    def _original(self, index: int) -> tuple[int, int] | None:
+        firsts = self.known[::KNOWN_NUMBERS]
+        number = bisect_right(firsts, index) - 1
+        if number < 0:
+            return None
+        first, count, zxid, original = self.known[number * KNOWN_NUMBERS : (number + 1) * KNOWN_NUMBERS]
+        return (zxid, original + index - first) if index < first + count else None
 
 
 class Receipt:
@@ -42,9 +69,12 @@ class Receipt:
 
     @property
     def position(self) -> str:
-        """Where the message lies: an opaque text that never changes."""
-        confirmation = self._confirmation
-        return format_position(confirmation.group, confirmation.zxid, self._index)
+        """Where the message lies, of a duplicate by its id where the first one lies: an opaque text that never changes.
+
+        Empty where that is not known: the broker's answer about very many duplicates must fit a frame.
+        """
+        place = self._confirmation.place(self._index)
+        return "" if place is None else format_position(self._confirmation.group, *place)
 
     @property
     def message_id(self) -> str:
@@ -57,8 +87,9 @@ class Receipt:
 
     @property
     def duplicate(self) -> bool:
-        """Whether the message was safe before, at this very position: the send had been repeated."""
-        return self._confirmation.duplicate
+        """Whether the message was safe before, at this very position: the send had been repeated, or another message
+        with its id was stored within the queue's or topic's `dedup_window`."""
+        return self._confirmation.duplicate or self._confirmation.is_known(self._index)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Receipt):

@@ -126,4 +126,6 @@ async def _publish(link: Link, unsettled: Unsettled, seconds: float) -> Confirma
         batch.sequence,
         batch.count,
         batch.message_ids,
+        published.known,
+        published.known_bits,
     )

@@ -120,7 +120,7 @@ class TopicCalls(Asking):
 
         Keys: `name`, `settings`, `subscriptions` (how many), `published_total`, `unrouted_total` (messages that matched
         no subscription), `expired_total`, `delayed`, `retained`, `retained_bytes`, `retained_age_seconds`,
-        `pinned_bytes` and `created_at` (milliseconds since 1970).
+        `duplicates_total`, `dedup_ids` (as of `queue_info`), `pinned_bytes` and `created_at` (milliseconds since 1970).
         """
         found: list[dict[str, Any]] = []
         after = ""

@@ -49,6 +49,9 @@ RUN_NUMBERS = 9
 at (milliseconds since 1970), producer, sequence, deliveries so far (this one included; in PEEKED: without), attempts
 that are known to have begun before. The last two are 0 in REPLAYED."""
 
+KNOWN_NUMBERS = 4
+"""Integers a range of duplicates in PUBLISHED."""
+
 RANGES_MAX = 1_024
 """Most ranges of tags in one SETTLE or EXTEND; who has more sends several frames."""
 
@@ -370,10 +373,18 @@ class Publish(Message):
 
 @message(45)
 class Published(Message):
-    """The batch is durable on a majority and committed; *duplicate*: it was so already, at this very place."""
+    """The batch is durable on a majority and committed; *duplicate*: it was so already, at this very place.
+
+    *known* says which of its messages are not stored here, because a message with the same id was stored before:
+    `KNOWN_NUMBERS` integers for neighbours whose originals are neighbours too: index of the first in the batch, count,
+    zxid and index of the original of the first. Where that takes more than a frame, *known_bits* says which, one bit
+    a message, the lowest of the first byte for the first, and nobody says where the originals are.
+    """
 
     zxid: int = wire_field(2, unsigned(64))
     duplicate: bool = wire_field(4, boolean, default=False)
+    known: list[int] = wire_field(6, numbers(64, multiple_of=KNOWN_NUMBERS), default=[])
+    known_bits: bytes = wire_field(8, binary(), default=b"")
 
 
 # --- consumers ------------------------------------------------------------------------------------------------

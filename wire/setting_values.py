@@ -56,6 +56,19 @@ def seconds(minimum: float, maximum: float, *, or_none: bool = False) -> ValueCh
     return checked
 
 
+def seconds_or_off(minimum: float, maximum: float) -> ValueCheck:
+    """Seconds from *minimum* to *maximum*, or 0 for never; kept as float."""
+
+    def checked(name: str, value: Any) -> float:
+        if not _is_number(value, minimum, maximum) and not _is_number(value, 0, 0):
+            raise InvalidRequest(
+                f"{name} is {value!r:.40}; it must be 0, which turns it off, or {minimum:g} to {maximum:.0f} seconds"
+            )
+        return float(value) + 0.0  # no negative zero
+
+    return checked
+
+
 def integer(minimum: int, maximum: int, *, or_none: bool = False) -> ValueCheck:
     """An integer from *minimum* to *maximum*."""
 

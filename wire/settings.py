@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "DEDUP_IDS_DEFAULT",
+    "DEDUP_IDS_MAX",
+    "DEDUP_SCOPES",
     "NOT_YET",
     "OUTER_BLANKS",
     "QUEUE_SETTINGS",
@@ -56,6 +59,12 @@ COUNT_MAX = 1 << 48
 BYTES_MAX = 1 << 60
 DELIVERIES_MAX = 65_535
 KEY_IN_FLIGHT_MAX = 10_000
+DEDUP_SECONDS_MIN = 0.001
+DEDUP_IDS_DEFAULT = 1_000_000
+DEDUP_IDS_MAX = 50_000_000
+"""Most message ids that one window holds: 0.5 GB of memory, and 3.2 GB of the disk."""
+DEDUP_SCOPES = ("queue", "key")
+"""Within what message ids are unique. The order is frozen by the log's format: entries name a scope by its place."""
 
 
 class Retention(TypedDict, total=False):
@@ -115,6 +124,12 @@ class QueueSettings(TypedDict, total=False):
         message_bytes_max: Largest body of a message; default None: what the broker takes.
         retention: Keep every message that is published from now on for replay, also when it is settled or purged;
             default None: what is settled goes at once.
+        dedup_window: For so many seconds a message with the id of an earlier one is confirmed as its duplicate and
+            stored nowhere; default 0: never. Messages without an id of their own are never duplicates.
+        dedup_count: Most ids that this looks back at; default 1,000,000. 0: as many as `DEDUP_IDS_MAX`.
+        dedup_scope: Within what an id is unique: "queue" (default), or "key": among messages of one key.
+        settled_window: For so many seconds after a message was acknowledged another one with its id is settled
+            without being delivered; default 0: never. At most `DEDUP_IDS_MAX` ids are remembered.
 
     """
 
@@ -134,6 +149,10 @@ class QueueSettings(TypedDict, total=False):
     dispatch: Literal["round_robin", "weighted", "random", "least_in_flight", "two_choices"]
     message_bytes_max: int | None
     retention: Retention | None
+    dedup_window: float
+    dedup_count: int
+    dedup_scope: Literal["queue", "key"]
+    settled_window: float
 
 
 class TopicSettings(TypedDict, total=False):
@@ -143,12 +162,19 @@ class TopicSettings(TypedDict, total=False):
         ttl: Seconds after which a message expires in the subscriptions, see `QueueSettings`.
         message_bytes_max: Largest body of a message; default None: what the broker takes.
         retention: Keep every message for replay, and for subscriptions that begin in the past; default None.
+        dedup_window: How long a message with the id of an earlier one is a duplicate, see `QueueSettings`; what is one
+            goes to no subscription.
+        dedup_count: Most ids that this looks back at, likewise.
+        dedup_scope: Within what an id is unique, likewise.
 
     """
 
     ttl: float | None
     message_bytes_max: int | None
     retention: Retention | None
+    dedup_window: float
+    dedup_count: int
+    dedup_scope: Literal["queue", "key"]
 
 
 QUEUE, TOPIC = "queue", "topic"
@@ -195,6 +221,10 @@ _TABLE = (
     ),
     Setting("message_bytes_max", None, values.integer(1, MESSAGE_BYTES_MAX, or_none=True), applies_to=(QUEUE, TOPIC)),
     Setting("retention", None, values.retention, applies_to=(QUEUE, TOPIC)),
+    Setting("dedup_window", 0.0, values.seconds_or_off(DEDUP_SECONDS_MIN, SECONDS_MAX), applies_to=(QUEUE, TOPIC)),
+    Setting("dedup_count", DEDUP_IDS_DEFAULT, values.integer(0, DEDUP_IDS_MAX), applies_to=(QUEUE, TOPIC)),
+    Setting("dedup_scope", "queue", values.one_of(*DEDUP_SCOPES), applies_to=(QUEUE, TOPIC)),
+    Setting("settled_window", 0.0, values.seconds_or_off(DEDUP_SECONDS_MIN, SECONDS_MAX)),
 )
 
 QUEUE_SETTINGS: dict[str, Setting] = {setting.name: setting for setting in _TABLE if QUEUE in setting.applies_to}
@@ -208,6 +238,9 @@ TOPIC_SETTINGS_DEFAULT: dict[str, Any] = {name: setting.default for name, settin
 
 NOT_YET: frozenset[str] = frozenset(QUEUE_SETTINGS_DEFAULT) - {
     "dead_letter",
+    "dedup_count",
+    "dedup_scope",
+    "dedup_window",
     "dispatch",
     "expires",
     "key_in_flight_max",

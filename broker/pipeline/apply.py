@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues.outcomes import FillsUp, LeasesGone, MayExpire, Published, QueueGone, Ready, Retained
+from sluicemq.broker.queues.window import KNOWN_NUMBERS
 
 if TYPE_CHECKING:
     from sluicemq.broker.pipeline.ground import Ground
@@ -39,7 +40,7 @@ class ApplyStage:
                 continue
             value = outcome.value
             if type(value) is Published and not value.duplicate:
-                road.produce.published_messages_total += value.count
+                road.produce.published_messages_total += value.count - sum(value.known[1::KNOWN_NUMBERS])
             if outcome.effects:
                 # Performed first: when a queue goes, only the dispatcher knows who consumed it.
                 for effect in outcome.effects:

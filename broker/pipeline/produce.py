@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.pipeline.grouping import groups_of
+from sluicemq.broker.pipeline.identities import identities_of
 from sluicemq.broker.queues.applying.limiting import refuse_overflow
 from sluicemq.broker.queues.applying.operating import refuse_paused
 from sluicemq.broker.queues.entries import (
@@ -19,6 +20,7 @@ from sluicemq.broker.queues.entries import (
     ProducerOpen,
     Publish,
     PublishGrouped,
+    PublishIdentified,
     Purge,
     SessionClose,
     SessionOpen,
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.queues.sequences import Producer
 
+_Common = tuple[int, int, int, int, int, int, None, bytes]
+"""The first fields of a `Publish`."""
 OnOutcome = Callable[[Any], None]
 QUEUE = "queue"
 
@@ -127,12 +131,16 @@ class ProduceStage:
         """
         self.refuse_when_stopping()
         known = self.find_producer(vhost, identity, producer)
-        if 0 < sequence <= known.last:
-            # Sent again, and long since applied: nothing of it needs to enter the log a second time.
+        machine = self._road.machine
+        found = machine.find_queue(vhost, destination) or machine.sources.owner_of(vhost, destination)
+        if 0 < sequence <= known.last and (found is None or found.window is None):
+            # Sent again, and long since applied: nothing of it needs to enter the log a second time. Where ids count,
+            # where each message lies may be on a page, and the road finds it there.
             on_outcome(Outcome(Published(known.receipt(sequence), 0, True)))
             return
-        target = self.find_destination(vhost, destination)
-        if not isinstance(target, Topic):
+        target = found or self.find_destination(vhost, destination)
+        judges_ids = target.window is not None
+        if not isinstance(target, Topic) and not judges_ids:
             paused = refuse_paused(target)
             if paused is not None:
                 raise paused
@@ -155,21 +163,37 @@ class ProduceStage:
         batch.check(message_bytes_max=min(message_bytes_max, self.message_bytes_max))
         road = self._road
         now_ms = road.clock.now_ms()
-        entry = Publish(now_ms, target.id, producer, sequence, batch.count, batch.body_bytes, payload=payload)
-        groups: list[int] = []
-        routes: list[str] = []
-        if isinstance(target, Topic):
-            groups, routes = road.topics.groups_of(target, destination, batch, now_ms)
-        else:
-            _refuse_when_full(target, batch)
-            keyed = target.settings["ordering"] == "key"
-            if batch.columns & DELIVERY_COLUMNS or (keyed and batch.columns & Column.KEYS):
-                groups = groups_of(batch, now_ms, keyed=keyed)
-        if groups:
-            fields = (now_ms, target.id, producer, sequence, batch.count, batch.body_bytes, None, payload)
-            entry = PublishGrouped(*fields, groups, routes)
+        common = (now_ms, target.id, producer, sequence, batch.count, batch.body_bytes, None, payload)
+        entry = self._entry_of(common, target, destination, batch)
         zxid = road.propose(entry, payload, on_applied=on_outcome)
         road.bodies.add(zxid, entry)
+
+    def _entry_of(
+        self, common: _Common, target: Queue | Topic, destination: str, batch: Batch
+    ) -> Publish | PublishGrouped | PublishIdentified:
+        """Return the entry of a checked batch, with *common* as its first fields, and as much as *target* needs of it.
+
+        Raises:
+            InvalidRequest: It says something that the target cannot do.
+            QueueFull: The target has no room for it, and judges no ids.
+
+        """
+        groups: list[int] = []
+        routes: list[str] = []
+        identified = target.window is not None and batch.columns & Column.MESSAGE_IDS
+        if isinstance(target, Topic):
+            groups, routes = self._road.topics.groups_of(target, destination, batch, common[0])
+        else:
+            if not identified:  # else only what is new counts, and only apply knows
+                _refuse_when_full(target, batch)
+            keyed = target.settings["ordering"] == "key"
+            if batch.columns & DELIVERY_COLUMNS or (keyed and batch.columns & Column.KEYS):
+                groups = groups_of(batch, common[0], keyed=keyed)
+        if identified:
+            assert target.window is not None, "who judges ids has a window"
+            scope = target.window.scope
+            return PublishIdentified(*common, groups, routes, scope, identities_of(batch, scope))
+        return PublishGrouped(*common, groups, routes) if groups else Publish(*common)
 
     def find_producer(self, vhost: str, identity: str, number: int) -> Producer:
         """Return the producer, as far as it is applied.

@@ -19,7 +19,7 @@ from sluicemq.broker.queues.entries_of_topics import (
     Unsubscribe,
 )
 from sluicemq.wire.batch import DELIVERY_COLUMNS, Column
-from sluicemq.wire.errors import PositionExpired, RetentionOff, TopicNotFound
+from sluicemq.wire.errors import InvalidRequest, PositionExpired, RetentionOff, TopicNotFound
 from sluicemq.wire.routes import below, check_pattern, literal_prefix
 from sluicemq.wire.settings import (
     TOPIC,
@@ -227,6 +227,11 @@ class TopicStage:
             check_name(name, "subscription")
         checked = check_queue_settings(settings)
         check_own_dead_letter(name, checked)
+        if checked.get("dedup_window"):
+            raise InvalidRequest(
+                "dedup_window is no setting of a subscription: declare the topic with it, and a duplicate goes to none "
+                "of its subscriptions"
+            )
         if not name or road.machine.find_queue(vhost, name) is None:
             road.space.refuse_growth("making a subscription")
         if checked.get("ordering") == "key":

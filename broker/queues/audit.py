@@ -15,10 +15,12 @@ import msgpack
 
 from sluicemq.broker.queues.routing import audit as topics
 from sluicemq.broker.queues.runs import bytes_in, messages_in
+from sluicemq.broker.queues.windows import windows_of
 
 if TYPE_CHECKING:
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.queue import Queue
+    from sluicemq.broker.queues.window import IdWindow
 
 
 _ready_of = itemgetter(1)
@@ -43,7 +45,7 @@ def _digest_of(pieces: Iterator[bytes | bytearray]) -> bytes:
 def _canonical(machine: Machine) -> Iterator[Any]:
     yield machine.applied_zxid, machine.log_time_ms
     for queue in machine.queues():
-        yield from _canonical_queue(queue)
+        yield from _canonical_queue(queue, machine)
     for session in machine.sessions.values():
         yield session.number, session.vhost, session.identity, session.client_name, session.resume_token
         yield session.opened_ms
@@ -57,12 +59,15 @@ def _canonical(machine: Machine) -> Iterator[Any]:
     yield sorted(machine.producers.fenced().items())
     for topic in machine.sources:
         yield from topics.canonical(topic)
+        if topic.window is not None:
+            yield topic.window.numbers()
+            yield ids_of(topic.window, machine)
     yield from machine.policies.canonical()
     yield machine.schedules.canonical()
     yield from machine.halves.canonical()
 
 
-def _canonical_queue(queue: Queue) -> Iterator[Any]:
+def _canonical_queue(queue: Queue, machine: Machine) -> Iterator[Any]:
     yield queue.id, queue.vhost, queue.name, sorted(queue.settings.items()), queue.created_ms
     yield queue.used_ms
     yield queue.paused, sorted(queue.declared)
@@ -79,6 +84,9 @@ def _canonical_queue(queue: Queue) -> Iterator[Any]:
             yield lane.pieces()
     if queue.lanes.expiring is not None and queue.lanes.expiring.messages:
         yield queue.lanes.expiring.pieces()
+    for kind, window in windows_of(queue):
+        yield kind, window.numbers()
+        yield ids_of(window, machine)
     yield list(queue.returned)
     yield queue.delayed.pieces()
     if queue.history is not None:
@@ -86,9 +94,32 @@ def _canonical_queue(queue: Queue) -> Iterator[Any]:
         yield queue.history.runs.pieces()
 
 
+def ids_of(window: IdWindow, machine: Machine) -> Iterator[bytes]:
+    """Yield the rows of a window, each chunk with its number: where chunks begin decides when rows go."""
+    read_back = None if machine.pool is None else machine.pool.read_back
+    for number, rows in window.pieces(read_back):
+        yield number.to_bytes(8, "little")
+        yield bytes(rows)
+
+
+def _check_windows(machine: Machine) -> None:
+    read_back = None if machine.pool is None else machine.pool.read_back
+    for queue in machine.queues():
+        assert (queue.window is not None) == bool(queue.settings["dedup_window"]), "a window is kept where it is wanted"
+        wanted = bool(queue.settings["settled_window"])
+        assert (queue.settled_window is not None) == wanted, "settled ids are kept where they are wanted"
+        for _, window in windows_of(queue):
+            window.check(read_back)
+    for topic in machine.sources:
+        assert (topic.window is not None) == bool(topic.settings["dedup_window"]), "likewise of topics"
+        if topic.window is not None:
+            topic.window.check(read_back)
+
+
 def check(machine: Machine) -> None:
     """Assert every invariant of *machine*."""
     due = {}
+    _check_windows(machine)
     for queue in machine.queues():
         assert machine.find_queue(queue.vhost, queue.name) is queue, "a queue is found by its name"
         _check_counts(queue)

@@ -9,17 +9,18 @@ All times are milliseconds since 1970 (`_ms`); `log_time_ms` is the time that th
 Ranges of tags are flat lists `[first, last, first, last, ...]`, both ends included. Runs of messages in a GRANT are
 flat lists `[zxid, first index, count, ...]`. Ranges of entries are flat lists of zxids, like those of tags.
 
-Entries that come with newer features stand in `entries_of_queues`, `entries_of_sessions`, `entries_of_topics` and
+Others stand in `entries_of_publishing`, `entries_of_queues`, `entries_of_sessions`, `entries_of_topics` and
 `entries_of_transactions`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import msgpack
 
+from sluicemq.broker.queues.entries_of_publishing import Publish, PublishGrouped, PublishIdentified, shared_route
 from sluicemq.broker.queues.entries_of_queues import Alter, Cancel, Discard, ExpireQueue, Policy, Redrive, Reschedule
 from sluicemq.broker.queues.entries_of_sessions import Resume
 from sluicemq.broker.queues.entries_of_topics import Fill, Fire, Schedule, Subscribe, Unsubscribe
@@ -28,15 +29,12 @@ from sluicemq.broker.queues.entry import GROUP_NUMBERS, Entry, EntryUnknown
 from sluicemq.broker.queues.entry import name as _name
 from sluicemq.broker.queues.entry import number as _number
 from sluicemq.broker.queues.entry import pack as _pack
-from sluicemq.wire.batch import SUBJECT_BYTES_MAX
 from sluicemq.wire.fields import (
     Check,
     binary,
     boolean,
-    list_of,
     map_of_text,
     numbers,
-    optional,
     text,
     unsigned,
 )
@@ -64,6 +62,7 @@ __all__ = [
     "ProducerOpenUnlimited",
     "Publish",
     "PublishGrouped",
+    "PublishIdentified",
     "Purge",
     "SessionClose",
     "SessionOpen",
@@ -182,114 +181,6 @@ class ProducerClose(Entry):
     def header(self) -> bytes:
         """Return the header's bytes."""
         return _pack(self.log_time_ms, self.producer)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Publish(Entry):
-    """One batch for one queue; the payload is the batch as the client built it.
-
-    Attributes:
-        queue: Number of the queue.
-        producer: Number of the producer.
-        sequence: Number of the batch among all of the producer, from 1.
-        count: Messages in the batch.
-        body_bytes: Bytes of all bodies together.
-        origin: Where a mirrored batch came from: (cluster id, position); None for all others.
-        payload: The batch.
-
-    """
-
-    KIND = 6
-    CHECKS: ClassVar[tuple[Check, ...]] = (
-        _number,
-        _number,
-        _number,
-        _number,
-        unsigned(32),
-        unsigned(32),
-        optional(binary()),
-    )
-
-    queue: int
-    producer: int
-    sequence: int
-    count: int
-    body_bytes: int
-    origin: bytes | None = None
-    payload: bytes | memoryview = dataclasses.field(default=b"", repr=False)
-
-    @property
-    def payload_bytes(self) -> int:
-        """Bytes of the batch."""
-        return len(self.payload)
-
-    @property
-    def route(self) -> str | None:
-        """The route that all messages share, "" for none; None: each has its own, which is its subject."""
-        return ""
-
-    def header(self) -> bytes:
-        """Return the header's bytes."""
-        return _pack(
-            self.log_time_ms, self.queue, self.producer, self.sequence, self.count, self.body_bytes, self.origin
-        )
-
-    @classmethod
-    def from_fields(cls, fields: list[Any], payload: bytes | memoryview) -> Self:
-        """Return the entry with these checked *fields*; used by `decode_entry`."""
-        log_time_ms, queue, producer, sequence, count, body_bytes, origin = fields
-        return cls(log_time_ms, queue, producer, sequence, count, body_bytes, origin, payload)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PublishGrouped(Publish):
-    """A batch whose messages differ in when, for how long, how soon, in what order or where they are delivered.
-
-    What the leader read in the batch's columns, so that nobody who applies it has to. A batch without any of this is a
-    `Publish`.
-
-    Attributes:
-        groups: Neighbouring messages that share all of it, `GROUP_NUMBERS` a group: how many; log time at which they
-            are due, 0 = at once; for how many milliseconds from then on, 0 = for ever; priority, 0 to 9; crc32c of the
-            key, 0 = none; number of the route in *routes*, from 1, 0 = none. Together they are *count* messages.
-        routes: What of a topic's name follows behind the topic, each once.
-
-    """
-
-    VERSION = 2
-    CHECKS: ClassVar[tuple[Check, ...]] = (
-        *Publish.CHECKS,
-        numbers(64, multiple_of=GROUP_NUMBERS),
-        list_of(text(SUBJECT_BYTES_MAX)),
-    )
-
-    groups: list[int] = dataclasses.field(default_factory=list, repr=False)
-    routes: list[str] = dataclasses.field(default_factory=list, repr=False)
-
-    @property
-    def route(self) -> str | None:
-        """The route that all messages share, "" for none; None: each has its own, which is its subject."""
-        return shared_route(self.groups, self.routes)
-
-    def header(self) -> bytes:
-        """Return the header's bytes."""
-        return _pack(
-            self.log_time_ms,
-            self.queue,
-            self.producer,
-            self.sequence,
-            self.count,
-            self.body_bytes,
-            self.origin,
-            self.groups,
-            self.routes,
-        )
-
-    @classmethod
-    def from_fields(cls, fields: list[Any], payload: bytes | memoryview) -> Self:
-        """Return the entry with these checked *fields*; used by `decode_entry`."""
-        log_time_ms, queue, producer, sequence, count, body_bytes, origin, groups, routes = fields
-        return cls(log_time_ms, queue, producer, sequence, count, body_bytes, origin, payload, groups, routes)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -497,22 +388,14 @@ ENTRIES: dict[int, type[Entry]] = {
 """Entry class by kind, as this version writes it."""
 
 OTHER_VERSIONS: dict[tuple[int, int], type[Entry]] = {
-    (cls.KIND, cls.VERSION): cls for cls in (ProducerOpenUnlimited, PublishGrouped, GrantPlaced, SettleJudged)
+    (cls.KIND, cls.VERSION): cls
+    for cls in (ProducerOpenUnlimited, PublishGrouped, PublishIdentified, GrantPlaced, SettleJudged)
 }
 """Entry class by kind and version: those that say more than the usual one, and those that stand in old logs only.
 
 A class that is neither here nor in `ENTRIES` (those of `entries_of_queues` and
 `entries_of_topics`) has nobody who applies it yet: it is written by nobody, and refused where it is met.
 """
-
-
-def shared_route(groups: list[int], routes: list[str]) -> str | None:
-    """Return the route that all of *groups* share, "" for none; None where they have several."""
-    numbers = set(groups[GROUP_NUMBERS - 1 :: GROUP_NUMBERS])
-    if len(numbers) > 1:
-        return None
-    number = numbers.pop() if numbers else 0
-    return routes[number - 1] if number else ""
 
 
 def _versions_read(kind: int) -> str:

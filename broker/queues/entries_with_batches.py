@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgpack
 
-from sluicemq.broker.queues.entries import Publish, PublishGrouped, decode_entry, shared_route
+from sluicemq.broker.queues.entries import Publish, PublishGrouped, PublishIdentified, decode_entry, shared_route
 from sluicemq.broker.queues.entries_of_transactions import PART_NUMBERS, Prepare, Transaction
 from sluicemq.broker.queues.entry import pack
 
@@ -26,15 +26,18 @@ def targets_of(entry: BatchEntry) -> list[tuple[int, int]]:
 
 
 def without_groups(kind: int, version: int, header: bytes | memoryview) -> tuple[int, bytes]:
-    """Return version and header of an entry with a batch as they are without its groups; what tells routes stays."""
+    """Return version and header of an entry with a batch without its groups and ids; what tells routes stays."""
     if kind != Publish.KIND:
         entry = decode_entry(kind, version, header)
         assert isinstance(entry, Transaction | Prepare), "these hold a batch"
         return version, entry.bare().header()
-    if version != PublishGrouped.VERSION:
+    if version not in (PublishGrouped.VERSION, PublishIdentified.VERSION):
         return version, bytes(header)
-    *fields, groups, routes = msgpack.unpackb(header)
+    fields = msgpack.unpackb(header)
+    if version == PublishIdentified.VERSION:
+        del fields[-2:]
+    *fields, groups, routes = fields
     route = shared_route(groups, routes)
     if route:
-        return version, pack(*fields, [fields[4], 0, 0, 0, 0, 1], [route])
+        return PublishGrouped.VERSION, pack(*fields, [fields[4], 0, 0, 0, 0, 1], [route])
     return Publish.VERSION, pack(*fields)

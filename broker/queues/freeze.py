@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.routing.topic import FrozenTopic, Topic
     from sluicemq.broker.queues.sequences import FrozenProducer, Producer
     from sluicemq.broker.queues.sessions import FrozenSession, Session
+    from sluicemq.broker.queues.window import WindowImage
 
 SECTION_BYTES = 64 * 1024
 """A section is closed once it has about this many bytes; it may have a chunk of an index more."""
@@ -139,9 +140,11 @@ class Freeze:
         packer.add(s.MACHINE, self._head)
         yield from packer.flush()
         indexes: list[tuple[int, int, FifoImage]] = []
+        topic_windows: list[tuple[int, list[tuple[int, WindowImage]]]] = []
         for topic in self._topics:
             frozen_topic: FrozenTopic = self._frozen(topic)
             indexes += images.indexes_of(frozen_topic)
+            topic_windows.append((frozen_topic.id, frozen_topic.windows))
             for kind, row, bytes_ in images.rows_of(frozen_topic):
                 packer.add(kind, row, bytes_=bytes_)
                 yield from packer.flush_full()
@@ -151,6 +154,8 @@ class Freeze:
         yield from packer.flush()
         for number, place, index in indexes:
             yield from _pack_index(packer, number, place, index)
+        for number, windows in topic_windows:
+            yield from _pack_windows(packer, number, windows)
         yield from packer.flush()
         for session in self._sessions:
             held: FrozenSession = self._frozen(session)
@@ -273,6 +278,7 @@ def _pack_queue(packer: _Packer, queue: FrozenQueue) -> Iterator[s.Section | Non
         yield from _pack_index(packer, queue.id, s.DEAD, queue.dead)
     if queue.expiring is not None:
         yield from _pack_index(packer, queue.id, s.EXPIRING, queue.expiring)
+    yield from _pack_windows(packer, queue.id, queue.windows)
     for number, note in queue.notes:
         packer.add(s.NOTES, (queue.id, number, *note), bytes_=len(note.text))
         yield from packer.flush_full()
@@ -326,6 +332,23 @@ def _pack_index(packer: _Packer, queue_id: int, place: int, index: FifoImage) ->
 
 
 _NO_SUMMARY = (0,) * len(Summary._fields)
+
+
+def _pack_windows(packer: _Packer, owner: int, windows: list[tuple[int, WindowImage]]) -> Iterator[s.Section | None]:
+    """Pack the ids of a queue or topic."""
+    for kind, image in windows:
+        rows = image.open_rows[: image.open_bytes]  # a slice, as above
+        packer.add(s.WINDOWS, (owner, kind, *image[:6], len(image.chunks), len(rows)), rows)
+        yield from packer.flush_full()
+        for chunk in image.chunks:
+            page, data = chunk.page, chunk.data
+            known = (owner, kind, chunk.number, chunk.newest_ms)
+            if page is not None:
+                packer.add(s.WINDOW_CHUNKS, (*known, *page), b"")
+            else:
+                assert data is not None, "the rows of a chunk are in memory or on a page"
+                packer.add(s.WINDOW_CHUNKS, (*known, s.NO_PAGE, 0), data)
+            yield from packer.flush_full()
 
 
 def _pack_leases(packer: _Packer, table: FrozenLeases) -> Iterator[s.Section | None]:
@@ -534,6 +557,7 @@ TOUCHES: dict[type[e.Entry], Callable[[Freeze, Machine, Any], None]] = {
     e.ProducerClose: _nothing,
     e.Publish: _publish,
     e.PublishGrouped: _publish,
+    e.PublishIdentified: _publish,
     e.Grant: _grant,
     e.GrantPlaced: _grant,
     e.Settle: _settle,

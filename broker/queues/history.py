@@ -201,7 +201,8 @@ class History:
         self._bytes_max = retention.get("bytes")
 
     def append(self, run: Run) -> None:
-        """Retain a batch that was just published; let go of the oldest ones where that makes too many bytes."""
+        """Retain a batch that was just published, or what of it is new, a part at a time; let go of the oldest ones
+        where that makes too many bytes."""
         self.runs.append(run)
         self.bytes += bytes_in([run])
         self._last = (run.zxid, run.first + run.size)

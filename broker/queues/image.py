@@ -47,6 +47,7 @@ from sluicemq.broker.queues.schedules import ScheduleRow
 from sluicemq.broker.queues.sections import ImageDamaged, ImageUnknown, decode
 from sluicemq.broker.queues.sequences import FrozenProducer, Producer
 from sluicemq.broker.queues.sessions import Session
+from sluicemq.broker.queues.window_images import WindowLoader
 from sluicemq.wire.settings import QUEUE_SETTINGS_DEFAULT
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class _Loader:
         self._head: dict[str, Any] = {}
         self._queues: dict[int, Queue] = {}
         self._topics = TopicLoader(pool)
+        self._windows = WindowLoader(pool, self._queues, self._topics.topics)
         self._sessions: dict[int, Session] = {}
         self._producers: list[Producer] = []
         self._settings: dict[bytes, dict[str, Any]] = {}
@@ -122,6 +124,8 @@ class _Loader:
             s.SCHEDULES: self._read_schedules,
             s.HALVES: self._read_halves,
             s.DECISIONS: self._read_decisions,
+            s.WINDOWS: self._windows.read_windows,
+            s.WINDOW_CHUNKS: self._windows.read_chunks,
             s.END: self._read_end,
         }
         for kind, data in sections:
@@ -132,9 +136,11 @@ class _Loader:
             readers[kind](columns)
         self._check()
         machine = self._machine
+        self._windows.place_all()
         machine.restore(self._head["zxid"], self._head["log_time_ms"], self._queues, self._sessions)
         machine.producers.restore(self._producers)
         self._topics.finish(machine, self._queues)
+        self._windows.finish(machine)
         machine.due_changed(machine.policies)
         return machine
 
@@ -501,7 +507,7 @@ def pages_named(sections: Iterable[tuple[int, bytes]]) -> Iterator[Page]:
 
     """
     for kind, data in sections:
-        if kind == s.CHUNKS or kind not in s.LAYOUTS:
+        if kind in (s.CHUNKS, s.WINDOW_CHUNKS) or kind not in s.LAYOUTS:
             columns = decode(kind, data)
             pages = map(Page, columns["slot"], columns["checksum"])
             yield from (page for page in pages if page.slot != s.NO_PAGE)

@@ -66,12 +66,15 @@ class Published:
         zxid: The entry that stored it; 0 for a duplicate so old that its receipt is forgotten.
         count: Messages in it.
         duplicate: Whether it was stored before, under this zxid.
+        known: Which of its messages are not stored here, because others with their ids were stored before, in the
+            numbers of `window.IdWindow.judge`.
 
     """
 
     zxid: int
     count: int
     duplicate: bool
+    known: list[int] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

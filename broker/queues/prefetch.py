@@ -19,6 +19,7 @@ from sluicemq.broker.queues.applying.dead_letters import missing_of_redrive
 from sluicemq.broker.queues.applying.delaying import missing_delayed
 from sluicemq.broker.queues.applying.forgetting import missing_of_forget
 from sluicemq.broker.queues.applying.halves import target_of
+from sluicemq.broker.queues.applying.identifying import missing_of_ids
 from sluicemq.broker.queues.applying.limiting import DROPPED_AT_ONCE_MAX, missing_of_room
 from sluicemq.broker.queues.applying.operating import missing_to_follow
 from sluicemq.broker.queues.applying.transactions import as_publish, as_settle
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from sluicemq.broker.queues.chunks import Chunk
     from sluicemq.broker.queues.machine import Machine
+    from sluicemq.broker.queues.queue import Queue
 
 
 def missing_chunks(machine: Machine, entry: e.Entry) -> list[Chunk]:
@@ -75,6 +77,11 @@ def _missing_of_publish(machine: Machine, entry: e.Publish) -> list[Chunk]:
     if queue is None:
         topic = machine.sources.get(entry.queue)
         return [] if topic is None else prefetching.missing_of_published(machine, topic, entry)
+    missing = _missing_of_placed_batch(queue, entry)
+    return missing if queue.window is None else missing + missing_of_ids(machine, entry, queue)
+
+
+def _missing_of_placed_batch(queue: Queue, entry: e.Publish) -> list[Chunk]:
     missing: list[Chunk] = missing_of_room(queue, entry.count) if queue.is_limited else []
     if queue.history is not None:
         missing += queue.history.missing_of_publish(len(entry.payload))
@@ -153,6 +160,7 @@ _MISSING: dict[type[e.Entry], Callable[[Machine, Any], list[Chunk]]] = {
     e.GrantPlaced: _missing_of_placed,
     e.Publish: _missing_of_publish,
     e.PublishGrouped: _missing_of_publish,
+    e.PublishIdentified: _missing_of_publish,
     e.Settle: _missing_of_settle,
     e.SettleJudged: _missing_of_settle,
     e.Clock: _missing_of_clock,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sluicemq.broker.queues.chunks import ROW
 from sluicemq.broker.queues.delayed import DelayedRuns
 from sluicemq.broker.queues.fifo import RunFifo
-from sluicemq.broker.queues.frozen_queue import FrozenQueue
+from sluicemq.broker.queues.frozen_queue import FrozenQueue, frozen_queue
 from sluicemq.broker.queues.history import START, History, Place
 from sluicemq.broker.queues.keys import KeyStates
 from sluicemq.broker.queues.lanes import NEVER, Lanes
@@ -21,6 +21,7 @@ from sluicemq.broker.queues.looking import look_through
 from sluicemq.broker.queues.notes import NoteTable
 from sluicemq.broker.queues.returned import ReturnedRuns
 from sluicemq.broker.queues.runs import Run, by_place, bytes_in, expires_ms_of, joined, messages_in
+from sluicemq.broker.queues.windows import follow_windows, windows_of
 from sluicemq.wire.settings import QUEUE_SETTINGS_DEFAULT
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from sluicemq.broker.queues.chunks import Chunk, ChunkPool, FifoImage
     from sluicemq.broker.queues.leases import LeaseTable
+    from sluicemq.broker.queues.window import IdWindow
 
 NOTHING_DEAD = RunFifo()
 """What every queue without dead letters refers to, never changed."""
@@ -55,6 +57,8 @@ class Queue:
         returned: What was taken and given back; comes before what is in the lane of its priority.
         delayed: What waits for its time.
         history: What is retained for replay; None where nothing is.
+        window: The ids of what was published, where duplicates are looked out for.
+        settled_window: The ids of what was acknowledged, likewise.
         leases: The tables of the consumers that hold messages, by (session, consumer).
         leased: Messages under lease.
         published_total: Messages ever published here.
@@ -113,9 +117,11 @@ class Queue:
         "returned",
         "settings",
         "settled_total",
+        "settled_window",
         "tells_leases",
         "used_ms",
         "vhost",
+        "window",
     )
 
     def __init__(
@@ -141,6 +147,8 @@ class Queue:
         self.returned = ReturnedRuns()
         self.delayed = DelayedRuns(pool)
         self.history: History | None = None
+        self.window: IdWindow | None = None
+        self.settled_window: IdWindow | None = None
         self._pool = pool
         self.leases: dict[tuple[int, int], LeaseTable] = {}
         self.leased = 0
@@ -194,49 +202,17 @@ class Queue:
 
     @property
     def next_due_ms(self) -> int | None:
-        """When CLOCK has something to do here, in log time: the first delayed run, the oldest retained batch, or the
-        first that expires."""
+        """When CLOCK has something to do here, in log time: for a delayed, retained or expiring run, or for old ids."""
         due_ms = self.delayed.next_due_ms
-        if self.history is None and not self.lanes.has_expiry:
+        if self.history is None and not self.lanes.has_expiry and self.window is None and self.settled_window is None:
             return due_ms
-        times = (due_ms, None if self.history is None else self.history.next_due_ms, self.lanes.next_expiry_ms())
+        times = [due_ms, None if self.history is None else self.history.next_due_ms, self.lanes.next_expiry_ms()]
+        times += [window.look_ms or None for _, window in windows_of(self)]
         return min((time for time in times if time is not None), default=None)
 
     def frozen(self) -> FrozenQueue:
         """Return a copy that nothing changes any more; chunks are not copied, so it takes microseconds."""
-        history = self.history
-        return FrozenQueue(
-            self.id,
-            self.vhost,
-            self.name,
-            self.settings,
-            self.created_ms,
-            self.published_total,
-            self.settled_total,
-            self.purged_total,
-            self.redelivered_total,
-            None if history is None else history.places(),
-            self.expired_total,
-            self.dropped_total,
-            self.dead_total,
-            self.moved_total,
-            self.bytes,
-            self.notes.next_number,
-            self.used_ms,
-            self.redriven_total,
-            self.discarded_total,
-            [] if self.keys is None else list(self.keys.parked),
-            [] if self.keys is None else self.keys.flat_waiting(),
-            [(priority, lane.image()) for priority, lane in self.lanes.items() if lane.messages],
-            self.returned.frozen(),
-            self.delayed.image(),
-            None if history is None else history.runs.image(),
-            None if self.lanes.expiring is None else self.lanes.expiring.image(),
-            self.dead.image(),
-            self.notes.frozen(),
-            self.paused,
-            self.declared,
-        )
+        return frozen_queue(self)
 
     def images(self) -> Iterator[FifoImage]:
         """Yield what each index with pages is at this moment, but for that of retained batches."""
@@ -264,6 +240,7 @@ class Queue:
         self.settings = {**self.settings, **settings}
         self.follow_settings()
         self.count_bytes(self.settings["max_bytes"] is not None)
+        follow_windows(self, log_time_ms, self._pool)
         retention = self.settings["retention"]
         if retention is None:
             self.forget_history()
@@ -445,6 +422,8 @@ class Queue:
         self.delayed.empty()
         self.dead.clear()
         self.forget_history()
+        for _, window in windows_of(self):
+            window.clear()
 
     # --- what gets too old or too much ---------------------------------------------------------------------------
     #

@@ -34,6 +34,8 @@ u16 attempts, u32 key, u64 expires_ms, u32 note, u8 priority, 3 bytes of zeros. 
 | 21 | policies | a policy, in any order |
 | 22 | following | a vhost whose queues have to follow policies, the last one by name that has, and since when |
 | 23 | schedules | a schedule, in any order |
+| 24 | windows | a window of message ids; after its queue or topic |
+| 25 | window chunks | a sealed chunk of a window in order, as many as its window says, which stands before |
 | 30 | halves | a half message; in the order of their numbers |
 | 31 | decisions | what was decided of a half message; oldest first |
 
@@ -57,6 +59,10 @@ The columns stand in `LAYOUTS`. Those that need a word:
   retained are not counted in `messages` of the end: they are elsewhere too, or nowhere. `bytes` is None where they are
   not counted.
 - marks: `paused` is 1 for publishing, 2 for deliveries, 3 for both; `declared` names settings.
+- windows: `owner` is the number of a queue or topic, `kind` says whether the ids are of what was published (0) or
+  acknowledged (1); the others are those of `window.WindowImage`. `chunks` says how many sealed ones follow, `bytes` how
+  many of `rows` are the window's: its open rows, as `window.ROW` has them.
+- window chunks: `slot` and `checksum` as of chunks; slot -1: the rows stand in `rows`, as many as a page has.
 - notes: what they are stands in `notes.Note`.
 - topics: `kind` of source, "topic"; `retained` as of queues. The note of a delayed row is the number of its route.
 - bindings: `session` is 0 where the queue stays; `arguments` is None; `filling` is None, or what
@@ -80,12 +86,13 @@ import msgpack
 
 from sluicemq.wire.errors import SluiceError
 
-FORMAT = 4
+FORMAT = 5
 """Version of the format as a whole: which sections there are, and in which order."""
 
 MACHINE, QUEUES, INDEXES, CHUNKS, RETURNED, SESSIONS, LEASES, PRODUCERS, END, NOTES = range(1, 11)
 TOPICS, BINDINGS, ROUTES = range(11, 14)
 MARKS, POLICIES, FOLLOWING, SCHEDULES = range(20, 24)
+WINDOWS, WINDOW_CHUNKS = range(24, 26)
 HALVES, DECISIONS = range(30, 32)
 SETTLED = 50
 
@@ -255,6 +262,13 @@ LAYOUTS: dict[int, Layout] = {
         ),
     ),
     DECISIONS: Layout("decisions", 1, ("number", "vhost", "committed", "decided_ms")),
+    WINDOWS: Layout(
+        "windows",
+        1,
+        ("owner", "kind", "scope", "number", "floor", "floor_ms", "look_ms", "confirmed", "chunks", "bytes"),
+        ("rows",),
+    ),
+    WINDOW_CHUNKS: Layout("window chunks", 1, ("owner", "kind", "number", "newest_ms", "slot", "checksum"), ("rows",)),
     END: Layout("end", 1, ("sections", "messages", "leased")),
 }
 

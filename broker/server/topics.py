@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sluicemq.broker.pipeline.road import Road
     from sluicemq.broker.queues.outcomes import Outcome
     from sluicemq.broker.queues.routing.topic import Topic
+    from sluicemq.broker.queues.window import IdWindow
     from sluicemq.broker.server.client_session import ClientSession
     from sluicemq.wire.fields import Message
 
@@ -173,8 +174,17 @@ def topic_state(road: Road, topic: Topic) -> dict[str, Any]:
         "retained": 0 if history is None else history.messages,
         "retained_bytes": 0 if history is None else history.bytes,
         "retained_age_seconds": 0.0 if retained_ms is None else max(0, road.clock.now_ms() - retained_ms) / 1000,
+        **window_state(topic.window),
         "pinned_bytes": road.reclaimer.pinned_bytes(topic.id),
         "created_at": topic.created_ms,
+    }
+
+
+def window_state(window: IdWindow | None) -> dict[str, Any]:
+    """Return what the state of a queue or topic says of the ids that it knows duplicates by."""
+    return {
+        "duplicates_total": 0 if window is None else window.confirmed_total,
+        "dedup_ids": 0 if window is None else window.ids,
     }
 
 

@@ -36,6 +36,8 @@ MODULES = (
     "sluicemq.broker.queues.freeze",
     "sluicemq.broker.queues.image",
     "sluicemq.broker.queues.runs",
+    "sluicemq.broker.queues.window",
+    "sluicemq.broker.queues.window_images",
 )
 
 

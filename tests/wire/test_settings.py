@@ -250,6 +250,10 @@ def test_a_good_value_is_kept_in_its_one_form(name, value, kept):
         ("poison_key", [], "poison_key is"),
         ("dispatch", "fastest", "round_robin, weighted, random, least_in_flight, two_choices"),
         ("message_bytes_max", (8 << 20) + 1, "message_bytes_max is"),
+        ("dedup_window", -1, "must be 0, which turns it off, or 0.001 to"),
+        ("dedup_window", True, "must be 0, which turns it off"),
+        ("dedup_count", 50_000_001, "an integer from 0 to 50000000"),
+        ("dedup_scope", "message", "queue, key"),
     ],
 )
 @pytest.mark.usefixtures("everything_works")
@@ -261,7 +265,14 @@ def test_a_wrong_value_is_named_with_what_is_allowed(name, value, words):
 
 
 def test_a_topic_has_some_of_the_settings():
-    assert set(TOPIC_SETTINGS) == {"ttl", "message_bytes_max", "retention"}
+    assert set(TOPIC_SETTINGS) == {
+        "ttl",
+        "message_bytes_max",
+        "retention",
+        "dedup_window",
+        "dedup_count",
+        "dedup_scope",
+    }
     with pytest.raises(UnknownOption, match="topics have no setting 'mode'"):
         check_topic_settings({"mode": "shared"})
 

@@ -22,7 +22,7 @@ from sluicemq.broker.queues.applying.granting import grant, grant_placed
 from sluicemq.broker.queues.applying.halves import checked, prepare, resolve
 from sluicemq.broker.queues.applying.operating import alter, policy
 from sluicemq.broker.queues.applying.producers import producer_close, producer_open, producer_open_unlimited
-from sluicemq.broker.queues.applying.publishing import publish, publish_grouped
+from sluicemq.broker.queues.applying.publishing import publish, publish_grouped, publish_identified
 from sluicemq.broker.queues.applying.scheduling import fire, schedule
 from sluicemq.broker.queues.applying.sessions import resume, session_close, session_open
 from sluicemq.broker.queues.applying.settling import settle
@@ -52,6 +52,7 @@ APPLY: dict[type[e.Entry], Callable[[Machine, int, Any], Outcome]] = {
     e.ProducerClose: producer_close,
     e.Publish: publish,
     e.PublishGrouped: publish_grouped,
+    e.PublishIdentified: publish_identified,
     e.Grant: grant,
     e.GrantPlaced: grant_placed,
     e.Settle: settle,

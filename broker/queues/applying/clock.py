@@ -11,6 +11,7 @@ from sluicemq.broker.queues.keeping_order import line_up
 from sluicemq.broker.queues.outcomes import Clocked, LeasesOver, Outcome, Ready, Removed
 from sluicemq.broker.queues.policies import POLICIES_ID
 from sluicemq.broker.queues.runs import messages_in
+from sluicemq.broker.queues.windows import expire_ids_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +42,7 @@ def clock(machine: Machine, zxid: int, entry: e.Clock) -> Outcome:
         queue = machine.existing_queue(queue_id)
         if queue.history is not None:
             left -= queue.history.expire(machine.log_time_ms, left)
+        left -= expire_ids_of(queue, machine.log_time_ms)
         if queue.lanes.has_expiry:
             expired, looked_at = queue.expire(machine.log_time_ms, left)
             left -= looked_at

@@ -6,6 +6,14 @@ from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from sluicemq.broker.queues.applying.identifying import (
+    fresh_in,
+    known_as,
+    look_for_known,
+    pieces_of,
+    record_ids,
+    retain,
+)
 from sluicemq.broker.queues.applying.limiting import make_room, refuse_overflow
 from sluicemq.broker.queues.applying.operating import refuse_paused
 from sluicemq.broker.queues.applying.refusals import queue_not_found
@@ -15,6 +23,7 @@ from sluicemq.broker.queues.entry import GROUP_NUMBERS
 from sluicemq.broker.queues.outcomes import Outcome, Published, Ready, Retained
 from sluicemq.broker.queues.runs import Run, messages_in
 from sluicemq.broker.queues.sequences import Producer
+from sluicemq.broker.queues.window import ID_BYTES
 from sluicemq.wire.batch import PRIORITY_MAX
 from sluicemq.wire.errors import InvalidRequest, SluiceError
 
@@ -28,6 +37,7 @@ if TYPE_CHECKING:
 
 BULK_GROUPS = 16
 """From so many groups on it pays to make rows of them column by column."""
+_NOTHING_SAID = (0,) * (GROUP_NUMBERS - 1)
 _due_of = itemgetter(1)  # of a run that waits: its due time stands where its place will be
 
 
@@ -50,7 +60,8 @@ def publish(machine: Machine, zxid: int, entry: e.Publish) -> Outcome:
     queue.publish(zxid, entry.count, len(entry.payload), machine.log_time_ms)
     if queue.history is None:
         return Outcome(Published(zxid, entry.count, False), None, (Ready(entry.queue),))
-    _retain(machine, zxid, entry, queue)
+    retain(queue.history, zxid, entry, [], machine.log_time_ms)
+    machine.due_changed(queue)
     return Outcome(Published(zxid, entry.count, False), None, (Ready(entry.queue), Retained(entry.queue)))
 
 
@@ -72,43 +83,66 @@ def publish_grouped(machine: Machine, zxid: int, entry: e.PublishGrouped) -> Out
     return _publish(machine, zxid, entry, queue, verdict, entry.groups)
 
 
+def publish_identified(machine: Machine, zxid: int, entry: e.PublishIdentified) -> Outcome:
+    """Judge likewise, but that messages whose ids are known are confirmed as duplicates, and make no rows."""
+    verdict = machine.producers.judge(entry.producer, entry.sequence, machine.log_time_ms)
+    queue = machine.queue(entry.queue)
+    topic = None if queue is not None else machine.sources.get(entry.queue)
+    if not isinstance(verdict, Producer):
+        again = _not_new(entry, verdict)
+        target = queue or topic
+        if isinstance(again.value, Published) and target is not None:
+            known = known_as(look_for_known(machine, 0, entry, target), again.value.zxid)
+            return Outcome(Published(again.value.zxid, entry.count, True, known))
+        return again
+    if queue is None and topic is None:
+        return Outcome(None, queue_not_found(entry.queue))
+    problem = _problem(entry) if entry.groups else None
+    if problem is None and (entry.count < 1 or len(entry.ids) != entry.count * ID_BYTES):
+        problem = f"{len(entry.ids)} bytes are no ids of {entry.count} messages"
+    if problem is not None:
+        return Outcome(None, InvalidRequest(problem))
+    if topic is not None:
+        return publish_to_topic(machine, zxid, entry, topic, verdict)
+    assert queue is not None, "it is a queue or a topic"
+    return _publish(machine, zxid, entry, queue, verdict, entry.groups or (entry.count, 0, 0, 0, 0, 0))
+
+
 def _publish(
     machine: Machine, zxid: int, entry: e.Publish, queue: Queue, producer: Producer, groups: Sequence[int]
 ) -> Outcome:
     """Put the groups where they wait, if the queue takes them and has room for them or makes some."""
-    if queue.paused:
-        paused = refuse_paused(queue)
-        if paused is not None:
-            return Outcome(None, paused)
-    if queue.is_limited:
-        refusal = refuse_overflow(queue, entry.count, len(entry.payload))
+    known: list[int] = []
+    fresh = entry.count
+    if queue.paused or queue.is_limited:
+        # Only what is new is refused: a batch that came before is confirmed however the queue stands now.
+        fresh = fresh_in(look_for_known(machine, zxid, entry, queue), entry.count)
+        refusal: SluiceError | None = refuse_paused(queue) if fresh else None
+        if refusal is None and queue.is_limited and fresh:
+            refusal = refuse_overflow(queue, fresh, len(entry.payload) * fresh // entry.count)
         if refusal is not None:
             return Outcome(None, refusal)
+    if queue.window is not None:
+        known = record_ids(machine, zxid, entry, queue)
+        fresh = fresh_in(known, entry.count)
     machine.producers.record(producer, zxid)
     queue.used_ms = machine.log_time_ms
     effects: list[Effect] = []
-    if _place(machine, zxid, entry, queue, groups):
+    if fresh and _place(machine, zxid, entry, queue, groups, known):
         effects.append(Ready(queue.id))
     if queue.is_limited:
-        effects += make_room(machine, zxid, queue, entry.count)
-    if queue.history is not None:
-        _retain(machine, zxid, entry, queue)
+        effects += make_room(machine, zxid, queue, fresh)
+    if queue.history is not None and fresh:
+        retain(queue.history, zxid, entry, known, machine.log_time_ms)
         effects.append(Retained(queue.id))
     machine.due_changed(queue)
-    return Outcome(Published(zxid, entry.count, False), None, tuple(effects))
+    return Outcome(Published(zxid, entry.count, False, known), None, tuple(effects))
 
 
 def _not_new(entry: e.Publish, verdict: int | SluiceError) -> Outcome:
     if isinstance(verdict, SluiceError):
         return Outcome(None, verdict)
     return Outcome(Published(verdict, entry.count, True))
-
-
-def _retain(machine: Machine, zxid: int, entry: e.Publish, queue: Queue) -> None:
-    assert queue.history is not None, "the queue retains"
-    batch = Run(zxid, zxid, 0, entry.count, entry.count, len(entry.payload), machine.log_time_ms)
-    queue.history.append(batch)
-    machine.due_changed(queue)
 
 
 def _problem(entry: e.PublishGrouped) -> str | None:
@@ -126,17 +160,26 @@ def _problem(entry: e.PublishGrouped) -> str | None:
     return None
 
 
-def _place(machine: Machine, zxid: int, entry: e.Publish, queue: Queue, groups: Sequence[int]) -> bool:
-    """Put the messages of each group where they wait; return whether any is ready."""
+def _place(
+    machine: Machine, zxid: int, entry: e.Publish, queue: Queue, groups: Sequence[int], known: list[int]
+) -> bool:
+    """Put the messages of each group where they wait, but for those in *known*; return whether any is ready."""
     now_ms = machine.log_time_ms
     count, batch_bytes = entry.count, len(entry.payload)
-    if len(groups) >= BULK_GROUPS * GROUP_NUMBERS and queue.settings["ttl"] is None and _say_due_times_only(groups):
+    if not known and groups[1:] == _NOTHING_SAID and queue.is_plain:
+        queue.publish(zxid, count, batch_bytes, now_ms)
+        return True
+    if (
+        not known
+        and len(groups) >= BULK_GROUPS * GROUP_NUMBERS
+        and queue.settings["ttl"] is None
+        and _say_due_times_only(groups)
+    ):
         return _place_in_bulk(machine, zxid, entry, queue, groups)
     queue_ttl_ms = round(float(queue.settings["ttl"] or 0) * 1000)
     ready: list[Run] = []
     waiting: list[Run] = []
-    first = 0
-    for size, due_ms, ttl_ms, priority, key, _route in zip(*(iter(groups),) * GROUP_NUMBERS, strict=True):
+    for first, size, due_ms, ttl_ms, priority, key, _route in pieces_of(groups, known):
         waits = due_ms > now_ms
         start_ms = due_ms if waits else now_ms
         if queue_ttl_ms and (not ttl_ms or queue_ttl_ms < ttl_ms):
@@ -155,7 +198,6 @@ def _place(machine: Machine, zxid: int, entry: e.Publish, queue: Queue, groups: 
             priority=priority,
         )
         (waiting if waits else ready).append(run)
-        first += size
     queue.arrive([*ready, *waiting])
     if ready:
         queue.make_ready(ready, zxid)

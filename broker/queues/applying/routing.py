@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.applying.fitting import fitted
+from sluicemq.broker.queues.applying.identifying import look_for_known, pieces_of, record_ids, retain
 from sluicemq.broker.queues.applying.limiting import make_room, refuse_overflow
 from sluicemq.broker.queues.outcomes import Effect, Outcome, Published, Ready, Retained
 from sluicemq.broker.queues.runs import Run, bytes_in, joined, messages_in
+from sluicemq.broker.queues.windows import expired_items
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,10 +35,11 @@ def publish_to_topic(machine: Machine, zxid: int, entry: e.Publish, topic: Topic
     groups: Sequence[int] = (entry.count, 0, 0, 0, 0, 0)
     texts: list[str] = []
     if isinstance(entry, e.PublishGrouped):
-        groups, texts = entry.groups, entry.routes
+        groups, texts = entry.groups or groups, entry.routes
     now_ms = machine.log_time_ms
-    rows = list(zip(*(iter(groups),) * e.GROUP_NUMBERS, strict=True))
-    delayed = [texts[route - 1] for _, due_ms, _, _, _, route in rows if route and due_ms > now_ms]
+    known = look_for_known(machine, zxid, entry, topic)
+    rows = pieces_of(groups, known)
+    delayed = [texts[route - 1] for _, _, due_ms, _, _, _, route in rows if route and due_ms > now_ms]
     refusal = topic.routes.room_for(delayed) if delayed else None
     if refusal is not None:
         return Outcome(None, refusal)
@@ -45,8 +48,7 @@ def publish_to_topic(machine: Machine, zxid: int, entry: e.Publish, topic: Topic
     ready: list[Run] = []
     targets: list[tuple[int, ...]] = []
     waiting: list[tuple[Run, str]] = []
-    first = 0
-    for size, due_ms, own_ttl_ms, priority, key, route in rows:
+    for first, size, due_ms, own_ttl_ms, priority, key, route in rows:
         text = texts[route - 1] if route else ""
         ttl_ms = min(own_ttl_ms or topic_ttl_ms, topic_ttl_ms or own_ttl_ms)
         waits = due_ms > now_ms
@@ -57,23 +59,23 @@ def publish_to_topic(machine: Machine, zxid: int, entry: e.Publish, topic: Topic
         else:
             ready.append(run)
             targets.append(topic.match(text))
-        first += size
     full = _refuse_overflow(machine, topic, ready, targets)
     if full is not None:
         return Outcome(None, full)
+    record_ids(machine, zxid, entry, topic)
     machine.producers.record(producer, zxid)
-    topic.published_total += entry.count
+    topic.published_total += sum(size for _, size, *_ in rows)
     effects = deliver(machine, zxid, topic, ready, targets)
     if waiting:
         held = [run._replace(note=topic.routes.hold(text, run.size)) for run, text in waiting]
         held.sort(key=_due_of)
         for due_ms, runs in groupby(held, key=_due_of):
             topic.delayed.add(due_ms, list(runs))
-    if topic.history is not None:
-        topic.history.append(Run(zxid, zxid, 0, entry.count, entry.count, batch_bytes, now_ms))
+    if topic.history is not None and rows:
+        retain(topic.history, zxid, entry, known, now_ms)
         effects.append(Retained(topic.id))
     machine.due_changed(topic)
-    return Outcome(Published(zxid, entry.count, False), None, tuple(effects))
+    return Outcome(Published(zxid, entry.count, False, known), None, tuple(effects))
 
 
 def deliver(machine: Machine, zxid: int, topic: Topic, runs: list[Run], targets: list[tuple[int, ...]]) -> list[Effect]:
@@ -149,7 +151,8 @@ def release(machine: Machine, zxid: int, topic: Topic, left: int) -> tuple[int, 
 
     """
     taken = topic.history.expire(machine.log_time_ms, left) if topic.history is not None else 0
-    runs = topic.delayed.take_due(machine.turn_until_ms(topic.id), left - taken)
+    taken += expired_items(topic.window, machine.log_time_ms)
+    runs = topic.delayed.take_due(machine.turn_until_ms(topic.id), max(left - taken, 0))
     taken += len(runs)
     ready: list[Run] = []
     targets: list[tuple[int, ...]] = []

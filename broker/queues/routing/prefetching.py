@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_topics as t
+from sluicemq.broker.queues.applying.identifying import missing_of_ids
 from sluicemq.broker.queues.applying.limiting import missing_of_room
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def missing_of_published(machine: Machine, topic: Topic, entry: e.Publish) -> list[Chunk]:
     """What is delayed goes between others that are, and what is retained may push out older ones."""
-    missing: list[Chunk] = []
+    missing: list[Chunk] = missing_of_ids(machine, entry, topic)
     if topic.history is not None:
         missing += topic.history.missing_of_publish(len(entry.payload))
     if isinstance(entry, e.PublishGrouped):

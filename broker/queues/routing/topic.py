@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sluicemq.broker.queues.delayed import DelayedRuns
 from sluicemq.broker.queues.history import START, History, Place
 from sluicemq.broker.queues.routing.trie import PatternTrie
+from sluicemq.broker.queues.windows import PUBLISHED, followed
 from sluicemq.wire.errors import LimitReached
 from sluicemq.wire.settings import TOPIC_SETTINGS_DEFAULT
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from sluicemq.broker.queues.chunks import ChunkPool, FifoImage
     from sluicemq.broker.queues.routing.filling import Filling, FrozenFilling, Mark
+    from sluicemq.broker.queues.window import IdWindow, WindowImage
 
 ROUTES_MAX = 100_000
 """Most different routes of the messages of one topic that wait for their time. Frozen by the log's format."""
@@ -136,6 +138,7 @@ class FrozenTopic(NamedTuple):
     routes: list[tuple[int, str, int]]
     delayed: FifoImage | None
     history: FifoImage | None
+    windows: list[tuple[int, WindowImage]]
 
 
 class Topic:
@@ -156,6 +159,7 @@ class Topic:
         delayed: What waits for its time; the note of such a row is the number of its route.
         routes: Their routes.
         history: What is retained; None where nothing is.
+        window: The ids of what was published, where duplicates are looked out for; else None.
         bindings: Who is bound, by number of the queue.
         keyed: Those of them that are ordered by key.
         fillings: Those of them that catch up with what is retained, by number of the queue.
@@ -184,6 +188,7 @@ class Topic:
         "settings",
         "unrouted_total",
         "vhost",
+        "window",
     )
 
     def __init__(
@@ -206,6 +211,7 @@ class Topic:
         self.delayed = DelayedRuns(pool)
         self.routes = RouteTable()
         self.history: History | None = None
+        self.window: IdWindow | None = None
         self.bindings: dict[int, Binding] = {}
         self.keyed: set[int] = set()
         self.fillings: dict[int, Filling] = {}
@@ -221,11 +227,16 @@ class Topic:
 
     @property
     def next_due_ms(self) -> int | None:
-        """When CLOCK has something to do here, in log time: the first delayed run, or the oldest retained batch."""
+        """When CLOCK has something to do here, in log time: the first delayed run, the oldest retained batch, or ids
+        that are too old."""
         due_ms = self.delayed.next_due_ms
-        if self.history is None:
+        if self.history is None and self.window is None:
             return due_ms
-        times = (due_ms, self.history.next_due_ms)
+        times = (
+            due_ms,
+            None if self.history is None else self.history.next_due_ms,
+            None if self.window is None else self.window.look_ms or None,
+        )
         return min((time for time in times if time is not None), default=None)
 
     @property
@@ -239,6 +250,8 @@ class Topic:
     def change_settings(self, settings: Mapping[str, Any], zxid: int, log_time_ms: int) -> None:
         """Take *settings* (checked) over, because of the entry *zxid*, as a queue does."""
         self.settings = {**self.settings, **settings}
+        if self.settings["dedup_window"] or self.window is not None:
+            self.window = followed(self.window, self.settings, PUBLISHED, log_time_ms, self._pool)
         retention = self.settings["retention"]
         if retention is None:
             # Those who still read it have nothing left to read; what was held back for them follows.
@@ -306,6 +319,8 @@ class Topic:
         self.delayed.empty()
         self.delayed = DelayedRuns(self._pool)
         self.forget_history()
+        if self.window is not None:
+            self.window.clear()
         for queue in list(self.fillings):
             self.end_filling(queue)
 
@@ -331,4 +346,5 @@ class Topic:
             list(self.routes.items()),
             self.delayed.image(),
             None if history is None else history.runs.image(),
+            [] if self.window is None else [(PUBLISHED, self.window.image())],
         )

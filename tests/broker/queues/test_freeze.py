@@ -108,6 +108,10 @@ class Day(Story):
         self.publish(self.idle, self.producer, 2)
         self.events = self.apply(e.Declare(self.now, "/", "topic", "events", {"retention": {"seconds": 9.0}}))
         self.audit = self.subscribe("#", "audit")
+        self.apply(e.Declare(self.now, "/", "queue", "orders", {"dedup_window": 60.0}))
+        self.apply(e.Declare(self.now, "/", "topic", "events", {"dedup_window": 60.0}))
+        self.apply(self.identified(self.orders, b"\1" * 16))
+        self.apply(self.identified(self.events, b"\1" * 16))
         self.publish(self.events, self.producer, 2)
         self.publish_routed("eu.paid", due_ms=self.now + 5_000)
         self.mine = self.subscribe("eu.*", "", self.ann, t.START_BEGINNING)
@@ -152,6 +156,12 @@ class Day(Story):
     def publish_routed(self, route: str, due_ms: int = 0) -> int:
         return self.apply(self.routed(route, due_ms))
 
+    def identified(self, queue: int, ids: bytes) -> e.PublishIdentified:
+        producer = self.machine.producers.get(self.producer)
+        sequence = 1 if producer is None else producer.last + 1
+        batch = (self.now, queue, self.producer, sequence, len(ids) // 16, 20, None, b"x" * 20)
+        return e.PublishIdentified(*batch, [], [], 0, ids)
+
     def routed(self, route: str, due_ms: int = 0) -> e.PublishGrouped:
         producer = self.machine.producers.get(self.producer)
         sequence = 1 if producer is None else producer.last + 1
@@ -184,6 +194,12 @@ def entries_of(day: Day) -> dict[str, e.Entry]:
         "a batch for later comes": e.PublishGrouped(
             now, day.orders, day.producer, sequence, 2, 20, None, b"x" * 20, [1, later, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0]
         ),
+        "a batch with ids comes": day.identified(day.orders, b"\2" * 16 + b"\3" * 16),
+        "a batch of which one is known comes": day.identified(day.orders, b"\1" * 16 + b"\3" * 16),
+        "a batch with ids comes to a topic": day.identified(day.events, b"\2" * 16 + b"\3" * 16),
+        "ids grow too old": e.Clock(now + 61_000, 1),
+        "another scope begins": e.Declare(now, "/", "queue", "orders", {"dedup_scope": "key"}),
+        "ids of a topic count no more": e.Declare(now, "/", "topic", "events", {"dedup_window": 0.0}),
         "a duplicate comes": e.Publish(now, day.orders, day.old_web + 2, 1, 4, 40, None, b"x" * 40),
         "a batch comes ahead of others": e.Publish(now + 1, day.orders, day.producer, 20, 1, 10, None, b"x" * 10),
         "messages are granted": e.Grant(now, day.orders, day.ann, day.orders, day.zxid * 100, front),
@@ -412,6 +428,10 @@ def apply_any(story: Story, kind: type[e.Entry], a: int, b: int, c: int) -> None
             e.PublishGrouped: lambda: e.PublishGrouped(
                 *(now, queue, producer, getattr(machine.producers.get(producer), "last", 0) + 1, 3, 9, None, bytes(9)),
                 *([1, now + 100 * a, 0, 0, 0, 1 + c % 2, 2, 0, 0, 0, 0, 0], ["eu.paid", "eu.sent"]),
+            ),
+            e.PublishIdentified: lambda: e.PublishIdentified(
+                *(now, queue, producer, getattr(machine.producers.get(producer), "last", 0) + 1, 3, 9, None, bytes(9)),
+                *([], [], 0, b"".join(bytes([number % 4]) * 16 for number in (a, b, c))),
             ),
             e.GrantPlaced: lambda: any_placed(story, queue, session, c),
             e.SessionOpen: lambda: e.SessionOpen(now, "/", "ann", "", b""),

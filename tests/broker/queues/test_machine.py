@@ -33,6 +33,8 @@ from sluicemq.broker.queues.outcomes import (
 from sluicemq.broker.queues.queue import Queue
 from sluicemq.broker.queues.runs import DELIVERIES_MAX, Run
 from sluicemq.broker.queues.tags import TAG_MAX
+from sluicemq.broker.queues.window import CHUNKS_DROPPED_MAX
+from sluicemq.broker.queues.windows import ITEMS_PER_CHUNK
 from sluicemq.wire.errors import (
     Conflict,
     InvalidRequest,
@@ -45,7 +47,13 @@ from sluicemq.wire.errors import (
     UnknownOption,
 )
 from sluicemq.wire.messages import NAME_BYTES_MAX, VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_RELEASE
-from sluicemq.wire.settings import QUEUE_SETTINGS_DEFAULT, RETRY_DELAY_SECONDS_MAX, compare_settings
+from sluicemq.wire.settings import (
+    DEDUP_IDS_MAX,
+    DEDUP_SCOPES,
+    QUEUE_SETTINGS_DEFAULT,
+    RETRY_DELAY_SECONDS_MAX,
+    compare_settings,
+)
 
 T = TypeVar("T")
 
@@ -739,7 +747,13 @@ def test_what_apply_judges_by_is_frozen() -> None:
         "dispatch": "round_robin",
         "message_bytes_max": None,
         "retention": None,
+        "dedup_window": 0.0,
+        "dedup_count": 1_000_000,
+        "dedup_scope": "queue",
+        "settled_window": 0.0,
     }
+    assert (DEDUP_IDS_MAX, DEDUP_SCOPES) == (50_000_000, ("queue", "key"))
+    assert (CHUNKS_DROPPED_MAX, ITEMS_PER_CHUNK) == (8, 100)
     assert NAME_BYTES_MAX == 255
     assert TAG_MAX == 2**64 - 1
     assert DELIVERIES_MAX == 65_535
@@ -752,6 +766,7 @@ def test_what_apply_judges_by_is_frozen() -> None:
     assert {
         (4, 1): e.ProducerOpenUnlimited,
         (6, 2): e.PublishGrouped,
+        (6, 3): e.PublishIdentified,
         (7, 2): e.GrantPlaced,
         (8, 2): e.SettleJudged,
     } == e.OTHER_VERSIONS

@@ -1,0 +1,83 @@
+"""Duplicates by message id over real processes: confirmed with the first position, also after kill -9 and restarts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from sluicemq.client import NewMessage, connect
+
+if TYPE_CHECKING:
+    from sluicemq.client import Client
+    from tests.e2e.broker_process import BrokerProcess
+    from tests.e2e.conftest import StartBroker
+
+SMALL = (
+    *("--segment-bytes", "256KiB"),
+    *("--batch-bytes-max", "32KiB"),
+    *("--message-bytes-max", "16KiB"),
+    *("--snapshot-every-bytes", "64KiB"),
+)
+IDS = 6_000
+BATCH = 200
+WAIT_SECONDS = 30.0
+
+
+async def send_all(client: Client, destination: str, first: int = 0) -> list[Any]:
+    """Send message 0 to IDS - 1 with their ids, in batches of which some contain one id twice."""
+    receipts: list[Any] = []
+    async with client.producer(destination) as producer:
+        for start in range(first, IDS, BATCH):
+            messages = [NewMessage(b"%d" % number, message_id=f"o-{number}") for number in range(start, start + BATCH)]
+            receipts += await producer.send_many(messages)
+    return receipts
+
+
+@pytest.mark.parametrize("stop", ["SIGTERM", "SIGKILL"])
+def test_what_was_sent_before_is_confirmed_where_it_lies_after_restarts(stop: str, start_broker: StartBroker) -> None:
+    broker = start_broker(options=SMALL)
+
+    async def publish() -> list[str]:
+        async with connect(broker.url) as client:
+            await client.declare_queue("orders", dedup_window=3_600)
+            await client.declare_topic("events", dedup_window=3_600)
+            await client.subscribe("events.#", "audit")
+            receipts = await send_all(client, "orders")
+            assert not any(receipt.duplicate for receipt in receipts)
+            await send_all(client, "events.eu")
+            return [receipt.position for receipt in receipts]
+
+    async def publish_again(positions: list[str]) -> None:
+        async with connect(broker.url) as client:
+            again = await send_all(client, "orders")
+            assert [receipt.position for receipt in again] == positions
+            assert all(receipt.duplicate for receipt in again)
+            await send_all(client, "events.us")
+            info = await client.queue_info("orders")
+            assert (info["ready"], info["duplicates_total"], info["dedup_ids"]) == (IDS, IDS, IDS)
+            assert (await client.queue_info("audit"))["ready"] == IDS
+            (topic,) = await client.topics()
+            assert (topic["published_total"], topic["duplicates_total"]) == (IDS, IDS)
+
+    async def both_in_one_batch() -> None:
+        async with connect(broker.url) as client, client.producer("orders") as producer:
+            ids = ("o-0", "new", "new", None, None, "o-1", "o-2")
+            receipts = await producer.send_many([NewMessage(b"x", message_id=id_) for id_ in ids])
+            assert [receipt.duplicate for receipt in receipts] == [True, False, True, False, False, True, True]
+            assert receipts[2].position == receipts[1].position
+            assert (await client.queue_info("orders"))["ready"] == IDS + 3
+
+    positions = trio.run(publish)
+    _restart(broker, stop)
+    trio.run(publish_again, positions)
+    trio.run(both_in_one_batch)
+
+
+def _restart(broker: BrokerProcess, stop: str) -> None:
+    if stop == "SIGKILL":
+        broker.kill()
+    else:
+        broker.stop()
+    broker.start()
