@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
+from urllib.parse import quote
 
 import pytest
 
@@ -65,6 +66,11 @@ class Cluster:
     def conninfo(self) -> str:
         """How libpq reaches it."""
         return f"host={self._directory} user=sluicemq dbname=postgres"
+
+    @property
+    def address(self) -> str:
+        """The same as a URL."""
+        return f"postgresql://sluicemq@/postgres?host={quote(str(self._directory), safe='')}"
 
     def start(self) -> Self:
         """Make the cluster and return when it serves."""
