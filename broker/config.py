@@ -79,6 +79,10 @@ class BrokerConfig:
     """Listen address `HOST:PORT` of every voter by its node id; empty: a broker on its own. For the replication that
     does not exist yet: `sluicemq serve` refuses any."""
 
+    advertise: str = ""
+    """`HOST:PORT` where the other brokers and clients reach this one, if it does not listen there: behind a network
+    address translation, or in a container. Empty: what `peers` says of it, or else the listen address."""
+
     segment_bytes: int = 64 * MIB
     """Size of one file of the log. An entry takes half of it at most."""
 
@@ -178,6 +182,9 @@ class BrokerConfig:
             raise _invalid("listen", self.port, "must have a port from 0 (any free one) to 65535")
         if not 1 <= self.node_id <= NODE_ID_MAX:
             raise _invalid("node_id", self.node_id, f"must be 1 to {NODE_ID_MAX}")
+        self._check_peers()
+
+    def _check_peers(self) -> None:
         for number, address in self.peers.items():
             if not 1 <= number <= NODE_ID_MAX:
                 raise _invalid("peers", number, f"must hold node ids from 1 to {NODE_ID_MAX}")
@@ -186,12 +193,30 @@ class BrokerConfig:
         if self.peers and self.node_id not in self.peers:
             known = ", ".join(map(str, sorted(self.peers)))
             raise _invalid("peers", known, f"must hold this broker too, whose node_id is {self.node_id}")
+        if self.advertise:
+            host, port = parse_address(self.advertise)
+            if not port or _is_wildcard(host):
+                raise _invalid("advertise", self.advertise, "must name a host and a port that others can reach")
         if self.peers:
             self._check_own_address(self.peers[self.node_id])
+
+    @property
+    def address(self) -> str:
+        """`HOST:PORT` where others reach this broker; with the port 0 where that is known once it listens."""
+        own = self.peers.get(self.node_id, "")
+        return self.advertise or own or str(format_setting("listen", (self.host, self.port)))
 
     def _check_own_address(self, own: str) -> None:
         """Refuse a listen address that is not what the peers are told. A name and a number may mean the same host."""
         host, port = parse_address(own)
+        if self.advertise:
+            if (host, port) != parse_address(self.advertise):
+                raise _invalid(
+                    "peers",
+                    f"{self.node_id}={own}",
+                    f"must name this broker as it advertises, which is {self.advertise}",
+                )
+            return
         hosts_differ = (
             host != self.host and not _is_wildcard(self.host) and _is_literal(host) and _is_literal(self.host)
         )
@@ -338,6 +363,12 @@ def _parse_listen(value: object) -> tuple[str, int]:
     return parse_address(_parse_text(value))
 
 
+def _parse_address_text(value: object) -> str:
+    """Read an address that may be empty, and write it in full."""
+    text = _parse_text(value)
+    return str(format_setting("listen", parse_address(text))) if text else ""
+
+
 def _parse_peers(value: object) -> dict[int, str]:
     """Read `1=HOST:PORT,2=HOST:PORT`, or a table of node id and address."""
     if isinstance(value, str):
@@ -397,6 +428,7 @@ SETTINGS = (
         "N=HOST:PORT,...",
         "Listen address of every voter. Replication does not exist yet: serve refuses it.",
     ),
+    Setting("advertise", _parse_address_text, "HOST:PORT", "Where others reach this broker, if not where it listens."),
     Setting("segment_bytes", parse_bytes, "SIZE", "Size of one file of the log."),
     Setting("spares_max", _parse_integer, "N", "How many files of the log are kept ready in advance."),
     Setting("disk_free_bytes_min", parse_bytes, "SIZE", "Publishing is refused while less of the disk is free."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -186,6 +187,9 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"switch_interval_seconds": 2}, "switch_interval_seconds"),
         ({"log_level": "loud"}, "log_level"),
         ({"log_format": "xml"}, "log_format"),
+        ({"advertise": "a:0"}, "advertise"),
+        ({"advertise": "0.0.0.0:7650"}, "advertise"),
+        ({"advertise": "b:7650", "peers": {1: "127.0.0.1:7650"}}, "peers"),
         ({"peers": {1: "a:0"}}, "peers"),
         ({"peers": {2: "a:1"}}, "peers"),
         ({"peers": {0: "a:1", 1: "b:1"}}, "peers"),
@@ -200,6 +204,19 @@ def test_a_value_out_of_range_is_refused_by_name(settings: dict[str, object], na
     with pytest.raises(InvalidRequest, match=f"setting {name} is ") as caught:
         BrokerConfig.from_settings(settings)
     assert caught.value.setting == name
+
+
+@pytest.mark.parametrize(
+    ("settings", "address"),
+    [
+        ({}, "127.0.0.1:7650"),
+        ({"listen": ("0.0.0.0", 7651), "peers": {1: "a:7651", 2: "b"}}, "a:7651"),
+        ({"listen": ("0.0.0.0", 7651), "advertise": "a"}, "a:7650"),
+        ({"listen": ("0.0.0.0", 7651), "advertise": "a:80", "peers": {1: "a:80", 2: "b"}}, "a:80"),
+    ],
+)
+def test_the_address_that_others_are_told(settings: dict[str, Any], address: str) -> None:
+    assert BrokerConfig.from_settings(settings).address == address
 
 
 @pytest.mark.parametrize(
