@@ -566,7 +566,7 @@ def connect(
     """Return a client for `async with connect(url) as client:`; works on trio and on asyncio.
 
     Args:
-        url: `sluicemq://[user:password@]host:port[,host:port...][/vhost]`; the addresses are tried in turn.
+        url: `sluicemq://[user:password@]host:port[,host:port...][/vhost]`; the one that leads is looked for.
         name: Shown by the broker's tools.
         connect_timeout: Seconds (or a timedelta, as everywhere) until the first connection must stand.
         close_timeout: Most seconds that leaving waits for verdicts and sends under way.

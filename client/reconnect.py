@@ -1,4 +1,4 @@
-"""One session after the other: addresses in turn, backoff with jitter, and requests that outlive a connection.
+"""One session after the other, wherever the broker is that leads, and requests that outlive a connection.
 
 The link owns which session is current. Producers and consumers register as residents and are told when a session
 opens, so that they can restore themselves, and when it ends.
@@ -7,8 +7,8 @@ opens, so that they can restore themselves, and when it ends.
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import NamedTuple, Protocol
 
 import anyio
@@ -16,6 +16,7 @@ import anyio
 from sluicemq.client.errors import (
     AuthenticationFailed,
     ConnectionFailed,
+    HeartbeatLost,
     InternalError,
     NotAuthorized,
     NotLeader,
@@ -27,28 +28,20 @@ from sluicemq.client.errors import (
     another,
 )
 from sluicemq.client.runtime import Runtime, Slot, Stream
+from sluicemq.client.searching import Openings, Place, Places
 from sluicemq.client.session import Former, Identity, Session
 from sluicemq.client.timers import Timers
 from sluicemq.client.url import Address, show_address
 from sluicemq.wire.fields import Message
-from sluicemq.wire.messages import Resumed
+from sluicemq.wire.messages import Brokers, Resumed
 
 log = logging.getLogger("sluicemq.client")
 
-ATTEMPT_SECONDS_MAX = 5.0
-"""Longest time that one address gets to take the connection and finish the handshake."""
-ATTEMPT_SECONDS_FIRST = 1.0
-"""Where there are several addresses, each gets this long in the first round, and twice as long in the next one."""
-BACKOFF_SECONDS_FIRST = 0.05
-BACKOFF_SECONDS_MAX = 2.0
-STABLE_SECONDS = 5.0
-"""A session that lived so long resets the backoff."""
-
 HOPELESS = (AuthenticationFailed, NotAuthorized, VersionMismatch, InternalError)
 """Errors that another attempt would only repeat: the client fails with them."""
+RETRY_SECONDS = 0.1
 MOVE_ON = (NotLeader, StaleEpoch)
 """Answers that say: ask another broker. The request is repeated for the user."""
-RETRY_SECONDS = 0.1
 
 
 class Resident(Protocol):
@@ -99,13 +92,15 @@ class Link:
         self.failure: SluiceError | None = None
         self._runtime = runtime
         self._timers = timers
-        self._addresses = addresses
         self._identity = identity
         self._connect_stream = connect_stream
         self._residents: dict[Resident, None] = {}
         self._on_unasked: Callable[[Message, memoryview], None] = lambda _message, _tail: None
         self._waiters: dict[Slot, None] = {}
-        self._problems: dict[Address, SluiceError] = {}
+        self._places = Places(addresses)
+        self._openings = Openings()
+        self._look_again = Slot()
+        self._is_silent = False
         self._former: Former | None = None
 
     def listen(self, on_unasked: Callable[[Message, memoryview], None]) -> None:
@@ -141,12 +136,17 @@ class Link:
 
     def session_opened(self, session: Session) -> None:
         """The handshake of *session* is through: it is the current one."""
+        before = self.session
+        if before is not None:
+            before.end(HeartbeatLost("the broker was silent, and another one leads"))
         self.session = session
         opened = session.opened
         assert opened is not None
         if not opened.resumed:
             self._former = Former(opened.session, opened.resume_token, 0) if opened.resume_token else None
-        self._problems.clear()
+        self._stop_looking()
+        if len(self._places) > 1:
+            session.watch()
         for resident in list(self._residents):
             try:
                 resident.session_opened(session)
@@ -162,62 +162,99 @@ class Link:
         """*session* is over: there is none until the next one opens."""
         if session is self.session:
             self.session = None
+            self._is_silent = False
+            self._runtime.wake(self._look_again)
             for resident in list(self._residents):
                 resident.session_lost(error)
 
     def unasked(self, session: Session, message: Message, tail: memoryview) -> None:
         """Pass on what the broker sent unasked."""
-        if session is self.session:
+        if session is not self.session:
+            return
+        if isinstance(message, Brokers):
+            self._places.told(message.addresses)
+            if len(self._places) > 1:
+                session.watch()
+        else:
             self._on_unasked(message, tail)
 
     # --- the supervisor -------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Keep a session until cancelled or hopeless."""
-        round_number = 0
-        start = 0
-        while self.failure is None:
-            seconds = ATTEMPT_SECONDS_MAX
-            if len(self._addresses) > 1:
-                seconds = min(seconds, ATTEMPT_SECONDS_FIRST * 2 ** min(round_number, 10))
-            for offset in range(len(self._addresses)):
-                index = (start + offset) % len(self._addresses)
-                begun = self._runtime.now()
-                opened = await self._serve(self._addresses[index], seconds)
-                if self.failure is not None:
-                    return
-                if opened:
-                    start = (index + 1) % len(self._addresses)
-                    if self._runtime.now() - begun > STABLE_SECONDS:
-                        round_number = 0
-                    break
-            pause = min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_FIRST * 2 ** min(round_number, 10))
-            round_number += 1
-            await anyio.sleep(pause * random.uniform(0.5, 1.0))
+        async with anyio.create_task_group() as tasks:
+            while self.failure is None:
+                now = self._runtime.now()
+                wake_at = inf
+                if self.session is None or self._is_silent:
+                    place, wake_at = self._places.next(now)
+                    if place is not None:
+                        place.scope = anyio.CancelScope()
+                        tasks.start_soon(self._attempt, place, place.scope)
+                    opening = self._openings.next(now)
+                    if opening is not None:
+                        opening.open(self._former)
+                    wake_at = min(wake_at, self._openings.waits_until())
+                with anyio.move_on_after(max(0.0, wake_at - now)):
+                    await self._runtime.park(self._look_again)
+            tasks.cancel_scope.cancel()
 
-    async def _serve(self, address: Address, seconds: float) -> bool:
-        """Connect to *address* within *seconds* and stay until the session ends; return whether there was one."""
+    async def _attempt(self, place: Place, scope: anyio.CancelScope) -> None:
+        """Connect to a place, and stay until the session ends."""
+        begun = self._runtime.now()
+        problem: SluiceError | None = None
+        try:
+            with scope:
+                problem = await self._serve(place, place.patience(len(self._places)))
+        finally:
+            place.scope = place.session = None
+        now = self._runtime.now()
+        place.ended(now, problem, now - begun)
+        if isinstance(problem, NotLeader):
+            self._places.leader_is(problem.fields.get("address"))
+        self._places.failed()
+        if isinstance(problem, HOPELESS):
+            self.fail(problem)
+        self._runtime.wake(self._look_again)
+
+    async def _serve(self, place: Place, seconds: float) -> SluiceError:
+        """Connect to *place* within *seconds* and stay until the session ends; return why it did."""
         deadline = self._runtime.now() + seconds
         try:
             with anyio.fail_after(seconds):
-                stream = await self._connect_stream(address)
+                stream = await self._connect_stream(place.address)
         except TimeoutError:
-            self._problems[address] = ConnectionFailed(f"no connection within {seconds:g} seconds")
-            return False
+            return ConnectionFailed(f"no connection within {seconds:g} seconds")
         except (OSError, SluiceError) as error:
             problem = error if isinstance(error, SluiceError) else ConnectionFailed(str(error) or repr(error))
             problem.__cause__ = error if problem is not error else problem.__cause__
-            self._problems[address] = problem
-            return False
-        session = Session(self._runtime, self._timers, stream, self._identity, self, self._former)
+            return problem
+        session = place.session = Session(self._runtime, self._timers, stream, self._identity, self)
         reason = await session.run(deadline)
-        opened = session.opened is not None
-        self._problems[address] = reason
-        if opened:
-            log.info("the connection to %s ended: %s", show_address(address), reason)
-        if isinstance(reason, HOPELESS):
-            self.fail(reason)
-        return opened
+        if session.opened is not None:
+            log.info("the connection to %s ended: %s", show_address(place.address), reason)
+        return reason
+
+    def session_ready(self, session: Session) -> None:
+        """*session* could be opened."""
+        self._openings.ready(session)
+        self._runtime.wake(self._look_again)
+
+    def session_silent(self, session: Session) -> None:
+        """Look whether another broker leads, while the one that we have may come to itself."""
+        if session is self.session:
+            self._is_silent = True
+            self._runtime.wake(self._look_again)
+
+    def session_heard(self, session: Session) -> None:
+        """The broker that we have lives."""
+        if session is self.session:
+            self._stop_looking()
+
+    def _stop_looking(self) -> None:
+        self._is_silent = False
+        self._openings.clear()
+        self._places.give_up_all_but(self.session)
 
     def fail(self, error: SluiceError) -> None:
         """Give up for good: everything that waits, and every later call, raises *error*."""
@@ -229,6 +266,7 @@ class Link:
             resident.failed(error)
         if session is not None:
             session.close()
+        self._runtime.wake(self._look_again)
         self._wake_all()
 
     def forked(self, error: SluiceError) -> None:
@@ -249,13 +287,13 @@ class Link:
 
     def unreachable(self) -> ConnectionFailed:
         """Return the error that lists each address with its cause."""
+        places = self._places.all()
         parts = [
-            f"{show_address(address)}: {self._problems[address]}" if address in self._problems
-            else f"{show_address(address)}: no answer yet"
-            for address in self._addresses
-        ]  # fmt: skip
+            f"{show_address(place.address)}: {'no answer yet' if place.problem is None else place.problem}"
+            for place in places
+        ]
         error = ConnectionFailed("no broker could be reached: " + "; ".join(parts))
-        error.__cause__ = next(iter(self._problems.values()), None)
+        error.__cause__ = next((place.problem for place in places if place.problem is not None), None)
         return error
 
     async def connected(self) -> Session:
@@ -302,10 +340,8 @@ class Link:
                 sent = not repeatable
                 try:
                     answer = await self._ask(session, message, tail)
-                except MOVE_ON as error:
+                except MOVE_ON:
                     sent = False
-                    session.end(error)
-                    await anyio.sleep(error.retry_after or RETRY_SECONDS)
                     continue
                 if answer is not None:
                     return answer

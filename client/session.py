@@ -18,8 +18,10 @@ from sluicemq.client.errors import (
     ConnectionFailed,
     HeartbeatLost,
     InternalError,
+    NotLeader,
     ProtocolError,
     SluiceError,
+    StaleEpoch,
     VersionMismatch,
 )
 from sluicemq.client.runtime import Runtime, Slot, Stream
@@ -35,6 +37,14 @@ log = logging.getLogger("sluicemq.client")
 CORRELATION_MAX = 0xFFFF_FFFF
 FIRST_BYTES_SHOWN_MAX = 64
 """So much of what a stranger says stands in the error."""
+WATCH_SECONDS = 0.1
+"""How often silence is looked at where other brokers may lead instead."""
+ASK_SECONDS = 0.2
+"""After so long without a word a broker that owes an answer is asked whether it is there,"""
+ASK_SECONDS_IDLE = 2.0
+"""one that owes none after so long."""
+SILENT_SECONDS = 0.4
+"""When it has not answered for so long, the other brokers are asked who leads."""
 HEARTBEATS_MISSED_MAX = 2
 """Silence of so many heartbeat intervals ends the connection."""
 
@@ -81,8 +91,17 @@ class Former(NamedTuple):
 class SessionOwner(Protocol):
     """What a session tells."""
 
+    def session_ready(self, session: Session) -> None:
+        """The handshake is so far that the session can be opened."""
+
     def session_opened(self, session: Session) -> None:
         """The handshake is through."""
+
+    def session_silent(self, session: Session) -> None:
+        """Nothing was heard for so long that the broker may be dead; only where `watch` was called."""
+
+    def session_heard(self, session: Session) -> None:
+        """The broker lives after all."""
 
     def session_ended(self, session: Session, error: SluiceError) -> None:
         """An opened session is over; its open requests have failed with *error*."""
@@ -113,7 +132,6 @@ class Session:
         stream: Stream,
         identity: Identity,
         owner: SessionOwner,
-        former: Former | None = None,
     ) -> None:
         self.opened: m.Opened | None = None
         self.welcome: m.Welcome | None = None
@@ -122,7 +140,6 @@ class Session:
         self._timers = timers
         self._stream = stream
         self._identity = identity
-        self._former = former
         self._owner = owner
         self._connection = Connection(Role.CLIENT)
         self._first_bytes = b""
@@ -133,6 +150,9 @@ class Session:
         self._heartbeat_seconds = 0.0
         self._received_at = runtime.now()
         self._sent_since_beat = True
+        self._watch: Timer | None = None
+        self._asked_at: float | None = None
+        self._is_silent = False
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -149,8 +169,9 @@ class Session:
                 tasks.cancel_scope.cancel()
         finally:
             deadline.cancel()
-            if self._heartbeat is not None:
-                self._heartbeat.cancel()
+            for timer in (self._heartbeat, self._watch):
+                if timer is not None:
+                    timer.cancel()
             self.end(ConnectionFailed("the client closed the connection"))
             self._stream.close()
         assert self.error is not None
@@ -250,6 +271,8 @@ class Session:
         self._received_at = self._runtime.now()
         if self.error is not None:
             return
+        if self._asked_at is not None:
+            self._heard()
         if self.welcome is None and not self._is_broker(data):
             return
         try:
@@ -296,7 +319,10 @@ class Session:
         if type(message) is awaited.reply:
             awaited.on_reply(message, tail, None)
         elif type(message) is m.Error:
-            awaited.on_reply(None, None, error_from_wire(message.error))
+            refusal = error_from_wire(message.error)
+            awaited.on_reply(None, None, refusal)
+            if isinstance(refusal, (NotLeader, StaleEpoch)):
+                self.end(refusal)  # nothing that this broker says counts any more
         else:
             error = ProtocolError(f"{type(message).__name__} is no answer to what was asked")
             awaited.on_reply(None, None, error)
@@ -328,20 +354,24 @@ class Session:
         elif isinstance(message, m.Challenge):
             self.close(AuthenticationFailed("the broker wants an answer that neither PLAIN nor ANONYMOUS has"))
         elif isinstance(message, m.Authenticated):
-            former = self._former or Former(0, b"", 0)
-            self.post(
-                m.Open(
-                    vhost=self._identity.vhost,
-                    session=former.session,
-                    resume_token=former.token,
-                    resumable=True,
-                    consumer_max=former.consumer_max,
-                )
-            )
+            self._owner.session_ready(self)
         elif isinstance(message, m.Opened):
             self.opened = message
             self._start_heartbeat()
             self._owner.session_opened(self)
+
+    def open(self, former: Former | None) -> None:
+        """Ask for a session, for the one that we had if there is one; once the handshake is so far."""
+        number, token, consumer_max = former or (0, b"", 0)
+        self.post(
+            m.Open(
+                vhost=self._identity.vhost,
+                session=number,
+                resume_token=token,
+                resumable=True,
+                consumer_max=consumer_max,
+            )
+        )
 
     def _welcomed(self, welcome: m.Welcome) -> None:
         if not m.PROTOCOL_VERSION_MIN <= welcome.version <= m.PROTOCOL_VERSION_MAX:
@@ -388,3 +418,30 @@ class Session:
             self.post(m.Ping())
         self._sent_since_beat = False
         self._heartbeat = self._timers.call_at(now + step, self._beat)
+
+    def _heard(self) -> None:
+        self._asked_at = None
+        if self._is_silent:
+            self._is_silent = False
+            self._owner.session_heard(self)
+
+    def watch(self) -> None:
+        """Look after silence more closely than heartbeats do: there are others who may lead instead."""
+        if self._watch is None and self.error is None:
+            self._watch = self._timers.call_after(WATCH_SECONDS, self._look)
+
+    def _look(self) -> None:
+        if self.error is not None or self._watch is None:
+            return
+        now = self._runtime.now()
+        silence = now - self._received_at
+        if now - self._watch.due > WATCH_SECONDS:
+            pass  # the loop was blocked, and answers may lie in the socket: judge next time
+        elif self._asked_at is None:
+            if silence >= (ASK_SECONDS if self._awaited else ASK_SECONDS_IDLE):
+                self._asked_at = now
+                self.post(m.Ping())
+        elif not self._is_silent and now - self._asked_at >= SILENT_SECONDS:
+            self._is_silent = True
+            self._owner.session_silent(self)
+        self._watch = self._timers.call_at(now + WATCH_SECONDS, self._look)

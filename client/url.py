@@ -20,7 +20,7 @@ class BrokerUrl:
     """Where to connect, as whom, and to which virtual host.
 
     Attributes:
-        addresses: (host, port) pairs in the order in which they are tried.
+        addresses: (host, port) pairs in the order in which they are tried, beside each other.
         user: Name for mechanism PLAIN, or None for ANONYMOUS.
         password: Its password; never shown by repr.
         vhost: Virtual host; "/" by default.
@@ -60,7 +60,7 @@ def parse_url(url: str) -> BrokerUrl:
         user, password = _unescaped(raw_user, "user"), _unescaped(raw_password, "password")
         if not user or "\0" in user or "\0" in password:
             raise InvalidRequest("the URL's user is empty, or user or password holds a zero character")
-    addresses = tuple(dict.fromkeys(_address(part) for part in hosts.split(",")))
+    addresses = tuple(dict.fromkeys(parse_address(part) for part in hosts.split(",")))
     if len(addresses) > ADDRESSES_MAX:
         raise InvalidRequest(f"the URL names {len(addresses)} addresses; allowed are {ADDRESSES_MAX}")
     return BrokerUrl(addresses, user, password, vhost)
@@ -72,7 +72,13 @@ def show_address(address: Address) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _address(part: str) -> Address:
+def parse_address(part: str) -> Address:
+    """Return the HOST[:PORT] or [IPV6][:PORT] that *part* is.
+
+    Raises:
+        InvalidRequest: It is none.
+
+    """
     if part.startswith("["):
         host, bracket, rest = part[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):

@@ -270,7 +270,7 @@ class ScriptedBroker:
                 return m.Extended()
             case m.Statistics():
                 return m.StatisticsResult(values={"fsyncs_total": 3})
-            case m.Credit() | m.Close() | m.Pong():
+            case m.Credit() | m.Close() | m.Pong() | m.Resumed():
                 return None
         raise AssertionError(f"unexpected {message!r}")
 
