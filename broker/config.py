@@ -76,8 +76,8 @@ class BrokerConfig:
     """Number of this broker within its cluster."""
 
     peers: Mapping[int, str] = field(default_factory=dict)
-    """Listen address `HOST:PORT` of every voter by its node id; empty: a broker on its own. For the replication that
-    does not exist yet: `sluicemq serve` refuses any."""
+    """Listen address `HOST:PORT` of every voter by its node id; empty: a broker on its own, or what the log says. On
+    empty directories they form a cluster; afterwards they only tell where to find it."""
 
     advertise: str = ""
     """`HOST:PORT` where the other brokers and clients reach this one, if it does not listen there: behind a network
@@ -426,7 +426,7 @@ SETTINGS = (
         "peers",
         _parse_peers,
         "N=HOST:PORT,...",
-        "Listen address of every voter. Replication does not exist yet: serve refuses it.",
+        "Listen address of every broker that forms the cluster, this one among them.",
     ),
     Setting("advertise", _parse_address_text, "HOST:PORT", "Where others reach this broker, if not where it listens."),
     Setting("segment_bytes", parse_bytes, "SIZE", "Size of one file of the log."),

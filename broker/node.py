@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from sluicemq.broker import place
+from sluicemq.broker.clustered import serve_clustered
 from sluicemq.broker.pipeline.keeping.disk_space import mark_of
+from sluicemq.broker.pipeline.order import NotAlone
 from sluicemq.broker.pipeline.road import LoneRoad
 from sluicemq.broker.server.listener import BACKLOG, Server
 from sluicemq.storage import LogOptions, RealDirectory, SegmentLog
@@ -69,8 +71,25 @@ def serve(config: BrokerConfig) -> int:
 
 
 async def _serve(config: BrokerConfig, sockets: list[socket.socket]) -> int:
-    options = LogOptions(segment_bytes=config.segment_bytes, spares_max=config.spares_max)
     directory = RealDirectory(config.data)
+    if not config.peers:
+        try:
+            return await _serve_alone(directory, config, sockets)
+        except NotAlone as error:
+            logger.info("%s; their addresses are in the log", error)
+    return await serve_clustered(
+        directory,
+        config,
+        lambda: _listen(sockets, config),
+        announce=_print_ready,
+        version=_version(),
+        connections_max=_connections_max(config),
+        disk_bytes=_disk_bytes(config),
+    )
+
+
+async def _serve_alone(directory: RealDirectory, config: BrokerConfig, sockets: list[socket.socket]) -> int:
+    options = LogOptions(segment_bytes=config.segment_bytes, spares_max=config.spares_max)
     log = SegmentLog.open(directory, options=options)
     try:
         # Beside the log, whose lock guards them too.
@@ -134,6 +153,7 @@ async def serve_log(
         )
     road = LoneRoad(
         log,
+        only_if_alone=True,
         node_id=config.node_id,
         cache_bytes_max=config.cache_bytes_max,
         on_failure=on_failure,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sluicemq.storage.files import Directory
     from sluicemq.storage.options import LogOptions
 
-__all__ = ["begin_log", "create_superblock", "load_superblock"]
+__all__ = ["begin_log", "create_superblock", "has_entries", "load_superblock"]
 
 
 def create_superblock(
@@ -106,12 +106,13 @@ def begin_log(
 def _first_data(directory: Directory) -> str | None:
     """A file that cannot come from a start that was interrupted before the log was begun; None without any."""
     for name in directory.names():
-        if is_data(name) and (name != segment_name(1) or _has_entries(directory, name)):
+        if is_data(name) and (name != segment_name(1) or has_entries(directory, name)):
             return name
     return None
 
 
-def _has_entries(directory: Directory, name: str) -> bool:
+def has_entries(directory: Directory, name: str) -> bool:
+    """Whether a segment holds an entry, or may: its header cannot be read. Raises OSError."""
     file = directory.open(name)
     try:
         try:

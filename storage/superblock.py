@@ -299,10 +299,12 @@ class SuperblockStore:
                 now = replace(now, first_segment=done.segment, last_segment=done.segment, synced_zxid=done.zxid)
             self._write(replace(now, sequence=now.sequence + 1, installation=installation))
 
-    def forget_log(self) -> None:
-        """Say that no log was begun yet; who and what was promised stays. Durable when this returns. Raises OSError."""
+    def forget_log(self, cluster_id: bytes | None = None) -> None:
+        """Say that no log was begun yet, and of which cluster it will be, if that changes; who and what was promised
+        stays. Durable when this returns. Raises OSError."""
         with self._saving:
             now = replace(self.current, first_segment=0, last_segment=0, synced_zxid=0)
+            now = now if cluster_id is None else replace(now, cluster_id=cluster_id)
             self._write(replace(now, sequence=now.sequence + 1, truncation=None, installation=None))
 
     def _write(self, superblock: Superblock) -> None:

@@ -40,7 +40,7 @@ PEER_VERSION_MIN = 1
 PEER_VERSION_MAX = 1
 
 PEER_PREFACE = b"\x8fSlPeer\x01"
-"""First bytes of a connection between brokers: told from a client's by the third."""
+"""First bytes of a connection between brokers: told from a client's by the fourth."""
 
 CHAIN_BYTES = 8
 INCARNATION_BYTES = 16

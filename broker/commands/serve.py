@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from sluicemq.broker.commands.manners import EXIT_USAGE, Failure
 from sluicemq.broker.commands.settings import config_of, settings_options
 
 
@@ -21,12 +20,6 @@ def command(ctx: click.Context, /, **_settings: object) -> None:
     `sluicemq config` shows what is in effect.
     """
     config, _origins = config_of(ctx)
-    if config.peers:
-        # Better refused than silently alone: who names peers expects copies of every message.
-        raise Failure(
-            "setting peers: replication does not exist yet, this version runs one broker on its own; leave it out",
-            EXIT_USAGE,
-        )
     # From here on the imports that cost time: the settings are right.
     from sluicemq.broker.commands.interrupts import clean_up_on_interrupt
     from sluicemq.broker.commands.logs import start_logging

@@ -74,9 +74,12 @@ class AppendStage:
         self._on_failure = on_failure
         self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._submitted_bytes = 0
+        self.submitted_records = 0
         self._written_bytes = 0
+        self._written_records = 0
         self._unsynced_since: float | None = None
         self._durable_bytes = 0
+        self._durable_records = 0
         self._looked_at_bytes = 0
         self._durable_zxid = log.last_zxid
         self._room = trio.Event()
@@ -100,19 +103,30 @@ class AppendStage:
     def submit(self, record: Record, *, lazy: bool = False) -> None:
         """Hand *record* to the thread. With *lazy* nobody waits for it: it does not force a sync of its own."""
         self._submitted_bytes += _size(record)
+        self.submitted_records += 1
         self._inbox.put((record, lazy))
 
     async def run_on_log_thread(self, errand: Callable[[], object]) -> None:
         """Return when the log's thread has done *errand*, behind what was submitted; its failure ends the thread."""
+        done = trio.Event()
+        self.send_errand(errand, done.set)
+        await done.wait()
+
+    def send_errand(self, errand: Callable[[], object], done: Callable[[], object]) -> None:
+        """Let the log's thread do *errand*, behind what was submitted, and then call *done* in the event loop."""
         assert self._token is not None
-        token, done = self._token, trio.Event()
+        token = self._token
 
         def run() -> None:
             errand()
-            token.run_sync_soon(done.set)
+            token.run_sync_soon(done)
 
         self._inbox.put((None, run))
-        await done.wait()
+
+    @property
+    def durable_records(self) -> int:
+        """How many of the records that were submitted are durable: the oldest ones."""
+        return self._durable_records
 
     @property
     def pending_bytes(self) -> int:
@@ -198,6 +212,7 @@ class AppendStage:
         if group:
             self._log.append(group)
             self._written_bytes += group_bytes
+            self._written_records += len(group)
             if self._unsynced_since is None:
                 self._unsynced_since = time.monotonic()
             if urgent or time.monotonic() - self._unsynced_since >= LAZY_SYNC_SECONDS:
@@ -210,6 +225,7 @@ class AppendStage:
         zxid = self._log.sync()
         self._unsynced_since = None
         self._durable_bytes = self._written_bytes
+        self._durable_records = self._written_records
         self._durable_zxid = zxid
         assert self._token is not None
         self._token.run_sync_soon(self._announce, idempotent=True)

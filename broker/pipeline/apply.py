@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.outcomes import Effect
 
 
+HASH_MASK = 0xFFF
+"""Brokers compare their states after entries whose counter has none of these bits."""
+
+
 class ApplyStage:
     """Feeds committed entries to the machine, in order."""
 
@@ -34,20 +38,19 @@ class ApplyStage:
                 ground.want(missing)
                 return False
             outcome = machine.apply(proposed.zxid, proposed.entry)
-            if road is None:
-                if time.perf_counter() >= deadline:
-                    return True
-                continue
-            value = outcome.value
-            if type(value) is Published and not value.duplicate:
-                road.produce.published_messages_total += value.count - sum(value.known[1::KNOWN_NUMBERS])
-            if outcome.effects:
-                # Performed first: when a queue goes, only the dispatcher knows who consumed it.
-                for effect in outcome.effects:
-                    _perform(road, effect)
-                road.dispatch.dispatcher.on_effects(outcome.effects)
-            if proposed.on_applied is not None:
-                proposed.on_applied(outcome)
+            if not proposed.zxid & HASH_MASK and ground.on_hash_due is not None:
+                ground.on_hash_due(proposed.zxid)
+            if road is not None:
+                value = outcome.value
+                if type(value) is Published and not value.duplicate:
+                    road.produce.published_messages_total += value.count - sum(value.known[1::KNOWN_NUMBERS])
+                if outcome.effects:
+                    # Performed first: when a queue goes, only the dispatcher knows who consumed it.
+                    for effect in outcome.effects:
+                        _perform(road, effect)
+                    road.dispatch.dispatcher.on_effects(outcome.effects)
+                if proposed.on_applied is not None:
+                    proposed.on_applied(outcome)
             if time.perf_counter() >= deadline:
                 return True
         return False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 OnApplied = Callable[[Any], None]
 
@@ -18,6 +18,24 @@ class Proposed(NamedTuple):
     zxid: int
     entry: Any
     on_applied: OnApplied | None
+
+
+class Commits(Protocol):
+    """Entries on their way, oldest first."""
+
+    committed_zxid: int
+
+    def commit(self, zxid: int) -> None:
+        """Everything up to *zxid* is committed."""
+
+    def next_committed(self) -> Proposed | None:
+        """Take the oldest entry if it is committed."""
+
+    def put_back(self, proposed: Proposed) -> None:
+        """Let *proposed*, just taken, be the oldest again: its turn has not come."""
+
+    def __len__(self) -> int:
+        """How many are under way."""
 
 
 class CommitStage:

@@ -18,7 +18,7 @@ import trio
 from sluicemq.broker.pipeline.append import AppendStage
 from sluicemq.broker.pipeline.apply import ApplyStage
 from sluicemq.broker.pipeline.bodies import Bodies
-from sluicemq.broker.pipeline.commit import CommitStage
+from sluicemq.broker.pipeline.commit import Commits, CommitStage
 from sluicemq.broker.pipeline.keeping.disk_space import DiskSpace
 from sluicemq.broker.pipeline.keeping.old_files import check_old_files
 from sluicemq.broker.pipeline.keeping.paging import INDEX_MEMORY_BYTES_DEFAULT, Pager
@@ -74,7 +74,12 @@ class Ground:
 
     Attributes:
         road: The present leadership, if this broker leads.
+        commit: What is not applied yet; of an ensemble another one takes its place before anything runs.
         after_advance: Called at the end of each turn of applying and dispatching.
+        on_durable: Called with the zxid up to which the log is durable; alone, that is committed too.
+        on_log_begins: Called when the log proper begins later than before.
+        on_hash_due: Called with the zxid that was just applied, at places where brokers compare their states.
+        holds: While it is not 0, no file that is there now may leave the disk: somebody is sent a snapshot.
 
     Raises:
         SnapshotMissing, SnapshotContradictsLog: What is needed to start is not there; nothing was changed.
@@ -127,8 +132,11 @@ class Ground:
         check_old_files(log, self.machine, pages)
         self.space = DiskSpace(log, free_bytes_min=disk_free_bytes_min, disk_bytes=disk_bytes)
         self.append = AppendStage(log, on_durable=self._durable, on_failure=self.fail, space=self.space)
-        self.on_durable: Callable[[int], None] = lambda zxid: self.commit.commit(zxid)
-        self.commit = CommitStage()
+        self.commit: Commits = CommitStage()
+        self.on_durable: Callable[[int], None] = self._durable_alone
+        self.on_log_begins: Callable[[], None] = lambda: None
+        self.on_hash_due: Callable[[int], None] | None = None
+        self.holds = 0
         self.bodies = Bodies(log, cache_bytes_max=cache_bytes_max)
         self.apply = ApplyStage(self)
         self.reclaimer = Reclaimer(
@@ -243,6 +251,9 @@ class Ground:
 
     def _durable(self, zxid: int) -> None:
         self.on_durable(zxid)
+
+    def _durable_alone(self, zxid: int) -> None:
+        self.commit.commit(zxid)
         self.advance()
 
     def advance(self) -> None:

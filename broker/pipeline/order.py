@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from sluicemq.broker.pipeline.commit import CommitStage
+from sluicemq.broker.pipeline.ensemble.configurations import pack_configuration, unpack_configuration
 from sluicemq.broker.pipeline.epochs import EPOCH_BITS, promise_epoch
+from sluicemq.broker.replication.membership import Configuration, Member
 from sluicemq.storage.record import Record
-from sluicemq.wire.errors import InternalError
+from sluicemq.wire.errors import InternalError, SluiceError
 
 if TYPE_CHECKING:
     from sluicemq.broker.pipeline.commit import OnApplied
@@ -21,6 +24,28 @@ if TYPE_CHECKING:
 COUNTER_MASK = 0xFFFF_FFFF
 COUNTER_MAX = 0xF000_0000
 """Entries of one epoch; what is left of the counter is never used, so that it cannot run into the next epoch."""
+
+
+class NotAlone(SluiceError):
+    """By its log, this broker belongs to a cluster: it must not decide alone what is confirmed."""
+
+    code = "not_alone"
+
+
+def alone_with(node: int, incarnation: bytes) -> bytes:
+    """Return the configuration of a broker on its own, as entries hold it."""
+    return pack_configuration(Configuration(frozenset({Member(node, incarnation)})))
+
+
+def refuse_unless_alone(ground: Ground) -> None:
+    """Raise `NotAlone` if others vote by this broker's log, or its log has been damaged and only they know the rest."""
+    configuration = ground.machine.cluster.configuration
+    others: list[int] = []
+    if configuration:
+        voters = unpack_configuration(configuration).everybody
+        others = sorted(voter.node for voter in voters if voter.incarnation != ground.log.incarnation)
+    if others or ground.log.superblock.current.damaged_from:
+        raise NotAlone(f"this broker belongs to a cluster with {others}: name its brokers with --peers", nodes=others)
 
 
 class Order(Protocol):
@@ -72,7 +97,9 @@ class LoneOrder:
                 InternalError(f"epoch {self.epoch} has used up its {COUNTER_MAX} entries; start the broker again")
             )
         self.next_zxid = zxid + 1
-        ground.commit.propose(zxid, entry, on_applied)
+        commit = ground.commit
+        assert type(commit) is CommitStage, "on its own a broker commits what is durable"
+        commit.propose(zxid, entry, on_applied)
         if not ground.failed:
             ground.append.submit(Record(zxid, entry.KIND, entry.VERSION, 0, header, payload), lazy=lazy)
         return zxid

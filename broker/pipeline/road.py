@@ -25,7 +25,7 @@ from sluicemq.broker.pipeline.dispatch import DispatchStage
 from sluicemq.broker.pipeline.filling import FillingStage
 from sluicemq.broker.pipeline.ground import SLICE_SECONDS, WAITING_ENTRIES_MAX, Ground
 from sluicemq.broker.pipeline.log_clock import LogClock
-from sluicemq.broker.pipeline.order import COUNTER_MAX, LoneOrder, Order
+from sluicemq.broker.pipeline.order import COUNTER_MAX, LoneOrder, Order, alone_with, refuse_unless_alone
 from sluicemq.broker.pipeline.produce import ProduceStage
 from sluicemq.broker.pipeline.replay import ReplayStage
 from sluicemq.broker.pipeline.schedules import ScheduleStage
@@ -234,21 +234,26 @@ class LoneRoad(Road):
 
     Args:
         log: As of `Ground`, and so are the others.
+        only_if_alone: Refuse a log by which others vote too.
 
     Raises:
+        NotAlone: By its log, this broker belongs to a cluster; nothing was changed.
         LogWriteFailed: The epoch cannot be promised. And whatever `Ground` raises.
 
     """
 
-    def __init__(self, log: SegmentLog, **settings: Any) -> None:
+    def __init__(self, log: SegmentLog, *, only_if_alone: bool = False, **settings: Any) -> None:
         ground = Ground(log, **settings)
+        if only_if_alone:
+            refuse_unless_alone(ground)
         self.order = LoneOrder(ground)
         super().__init__(ground, self.order)
 
     async def begin(self) -> None:
         """Start the log's threads, begin the epoch, and wait for the clients of the sessions of the epoch before."""
         self.ground.start()
-        self.propose(Epoch(self.clock.now_ms(), self.node_id))
+        configuration = alone_with(self.node_id, self.log.incarnation)
+        self.propose(Epoch(self.clock.now_ms(), self.node_id, configuration), configuration)
         await super().begin()
 
     async def run(self) -> None:

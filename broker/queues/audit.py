@@ -65,6 +65,7 @@ def _canonical(machine: Machine) -> Iterator[Any]:
     yield from machine.policies.canonical()
     yield machine.schedules.canonical()
     yield from machine.halves.canonical()
+    yield machine.cluster.frozen()
 
 
 def _canonical_queue(queue: Queue, machine: Machine) -> Iterator[Any]:

@@ -11,15 +11,17 @@ flat lists `[zxid, first index, count, ...]`. Ranges of entries are flat lists o
 
 Others stand in `entries_of_publishing`, `entries_of_queues`, `entries_of_sessions`, `entries_of_topics` and
 `entries_of_transactions`.
+Those about the brokers stand in `entries_of_cluster`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import msgpack
 
+from sluicemq.broker.queues.entries_of_cluster import Membership, NodeAddress
 from sluicemq.broker.queues.entries_of_publishing import Publish, PublishGrouped, PublishIdentified, shared_route
 from sluicemq.broker.queues.entries_of_queues import Alter, Cancel, Discard, ExpireQueue, Policy, Redrive, Reschedule
 from sluicemq.broker.queues.entries_of_sessions import Resume
@@ -86,7 +88,6 @@ over: nobody says that the handler stopped in good order.
 """
 
 RESERVED_KINDS: dict[int, str] = {
-    17: "MEMBERSHIP",
     18: "FEATURE",
 }
 """Kinds that later versions will write; met here, they are refused by name."""
@@ -98,16 +99,29 @@ and refused like an unknown kind where an entry is expected."""
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Epoch(Entry):
-    """First entry of a leader's epoch."""
+    """First entry of a leader's epoch.
+
+    Attributes:
+        node_id: The leader.
+        payload: Who votes, as the replication core's shell writes it; empty where a repair begins it.
+
+    """
 
     KIND = 1
     CHECKS: ClassVar[tuple[Check, ...]] = (_number, unsigned(32))
 
     node_id: int
+    payload: bytes | memoryview = dataclasses.field(default=b"", repr=False)
 
     def header(self) -> bytes:
         """Return the header's bytes."""
         return _pack(self.log_time_ms, self.node_id)
+
+    @classmethod
+    def from_fields(cls, fields: list[Any], payload: bytes | memoryview) -> Self:
+        """Return the entry with these checked *fields*; used by `decode_entry`."""
+        log_time_ms, node_id = fields
+        return cls(log_time_ms, node_id, payload)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -383,6 +397,8 @@ ENTRIES: dict[int, type[Entry]] = {
         Resolve,
         Checked,
         Resume,
+        Membership,
+        NodeAddress,
     )
 }
 """Entry class by kind, as this version writes it."""

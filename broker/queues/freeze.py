@@ -18,6 +18,7 @@ from itertools import islice, starmap
 from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues import entries_of_cluster as c
 from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues import entries_of_sessions as r
 from sluicemq.broker.queues import entries_of_topics as t
@@ -87,6 +88,7 @@ class Freeze:
         self._policies = machine.policies.frozen()
         self._schedules = machine.schedules.frozen()
         self._halves = machine.halves.frozen()
+        self._cluster = machine.cluster.frozen()
         # What was copied and is not packed yet, by the identity of the original: that lives as long as these lists.
         self._copies: dict[int, Any] = {}
         self._steps = self._pack()
@@ -187,7 +189,7 @@ class Freeze:
         yield from packer.flush()
 
     def _pack_operating(self, packer: _Packer) -> Iterator[s.Section | None]:
-        """Pack policies, schedules and half messages."""
+        """Pack policies, schedules, half messages, and what is known of the brokers."""
         rows, following = self._policies
         for row in rows:
             packer.add(s.POLICIES, row)
@@ -197,6 +199,8 @@ class Freeze:
             yield from packer.flush_full()
         for mark in following:
             packer.add(s.FOLLOWING, mark)
+        if self._cluster.configuration or self._cluster.addresses:
+            packer.add(s.CLUSTER, self._cluster)
         yield from packer.flush()
         halves, decisions = self._halves
         for half in halves:
@@ -549,7 +553,9 @@ def _resolve(freeze: Freeze, machine: Machine, entry: x.Resolve) -> None:
 
 
 TOUCHES: dict[type[e.Entry], Callable[[Freeze, Machine, Any], None]] = {
-    e.Epoch: _nothing,
+    e.Epoch: _nothing,  # all that is known of the brokers is copied in the beginning
+    c.Membership: _nothing,
+    c.NodeAddress: _nothing,
     e.SessionOpen: _nothing,
     e.SessionClose: _session_close,
     e.ProducerOpen: _nothing,  # those that it fences or pushes out are only forgotten

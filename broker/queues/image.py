@@ -126,6 +126,7 @@ class _Loader:
             s.DECISIONS: self._read_decisions,
             s.WINDOWS: self._windows.read_windows,
             s.WINDOW_CHUNKS: self._windows.read_chunks,
+            s.CLUSTER: self._read_cluster,
             s.END: self._read_end,
         }
         for kind, data in sections:
@@ -217,6 +218,10 @@ class _Loader:
 
     def _read_decisions(self, columns: dict[str, Any]) -> None:
         self._machine.halves.restore_decisions(map(Decision._make, zip(*columns.values(), strict=True)))
+
+    def _read_cluster(self, columns: dict[str, Any]) -> None:
+        for row in zip(*columns.values(), strict=True):
+            self._machine.cluster.restore(*row)
 
     def _read_indexes(self, columns: dict[str, Any]) -> None:
         all_rows: bytes = columns.pop("runs")

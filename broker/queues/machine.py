@@ -17,6 +17,7 @@ from sortedcontainers import SortedDict
 
 from sluicemq.broker.queues import audit
 from sluicemq.broker.queues.applying import APPLY
+from sluicemq.broker.queues.cluster import Cluster
 from sluicemq.broker.queues.freeze import Freeze
 from sluicemq.broker.queues.halves import Halves
 from sluicemq.broker.queues.policies import Policies
@@ -84,6 +85,7 @@ class Machine:
         policies: Settings for queues by patterns.
         schedules: What is published again and again.
         halves: What is stored and waits for a decision.
+        cluster: Who votes, and where brokers are reached.
 
     """
 
@@ -97,6 +99,7 @@ class Machine:
         self.policies = Policies()
         self.schedules = Schedules()
         self.halves = Halves()
+        self.cluster = Cluster()
         self.producers = Producers(
             limits.producers_max,
             limits.receipts_max,

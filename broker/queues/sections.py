@@ -38,6 +38,7 @@ u16 attempts, u32 key, u64 expires_ms, u32 note, u8 priority, 3 bytes of zeros. 
 | 25 | window chunks | a sealed chunk of a window in order, as many as its window says, which stands before |
 | 30 | halves | a half message; in the order of their numbers |
 | 31 | decisions | what was decided of a half message; oldest first |
+| 60 | cluster | what is known of the brokers; one row |
 
 The columns stand in `LAYOUTS`. Those that need a word:
 
@@ -71,6 +72,7 @@ The columns stand in `LAYOUTS`. Those that need a word:
 - settled: `tags` are ranges, `[first, last, ...]`.
 - producers: `fenced` is a list of numbers, `receipts` bytes: the ring of u64 as it lies.
 - halves, decisions: what they are stands in `halves.Half` and `halves.Decision`.
+- cluster: `configuration` is bytes, empty where nobody said who votes; `addresses` are pairs of number and address.
 - machine: the limits by which the entries were judged, and counts of what follows.
 
 What follows from the rest is not written: names, due times, who holds leases of a queue, counts of messages.
@@ -95,6 +97,7 @@ MARKS, POLICIES, FOLLOWING, SCHEDULES = range(20, 24)
 WINDOWS, WINDOW_CHUNKS = range(24, 26)
 HALVES, DECISIONS = range(30, 32)
 SETTLED = 50
+CLUSTER = 60
 
 READY, DELAYED, RETAINED, DEAD, EXPIRING, HELD = range(6)
 LANES = 16
@@ -269,6 +272,7 @@ LAYOUTS: dict[int, Layout] = {
         ("rows",),
     ),
     WINDOW_CHUNKS: Layout("window chunks", 1, ("owner", "kind", "number", "newest_ms", "slot", "checksum"), ("rows",)),
+    CLUSTER: Layout("cluster", 1, ("configuration_zxid", "configuration", "addresses")),
     END: Layout("end", 1, ("sections", "messages", "leased")),
 }
 

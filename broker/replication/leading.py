@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from sluicemq.broker.replication.agreement import Agreement, StateHash, difference
 from sluicemq.broker.replication.broadcast import Broadcast
@@ -35,6 +36,23 @@ from sluicemq.broker.replication.messages import (
 from sluicemq.broker.replication.own_disk import OwnDisk
 from sluicemq.broker.replication.progress import ProgressState
 from sluicemq.broker.replication.requests import Requests
+
+
+class LearnerState(NamedTuple):
+    """How far a learner is, for whoever looks on.
+
+    Attributes:
+        member: Who it is.
+        acknowledged_zxid: What it has durably of this leader's log; 0 before it was brought in line.
+        progress: What it is sent at the moment.
+        heard_at: When it last said something in this epoch; None: never.
+
+    """
+
+    member: Member
+    acknowledged_zxid: int
+    progress: ProgressState
+    heard_at: float | None
 
 
 class Leading:
@@ -322,6 +340,15 @@ class Leading:
             learner = self.learners.get(one.node)
             if learner is not None and learner.member == one and not verdict.alarm:
                 learner.tell_diverged(verdict.right, agreeing)
+
+    def learner_states(self) -> dict[int, LearnerState]:
+        """Return how far each learner is."""
+        return {
+            peer: LearnerState(
+                one.member, one.progress.acknowledged_zxid, one.progress.state, self._heard_at.get(one.member)
+            )
+            for peer, one in self.learners.items()
+        }
 
     def resign(self) -> None:
         """The leadership is over: answer what still waits."""

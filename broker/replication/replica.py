@@ -31,7 +31,7 @@ from sluicemq.broker.replication.events import (
 )
 from sluicemq.broker.replication.following import Following
 from sluicemq.broker.replication.history import Position
-from sluicemq.broker.replication.leading import Leading
+from sluicemq.broker.replication.leading import Leading, LearnerState
 from sluicemq.broker.replication.local import Local
 from sluicemq.broker.replication.log_view import LogView
 from sluicemq.broker.replication.looking import Looking, tell
@@ -156,6 +156,11 @@ class Replica:
     def promised_epoch(self) -> int:
         """The latest epoch promised, durable or on its way."""
         return self._local.promised_epoch
+
+    @property
+    def learners(self) -> dict[int, LearnerState]:
+        """How far those are whom this replica teaches, if it leads; by node."""
+        return self._state.learner_states() if isinstance(self._state, Leading) else {}
 
     @property
     def last(self) -> Position:

@@ -20,6 +20,7 @@ from sluicemq.wire.errors import (
     ConnectionFailed,
     InternalError,
     InvalidRequest,
+    NotLeader,
     ProtocolError,
     ResourceLow,
     SluiceError,
@@ -29,6 +30,7 @@ from sluicemq.wire.fields import Message
 from sluicemq.wire.messages import Close, ConsumerEnded, Deliver, Error, LeasesLost, Ping, Pong, Publish
 
 if TYPE_CHECKING:
+    from sluicemq.broker.pipeline.road import Road
     from sluicemq.broker.server.listener import Server
     from sluicemq.wire.connection import Received
 
@@ -67,7 +69,7 @@ class ClientSession:
 
     def __init__(self, server: Server, stream: trio.SocketStream, first: bytes) -> None:
         self.server = server
-        self.road = server.road
+        self._road = server.road
         self.connection = Connection(Role.BROKER, frame_bytes_max=server.config.frame_bytes_max)
         self.outbound = Outbound(stream, server.hub, self._room_again)
         self.peer = _peer_name(stream)
@@ -98,6 +100,23 @@ class ClientSession:
         self._first = first
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
+
+    @property
+    def road(self) -> Road:
+        """The leadership that serves this client. Raises NotLeader: this broker does not lead."""
+        road = self._road
+        if road is None:
+            road = self._road = self.server.road
+            if road is None:
+                raise self.server.not_leader()
+        return road
+
+    def road_ended(self, reason: NotLeader) -> None:
+        """The leadership is over; who has not opened a session yet may do so in the next one."""
+        if self._road is not None and self.connection.state in (State.OPENING, State.OPEN):
+            self.close(reason)
+        elif not self.session:
+            self._road = None
 
     # --- life -------------------------------------------------------------------------------------------------
 
@@ -178,7 +197,7 @@ class ClientSession:
                 return "connection closed by the client"
 
     async def _take(self, received: Callable[[], list[Received]]) -> None:
-        started = self.road.turns.begin()
+        started = self.server.ground.turns.begin()
         handlers = self.server.handlers
         requests = received()
         for message, correlation, tail in requests:
@@ -190,19 +209,19 @@ class ClientSession:
                 if waiting is not None:
                     self._turn_ends(started)
                     await waiting
-                    started = self.road.turns.begin()
+                    started = self.server.ground.turns.begin()
             except Exception as error:  # noqa: BLE001 - sorted out there: whose fault was it?
                 self._request_failed(message, correlation, error)
-            if self.outbound.full or self.road.congested:
+            if self.outbound.full or self.server.ground.congested:
                 self._turn_ends(started)
                 await self._wait_for_room()
-                started = self.road.turns.begin()
+                started = self.server.ground.turns.begin()
             elif time.perf_counter() - started > TURN_SECONDS:
                 self._turn_ends(started)
                 await trio.lowlevel.checkpoint()
-                started = self.road.turns.begin()
+                started = self.server.ground.turns.begin()
         self._turn_ends(started)
-        pause = self.road.space.pause_seconds
+        pause = self.server.ground.space.pause_seconds
         if pause and any(type(request.message) is Publish for request in requests):
             await self._slow_down(pause)
 
@@ -226,7 +245,7 @@ class ClientSession:
         """
         self.suspended = True
         try:
-            await self.road.wait_for_room()
+            await self.server.ground.wait_for_room()
             await self.outbound.wait_room()
         finally:
             self.suspended = False
@@ -243,7 +262,7 @@ class ClientSession:
 
     def _turn_ends(self, started: float) -> None:
         self.server.hub.flush()
-        self.road.turns.end(started)
+        self.server.ground.turns.end(started)
 
     def _request_failed(self, message: Message, correlation: int, error: Exception) -> None:
         """Refuse the request; raise where the connection cannot go on."""
@@ -366,7 +385,8 @@ class ClientSession:
             self._put(LeasesLost(consumer, tags[start : start + 2 * LOST_RANGES_MAX], reason))
 
     def _room_again(self) -> None:
-        self.road.dispatch.session_has_room(self.session)
+        if self.session:
+            self.road.dispatch.session_has_room(self.session)
 
 
 def answer_ping(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:

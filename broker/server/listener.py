@@ -17,14 +17,17 @@ from sluicemq.broker.server.client_session import ClientSession
 from sluicemq.broker.server.outbound import Hub
 from sluicemq.broker.server.requests import HANDLERS
 from sluicemq.wire.connection import State
-from sluicemq.wire.errors import BrokerStopping, HeartbeatLost, LimitReached, RequestTimeout, error_to_wire
+from sluicemq.wire.errors import BrokerStopping, HeartbeatLost, LimitReached, NotLeader, RequestTimeout, error_to_wire
 from sluicemq.wire.frames import PREFACE, pack_frame
 from sluicemq.wire.messages import Close
 from sluicemq.wire.peers import PEER_PREFACE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sluicemq.broker.config import BrokerConfig
     from sluicemq.broker.pipeline.ensemble.cluster import ClusterControl
+    from sluicemq.broker.pipeline.ground import Ground
     from sluicemq.broker.pipeline.road import Road
 
 logger = logging.getLogger("sluicemq.listener")
@@ -43,7 +46,7 @@ PEER_STREAMS_RESERVED = 256
 brokers of a cluster from each other."""
 FULL_SECONDS = 1.0
 """How long those may take."""
-TOLD_APART_BYTES = 3
+TOLD_APART_BYTES = 4
 """So many bytes of a preface tell clients from brokers."""
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _HTTP_METHODS = (b"GET ", b"POST", b"PUT ", b"HEAD", b"DELE", b"OPTI", b"PATC", b"CONN", b"TRAC")
@@ -64,15 +67,28 @@ class Server:
     """Everything that the sessions of one listener share.
 
     Args:
-        road: The road that requests take.
+        road: The road that requests take; None as long as this broker does not lead (`lead`).
         config: Limits.
         version: Version of this broker, told in WELCOME.
         connections_max: Most connections at once, those that have said nothing yet among them; default as configured.
+        ground: Log and machine; needed where there is no road.
 
     """
 
-    def __init__(self, road: Road, config: BrokerConfig, version: str, *, connections_max: int | None = None) -> None:
+    def __init__(
+        self,
+        road: Road | None,
+        config: BrokerConfig,
+        version: str,
+        *,
+        connections_max: int | None = None,
+        ground: Ground | None = None,
+    ) -> None:
+        known = road.ground if ground is None and road is not None else ground
+        assert known is not None, "whoever does not lead has a ground"
         self.road = road
+        self.ground = known
+        self.not_leader: Callable[[], NotLeader] = lambda: NotLeader("this broker does not lead at the moment")
         self.config = config
         self.version = version
         self.hub = Hub()
@@ -88,7 +104,31 @@ class Server:
         self._stopping = False
         self._session_count_changed = trio.Event()
         self._any_session = trio.Event()
-        road.ground.after_advance = self.hub.flush
+        self.use(known)
+
+    # --- leaderships --------------------------------------------------------------------------------------------------
+
+    def use(self, ground: Ground) -> None:
+        """Log and machine are these from now on."""
+        self.ground = ground
+        ground.after_advance = self.hub.flush
+
+    def lead(self, road: Road) -> None:
+        """This broker leads and serves: requests take this road."""
+        self.road = road
+        road.produce.message_bytes_max = self.config.message_bytes_max
+        road.produce.batch_bytes_max = self.config.batch_bytes_max
+        road.produce.batch_messages_max = self.config.batch_messages_max
+        road.produce.stopping = self._stopping
+
+    def stop_leading(self, reason: NotLeader) -> None:
+        """The leadership is over: every client of it hears so, and finds the next leader by itself."""
+        self.road = None
+        for session in list(self.sessions):
+            session.road_ended(reason)
+        self.hub.flush()
+
+    # --- connections --------------------------------------------------------------------------------------------------
 
     async def run(self, listeners: list[trio.SocketListener]) -> None:
         """Serve everyone who connects, until cancelled; closing a listener only ends its accepting."""
@@ -174,10 +214,11 @@ class Server:
         """End every session within *grace_seconds*: what is on the road is confirmed first, then each hears CLOSE."""
         deadline = trio.current_time() + grace_seconds
         self._stopping = True
-        self.road.produce.stopping = True
-        self.road.dispatch.paused = True
-        with trio.move_on_at(deadline):
-            await self.road.wait_idle()
+        if self.road is not None:
+            self.road.produce.stopping = True
+            self.road.dispatch.paused = True
+            with trio.move_on_at(deadline):
+                await self.ground.wait_idle()
         self.hub.flush()
         for session in list(self.sessions):
             session.close(BrokerStopping("the broker is shutting down; the client reconnects by itself"))
@@ -185,8 +226,9 @@ class Server:
             while self.sessions:
                 self._session_count_changed = trio.Event()
                 await self._session_count_changed.wait()
-        with trio.move_on_at(deadline):
-            await self.road.wait_idle()
+        if self.road is not None:
+            with trio.move_on_at(deadline):
+                await self.ground.wait_idle()
 
 
 def _look_after(session: ClientSession, now: float) -> None:

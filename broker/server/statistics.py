@@ -90,6 +90,7 @@ def attached(road: Road, queue: Queue) -> list[dict[str, Any]]:
 def statistics_of(server: Server) -> dict[str, Any]:
     """Return the figures of the whole broker."""
     road = server.road
+    assert road is not None, "only clients of a leader ask"
     times = os.times()
     log = road.log.statistics()
     reclaimed = road.reclaimer.figures()

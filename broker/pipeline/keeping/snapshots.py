@@ -211,6 +211,8 @@ class SnapshotStage:
             applied = ground.machine.applied_zxid
             if applied <= self.figures.zxid or applied > ground.log.synced_zxid:
                 return None  # nothing is new, or a quorum was faster than this broker's own disk
+            if ground.holds:
+                return None  # what would be forgotten is just being sent to another broker
             then = self._bytes_then, self._entries_then
             started = time.monotonic()
             try:
@@ -280,6 +282,7 @@ class SnapshotStage:
         if len(kept) == KEPT:
             zxid = kept[-1].zxid
             await self._ground.append.run_on_log_thread(lambda: self._ground.log.begin_at(zxid))
+            self._ground.on_log_begins()
 
     def _give_up(self, reason: str, bytes_then: int, entries_then: int) -> None:
         logger.warning("a snapshot failed, and is tried again in %.0f s or later: %s", RETRY_SECONDS, reason)

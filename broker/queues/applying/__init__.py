@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues import entries_of_cluster as c
 from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues import entries_of_sessions as s
 from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues import entries_of_transactions as x
+from sluicemq.broker.queues.applying.brokers import epoch, membership, node_address
 from sluicemq.broker.queues.applying.clock import clock
 from sluicemq.broker.queues.applying.dead_letters import discard, redrive
 from sluicemq.broker.queues.applying.declaring import declare, delete, purge
@@ -35,12 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sluicemq.broker.queues.machine import Machine
-
-
-def epoch(machine: Machine, zxid: int, entry: e.Epoch) -> Outcome:
-    """A leader begins; the number of the entry says it all."""
-    del machine, zxid, entry
-    return Outcome()
 
 
 APPLY: dict[type[e.Entry], Callable[[Machine, int, Any], Outcome]] = {
@@ -79,5 +75,7 @@ APPLY: dict[type[e.Entry], Callable[[Machine, int, Any], Outcome]] = {
     x.Resolve: resolve,
     x.Checked: checked,
     s.Resume: resume,
+    c.Membership: membership,
+    c.NodeAddress: node_address,
 }
 """Function by class of entry."""

@@ -12,6 +12,7 @@ import trio.testing
 
 from sluicemq.broker.pipeline import append as append_module
 from sluicemq.broker.pipeline.append import IDLE_MARK_SECONDS, LAZY_SYNC_SECONDS, AppendStage
+from sluicemq.broker.pipeline.commit import CommitStage
 from sluicemq.storage import LogOptions, LogWriteFailed, Record, SegmentLog
 from sluicemq.storage.errors import LogCorrupt
 from sluicemq.storage.spares import SparePool
@@ -411,7 +412,7 @@ async def test_on_the_road_a_failing_sync_confirms_nothing_though_the_machine_co
 
         assert outcomes == []
         assert len(failures) == 1
-        road.commit._waiting.clear()  # nothing of it is waited for
+        road.ground.commit = CommitStage()  # nothing of it is waited for
 
 
 # --- the end ------------------------------------------------------------------------------------------------------

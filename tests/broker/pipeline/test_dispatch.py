@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from sluicemq.broker.pipeline import dispatch as dispatch_module
+from sluicemq.broker.pipeline.commit import CommitStage
 from sluicemq.wire import messages as m
 from sluicemq.wire.errors import QueueNotFound
 from tests.broker.pipeline.roads import Client, ask, declare, open_producer, open_road, publish
@@ -302,4 +303,4 @@ async def test_a_log_that_cannot_be_read_ends_the_road():
             await stopped.wait()
 
         assert road.failed
-        road.commit._waiting.clear()
+        road.ground.commit = CommitStage()

@@ -15,6 +15,7 @@ import trio
 import trio.testing
 
 from sluicemq.broker.pipeline import ground as ground_module
+from sluicemq.broker.pipeline.commit import CommitStage
 from sluicemq.broker.pipeline.road import SLICE_SECONDS
 from tests.broker.pipeline.held import HeldSyncs
 from tests.broker.pipeline.roads import Client, declare, open_producer, open_road, publish
@@ -179,4 +180,4 @@ async def test_after_a_mistake_of_the_machine_nothing_more_is_applied_or_confirm
 
         assert len(confirmed) == 2
         assert [str(error) for error in failures] == ["a bug of ours"]
-        road.commit._waiting.clear()
+        road.ground.commit = CommitStage()

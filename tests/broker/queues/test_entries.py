@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues import entries_of_cluster as c
 from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues import entries_of_sessions as r
 from sluicemq.broker.queues import entries_of_topics as t
@@ -79,6 +80,8 @@ EXAMPLES: list[Entry] = [
     x.Resolve(1, 2, True),
     x.Checked(1, [2, 3]),
     r.Resume(1, 2, 3, [4, 5], "connection lost"),
+    c.Membership(1, b"voters"),
+    c.NodeAddress(1, 2, "10.0.0.2:7650"),
 ]
 
 OTHER_EXAMPLES: list[Entry] = [

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues import entries_of_cluster as brokers
 from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues import entries_of_sessions as r
 from sluicemq.broker.queues import entries_of_topics as t
@@ -219,6 +220,8 @@ def entries_of(day: Day) -> dict[str, e.Entry]:
         "leases expire": settle(e.EXPIRED, [first, second]),
         "a client comes back to some": r.Resume(now, day.ann, day.orders, [first, second], "lost"),
         "a client comes back to none": r.Resume(now, day.ann, day.orders, [], "lost"),
+        "others vote": brokers.Membership(now, b"voters"),
+        "a broker moves": brokers.NodeAddress(now, 2, "10.0.0.2:7650"),
         "messages are rejected": e.SettleJudged(
             now, day.ann, day.orders, VERDICT_REJECT, [first, second], 0, "no such order"
         ),
@@ -472,6 +475,8 @@ def apply_any(story: Story, kind: type[e.Entry], a: int, b: int, c: int) -> None
                 now, any_queue("billing", queue), (strangers, dead)[c % 2](story)[: 4 * (b % 3)]
             ),
             q.ExpireQueue: lambda: q.ExpireQueue(now + 1_000 * a, queue, now),
+            brokers.Membership: lambda: brokers.Membership(now, b"voters"),
+            brokers.NodeAddress: lambda: brokers.NodeAddress(now, 1 + a % 3, "10.0.0.2:7650" if b else ""),
             r.Resume: lambda: r.Resume(now, session, queue, story.tags(session, queue)[: 2 * (b % 3)], "lost"),
             t.Subscribe: lambda: t.Subscribe(
                 *(now, "/", "events", ("#", "eu.*", "eu.paid", "")[a % 4], ("audit", "", "us")[b % 3], {}),

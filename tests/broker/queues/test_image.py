@@ -333,6 +333,7 @@ def test_an_image_keeps_the_layout_that_is_documented() -> None:
         "indexes": 2,
         "chunks": 3,
         "marks": 1,
+        "cluster": 1,
         "policies": 1,
         "following": 1,
         "schedules": 2,

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from sluicemq.broker.pipeline.commit import CommitStage
 from sluicemq.broker.pipeline.keeping import disk_space, snapshots
 from sluicemq.broker.pipeline.keeping.disk_space import Level
 from sluicemq.broker.pipeline.road import LoneRoad
@@ -223,7 +224,7 @@ async def test_an_append_that_finds_no_space_all_the_same_ends_the_broker_and_co
     assert isinstance(failure, LogWriteFailed)
     assert "segment-" in str(failure)
     assert "ENOSPC, errno 28" in str(failure)
-    road.commit._waiting.clear()  # nothing of it is waited for
+    road.ground.commit = CommitStage()  # nothing of it is waited for
 
 
 @pytest.mark.trio
@@ -239,7 +240,7 @@ async def test_a_segment_that_cannot_be_prepared_for_want_of_a_sound_disk_ends_t
             # Nobody waits: a broker that fails answers no more.
             road.produce.publish("/", "anonymous", "orders", producer, sequence, BATCH, lambda _outcome: None)
         await until(lambda: bool(failures))
-        road.commit._waiting.clear()
+        road.ground.commit = CommitStage()
 
     (failure,) = failures
     assert isinstance(failure, FileWriteFailed)

@@ -1,0 +1,526 @@
+"""A broker of an ensemble, put together: ground, driver, links, and the road while it leads.
+
+What lives as long as the process: the core and its driver. What may be another object after a snapshot was installed,
+or a cluster joined: the ground, with log and machine. What lives for one leadership: the road.
+
+The rules for leaderships: a road begins when its epoch's own entry is applied, hence everything confirmed before; it
+ends in the moment in which the core says so, before anything else happens. This module must not know
+clients or sockets.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from sluicemq.broker.pipeline.ensemble.backlog import Backlog
+from sluicemq.broker.pipeline.ensemble.configurations import unpack_configuration
+from sluicemq.broker.pipeline.ensemble.disk_queue import DiskQueue
+from sluicemq.broker.pipeline.ensemble.driver import Driver, EnsembleOrder
+from sluicemq.broker.pipeline.ensemble.links import Identity
+from sluicemq.broker.pipeline.ensemble.state_hashes import dump_of, state_hash
+from sluicemq.broker.pipeline.ensemble.view import View
+from sluicemq.broker.pipeline.road import Road
+from sluicemq.broker.queues.entries_of_cluster import NodeAddress
+from sluicemq.broker.replication import effects as fx
+from sluicemq.broker.replication import events as ev
+from sluicemq.broker.replication.history import Position, zxid_of
+from sluicemq.broker.replication.membership import Member
+from sluicemq.broker.replication.messages import Phase, Role
+from sluicemq.broker.replication.replica import Replica
+from sluicemq.wire.errors import InternalError, NotLeader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from sluicemq.broker.pipeline.ensemble.links import Links, ReceivedSnapshot
+    from sluicemq.broker.pipeline.ensemble.premises import Premises
+    from sluicemq.broker.pipeline.ground import Ground
+    from sluicemq.broker.replication.membership import Configuration
+    from sluicemq.broker.replication.messages import Message
+    from sluicemq.broker.replication.options import Options
+    from sluicemq.storage.log import SegmentLog
+    from sluicemq.storage.pagefile import PageFile
+    from sluicemq.storage.snapshots import SnapshotStore
+
+logger = logging.getLogger("sluicemq.ensemble")
+
+READ_BACK_BYTES = 4 * 1024 * 1024
+"""Bytes of committed entries that are read from the log at once."""
+TRANSFER_SECONDS = 2.0
+"""How long a leader that stops tries to hand over the lead."""
+
+
+class Ensemble:
+    """See the module. It is what the links tell (`LinkEvents`), where they find snapshots (`Stores`), and the driver's
+    host.
+
+    Args:
+        premises: The data directory; not open yet.
+        node: Number of this broker.
+        address: `host:port` under which the others reach it.
+        seeds: `host:port` of the brokers that were named at the start, by number, this one among them; empty for a
+            broker that joins a cluster which knows it.
+        on_failure: Called in the event loop when the broker cannot go on; the process must end.
+        options: Limits and times of the core.
+
+    Attributes:
+        ground: Log and machine at the moment; None while they are exchanged.
+        road: The present leadership, once it serves.
+        on_road: Called with each road when it begins to serve, and with None and the reason when it has ended.
+        on_leader: Called when another broker leads, or none, or the lead became known.
+        on_ground: Called with each new ground, the first one too.
+
+    Raises:
+        StorageError: The directory cannot be opened.
+
+    """
+
+    def __init__(
+        self,
+        premises: Premises,
+        *,
+        node: int,
+        address: str,
+        seeds: Mapping[int, str],
+        on_failure: Callable[[BaseException], None],
+        options: Options | None = None,
+    ) -> None:
+        self.node = node
+        self.address = address
+        self._seeds = dict(seeds)
+        self._premises = premises
+        self._on_failure = on_failure
+        self._options = options
+        self.road: Road | None = None
+        self.on_road: Callable[[Road | None, NotLeader | None], None] = lambda road, reason: None
+        self.on_leader: Callable[[], None] = lambda: None
+        self.on_ground: Callable[[Ground], None] = lambda ground: None
+        self.ground: Ground | None = None
+        self.peers: dict[int, Identity] = {}
+        self.reason = "started"
+        self._links: Links
+        self._received: ReceivedSnapshot | None = None
+        self._exchanging = False
+        self._leading: trio.CancelScope | None = None
+        self._keeping: trio.CancelScope | None = None
+        self._kept = trio.Event()
+        self._told_addresses: dict[int, str] | None = None
+        self._founded = False
+        self._missing = trio.Event()
+        self._stopping = False
+        self._nursery: trio.Nursery
+
+        ground = premises.open_first(self._fail)
+        self._incarnation = ground.log.incarnation
+        self._cluster_id = ground.log.cluster_id
+        self._damaged = bool(ground.log.superblock.current.damaged_from)
+        self._view = View(ground.log, _configuration_of(ground), ground.machine.applied_zxid)
+        self._backlog = Backlog(ground.machine.applied_zxid)
+        self._disk = DiskQueue(ground.append, ground.log, lambda token: self.driver.persisted(token))
+        ground.restart.replayed_entries = self._view.behind_entries
+        ground.restart.replayed_bytes = self._view.behind_bytes
+        self._settle_in(ground)
+        self.replica = Replica(
+            Member(node, self._incarnation),
+            sorted(self._seeds),
+            ground.log.promised_epoch,
+            self._view,
+            options,
+            damaged_from=ground.log.superblock.current.damaged_from or None,
+        )
+        self._founded = self._is_founded()
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def run(self, links: Links, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take part, until cancelled. Call `stop` afterwards."""
+        self._links = links
+        self.driver = Driver(self.replica, self._view, self._backlog, self._disk, links, self)
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            ground = self._ground
+            ground.start()
+            nursery.start_soon(self._keep)
+            nursery.start_soon(self.driver.run)
+            nursery.start_soon(self._read_back)
+            self._tell_addresses()
+            self.driver.start()
+            task_status.started()
+
+    async def hand_over(self) -> None:
+        """Give the lead to another broker, if this one leads and another could: for an orderly stop."""
+        self._stopping = True
+        if self.replica.role is not Role.LEADING:
+            return
+        learners = self.replica.learners
+        best = sorted(learners, key=lambda peer: (learners[peer].acknowledged_zxid, peer), reverse=True)
+        with trio.move_on_after(TRANSFER_SECONDS):
+            for peer in best:
+                asked = self.driver.ask(lambda asked, peer=peer: ev.TransferLeadership(asked, peer))  # type: ignore[misc]
+                await asked.done.wait()
+                if asked.error is None:
+                    await self.driver.until(lambda: self.replica.role is not Role.LEADING)
+                    return
+                logger.info("node %d does not take over: %s", peer, asked.error)
+
+    async def write_down(self) -> None:
+        """Take a snapshot, so that the next start has little to apply."""
+        ground = self.ground
+        if ground is not None and ground.snapshots is not None and not ground.failed:
+            try:
+                await ground.snapshots.take()
+            except Exception as error:  # noqa: BLE001 - a failing disk must show in the exit code
+                self._fail(error)
+
+    async def stop(self) -> None:
+        """End the log's thread and close the directory."""
+        if self.ground is not None:
+            await self.ground.stop()
+        await trio.to_thread.run_sync(self._premises.close)
+
+    def _fail(self, error: BaseException) -> None:
+        self._on_failure(error)
+
+    @property
+    def _ground(self) -> Ground:
+        assert self.ground is not None, "there is a ground but while it is exchanged"
+        return self.ground
+
+    def _settle_in(self, ground: Ground) -> None:
+        """This is the ground from now on."""
+        self.ground = ground
+        ground.commit = self._backlog
+        ground.on_durable = lambda _zxid: self._disk.durable()
+        ground.on_log_begins = self._log_begins
+        ground.on_hash_due = self._hash
+        self.on_ground(ground)
+
+    async def _keep(self) -> None:
+        """Keep the ground in order until it is exchanged or this is cancelled."""
+        self._kept = trio.Event()
+        try:
+            with trio.CancelScope() as self._keeping:
+                await self._ground.run()
+        finally:
+            self._kept.set()
+
+    # --- what the driver leaves to us ---------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Apply what is committed."""
+        if self._exchanging:
+            return
+        self._ground.advance()
+        self._after_applying()
+
+    def again(self) -> None:
+        """Apply what is committed soon."""
+        if not self._exchanging:
+            self._ground.again()
+
+    def _after_applying(self) -> None:
+        if self._backlog.missing() is not None:
+            self._missing.set()
+        if self._ground.machine.cluster.addresses != self._told_addresses:
+            self._tell_addresses()
+
+    async def _read_back(self) -> None:
+        """Read committed entries that are not in memory, and apply them, until cancelled."""
+        while True:
+            wanted = None if self._exchanging else self._backlog.missing()
+            if wanted is None:
+                self._missing = trio.Event()
+                await self._missing.wait()
+                continue
+            after, upto = wanted
+            log = self._ground.log
+            records = await trio.to_thread.run_sync(log.read_after, after, READ_BACK_BYTES)
+            if not self._exchanging:
+                self._backlog.fill(after, [record for record in records if record.zxid <= upto])
+                ground = self._ground
+                ground.advance()
+                await ground.wait_applied(min(records[-1].zxid, upto))
+                self._after_applying()
+
+    def role_changed(self, effect: fx.RoleChanged) -> None:
+        """This broker is something else now: a leadership ends at once, and begins when it can."""
+        leader = "nobody" if effect.leader is None else f"node {effect.leader}"
+        what = f"{effect.role.value}, {effect.phase.value} in epoch {effect.epoch} of {leader}"
+        logger.info("%s: %s", what, effect.reason)
+        self.reason = effect.reason
+        if self._leading is not None:
+            self._end_leading(effect)
+        if effect.role is Role.LEADING and effect.phase is Phase.BROADCAST:
+            self._leading = trio.CancelScope()
+            self._nursery.start_soon(self._lead, effect.epoch, self._leading)
+        joins = effect.phase in (Phase.SYNCHRONIZATION, Phase.BROADCAST) and effect.leader not in (None, self.node)
+        if joins and not self._founded:
+            assert effect.leader is not None
+            self._join_cluster_of(effect.leader)
+        self.on_leader()
+
+    def _end_leading(self, effect: fx.RoleChanged) -> None:
+        assert self._leading is not None
+        self._leading.cancel()
+        self._leading = None
+        ground = self._ground
+        if ground.road is not None:
+            ground.road.end()
+        self._backlog.forget_waiters()
+        if self.road is not None:
+            self.road = None
+            self.on_road(None, NotLeader(f"this broker no longer leads: {effect.reason}", leader=effect.leader))
+
+    async def _lead(self, epoch: int, scope: trio.CancelScope) -> None:
+        with scope:
+            ground = self._ground
+            await ground.wait_applied(zxid_of(epoch, 0))
+            if scope.cancel_called:
+                return
+            road = Road(ground, EnsembleOrder(self.driver, epoch))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(road.run)
+                await road.begin()
+                self.road = road
+                self._note_address(self.node, self.address)
+                for peer in self.peers.values():
+                    self._note_address(peer.node, peer.address)
+                self.on_road(road, None)
+
+    def first_entry(self) -> None:
+        """The log is not empty any more: this broker belongs to its cluster for good."""
+        self._founded = True
+        self._nursery.start_soon(self._tell_identity)
+
+    async def _tell_identity(self) -> None:
+        await trio.lowlevel.checkpoint()  # the driver is in the middle of a step
+        self._links.identity_changed()
+
+    def alarm(self, reason: str) -> None:
+        """Tell an operator."""
+        logger.error("%s", reason)
+
+    def fatal(self, effect: fx.Fatal) -> None:
+        """End the process, with a dump of the state if that is what is wrong."""
+        text = f"{effect.reason} ({effect.cause.value})"
+        if effect.cause is fx.Cause.STATE:
+            text += f"; the state is in {dump_of(self._ground.machine, self._premises.directory)}"
+        self._fail(InternalError(text))
+
+    def _hash(self, zxid: int) -> None:
+        self.driver.event(ev.StateHashed(state_hash(self._ground.machine, zxid)))
+
+    def _log_begins(self) -> None:
+        log = self._ground.log
+        self._view.begin_at(Position(log.start_zxid, log.chain_at(log.start_zxid)))
+
+    def _is_founded(self) -> bool:
+        return self._view.last.zxid > 0 or self._damaged
+
+    # --- another ground -----------------------------------------------------------------------------------------------
+
+    def install(self, effect: fx.InstallSnapshot) -> None:
+        """Put the received snapshot in the place of log and state."""
+        received = self._received
+        assert received is not None, "a snapshot is installed that was never received"
+        assert received.position == effect.position, "another snapshot than the last is installed"
+        self._founded = True
+        self._view.install(effect.position, (received.configuration_zxid, received.configuration))
+        self._backlog.restart(effect.position.zxid)
+
+        def switch() -> None:
+            received.installation.switch()
+
+        def done() -> None:
+            self._received = None
+            self.driver.persisted(effect.token)
+            self._links.identity_changed()
+
+        self._exchange(switch, done)
+
+    def _join_cluster_of(self, leader: int) -> None:
+        """Belong to the cluster of the leader, before the first entry."""
+        peer = self.peers.get(leader)
+        if peer is None or peer.cluster_id == self._cluster_id or self._view.last.zxid:
+            return
+        cluster_id = peer.cluster_id
+        logger.info("joining cluster %s of node %d", cluster_id.hex(), leader)
+        self._cluster_id = cluster_id
+        self._exchange(lambda: self._premises.join(cluster_id), lambda: self._links.identity_changed())
+
+    def _exchange(self, change: Callable[[], None], done: Callable[[], None]) -> None:
+        """Close everything in the directory, change it, open it again; behind what the disk has to do before."""
+        self._disk.suspend(lambda: self._nursery.start_soon(self._exchange_now, change, done))
+
+    async def _exchange_now(self, change: Callable[[], None], done: Callable[[], None]) -> None:
+        ground = self._ground
+        assert ground.road is None, "who leads follows nobody, and is sent no snapshot"
+        self._exchanging = True
+        try:
+            assert self._keeping is not None
+            self._keeping.cancel()
+            await self._kept.wait()
+            with trio.CancelScope(shield=True):
+                await ground.stop()
+                if ground.failed:
+                    return
+                self.ground = None
+                new = await trio.to_thread.run_sync(self._change_and_open, change)
+        except Exception as error:  # noqa: BLE001 - without its directory a broker cannot go on
+            self._fail(error)
+            return
+        finally:
+            self._exchanging = False
+        self._view.use(new.log)
+        new.after_advance = ground.after_advance
+        self._settle_in(new)
+        new.start()
+        self._nursery.start_soon(self._keep)
+        self._backlog.restart(new.machine.applied_zxid)
+        done()
+        self._disk.resume(new.append, new.log)
+        self.advance()
+
+    def _change_and_open(self, change: Callable[[], None]) -> Ground:
+        self._premises.close()
+        change()
+        return self._premises.open(self._fail)
+
+    # --- Stores -------------------------------------------------------------------------------------------------------
+
+    @property
+    def log(self) -> SegmentLog:
+        """The log."""
+        return self._premises.log
+
+    @property
+    def snapshots(self) -> SnapshotStore:
+        """Snapshots beside it."""
+        return self._premises.snapshots
+
+    @property
+    def pages(self) -> PageFile:
+        """Pages that they name."""
+        return self._premises.pages
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """While it is entered, nothing that is there now leaves the disk."""
+        ground = self._ground
+        ground.holds += 1
+        try:
+            yield
+        finally:
+            ground.holds -= 1
+
+    def configuration_at(self, zxid: int) -> tuple[int, Configuration] | None:
+        """Return the last configuration at or before *zxid*, and its entry."""
+        return self._view.configuration_at(zxid)
+
+    def want_snapshot(self) -> None:
+        """Take a snapshot soon."""
+        if self.ground is not None and self.ground.snapshots is not None:
+            self.ground.snapshots.hurry()
+
+    @property
+    def installing(self) -> bool:
+        """A received snapshot is just taking the log's place, or the directory changes otherwise."""
+        return self._exchanging or (self._received is not None and self._received.position == self._view.start)
+
+    # --- LinkEvents ---------------------------------------------------------------------------------------------------
+
+    @property
+    def identity(self) -> Identity:
+        """Who this broker is at the moment."""
+        return Identity(self.node, self._incarnation, self._cluster_id, self._founded, self.address)
+
+    @property
+    def stores(self) -> Ensemble:
+        """For snapshots."""
+        return self
+
+    def peer_up(self, peer: Identity, connection: int) -> None:
+        """A connection is open."""
+        self.peers[peer.node] = peer
+        self.driver.event(ev.PeerUp(peer.node, connection))
+        self._note_address(peer.node, peer.address)
+
+    def peer_named(self, peer: Identity) -> None:
+        """A peer has joined or founded a cluster."""
+        self.peers[peer.node] = peer
+
+    def peer_down(self, peer: int, connection: int) -> None:
+        """A connection has ended."""
+        self.driver.event(ev.PeerDown(peer, connection))
+
+    def peer_refused(self, peer: int) -> None:
+        """Nobody listens there."""
+        self.driver.event(ev.PeerRefused(peer))
+
+    def received(self, peer: int, message: Message) -> None:
+        """A message came in."""
+        self.driver.event(ev.Received(peer, message))
+
+    def snapshot_failed(self, peer: int, session: int, reason: str) -> None:
+        """A stream has ended, and the other side may not have all of it."""
+        logger.warning("node %d was not sent a snapshot: %s", peer, reason)
+        self.driver.event(ev.SnapshotFailed(peer, session, reason))
+
+    def snapshot_received(self, received: ReceivedSnapshot) -> None:
+        """A whole snapshot came in."""
+        if self.installing:
+            return
+        self._received = received
+        self.driver.event(
+            ev.SnapshotReceived(
+                received.peer,
+                received.epoch,
+                received.session,
+                received.position,
+                received.configuration,
+                received.configuration_zxid,
+            )
+        )
+
+    # --- addresses ----------------------------------------------------------------------------------------------------
+
+    @property
+    def addresses(self) -> dict[int, str]:
+        """Where every broker that is known is reached, by its number; this one too."""
+        known = {} if self.ground is None else self.ground.machine.cluster.addresses
+        return {**self._seeds, **known, self.node: self.address}
+
+    @property
+    def leader(self) -> int | None:
+        """Who leads, as far as this broker knows."""
+        return self.replica.leader
+
+    def not_leader(self) -> NotLeader:
+        """What a client is told that asks this broker while it does not lead."""
+        leader = self.replica.leader
+        if leader is None or leader == self.node:
+            return NotLeader("this broker does not lead, and knows no leader at the moment; try again", leader=None)
+        address = self.addresses.get(leader, "")
+        return NotLeader(f"this broker does not lead; node {leader} does, at {address}", leader=leader, address=address)
+
+    def _note_address(self, node: int, address: str) -> None:
+        """Let everybody know where a broker is reached, if this one leads and it is news."""
+        road = self.road
+        if road is not None and not road.over and road.machine.cluster.addresses.get(node) != address:
+            road.propose(NodeAddress(road.clock.now_ms(), node, address))
+
+    def _tell_addresses(self) -> None:
+        known = self._ground.machine.cluster.addresses
+        self._told_addresses = dict(known)
+        self._links.connect_to({node: address for node, address in self.addresses.items() if node != self.node})
+
+
+def _configuration_of(ground: Ground) -> tuple[int, Configuration] | None:
+    cluster = ground.machine.cluster
+    if not cluster.configuration:
+        return None
+    return cluster.configuration_zxid, unpack_configuration(cluster.configuration)
