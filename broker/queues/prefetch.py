@@ -59,12 +59,17 @@ def _missing_of_delayed(machine: Machine, entry: q.Cancel | q.Reschedule) -> lis
     return [] if queue is None else missing_delayed(queue, entry.runs, due_ms)
 
 
-def _missing_of_declare(machine: Machine, entry: e.Declare) -> list[Chunk]:
+def _missing_of_declare(machine: Machine, entry: e.Declare | t.Subscribe) -> list[Chunk]:
     """Bytes begin to be counted."""
     queue = machine.find_queue(entry.vhost, entry.name)
     if queue is None or queue.bytes is not None or entry.settings.get("max_bytes") is None:
         return []
     return queue.missing_bytes()
+
+
+def _missing_of_subscribe(machine: Machine, entry: t.Subscribe) -> list[Chunk]:
+    """One that exists converges like a queue that is declared."""
+    return prefetching.missing_of_subscribe(machine, entry) + _missing_of_declare(machine, entry)
 
 
 def _missing_of_discard(machine: Machine, entry: q.Discard) -> list[Chunk]:
@@ -170,7 +175,7 @@ _MISSING: dict[type[e.Entry], Callable[[Machine, Any], list[Chunk]]] = {
     q.Reschedule: _missing_of_delayed,
     q.Redrive: missing_of_redrive,
     q.Discard: _missing_of_discard,
-    t.Subscribe: prefetching.missing_of_subscribe,
+    t.Subscribe: _missing_of_subscribe,
     t.Fill: prefetching.missing_of_fill,
     x.Transaction: _missing_of_transaction,
     x.Resolve: _missing_of_resolve,

@@ -43,7 +43,8 @@ def declare(machine: Machine, zxid: int, entry: e.Declare) -> Outcome:
         queue = Queue(zxid, entry.vhost, entry.name, {}, machine.log_time_ms, machine.pool)
         machine.add_queue(queue)
     else:
-        plan = compare_settings(queue.settings, settings, name=queue.name, messages=queue.messages)
+        messages = queue.messages + machine.sources.held_for(queue.id)
+        plan = compare_settings(queue.settings, settings, name=queue.name, messages=messages)
         if plan.refusal is not None:
             return Outcome(None, plan.refusal)
     if settings:

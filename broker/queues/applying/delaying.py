@@ -40,7 +40,7 @@ def cancel(machine: Machine, zxid: int, entry: q.Cancel) -> Outcome:
 def reschedule(machine: Machine, zxid: int, entry: q.Reschedule) -> Outcome:
     """Let those of the messages that still wait be due at another time; at once, where that is past.
 
-    How long they live counts from the new time.
+    How long those live that were never delivered counts from the new time; the others live already.
     """
     queue = machine.queue(entry.queue)
     if queue is None:
@@ -49,7 +49,7 @@ def reschedule(machine: Machine, zxid: int, entry: q.Reschedule) -> Outcome:
     messages = messages_in(taken)
     start_ms = max(entry.due_ms, machine.log_time_ms)
     moved = [
-        run._replace(expires_ms=max(run.expires_ms + start_ms - run.ready, 1)) if run.expires_ms else run
+        run._replace(expires_ms=run.expires_ms + start_ms - run.ready) if run.expires_ms and not run.deliveries else run
         for run in taken
     ]
     effects: tuple[Effect, ...] = ()

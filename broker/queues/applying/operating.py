@@ -117,10 +117,11 @@ def follow(machine: Machine, zxid: int, queue: Queue) -> tuple[Effect, ...]:
     wanted = {**QUEUE_SETTINGS_DEFAULT, **given, **kept}
     if given.get("dead_letter") == queue.name:
         wanted["dead_letter"] = None
-    plan = compare_settings(queue.settings, wanted, name=queue.name, messages=queue.messages)
+    messages = queue.messages + machine.sources.held_for(queue.id)
+    plan = compare_settings(queue.settings, wanted, name=queue.name, messages=messages)
     if plan.refusal is not None:
         wanted["ordering"] = queue.settings["ordering"]
-        plan = compare_settings(queue.settings, wanted, name=queue.name, messages=queue.messages)
+        plan = compare_settings(queue.settings, wanted, name=queue.name, messages=messages)
     if plan.refusal is not None or not plan.changes:
         return ()
     queue.change_settings({name: wanted[name] for name in plan.changes}, zxid, machine.log_time_ms)

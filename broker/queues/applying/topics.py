@@ -180,7 +180,8 @@ def _resubscribe(machine: Machine, zxid: int, entry: t.Subscribe, topic: Topic, 
             ),
         )
     settings = check_queue_settings(entry.settings)
-    plan = compare_settings(queue.settings, settings, name=queue.name, messages=queue.messages)
+    messages = queue.messages + machine.sources.held_for(queue.id)
+    plan = compare_settings(queue.settings, settings, name=queue.name, messages=messages)
     if plan.refusal is not None:
         return Outcome(None, plan.refusal)
     changes = dict(plan.changes)

@@ -84,6 +84,11 @@ class Sources:
         topic = self._topic_of.get(queue_id)
         return None if topic is None else topic.fillings.get(queue_id)
 
+    def held_for(self, queue_id: int) -> int:
+        """Return how many messages follow in this queue once it has caught up: they are shaped for it already."""
+        filling = self.filling_of(queue_id)
+        return 0 if filling is None else filling.held.messages
+
     def temporary_of(self, session: int) -> list[int]:
         """Return the numbers of the queues that go with the session, ascending."""
         return sorted(self._temporary.get(session, ()))

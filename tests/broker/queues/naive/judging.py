@@ -1,0 +1,45 @@
+"""The table: which function says what an entry does. New kinds of entries get a line here and a module beside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues import entries_of_queues as q
+from sluicemq.broker.queues import entries_of_topics as t
+from tests.broker.queues.naive import letters, publishing, schedules, settings, settling, topics, waiting
+from tests.broker.queues.naive.world import World
+
+APPLY: dict[type[e.Entry], Callable[[World, int, Any], Any]] = {
+    e.SessionOpen: settling.session_open,
+    e.SessionClose: settling.session_close,
+    e.ProducerOpen: publishing.producer_open,
+    e.Publish: publishing.publish,
+    e.PublishGrouped: publishing.publish,
+    e.Settle: settling.settle,
+    e.SettleJudged: settling.settle,
+    e.Clock: waiting.clock,
+    e.Declare: settings.declare,
+    e.Delete: settings.delete,
+    e.Purge: settings.purge,
+    q.Alter: settings.alter,
+    q.Cancel: waiting.cancel,
+    q.Reschedule: waiting.reschedule,
+    q.Policy: settings.put_policy,
+    q.Redrive: letters.redrive,
+    q.Discard: letters.discard,
+    q.ExpireQueue: settings.expire_queue,
+    t.Subscribe: topics.subscribe,
+    t.Unsubscribe: topics.unsubscribe,
+    t.Fill: topics.fill,
+    t.Schedule: schedules.schedule,
+    t.Fire: schedules.fire,
+}
+"""Everything but grants, which need to know what the machine found in front: `settling.grant`."""
+
+
+def judge(world: World, zxid: int, entry: e.Entry) -> Any:
+    """Let the entry happen; return what it answers, as plain values, or the class of the error."""
+    world.time = max(world.time, entry.log_time_ms)
+    return APPLY[type(entry)](world, zxid, entry)

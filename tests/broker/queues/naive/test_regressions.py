@@ -1,0 +1,92 @@
+"""Lives that once went wrong, cut down to the steps that mattered."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from sluicemq.wire.messages import VERDICT_NACK
+from tests.broker.paged import WhimsicalPager
+from tests.broker.queues.naive.choices import STEPS
+from tests.broker.queues.naive.running import chunks_of
+from tests.broker.queues.naive.steps import Steps
+
+Step = tuple[str, dict[str, Any]]
+
+FAILED_AND_WAITS: list[Step] = [
+    ("publish", {"which": 0, "groups": [(1, 0, 900, 0, "")]}),
+    ("deliver", {"most": 1}),
+    ("settle", {"which": 0, "verdict": VERDICT_NACK, "start": 0, "count": 0, "due": 1, "reason": ""}),
+]
+CATCHES_UP_AND_IS_HELD_BACK: list[Step] = [
+    ("subscribe", {"topic": "news", "pattern": "#", "name": "some", "settings": {}, "start": 1, "at": 0}),
+    ("publish_to_topic", {"which": 0, "groups": [(1, 0, 0, 2, "a")]}),
+]
+
+LIVES: dict[str, list[Step]] = {
+    "what failed and comes earlier than it should is not older for that": [
+        *FAILED_AND_WAITS,
+        ("reschedule", {"which": 0, "start": 0, "count": 1, "delay": 0}),
+        ("time_passes", {"ms": 500}),
+    ],
+    "what failed and comes later does not live longer for that": [
+        *FAILED_AND_WAITS,
+        ("reschedule", {"which": 0, "start": 0, "count": 1, "delay": 3_000}),
+        ("time_passes", {"ms": 5_000}),
+    ],
+    "the order of a subscription stays while messages are held back that have it": [
+        *CATCHES_UP_AND_IS_HELD_BACK,
+        ("declare", {"name": "some", "settings": {"ordering": "key"}}),
+        (
+            "subscribe",
+            {"topic": "news", "pattern": "#", "name": "some", "settings": {"ordering": "key"}, "start": 1, "at": 0},
+        ),
+        ("fill", {"which": 0, "most": 100, "chance": 0}),
+    ],
+    "no policy changes the order of what is held back either": [
+        *CATCHES_UP_AND_IS_HELD_BACK,
+        ("set_policy", {"name": "first", "pattern": "#", "order": 0, "settings": {"ordering": "key"}}),
+        ("fill", {"which": 0, "most": 100, "chance": 0}),
+    ],
+}
+
+
+def live(steps: list[Step], pager: WhimsicalPager | None = None, **news: Any) -> None:
+    """Live *steps*; the first subscription has the settings *news*."""
+    life = Steps(pager)
+    life.begin(mortal=False, orders={}, news=news)
+    for name, arguments in steps:
+        STEPS[name].take(life, **arguments)
+        life.check()
+    life.end()
+
+
+@pytest.mark.parametrize("name", LIVES)
+def test_it_goes_well_now(name: str) -> None:
+    live(LIVES[name])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_subscription_begins_to_count_bytes_of_which_some_lie_on_pages(seed: int) -> None:
+    with chunks_of(1):
+        live(
+            [
+                ("publish_to_topic", {"which": 0, "groups": [(1, 0, 0, key, "") for key in (1, 1, 2, 1, 2)]}),
+                ("deliver", {"most": 1}),
+                (
+                    "subscribe",
+                    {
+                        "topic": "news",
+                        "pattern": "#",
+                        "name": "all",
+                        "settings": {"max_bytes": 60},
+                        "start": 0,
+                        "at": 0,
+                    },
+                ),
+            ],
+            WhimsicalPager(random.Random(seed)),
+            ordering="key",
+        )
