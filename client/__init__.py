@@ -12,6 +12,9 @@ if __name__ != "sluicemq.client":
         "name; importing it from the checkout would make every class twice"
     )
 
+from sluicemq.client.checkers import Checker as Checker
+from sluicemq.client.checkers import Decision as Decision
+from sluicemq.client.checkers import Undecided as Undecided
 from sluicemq.client.client import Client as Client
 from sluicemq.client.client import connect as connect
 from sluicemq.client.cluster import ClusterReport as ClusterReport
@@ -20,6 +23,7 @@ from sluicemq.client.consumer import Consumer as Consumer
 from sluicemq.client.consumer_statistics import ConsumerStatistics as ConsumerStatistics
 from sluicemq.client.dead_letters import DeadLetter as DeadLetter
 from sluicemq.client.delays import DelayedMessage as DelayedMessage
+from sluicemq.client.half import Half as Half
 from sluicemq.client.handling import DeathNote as DeathNote
 from sluicemq.client.handling import Reject as Reject
 from sluicemq.client.handling import Retry as Retry
@@ -41,6 +45,7 @@ from sluicemq.client.replay import Replay as Replay
 from sluicemq.client.schedules import Schedule as Schedule
 from sluicemq.client.topics import Declaration as Declaration
 from sluicemq.client.topics import Subscription as Subscription
+from sluicemq.client.transactions import Transaction as Transaction
 from sluicemq.wire.settings import QueueSettings as QueueSettings
 from sluicemq.wire.settings import Retention as Retention
 from sluicemq.wire.settings import TopicSettings as TopicSettings

@@ -14,14 +14,12 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
-import anyio
-
 from sluicemq.client.delivery_buffer import DeliveryBuffer, Slice
 from sluicemq.client.dropped_messages import GRACE_SECONDS_MAX, DroppedMessages
 from sluicemq.client.errors import ClientClosed, LeaseLost, OutcomeUnknown, SluiceError, another
 from sluicemq.client.leases import LeaseBook
 from sluicemq.client.lost_leases import CONNECTION_ENDED, CONSUMER_ENDED, EXPIRED, FORKED, LostLeases, explain
-from sluicemq.client.runtime import Holder, Runtime, Slot
+from sluicemq.client.runtime import Runtime, Slot
 from sluicemq.client.session import Session
 from sluicemq.client.settlement import Confirmation, SettleFrame, SettlementBuffer, Verdict, in_frames
 from sluicemq.client.tag_ranges import FlatRanges, TagRanges, count_tags, pairs, within, without
@@ -56,6 +54,7 @@ class Attachment:
         host: The consumer.
         group: Group id for the positions of its messages.
         number: The consumer's number on this session.
+        session_number: The session's own, by which a transaction says whose leases it settles.
         topic: The topic that the queue is a subscription of; "" where it is none.
         buffer: Messages that were not handed out yet.
         book: Leases of everything delivered and not settled.
@@ -71,6 +70,7 @@ class Attachment:
         self.topic = topic
         self.group = 0 if session.welcome is None else session.welcome.group_id
         self.number = number
+        self.session_number = 0 if session.opened is None else session.opened.session
         self.buffer = DeliveryBuffer(self)
         self.book = LeaseBook()
         self.dropped = DroppedMessages()
@@ -125,7 +125,9 @@ class Attachment:
         kept = without(without(named, resumed.lost), resumed.settled)
         end = self._now() + self.host.lease_seconds
         held = self.book.held(1, self.buffer.last_tag)
-        self.lost(without(held, kept), CONNECTION_ENDED)
+        for first, last in pairs(within(held, resumed.settled)):
+            self.book.take(first, last)  # by a transaction, which does not know yet that it holds
+        self.lost(without(without(held, kept), resumed.settled), CONNECTION_ENDED)
         self.book.renewed(kept, end)
         self.buffer.go_on(resumed.next_tag)
         under_way, self._under_way = list(self._under_way), {}
@@ -322,7 +324,7 @@ class Attachment:
 
         Raises:
             LeaseLost: Some are over; the others are extended.
-            OutcomeUnknown: The connection broke before the answer, or none came in time.
+            OutcomeUnknown: The connection broke before the answer.
 
         """
         held: FlatRanges = []
@@ -334,7 +336,7 @@ class Attachment:
         if error is not None and self.is_cut_off:
             slot = Slot()
             self._resume_waiters.append(slot)
-            await self._in_time(slot, "the extension of a lease")
+            await self._runtime.park(slot)
             await self.extend(tags, seconds)
             return
         if error is not None:
@@ -364,21 +366,8 @@ class Attachment:
         for part in frames:
             self._request_extension(part, seconds, on_answer)
         if awaited:
-            await self._in_time(slot, "the extension of a lease")
+            await self._runtime.park(slot)
         return gone, errors[0] if errors else None
-
-    async def _in_time(self, holder: Holder, what: str) -> None:
-        """Wait for *holder*, though not for ever.
-
-        Raises:
-            OutcomeUnknown: The time is over.
-
-        """
-        seconds = self.host.request_seconds
-        with anyio.move_on_after(seconds) as patience:
-            await self._runtime.park(holder)
-        if patience.cancelled_caught:
-            raise OutcomeUnknown(f"{what} was not answered within {seconds:g} seconds; the message may come again")
 
     def _request_extension(
         self, tags: FlatRanges, seconds: float, on_answer: Callable[[FlatRanges, SluiceError | None], None]
@@ -400,6 +389,27 @@ class Attachment:
 
     # --- verdicts -------------------------------------------------------------------------------------------------
 
+    def held_of(self, tags: FlatRanges) -> tuple[FlatRanges, int]:
+        """Return those of *tags* that are ours and have no verdict, and for how many it is too late."""
+        now = self._now()
+        if now >= self.book.safe_until:
+            self.expire(now)
+        held: FlatRanges = []
+        lost = 0
+        for first, last in pairs(tags):
+            held += self.book.held(first, last)
+            if self._lost:
+                lost += self._lost.count(first, last)
+        return held, lost
+
+    def settled_together(self, tags: FlatRanges, verdict: Verdict) -> None:
+        """A transaction gave *tags* a verdict, which holds."""
+        for first, last in pairs(tags):
+            self.book.take(first, last)
+        self.host.settled_counted(verdict.code, count_tags(tags))
+        if self.is_idle:
+            self.host.idle(self)
+
     def settle(self, tag: int, verdict: Verdict) -> bool:
         """Give the verdict on one message; False if it is not ours to settle (any more)."""
         book = self.book
@@ -416,19 +426,13 @@ class Attachment:
 
     def settle_ranges(self, tags: FlatRanges, verdict: Verdict) -> int:
         """Give the verdict on all of *tags* that have none; return for how many it is too late."""
-        now = self._now()
-        if now >= self.book.safe_until:
-            self.expire(now)
+        held, lost = self.held_of(tags)
         if not self._settlements:
             self.host.schedule_flush()
-        settled = lost = 0
-        for first, last in pairs(tags):
-            for low, high in pairs(self.book.take(first, last)):
-                self._settlements.add(verdict, low, high)
-                settled += high - low + 1
-            if self._lost:
-                lost += self._lost.count(first, last)
-        self.host.settled_counted(verdict.code, settled)
+        for first, last in pairs(held):
+            self.book.take(first, last)
+            self._settlements.add(verdict, first, last)
+        self.host.settled_counted(verdict.code, count_tags(held))
         return lost
 
     async def settled(self, confirm_tag: int | None) -> None:
@@ -436,7 +440,7 @@ class Attachment:
 
         Raises:
             LeaseLost: *confirm_tag* was given, and the broker refused its verdict.
-            OutcomeUnknown: *confirm_tag* was given, and the connection broke before the answer, or none came.
+            OutcomeUnknown: *confirm_tag* was given, and the connection broke before the answer.
 
         """
         if confirm_tag is not None:
@@ -446,10 +450,7 @@ class Attachment:
         elif len(self._under_way) >= SETTLES_UNDER_WAY_MAX and self._settlements.ranges >= SETTLE_RANGES_WAITING_MAX:
             slot = Slot()
             self._room_waiters.append(slot)
-            with anyio.move_on_after(
-                self.host.request_seconds
-            ):  # the verdict waits here; the credit bounds how many do
-                await self._runtime.park(slot)
+            await self._runtime.park(slot)
         else:
             await self.host.step()
 
@@ -457,7 +458,7 @@ class Attachment:
         """Send what waits and wait until all verdicts under way are committed; return the tags that were refused.
 
         Raises:
-            OutcomeUnknown: The connection broke before the answer, or none came in time.
+            OutcomeUnknown: The connection broke before the answer.
 
         """
         self.flush(force=True)
@@ -467,7 +468,7 @@ class Attachment:
         """Send what waits and wait until everything that was given back is; how other verdicts fare is no matter.
 
         Raises:
-            OutcomeUnknown: The connection broke before the answer, or none came in time.
+            OutcomeUnknown: The connection broke before the answer.
 
         """
         self.flush(force=True)
@@ -482,7 +483,7 @@ class Attachment:
         waiter = Confirmation(frames)
         self._confirms.append(waiter)
         try:
-            await self._in_time(waiter, "a verdict")
+            await self._runtime.park(waiter)
         finally:
             if waiter in self._confirms:
                 self._confirms.remove(waiter)

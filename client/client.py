@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from importlib import metadata
 from types import TracebackType
@@ -12,7 +12,6 @@ from typing import Any, Self, Unpack
 
 import anyio
 
-from sluicemq.client.attachment import Attachment
 from sluicemq.client.cluster import ClusterCalls
 from sluicemq.client.consumer import (
     CREDIT_BYTES_DEFAULT,
@@ -27,10 +26,10 @@ from sluicemq.client.consumer import (
 from sluicemq.client.dead_letters import DeadLetterCalls
 from sluicemq.client.delays import DelayCalls
 from sluicemq.client.dialing import open_socket
-from sluicemq.client.errors import ClientClosed, ClientForked, InternalError, ProtocolError, SluiceError, another
-from sluicemq.client.forks import unwatch, watch
+from sluicemq.client.errors import ClientClosed, ProtocolError, SluiceError, another
 from sluicemq.client.options import Body, Delivery, Duration, count_of, seconds_of
 from sluicemq.client.outgoing import Pending
+from sluicemq.client.parts import Parts
 from sluicemq.client.peeked import PeekedMessage, peeked_messages
 from sluicemq.client.policies import PolicyCalls
 from sluicemq.client.producer import SEND_SECONDS, Producer, attributes_of, enter
@@ -39,15 +38,14 @@ from sluicemq.client.receipts import Receipt, Receipts
 from sluicemq.client.reconnect import Link
 from sluicemq.client.replay import START, Replay, border_of
 from sluicemq.client.resend import resend
-from sluicemq.client.runtime import Runtime, Slot, Stream, current_runtime
+from sluicemq.client.runtime import Stream
 from sluicemq.client.schedules import ScheduleCalls
 from sluicemq.client.session import Identity
-from sluicemq.client.timers import Timers
 from sluicemq.client.tls import TlsStream
 from sluicemq.client.topics import Declaration, TopicCalls, pairs_of, told
+from sluicemq.client.transaction_calls import TransactionCalls, TransactionParts
 from sluicemq.client.url import Address, parse_url
 from sluicemq.wire import messages as m
-from sluicemq.wire.fields import Message as WireMessage
 from sluicemq.wire.settings import QueueSettings, check_name, check_queue_settings
 
 log = logging.getLogger("sluicemq.client")
@@ -57,7 +55,7 @@ QUEUES_PER_PAGE = 1000
 CREDIT_BYTES_MAX = 2**40
 
 
-class Client(TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls, ScheduleCalls, ClusterCalls):
+class Client(TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls, ScheduleCalls, ClusterCalls, TransactionCalls):
     """A connection to a broker or a cluster; made by `connect`, used with `async with`.
 
     It owns its background tasks and outlives single connections. Its methods may be called from any task of the loop.
@@ -83,7 +81,7 @@ class Client(TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls, ScheduleCalls
         if tls is not None and not isinstance(tls, ssl.SSLContext):
             raise TypeError(f"tls must be an ssl.SSLContext, not {type(tls).__name__}")
         self._tls = tls
-        self._parts: _Parts | None = None
+        self._parts: Parts | None = None
         self._closed = False
 
     # --- queues ---------------------------------------------------------------------------------------------------
@@ -157,8 +155,7 @@ class Client(TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls, ScheduleCalls
         ready + leased + delayed + dead + `settled_total` + `purged_total` + `expired_total` + `dropped_total` (by
         max_length, max_bytes) + `moved_total` (to another queue); `dead_total` (deaths here that lay aside) = dead +
         `redriven_total` + `discarded_total`. `redelivered_total` counts deliveries, `duplicates_total` what was
-        confirmed by its id without being stored (of `dedup_ids` ids), `settled_before_total` what was settled without
-        being delivered, because its id was acknowledged before (of `settled_ids`). What is under way may be missing.
+        confirmed by its id without being stored (the queue has `dedup_ids` such ids). What is under way may be missing.
 
         Raises:
             QueueNotFound: No queue of that name.
@@ -371,7 +368,7 @@ class Client(TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls, ScheduleCalls
 
     # --- life -----------------------------------------------------------------------------------------------------
 
-    def _alive(self) -> _Parts:
+    def _alive(self) -> Parts:
         parts = self._parts
         if parts is None or self._closed:
             raise ClientClosed("the client is closed" if self._closed else "enter the client with 'async with' first")
@@ -382,10 +379,13 @@ class Client(TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls, ScheduleCalls
     def _link(self) -> Link:
         return self._alive().link
 
+    def _transaction_parts(self) -> TransactionParts:
+        return self._alive().transactions
+
     async def __aenter__(self) -> Self:
         if self._parts is not None:
             raise ClientClosed("a client is entered once: call connect() again")
-        parts = self._parts = _Parts(self._url.addresses, self._identity(), self._open_stream)
+        parts = self._parts = Parts(self._url.addresses, self._identity(), self._open_stream)
         await parts.start()
         try:
             with anyio.move_on_after(self._connect_seconds):
@@ -413,7 +413,7 @@ class Client(TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls, ScheduleCalls
         finally:
             await self._stop(parts)  # noqa: ASYNC102 - bounded by close_timeout
 
-    async def _stop(self, parts: _Parts) -> None:
+    async def _stop(self, parts: Parts) -> None:
         self._closed = True
         parts.link.fail(ClientClosed("the client is closed"))
         await parts.stop()
@@ -428,123 +428,6 @@ class Client(TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls, ScheduleCalls
         host, port = address
         stream = parts.runtime.stream(await open_socket(parts.runtime, host, port))
         return stream if self._tls is None else TlsStream(stream, self._tls, host)
-
-
-class _Parts:
-    """What exists only while the client is entered."""
-
-    def __init__(
-        self, addresses: tuple[Address, ...], identity: Identity, open_stream: Callable[[Address], Awaitable[Stream]]
-    ) -> None:
-        self.runtime: Runtime = current_runtime()
-        self.timers = Timers(self.runtime)
-        self.link = Link(self.runtime, self.timers, addresses, identity, open_stream)
-        self.link.listen(self._unasked)
-        self.runtime.on_failure = self._failed
-        self.by_number: dict[int, tuple[Consumer, Attachment]] = {}
-        self.publishers: dict[Publisher, None] = {}
-        self.shared: Publisher | None = None
-        self.checked_destinations: set[str] = set()
-        self.is_forked = False
-        self._tasks = anyio.create_task_group()
-        self._scopes: list[anyio.CancelScope] = []
-        self._running = 0
-        self._all_ended = Slot()
-
-    def forked(self) -> None:
-        """This is the child of a fork: every further call raises `ClientForked`, and nothing is sent."""
-        self.is_forked = True
-        self.link.forked(
-            ClientForked("the client was open when the process was forked, and is the parent's: call connect() anew")
-        )
-
-    def remember_destination(self, destination: str) -> None:
-        """Spare the next send the check of the name."""
-        if len(self.checked_destinations) >= CHECKED_DESTINATIONS_MAX:
-            self.checked_destinations.clear()
-        self.checked_destinations.add(destination)
-
-    def _unasked(self, message: WireMessage, tail: memoryview) -> None:
-        if isinstance(message, (m.Deliver, m.LeasesLost, m.ConsumerEnded)):
-            found = self.by_number.get(message.consumer)
-            if found is None:
-                return  # of a consumer that ended on our side meanwhile
-            consumer, attachment = found
-            if isinstance(message, m.Deliver):
-                consumer.delivered(attachment, message, tail)
-            elif isinstance(message, m.LeasesLost):
-                attachment.lost(message.tags, message.reason)
-            else:
-                consumer.ended(message)
-        elif isinstance(message, m.Blocked):
-            for publisher in self.publishers:
-                publisher.blocked(message)
-        elif isinstance(message, m.Unblocked):
-            for publisher in self.publishers:
-                publisher.unblocked(message.destination)
-
-    async def start(self) -> None:
-        """Start the background tasks."""
-        await self._tasks.__aenter__()
-        watch(self)
-        for task in (self.runtime.run_hops, self.timers.run, self.link.run):
-            self._running += 1
-            # Shielded, because the last verdicts must get through when the body is cancelled; `stop` ends it.
-            scope = anyio.CancelScope(shield=True)
-            self._scopes.append(scope)
-            self._tasks.start_soon(self._guarded, task, scope)
-
-    async def _guarded(self, task: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
-        """Run *task* so that a bug of ours reaches the callers as an error, and never cancels the user's body."""
-        try:
-            with scope:
-                await task()
-        except Exception as error:  # noqa: BLE001 - reported to every caller
-            self._failed(error)
-        finally:
-            self._running -= 1
-            if not self._running:
-                self.runtime.wake(self._all_ended)
-
-    def _failed(self, error: Exception) -> None:
-        failure = InternalError(f"the client failed in the background: {error!r:.500}")
-        failure.__cause__ = error
-        log.error("%s", failure, exc_info=error)
-        self.link.fail(failure)
-
-    async def flush(self) -> None:
-        """Send everything that waits, give back what nobody handled, and wait for the answers."""
-        attached = list(self.by_number.values())
-        for consumer, attachment in attached:
-            consumer.leave()
-            attachment.flush(force=True)
-        for _, attachment in attached:
-            try:
-                await attachment.confirmed()
-            except SluiceError as error:
-                log.info("the last verdicts were not confirmed: %s", error)
-        if self.shared is not None:
-            await self.shared.flushed()
-
-    async def stop(self) -> None:
-        """End the background tasks and wait for them; leaves the task group that was entered in `start`."""
-        unwatch(self)
-        if self.is_forked:
-            return  # the tasks wait in a poll that the parent shares: cancelling them here would deafen it
-        for scope in self._scopes:
-            scope.cancel()
-        # The group is left without the body's exception, which therefore leaves as it is and not inside a group.
-        # Waiting first, shielded, leaves nothing for the group itself to wait for, hence nothing to be cancelled in.
-        try:
-            with anyio.CancelScope(shield=True):
-                while self._running:
-                    await self.runtime.park(self._all_ended)
-        finally:
-            # No shield stops KeyboardInterrupt, and a group that is never left breaks the loop.
-            await self._tasks.__aexit__(None, None, None)  # noqa: ASYNC102 - bounded by close_timeout
-
-
-CHECKED_DESTINATIONS_MAX = 10_000
 
 
 def _version() -> str:

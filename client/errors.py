@@ -128,6 +128,12 @@ from sluicemq.wire.errors import (
     TopicNotFound as TopicNotFound,
 )
 from sluicemq.wire.errors import (
+    TransactionDecided as TransactionDecided,
+)
+from sluicemq.wire.errors import (
+    TransactionNotFound as TransactionNotFound,
+)
+from sluicemq.wire.errors import (
     Unavailable as Unavailable,
 )
 from sluicemq.wire.errors import (
@@ -142,12 +148,6 @@ class ClientForked(ClientClosed):
     """The process was forked while the client was open: the child must call `connect` itself."""
 
     code = "client_forked"
-
-
-class RetriesExhausted(Unavailable):
-    """The client has used up its budget of repeats: too many of its requests fail. Try again later."""
-
-    code = "retries_exhausted"
 
 
 class TransactionRequired(InvalidRequest):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Protocol, Self, overload
 
 from sluicemq.client.errors import AlreadySettled
 from sluicemq.client.handling import DeathNote, Reject, Retry, death_note, error_text, reason_of
 from sluicemq.client.options import Duration, seconds_of
 from sluicemq.client.settlement import Verdict
-from sluicemq.client.tag_ranges import count_tags, pairs
+from sluicemq.client.tag_ranges import FlatRanges, count_tags, pairs
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_NACK, VERDICT_REJECT, VERDICT_RELEASE
 from sluicemq.wire.positions import default_message_id, format_position
 from sluicemq.wire.routes import destination_of
@@ -39,7 +39,7 @@ def _nack(delay: Duration | None, reason: str) -> Verdict:
     return Verdict(VERDICT_NACK, None if delay is None else seconds_of(delay, "delay"), reason_of(reason))
 
 
-def _verdict_on(error: BaseException | None) -> Verdict:
+def verdict_on(error: BaseException | None) -> Verdict:
     """Return what the end of a handler means for its message."""
     if error is None:
         return ACK
@@ -48,6 +48,13 @@ def _verdict_on(error: BaseException | None) -> Verdict:
     if isinstance(error, Reject):
         return Verdict(VERDICT_REJECT, None, reason_of(error.reason))
     return Verdict(VERDICT_NACK, None, error_text(error)) if isinstance(error, Exception) else RELEASE
+
+
+class Joinable(Protocol):
+    """What a message needs of the transaction that it is part of."""
+
+    def left(self, message: Message | Batch) -> None:
+        """The message's own block is over."""
 
 
 class Message:
@@ -66,13 +73,14 @@ class Message:
 
     """
 
-    __slots__ = ("_batch", "_offset", "_run", "_verdict", "body", "tag")
+    __slots__ = ("_batch", "_offset", "_run", "_transaction", "_verdict", "body", "tag")
 
     def __init__(self, run: Run, offset: int, batch: Batch | None = None) -> None:
         self._run = run
         self._offset = offset
         self._batch = batch
         self._verdict = 0
+        self._transaction: Joinable | None = None
         self.body: bytes = run.bodies[offset]
         self.tag: int = run.first_tag + offset
 
@@ -174,8 +182,7 @@ class Message:
         Raises:
             LeaseLost: The lease is over: somebody else may have the message now.
             AlreadySettled: It got another verdict before.
-            OutcomeUnknown: Only with *confirm*: the connection broke before the answer, or none came within the
-                client's `request_timeout`.
+            OutcomeUnknown: Only with *confirm*: the connection broke before the answer.
 
         """
         owner: Attachment = self._run.owner
@@ -219,7 +226,6 @@ class Message:
         Raises:
             LeaseLost: The lease is over.
             AlreadySettled: The message got a verdict before.
-            OutcomeUnknown: No answer came within the client's `request_timeout`.
 
         """
         duration = seconds_of(seconds, "seconds", minimum=EXTEND_SECONDS_MIN)
@@ -243,6 +249,43 @@ class Message:
             raise AlreadySettled(f"the message was {_VERDICT_NAMES[before]} before")
         return False
 
+    # --- as part of a transaction ----------------------------------------------------------------------------------
+
+    def join(self, transaction: Joinable, verdict: Verdict) -> tuple[Attachment | None, FlatRanges]:
+        """Get *verdict* when *transaction* commits; for the client's own use.
+
+        Returns:
+            Whose message it is, and its tag as a range; nobody where it has this verdict from the transaction already.
+
+        Raises:
+            LeaseLost: The lease is over.
+            AlreadySettled: It got a verdict before.
+
+        """
+        if self._transaction is transaction and self._verdict == verdict.code:
+            return None, []
+        owner: Attachment = self._run.owner
+        if not self._verdict and not owner.held_of([self.tag, self.tag])[0]:
+            if owner.is_lost(self.tag):
+                raise owner.lease_lost(1, [self.tag, self.tag])
+            self._verdict = (self._batch.verdict if self._batch is not None else 0) or VERDICT_ACK
+        if self._verdict:
+            raise AlreadySettled(f"the message was {_VERDICT_NAMES[self._verdict]} before")
+        self._transaction, self._verdict = transaction, verdict.code
+        return owner, [self.tag, self.tag]
+
+    def leave_transaction(self, *, done: bool = False) -> None:
+        """Be part of the transaction no more: settled where that is *done*, else as before."""
+        self._transaction = None
+        if not done:
+            self._verdict = 0
+
+    def give_back(self, verdict: Verdict) -> None:
+        """Get this verdict because the transaction was rolled back after the message's own block."""
+        owner: Attachment = self._run.owner
+        if owner.settle(self.tag, verdict):
+            self._verdict = verdict.code
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -250,10 +293,13 @@ class Message:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         signal = isinstance(error, (Retry, Reject))
+        if self._transaction is not None:
+            self._transaction.left(self)
+            return False
         if self._verdict:
             return signal
         owner: Attachment = self._run.owner
-        verdict = _verdict_on(error)
+        verdict = verdict_on(error)
         # A lease that ended meanwhile was reported to the consumer when it did: the handler's loop must survive it.
         if owner.settle(self.tag, verdict):
             self._verdict = verdict.code
@@ -279,13 +325,14 @@ class Batch(Sequence[Message]):
 
     """
 
-    __slots__ = ("_count", "_messages", "_owner", "_slices", "verdict")
+    __slots__ = ("_count", "_messages", "_owner", "_slices", "_transaction", "verdict")
 
     def __init__(self, owner: Attachment | None, slices: list[Slice]) -> None:
         self._owner = owner
         self._slices = slices
         self._count = sum(piece.stop - piece.start for piece in slices)
         self._messages: list[Message] | None = None
+        self._transaction: Joinable | None = None
         self.verdict = 0
 
     def __len__(self) -> int:
@@ -368,6 +415,33 @@ class Batch(Sequence[Message]):
         if lost:
             raise owner.lease_lost(lost, ranges)
 
+    # --- as part of a transaction ----------------------------------------------------------------------------------
+
+    def join(self, transaction: Joinable, verdict: Verdict) -> tuple[Attachment | None, FlatRanges]:
+        """Get *verdict* when *transaction* commits, all messages that have none yet; as `Message.join`."""
+        owner = self._owner
+        if owner is None or (self._transaction is transaction and self.verdict == verdict.code):
+            return None, []
+        if self.verdict:
+            raise AlreadySettled(f"the batch was {_VERDICT_NAMES[self.verdict]} before")
+        held, lost = owner.held_of(self._ranges())
+        if lost:
+            raise owner.lease_lost(lost, self._ranges())
+        self._transaction, self.verdict = transaction, verdict.code
+        return owner, held
+
+    def leave_transaction(self, *, done: bool = False) -> None:
+        """As `Message.leave_transaction`."""
+        self._transaction = None
+        if not done:
+            self.verdict = 0
+
+    def give_back(self, verdict: Verdict) -> None:
+        """As `Message.give_back`."""
+        if self._owner is not None:
+            self._owner.settle_ranges(self._ranges(), verdict)
+            self.verdict = verdict.code
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -375,9 +449,12 @@ class Batch(Sequence[Message]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         signal = isinstance(error, (Retry, Reject))
+        if self._transaction is not None:
+            self._transaction.left(self)
+            return False
         if self.verdict or self._owner is None:
             return signal
-        verdict = _verdict_on(error)
+        verdict = verdict_on(error)
         self._owner.settle_ranges(self._ranges(), verdict)
         self.verdict = verdict.code
         if verdict is not RELEASE:
@@ -394,4 +471,4 @@ class Batch(Sequence[Message]):
         return f"<Batch of {self._count} messages>"
 
 
-__all__ = ["ACK", "NACK", "RELEASE", "Batch", "Message"]
+__all__ = ["ACK", "NACK", "RELEASE", "Batch", "Message", "verdict_on"]

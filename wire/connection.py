@@ -118,6 +118,12 @@ REQUESTS: dict[type[Message], type[Message] | None] = {
     m.ListSchedules: m.Schedules,
     m.ResumeConsumer: m.ConsumerResumed,
     m.Resumed: None,
+    m.Transaction: m.Transacted,
+    m.Prepare: m.Prepared,
+    m.Resolve: m.Resolved,
+    m.RegisterChecker: m.CheckerRegistered,
+    m.ListTransactions: m.Transactions,
+    m.ShowTransaction: m.TransactionShown,
 }
 """What a client may send once the connection is open, and what answers it (or ERROR); None = nothing does."""
 
@@ -130,6 +136,7 @@ _UNASKED: tuple[type[Message], ...] = (
     m.Unblocked,
     m.Brokers,
     m.Error,
+    m.Check,
 )
 _REPLIES: tuple[type[Message], ...] = tuple(reply for reply in REQUESTS.values() if reply is not None)
 
@@ -144,7 +151,8 @@ OPEN_TYPES: dict[Role, frozenset[int]] = {
 }
 """Frame types that each role may send in state OPEN, besides CLOSE."""
 
-MAY_HAVE_TAIL: frozenset[int] = _types((m.Publish, m.Deliver, m.Peeked, m.Replayed, m.Dead, m.Schedule))
+_WITH_BATCHES = (m.Transaction, m.Prepare, m.Check, m.TransactionShown)
+MAY_HAVE_TAIL: frozenset[int] = _types((m.Publish, m.Deliver, m.Peeked, m.Replayed, m.Dead, m.Schedule, *_WITH_BATCHES))
 """Frame types that carry batches behind their head."""
 MUST_CORRELATE: frozenset[int] = _types((*(cls for cls, reply in REQUESTS.items() if reply is not None), *_REPLIES))
 """Frame types whose correlation must not be 0: requests that are answered, and the answers."""

@@ -12,6 +12,7 @@
     |  `- BatchTooLarge             one batch beyond the limit
     |- NotFound (LookupError)       what was named does not exist
     |  |- QueueNotFound, TopicNotFound, ConsumerNotFound, SessionNotFound, ProducerNotFound, MessageNotFound
+    |  |- TransactionNotFound       no message was prepared under that name
     |  `- PositionExpired           messages from that position or time on were retained, and are not any more
     |- Conflict                     what was asked contradicts what exists
     |  |- QueueConflict             a declaration differs and cannot be applied live
@@ -23,6 +24,7 @@
     |  |- RetentionOff              the queue retains no messages, so there is nothing to replay
     |  |- ClusterMismatch           two brokers belong to different clusters
     |  |- NodeMismatch              a broker is not the one that was meant, or one of its number is there already
+    |  |- TransactionDecided        the prepared message was decided before, the other way round
     |  |- LeaseLost                 the message is no longer yours to settle
     |  `- AlreadySettled            another verdict was given before
     |- Unavailable                  try again later; `retryable` is True
@@ -89,6 +91,8 @@ __all__ = [
     "StaleEpoch",
     "TopicInUse",
     "TopicNotFound",
+    "TransactionDecided",
+    "TransactionNotFound",
     "Unavailable",
     "UnknownOption",
     "VersionMismatch",

@@ -29,6 +29,7 @@ COMMANDS = {
     "schedule": "schedule",
     "dead-letter": "dead_letter",
     "cluster": "cluster",
+    "transaction": "transaction",
     "log": "log",
     "bench": "bench",
     "demo": "demo",

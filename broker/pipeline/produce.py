@@ -39,6 +39,8 @@ from sluicemq.wire.errors import BatchTooLarge, BrokerStopping, ProducerNotFound
 from sluicemq.wire.settings import check_name, check_own_dead_letter, check_queue_settings, compare_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sluicemq.broker.pipeline.road import Road
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.queues.sequences import Producer
@@ -145,22 +147,8 @@ class ProduceStage:
             if paused is not None:
                 raise paused
         self._road.space.refuse_publish()
-        if len(data) > self.batch_bytes_max:
-            raise BatchTooLarge(
-                f"a batch of {len(data)} bytes; allowed are {self.batch_bytes_max}: send it in parts",
-                batch_bytes=len(data),
-                batch_bytes_max=self.batch_bytes_max,
-            )
-        payload = _own(data)
-        batch = Batch(payload)
-        if batch.count > self.batch_messages_max:
-            raise BatchTooLarge(
-                f"a batch of {batch.count} messages; allowed are {self.batch_messages_max}: send it in parts",
-                messages=batch.count,
-                messages_max=self.batch_messages_max,
-            )
-        message_bytes_max: int = target.settings["message_bytes_max"] or self.message_bytes_max
-        batch.check(message_bytes_max=min(message_bytes_max, self.message_bytes_max))
+        batch = self.checked_batch(data, [target])
+        payload = bytes(batch.data)  # the same object
         road = self._road
         now_ms = road.clock.now_ms()
         common = (now_ms, target.id, producer, sequence, batch.count, batch.body_bytes, None, payload)
@@ -194,6 +182,34 @@ class ProduceStage:
             scope = target.window.scope
             return PublishIdentified(*common, groups, routes, scope, identities_of(batch, scope))
         return PublishGrouped(*common, groups, routes) if groups else Publish(*common)
+
+    def checked_batch(self, data: memoryview, targets: Sequence[Queue | Topic]) -> Batch:
+        """Return the batch in *data*, which is for *targets*, as an object of its own; every value of it is checked.
+
+        Raises:
+            ProtocolError: It is malformed.
+            InvalidRequest: A value in it is wrong or too large.
+            BatchTooLarge: It has too many messages or bytes.
+
+        """
+        if len(data) > self.batch_bytes_max:
+            raise BatchTooLarge(
+                f"a batch of {len(data)} bytes; allowed are {self.batch_bytes_max}: send it in parts",
+                batch_bytes=len(data),
+                batch_bytes_max=self.batch_bytes_max,
+            )
+        batch = Batch(_own(data))
+        if batch.count > self.batch_messages_max:
+            raise BatchTooLarge(
+                f"a batch of {batch.count} messages; allowed are {self.batch_messages_max}: send it in parts",
+                messages=batch.count,
+                messages_max=self.batch_messages_max,
+            )
+        message_bytes_max = self.message_bytes_max
+        for target in targets:
+            message_bytes_max = min(message_bytes_max, target.settings["message_bytes_max"] or message_bytes_max)
+        batch.check(message_bytes_max=message_bytes_max)
+        return batch
 
     def find_producer(self, vhost: str, identity: str, number: int) -> Producer:
         """Return the producer, as far as it is applied.

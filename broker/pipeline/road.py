@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from sluicemq.broker.pipeline.checks import CheckStage
 from sluicemq.broker.pipeline.dispatch import DispatchStage
 from sluicemq.broker.pipeline.filling import FillingStage
 from sluicemq.broker.pipeline.ground import SLICE_SECONDS, WAITING_ENTRIES_MAX, Ground
@@ -32,6 +33,7 @@ from sluicemq.broker.pipeline.schedules import ScheduleStage
 from sluicemq.broker.pipeline.sessions import SessionStage
 from sluicemq.broker.pipeline.settle import SettleStage
 from sluicemq.broker.pipeline.topics import TopicStage
+from sluicemq.broker.pipeline.transactions import TransactionStage
 from sluicemq.broker.pipeline.unused import UnusedQueues
 from sluicemq.broker.queues.entries import Entry, Epoch
 from sluicemq.storage.record import HEAD_BYTES
@@ -102,6 +104,8 @@ class Road:
         self.sessions = SessionStage(self)
         self.replay = ReplayStage(self)
         self.schedules = ScheduleStage(self)
+        self.transactions = TransactionStage(self)
+        self.checks = CheckStage(self)
         ground.road = self
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -122,6 +126,7 @@ class Road:
             self.unused.start(nursery)
             nursery.start_soon(self.fillings.run)
             nursery.start_soon(self.schedules.run)
+            nursery.start_soon(self.checks.run)
 
     def end(self) -> None:
         """The leadership is over: nothing is proposed, confirmed or delivered any more. May be said twice."""

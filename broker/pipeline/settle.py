@@ -14,15 +14,7 @@ import trio
 
 from sluicemq.broker.pipeline.due import DueTimer
 from sluicemq.broker.queues.applying.sessions import RESUMED
-from sluicemq.broker.queues.entries import (
-    ABANDONED,
-    BY_RETRY_POLICY,
-    EXPIRED,
-    SETTLED_BEFORE,
-    Clock,
-    Settle,
-    SettleJudged,
-)
+from sluicemq.broker.queues.entries import ABANDONED, BY_RETRY_POLICY, EXPIRED, Clock, Settle, SettleJudged
 from sluicemq.broker.queues.notes import TEXT_CHARACTERS_MAX
 from sluicemq.broker.queues.outcomes import Outcome, Settled
 from sluicemq.broker.queues.outstanding import Outstanding
@@ -159,7 +151,7 @@ class SettleStage:
             on_outcome = _Gathering(1, on_outcome, lost)
         due_ms = 0
         if verdict == VERDICT_NACK:
-            due_ms = self._due_ms(session, consumer, delay_seconds)
+            due_ms = self.due_ms(session, consumer, delay_seconds)
         if verdict != VERDICT_HANDED_OVER:
             # Credit returns at once, so that the next messages need not wait for the disk.
             messages, _bytes = self._outstanding.take(session, consumer, tags)
@@ -170,7 +162,7 @@ class SettleStage:
         # Behind the verdict on the road: whoever must hear that a consumer is over hears of its settlements first.
         self._leases_over(session, consumer)
 
-    def _due_ms(self, session: int, consumer: int, delay_seconds: float | None) -> int:
+    def due_ms(self, session: int, consumer: int, delay_seconds: float | None) -> int:
         """Return when nacked messages come again, as SETTLE says it."""
         road = self._road
         if delay_seconds is None:
@@ -197,10 +189,18 @@ class SettleStage:
         elif on_outcome is not None and len(pieces) > 1:
             on_outcome = _Gathering(len(pieces), on_outcome)
         now_ms = road.clock.now_ms()
-        is_judged = verdict in (VERDICT_REJECT, SETTLED_BEFORE) or due_ms == BY_RETRY_POLICY
+        is_judged = verdict == VERDICT_REJECT or due_ms == BY_RETRY_POLICY
         kind = SettleJudged if is_judged else Settle
         for piece in pieces:
             road.propose(kind(now_ms, session, consumer, verdict, piece, due_ms, reason), on_applied=on_outcome)
+
+    def settled_elsewhere(self, session: int, consumer: int, tags: list[int], acknowledged: bool) -> None:
+        """A transaction settled these: they are outstanding no more, and credit returns."""
+        messages, _bytes = self._outstanding.take(session, consumer, tags)
+        if acknowledged:
+            self.acknowledged_messages_total += messages
+        self._road.dispatch.settled(session, consumer, tags)
+        self._leases_over(session, consumer)
 
     def holds(self, session: int, consumer: int) -> bool:
         """Return whether the consumer holds leases."""
@@ -213,11 +213,6 @@ class SettleStage:
     def give_back(self, session: int, consumer: int, tags: list[int]) -> None:
         """Put messages that were granted but never sent back to their places."""
         self._propose(session, consumer, VERDICT_RELEASE, tags)
-
-    def settle_known(self, session: int, consumer: int, tags: list[int]) -> None:
-        """Settle messages that were granted and need not be sent: others with their ids were acknowledged before."""
-        self._road.dispatch.settled(session, consumer, tags)
-        self._propose(session, consumer, SETTLED_BEFORE, tags)
 
     def release_session(self, session: int) -> None:
         """Give back what the session still holds, in small entries, ahead of the entry that closes it."""

@@ -27,10 +27,23 @@ from sluicemq.wire.errors import (
     error_to_wire,
 )
 from sluicemq.wire.fields import Message
-from sluicemq.wire.messages import Close, ConsumerEnded, Deliver, Error, LeasesLost, Ping, Pong, Publish
+from sluicemq.wire.messages import (
+    Check,
+    Close,
+    ConsumerEnded,
+    Deliver,
+    Error,
+    LeasesLost,
+    Ping,
+    Pong,
+    Prepare,
+    Publish,
+    Transaction,
+)
 
 if TYPE_CHECKING:
     from sluicemq.broker.pipeline.road import Road
+    from sluicemq.broker.queues.halves import Half
     from sluicemq.broker.server.listener import Server
     from sluicemq.wire.connection import Received
 
@@ -53,6 +66,9 @@ WAITING_CONSUMES_MAX = 1_000
 """Most CONSUMEs of one connection that wait for subscriptions."""
 LOST_RANGES_MAX = 200
 """Most ranges of tags in one LEASES_LOST: it fits the smallest frame that a client may ask for."""
+
+PUBLISHING = (Publish, Transaction, Prepare)
+"""Who sends these is slowed when the disk is nearly full."""
 
 Handler = Callable[["ClientSession", Message, int, memoryview], Awaitable[None] | None]
 
@@ -158,6 +174,7 @@ class ClientSession:
             return
         self.left = self.closing = True
         if self.session:
+            self.road.checks.forget(self)
             self.road.sessions.leave(self.session, self, self._reason, comes_back=self._comes_back)
 
     def taken_over(self) -> None:
@@ -222,7 +239,7 @@ class ClientSession:
                 started = self.server.ground.turns.begin()
         self._turn_ends(started)
         pause = self.server.ground.space.pause_seconds
-        if pause and any(type(request.message) is Publish for request in requests):
+        if pause and any(type(request.message) in PUBLISHING for request in requests):
             await self._slow_down(pause)
 
     def _account_partial(self) -> None:
@@ -369,6 +386,20 @@ class ClientSession:
     ) -> None:
         """Send messages to one of our consumers."""
         self._put(Deliver(consumer, first_tag, runs, notes or [], destinations or []), 0, parts)
+
+    def ask(self, half: Half, data: bytes | memoryview) -> None:
+        """Ask the client what became of a half message."""
+        check = Check(
+            half.number,
+            half.group,
+            half.destination,
+            half.messages,
+            half.prepared_ms,
+            half.checks,
+            half.producer,
+            half.sequence,
+        )
+        self._put(check, 0, [data])
 
     def takes_more(self) -> bool:
         """Whether the outgoing buffer has room."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from sluicemq.broker.queues.outcomes import ProducerOpened
-from sluicemq.broker.server import cluster, operating, resuming, topics
+from sluicemq.broker.server import cluster, operating, resuming, topics, transactions
 from sluicemq.broker.server.authorization import authorize
 from sluicemq.broker.server.cautions import cautions_of
 from sluicemq.broker.server.client_session import answer_ping
@@ -379,5 +379,6 @@ HANDLERS: dict[type[Message], Handler] = {
     m.ListTopics: topics.list_topics,
     **operating.HANDLERS,
     **resuming.HANDLERS,
+    **transactions.HANDLERS,
 }
 """Handler by message; PONG has none: that it came is all it says."""

@@ -86,6 +86,12 @@ CLIENT_SENDS_WHEN_OPEN = {
     "Schedule",
     "ListPolicies",
     "ListSchedules",
+    "Transaction",
+    "Prepare",
+    "Resolve",
+    "RegisterChecker",
+    "ListTransactions",
+    "ShowTransaction",
     "Ping",
     "Pong",
     "Close",
@@ -120,6 +126,13 @@ BROKER_SENDS_WHEN_OPEN = {
     "Scheduled",
     "Policies",
     "Schedules",
+    "Transacted",
+    "Prepared",
+    "Resolved",
+    "CheckerRegistered",
+    "Check",
+    "Transactions",
+    "TransactionShown",
     "Deliver",
     "LeasesLost",
     "ConsumerEnded",
@@ -290,7 +303,8 @@ def test_only_messages_with_batches_have_a_tail(cls):
         state = next(state for state in State if allowed(state, sender, cls))
     pair = pair_in(state)
     if cls.TYPE in MAY_HAVE_TAIL:
-        assert cls in {m.Publish, m.Deliver, m.Peeked, m.Replayed, m.Dead, m.Schedule}
+        of_transactions = {m.Transaction, m.Prepare, m.Check, m.TransactionShown}
+        assert cls in {m.Publish, m.Deliver, m.Peeked, m.Replayed, m.Dead, m.Schedule} | of_transactions
         assert bytes(pair.pass_over(sender, sample_of(cls), correlation=1, tail=b"batches").tail) == b"batches"
         return
     with pytest.raises(InternalError, match="tail of 7 bytes"):

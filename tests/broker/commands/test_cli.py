@@ -51,7 +51,7 @@ def test_every_command_explains_itself(path: tuple[str, ...]) -> None:
 def test_every_command_can_answer_in_json() -> None:
     without = {(), ("serve",), ("bench", "worker")}
     for path in all_commands():
-        groups = ("queue", "topic", "delayed", "policy", "schedule", "dead-letter", "log")
+        groups = ("queue", "topic", "delayed", "policy", "schedule", "dead-letter", "transaction", "cluster", "log")
         is_group_only = path in {(group,) for group in groups}
         if path not in without and not is_group_only:
             assert "--json" in sluicemq(*path, "--help").stdout, path

@@ -1,0 +1,199 @@
+"""Prepared ("half") messages against real brokers, on trio and on asyncio: seen when committed, never before, once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from sluicemq.client import Decision, Undecided, connect
+from sluicemq.wire.errors import QueueFull, QueueNotFound, TransactionDecided, TransactionNotFound
+from tests.e2e.broker_process import unused_port
+from tests.e2e.test_client import anyio_backend as anyio_backend
+from tests.e2e.test_client import eventually, wait_counts
+from tests.e2e.test_client import queue as queue
+from tests.e2e.test_transactions import bodies
+
+if TYPE_CHECKING:
+    from sluicemq.client import Client
+    from tests.e2e.broker_process import BrokerProcess
+    from tests.e2e.conftest import StartBroker
+
+pytestmark = pytest.mark.anyio
+
+TEST_SECONDS_MAX = 60.0
+
+
+async def undecided(client: Client, group: str) -> list[str]:
+    return [row["transaction"] async for row in client.transactions(group)]
+
+
+async def test_it_is_seen_once_its_block_has_ended(broker: BrokerProcess, queue: str) -> None:
+    async with connect(broker.url) as client:
+        await client.declare_queue(queue)
+        async with client.prepare(queue, b"paid", key="42", message_id="o-42", check=queue) as half:
+            state = await client.queue_info(queue)
+            assert (state["ready"], state["leased"], state["delayed"], state["published_total"]) == (0, 0, 0, 0)
+            assert await bodies(client, queue) == []
+            assert await undecided(client, queue) == [half.id]
+            assert (await client.statistics())["transactions_prepared"] == 1
+        async with client.consumer(queue) as consumer:
+            message = await anext(consumer)
+            assert (message.body, message.key, message.message_id) == (b"paid", "42", "o-42")
+            assert message.position == half.receipt.position
+            await message.ack(confirm=True)
+        await half.commit()  # the same again
+        with pytest.raises(TransactionDecided):
+            await half.rollback()
+        assert await undecided(client, queue) == []
+
+
+async def test_an_exception_rolls_back_and_cancellation_leaves_it_to_the_check(
+    broker: BrokerProcess, queue: str
+) -> None:
+    async with connect(broker.url) as client:
+        await client.declare_queue(queue)
+        with pytest.raises(ZeroDivisionError):
+            async with client.prepare(queue, b"never", check=queue) as half:
+                raise ZeroDivisionError
+        with pytest.raises(TransactionDecided):
+            await half.commit()
+        with anyio.CancelScope() as scope:
+            async with client.prepare(queue, b"cancelled", check=queue) as half:
+                scope.cancel()
+                await anyio.sleep_forever()
+        async with client.prepare(queue, b"who knows", check=queue) as other:
+            other.leave_undecided()
+        assert await undecided(client, queue) == [half.id, other.id]
+        assert await bodies(client, queue) == []
+        await half.rollback()
+        await other.commit()
+        assert await bodies(client, queue) == [b"who knows"]
+
+
+async def test_it_goes_where_its_topic_leads_when_it_is_committed(broker: BrokerProcess, queue: str) -> None:
+    async with connect(broker.url) as client:
+        await client.declare_topic(queue)
+        async with client.prepare(f"{queue}.eu.paid", b"paid", check="shop"):
+            await client.subscribe(f"{queue}.#", f"{queue}-all")
+        async with client.consumer(f"{queue}-all") as consumer:
+            message = await anext(consumer)
+            assert (message.destination, message.body) == (f"{queue}.eu.paid", b"paid")
+            await message.ack(confirm=True)
+
+
+async def test_delays_count_from_when_it_was_prepared(broker: BrokerProcess, queue: str) -> None:
+    async with connect(broker.url) as client:
+        await client.declare_queue(queue)
+        async with (
+            client.prepare(queue, b"late", check=queue, delay=60.0),
+            client.prepare(queue, b"due", check=queue, delay=0.01),
+        ):
+            await anyio.sleep(0.05)
+        await wait_counts(client, queue, (1, 0, 1))
+
+
+async def test_who_is_full_says_so_before_the_database_decides(broker: BrokerProcess, queue: str) -> None:
+    async with connect(broker.url) as client:
+        await client.declare_queue(queue, max_length=1, overflow="reject")
+        async with client.prepare(queue, b"first", check=queue), client.prepare(queue, b"second", check=queue):
+            pass
+        assert await bodies(client, queue) == [b"second", b"first"], "a commit is never refused"
+        with pytest.raises(QueueFull):
+            async with client.prepare(queue, b"third", check=queue):
+                pass
+        with pytest.raises(QueueNotFound):
+            async with client.prepare(f"{queue}-nowhere", b"never", check=queue):
+                pass
+
+
+async def test_a_silent_sender_is_asked_and_one_that_throws_stalls_no_other(broker: BrokerProcess, queue: str) -> None:
+    answers = {b"paid": Decision.COMMIT, b"cancelled": Decision.ROLLBACK, b"later": None}
+    asked: Counter[bytes] = Counter()
+
+    async def check(message: Undecided) -> Decision | None:
+        asked[message.body] += 1
+        if message.body == b"broken":
+            raise RuntimeError("no such order")
+        if message.body == b"later" and message.checks == 2:
+            return Decision.COMMIT
+        return answers[message.body]
+
+    async with connect(broker.url) as client:
+        await client.declare_queue(queue)
+        async with connect(broker.url) as silent:
+            for body in (b"broken", b"paid", b"cancelled", b"later"):
+                half = silent.prepare(queue, body, check=queue, check_after=0.1)
+                await half.__aenter__()  # and the process dies
+        checker = client.transaction_checker(queue, check)
+
+        async def all_are_in() -> bool:
+            return sorted(await bodies(client, queue)) == [b"later", b"paid"] and asked[b"broken"] >= 2
+
+        assert await eventually(all_are_in)
+        assert asked[b"paid"] == asked[b"cancelled"] == 1, "who answered is not asked again"
+        assert (checker.committed, checker.rolled_back) == (2, 1)
+        assert checker.failed >= 2
+        (left,) = await undecided(client, queue)
+        row, messages = await client.show_transaction(left)
+        assert (row["state"], row["group"], [message.body for message in messages]) == ("prepared", queue, [b"broken"])
+        assert await client.resolve_transaction(left, commit=False) is False
+        assert await client.resolve_transaction(left, commit=False) is True, "it was so before"
+        row, messages = await client.show_transaction(left)
+        assert (row["state"], messages) == ("rolled_back", [])
+        with pytest.raises(TransactionNotFound):
+            await client.resolve_transaction("0-7-0", commit=True)
+
+
+async def test_a_plain_function_may_block_and_is_asked_in_a_thread(broker: BrokerProcess, queue: str) -> None:
+    async with connect(broker.url) as client:
+        await client.declare_queue(queue)
+        client.transaction_checker(queue, lambda _message: Decision.COMMIT)
+        half = client.prepare(queue, b"paid", check=queue, check_after=0.1)
+        await half.__aenter__()
+        await wait_counts(client, queue, (1, 0, 0))
+
+
+async def test_decisions_and_questions_survive_a_kill(start_broker: StartBroker) -> None:
+    port = unused_port()
+    broker = start_broker(port=port)
+    async with connect(broker.url, connect_timeout=30.0) as client:
+        await client.declare_queue("orders")
+        halves = []
+        for number in range(4):
+            half = client.prepare("orders", b"%d" % number, check="shop", check_after=0.1)
+            halves.append(await half.__aenter__())
+        await halves[0].commit()
+        await halves[1].rollback()
+        broker.kill()
+        broker.start()
+        await halves[0].commit()
+        with pytest.raises(TransactionDecided):
+            await halves[1].commit()
+        assert await undecided(client, "shop") == [halves[2].id, halves[3].id]
+        seen: list[int] = []
+        killed = False
+
+        def check(message: Undecided) -> Decision:
+            if message.body == b"2":
+                return Decision.COMMIT
+            seen.append(message.checks)
+            return Decision.COMMIT if killed else Decision.UNKNOWN
+
+        client.transaction_checker("shop", check)
+
+        async def both_are_in() -> bool:
+            return await bodies(client, "orders") == [b"0", b"2", b"3"]
+
+        with anyio.fail_after(TEST_SECONDS_MAX):
+            while len(seen) < 2:  # noqa: ASYNC110 - no event tells that the broker has asked
+                await anyio.sleep(0.01)
+            broker.kill()
+            killed = True
+            broker.start()
+            assert await eventually(both_are_in)
+        assert len(seen) >= 3
+        assert len(set(seen)) == len(seen), "what was asked before the kill counts"
+    broker.stop()
