@@ -211,14 +211,6 @@ def test_serve_hands_its_settings_to_the_broker_and_its_exit_code_to_the_shell(m
     assert served == [BrokerConfig(data=Path("here"), host="::1", port=0, segment_bytes=2**20, node_id=3)]
 
 
-@pytest.mark.parametrize("peers", ["1=127.0.0.1:7650", "1=127.0.0.1:7650,2=b:1"])
-def test_peers_are_refused_rather_than_ignored(peers: str, tmp_path: Path) -> None:
-    result = sluicemq("serve", "--data", str(tmp_path / "data"), "--peers", peers)
-    assert result.exit_code == 2
-    assert "replication does not exist yet" in result.stderr
-    assert not (tmp_path / "data").exists()
-
-
 def test_tables_are_plain_columns_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(("name", "ready", "whole"), [("a", 1_000_000, True), ("[red]bcd", None, False)], title="Queues")
     assert capsys.readouterr().out.splitlines() == [
