@@ -14,12 +14,14 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
+import anyio
+
 from sluicemq.client.delivery_buffer import DeliveryBuffer, Slice
 from sluicemq.client.dropped_messages import GRACE_SECONDS_MAX, DroppedMessages
 from sluicemq.client.errors import ClientClosed, LeaseLost, OutcomeUnknown, SluiceError, another
 from sluicemq.client.leases import LeaseBook
 from sluicemq.client.lost_leases import CONNECTION_ENDED, CONSUMER_ENDED, EXPIRED, FORKED, LostLeases, explain
-from sluicemq.client.runtime import Runtime, Slot
+from sluicemq.client.runtime import Holder, Runtime, Slot
 from sluicemq.client.session import Session
 from sluicemq.client.settlement import Confirmation, SettleFrame, SettlementBuffer, Verdict, in_frames
 from sluicemq.client.tag_ranges import FlatRanges, TagRanges, count_tags, pairs, within, without
@@ -324,7 +326,7 @@ class Attachment:
 
         Raises:
             LeaseLost: Some are over; the others are extended.
-            OutcomeUnknown: The connection broke before the answer.
+            OutcomeUnknown: The connection broke before the answer, or none came in time.
 
         """
         held: FlatRanges = []
@@ -336,7 +338,7 @@ class Attachment:
         if error is not None and self.is_cut_off:
             slot = Slot()
             self._resume_waiters.append(slot)
-            await self._runtime.park(slot)
+            await self._in_time(slot, "the extension of a lease")
             await self.extend(tags, seconds)
             return
         if error is not None:
@@ -366,8 +368,21 @@ class Attachment:
         for part in frames:
             self._request_extension(part, seconds, on_answer)
         if awaited:
-            await self._runtime.park(slot)
+            await self._in_time(slot, "the extension of a lease")
         return gone, errors[0] if errors else None
+
+    async def _in_time(self, holder: Holder, what: str) -> None:
+        """Wait for *holder*, though not for ever.
+
+        Raises:
+            OutcomeUnknown: The time is over.
+
+        """
+        seconds = self.host.request_seconds
+        with anyio.move_on_after(seconds) as patience:
+            await self._runtime.park(holder)
+        if patience.cancelled_caught:
+            raise OutcomeUnknown(f"{what} was not answered within {seconds:g} seconds; the message may come again")
 
     def _request_extension(
         self, tags: FlatRanges, seconds: float, on_answer: Callable[[FlatRanges, SluiceError | None], None]
@@ -440,7 +455,7 @@ class Attachment:
 
         Raises:
             LeaseLost: *confirm_tag* was given, and the broker refused its verdict.
-            OutcomeUnknown: *confirm_tag* was given, and the connection broke before the answer.
+            OutcomeUnknown: *confirm_tag* was given, and the connection broke before the answer, or none came.
 
         """
         if confirm_tag is not None:
@@ -450,7 +465,10 @@ class Attachment:
         elif len(self._under_way) >= SETTLES_UNDER_WAY_MAX and self._settlements.ranges >= SETTLE_RANGES_WAITING_MAX:
             slot = Slot()
             self._room_waiters.append(slot)
-            await self._runtime.park(slot)
+            with anyio.move_on_after(
+                self.host.request_seconds
+            ):  # the verdict waits here; the credit bounds how many do
+                await self._runtime.park(slot)
         else:
             await self.host.step()
 
@@ -458,7 +476,7 @@ class Attachment:
         """Send what waits and wait until all verdicts under way are committed; return the tags that were refused.
 
         Raises:
-            OutcomeUnknown: The connection broke before the answer.
+            OutcomeUnknown: The connection broke before the answer, or none came in time.
 
         """
         self.flush(force=True)
@@ -468,7 +486,7 @@ class Attachment:
         """Send what waits and wait until everything that was given back is; how other verdicts fare is no matter.
 
         Raises:
-            OutcomeUnknown: The connection broke before the answer.
+            OutcomeUnknown: The connection broke before the answer, or none came in time.
 
         """
         self.flush(force=True)
@@ -483,7 +501,7 @@ class Attachment:
         waiter = Confirmation(frames)
         self._confirms.append(waiter)
         try:
-            await self._runtime.park(waiter)
+            await self._in_time(waiter, "a verdict")
         finally:
             if waiter in self._confirms:
                 self._confirms.remove(waiter)

@@ -14,6 +14,8 @@ class AttachmentHost(Protocol):
     lease_seconds: float
     auto_renew: bool
     max_lease_seconds: float
+    request_seconds: float
+    """How long an answer is waited for."""
     queue: str
     cumulative: bool
     """Whether messages may be acknowledged that nobody has in hand."""

@@ -155,7 +155,8 @@ class Client(TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls, ScheduleCalls
         ready + leased + delayed + dead + `settled_total` + `purged_total` + `expired_total` + `dropped_total` (by
         max_length, max_bytes) + `moved_total` (to another queue); `dead_total` (deaths here that lay aside) = dead +
         `redriven_total` + `discarded_total`. `redelivered_total` counts deliveries, `duplicates_total` what was
-        confirmed by its id without being stored (the queue has `dedup_ids` such ids). What is under way may be missing.
+        confirmed by its id without being stored (of `dedup_ids` ids), `settled_before_total` what was settled without
+        being delivered, because its id was acknowledged before (of `settled_ids`). What is under way may be missing.
 
         Raises:
             QueueNotFound: No queue of that name.

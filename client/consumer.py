@@ -38,7 +38,6 @@ CHECKPOINT_MESSAGES = 64
 """While messages are at hand, the loop gets its turn after so many of them,"""
 CHECKPOINT_SECONDS = 0.005
 """or after so long, whichever comes first."""
-RETRY_SECONDS = 0.1
 
 OnLeaseLost = Callable[[LeaseLost], None]
 
@@ -84,7 +83,7 @@ class Consumer:
         self._timers = timers
         self._link = link
         self._requests = ConsumerRequests(queue, name, weight, credit, credit_bytes, lease_seconds)
-        self._request_seconds = request_seconds
+        self.request_seconds = request_seconds
         self._close_seconds = close_seconds
         self._by_number = by_number
         self._attachment: Attachment | None = None
@@ -92,6 +91,7 @@ class Consumer:
         self._cut_off: Attachment | None = None
         self._session: Session | None = None
         self._retry: Timer | None = None
+        self._refusals = link.retrying.series()
         self._waiting: dict[Slot, None] = {}
         self._attach_waiters: list[Slot] = []
         self._cancel_waiters: list[Slot] = []
@@ -276,7 +276,7 @@ class Consumer:
 
         Raises:
             LeaseLost: Verdicts given since the last flush came too late; `messages` says how many.
-            OutcomeUnknown: The connection broke before the answer.
+            OutcomeUnknown: The connection broke before the answer, or none came within `request_timeout`.
 
         """
         attachment = self._attachment or self._cut_off
@@ -471,7 +471,7 @@ class Consumer:
                 self._wake_waiting()
             elif error is not None and error.retryable and self._entered and not self._over:
                 self._detach(error)
-                self._retry = self._timers.call_after(error.retry_after or RETRY_SECONDS, self._consume)
+                self._retry = self._timers.call_after(self._refusals.pause(error), self._consume)
             elif error is not None:
                 self._end(error)
 
@@ -489,7 +489,7 @@ class Consumer:
             if isinstance(reply, m.Consuming):
                 self._attached(session, reply)
             elif error is not None and error.retryable and (self._entered or error.retry_after is not None):
-                self._retry = self._timers.call_after(error.retry_after or RETRY_SECONDS, self._consume)
+                self._retry = self._timers.call_after(self._refusals.pause(error), self._consume)
             elif error is not None:
                 self._end(error)
 
@@ -502,6 +502,7 @@ class Consumer:
         number = consuming.consumer
         attachment = Attachment(self, session, number, self._runtime, self._timers, consuming.topic)
         self._attachment = attachment
+        self._refusals.failures = 0
         self._attachments += 1
         self._by_number[number] = (self, attachment)
         self._link.attached(number)
@@ -554,7 +555,7 @@ class Consumer:
             raise ClientClosed(f"the consumer of {self.queue!r} was entered before: make a new one")
         self._link.add(self)
         try:
-            with anyio.move_on_after(self._request_seconds):
+            with anyio.move_on_after(self.request_seconds):
                 while self._attachment is None and self._error is None:
                     slot = Slot()
                     self._attach_waiters.append(slot)

@@ -150,6 +150,12 @@ class ClientForked(ClientClosed):
     code = "client_forked"
 
 
+class RetriesExhausted(Unavailable):
+    """The client has used up its budget of repeats: too many of its requests fail. Try again later."""
+
+    code = "retries_exhausted"
+
+
 class TransactionRequired(InvalidRequest):
     """The SQL connection commits every statement by itself, or its transaction has failed: nothing was changed."""
 

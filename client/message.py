@@ -182,7 +182,8 @@ class Message:
         Raises:
             LeaseLost: The lease is over: somebody else may have the message now.
             AlreadySettled: It got another verdict before.
-            OutcomeUnknown: Only with *confirm*: the connection broke before the answer.
+            OutcomeUnknown: Only with *confirm*: the connection broke before the answer, or none came within the
+                client's `request_timeout`.
 
         """
         owner: Attachment = self._run.owner
@@ -226,6 +227,7 @@ class Message:
         Raises:
             LeaseLost: The lease is over.
             AlreadySettled: The message got a verdict before.
+            OutcomeUnknown: No answer came within the client's `request_timeout`.
 
         """
         duration = seconds_of(seconds, "seconds", minimum=EXTEND_SECONDS_MIN)

@@ -36,8 +36,6 @@ from sluicemq.wire.fields import Message
 
 log = logging.getLogger("sluicemq.client")
 
-RETRY_SECONDS = 0.1
-"""Pause after a refusal that asks for patience and names no time."""
 BLOCKED_SECONDS = 1.0
 """How long a BLOCKED without a time holds sends back before they try again."""
 
@@ -83,6 +81,7 @@ class Publisher:
         self._blocked: set[str] = set()
         self._retry: Timer | None = None
         self._answers = 0
+        self._refusals = link.retrying.series()
         # Whether somebody may want to send again what was sent under this number.
         self._left_unknown = False
 
@@ -417,6 +416,7 @@ class Publisher:
         self._answers += 1
         if error is None:
             assert isinstance(reply, m.Published)
+            self._refusals.failures = 0
             welcome = session.welcome
             confirmation = Confirmation(
                 0 if welcome is None else welcome.group_id,
@@ -458,7 +458,7 @@ class Publisher:
         self.window.held = True
         if self._retry is not None:
             self._retry.cancel()
-        self._retry = self._timers.call_after(error.retry_after or RETRY_SECONDS, self._release)
+        self._retry = self._timers.call_after(self._refusals.pause(error), self._release)
 
     def _release(self) -> None:
         self.window.held = False

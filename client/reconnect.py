@@ -27,6 +27,7 @@ from sluicemq.client.errors import (
     VersionMismatch,
     another,
 )
+from sluicemq.client.retrying import Retrying
 from sluicemq.client.runtime import Runtime, Slot, Stream
 from sluicemq.client.searching import Openings, Place, Places
 from sluicemq.client.session import Former, Identity, Session
@@ -39,7 +40,6 @@ log = logging.getLogger("sluicemq.client")
 
 HOPELESS = (AuthenticationFailed, NotAuthorized, VersionMismatch, InternalError)
 """Errors that another attempt would only repeat: the client fails with them."""
-RETRY_SECONDS = 0.1
 MOVE_ON = (NotLeader, StaleEpoch)
 """Answers that say: ask another broker. The request is repeated for the user."""
 
@@ -77,6 +77,7 @@ class Link:
     Attributes:
         session: The current session, or None while there is none.
         failure: Why there will never be one again; None while there is hope.
+        retrying: How long to wait before a repeat, and whether there may be one.
 
     """
 
@@ -90,6 +91,7 @@ class Link:
     ) -> None:
         self.session: Session | None = None
         self.failure: SluiceError | None = None
+        self.retrying = Retrying(runtime.now)
         self._runtime = runtime
         self._timers = timers
         self._identity = identity
@@ -329,33 +331,39 @@ class Link:
         Raises:
             RequestTimeout: No answer in time.
             ConnectionFailed: No broker within that time.
+            RetriesExhausted: It would have had to be repeated, and the client has repeated too much lately.
             OutcomeUnknown: It was sent, no answer came, and it is not *repeatable*.
             SluiceError: The broker's answer.
 
         """
         sent = False
+        what = type(message).__name__
         with anyio.move_on_after(timeout):
             while True:
                 session = await self.connected()
                 sent = not repeatable
                 try:
                     answer = await self._ask(session, message, tail)
-                except MOVE_ON:
+                except MOVE_ON as error:
                     sent = False
+                    self.retrying.spend(what, error)
                     continue
                 if answer is not None:
+                    self.retrying.succeeded()
                     return answer
                 if self.failure is not None:
                     raise another(self.failure)
                 if sent:
                     raise OutcomeUnknown(
-                        f"the connection ended before {type(message).__name__} was answered: {session.error}"
+                        f"the connection ended before {what} was answered: {session.error}"
                     ) from session.error
+                assert session.error is not None
+                self.retrying.spend(what, session.error)
         if sent:
-            raise OutcomeUnknown(f"no answer to {type(message).__name__} within {timeout:g} seconds")
+            raise OutcomeUnknown(f"no answer to {what} within {timeout:g} seconds")
         if self.session is None:
             raise self.unreachable()
-        raise RequestTimeout(f"no answer to {type(message).__name__} within {timeout:g} seconds")
+        raise RequestTimeout(f"no answer to {what} within {timeout:g} seconds")
 
     async def _ask(self, session: Session, message: Message, data: bytes | None) -> Answer | None:
         """Return the answer to *message*, or None if the session ended before it came."""

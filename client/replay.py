@@ -16,7 +16,7 @@ from sluicemq.client.delivery_buffer import Run
 from sluicemq.client.errors import BrokerStopping, InvalidRequest, RequestTimeout, another
 from sluicemq.client.options import count_of
 from sluicemq.client.peeked import PeekedMessage, runs_of
-from sluicemq.client.reconnect import MOVE_ON, RETRY_SECONDS, Answer
+from sluicemq.client.reconnect import MOVE_ON, Answer
 from sluicemq.client.runtime import Slot
 from sluicemq.wire import messages as m
 from sluicemq.wire.positions import format_position, parse_position
@@ -197,6 +197,7 @@ class Replay:
         raise RequestTimeout(f"no page of queue {self.queue!r} came within {self._request_seconds:g} seconds")
 
     async def _answer(self) -> Answer:
+        refusals = self._link.retrying.series()
         while True:
             asked = self._asked
             if asked is None or (not asked.is_answered and self._link.failure is not None):
@@ -215,7 +216,7 @@ class Replay:
             elif isinstance(error, (*MOVE_ON, BrokerStopping)):
                 if isinstance(error, MOVE_ON):
                     asked.session.end(error)
-                await anyio.sleep(error.retry_after or RETRY_SECONDS)
+                await anyio.sleep(refusals.pause(error))
             else:
                 raise another(error)
 

@@ -13,6 +13,8 @@ from math import inf
 
 import anyio
 
+from sluicemq.client.backoff import Backoff
+from sluicemq.client.breaker import CircuitBreaker, State
 from sluicemq.client.errors import InvalidRequest, NotLeader, SluiceError
 from sluicemq.client.session import Session
 from sluicemq.client.url import ADDRESSES_MAX, Address, parse_address
@@ -21,12 +23,10 @@ ATTEMPT_SECONDS_MAX = 5.0
 """Longest time that one address gets to take the connection and finish the handshake."""
 ATTEMPT_SECONDS_FIRST = 1.0
 """Where there are several addresses, each gets this long at first, and twice as long the next time."""
-BACKOFF_SECONDS_FIRST = 0.05
-BACKOFF_SECONDS_MAX = 2.0
-NOT_LEADER_SECONDS_MAX = 0.25
-"""Who answers that he does not lead is asked again after so long at the latest: an election takes no longer."""
+NOT_LEADER_BACKOFF = Backoff(0.05, 0.25, floor_share=0.5)
+"""Who answers that he does not lead is asked again so soon: an election takes no longer."""
 STABLE_SECONDS = 5.0
-"""A session that lived so long resets the backoff."""
+"""A session that lived so long was a success."""
 STAGGER_SECONDS = 0.05
 """So long after one address the next one is tried beside it; at once where an attempt failed."""
 OPEN_SECONDS = 0.5
@@ -49,16 +49,22 @@ class Place:
         self.scope: anyio.CancelScope | None = None
         self.session: Session | None = None
         self.problem: SluiceError | None = None
-        self._not_before = -inf
+        self._breaker = CircuitBreaker(random.random)
         self._round = 0
 
-    def due(self) -> float:
-        """Return when this address may be tried (again)."""
-        return inf if self.scope is not None else self._not_before
+    def is_open(self, now: float) -> bool:
+        """Whether it failed so often that it is left alone for long, as long as there are others."""
+        return self._breaker.state(now) is State.OPEN
+
+    def due(self, *, alone: bool) -> float:
+        """Return when this address may be tried (again); *alone*: every other one is left alone, too."""
+        if self.scope is not None:
+            return inf
+        return self._breaker.not_before_alone if alone else self._breaker.not_before
 
     def hurry(self) -> None:
         """Let it be tried at once: somebody says that the leader is here."""
-        self._not_before = -inf
+        self._breaker.hurry()
 
     def patience(self, places: int) -> float:
         """Return how long the next attempt may take."""
@@ -72,10 +78,15 @@ class Place:
             self.problem = problem
         if lived_seconds > STABLE_SECONDS:
             self._round = 0
-        longest = NOT_LEADER_SECONDS_MAX if isinstance(problem, NotLeader) else BACKOFF_SECONDS_MAX
-        pause = min(longest, BACKOFF_SECONDS_FIRST * 2.0 ** min(self._round, 10))
         self._round += 1
-        self._not_before = now + pause * random.uniform(0.5, 1.0)
+        breaker = self._breaker
+        if isinstance(problem, NotLeader):  # it works
+            breaker.succeeded()
+            breaker.rest(now + NOT_LEADER_BACKOFF.delay(self._round, random.random))
+            return
+        if lived_seconds > STABLE_SECONDS:
+            breaker.succeeded()
+        breaker.failed(now)
 
 
 class Places:
@@ -115,8 +126,10 @@ class Places:
 
     def next(self, now: float) -> tuple[Place | None, float]:
         """Return whom to try now, if anybody; and when to ask again."""
-        place = min(self.all(), key=Place.due)
-        at = max(place.due(), self._last_begun + STAGGER_SECONDS)
+        places = self.all()
+        alone = all(place.is_open(now) for place in places)
+        place = min(places, key=lambda place: place.due(alone=alone))
+        at = max(place.due(alone=alone), self._last_begun + STAGGER_SECONDS)
         if at > now:
             return None, at
         self._last_begun = now

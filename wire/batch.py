@@ -354,6 +354,10 @@ class Batch:
         """One id given by the sender or None a message; None when no message has one."""
         return self._texts(Column.MESSAGE_IDS)
 
+    def kept_message_ids(self) -> list[str | None] | None:
+        """Return `message_ids`, decoded once: for whoever asks again and again."""
+        return self._sliced_values(Column.MESSAGE_IDS) if self.columns & Column.MESSAGE_IDS else None
+
     @property
     def subjects(self) -> list[str | None] | None:
         """One subject or None a message; None when no message has one."""

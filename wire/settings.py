@@ -255,6 +255,7 @@ NOT_YET: frozenset[str] = frozenset(QUEUE_SETTINGS_DEFAULT) - {
     "retention",
     "retry",
     "retry_delay",
+    "settled_window",
     "ttl",
 }
 """Settings that no broker acts upon yet: any value but the default is refused, never half obeyed."""

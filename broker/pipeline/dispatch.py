@@ -10,14 +10,17 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import trio
 
 from sluicemq.broker.pipeline.cargo import FRAME_OVERHEAD_BYTES, Cargo
+from sluicemq.broker.pipeline.loading import Load
+from sluicemq.broker.pipeline.settled_before import screen
 from sluicemq.broker.pipeline.telling import note_frames, notes_room
-from sluicemq.broker.queues.dispatching.dispatcher import Dispatcher, grant_of
-from sluicemq.broker.queues.entries import Grant
+from sluicemq.broker.queues.chunks import ChunksMissing
+from sluicemq.broker.queues.dispatching.dispatcher import Dispatcher
 from sluicemq.broker.queues.outcomes import Granted
 from sluicemq.storage.errors import MessageLost, ZxidNotFound
 from sluicemq.wire.errors import ConsumerConflict, MessageNotFound, MessageTooLarge, QueueNotFound
@@ -26,12 +29,14 @@ from sluicemq.wire.frames import FRAME_BYTES_DEFAULT
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from sluicemq.broker.pipeline.bodies import Stored
     from sluicemq.broker.pipeline.road import Road
     from sluicemq.broker.queues.dispatching.dispatcher import Pick
     from sluicemq.broker.queues.outcomes import Outcome
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.queues.runs import Run
     from sluicemq.broker.queues.tags import Span
+    from sluicemq.broker.queues.window import IdWindow
     from sluicemq.wire.errors import SluiceError
 
 LOAD_BYTES_MAX = 16 * 1024 * 1024
@@ -366,11 +371,7 @@ class DispatchStage:
         bodies = self._road.bodies
         while (pick := self.dispatcher.next_pick(self._loading)) is not None:
             stored = {run.zxid: found for run in pick.runs if (found := bodies.get(run.zxid)) is not None}
-            if all(run.zxid in stored for run in pick.runs):
-                cargo = self._cargo_for(pick)
-                cargo.load(pick.runs, stored, bodies.forget_decoded)
-                self._send(pick, cargo)
-            else:
+            if not all(run.zxid in stored for run in pick.runs) or not self._send_stored(pick, stored):
                 # The pick keeps its place: nothing else of this queue is picked until it was sent.
                 self._loading.add(pick.queue_id)
                 self._cold_picks.append((pick, bodies.begin_reading()))
@@ -378,6 +379,24 @@ class DispatchStage:
             if time.perf_counter() >= deadline:
                 return True
         return self.dispatcher.unfinished
+
+    def _send_stored(self, pick: Pick, stored: dict[int, Stored]) -> bool:
+        """Send a pick whose batches are *stored*; return whether that could be done without waiting for a page."""
+        window = self._settled_window_of(pick)
+        load = Load(partial(self._cargo_for, pick), pick.first_tag, self._road.bodies.forget_decoded)
+        if window is not None:
+            try:
+                load.add_screened(screen(pick.runs, pick.first_tag, stored, window, self._road.clock.now_ms()), stored)
+            except ChunksMissing:
+                return False
+        else:
+            load.add(pick.runs, stored)
+        self._send(pick, load)
+        return True
+
+    def _settled_window_of(self, pick: Pick) -> IdWindow | None:
+        queue = self._road.machine.queue(pick.queue_id)
+        return None if queue is None else queue.settled_window
 
     def _cargo_for(self, pick: Pick) -> Cargo:
         found = self._consumers.get((pick.session, pick.consumer))
@@ -387,16 +406,13 @@ class DispatchStage:
         queue = self._road.machine.queue(pick.queue_id)
         return Cargo(frame_bytes_max, name, notes_room(frame_bytes_max) if queue is not None and queue.notes else 0)
 
-    def _send(self, pick: Pick, cargo: Cargo) -> None:
+    def _send(self, pick: Pick, load: Load) -> None:
         road = self._road
         session, consumer, first_tag = pick.session, pick.consumer, pick.first_tag
         last_tag = first_tag + pick.messages - 1
         # The GRANT is appended even when the consumer has left meanwhile: the dispatcher has gone past these messages,
         # and the machine's verdict on the grant is what brings them back.
-        if pick.placed:
-            entry = grant_of(pick, road.clock.now_ms())
-        else:
-            entry = Grant(road.clock.now_ms(), pick.queue_id, session, consumer, first_tag, cargo.granted)
+        entry = load.grant(pick, road.clock.now_ms())
         unapplied = self._unapplied_messages
         unapplied[pick.queue_id] = unapplied.get(pick.queue_id, 0) + pick.messages
         road.propose(entry, lazy=True, on_applied=lambda outcome: self._grant_applied(pick, outcome))
@@ -406,26 +422,35 @@ class DispatchStage:
             road.settle.give_back(session, consumer, [first_tag, last_tag])
             self.dispatcher.settled(session, consumer, [first_tag, last_tag])
             return
-        messages = cargo.messages
-        if messages:
-            bytes_ = pick.bytes if messages == pick.messages else pick.bytes * messages // pick.messages
-            road.settle.granted(session, consumer, first_tag, first_tag + messages - 1, bytes_, found.lease_seconds)
-            tag = first_tag
-            queue = road.machine.queue(pick.queue_id)
-            if queue is not None and queue.notes:
-                note_frames(cargo.frames, pick.runs, queue.notes, notes_room(found.frame_bytes_max))
-            for frame in cargo.frames:
-                if frame.destinations or frame.notes:
-                    found.recipient.deliver(consumer, tag, frame.numbers, frame.parts, frame.destinations, frame.notes)
-                else:
-                    found.recipient.deliver(consumer, tag, frame.numbers, frame.parts)
-                tag += frame.messages
-            self.delivered_messages_total += messages
-        if cargo.too_large_bytes:
-            road.settle.give_back(session, consumer, [first_tag + messages, last_tag])
-            self._end_consumer(session, consumer, self._too_large(pick, cargo, found))
+        for tag, cargo in load.parts:
+            self._deliver(pick, tag, cargo, found, found.recipient)
+        if load.known:
+            road.settle.settle_known(session, consumer, load.known)
+        unsent = load.unsent(last_tag)
+        if unsent:
+            road.settle.give_back(session, consumer, unsent)
+            self._end_consumer(session, consumer, self._too_large(pick, load.parts[-1].cargo, found))
         if not found.recipient.takes_more():
             self._hold_back(session)
+
+    def _deliver(self, pick: Pick, tag: int, cargo: Cargo, found: _Consumer, recipient: Recipient) -> None:
+        """Send what the frames of *cargo* hold, from *tag* on."""
+        road, messages = self._road, cargo.messages
+        if not messages:
+            return
+        bytes_ = pick.bytes if messages == pick.messages else pick.bytes * messages // pick.messages
+        last_tag = tag + messages - 1
+        road.settle.granted(pick.session, pick.consumer, tag, last_tag, bytes_, found.lease_seconds)
+        queue = road.machine.queue(pick.queue_id)
+        if queue is not None and queue.notes:
+            note_frames(cargo.frames, pick.runs, queue.notes, notes_room(found.frame_bytes_max))
+        for frame in cargo.frames:
+            if frame.destinations or frame.notes:
+                recipient.deliver(pick.consumer, tag, frame.numbers, frame.parts, frame.destinations, frame.notes)
+            else:
+                recipient.deliver(pick.consumer, tag, frame.numbers, frame.parts)
+            tag += frame.messages
+        self.delivered_messages_total += messages
 
     def _grant_applied(self, pick: Pick, outcome: Outcome) -> None:
         """The machine shows the pick's messages as leased from here on."""
@@ -468,10 +493,18 @@ class DispatchStage:
     async def _load_and_send(self, pick: Pick, reader: object) -> None:
         bodies = self._road.bodies
         try:
-            cargo = self._cargo_for(pick)
+            load = Load(partial(self._cargo_for, pick), pick.first_tag, bodies.forget_decoded)
+            window = self._settled_window_of(pick)
+            tag = pick.first_tag
             for runs in _in_loads(pick.runs):
-                cargo.load(runs, await bodies.load(run.zxid for run in runs), bodies.forget_decoded)
-            self._send(pick, cargo)
+                stored = await bodies.load(run.zxid for run in runs)
+                if window is None:
+                    load.add(runs, stored)
+                else:
+                    look = partial(screen, runs, tag, stored, window, self._road.clock.now_ms())
+                    load.add_screened(await self._road.look(look), stored)
+                tag += sum(run.size for run in runs)
+            self._send(pick, load)
         except MessageNotFound as error:
             lost = self._lost(pick, error)
             lost.__cause__ = error

@@ -14,7 +14,15 @@ import trio
 
 from sluicemq.broker.pipeline.due import DueTimer
 from sluicemq.broker.queues.applying.sessions import RESUMED
-from sluicemq.broker.queues.entries import ABANDONED, BY_RETRY_POLICY, EXPIRED, Clock, Settle, SettleJudged
+from sluicemq.broker.queues.entries import (
+    ABANDONED,
+    BY_RETRY_POLICY,
+    EXPIRED,
+    SETTLED_BEFORE,
+    Clock,
+    Settle,
+    SettleJudged,
+)
 from sluicemq.broker.queues.notes import TEXT_CHARACTERS_MAX
 from sluicemq.broker.queues.outcomes import Outcome, Settled
 from sluicemq.broker.queues.outstanding import Outstanding
@@ -189,7 +197,7 @@ class SettleStage:
         elif on_outcome is not None and len(pieces) > 1:
             on_outcome = _Gathering(len(pieces), on_outcome)
         now_ms = road.clock.now_ms()
-        is_judged = verdict == VERDICT_REJECT or due_ms == BY_RETRY_POLICY
+        is_judged = verdict in (VERDICT_REJECT, SETTLED_BEFORE) or due_ms == BY_RETRY_POLICY
         kind = SettleJudged if is_judged else Settle
         for piece in pieces:
             road.propose(kind(now_ms, session, consumer, verdict, piece, due_ms, reason), on_applied=on_outcome)
@@ -213,6 +221,11 @@ class SettleStage:
     def give_back(self, session: int, consumer: int, tags: list[int]) -> None:
         """Put messages that were granted but never sent back to their places."""
         self._propose(session, consumer, VERDICT_RELEASE, tags)
+
+    def settle_known(self, session: int, consumer: int, tags: list[int]) -> None:
+        """Settle messages that were granted and need not be sent: others with their ids were acknowledged before."""
+        self._road.dispatch.settled(session, consumer, tags)
+        self._propose(session, consumer, SETTLED_BEFORE, tags)
 
     def release_session(self, session: int) -> None:
         """Give back what the session still holds, in small entries, ahead of the entry that closes it."""

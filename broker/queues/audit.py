@@ -53,6 +53,7 @@ def _canonical(machine: Machine) -> Iterator[Any]:
         for consumer, table in session.leases.items():
             yield consumer, table.queue_id, table.last_tag
             yield list(table.pieces())
+            yield sorted(table.ids.items())
     for producer in machine.producers:
         yield producer.number, producer.vhost, producer.name, producer.identity, producer.last, producer.receipts()
         yield producer.heard_ms
@@ -207,6 +208,8 @@ def _check_runs(queue: Queue, applied_zxid: int, strangers: bool) -> None:
             next_tag = first_tag + run.size
             runs.append(run)
         assert next_tag <= table.last_tag + 1, "no tag lies beyond the last one granted"
+        held = {first + offset for first, run, _ in table.pieces() for offset in range(run.size)}
+        assert held >= table.ids.keys(), "only leased messages have ids in their table"
     runs.sort()
     for run in runs:
         assert run.size > 0, "a run holds messages"

@@ -49,6 +49,7 @@ __all__ = [
     "GROUP_NUMBERS",
     "OTHER_VERSIONS",
     "RESERVED_KINDS",
+    "SETTLED_BEFORE",
     "SPARSE",
     "Clock",
     "Declare",
@@ -58,6 +59,7 @@ __all__ = [
     "Epoch",
     "Forget",
     "Grant",
+    "GrantIdentified",
     "GrantPlaced",
     "ProducerClose",
     "ProducerOpen",
@@ -86,6 +88,16 @@ ABANDONED = 17
 It settles like the wire's release, at the former place, but an attempt counts where the message was marked as handed
 over: nobody says that the handler stopped in good order.
 """
+
+SETTLED_BEFORE = 18
+"""Verdict of a SETTLE that the broker itself writes for messages that it never sends, because others with their ids
+were acknowledged before.
+
+They count as settled where apply finds that to be so, by the ids of the GRANT; all others go back to their places.
+"""
+
+GRANT_IDS_BYTES_MAX = 16 * 1024 * 1024
+"""Most bytes of ids in one GRANT: a million messages."""
 
 RESERVED_KINDS: dict[int, str] = {
     18: "FEATURE",
@@ -221,6 +233,25 @@ class GrantPlaced(Grant):
 
     VERSION = 2
     CHECKS: ClassVar[tuple[Check, ...]] = (*Grant.CHECKS[:-1], numbers(64, multiple_of=4))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GrantIdentified(GrantPlaced):
+    """A grant from a queue that remembers the ids of what is acknowledged.
+
+    Attributes:
+        ids: A hash of 16 bytes for each message, in the order of *runs*, zeros for one without an id of its own.
+
+    """
+
+    VERSION = 3
+    CHECKS: ClassVar[tuple[Check, ...]] = (*GrantPlaced.CHECKS, binary(GRANT_IDS_BYTES_MAX))
+
+    ids: bytes = dataclasses.field(default=b"", repr=False)
+
+    def header(self) -> bytes:
+        """Return the header's bytes."""
+        return _pack(self.log_time_ms, self.queue, self.session, self.consumer, self.first_tag, self.runs, self.ids)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -405,7 +436,7 @@ ENTRIES: dict[int, type[Entry]] = {
 
 OTHER_VERSIONS: dict[tuple[int, int], type[Entry]] = {
     (cls.KIND, cls.VERSION): cls
-    for cls in (ProducerOpenUnlimited, PublishGrouped, PublishIdentified, GrantPlaced, SettleJudged)
+    for cls in (ProducerOpenUnlimited, PublishGrouped, PublishIdentified, GrantPlaced, GrantIdentified, SettleJudged)
 }
 """Entry class by kind and version: those that say more than the usual one, and those that stand in old logs only.
 

@@ -34,6 +34,7 @@ from sluicemq.broker.queues.holes import NONE, packed_bits
 from sluicemq.broker.queues.policies import POLICIES_ID
 from sluicemq.broker.queues.routing import images, touching
 from sluicemq.broker.queues.runs import messages_in
+from sluicemq.broker.queues.window_images import leased_ids_of, pack_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -157,7 +158,7 @@ class Freeze:
         for number, place, index in indexes:
             yield from _pack_index(packer, number, place, index)
         for number, windows in topic_windows:
-            yield from _pack_windows(packer, number, windows)
+            yield from pack_windows(packer, number, windows)
         yield from packer.flush()
         for session in self._sessions:
             held: FrozenSession = self._frozen(session)
@@ -282,7 +283,7 @@ def _pack_queue(packer: _Packer, queue: FrozenQueue) -> Iterator[s.Section | Non
         yield from _pack_index(packer, queue.id, s.DEAD, queue.dead)
     if queue.expiring is not None:
         yield from _pack_index(packer, queue.id, s.EXPIRING, queue.expiring)
-    yield from _pack_windows(packer, queue.id, queue.windows)
+    yield from pack_windows(packer, queue.id, queue.windows)
     for number, note in queue.notes:
         packer.add(s.NOTES, (queue.id, number, *note), bytes_=len(note.text))
         yield from packer.flush_full()
@@ -338,23 +339,6 @@ def _pack_index(packer: _Packer, queue_id: int, place: int, index: FifoImage) ->
 _NO_SUMMARY = (0,) * len(Summary._fields)
 
 
-def _pack_windows(packer: _Packer, owner: int, windows: list[tuple[int, WindowImage]]) -> Iterator[s.Section | None]:
-    """Pack the ids of a queue or topic."""
-    for kind, image in windows:
-        rows = image.open_rows[: image.open_bytes]  # a slice, as above
-        packer.add(s.WINDOWS, (owner, kind, *image[:6], len(image.chunks), len(rows)), rows)
-        yield from packer.flush_full()
-        for chunk in image.chunks:
-            page, data = chunk.page, chunk.data
-            known = (owner, kind, chunk.number, chunk.newest_ms)
-            if page is not None:
-                packer.add(s.WINDOW_CHUNKS, (*known, *page), b"")
-            else:
-                assert data is not None, "the rows of a chunk are in memory or on a page"
-                packer.add(s.WINDOW_CHUNKS, (*known, s.NO_PAGE, 0), data)
-            yield from packer.flush_full()
-
-
 def _pack_leases(packer: _Packer, table: FrozenLeases) -> Iterator[s.Section | None]:
     """Pack the table block by block; a table has at least one."""
     for block in table.blocks:
@@ -368,6 +352,9 @@ def _pack_leases(packer: _Packer, table: FrozenLeases) -> Iterator[s.Section | N
             block.handed,
             b"".join(starmap(ROW.pack, block.runs)),
         )
+        yield from packer.flush_full()
+    if table.ids:
+        packer.add(s.LEASED_IDS, *leased_ids_of(table))
         yield from packer.flush_full()
 
 
@@ -566,6 +553,7 @@ TOUCHES: dict[type[e.Entry], Callable[[Freeze, Machine, Any], None]] = {
     e.PublishIdentified: _publish,
     e.Grant: _grant,
     e.GrantPlaced: _grant,
+    e.GrantIdentified: _grant,
     e.Settle: _settle,
     e.SettleJudged: _settle,
     e.Clock: _clock,

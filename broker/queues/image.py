@@ -47,7 +47,7 @@ from sluicemq.broker.queues.schedules import ScheduleRow
 from sluicemq.broker.queues.sections import ImageDamaged, ImageUnknown, decode
 from sluicemq.broker.queues.sequences import FrozenProducer, Producer
 from sluicemq.broker.queues.sessions import Session
-from sluicemq.broker.queues.window_images import WindowLoader
+from sluicemq.broker.queues.window_images import WindowLoader, put_leased_ids
 from sluicemq.wire.settings import QUEUE_SETTINGS_DEFAULT
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ class _Loader:
             s.SCHEDULES: self._read_schedules,
             s.HALVES: self._read_halves,
             s.DECISIONS: self._read_decisions,
+            s.LEASED_IDS: lambda columns: put_leased_ids(columns, self._sessions),
             s.WINDOWS: self._windows.read_windows,
             s.WINDOW_CHUNKS: self._windows.read_chunks,
             s.CLUSTER: self._read_cluster,

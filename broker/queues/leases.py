@@ -59,6 +59,7 @@ class FrozenLeases(NamedTuple):
     queue_id: int
     last_tag: int
     blocks: tuple[LeaseBlock, ...]
+    ids: dict[int, bytes]
 
 
 class Taken(NamedTuple):
@@ -69,6 +70,7 @@ class Taken(NamedTuple):
         handed: One byte a run: 1 if its hand-over to user code had been reported.
         messages: How many messages they hold.
         lost: Ranges of tags that were named but held no lease.
+        ids: The hashes of their ids, by tag, 16 bytes each, where they were granted with any.
 
     """
 
@@ -76,6 +78,7 @@ class Taken(NamedTuple):
     handed: bytes | bytearray
     messages: int
     lost: list[int]
+    ids: bytes = b""
 
 
 class LeaseTable:
@@ -87,11 +90,12 @@ class LeaseTable:
         queue_id: Number of the queue.
         messages: Messages under lease.
         last_tag: Highest tag that was ever granted through this table.
+        ids: The hashes of the ids of messages under lease, by tag, as far as the queue wants them.
         frozen_for: Number of the last freeze that has what it needs of this table.
 
     """
 
-    __slots__ = ("_blocks", "consumer", "frozen_for", "last_tag", "messages", "queue_id", "session")
+    __slots__ = ("_blocks", "consumer", "frozen_for", "ids", "last_tag", "messages", "queue_id", "session")
 
     def __init__(self, session: int, consumer: int, queue_id: int) -> None:
         self.session = session
@@ -101,12 +105,15 @@ class LeaseTable:
         self.last_tag = 0
         self.frozen_for = 0
         self._blocks: list[LeaseBlock] = []
+        self.ids: dict[int, bytes] = {}
 
     def frozen(self) -> FrozenLeases:
         """Return a copy that nothing changes any more; what it costs depends on the blocks, not on the leases."""
         for block in self._blocks:
             block.shared = True
-        return FrozenLeases(self.session, self.consumer, self.queue_id, self.last_tag, tuple(self._blocks))
+        return FrozenLeases(
+            self.session, self.consumer, self.queue_id, self.last_tag, tuple(self._blocks), self.ids.copy()
+        )
 
     def restore(self, firsts: list[int], runs: list[Run], handed: bytes, last_tag: int) -> None:
         """Add a block from an image behind all others."""
@@ -151,7 +158,20 @@ class LeaseTable:
                 handed += marks
                 messages += held
         self.messages -= messages
-        return Taken(runs, handed, messages, lost)
+        return Taken(runs, handed, messages, lost, self._take_ids(tags) if self.ids else b"")
+
+    def _take_ids(self, tags: Sequence[int]) -> bytes:
+        return b"".join(map(self.ids.pop, self.tags_with_ids(tags)))
+
+    def tags_with_ids(self, tags: Sequence[int]) -> list[int]:
+        """Return those of these ranges of tags, one by one, whose messages have ids."""
+        found: list[int] = []
+        for first, last in range_pairs(tags):
+            if last - first <= len(self.ids):
+                found += [tag for tag in range(first, last + 1) if tag in self.ids]
+            else:  # a range may name far more than there is
+                found += sorted(tag for tag in self.ids if first <= tag <= last)
+        return found
 
     def look(self, tags: Sequence[int]) -> list[Run]:
         """Return the runs, or parts of them, that hold leases of these ranges of tags; nothing is changed."""

@@ -22,6 +22,7 @@ from sluicemq.broker.queues.applying.halves import target_of
 from sluicemq.broker.queues.applying.identifying import missing_of_ids
 from sluicemq.broker.queues.applying.limiting import DROPPED_AT_ONCE_MAX, missing_of_room
 from sluicemq.broker.queues.applying.operating import missing_to_follow
+from sluicemq.broker.queues.applying.settling import missing_known
 from sluicemq.broker.queues.applying.transactions import as_publish, as_settle
 from sluicemq.broker.queues.dead_letters import missing_dead
 from sluicemq.broker.queues.policies import POLICIES_ID
@@ -97,6 +98,8 @@ def _missing_of_placed_batch(queue: Queue, entry: e.Publish) -> list[Chunk]:
 
 
 def _missing_of_settle(machine: Machine, entry: e.Settle) -> list[Chunk]:
+    if entry.verdict == e.SETTLED_BEFORE:
+        return missing_known(machine, entry)
     if not entry.due_time_ms:
         return []
     session = machine.sessions.get(entry.session)
@@ -163,6 +166,7 @@ def _missing_of_resolve(machine: Machine, entry: x.Resolve) -> list[Chunk]:
 _MISSING: dict[type[e.Entry], Callable[[Machine, Any], list[Chunk]]] = {
     e.Grant: _missing_of_grant,
     e.GrantPlaced: _missing_of_placed,
+    e.GrantIdentified: _missing_of_placed,
     e.Publish: _missing_of_publish,
     e.PublishGrouped: _missing_of_publish,
     e.PublishIdentified: _missing_of_publish,

@@ -36,6 +36,7 @@ u16 attempts, u32 key, u64 expires_ms, u32 note, u8 priority, 3 bytes of zeros. 
 | 23 | schedules | a schedule, in any order |
 | 24 | windows | a window of message ids; after its queue or topic |
 | 25 | window chunks | a sealed chunk of a window in order, as many as its window says, which stands before |
+| 26 | leased ids | a consumer's table whose messages have ids that the queue wants; after the table |
 | 30 | halves | a half message; in the order of their numbers |
 | 31 | decisions | what was decided of a half message; oldest first |
 | 60 | cluster | what is known of the brokers; one row |
@@ -63,6 +64,7 @@ The columns stand in `LAYOUTS`. Those that need a word:
 - windows: `owner` is the number of a queue or topic, `kind` says whether the ids are of what was published (0) or
   acknowledged (1); the others are those of `window.WindowImage`. `chunks` says how many sealed ones follow, `bytes` how
   many of `rows` are the window's: its open rows, as `window.ROW` has them.
+- leased ids: `tags` holds a tag (u64) for each of so many `messages`, ascending, `ids` the hash of its id, 16 bytes.
 - window chunks: `slot` and `checksum` as of chunks; slot -1: the rows stand in `rows`, as many as a page has.
 - notes: what they are stands in `notes.Note`.
 - topics: `kind` of source, "topic"; `retained` as of queues. The note of a delayed row is the number of its route.
@@ -94,7 +96,7 @@ FORMAT = 5
 MACHINE, QUEUES, INDEXES, CHUNKS, RETURNED, SESSIONS, LEASES, PRODUCERS, END, NOTES = range(1, 11)
 TOPICS, BINDINGS, ROUTES = range(11, 14)
 MARKS, POLICIES, FOLLOWING, SCHEDULES = range(20, 24)
-WINDOWS, WINDOW_CHUNKS = range(24, 26)
+WINDOWS, WINDOW_CHUNKS, LEASED_IDS = range(24, 27)
 HALVES, DECISIONS = range(30, 32)
 SETTLED = 50
 CLUSTER = 60
@@ -240,6 +242,7 @@ LAYOUTS: dict[int, Layout] = {
             "payload",
         ),
     ),
+    LEASED_IDS: Layout("leased ids", 1, ("session", "consumer", "messages"), ("tags", "ids")),
     HALVES: Layout(
         "halves",
         1,

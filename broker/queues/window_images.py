@@ -1,21 +1,74 @@
-"""Windows of message ids within an image: how they are put together again. The format stands in `sections`."""
+"""Message ids within an image: how windows, and the ids of leased messages, are written down and put together again.
+
+The format stands in `sections`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from array import array
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sluicemq.broker.queues import sections as s
 from sluicemq.broker.queues.chunks import CHUNK_BYTES, Page
-from sluicemq.broker.queues.window import WindowChunk, WindowImage
+from sluicemq.broker.queues.window import ID_BYTES, WindowChunk, WindowImage
 from sluicemq.broker.queues.windows import PUBLISHED, SETTLED, followed, windows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sluicemq.broker.queues.chunks import Chunk, ChunkPool
+    from sluicemq.broker.queues.leases import FrozenLeases
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.queues.routing.topic import Topic
+    from sluicemq.broker.queues.sessions import Session
+
+
+class Packer(Protocol):
+    """What gathers rows of sections, see `freeze`."""
+
+    def add(self, kind: int, row: tuple[Any, ...], *blobs: bytes | bytearray | memoryview) -> None:
+        """Add a row."""
+
+    def flush_full(self) -> Iterator[s.Section | None]:
+        """Close the open sections if they are large enough."""
+
+
+def pack_windows(packer: Packer, owner: int, windows: list[tuple[int, WindowImage]]) -> Iterator[s.Section | None]:
+    """Pack the ids of a queue or topic."""
+    for kind, image in windows:
+        rows = image.open_rows[: image.open_bytes]  # a slice, not a view: the array grows meanwhile
+        packer.add(s.WINDOWS, (owner, kind, *image[:6], len(image.chunks), len(rows)), rows)
+        yield from packer.flush_full()
+        for chunk in image.chunks:
+            page, data = chunk.page, chunk.data
+            known = (owner, kind, chunk.number, chunk.newest_ms)
+            if page is not None:
+                packer.add(s.WINDOW_CHUNKS, (*known, *page), b"")
+            else:
+                assert data is not None, "the rows of a chunk are in memory or on a page"
+                packer.add(s.WINDOW_CHUNKS, (*known, s.NO_PAGE, 0), data)
+            yield from packer.flush_full()
+
+
+def leased_ids_of(table: FrozenLeases) -> tuple[tuple[int, int, int], bytes, bytes]:
+    """Return the row of a consumer's table whose messages have ids, with its parts of the byte strings."""
+    tags = sorted(table.ids)
+    ids = b"".join(map(table.ids.__getitem__, tags))
+    return (table.session, table.consumer, len(tags)), array("Q", tags).tobytes(), ids
+
+
+def put_leased_ids(columns: dict[str, Any], sessions: dict[int, Session]) -> None:
+    """Take a section `leased ids`; the tables of all sessions are there."""
+    tags = array("Q", columns.pop("tags"))
+    ids: bytes = columns.pop("ids")
+    start = 0
+    for session, consumer, count in zip(*columns.values(), strict=True):
+        known = sessions[session].leases[consumer].ids
+        for position in range(start, start + count):
+            known[tags[position]] = ids[position * ID_BYTES : (position + 1) * ID_BYTES]
+        start += count
+    assert start == len(tags) == len(ids) // ID_BYTES, "leased ids and counts agree"
 
 
 class WindowLoader:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.pipeline.keeping.disk_space import Level
 from sluicemq.broker.queues.queue import PAUSED_DELIVER, PAUSED_PUBLISH
-from sluicemq.broker.server.topics import subscription_state, window_state
+from sluicemq.broker.server.topics import settled_state, subscription_state, window_state
 
 if TYPE_CHECKING:
     from sluicemq.broker.pipeline.road import Road
@@ -56,6 +56,7 @@ def queue_state(road: Road, queue: Queue) -> dict[str, Any]:
         "moved_total": queue.moved_total,
         "purged_total": queue.purged_total,
         **window_state(queue.window),
+        **settled_state(queue.settled_window),
         "oldest_age_seconds": age,
         "pinned_bytes": road.reclaimer.pinned_bytes(queue.id),
         "retained": 0 if history is None else history.messages,

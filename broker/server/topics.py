@@ -188,6 +188,14 @@ def window_state(window: IdWindow | None) -> dict[str, Any]:
     }
 
 
+def settled_state(window: IdWindow | None) -> dict[str, Any]:
+    """Return likewise what it says of the ids that were acknowledged."""
+    return {
+        "settled_before_total": 0 if window is None else window.confirmed_total,
+        "settled_ids": 0 if window is None else window.ids,
+    }
+
+
 def subscription_state(road: Road, queue_id: int) -> dict[str, Any]:
     """Return what the state of a queue says beside, where it is a subscription; nothing where it is none."""
     binding = road.machine.sources.binding_of(queue_id)

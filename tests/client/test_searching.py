@@ -8,7 +8,7 @@ import pytest
 
 from sluicemq.client import connect
 from sluicemq.client.errors import ConnectionFailed, NotLeader
-from sluicemq.client.searching import NOT_LEADER_SECONDS_MAX, OPEN_SECONDS, STAGGER_SECONDS, Openings, Places
+from sluicemq.client.searching import NOT_LEADER_BACKOFF, OPEN_SECONDS, STAGGER_SECONDS, Openings, Places
 from sluicemq.wire import messages as m
 from sluicemq.wire.errors import error_to_wire
 from tests.client.scripted_broker import SILENCE, scripted_broker
@@ -189,10 +189,27 @@ def test_who_does_not_lead_is_asked_again_soon_and_who_is_dead_later():
         follower.ended(100.0, NotLeader("no"), 0.0)
         dead.ended(100.0, ConnectionFailed("refused"), 0.0)
 
-    assert follower.due() <= 100.0 + NOT_LEADER_SECONDS_MAX
-    assert dead.due() >= 101.0
+    assert follower.due(alone=False) <= 100.0 + NOT_LEADER_BACKOFF.seconds_max
+    assert dead.due(alone=False) >= 101.0
     dead.hurry()
-    assert dead.due() < 100.0
+    assert dead.due(alone=False) < 100.0
+
+
+def test_who_failed_often_is_left_alone_for_long_only_while_somebody_else_works():
+    places = Places([ONE, TWO])
+    dead, other = places.all()
+    for _ in range(20):
+        dead.ended(100.0, ConnectionFailed("refused"), 0.0)
+    other.ended(100.0, ConnectionFailed("refused"), 0.0)
+    assert dead.is_open(100.0)
+    assert not other.is_open(100.0)
+    assert places.next(103.0)[0] is other
+    other.scope = object()
+    assert places.next(104.0)[1] >= 115.0
+    other.scope = None
+    for _ in range(20):
+        other.ended(104.0, ConnectionFailed("refused"), 0.0)
+    assert places.next(104.0)[1] <= 106.0, "nobody works: none of them is left alone"
 
 
 def test_what_is_told_replaces_what_was_told_and_never_what_was_given():

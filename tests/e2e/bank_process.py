@@ -31,6 +31,8 @@ PAUSE_SECONDS_MAX = 0.02
 BUSY_SECONDS = 60.0
 CONNECT_SECONDS = 300.0
 RELAY_LEASE_SECONDS = 2.0
+LEASE_SECONDS = 5.0
+"""A clerk that is killed keeps its messages for so long: its session might be resumed."""
 BACKENDS = ("trio", "asyncio")
 
 # `applied` has no key on purpose: what is applied twice shall be seen and not prevented.
@@ -150,7 +152,7 @@ async def work_as_clerk(number: int, url: str, bank: Bank) -> None:
     async with (
         connect(url, connect_timeout=CONNECT_SECONDS) as client,
         _ledger(number, bank) as ledger,
-        client.consumer(QUEUE, credit=50) as consumer,
+        client.consumer(QUEUE, credit=50, lease=LEASE_SECONDS) as consumer,
     ):
         async for message in consumer:
             async with message:

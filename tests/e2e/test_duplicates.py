@@ -81,3 +81,53 @@ def _restart(broker: BrokerProcess, stop: str) -> None:
     else:
         broker.stop()
     broker.start()
+
+
+def test_what_was_acknowledged_before_is_not_delivered_again(start_broker: StartBroker) -> None:
+    broker = start_broker(options=SMALL)
+    count = 500
+
+    async def consume(client: Client, queue: str) -> list[str]:
+        """Take and acknowledge all there is."""
+        found: list[str] = []
+        async with client.consumer(queue) as consumer:
+            while batch := await consumer.receive(max_messages=100, max_wait=0.5):
+                found += [message.message_id for message in batch]
+                await batch.ack()
+            await consumer.flush()
+        return found
+
+    async def publish(client: Client, name: str, ids: list[str | None]) -> None:
+        async with client.producer(name) as producer:
+            await producer.send_many([NewMessage(b"x", message_id=id_) for id_ in ids])
+
+    async def first() -> None:
+        async with connect(broker.url) as client:
+            await client.declare_queue("orders", settled_window=3_600)
+            await client.declare_topic("events")
+            await client.subscribe("events.#", "audit", settled_window=3_600)
+            for name, queue in (("orders", "orders"), ("events.eu", "audit")):
+                ids = [f"o-{number}" for number in range(count)]
+                await publish(client, name, [*ids])
+                assert await consume(client, queue) == ids
+                info = await client.queue_info(queue)
+                assert (info["settled_ids"], info["settled_before_total"], info["ready"]) == (count, 0, 0)
+
+    async def second() -> None:
+        async with connect(broker.url) as client:
+            for name, queue in (("orders", "orders"), ("events.us", "audit")):
+                # Every third one is new; two of a kind that nobody acknowledged yet are delivered both.
+                ids = [f"n-{number}" if number % 3 == 0 else f"o-{number}" for number in range(count)]
+                fresh = [id_ for id_ in ids if id_.startswith("n")]
+                await publish(client, name, [*ids])
+                assert await consume(client, queue) == fresh
+                await publish(client, name, [*ids, "twice", "twice", None])
+                assert len(await consume(client, queue)) == 3
+                info = await client.queue_info(queue)
+                assert (info["ready"], info["leased"]) == (0, 0)
+                assert info["settled_before_total"] == 2 * count - len(fresh)
+                assert info["settled_total"] == info["published_total"] == 3 * count + 3
+
+    trio.run(first)
+    _restart(broker, "SIGKILL")
+    trio.run(second)

@@ -20,7 +20,7 @@ from sluicemq.broker.queues.applying.dead_letters import discard, redrive
 from sluicemq.broker.queues.applying.declaring import declare, delete, purge
 from sluicemq.broker.queues.applying.delaying import cancel, reschedule
 from sluicemq.broker.queues.applying.forgetting import forget
-from sluicemq.broker.queues.applying.granting import grant, grant_placed
+from sluicemq.broker.queues.applying.granting import grant, grant_identified, grant_placed
 from sluicemq.broker.queues.applying.halves import checked, prepare, resolve
 from sluicemq.broker.queues.applying.operating import alter, policy
 from sluicemq.broker.queues.applying.producers import producer_close, producer_open, producer_open_unlimited
@@ -51,6 +51,7 @@ APPLY: dict[type[e.Entry], Callable[[Machine, int, Any], Outcome]] = {
     e.PublishIdentified: publish_identified,
     e.Grant: grant,
     e.GrantPlaced: grant_placed,
+    e.GrantIdentified: grant_identified,
     e.Settle: settle,
     e.SettleJudged: settle,
     e.Clock: clock,

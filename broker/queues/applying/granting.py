@@ -8,7 +8,8 @@ from sluicemq.broker.queues.applying.refusals import add_tags
 from sluicemq.broker.queues.leases import LeaseTable
 from sluicemq.broker.queues.outcomes import Granted, LeasesGone, Outcome, Returned
 from sluicemq.broker.queues.runs import Run
-from sluicemq.broker.queues.tags import count_tags
+from sluicemq.broker.queues.tags import count_tags, range_pairs
+from sluicemq.broker.queues.window import ID_BYTES, NO_ID
 
 if TYPE_CHECKING:
     from sluicemq.broker.queues import entries as e
@@ -34,6 +35,21 @@ def grant_placed(machine: Machine, zxid: int, entry: e.GrantPlaced) -> Outcome:
     if queue is None:
         return _grant_of_nothing(machine, entry, messages)
     return _grant(machine, queue, entry, queue.take_placed(entry.runs), messages)
+
+
+def grant_identified(machine: Machine, zxid: int, entry: e.GrantIdentified) -> Outcome:
+    """Lease likewise, and keep the ids of what is leased: an acknowledgement makes them known."""
+    outcome = grant_placed(machine, zxid, entry)
+    session = machine.sessions.get(entry.session)
+    table = None if session is None else session.leases.get(entry.consumer)
+    if table is not None and isinstance(outcome.value, Granted) and machine.queue(entry.queue) is not None:
+        void = {tag for first, last in range_pairs(outcome.value.void) for tag in range(first, last + 1)}
+        for position in range(len(entry.ids) // ID_BYTES):
+            id_ = entry.ids[position * ID_BYTES : (position + 1) * ID_BYTES]
+            tag = entry.first_tag + position
+            if id_ != NO_ID and tag <= table.last_tag and tag not in void:
+                table.ids[tag] = id_
+    return outcome
 
 
 def _grant_of_nothing(machine: Machine, entry: e.Grant, messages: int) -> Outcome:

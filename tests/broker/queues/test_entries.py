@@ -89,6 +89,7 @@ OTHER_EXAMPLES: list[Entry] = [
     e.PublishGrouped(1, 2, 3, 4, 5, 6, None, b"batch", [5, 7, 0, 0, 0, 1], ["eu.paid"]),
     e.PublishIdentified(1, 2, 3, 4, 1, 6, None, b"batch", [], [], 1, bytes(range(16))),
     e.GrantPlaced(1, 2, 3, 4, 5, [8, 4, 0, 1]),
+    e.GrantIdentified(1, 2, 3, 4, 5, [8, 4, 0, 1], bytes(range(16))),
     e.SettleJudged(1, 2, 3, 1, [4, 5], e.BY_RETRY_POLICY, "because"),
 ]
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.freeze import Freeze
     from sluicemq.broker.queues.sections import Section
 
-LIMITS = MachineLimits(producers_max=4, receipts_max=3, fenced_max=2, queues_max=6, sessions_max=4)
+LIMITS = MachineLimits(producers_max=4, receipts_max=3, fenced_max=2, queues_max=7, sessions_max=4)
 STEPS_MAX = 10_000
 
 
@@ -109,15 +109,20 @@ class Day(Story):
         self.publish(self.idle, self.producer, 2)
         self.events = self.apply(e.Declare(self.now, "/", "topic", "events", {"retention": {"seconds": 9.0}}))
         self.audit = self.subscribe("#", "audit")
-        self.apply(e.Declare(self.now, "/", "queue", "orders", {"dedup_window": 60.0}))
-        self.apply(e.Declare(self.now, "/", "topic", "events", {"dedup_window": 60.0}))
-        self.apply(self.identified(self.orders, b"\1" * 16))
-        self.apply(self.identified(self.events, b"\1" * 16))
         self.publish(self.events, self.producer, 2)
         self.publish_routed("eu.paid", due_ms=self.now + 5_000)
         self.mine = self.subscribe("eu.*", "", self.ann, t.START_BEGINNING)
         self.publish_routed("eu.sent")
         self.grant(self.audit, self.bob, 2)
+        self.apply(e.Declare(self.now, "/", "queue", "orders", {"dedup_window": 60.0}))
+        self.apply(e.Declare(self.now, "/", "topic", "events", {"dedup_window": 60.0}))
+        self.apply(self.identified(self.orders, b"\1" * 16))
+        self.once = self.apply(e.Declare(self.now, "/", "queue", "once", {"settled_window": 60.0}))
+        self.publish(self.once, self.web, 4)
+        self.apply(self.granted_with_ids(self.bob, 1))
+        self.settle(self.bob, self.once, VERDICT_ACK)
+        self.apply(self.granted_with_ids(self.bob, 2))
+        self.apply(self.identified(self.events, b"\1" * 16))
         self.half = self.prepare(self.orders)
         self.routed_half = self.prepare(self.events, "eu.paid")
         self.decided = self.prepare(self.billing)
@@ -162,6 +167,12 @@ class Day(Story):
         sequence = 1 if producer is None else producer.last + 1
         batch = (self.now, queue, self.producer, sequence, len(ids) // 16, 20, None, b"x" * 20)
         return e.PublishIdentified(*batch, [], [], 0, ids)
+
+    def granted_with_ids(self, session: int, messages: int) -> e.GrantIdentified:
+        places = placed(self.machine.peek(self.once, 0, messages))
+        return e.GrantIdentified(
+            self.now, self.once, session, self.once, self.zxid * 100, places, b"\1" * 16 * messages
+        )
 
     def routed(self, route: str, due_ms: int = 0) -> e.PublishGrouped:
         producer = self.machine.producers.get(self.producer)
@@ -208,6 +219,11 @@ def entries_of(day: Day) -> dict[str, e.Entry]:
         "messages are granted wherever they lie": e.GrantPlaced(
             now, day.orders, day.ann, day.orders, day.zxid * 100, placed(day.machine.peek(day.orders, 0, 9))
         ),
+        "messages are granted with their ids": day.granted_with_ids(day.bob, 1),
+        "messages that were settled before are settled": e.SettleJudged(
+            now, day.bob, day.once, e.SETTLED_BEFORE, [1, 1 << 60]
+        ),
+        "a message with an id is acknowledged": e.Settle(now, day.bob, day.once, VERDICT_ACK, [1, 1 << 60]),
         "a new consumer gets messages": e.Grant(now, day.orders, day.ann, 77, day.zxid * 100, front),
         "somebody who went gets messages": e.Grant(now, day.orders, 999, 1, 1, front),
         "messages are acknowledged": settle(VERDICT_ACK, [first, second]),
@@ -437,6 +453,7 @@ def apply_any(story: Story, kind: type[e.Entry], a: int, b: int, c: int) -> None
                 *([], [], 0, b"".join(bytes([number % 4]) * 16 for number in (a, b, c))),
             ),
             e.GrantPlaced: lambda: any_placed(story, queue, session, c),
+            e.GrantIdentified: lambda: with_ids(any_placed(story, queue, session, c)),
             e.SessionOpen: lambda: e.SessionOpen(now, "/", "ann", "", b""),
             e.SessionClose: lambda: e.SessionClose(now, session, ""),
             e.ProducerOpen: lambda: e.ProducerOpen(now + 4_000_000 * (c > 5), "/", ("", "web", "app")[a % 3], "ann"),
@@ -521,6 +538,12 @@ def any_transaction(story: Story, target: int, producer: int, session: int, whic
     count = len(targets)
     batch = story.now, producer, sequence, count, 10 * count, parts, groups, ["eu.paid"]
     return x.Transaction(*batch, session, settlements, [""] * bool(settlements), b"x" * 10 * count)
+
+
+def with_ids(grant: e.Grant) -> e.GrantIdentified:
+    messages = sum(grant.runs[3::4])
+    fields = (grant.log_time_ms, grant.queue, grant.session, grant.consumer, grant.first_tag, grant.runs)
+    return e.GrantIdentified(*fields, b"".join(bytes([1 + number % 3]) * 16 for number in range(messages)))
 
 
 def any_placed(story: Story, queue: int, session: int, which: int) -> e.Grant:

@@ -349,6 +349,7 @@ def test_an_image_keeps_the_layout_that_is_documented() -> None:
         "bindings": 1,
         "routes": 1,
         "windows": 1,
+        "leased ids": 1,
         "window chunks": 1,
         "end": 1,
     }

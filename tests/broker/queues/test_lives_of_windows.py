@@ -266,7 +266,7 @@ def test_a_window_knows_what_a_plain_list_of_all_ids_knows(runs: int, monkeypatc
     run_state_machine_as_test(
         Windows,
         settings=settings(
-            max_examples=100,
+            max_examples=150,
             stateful_step_count=30,
             deadline=None,
             phases=[Phase.explicit, Phase.reuse, Phase.generate],

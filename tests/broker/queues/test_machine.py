@@ -768,5 +768,6 @@ def test_what_apply_judges_by_is_frozen() -> None:
         (6, 2): e.PublishGrouped,
         (6, 3): e.PublishIdentified,
         (7, 2): e.GrantPlaced,
+        (7, 3): e.GrantIdentified,
         (8, 2): e.SettleJudged,
     } == e.OTHER_VERSIONS
