@@ -9,7 +9,6 @@ the session ends the attachment is over for good: every message that was handed 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ import anyio
 from sluicemq.client.delivery_buffer import DeliveryBuffer, Slice
 from sluicemq.client.dropped_messages import GRACE_SECONDS_MAX, DroppedMessages
 from sluicemq.client.errors import ClientClosed, LeaseLost, OutcomeUnknown, SluiceError, another
+from sluicemq.client.extending import OnAnswer, ask_in_frames, in_time
 from sluicemq.client.leases import LeaseBook
 from sluicemq.client.lost_leases import CONNECTION_ENDED, CONSUMER_ENDED, EXPIRED, FORKED, LostLeases, explain
 from sluicemq.client.runtime import Holder, Runtime, Slot
@@ -334,7 +334,12 @@ class Attachment:
             held += self.book.held(first, last)
         if not held:
             raise self.lease_lost(count_tags(tags), tags)
-        gone, error = await self._ask_for_extension(held, seconds)
+        gone, error = await ask_in_frames(
+            self._runtime,
+            lambda part, on_answer: self._request_extension(part, seconds, on_answer),
+            held,
+            self.host.request_seconds,
+        )
         if error is not None and self.is_cut_off:
             slot = Slot()
             self._resume_waiters.append(slot)
@@ -348,45 +353,11 @@ class Attachment:
         if gone:
             raise self.lease_lost(count_tags(gone), gone)
 
-    async def _ask_for_extension(self, held: FlatRanges, seconds: float) -> tuple[FlatRanges, SluiceError | None]:
-        """Return which tags were lost, and the first error, once every frame is answered."""
-        slot = Slot()
-        frames = in_frames(held)
-        gone: FlatRanges = []
-        errors: list[SluiceError] = []
-        awaited = len(frames)
-
-        def on_answer(lost: FlatRanges, error: SluiceError | None) -> None:
-            nonlocal awaited
-            awaited -= 1
-            gone.extend(lost)
-            if error is not None:
-                errors.append(error)
-            if not awaited:
-                self._runtime.wake(slot)
-
-        for part in frames:
-            self._request_extension(part, seconds, on_answer)
-        if awaited:
-            await self._in_time(slot, "the extension of a lease")
-        return gone, errors[0] if errors else None
-
     async def _in_time(self, holder: Holder, what: str) -> None:
-        """Wait for *holder*, though not for ever.
+        """Wait for *holder*, though not for ever. Raises `OutcomeUnknown`."""
+        await in_time(self._runtime, holder, self.host.request_seconds, what)
 
-        Raises:
-            OutcomeUnknown: The time is over.
-
-        """
-        seconds = self.host.request_seconds
-        with anyio.move_on_after(seconds) as patience:
-            await self._runtime.park(holder)
-        if patience.cancelled_caught:
-            raise OutcomeUnknown(f"{what} was not answered within {seconds:g} seconds; the message may come again")
-
-    def _request_extension(
-        self, tags: FlatRanges, seconds: float, on_answer: Callable[[FlatRanges, SluiceError | None], None]
-    ) -> None:
+    def _request_extension(self, tags: FlatRanges, seconds: float, on_answer: OnAnswer) -> None:
         sent_at = self._now()
 
         def on_reply(reply: WireMessage | None, _tail: memoryview | None, error: SluiceError | None) -> None:
@@ -465,9 +436,7 @@ class Attachment:
         elif len(self._under_way) >= SETTLES_UNDER_WAY_MAX and self._settlements.ranges >= SETTLE_RANGES_WAITING_MAX:
             slot = Slot()
             self._room_waiters.append(slot)
-            with anyio.move_on_after(
-                self.host.request_seconds
-            ):  # the verdict waits here; the credit bounds how many do
+            with anyio.move_on_after(self.host.request_seconds):  # the credit bounds how many verdicts wait
                 await self._runtime.park(slot)
         else:
             await self.host.step()

@@ -116,10 +116,10 @@ class Half:
         if self._decided is not None or self._left_undecided:
             return
         if error is None:
-            await self.commit()
+            await self.commit()  # noqa: ASYNC102 - only where the block ended well
         elif isinstance(error, Exception):
             try:
-                await self.rollback()
+                await self.rollback()  # noqa: ASYNC102 - bounded by its timeout
             except TransactionDecided:
                 log.exception("%s failed after the prepared message %s was committed", type(error).__name__, self.id)
             except SluiceError as problem:

@@ -275,7 +275,7 @@ class Transaction:
         if self._state != _OPEN:
             return False
         if error is None:
-            await self.commit()
+            await self.commit()  # noqa: ASYNC102 - only where the block ended well
             return False
         # What a handler says of its message ends there, also where that stands within the transaction.
         signal = isinstance(error, Retry | Reject) and bool(self._left)
