@@ -174,7 +174,7 @@ async def test_only_one_session_is_opened_where_two_addresses_lead_to_one_broker
 def test_addresses_have_their_turn_one_after_the_other_and_at_once_after_a_failure():
     places = Places([ONE, TWO])
     first, _ = places.next(0.0)
-    first.scope = object()
+    first.scope = candidate()
     assert first.address == ONE
     assert places.next(STAGGER_SECONDS / 2) == (None, STAGGER_SECONDS)
     places.failed()

@@ -1,0 +1,115 @@
+"""The kit itself: plans, ways and gates; and a short run against one broker."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from sluicemq.wire.frames import pack_frame
+from sluicemq.wire.peers import PEER_PREFACE, PeerHello
+from tests.e2e.chaos.faults import _BEGIN, ALONE, LEADER, TOGETHER, plan
+from tests.e2e.chaos.network import CLIENTS, Network, Way
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+HELLO = PEER_PREFACE + pack_frame(
+    PeerHello.TYPE, PeerHello(1, 1, bytes(16), 0, 2, bytes(16), 1, 5, 0, address="127.0.0.1:1").encode()
+)
+
+
+def test_a_seed_gives_the_same_plan_and_it_fits_the_time():
+    for nodes, kinds in ((1, ALONE), (3, TOGETHER), (5, TOGETHER)):
+        steps = plan(random.Random(7), 600.0, nodes)
+        assert steps == plan(random.Random(7), 600.0, nodes)
+        assert sum(step.calm_seconds + step.seconds for step in steps) <= 600.0
+        assert {step.kind for step in steps} == set(kinds)
+        assert all(step.victim in (LEADER, *range(1, nodes + 1)) for step in steps)
+        assert all((step.victim == LEADER) == step.kind.endswith("leader") for step in steps)
+
+
+def test_every_fault_of_a_plan_can_be_done():
+    assert {kind.removesuffix(" leader").removesuffix(" one") for kind in (*ALONE, *TOGETHER)} == set(_BEGIN)
+
+
+async def echo(stream: trio.SocketStream) -> None:
+    with contextlib.suppress(trio.BrokenResourceError):
+        async for data in stream:
+            await stream.send_all(data)
+
+
+@pytest.fixture
+def patience() -> trio.testing.MockClock:
+    """A clock that jumps after so much real silence: loopback needs microseconds."""
+    return trio.testing.MockClock(autojump_threshold=0.05)
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[tuple[str, int]]:
+    """Where whatever is said comes back."""
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, echo, 0)
+        yield ("127.0.0.1", listeners[0].socket.getsockname()[1])
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.trio
+async def test_what_is_held_up_arrives_when_the_way_heals(place, nursery, patience):
+    del patience
+    way = Way(place)
+    await nursery.start(way.serve)
+    stream = await trio.open_tcp_stream("127.0.0.1", way.port)
+    way.back.hold()
+    await stream.send_all(b"hello")
+    with trio.move_on_after(5) as silence:
+        await stream.receive_some()
+    assert silence.cancelled_caught
+    way.heal()
+    assert await stream.receive_some() == b"hello"
+    way.cut()
+    with pytest.raises(trio.BrokenResourceError):
+        await stream.receive_some()
+    await stream.aclose()
+
+
+@pytest.mark.trio
+async def test_a_gate_tells_brokers_from_clients_and_parts_them_by_pairs(place, nursery, patience):
+    del patience
+    network = Network({1: place, 2: place}, random.Random(0))
+    await network.serve(nursery)
+    network.part([{1, CLIENTS}, {2, CLIENTS}])
+    client = await trio.open_tcp_stream("127.0.0.1", network.gates[1].port)
+    await client.send_all(b"\x8fnothing of ours")
+    assert await client.receive_some() == b"\x8fnothing of ours"
+    broker = await trio.open_tcp_stream("127.0.0.1", network.gates[1].port)
+    await broker.send_all(HELLO[:20])
+    await broker.send_all(HELLO[20:])
+    with trio.move_on_after(5) as silence:
+        await broker.receive_some()
+    assert silence.cancelled_caught
+    network.heal()
+    assert await broker.receive_some() == HELLO
+    for stream in (client, broker):
+        await stream.aclose()
+
+
+def test_one_broker_passes_through_some_seconds_of_it(tmp_path):
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "tests.e2e.chaos", "--nodes", "1", "--seconds", "8", "--seed", "5", "--rate", "10"),
+            *("--only", "kill all", "--keep", str(tmp_path)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert '"steps": 0' not in result.stdout
