@@ -187,9 +187,10 @@ class Client(TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls, ScheduleCalls
             count_max=count_of(count, "count"),
         )
         answer = await link.request(request, timeout=self._request_seconds)
-        assert isinstance(answer.message, m.Peeked)
-        welcome = None if link.session is None else link.session.welcome
-        return peeked_messages(answer.message.runs, answer.tail, 0 if welcome is None else welcome.group_id)
+        peeked = answer.message
+        assert isinstance(peeked, m.Peeked)
+        group = 0 if link.session is None or link.session.welcome is None else link.session.welcome.group_id
+        return peeked_messages(peeked.runs, answer.tail, group, name, peeked.topic, peeked.destinations)
 
     def replay(
         self, queue: str, from_: str | datetime = START, to: str | datetime | None = None, *, follow: bool = False

@@ -53,17 +53,17 @@ class DelayCalls(Asking):
     async def delayed(
         self, queue: str, *, since: datetime | None = None, until: datetime | None = None
     ) -> AsyncIterator[DelayedMessage]:
-        """Yield what waits in *queue* in the order in which it is due, a page at a time; nothing changes.
+        """Yield what waits in *queue*, or a topic, in the order in which it is due, a page at a time; nothing changes.
 
         What comes or goes meanwhile may be among them or not.
 
         Args:
-            queue: Name of the queue.
+            queue: Name of the queue, or of a topic for what that delays.
             since: Aware datetime: only what is due then or later.
             until: Aware datetime: only what is due before.
 
         Raises:
-            QueueNotFound: No queue of that name.
+            QueueNotFound: Neither a queue nor a topic of that name.
             InvalidRequest: A time without a time zone.
 
         """
@@ -94,12 +94,13 @@ class DelayCalls(Asking):
         """Drop delayed messages of *queue*; return how many of them still waited there.
 
         Args:
-            queue: Name of the queue.
+            queue: Name of the queue, or of a topic for what that delays.
             messages: One message or several: as `delayed` lists them, receipts, or positions.
 
         Raises:
-            QueueNotFound: No queue of that name.
+            QueueNotFound: Neither a queue nor a topic of that name.
             InvalidRequest: A text that is no position.
+            Conflict: A topic that retains messages: what it delays stays as it was published.
             OutcomeUnknown: The connection broke before the answer. Asking again does no harm.
 
         """
@@ -122,14 +123,15 @@ class DelayCalls(Asking):
         """Let delayed messages of *queue* be due at another time; return how many of them still waited there.
 
         Args:
-            queue: Name of the queue.
+            queue: Name of the queue, or of a topic for what that delays.
             messages: As for `cancel`.
             at: Aware datetime; a past one means at once.
             delay: Seconds or timedelta from now instead, by this machine's clock; 0 means at once.
 
         Raises:
-            QueueNotFound: No queue of that name.
+            QueueNotFound: Neither a queue nor a topic of that name.
             InvalidRequest: A text that is no position, or not just one of *at* and *delay*.
+            Conflict: As for `cancel`.
             OutcomeUnknown: The connection broke before the answer. Asking again does no harm.
 
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
@@ -10,6 +10,7 @@ from typing import Any, Self
 from sluicemq.client.delivery_buffer import Run
 from sluicemq.wire.messages import RUN_NUMBERS
 from sluicemq.wire.positions import default_message_id, format_position
+from sluicemq.wire.routes import destination_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -28,6 +29,7 @@ class PeekedMessage:
         published_at: Aware UTC datetime.
         deliveries: How often it was delivered so far; 0 in a replay, which does not know.
         attempts: How many attempts have begun so far; likewise.
+        destination: Where it was published to: the queue, or the whole name below the topic; see `Message`.
 
     """
 
@@ -40,12 +42,14 @@ class PeekedMessage:
     published_at: datetime
     deliveries: int
     attempts: int
+    destination: str = ""
 
     @classmethod
-    def of(cls, run: Run, offset: int, group: int) -> Self:
-        """Return message *offset* of *run*."""
+    def of(cls, run: Run, offset: int, group: int, queue: str = "", topic: str = "") -> Self:
+        """Return message *offset* of *run*, seen in *queue*: *topic*, or a subscription of it, where that is not ""."""
         index = run.first_index + offset
         given = run.message_id(offset)
+        elsewhere = destination_of(topic, run.subject(offset) or "") if topic else queue
         return cls(
             body=run.bodies[offset],
             key=run.key(offset),
@@ -56,10 +60,11 @@ class PeekedMessage:
             published_at=_EPOCH + timedelta(milliseconds=run.published_ms),
             deliveries=run.deliveries,
             attempts=run.attempts,
+            destination=run.destination or elsewhere,
         )
 
 
-def runs_of(numbers: list[int], tail: memoryview) -> list[Run]:
+def runs_of(numbers: list[int], tail: memoryview, destinations: Sequence[str] = ()) -> list[Run]:
     """Return the runs of a PEEKED or REPLAYED frame.
 
     Raises:
@@ -71,11 +76,21 @@ def runs_of(numbers: list[int], tail: memoryview) -> list[Run]:
     for position in range(0, len(numbers), RUN_NUMBERS):
         run = numbers[position : position + RUN_NUMBERS]
         end = start + run[3]
-        found.append(Run(None, 0, run, tail[start:end]))
+        number = position // RUN_NUMBERS
+        destination = destinations[number] if number < len(destinations) else ""
+        found.append(Run(None, 0, run, tail[start:end], destination))
         start = end
     return found
 
 
-def peeked_messages(numbers: list[int], tail: memoryview, group: int) -> list[PeekedMessage]:
-    """Return the messages of a PEEKED frame. Raises as `runs_of`."""
-    return [PeekedMessage.of(run, offset, group) for run in runs_of(numbers, tail) for offset in range(run.count)]
+def peeked_messages(
+    numbers: list[int],
+    tail: memoryview,
+    group: int,
+    queue: str = "",
+    topic: str = "",
+    destinations: Sequence[str] = (),
+) -> list[PeekedMessage]:
+    """Return the messages of a PEEKED frame about *queue*, see `PeekedMessage.of`. Raises as `runs_of`."""
+    runs = runs_of(numbers, tail, destinations)
+    return [PeekedMessage.of(run, offset, group, queue, topic) for run in runs for offset in range(run.count)]

@@ -9,7 +9,7 @@ from sluicemq.client.asking import Asking
 from sluicemq.client.options import count_of
 from sluicemq.wire import messages as m
 from sluicemq.wire.routes import check_pattern
-from sluicemq.wire.settings import QueueSettings, check_name, check_queue_settings
+from sluicemq.wire.settings import TOPIC, QueueSettings, check_name, check_queue_settings
 
 PAGE = 1_000
 ORDER_MAX = 0xFFFF_FFFF
@@ -48,6 +48,30 @@ class PolicyCalls(Asking):
                 pause_deliver=False if deliver else None,
             )
         )
+
+    async def pause_topic(self, name: str, *, publish: bool = False, deliver: bool = False) -> None:
+        """Pause a topic until `resume_topic`, also beyond restarts of the broker.
+
+        Args:
+            name: Name of the topic.
+            publish: Refuse messages with `QueuePaused`, as `pause_queue` does. What is delayed goes on when it is due.
+            deliver: Let none of its subscriptions deliver anything, also those that come. They go on collecting.
+
+        Raises:
+            TopicNotFound: No topic of that name.
+
+        """
+        await self._ask(m.AlterQueue(check_name(name, "topic"), TOPIC, publish or None, deliver or None))
+
+    async def resume_topic(self, name: str, *, publish: bool = True, deliver: bool = True) -> None:
+        """End what `pause_topic` began, or only one of both.
+
+        Raises:
+            TopicNotFound: No topic of that name.
+
+        """
+        pauses = (False if publish else None, False if deliver else None)
+        await self._ask(m.AlterQueue(check_name(name, "topic"), TOPIC, *pauses))
 
     async def unpark(self, name: str, keys: Iterable[str]) -> int:
         """Let keys of a queue go on that stopped because of a message (`poison_key="park"`); return how many had.

@@ -1,4 +1,4 @@
-"""Replay: a queue's retained messages as an async iterator, page by page, over as many connections as it takes.
+"""Replay: what a queue or topic retains, as an async iterator, page by page, over as many connections as it takes.
 
 It holds no lease and settles nothing, so it has no task, no place among the consumers and nothing to clean up: whoever
 stops iterating is done. While a page is handed out the next one is under way; there are never more than these two.
@@ -114,6 +114,7 @@ class Replay:
         self._group = 0
         self._asked: _Asked | None = None
         self._page: Iterator[tuple[Run, int]] = iter(())
+        self._topic = ""
         self._ended = False
         self._waiting = False
         self._budget = CHECKPOINT_MESSAGES
@@ -140,7 +141,7 @@ class Replay:
             self._page = await self._next_page()
         run, offset = found
         self._place = (self._group, run.zxid, run.first_index + offset + 1)
-        return PeekedMessage.of(run, offset, self._group)
+        return PeekedMessage.of(run, offset, self._group, self.queue, self._topic)
 
     async def receive(self, max_messages: int = PAGE_MESSAGES) -> list[PeekedMessage]:
         """Return the messages that are at hand, at most *max_messages*; wait where there are none. Empty: the end.
@@ -154,7 +155,7 @@ class Replay:
             return []
         for run, offset in islice(self._page, most - 1):
             self._place = (self._group, run.zxid, run.first_index + offset + 1)
-            messages.append(PeekedMessage.of(run, offset, self._group))
+            messages.append(PeekedMessage.of(run, offset, self._group, self.queue, self._topic))
         return messages
 
     # --- pages ----------------------------------------------------------------------------------------------------
@@ -177,7 +178,8 @@ class Replay:
             self._waiting = False
         replayed = answer.message
         assert isinstance(replayed, m.Replayed)
-        runs = runs_of(replayed.runs, answer.tail)
+        runs = runs_of(replayed.runs, answer.tail, replayed.destinations)
+        self._topic = replayed.topic
         if not self._follow:
             # What is published after the replay has begun is no part of it, however fast it comes.
             last = (self._group, replayed.last_zxid, replayed.last_index)
@@ -194,7 +196,7 @@ class Replay:
             return await self._answer()
         if self._link.session is None:
             raise self._link.unreachable()
-        raise RequestTimeout(f"no page of queue {self.queue!r} came within {self._request_seconds:g} seconds")
+        raise RequestTimeout(f"no page of {self.queue!r} came within {self._request_seconds:g} seconds")
 
     async def _answer(self) -> Answer:
         refusals = self._link.retrying.series()

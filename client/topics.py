@@ -119,8 +119,9 @@ class TopicCalls(Asking):
         """Return the state of every topic, sorted by name.
 
         Keys: `name`, `settings`, `subscriptions` (how many), `published_total`, `unrouted_total` (messages that matched
-        no subscription), `expired_total`, `delayed`, `retained`, `retained_bytes`, `retained_age_seconds`,
-        `duplicates_total`, `dedup_ids` (as of `queue_info`), `pinned_bytes` and `created_at` (milliseconds since 1970).
+        no subscription), `expired_total`, `cancelled_total`, `paused` ("publish", "deliver"), `delayed`, `retained`,
+        `retained_bytes`, `retained_age_seconds`, `duplicates_total`, `dedup_ids` (as of `queue_info`), `pinned_bytes`
+        and `created_at` (milliseconds since 1970).
         """
         found: list[dict[str, Any]] = []
         after = ""

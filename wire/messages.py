@@ -288,14 +288,16 @@ class Peek(Message):
 
 @message(31)
 class Peeked(Message):
-    """Messages as in DELIVER, without tags."""
+    """Messages as in DELIVER, without tags. *topic*: that which the queue is a subscription of, or was replayed."""
 
     runs: list[int] = wire_field(2, numbers(64, multiple_of=RUN_NUMBERS))
+    destinations: list[str] = wire_field(3, list_of(text()), default=[])
+    topic: str = wire_field(5, text(NAME_BYTES_MAX), default="")
 
 
 @message(32)
 class Replay(Message):
-    """Read what a queue retains, settled or not, without leases and without changing anything. Answered by REPLAYED.
+    """Read what a queue or topic retains, settled or not, without leases or any change. Answered by REPLAYED.
 
     It begins with the message at (*zxid*, *index*), or the next one behind; with *from_ms* with the first one published
     then or later instead. It ends before (*end_zxid*, *end_index*) and before what was published at *end_ms* or later,
@@ -322,7 +324,7 @@ class Replayed(Message):
 
     The next REPLAY goes on at (*next_zxid*, *next_index*). *more*: there may be more before the end that was asked for.
     *complete*: nothing more can ever come before that end. *last_zxid* and *last_index*: the place behind the newest
-    message that is retained.
+    message that is retained. *destinations* and *topic* as in PEEKED.
     """
 
     runs: list[int] = wire_field(2, numbers(64, multiple_of=RUN_NUMBERS))
@@ -332,6 +334,8 @@ class Replayed(Message):
     last_zxid: int = wire_field(10, unsigned(64), default=0)
     last_index: int = wire_field(12, unsigned(32), default=0)
     complete: bool = wire_field(14, boolean, default=False)
+    destinations: list[str] = wire_field(15, list_of(text()), default=[])
+    topic: str = wire_field(17, text(NAME_BYTES_MAX), default="")
 
 
 # --- producers ------------------------------------------------------------------------------------------------

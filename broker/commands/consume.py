@@ -174,6 +174,7 @@ def as_plain(message: Message | PeekedMessage) -> dict[str, Any]:
     plain: dict[str, Any] = {
         "position": message.position,
         "message_id": message.message_id,
+        "destination": message.destination,
         "key": message.key,
         "headers": dict(message.headers),
         "published_at": message.published_at.isoformat(),

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from sluicemq.broker.commands.manners import json_option, on_terminal, print_json, print_table, url_option
+from sluicemq.broker.commands.pausing import pausing, say_paused
 from sluicemq.broker.commands.set_options import settings_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 SKIP_MAX = 1_000_000_000_000
 """More messages than any queue holds."""
@@ -149,47 +147,28 @@ def purge(name: str, yes: bool, url: str, as_json: bool) -> None:
         click.echo(f"{name}: {messages} messages dropped")
 
 
-def _pausing(name: str, resume: bool) -> Callable[[Callable[..., None]], click.Command]:
-    """Return what makes `pause` and `resume` of a function."""
-    done = "go on" if resume else "stop"
-
-    def decorate(function: Callable[..., None]) -> click.Command:
-        function = click.argument("name")(json_option(url_option(function)))
-        function = click.option("--deliver", is_flag=True, help=f"Only let deliveries {done}.")(function)
-        function = click.option("--publish", is_flag=True, help=f"Only let publishing {done}.")(function)
-        return command.command(name=name)(function)
-
-    return decorate
-
-
-@_pausing("pause", resume=False)
+@pausing(command, "pause", resume=False)
 def pause(name: str, publish: bool, deliver: bool, url: str, as_json: bool) -> None:
     """Pause NAME until it is resumed: refuse messages, and deliver none. Consumers stay."""
     from sluicemq.broker.commands.asking import with_client
 
-    both = publish == deliver
-    with_client(url, lambda client: client.pause_queue(name, publish=publish or both, deliver=deliver or both))
+    with_client(url, lambda client: client.pause_queue(name, publish=publish, deliver=deliver))
     _say_paused(name, url, as_json)
 
 
-@_pausing("resume", resume=True)
+@pausing(command, "resume", resume=True)
 def resume(name: str, publish: bool, deliver: bool, url: str, as_json: bool) -> None:
     """Let NAME go on."""
     from sluicemq.broker.commands.asking import with_client
 
-    both = publish == deliver
-    with_client(url, lambda client: client.resume_queue(name, publish=publish or both, deliver=deliver or both))
+    with_client(url, lambda client: client.resume_queue(name, publish=publish, deliver=deliver))
     _say_paused(name, url, as_json)
 
 
 def _say_paused(name: str, url: str, as_json: bool) -> None:
     from sluicemq.broker.commands.asking import with_client
 
-    paused = with_client(url, lambda client: client.queue_info(name))["paused"]
-    if as_json:
-        print_json({"name": name, "paused": paused})
-    else:
-        click.echo(f"{name}: {' and '.join(paused) or 'nothing'} is paused")
+    say_paused(name, with_client(url, lambda client: client.queue_info(name))["paused"], as_json)
 
 
 @command.command(name="unpark")
@@ -231,6 +210,7 @@ def peek(name: str, count: int, skip: int, url: str, as_json: bool) -> None:
         (
             one["position"],
             one["published_at"],
+            one["destination"],
             one["key"] or "-",
             one["attempts"],
             len(message.body),
@@ -238,7 +218,7 @@ def peek(name: str, count: int, skip: int, url: str, as_json: bool) -> None:
         )
         for one, message in zip(plain, messages, strict=True)
     ]
-    print_table(("position", "published", "key", "attempts", "bytes", "body"), rows)
+    print_table(("position", "published", "destination", "key", "attempts", "bytes", "body"), rows)
 
 
 def _confirm(question: str, yes: bool) -> None:

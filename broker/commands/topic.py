@@ -8,6 +8,7 @@ from datetime import datetime
 import click
 
 from sluicemq.broker.commands.manners import json_option, on_terminal, print_json, print_table, url_option
+from sluicemq.broker.commands.pausing import pausing, say_paused
 from sluicemq.broker.commands.set_options import settings_of
 
 
@@ -66,6 +67,31 @@ def delete(name: str, force: bool, yes: bool, url: str, as_json: bool) -> None:
         print_json({"name": name, "messages": messages})
     else:
         click.echo(f"{name}: deleted with {messages} messages")
+
+
+@pausing(command, "pause", resume=False)
+def pause(name: str, publish: bool, deliver: bool, url: str, as_json: bool) -> None:
+    """Pause the topic NAME until it is resumed: refuse messages, and let no subscription deliver any."""
+    from sluicemq.broker.commands.asking import with_client
+
+    with_client(url, lambda client: client.pause_topic(name, publish=publish, deliver=deliver))
+    _say_paused(name, url, as_json)
+
+
+@pausing(command, "resume", resume=True)
+def resume(name: str, publish: bool, deliver: bool, url: str, as_json: bool) -> None:
+    """Let the topic NAME go on."""
+    from sluicemq.broker.commands.asking import with_client
+
+    with_client(url, lambda client: client.resume_topic(name, publish=publish, deliver=deliver))
+    _say_paused(name, url, as_json)
+
+
+def _say_paused(name: str, url: str, as_json: bool) -> None:
+    from sluicemq.broker.commands.asking import with_client
+
+    topics = with_client(url, lambda client: client.topics())
+    say_paused(name, next((topic["paused"] for topic in topics if topic["name"] == name), []), as_json)
 
 
 @command.command(name="subscribe")

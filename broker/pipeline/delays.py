@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from sluicemq.broker.queues.applying.delaying import refuse_change
 from sluicemq.broker.queues.entries_of_queues import Cancel, Reschedule
 from sluicemq.broker.queues.outcomes import Cancelled, Outcome
+from sluicemq.broker.queues.routing.topic import Topic
 from sluicemq.wire.errors import InvalidRequest, LimitReached, MessageNotFound
 
 if TYPE_CHECKING:
@@ -33,12 +35,14 @@ FOR_EVER_MS = (1 << 63) - 1
 """No message is due later."""
 
 
-async def look(road: Road, queue: Queue, from_ms: int, to_ms: int | None, skip: int, count_max: int) -> list[Run]:
+async def look(
+    road: Road, queue: Queue | Topic, from_ms: int, to_ms: int | None, skip: int, count_max: int
+) -> list[Run]:
     """Return what waits in the queue, in due order, wherever it lies."""
     return await road.look(lambda: queue.delayed.look(from_ms, to_ms, skip, count_max))
 
 
-async def cancel(road: Road, queue: Queue, flat: list[int]) -> int:
+async def cancel(road: Road, queue: Queue | Topic, flat: list[int]) -> int:
     """Drop delayed messages, named as in CANCEL_DELAYED; return how many of them still waited.
 
     Raises:
@@ -48,14 +52,17 @@ async def cancel(road: Road, queue: Queue, flat: list[int]) -> int:
     return await _change(road, queue, flat, None)
 
 
-async def reschedule(road: Road, queue: Queue, flat: list[int], due_ms: int) -> int:
+async def reschedule(road: Road, queue: Queue | Topic, flat: list[int], due_ms: int) -> int:
     """Let delayed messages be due at *due_ms* instead; return how many of them still waited. Raises as `cancel`."""
     if due_ms > FOR_EVER_MS:
         raise InvalidRequest(f"messages are due {FOR_EVER_MS} ms after 1970 at the latest, not {due_ms}")
     return await _change(road, queue, flat, due_ms)
 
 
-async def _change(road: Road, queue: Queue, flat: list[int], due_ms: int | None) -> int:
+async def _change(road: Road, queue: Queue | Topic, flat: list[int], due_ms: int | None) -> int:
+    refusal = refuse_change(queue) if isinstance(queue, Topic) else None
+    if refusal is not None:
+        raise refusal
     if len(flat) // 4 > NAMED_RUNS_MAX:
         raise LimitReached(
             f"{len(flat) // 4} runs in one request; allowed are {NAMED_RUNS_MAX}: send several",
@@ -96,7 +103,7 @@ async def _applied(road: Road, entry: Cancel | Reschedule) -> int:
     return value.messages
 
 
-async def _find(road: Road, queue: Queue, zxid: int, first: int, size: int) -> list[int]:
+async def _find(road: Road, queue: Queue | Topic, zxid: int, first: int, size: int) -> list[int]:
     """Return where messages of one batch wait, as CANCEL names them: by what the batch says, or by looking for them."""
     found: list[int] = []
     wanted = set(range(first, first + size))
@@ -124,7 +131,7 @@ async def _said_by_batch(road: Road, zxid: int, first: int, size: int) -> list[i
 
 
 async def _look_through(
-    road: Road, queue: Queue, span: tuple[int, int | None], zxid: int, wanted: set[int], found: list[int]
+    road: Road, queue: Queue | Topic, span: tuple[int, int | None], zxid: int, wanted: set[int], found: list[int]
 ) -> None:
     """Move those of the *wanted* messages of a batch that wait in a span of time to *found*, as CANCEL names them."""
     from_ms, to_ms = span

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from sluicemq.broker.pipeline.grouping import groups_of
 from sluicemq.broker.pipeline.identities import identities_of
 from sluicemq.broker.queues.applying.limiting import refuse_overflow
-from sluicemq.broker.queues.applying.operating import refuse_paused
 from sluicemq.broker.queues.entries import (
     Declare,
     Delete,
@@ -26,6 +25,7 @@ from sluicemq.broker.queues.entries import (
     SessionOpen,
 )
 from sluicemq.broker.queues.outcomes import Outcome, Published
+from sluicemq.broker.queues.pauses import refuse_paused
 from sluicemq.broker.queues.routing.topic import Topic
 from sluicemq.wire.batch import (
     BATCH_BYTES_DEFAULT,
@@ -142,10 +142,9 @@ class ProduceStage:
             return
         target = found or self.find_destination(vhost, destination)
         judges_ids = target.window is not None
-        if not isinstance(target, Topic) and not judges_ids:
-            paused = refuse_paused(target)
-            if paused is not None:
-                raise paused
+        paused = None if judges_ids else refuse_paused(target)
+        if paused is not None:
+            raise paused
         self._road.space.refuse_publish()
         batch = self.checked_batch(data, [target])
         payload = bytes(batch.data)  # the same object

@@ -1,4 +1,4 @@
-"""Replay: what a queue retains is read from a position or a time on, and nothing changes by it.
+"""Replay: what a queue or a topic retains is read from a position or a time on, and nothing changes by it.
 
 A reader is no consumer: it holds no lease and no credit, the log never hears of it, and it says itself where it goes
 on. So any number of them read beside each other, and one that comes back after a year is a stranger like any other.
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sluicemq.broker.pipeline.road import Road
     from sluicemq.broker.queues.history import History, Page
     from sluicemq.broker.queues.queue import Queue
+    from sluicemq.broker.queues.routing.topic import Topic
 
 
 class Range(NamedTuple):
@@ -55,7 +56,7 @@ class Found(NamedTuple):
 
 
 class ReplayStage:
-    """Looks into what queues retain."""
+    """Looks into what queues and topics retain."""
 
     def __init__(self, road: Road) -> None:
         self._road = road
@@ -65,8 +66,8 @@ class ReplayStage:
         """Return the messages of *wanted*, wherever their index lies.
 
         Raises:
-            QueueNotFound: No queue of that name.
-            RetentionOff: The queue retains nothing.
+            QueueNotFound: Neither a queue nor a topic of that name.
+            RetentionOff: It retains nothing.
             PositionExpired: Not everything from there on is retained any more; its fields say what is.
             MessageNotFound: A repair gave the first of them up; its fields say where to go on.
 
@@ -74,12 +75,12 @@ class ReplayStage:
         return await self._road.look(lambda: self._read(vhost, name, wanted))
 
     def _read(self, vhost: str, name: str, wanted: Range) -> Found:
-        queue = self._road.produce.find_queue(vhost, name)
+        queue = self._road.machine.sources.find(vhost, name) or self._road.produce.find_queue(vhost, name)
         history = queue.history
         if history is None:
             raise RetentionOff(
-                f"queue {name!r:.300} retains no messages, so there is nothing to replay: declare it with the setting "
-                "retention, and what is published from then on can be read again",
+                f"{queue.KIND} {name!r:.300} retains no messages, so there is nothing to replay: declare it with the "
+                "setting retention, and what is published from then on can be read again",
                 queue=name,
                 setting="retention",
             )
@@ -103,7 +104,8 @@ class ReplayStage:
 
     async def wait(self, found: Found, deadline: float) -> bool:
         """Wait until something more was published than was *found*, or until *deadline*; return whether it was."""
-        queue = self._road.machine.queue(found.queue_id)
+        machine = self._road.machine
+        queue = machine.queue(found.queue_id) or machine.sources.get(found.queue_id)
         if queue is None or queue.history is None or queue.history.end != found.last:
             return True
         with trio.move_on_at(deadline) as scope:
@@ -117,7 +119,7 @@ class ReplayStage:
             event.set()
 
 
-def _beginning(queue: Queue, history: History, wanted: Range) -> Place:
+def _beginning(queue: Queue | Topic, history: History, wanted: Range) -> Place:
     if wanted.from_ms is not None:
         if history.has_lost_since(wanted.from_ms):
             raise _expired(queue, history, _shown(wanted.from_ms))
@@ -129,13 +131,13 @@ def _beginning(queue: Queue, history: History, wanted: Range) -> Place:
     return wanted.place
 
 
-def _expired(queue: Queue, history: History, asked: str) -> PositionExpired:
+def _expired(queue: Queue | Topic, history: History, asked: str) -> PositionExpired:
     oldest = format_position(GROUP, *history.oldest())
     oldest_ms = history.oldest_published_ms
     since = "" if oldest_ms is None else f", published at {_shown(oldest_ms)}"
     return PositionExpired(
-        f"queue {queue.name!r:.300} does not retain everything from {asked} on any more; the oldest position that it "
-        f"retains is {oldest}{since}: begin there, or at the start",
+        f"{queue.KIND} {queue.name!r:.300} does not retain everything from {asked} on any more; the oldest position "
+        f"that it retains is {oldest}{since}: begin there, or at the start",
         queue=queue.name,
         oldest_position=oldest,
         oldest_published_at=oldest_ms,

@@ -466,6 +466,7 @@ def _delete(freeze: Freeze, machine: Machine, entry: e.Delete) -> None:
 
 
 def _alter(freeze: Freeze, machine: Machine, entry: q.Alter) -> None:
+    touching.keep_topic(freeze, machine.sources.find(entry.vhost, entry.name))
     queue = machine.find_queue(entry.vhost, entry.name)
     if queue is not None:
         _keep_queue(freeze, machine, queue.id)
@@ -474,6 +475,7 @@ def _alter(freeze: Freeze, machine: Machine, entry: q.Alter) -> None:
 def _of_queue(freeze: Freeze, machine: Machine, entry: q.Cancel | q.Reschedule) -> None:
     """Delayed messages go, or wait for another time."""
     _keep_queue(freeze, machine, entry.queue)
+    touching.keep_topic(freeze, machine.sources.get(entry.queue))
 
 
 def _purge(freeze: Freeze, machine: Machine, entry: e.Purge) -> None:

@@ -55,8 +55,8 @@ def _missing_of_placed(machine: Machine, entry: e.GrantPlaced) -> list[Chunk]:
 
 
 def _missing_of_delayed(machine: Machine, entry: q.Cancel | q.Reschedule) -> list[Chunk]:
-    queue = machine.queue(entry.queue)
-    due_ms = entry.due_ms if isinstance(entry, q.Reschedule) else None
+    queue = machine.queue(entry.queue) or machine.sources.get(entry.queue)
+    due_ms = max(entry.due_ms, machine.log_time_ms) if isinstance(entry, q.Reschedule) else None
     return [] if queue is None else missing_delayed(queue, entry.runs, due_ms)
 
 

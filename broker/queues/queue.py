@@ -19,6 +19,7 @@ from sluicemq.broker.queues.keys import KeyStates
 from sluicemq.broker.queues.lanes import NEVER, Lanes
 from sluicemq.broker.queues.looking import look_through
 from sluicemq.broker.queues.notes import NoteTable
+from sluicemq.broker.queues.pauses import PAUSED_PUBLISH
 from sluicemq.broker.queues.returned import ReturnedRuns
 from sluicemq.broker.queues.runs import Run, by_place, bytes_in, expires_ms_of, joined, messages_in
 from sluicemq.broker.queues.windows import follow_windows, windows_of
@@ -36,8 +37,6 @@ NOTHING_DEAD = RunFifo()
 NO_NOTES = NoteTable()
 """What every queue without notes refers to, never changed."""
 NOTHING_DECLARED: frozenset[str] = frozenset()
-PAUSED_PUBLISH, PAUSED_DELIVER = 1, 2
-"""What of a queue is paused, as bits."""
 _deliveries_of = itemgetter(7)
 
 
@@ -85,6 +84,8 @@ class Queue:
         frozen_for: Number of the last freeze that has what it needs of this queue.
 
     """
+
+    KIND = "queue"
 
     __slots__ = (
         "_pool",

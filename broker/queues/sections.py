@@ -67,7 +67,8 @@ The columns stand in `LAYOUTS`. Those that need a word:
 - leased ids: `tags` holds a tag (u64) for each of so many `messages`, ascending, `ids` the hash of its id, 16 bytes.
 - window chunks: `slot` and `checksum` as of chunks; slot -1: the rows stand in `rows`, as many as a page has.
 - notes: what they are stands in `notes.Note`.
-- topics: `kind` of source, "topic"; `retained` as of queues. The note of a delayed row is the number of its route.
+- topics: `kind` of source, "topic"; `paused` as of marks, `retained` as of queues. The note of a delayed row is the
+  number of its route.
 - bindings: `session` is 0 where the queue stays; `arguments` is None; `filling` is None, or what
   `routing.filling.numbers_of` says of how far the queue has caught up.
 - leases: `pieces` says how many; of each the first tag in `firsts` (u64), the mark in `handed` (u8), the run in `runs`.
@@ -204,7 +205,7 @@ LAYOUTS: dict[int, Layout] = {
     NOTES: Layout("notes", 1, ("queue", "number", "kind", "origin", "text", "at_ms", "living", "dead", "attempts")),
     TOPICS: Layout(
         "topics",
-        3,
+        4,
         (
             "id",
             "kind",
@@ -215,6 +216,8 @@ LAYOUTS: dict[int, Layout] = {
             "published",
             "unrouted",
             "expired",
+            "cancelled",
+            "paused",
             "retained",
             "next_route",
         ),

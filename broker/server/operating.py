@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from sluicemq.broker.queues.outcomes import Outcome
     from sluicemq.broker.queues.queue import Queue
+    from sluicemq.broker.queues.routing.topic import Topic
     from sluicemq.broker.server.client_session import ClientSession, Handler
     from sluicemq.wire.fields import Message
 
@@ -40,15 +41,13 @@ def _queue(session: ClientSession, action: str, name: str) -> Queue:
 # --- delayed messages -----------------------------------------------------------------------------------------
 
 
-def _delaying(session: ClientSession, action: str, name: str) -> Queue:
-    """Return the queue likewise; what a topic delays goes to queues that are not known before."""
-    if session.road.machine.sources.find(session.vhost, name) is not None:
-        authorize(session.identity, action, (session.vhost, _OF_QUEUES, name))
-        raise InvalidRequest(
-            f"{name!r:.300} is a topic: what it delays can be neither listed nor cancelled nor rescheduled; send what "
-            "you may want to take back to a queue"
-        )
-    return _queue(session, action, name)
+def _delaying(session: ClientSession, action: str, name: str) -> Queue | Topic:
+    """Return the queue or topic, likewise."""
+    topic = session.road.machine.sources.find(session.vhost, name)
+    if topic is None:
+        return _queue(session, action, name)
+    authorize(session.identity, action, (session.vhost, "topic", name))
+    return topic
 
 
 async def list_delayed(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
@@ -93,8 +92,10 @@ def alter_queue(session: ClientSession, message: Message, correlation: int, tail
     """ALTER_QUEUE: pause, resume, let parked keys go on."""
     del tail
     assert isinstance(message, m.AlterQueue)
-    authorize(session.identity, "alter", (session.vhost, _OF_QUEUES, message.name))
-    if message.object_kind == _OF_QUEUES:
+    authorize(session.identity, "alter", (session.vhost, message.object_kind, message.name))
+    if message.object_kind == "topic":
+        session.road.topics.find_topic(session.vhost, message.name)
+    else:
         session.road.produce.find_queue(session.vhost, message.name)
     changes: dict[str, Any] = {}
     if message.pause_publish is not None:

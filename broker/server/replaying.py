@@ -1,4 +1,4 @@
-"""REPLAY: what a queue retains, a page a request.
+"""REPLAY: what a queue or topic retains, a page a request.
 
 A page may have to come from the disk, and a reader that has everything may wait for more: so it is answered beside the
 client's other requests. Must not know how a queue retains.
@@ -14,7 +14,7 @@ import trio
 from sluicemq.broker.pipeline.replay import Range
 from sluicemq.broker.queues.history import Place
 from sluicemq.broker.server.authorization import authorize
-from sluicemq.broker.server.showing import SHOWN_HEAD_BYTES, show
+from sluicemq.broker.server.showing import SHOWN_HEAD_BYTES, show, topic_name
 from sluicemq.wire import messages as m
 from sluicemq.wire.errors import LimitReached
 
@@ -35,7 +35,8 @@ def replay(session: ClientSession, message: Message, correlation: int, tail: mem
     """REPLAY: read retained messages; answered when there are any, or *wait_seconds* have passed."""
     del tail
     assert isinstance(message, m.Replay)
-    authorize(session.identity, "replay", (session.vhost, "queue", message.name))
+    kind = "queue" if session.road.machine.sources.find(session.vhost, message.name) is None else "topic"
+    authorize(session.identity, "replay", (session.vhost, kind, message.name))
     session.road.produce.refuse_when_stopping()
     if session.answering >= REPLAYS_MAX:
         raise LimitReached(
@@ -73,10 +74,12 @@ async def _replay(session: ClientSession, message: m.Replay, correlation: int) -
 
 async def _show(session: ClientSession, found: Found, wanted: Range, frame_room: int, correlation: int) -> None:
     page = found.page
-    shown = await show(session.road.bodies, page.runs, wanted.bytes_max, frame_room)
+    topic = topic_name(session.road, found.queue_id)
+    shown = await show(session.road.bodies, page.runs, wanted.bytes_max, frame_room, topic)
     place, more = page.next, page.more
     if shown.runs and (len(shown.runs) < len(page.runs) or shown.runs[-1].size < page.runs[-1].size):
         last = shown.runs[-1]
         place, more = Place(last.zxid, last.first + last.size), True
     complete = not more and session.road.replay.is_complete(found, wanted)
-    session.reply(correlation, m.Replayed(shown.numbers, *place, more, *found.last, complete), shown.parts)
+    reply = m.Replayed(shown.numbers, *place, more, *found.last, complete, shown.destinations, topic)
+    session.reply(correlation, reply, shown.parts)

@@ -20,7 +20,7 @@ from sluicemq.broker.server.dead_letters import discard, list_dead, redrive
 from sluicemq.broker.server.handshake import authenticate_peer, hello, open_session
 from sluicemq.broker.server.replaying import replay
 from sluicemq.broker.server.resuming import CONSUMERS_MAX, CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX
-from sluicemq.broker.server.showing import SHOWN_HEAD_BYTES, SLICE_SECONDS, show
+from sluicemq.broker.server.showing import SHOWN_HEAD_BYTES, SLICE_SECONDS, show, topic_name
 from sluicemq.broker.server.statistics import attached, queue_state, statistics_of
 from sluicemq.wire import messages as m
 from sluicemq.wire.errors import ConsumerNotFound, InvalidRequest, LimitReached
@@ -150,8 +150,9 @@ async def _peek(
     if runs and runs[0].batch_bytes > room:
         # One message is always shown, unless it alone is larger than the client takes.
         runs = [runs[0]._replace(size=1)]
-    shown = await show(road.bodies, runs, room, frame_room)
-    session.reply(correlation, m.Peeked(shown.numbers), shown.parts)
+    topic = topic_name(road, queue_id)
+    shown = await show(road.bodies, runs, room, frame_room, topic)
+    session.reply(correlation, m.Peeked(shown.numbers, shown.destinations, topic), shown.parts)
 
 
 # --- producers ------------------------------------------------------------------------------------------------

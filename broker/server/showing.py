@@ -13,11 +13,13 @@ import trio
 
 from sluicemq.wire.errors import InternalError, MessageNotFound, MessageTooLarge
 from sluicemq.wire.messages import RUN_NUMBERS
+from sluicemq.wire.routes import destination_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sluicemq.broker.pipeline.bodies import Bodies, Stored
+    from sluicemq.broker.pipeline.road import Road
     from sluicemq.broker.queues.runs import Run
 
 SHOWN_HEAD_BYTES = 256
@@ -36,16 +38,27 @@ class Shown(NamedTuple):
         numbers: `RUN_NUMBERS` numbers a run.
         parts: The tail: the runs' batches, one after the other.
         runs: What was taken of the runs; fewer than there were, or a part of the first, where there was no room.
+        destinations: Where each run was published to, as in DELIVER; empty where all are "".
 
     """
 
     numbers: list[int]
     parts: list[bytes | memoryview]
     runs: list[Run]
+    destinations: list[str]
 
 
-async def show(bodies: Bodies, runs: Sequence[Run], room: int, frame_room: int) -> Shown:
+def topic_name(road: Road, number: int) -> str:
+    """Return the name of the topic that has this number, or that the queue is a subscription of; "" for others."""
+    sources = road.machine.sources
+    topic = sources.get(number) or sources.topic_of(number)
+    return "" if topic is None else topic.name
+
+
+async def show(bodies: Bodies, runs: Sequence[Run], room: int, frame_room: int, topic: str = "") -> Shown:
     """Return as many of *runs* as *room* bytes take; one message, where there is one, may take *frame_room*.
+
+    *topic* is that of the runs, if they have one.
 
     Raises:
         MessageTooLarge: The first message alone takes more.
@@ -53,7 +66,7 @@ async def show(bodies: Bodies, runs: Sequence[Run], room: int, frame_room: int) 
         InternalError: Its bytes on the disk are damaged; the text names the file.
 
     """
-    shown = Shown([], [], [])
+    shown = Shown([], [], [], [])
     loaded: dict[int, Stored] = {}
     started = time.perf_counter()
     for number, run in enumerate(runs):
@@ -64,18 +77,20 @@ async def show(bodies: Bodies, runs: Sequence[Run], room: int, frame_room: int) 
                 if shown.parts:
                     break  # what lies before it is shown; whoever asks for it hears it
                 raise
-        stored, taken = loaded[run.zxid], run
+        stored = loaded[run.zxid]
+        taken, destination = _routed(stored, run, topic)
         part = _part(stored, taken)
         while not shown.parts and taken.size > 1 and len(part) + SHOWN_RUN_BYTES > room:
             # A part was chosen by the mean size of the batch's messages, and these are larger.
             taken = taken.split(taken.size // 2)[0]
             part = _part(stored, taken)
-        cost = len(part) + SHOWN_RUN_BYTES
+        cost = len(part) + SHOWN_RUN_BYTES + len(destination.encode())
         if cost > (room if shown.parts else frame_room):
             break
         room -= cost
         shown.parts.append(part)
         shown.runs.append(taken)
+        shown.destinations.append(destination)
         shown.numbers.extend((taken.zxid, taken.first, taken.size, len(part)))
         shown.numbers.extend((stored.published_ms, stored.producer, stored.sequence, run.deliveries, run.attempts))
         if taken.size < run.size:
@@ -89,7 +104,16 @@ async def show(bodies: Bodies, runs: Sequence[Run], room: int, frame_room: int) 
             "connect with a larger frame_bytes_max",
             message_bytes=cost,
         )
-    return shown
+    return shown if any(shown.destinations) else shown._replace(destinations=[])
+
+
+def _routed(stored: Stored, run: Run, topic: str) -> tuple[Run, str]:
+    """Return as much of *run* as was published to one destination, and that; "" where its messages' subjects say it."""
+    if not topic or not stored.route:
+        return run, ""
+    (_, count, route), *others = stored.routed(run.first, run.size)
+    # What follows went elsewhere in the same transaction: it begins the next page.
+    return run.split(count)[0] if others else run, destination_of(topic, route) if route else ""
 
 
 def _part(stored: Stored, run: Run) -> bytes | memoryview:

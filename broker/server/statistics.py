@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.pipeline.keeping.disk_space import Level
-from sluicemq.broker.queues.queue import PAUSED_DELIVER, PAUSED_PUBLISH
+from sluicemq.broker.queues.pauses import PAUSED_PUBLISH, paused_names
 from sluicemq.broker.server.topics import settled_state, subscription_state, window_state
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 ATTACHED_MAX = 100
 """Most consumers of a queue that are told one by one."""
-_PAUSES = ("publish", PAUSED_PUBLISH), ("deliver", PAUSED_DELIVER)
 PUBLISHING = {Level.OK: "open", Level.SLOW: "slowed", Level.LOW: "refused", Level.RESERVE: "refused"}
 """What a producer meets, by the level of the disk."""
 
@@ -63,7 +62,7 @@ def queue_state(road: Road, queue: Queue) -> dict[str, Any]:
         "retained_bytes": 0 if history is None else history.bytes,
         "retained_age_seconds": 0.0 if retained_ms is None else max(0, now_ms - retained_ms) / 1000,
         "created_at": queue.created_ms,
-        "paused": [what for what, flag in _PAUSES if queue.paused & flag],
+        "paused": paused_names(queue.paused),
         "policy": "" if policy is None else policy.name,
         **subscription_state(road, queue.id),
     }

@@ -13,6 +13,7 @@ import trio
 
 from sluicemq.broker.pipeline.topics import AT_TIME, Start
 from sluicemq.broker.queues.entries_of_topics import START_BEGINNING, START_NOW, START_POSITION
+from sluicemq.broker.queues.pauses import paused_names
 from sluicemq.broker.server.authorization import authorize
 from sluicemq.broker.server.cautions import cautions_of
 from sluicemq.broker.server.showing import SLICE_SECONDS
@@ -170,6 +171,8 @@ def topic_state(road: Road, topic: Topic) -> dict[str, Any]:
         "published_total": topic.published_total,
         "unrouted_total": topic.unrouted_total,
         "expired_total": topic.expired_total,
+        "cancelled_total": topic.cancelled_total,
+        "paused": paused_names(topic.paused),
         "delayed": topic.delayed.messages,
         "retained": 0 if history is None else history.messages,
         "retained_bytes": 0 if history is None else history.bytes,
@@ -205,6 +208,7 @@ def subscription_state(road: Road, queue_id: int) -> dict[str, Any]:
     filling = topic.fillings.get(queue_id)
     return {
         "topic": topic.name,
+        "topic_paused": paused_names(topic.paused),
         "pattern": destination_of(topic.name, binding.pattern),
         "temporary": binding.session != 0,
         "catching_up": filling is not None,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import random
 import sys
 import tempfile
@@ -35,7 +36,7 @@ from sluicemq.client.errors import (
 from tests.e2e.broker_process import BrokerProcess, unused_port
 
 if TYPE_CHECKING:
-    from sluicemq.client import Batch, DeadLetter
+    from sluicemq.client import Batch, Consumer, DeadLetter
 
 GRAVES = "graves"
 RETRY = {"initial": 0.02, "factor": 2.0, "max": 0.2, "jitter": 0.5}
@@ -181,10 +182,10 @@ class Run:
                     self.book.delivered(queue, batch)
                     if not batch:
                         break  # what was forgotten is given back as the consumer goes
-                    await self.settle(queue, batch)
+                    await self.settle(consumer, queue, batch)
 
-    async def settle(self, queue: str, batch: Batch) -> None:
-        """Give a verdict on each message."""
+    async def settle(self, consumer: Consumer, queue: str, batch: Batch) -> None:
+        """Give a verdict on each message, and learn what became of most."""
         fates = [(queue, message.body) for message in batch]
         if not self.publishing or self.chance.random() < 0.5:
             try:
@@ -194,12 +195,14 @@ class Run:
             else:
                 self.book.settled.update(fates)
             return
+        acked: list[Fate] = []
         for message, fate in zip(batch, fates, strict=True):
             choice = self.chance.random()
             with contextlib.suppress(LeaseLost, OutcomeUnknown):
                 if choice < 0.3:
                     self.book.perhaps.add(fate)
                     await message.ack()
+                    acked.append(fate)
                 elif choice < 0.6:
                     await message.nack(reason="random")
                 elif choice < 0.75:
@@ -207,6 +210,10 @@ class Run:
                 elif choice < 0.85:
                     await message.reject("random")
                 # Else forgotten: given back when the consumer goes, or its lease ends.
+        if self.chance.random() < 0.9:  # others never learn whether their last words arrived
+            with contextlib.suppress(LeaseLost, OutcomeUnknown):
+                await consumer.flush()
+                self.book.settled.update(acked)
         if self.chance.random() < 0.5:
             await anyio.sleep(self.chance.uniform(0, 0.1))
 
@@ -345,6 +352,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--backend", choices=("trio", "asyncio"), default="trio")
     parser.add_argument("--directory", type=Path, help="keep the data here (default: a temporary directory)")
     chosen = parser.parse_args(arguments)
+    logging.getLogger("sluicemq.client").setLevel(logging.ERROR)  # what is lost and forgotten here is no news
     options = ("--segment-bytes", "256KiB", "--snapshot-every-entries", "500", "--log-level", "warning")
     with tempfile.TemporaryDirectory(prefix="sluicemq-features-") as temporary:
         broker = BrokerProcess((chosen.directory or Path(temporary)) / "data", port=unused_port(), options=options)

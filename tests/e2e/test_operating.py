@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from sluicemq.client import NewMessage, connect
-from sluicemq.wire.errors import InvalidRequest, QueueNotFound, QueuePaused
+from sluicemq.wire.errors import Conflict, InvalidRequest, QueueNotFound, QueuePaused, TopicNotFound
 from tests.e2e.broker_process import unused_port
 
 if TYPE_CHECKING:
@@ -374,14 +374,87 @@ async def test_a_queue_that_is_ordered_by_key_refuses_priorities(broker: BrokerP
             assert (await client.queue_info(queue))["published_total"] == 0
 
 
-async def test_what_a_topic_delays_is_refused_to_whoever_wants_to_take_it_back(broker: BrokerProcess) -> None:
+async def test_what_a_topic_delays_is_listed_and_goes_or_comes_at_once_as_one_says(
+    broker: BrokerProcess, queue: str
+) -> None:
     with anyio.fail_after(TEST_SECONDS_MAX):
         async with connect(broker.url) as client:
-            await client.declare_topic("delaying")
-            receipt = await client.send("delaying", b"later", delay=3600)
-            with pytest.raises(InvalidRequest, match="is a topic"):
-                await client.cancel("delaying", receipt)
-            with pytest.raises(InvalidRequest, match="is a topic"):
-                await client.reschedule("delaying", receipt, delay=0)
-            with pytest.raises(InvalidRequest, match="is a topic"):
-                await waiting(client, "delaying")
+            await client.declare_topic(queue)
+            await client.subscribe(f"{queue}.eu.#", f"{queue}-eu")
+            send = [await client.send(f"{queue}.eu.{n}", b"%d" % n, delay=3_600 + n) for n in range(4)]
+            positions = [receipt.position for receipt in send]
+            assert await waiting(client, queue) == positions
+            listed = [message async for message in client.delayed(queue)]
+            assert await client.cancel(queue, listed[0]) == 1
+            assert await client.cancel(queue, send[1]) == 1
+            assert await client.reschedule(queue, positions[2], delay=7_200) == 1
+            assert await waiting(client, queue) == [positions[3], positions[2]]
+            assert await client.reschedule(queue, [positions[2], positions[3]], delay=0) == 2
+            async with client.consumer(f"{queue}-eu") as consumer:
+                got = [await anext(consumer) for _ in range(2)]
+                assert sorted(message.destination for message in got) == [f"{queue}.eu.2", f"{queue}.eu.3"]
+            (state,) = [topic for topic in await client.topics() if topic["name"] == queue]
+            assert (state["delayed"], state["cancelled_total"], state["unrouted_total"]) == (0, 2, 0)
+            # A subscription that begins in the past would not know of it.
+            await client.declare_topic(queue, retention={"seconds": 60})
+            kept = await client.send(queue, b"kept", delay=3_600)
+            assert await waiting(client, queue) == [kept.position]
+            with pytest.raises(Conflict, match="retains messages"):
+                await client.cancel(queue, kept)
+            with pytest.raises(Conflict, match="retains messages"):
+                await client.reschedule(queue, kept, delay=0)
+
+
+async def test_a_paused_topic_takes_nothing_and_its_subscriptions_give_nothing_also_after_a_restart(
+    start_broker: StartBroker, queue: str
+) -> None:
+    broker = await anyio.to_thread.run_sync(lambda: start_broker(port=unused_port()))
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        async with connect(broker.url) as client:
+            await client.declare_topic(queue)
+            await client.subscribe(f"{queue}.#", f"{queue}-all")
+            await client.send(queue, b"before")
+            ran = await anyio.to_thread.run_sync(sluicemq, broker, "topic", "pause", queue)
+            assert ran.stdout == f"{queue}: publish and deliver is paused\n", ran.stderr
+            with pytest.raises(QueuePaused, match="publishing to topic"):
+                await client.send(f"{queue}.eu", b"refused", timeout=0.5)
+        await anyio.to_thread.run_sync(broker.stop)
+        await anyio.to_thread.run_sync(broker.start)
+        async with connect(broker.url) as client, client.consumer(f"{queue}-all") as consumer:
+            assert (await client.queue_info(f"{queue}-all"))["topic_paused"] == ["publish", "deliver"]
+            await client.resume_topic(queue, deliver=False)
+            await client.send(queue, b"after")
+            with anyio.move_on_after(0.3):
+                raise AssertionError(f"a paused topic delivers {await anext(consumer)}")
+            await client.resume_topic(queue)
+            assert [(await anext(consumer)).body for _ in range(2)] == [b"before", b"after"]
+            with pytest.raises(TopicNotFound):
+                await client.pause_topic("no-such-topic", publish=True)
+
+
+async def test_a_topic_is_replayed_and_peek_says_where_messages_were_published_to(
+    broker: BrokerProcess, queue: str
+) -> None:
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        async with connect(broker.url) as client:
+            await client.declare_topic(queue, retention={"seconds": 600})
+            await client.subscribe(f"{queue}.#", f"{queue}-all")
+            await client.send(queue, b"0")
+            await client.send(f"{queue}.eu.paid", b"1")
+            await client.send(queue, b"2", subject="us")
+            where = [queue, f"{queue}.eu.paid", f"{queue}.us"]
+            assert [message.destination for message in await client.peek(f"{queue}-all")] == where
+            found = [message async for message in client.replay(queue)]
+            assert [(message.body, message.destination) for message in found] == list(
+                zip((b"0", b"1", b"2"), where, strict=True)
+            )
+            ran = await anyio.to_thread.run_sync(sluicemq, broker, "consume", queue, "--from", "start", "--json")
+            assert [json.loads(line)["destination"] for line in ran.stdout.splitlines()] == where, ran.stderr
+            replay = client.replay(queue, found[-1].position, follow=True)
+            assert (await anext(replay)).body == b"2"
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.send, f"{queue}.late", b"3")
+                assert (await anext(replay)).destination == f"{queue}.late"
+            await client.declare_queue(f"{queue}-plain")
+            await client.send(f"{queue}-plain", b"x")
+            assert [message.destination for message in await client.peek(f"{queue}-plain")] == [f"{queue}-plain"]

@@ -10,6 +10,7 @@ from sluicemq.broker.queues.applying.refusals import queue_not_found
 from sluicemq.broker.queues.keeping_order import line_up
 from sluicemq.broker.queues.outcomes import Cancelled, LeasesOver, Outcome
 from sluicemq.broker.queues.runs import Run, joined, messages_in
+from sluicemq.wire.errors import Conflict
 
 if TYPE_CHECKING:
     from sluicemq.broker.queues import entries_of_queues as q
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.outcomes import Effect
     from sluicemq.broker.queues.queue import Queue
+    from sluicemq.broker.queues.routing.topic import Topic
 
 _address_of = itemgetter(0, 2)
 _due_of = itemgetter(1)
@@ -27,7 +29,8 @@ def cancel(machine: Machine, zxid: int, entry: q.Cancel) -> Outcome:
     del zxid
     queue = machine.queue(entry.queue)
     if queue is None:
-        return Outcome(None, queue_not_found(entry.queue))
+        topic = machine.sources.get(entry.queue)
+        return Outcome(None, queue_not_found(entry.queue)) if topic is None else _cancel_of_topic(machine, entry, topic)
     taken = _take(queue, entry.runs)
     effects: tuple[Effect, ...] = ()
     if taken and queue.keys is not None:
@@ -44,20 +47,16 @@ def reschedule(machine: Machine, zxid: int, entry: q.Reschedule) -> Outcome:
     """
     queue = machine.queue(entry.queue)
     if queue is None:
+        topic = machine.sources.get(entry.queue)
+        if topic is not None:
+            return _reschedule_of_topic(machine, entry, topic)
         return Outcome(None, queue_not_found(entry.queue))
     taken = _take(queue, entry.runs)
     messages = messages_in(taken)
-    start_ms = max(entry.due_ms, machine.log_time_ms)
-    moved = [
-        run._replace(expires_ms=run.expires_ms + start_ms - run.ready) if run.expires_ms and not run.deliveries else run
-        for run in taken
-    ]
+    moved = _living_from(taken, max(entry.due_ms, machine.log_time_ms))
     effects: tuple[Effect, ...] = ()
     if entry.due_ms > machine.log_time_ms:
-        # As they would lie there had they been published like that.
-        moved.sort(key=_address_of)
-        if moved:
-            queue.delayed.add(entry.due_ms, joined([run._replace(ready=entry.due_ms) for run in moved]))
+        _put_off(queue, moved, entry.due_ms)
     elif moved:
         if queue.keys is not None:
             freed, moved = queue.keys.go_on(moved)
@@ -67,16 +66,72 @@ def reschedule(machine: Machine, zxid: int, entry: q.Reschedule) -> Outcome:
     return Outcome(Cancelled(messages), None, effects)
 
 
-def _take(queue: Queue, flat: list[int]) -> list[Run]:
+def refuse_change(topic: Topic) -> Conflict | None:
+    """Return why nothing that a topic delays can be changed, if it retains what is published.
+
+    A subscription that begins in the past knows from the batches alone what was ready when, and would get what was
+    cancelled, or miss what came early.
+    """
+    if topic.history is None:
+        return None
+    return Conflict(
+        f"topic {topic.name!r:.300} retains messages for subscriptions that begin in the past, so what it delays stays "
+        "as it was published: use a topic without retention, or a queue, for what you may want to take back",
+        topic=topic.name,
+    )
+
+
+def _cancel_of_topic(machine: Machine, entry: q.Cancel, topic: Topic) -> Outcome:
+    """Drop messages that a topic delays; they were nobody's yet."""
+    refusal = refuse_change(topic)
+    if refusal is not None:
+        return Outcome(None, refusal)
+    taken = _take(topic, entry.runs)
+    for run in taken:
+        topic.routes.release(run.note, run.size)
+    messages = messages_in(taken)
+    topic.cancelled_total += messages
+    machine.due_changed(topic)
+    return Outcome(Cancelled(messages))
+
+
+def _reschedule_of_topic(machine: Machine, entry: q.Reschedule, topic: Topic) -> Outcome:
+    """Let messages that a topic delays be due at another time; those due at once are routed by the next CLOCK."""
+    refusal = refuse_change(topic)
+    if refusal is not None:
+        return Outcome(None, refusal)
+    taken = _take(topic, entry.runs)
+    due_ms = max(entry.due_ms, machine.log_time_ms)
+    _put_off(topic, _living_from(taken, due_ms), due_ms)
+    machine.due_changed(topic)
+    return Outcome(Cancelled(messages_in(taken)))
+
+
+def _living_from(runs: list[Run], start_ms: int) -> list[Run]:
+    """Return *runs* with lifetimes that begin at *start_ms* instead of when they were due, unless they live already."""
+    return [
+        run._replace(expires_ms=run.expires_ms + start_ms - run.ready) if run.expires_ms and not run.deliveries else run
+        for run in runs
+    ]
+
+
+def _put_off(where: Queue | Topic, runs: list[Run], due_ms: int) -> None:
+    """Let *runs* wait until *due_ms*, as they would lie there had they been published like that."""
+    runs.sort(key=_address_of)
+    if runs:
+        where.delayed.add(due_ms, joined([run._replace(ready=due_ms) for run in runs]))
+
+
+def _take(where: Queue | Topic, flat: list[int]) -> list[Run]:
     """Take what is there of `[due, zxid, first, count, ...]` out, in due order."""
     taken: list[Run] = []
     for due_ms, zxid, first, size in zip(*(iter(flat),) * 4, strict=True):
-        taken += queue.delayed.remove(due_ms, zxid, first, size)
+        taken += where.delayed.remove(due_ms, zxid, first, size)
     taken.sort(key=_due_of)
     return taken
 
 
-def missing_delayed(queue: Queue, flat: list[int], due_ms: int | None = None) -> list[Chunk]:
+def missing_delayed(queue: Queue | Topic, flat: list[int], due_ms: int | None = None) -> list[Chunk]:
     """Return the chunks that are not in memory and that taking these out needs, or putting them back until *due_ms*."""
     places = zip(flat[::4], flat[1::4], strict=True)
     missing = [chunk for place, _ in groupby(sorted(places)) for chunk in queue.delayed.missing_removed(*place)]

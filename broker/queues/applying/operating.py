@@ -5,13 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.queues.applying.refusals import limit_reached
+from sluicemq.broker.queues.applying.topics import topic_not_found
 from sluicemq.broker.queues.applying.unused import used
 from sluicemq.broker.queues.outcomes import Altered, LeasesOver, Outcome, PolicyPut, Ready
+from sluicemq.broker.queues.pauses import PAUSE_FLAGS
 from sluicemq.broker.queues.policies import POLICIES_MAX, PolicyRow
-from sluicemq.broker.queues.queue import PAUSED_DELIVER, PAUSED_PUBLISH
-from sluicemq.wire.errors import InvalidRequest, QueueNotFound, QueuePaused, UnknownOption
+from sluicemq.wire.errors import InvalidRequest, QueueNotFound, UnknownOption
 from sluicemq.wire.routes import check_pattern
-from sluicemq.wire.settings import QUEUE, QUEUE_SETTINGS_DEFAULT, check_name, check_queue_settings, compare_settings
+from sluicemq.wire.settings import (
+    QUEUE,
+    QUEUE_SETTINGS_DEFAULT,
+    TOPIC,
+    check_name,
+    check_queue_settings,
+    compare_settings,
+)
 
 if TYPE_CHECKING:
     from sluicemq.broker.queues import entries_of_queues as q
@@ -19,29 +27,26 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.outcomes import Effect
     from sluicemq.broker.queues.queue import Queue
+    from sluicemq.broker.queues.routing.topic import Topic
 
-PAUSE_RETRY_SECONDS = 1.0
 FOLLOW_ITEMS = 10
 """As so many items of a CLOCK entry counts a queue that follows a policy: frozen by the log's format."""
-_FLAGS = {"pause_publish": PAUSED_PUBLISH, "pause_deliver": PAUSED_DELIVER}
 
 
 def alter(machine: Machine, zxid: int, entry: q.Alter) -> Outcome:
     """Pause or resume a queue, or let keys go on that are parked."""
     del zxid
+    if entry.object_kind == TOPIC:
+        return _alter_topic(machine, entry)
     if entry.object_kind != QUEUE:
-        return Outcome(None, UnknownOption(f"only queues are paused, not a {entry.object_kind!r:.40}", option="kind"))
+        return Outcome(
+            None, UnknownOption(f"queues and topics are paused, not a {entry.object_kind!r:.40}", option="kind")
+        )
     queue = machine.find_queue(entry.vhost, entry.name)
     if queue is None:
         return Outcome(None, QueueNotFound(f"no queue is named {entry.name!r:.300}", queue=entry.name))
-    changes: dict[str, list[Any]] = {}
+    changes = _pause(queue, entry.changes)
     effects: list[Effect] = []
-    for name, flag in _FLAGS.items():
-        wanted = entry.changes.get(name)
-        before = bool(queue.paused & flag)
-        if wanted is not None and bool(wanted) != before:
-            changes[name] = [before, bool(wanted)]
-            queue.paused ^= flag
     if changes:
         queue.follow_settings()
         effects.append(Ready(queue.id))
@@ -55,15 +60,27 @@ def alter(machine: Machine, zxid: int, entry: q.Alter) -> Outcome:
     return Outcome(Altered(changes), None, tuple(effects))
 
 
-def refuse_paused(queue: Queue) -> QueuePaused | None:
-    """Return why nothing is published to the queue now, if that is so."""
-    if not queue.paused & PAUSED_PUBLISH:
-        return None
-    return QueuePaused(
-        f"publishing to queue {queue.name!r:.300} is paused: try again later, or ask who paused it",
-        retry_after=PAUSE_RETRY_SECONDS,
-        queue=queue.name,
-    )
+def _alter_topic(machine: Machine, entry: q.Alter) -> Outcome:
+    """Pause or resume a topic: what is published to it, and what its subscriptions deliver."""
+    topic = machine.sources.find(entry.vhost, entry.name)
+    if topic is None:
+        return Outcome(None, topic_not_found(entry.name))
+    changes = _pause(topic, entry.changes)
+    machine.sources.pause_changed(topic)
+    effects = map(Ready, topic.bindings) if "pause_deliver" in changes else ()
+    return Outcome(Altered(changes), None, tuple(effects))
+
+
+def _pause(target: Queue | Topic, wanted: dict[str, Any]) -> dict[str, list[Any]]:
+    """Pause and resume what an ALTER says; return what changed, as name -> [before, after]."""
+    changes: dict[str, list[Any]] = {}
+    for name, flag in PAUSE_FLAGS.items():
+        pause = wanted.get(name)
+        before = bool(target.paused & flag)
+        if pause is not None and bool(pause) != before:
+            changes[name] = [before, bool(pause)]
+            target.paused ^= flag
+    return changes
 
 
 def policy(machine: Machine, zxid: int, entry: q.Policy) -> Outcome:

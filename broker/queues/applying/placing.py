@@ -12,10 +12,10 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.broker.queues.applying.limiting import make_room, refuse_overflow
-from sluicemq.broker.queues.applying.operating import refuse_paused
 from sluicemq.broker.queues.applying.routing import deliver
 from sluicemq.broker.queues.entry import GROUP_NUMBERS
 from sluicemq.broker.queues.outcomes import Effect, Ready, Retained
+from sluicemq.broker.queues.pauses import refuse_paused
 from sluicemq.broker.queues.runs import Run, bytes_in, messages_in
 from sluicemq.wire.batch import PRIORITY_MAX
 
@@ -163,7 +163,8 @@ class Demand:
                 return refusal
         for number, routes in sorted(self._delayed_routes.items()):
             topic = self._machine.sources.get(number)
-            limit = topic.routes.room_for(routes) if topic is not None and routes else None
+            assert topic is not None, "something comes into it"
+            limit = refuse_paused(topic) or (topic.routes.room_for(routes) if routes else None)
             if limit is not None:
                 return limit
         return None

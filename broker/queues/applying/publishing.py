@@ -15,12 +15,12 @@ from sluicemq.broker.queues.applying.identifying import (
     retain,
 )
 from sluicemq.broker.queues.applying.limiting import make_room, refuse_overflow
-from sluicemq.broker.queues.applying.operating import refuse_paused
 from sluicemq.broker.queues.applying.refusals import queue_not_found
 from sluicemq.broker.queues.applying.routing import publish_to_topic
 from sluicemq.broker.queues.delayed_rows import packed_columns
 from sluicemq.broker.queues.entry import GROUP_NUMBERS
 from sluicemq.broker.queues.outcomes import Outcome, Published, Ready, Retained
+from sluicemq.broker.queues.pauses import refuse_paused
 from sluicemq.broker.queues.runs import Run, messages_in
 from sluicemq.broker.queues.sequences import Producer
 from sluicemq.broker.queues.window import ID_BYTES

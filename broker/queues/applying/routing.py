@@ -15,6 +15,7 @@ from sluicemq.broker.queues.applying.fitting import fitted
 from sluicemq.broker.queues.applying.identifying import look_for_known, pieces_of, record_ids, retain
 from sluicemq.broker.queues.applying.limiting import make_room, refuse_overflow
 from sluicemq.broker.queues.outcomes import Effect, Outcome, Published, Ready, Retained
+from sluicemq.broker.queues.pauses import refuse_paused
 from sluicemq.broker.queues.runs import Run, bytes_in, joined, messages_in
 from sluicemq.broker.queues.windows import expired_items
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.queues.routing.topic import Topic
     from sluicemq.broker.queues.sequences import Producer
-    from sluicemq.wire.errors import QueueFull
+    from sluicemq.wire.errors import QueueFull, SluiceError
 
 _due_of = itemgetter(1)  # of a run that waits: its due time stands where its place will be
 
@@ -40,7 +41,9 @@ def publish_to_topic(machine: Machine, zxid: int, entry: e.Publish, topic: Topic
     known = look_for_known(machine, zxid, entry, topic)
     rows = pieces_of(groups, known)
     delayed = [texts[route - 1] for _, _, due_ms, _, _, _, route in rows if route and due_ms > now_ms]
-    refusal = topic.routes.room_for(delayed) if delayed else None
+    refusal: SluiceError | None = refuse_paused(topic) if topic.paused and rows else None
+    if refusal is None and delayed:
+        refusal = topic.routes.room_for(delayed)
     if refusal is not None:
         return Outcome(None, refusal)
     topic_ttl_ms = round(float(topic.settings["ttl"] or 0) * 1000)

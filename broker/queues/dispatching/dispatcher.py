@@ -31,7 +31,7 @@ from sluicemq.broker.queues.outcomes import (
     Returned,
     SessionGone,
 )
-from sluicemq.broker.queues.queue import PAUSED_DELIVER
+from sluicemq.broker.queues.pauses import PAUSED_DELIVER
 from sluicemq.broker.queues.runs import flat_runs
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.dispatching.policies import Chance
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.outcomes import Effect
+    from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.queues.runs import Run
     from sluicemq.broker.queues.tags import Span
 
@@ -378,7 +379,7 @@ class Dispatcher:
             if line.gone:
                 self._lines_gone_waiting -= 1
                 continue
-            if line.queue.id in blocked or line.queue.paused & PAUSED_DELIVER:
+            if line.queue.id in blocked or self._is_paused(line.queue):
                 line.waiting = False
                 continue
             pick = self._pick(line)
@@ -395,7 +396,11 @@ class Dispatcher:
     def next_grant(self, queue_id: int) -> Pick | None:
         """Return the next pick of one queue; None when it has no messages left, or no consumer with credit."""
         line = self._lines.get(queue_id)
-        return None if line is None or line.queue.paused & PAUSED_DELIVER else self._pick(line)
+        return None if line is None or self._is_paused(line.queue) else self._pick(line)
+
+    def _is_paused(self, queue: Queue) -> bool:
+        """Return whether nothing is delivered from a queue: it is paused, or the topic that it is a subscription of."""
+        return bool(queue.paused & PAUSED_DELIVER) or self._machine.sources.holds_back(queue.id)
 
     def _pick(self, line: Line) -> Pick | None:
         if line.settings is not line.queue.settings:

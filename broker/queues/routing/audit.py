@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def canonical(topic: Topic) -> Iterator[Any]:
     """Yield all that decides on what the topic does next."""
     yield topic.id, topic.vhost, topic.name, sorted(topic.settings.items()), topic.created_ms
-    yield topic.published_total, topic.unrouted_total, topic.expired_total
+    yield topic.published_total, topic.unrouted_total, topic.expired_total, topic.cancelled_total, topic.paused
     yield sorted(topic.bindings.values()), sorted(topic.keyed)
     yield topic.routes.next_number, list(topic.routes.items())
     yield topic.delayed.pieces()

@@ -64,7 +64,8 @@ class TopicLoader:
         for id_, kind, vhost, name, settings, created_ms, *rest in zip(*columns.values(), strict=True):
             assert kind == Topic.KIND, "a source is a topic"
             topic = Topic(id_, vhost, name, settings, created_ms, self._pool)
-            topic.published_total, topic.unrouted_total, topic.expired_total, places, topic.routes.next_number = rest
+            topic.published_total, topic.unrouted_total, topic.expired_total, topic.cancelled_total = rest[:4]
+            topic.paused, places, topic.routes.next_number = rest[4:]
             if places is not None:
                 topic.history = History.restored(topic.settings["retention"], places, self._pool)
             self.topics[id_] = topic

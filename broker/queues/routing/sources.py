@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sortedcontainers import SortedDict
 
+from sluicemq.broker.queues.pauses import PAUSED_DELIVER
 from sluicemq.wire.errors import NameConflict
 from sluicemq.wire.routes import below
 
@@ -30,6 +31,8 @@ class Sources:
         self._topic_of: dict[int, Topic] = {}
         # Queues that go with a session, by its number.
         self._temporary: dict[int, set[int]] = {}
+        # Topics whose subscriptions deliver nothing.
+        self._held_back: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._topics)
@@ -93,6 +96,13 @@ class Sources:
         """Return the numbers of the queues that go with the session, ascending."""
         return sorted(self._temporary.get(session, ()))
 
+    def holds_back(self, queue_id: int) -> bool:
+        """Return whether the queue is a subscription of a topic of which nothing is delivered now."""
+        if not self._held_back:
+            return False
+        topic = self._topic_of.get(queue_id)
+        return topic is not None and topic.id in self._held_back
+
     def subscriptions(self) -> int:
         """Return how many queues are bound."""
         return len(self._topic_of)
@@ -130,11 +140,20 @@ class Sources:
         self._names.setdefault(topic.vhost, SortedDict())[topic.name] = topic
         for binding in topic.bindings.values():
             self._note(topic, binding)
+        self.pause_changed(topic)
+
+    def pause_changed(self, topic: Topic) -> None:
+        """Follow what of a topic is paused."""
+        if topic.paused & PAUSED_DELIVER:
+            self._held_back.add(topic.id)
+        else:
+            self._held_back.discard(topic.id)
 
     def remove(self, topic: Topic) -> None:
         """Forget a topic that nobody is bound to."""
         assert not topic.bindings, "the subscriptions of a topic go before it does"
         del self._topics[topic.id]
+        self._held_back.discard(topic.id)
         names = self._names[topic.vhost]
         del names[topic.name]
         if not names:

@@ -131,6 +131,8 @@ class FrozenTopic(NamedTuple):
     published_total: int
     unrouted_total: int
     expired_total: int
+    cancelled_total: int
+    paused: int
     retained: tuple[int, ...] | None
     next_route: int
     bindings: list[Binding]
@@ -156,6 +158,8 @@ class Topic:
         published_total: Messages ever published to it.
         unrouted_total: Those of them that matched no subscription when they were ready.
         expired_total: Those of them that were too old when their time came, as after a long standstill.
+        cancelled_total: Those of them that somebody cancelled before their time.
+        paused: What of it is paused, as bits, see `pauses`: what is published, what its subscriptions deliver.
         delayed: What waits for its time; the note of such a row is the number of its route.
         routes: Their routes.
         history: What is retained; None where nothing is.
@@ -174,6 +178,7 @@ class Topic:
         "_pool",
         "_trie",
         "bindings",
+        "cancelled_total",
         "created_ms",
         "delayed",
         "expired_total",
@@ -183,6 +188,7 @@ class Topic:
         "id",
         "keyed",
         "name",
+        "paused",
         "published_total",
         "routes",
         "settings",
@@ -208,6 +214,8 @@ class Topic:
         self.published_total = 0
         self.unrouted_total = 0
         self.expired_total = 0
+        self.cancelled_total = 0
+        self.paused = 0
         self.delayed = DelayedRuns(pool)
         self.routes = RouteTable()
         self.history: History | None = None
@@ -339,6 +347,8 @@ class Topic:
             self.published_total,
             self.unrouted_total,
             self.expired_total,
+            self.cancelled_total,
+            self.paused,
             None if history is None else history.places(),
             self.routes.next_number,
             list(self.bindings.values()),

@@ -345,7 +345,7 @@ def test_an_image_keeps_the_layout_that_is_documented() -> None:
         "leases": 2,
         "producers": 1,
         "notes": 1,
-        "topics": 3,
+        "topics": 4,
         "bindings": 1,
         "routes": 1,
         "windows": 1,
