@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -85,7 +85,6 @@ class ClientSession:
 
     def __init__(self, server: Server, stream: trio.SocketStream, first: bytes) -> None:
         self.server = server
-        self._road = server.road
         self.connection = Connection(Role.BROKER, frame_bytes_max=server.config.frame_bytes_max)
         self.outbound = Outbound(stream, server.hub, self._room_again)
         self.peer = _peer_name(stream)
@@ -117,22 +116,22 @@ class ClientSession:
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
 
-    @property
+    @cached_property
     def road(self) -> Road:
-        """The leadership that serves this client. Raises NotLeader: this broker does not lead."""
-        road = self._road
+        """The leadership that serves this client, from the first request on. Raises NotLeader: there is none here."""
+        road = self.server.road
         if road is None:
-            road = self._road = self.server.road
-            if road is None:
-                raise self.server.not_leader()
+            raise self.server.not_leader()
         return road
 
     def road_ended(self, reason: NotLeader) -> None:
         """The leadership is over; who has not opened a session yet may do so in the next one."""
-        if self._road is not None and self.connection.state in (State.OPENING, State.OPEN):
+        if "road" not in self.__dict__:
+            return
+        if self.connection.state in (State.OPENING, State.OPEN):
             self.close(reason)
         elif not self.session:
-            self._road = None
+            del self.road
 
     # --- life -------------------------------------------------------------------------------------------------
 
