@@ -44,8 +44,8 @@ STREAMS_WANTED_MAX = 4
 """Most snapshot streams of one connection that are being opened at once."""
 CONTROL_FRAME_BYTES_MAX = 256 * 1024
 
-# Who introduces itself, or names an epoch, must not overtake what it said before of whom it follows: a late "I look for a
-# leader" would undo it.
+# Who introduces itself, or names an epoch, must not overtake what it said before of whom it follows: a late "I look for
+# a leader" would undo it.
 _OVERTAKING = (
     *(wire.Ping.TYPE, wire.Pong.TYPE, wire.Notification.TYPE),
     *(wire.FollowerInfo.TYPE, wire.NewEpoch.TYPE),
