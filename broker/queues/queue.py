@@ -458,7 +458,7 @@ class Queue:
         """
         taken: list[Run] = []
         while (messages > 0 or bytes_ > 0) and messages_max > 0:
-            run = self._lowest()
+            run, came_back = self._lowest()
             if run is None:
                 break
             fewest = run.size
@@ -469,8 +469,7 @@ class Queue:
                 fewest = max(messages, -(-bytes_ * run.batch_count // run.batch_bytes), 1)
             count = min(fewest, run.size, messages_max)
             part = run if count == run.size else run.split(count)[0]
-            if self.returned.take(part.zxid, part.first, part.size) is None:
-                self.lanes.take_first(part.zxid, part.first, part.size)
+            (self.returned.take if came_back else self.lanes.take_first)(part.zxid, part.first, part.size)
             taken.append(part)
             messages -= part.size
             messages_max -= part.size
@@ -481,13 +480,18 @@ class Queue:
         """Return the chunks that are not in memory among those that `drop_head` of so many messages needs, at most."""
         return [chunk for lane in self.lanes for chunk in lane.missing(lane.head, messages)]
 
-    def _lowest(self) -> Run | None:
-        """Return the run in front of the lowest priority that has any."""
+    def _lowest(self) -> tuple[Run | None, bool]:
+        """Return the run in front of the lowest priority that has any, and whether it came back to its place."""
         for priority, lane in reversed(list(self.lanes.items())):
-            run = self.returned.first_of(priority) or lane.first()
-            if run is not None:
-                return run
-        return None
+            returned, first = self.returned.first_of(priority), lane.first()
+            if returned is not None:
+                # Where there are keys, a rest that lost its front lies there too, and may be younger.
+                if self.keys is not None and first is not None and first.place < returned.place:
+                    return first, False
+                return returned, True
+            if first is not None:
+                return first, False
+        return None, False
 
     def gone(self, runs: list[Run], why: str) -> None:
         """Count *runs*, which were taken out, as gone.

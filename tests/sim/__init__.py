@@ -16,7 +16,8 @@ next.
 - `clients`: who uses it. `faults`: what goes wrong, in families and named profiles. `damage`: disks that lose what was
   durable. `simulation`: one run from the first start to the account. `crash_points`: the scripted run.
 - `truth`: invariants at every step. `delivery`: the properties of ZAB, by a ledger of its own. `bounds`: what must stay
-  small. `history`: the account at the end.
+  small. `history`: the account at the end. `features`: what clients use of queues beside the plain, in half of the
+  seeds; `full_account`: the account of that, which has the naive world of the queue machine follow the history.
 - `campaign`: many seeds. `report`: what is told of a failing one, and how it is made small. `mutants`: mistakes that
   must be found; `hunt` finds them and writes `MUTANTS.md`.
 

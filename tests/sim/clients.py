@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.queues.outcomes import Declared, ProducerOpened, Published, Settled
 from sluicemq.wire.errors import SluiceError
-from sluicemq.wire.messages import VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE
+from sluicemq.wire.messages import VERDICT_ACK, VERDICT_NACK, VERDICT_REJECT, VERDICT_RELEASE
+from tests.sim.features import TOPIC, Features, groups_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,8 @@ TIMEOUT_SECONDS_MAX = 8.0
 """It doubles as long as nobody answers: who asks an overloaded cluster again and again keeps it so."""
 PAUSE_SECONDS = 0.05
 ALIVE_SECONDS = 0.5
+BY_POLICY = -1.0
+"""Delay of a nack that leaves it to the queue's policy."""
 
 
 @dataclasses.dataclass
@@ -64,6 +67,8 @@ class Habits:
     crash_probability: float = 0.0
     """Of a consumer, with each delivery."""
     nack_probability: float = 0.1
+    features: Features | None = None
+    """What queues are asked to do beside the plain; None: nothing."""
 
 
 class Wire:
@@ -170,6 +175,7 @@ class Producer(Client):
         self._batch = 0
         self._window: dict[int, bytes] = {}
         self._asked: set[int] = set()
+        self._groups: dict[bytes, list[tuple[int, ...]]] = {}
         self._declare()
 
     @property
@@ -178,7 +184,10 @@ class Producer(Client):
         return self.left <= 0 and not self._window
 
     def _declare(self) -> None:
-        self.call(("declare", self.queue), self._declared, lambda: self.later(self._declare))
+        features = self.habits.features
+        kind = "topic" if self.queue == TOPIC else "queue"
+        settings = {} if features is None else features.settings.get(self.queue, {})
+        self.call(("declare", kind, self.queue, settings), self._declared, lambda: self.later(self._declare))
 
     def _declared(self, value: Any) -> None:
         if isinstance(value, Declared):
@@ -206,6 +215,8 @@ class Producer(Client):
             filling = b"." * int(habits.body_bytes_max * random.random() ** 2)
             payload = b"%s/%d/%s" % (self.name.encode(), self._batch, filling)
             self.seen.attempted[payload] = count
+            if habits.features is not None:
+                self._groups[payload] = groups_for(random, habits.features, self.queue, count)
             self._window[self._sequence] = payload
             self._send(self._sequence)
         if not self.done:
@@ -217,7 +228,8 @@ class Producer(Client):
             return
         self._asked.add(sequence)
         number = self._number
-        request = ("publish", self.queue, number, sequence, self.seen.attempted[payload], payload)
+        groups = self._groups.get(payload, [])
+        request = ("publish", self.queue, number, sequence, self.seen.attempted[payload], payload, groups)
         self.call(
             request,
             lambda value: self._answered(number, sequence, value),
@@ -237,8 +249,9 @@ class Producer(Client):
             payload = self._window.pop(sequence, None)
             if payload is not None:
                 self.seen.confirmed[payload] = value.zxid
-        elif isinstance(value, SluiceError) and value.code == "sequence_gap":
-            # What goes before is still under way, or lost; that is sent again when its own call ends.
+        elif isinstance(value, SluiceError) and (value.code == "sequence_gap" or value.retryable):
+            # What goes before is still under way, or lost; that is sent again when its own call ends. Or the queue is
+            # full, or paused.
             self.later(self._send, sequence)
         elif isinstance(value, SluiceError):
             # The producer is not known any more: what is open stays unknown.
@@ -340,8 +353,12 @@ class Consumer(Client):
         chance = 1.0 if self.healthy else random.random()
         if chance < habits.nack_probability:
             verdict, delay = VERDICT_NACK, random.choice((0.0, 0.3, 2.0))
+            if habits.features is not None and random.random() < 0.5:
+                delay = BY_POLICY
         elif chance < 1.5 * habits.nack_probability:
             verdict = VERDICT_RELEASE
+        elif habits.features is not None and chance < 1.7 * habits.nack_probability:
+            verdict = VERDICT_REJECT
         self.later(self._settle, life, session, consumer, verdict, [first, tag - 1], delay, seconds=habits.work_seconds)
 
     def _settle(self, life: int, session: int, consumer: int, verdict: int, tags: list[int], delay: float) -> None:
@@ -362,6 +379,32 @@ class Consumer(Client):
             self.seen.settled.append((session, consumer, verdict, kept))
         elif life == self._life:
             self._open()
+
+
+class Operator(Client):
+    """Sets the topic and its subscriptions up, then does now and then what operators do, and at last what must be."""
+
+    def __init__(self, name: str, wire: Wire, seen: Seen, features: Features) -> None:
+        super().__init__(name, wire, seen)
+        self._features = features
+        self._healthy = False
+        self._left = features.set_up()
+        self._go_on()
+
+    def recover(self) -> None:
+        """From now on only let everything go on that somebody stopped."""
+        self._healthy = True
+
+    def _go_on(self) -> None:
+        if not self._left:
+            self._left = self._features.let_go_on() if self._healthy else [self._features.whim(self.world.random)]
+            self.later(self._go_on, seconds=0.5)
+            return
+        self.call(self._left[0], self._done, lambda: self.later(self._go_on))
+
+    def _done(self, _value: Any) -> None:
+        del self._left[0]
+        self._go_on()
 
 
 class Reader(Client):

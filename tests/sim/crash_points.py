@@ -42,6 +42,7 @@ The times are such that all three methods of synchronization occur; a test asks 
 may ask for others here.
 """
 CHOICE = Choice(
+    features=False,
     nodes=3,
     profile="calm",
     batches=48,

@@ -170,7 +170,7 @@ class Account:
             if payload not in seen.attempted:
                 raise Violation(f"invention: nobody published {payload[:20]!r}")
         for lease, address in seen.delivered.items():
-            if address not in self.messages:
+            if not self._is_known(address):
                 raise Violation(f"invention: {lease} was sent message {address}, which is not in the history")
         if seen.twice:
             raise Violation(f"one lease: two messages came under tag {seen.twice[0]}")
@@ -182,8 +182,14 @@ class Account:
                         f"one lease: {lease} was confirmed with verdict {verdict} for {seen.delivered[lease]}, "
                         f"the history grants it {self.granted.get(lease)}"
                     )
-                if verdict == VERDICT_ACK and not self.messages[seen.delivered[lease]].acknowledged:
+                if verdict == VERDICT_ACK and not self._is_acknowledged(lease):
                     raise Violation(f"lost: the acknowledgement of {lease} was confirmed and is not in the history")
+
+    def _is_known(self, address: Address) -> bool:
+        return address in self.messages
+
+    def _is_acknowledged(self, lease: Lease) -> bool:
+        return self.messages[self.granted[lease]].acknowledged
 
 
 def _tags(ranges: Sequence[int]) -> Iterator[int]:

@@ -24,6 +24,7 @@ from sluicemq.broker.replication.history import EpochRecord, MembershipRecord, z
 from sluicemq.broker.replication.messages import Phase, Role
 from sluicemq.wire.messages import VERDICT_HANDED_OVER
 from tests.sim.entries import body_of
+from tests.sim.features import operating, publishing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 VHOST = "/"
 TICK_SECONDS = 0.25
 IDLE_SECONDS = 3.0
-CLOCK_ITEMS_MAX = 8
+CLOCK_ITEMS_MAX = 1_000
 CREDIT_BYTES = 1 << 20
 REFUSED = "refused"
 CONFIRMED = "confirmed"
@@ -350,24 +351,23 @@ class Lead:
             reply((REFUSED, None))
 
         if kind == "declare":
-            self._propose(Proposal(e.Declare(time_ms, VHOST, "queue", arguments[0], {}), answer, refuse))
+            self._propose(Proposal(e.Declare(time_ms, VHOST, *arguments), answer, refuse))
         elif kind == "producer":
             self._propose(Proposal(e.ProducerOpen(time_ms, VHOST, "", arguments[0]), answer, refuse))
         elif kind == "publish":
-            queue_name, producer, sequence, count, payload = arguments
-            queue = self._service.machine.find_queue(VHOST, queue_name)
-            if queue is None:
+            entry = publishing(self._service.machine, time_ms, *arguments)
+            if entry is None:
                 reply((REFUSED, None))
-                return
-            entry = e.Publish(time_ms, queue.id, producer, sequence, count, len(payload), None, payload)
-            self._propose(Proposal(entry, answer, refuse))
+            else:
+                self._propose(Proposal(entry, answer, refuse))
         elif kind == "consume":
             self._consume(*arguments, reply=reply, refuse=refuse)
         elif kind == "settle":
             session, consumer, verdict, tags, delay = arguments
-            due_ms = time_ms + int(delay * 1000) if delay else 0
+            due_ms = e.BY_RETRY_POLICY if delay < 0 else time_ms + int(delay * 1000) if delay else 0
             self._heard[session] = self._now
-            self._propose(Proposal(e.Settle(time_ms, session, consumer, verdict, tags, due_ms, ""), answer, refuse))
+            settlement = e.SettleJudged(time_ms, session, consumer, verdict, tags, due_ms, "")
+            self._propose(Proposal(settlement, answer, refuse))
         elif kind == "alive":
             session = arguments[0]
             known = session in self._clients
@@ -375,7 +375,11 @@ class Lead:
                 self._heard[session] = self._now
             reply((CONFIRMED, known))
         else:
-            raise AssertionError(f"unknown request {kind}")
+            wish = operating(self._service.machine, time_ms, kind, arguments)
+            if wish is None:
+                reply((CONFIRMED, None))
+            else:
+                self._propose(Proposal(wish, answer, refuse))
 
     def _consume(
         self,

@@ -23,9 +23,12 @@ from sluicemq.broker.replication.messages import Phase
 from sluicemq.broker.replication.options import Options
 from sluicemq.storage import LogOptions, SegmentLog, SnapshotStore, StorageError
 from tests.sim import bounds, snapshots
-from tests.sim.clients import Consumer, Habits, Producer, Reader, Seen, Wire
+from tests.sim.clients import Consumer, Habits, Operator, Producer, Reader, Seen, Wire
 from tests.sim.entries import READ_BYTES, Body, body_in
 from tests.sim.faults import Nemesis, draw
+from tests.sim.features import TOPIC, Features
+from tests.sim.features import draw as draw_features
+from tests.sim.full_account import FullAccount
 from tests.sim.history import Account
 from tests.sim.log_thread import DiskSpeed
 from tests.sim.network import Network, Weather
@@ -48,6 +51,8 @@ ends, not when its effects do: an operation of a disk may still hang for 5 s (`H
 to start again, and a connection whose other end lost its power is found dead only by what is sent over it: somebody may
 have elected that node meanwhile and wait for it for `discovery_seconds`. A campaign counts how many took over 5 s.
 """
+FEATURES_SHARE = 0.5
+"""In so many seeds clients use everything that queues can do."""
 KIB = 1024
 
 
@@ -86,6 +91,7 @@ class Choice:
         busy_seconds: How long faults strike; None: as long as clients need at their pace.
         without: Numbers of faults that are left out.
         conditions: What the seed shall not choose of machines and network.
+        features: Whether clients use everything that queues can do; None lets the seed choose.
 
     """
 
@@ -95,6 +101,7 @@ class Choice:
     busy_seconds: float = 8.0
     without: Collection[int] = ()
     conditions: Conditions = AS_DRAWN
+    features: bool | None = None
 
 
 @dataclasses.dataclass
@@ -147,6 +154,7 @@ class Simulation:
         chance = random.Random(f"plan/{seed}")
         count = choice.nodes or chance.choice((1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 7))
         self.habits = self._draw_habits(chance)
+        self.habits.features = self._draw_features(random.Random(f"features/{seed}"))
         self.settings = self._draw_settings(chance)
         self.network = Network(world, self._draw_weather(chance))
         self.truth = Truth(world)
@@ -172,6 +180,7 @@ class Simulation:
         self.nemesis = Nemesis(world, self.nodes, self.network, self.wire, self.truth)
         self.producers: list[Producer] = []
         self.consumers: list[Consumer] = []
+        self.operator: Operator | None = None
         self.delayed = 0
         self.heal_seconds = self.leader_seconds = 0.0
 
@@ -196,6 +205,16 @@ class Simulation:
             crash_probability=chance.choice((0.0, 0.01, 0.05)) if harsh else 0.0,
             nack_probability=chance.choice((0.0, 0.1, 0.3)),
         )
+
+    def _draw_features(self, chance: random.Random) -> Features | None:
+        wanted = chance.random() < FEATURES_SHARE
+        if self.choice.features is not None:
+            wanted = self.choice.features
+        return draw_features(chance, self._queues) if wanted else None
+
+    @property
+    def _queues(self) -> list[str]:
+        return [f"queue-{number}" for number in range(self.habits.queues)]
 
     def _draw_settings(self, chance: random.Random) -> Settings:
         segment_bytes = chance.choice((20, 20, 32, 64)) * KIB
@@ -303,6 +322,8 @@ class Simulation:
         self.habits.work_seconds, self.habits.credit = 0.01, 64
         for consumer in self.consumers:
             consumer.recover()
+        if self.operator is not None:
+            self.operator.recover()
         healed_at = self.world.now
         if not self.world.run_until(healed_at + LEADER_SECONDS_MAX, lambda: self.nemesis.leader() is not None):
             raise Violation(f"E5 liveness: nobody leads {LEADER_SECONDS_MAX:.0f} s after all faults")
@@ -313,7 +334,7 @@ class Simulation:
         self._compare_states()
         bounds.check_rest(self.world, self.nodes)
         self._cut_all_power()
-        account = Account(self.truth.committed)
+        account = (Account if self.habits.features is None else FullAccount)(self.truth.committed)
         account.compare(self.seen)
         self.delayed = account.delayed
         self.truth.weighed["I19"] += account.delayed
@@ -322,12 +343,17 @@ class Simulation:
         world, habits = self.world, self.habits
         for node in self.nodes.values():
             world.after(0.3 * world.random.random(), node.start)
-        queues = [f"queue-{number}" for number in range(habits.queues)]
+        destinations = consumed = self._queues
+        features = habits.features
+        if features is not None:
+            destinations = [*([TOPIC] if features.has_topic else []), *destinations]
+            consumed = features.queues
+            self.operator = Operator("operator", self.wire, self.seen, features)
         for number in range(habits.producers):
-            queue = queues[number % len(queues)]
+            queue = destinations[number % len(destinations)]
             self.producers.append(Producer(f"p{number}", self.wire, self.seen, queue, habits.batches))
-        for number in range(max(habits.consumers, len(queues))):
-            self.consumers.append(Consumer(f"c{number}", self.wire, self.seen, queues[number % len(queues)]))
+        for number in range(max(habits.consumers, len(consumed))):
+            self.consumers.append(Consumer(f"c{number}", self.wire, self.seen, consumed[number % len(consumed)]))
         for number in range(2):
             Reader(f"r{number}", self.wire, self.seen)
         self.nemesis.plan(self.faults)

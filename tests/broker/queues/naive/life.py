@@ -22,7 +22,7 @@ from tests.broker.queues.naive.comparing import compare, follow_pieces
 from tests.broker.queues.naive.dealing import Consumers, Deal, Who
 from tests.broker.queues.naive.judging import judge
 from tests.broker.queues.naive.settling import grant
-from tests.broker.queues.naive.world import World, tags_in
+from tests.broker.queues.naive.world import Address, World, tags_in
 
 if TYPE_CHECKING:
     from sluicemq.broker.queues.queue import Queue as MachineQueue
@@ -65,6 +65,12 @@ def plain(outcome: o.Outcome) -> Any:
         ):
             return value
     return outcome.value
+
+
+def given_back(outcome: o.Outcome) -> set[Address]:
+    """The messages that went back to their places."""
+    runs = [run for effect in outcome.effects if isinstance(effect, o.Returned) for run in effect.runs]
+    return {(run.zxid, index) for run in runs for index in range(run.first, run.first + run.size)}
 
 
 class Road:
@@ -176,7 +182,7 @@ class Road:
         outcome = self.apply(entry)
         assert isinstance(outcome.value, o.Granted)
         self.world.time = max(self.world.time, entry.log_time_ms)
-        grant(self.world, self.zxid, entry, undisturbed, tags_in(outcome.value.void))
+        grant(self.world, entry, undisturbed, tags_in(outcome.value.void), given_back(outcome))
         self.dispatcher.on_effects(outcome.effects)
         self.dispatcher.granted(pick, outcome.value.void)
 

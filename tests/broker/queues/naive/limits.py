@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.broker.queues.naive.dying import die
-from tests.broker.queues.naive.world import ALIVE, BYTES_A_MESSAGE, Message, Queue, World, line, within
+from tests.broker.queues.naive.world import ALIVE, BYTES_A_MESSAGE, Message, Queue, World, is_keyed, line, place, within
 
 
 def expiry(world: World, message: Message, ttl: int) -> int:
@@ -30,6 +30,8 @@ def make_room(world: World, zxid: int, queue: Queue) -> None:
     while overflow != "reject" and is_beyond(queue) and (ready := line(queue)):
         lowest = min(m["priority"] for m in ready)
         head = next(m for m in ready if m["priority"] == lowest)
+        if is_keyed(queue):  # there is no line of all, but each has its place
+            head = min(ready, key=place)
         if overflow == "dead_letter":
             die(world, zxid, queue, [head], "overflow")
         else:

@@ -40,6 +40,10 @@ class Mutant(NamedTuple):
     function: str
     replacement: Any
 
+    def apply(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for owner in self.owners:
+            monkeypatch.setattr(owner, self.function, self.replacement)
+
 
 def _drop_tail(queue: Any, messages: int, bytes_: int, messages_max: int) -> list[Any]:
     taken = []
@@ -63,8 +67,8 @@ def _highest(queue: Any) -> Any:
     for priority, lane in queue.lanes.items():
         run = queue.returned.first_of(priority) or lane.first()
         if run is not None:
-            return run
-    return None
+            return run, queue.returned.holds(run)
+    return None, False
 
 
 def _reject_counts_twice(machine: Any, zxid: int, queue: Any, runs: list[Any], kind: int, text: str) -> Any:
@@ -192,8 +196,7 @@ MUTANTS = (
 def caught(mutant: Mutant, seeds: range) -> tuple[int, str] | None:
     """Return the first of *seeds* whose life goes wrong with the fault, and how; None where none does."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        for owner in mutant.owners:
-            monkeypatch.setattr(owner, mutant.function, mutant.replacement)
+        mutant.apply(monkeypatch)
         for seed in seeds:
             found = problem(seed, chosen(seed))
             if found is not None:

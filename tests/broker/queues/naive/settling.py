@@ -58,32 +58,34 @@ def named(entry: e.Grant) -> list[tuple[int | None, list[Address]]]:
     return [(ready, [(zxid, index) for index in range(first, first + size)]) for ready, (zxid, first, size) in rows]
 
 
-def grant(world: World, zxid: int, entry: e.Grant, undisturbed: bool, void: list[int]) -> list[int]:
+def grant(world: World, entry: e.Grant, undisturbed: bool, void: list[int], given_back: set[Address]) -> None:
     """Lease what the entry names, but for the tags that are void.
 
     Which these are, the machine says, because it knows what lies in front: they need a reason, and none is there where
-    nothing happened since the grant was planned.
+    nothing happened since the grant was planned. Where the session has ended, all are void, and it says what of it was
+    given back at once.
     """
     queue = world.queues.get(entry.queue)
+    lives = entry.session in world.sessions
     tag = entry.first_tag
     for ready, addresses in named(entry):
         tags = range(tag, tag + len(addresses))
         tag += len(addresses)
-        found = find_ready(queue, ready, addresses) if queue is not None else []
         is_void = tags[0] in void
-        assert all((each in void) == is_void for each in tags) or entry.session not in world.sessions
-        if is_void and (queue is None or entry.session in world.sessions):
+        assert all((each in void) == is_void for each in tags), "a run is leased or void as a whole"
+        assert lives or is_void, "nothing is leased to a session that has ended"
+        if is_void and (lives or not given_back.issuperset(addresses)):
             assert not undisturbed, "what is granted at once is there"
             continue
-        assert queue is not None
+        assert queue is not None, "nothing is leased of a queue that is gone"
+        found = find_ready(queue, ready, addresses)
         assert len(found) == len(addresses), "what is leased was ready"
         for message, own_tag in zip(found, tags, strict=True):
             queue["totals"]["redelivered"] += bool(message["deliveries"])
             message.update(state="leased", holder=(entry.session, entry.consumer), tag=own_tag, handed=False)
-            if entry.session not in world.sessions:
+            if not lives:
                 message["deliveries"] += 1
                 world.give_back(message)
-    return void
 
 
 def find_ready(queue: Queue, ready: int | None, addresses: list[Address]) -> list[Message]:

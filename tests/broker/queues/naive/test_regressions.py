@@ -53,14 +53,31 @@ LIVES: dict[str, list[Step]] = {
 }
 
 
-def live(steps: list[Step], pager: WhimsicalPager | None = None, **news: Any) -> None:
-    """Live *steps*; the first subscription has the settings *news*."""
+def live(
+    steps: list[Step],
+    pager: WhimsicalPager | None = None,
+    orders: dict[str, Any] | None = None,
+    news: dict[str, Any] | None = None,
+) -> None:
     life = Steps(pager)
-    life.begin(mortal=False, orders={}, news=news)
+    life.begin(mortal=False, orders=orders or {}, news=news or {})
     for name, arguments in steps:
         STEPS[name].take(life, **arguments)
         life.check()
     life.end()
+
+
+def test_the_oldest_makes_room_in_a_queue_ordered_by_key_and_not_what_is_left_of_a_younger_run() -> None:
+    live(
+        [
+            ("publish", {"which": 0, "groups": [(4, 0, 0, 9, ""), (1, 0, 0, 0, ""), (1, 0, 0, 9, "")]}),
+            ("publish", {"which": 0, "groups": [(4, 0, 0, 0, "")]}),
+            ("deliver", {"most": 1}),
+            ("declare", {"name": "orders", "settings": {"max_length": 10, "overflow": "drop_head"}}),
+            ("publish", {"which": 0, "groups": [(1, 2_500, 0, 0, "")]}),
+        ],
+        orders={"ordering": "key"},
+    )
 
 
 @pytest.mark.parametrize("name", LIVES)
@@ -88,5 +105,5 @@ def test_a_subscription_begins_to_count_bytes_of_which_some_lie_on_pages(seed: i
                 ),
             ],
             WhimsicalPager(random.Random(seed)),
-            ordering="key",
+            news={"ordering": "key"},
         )

@@ -1,0 +1,128 @@
+"""The account of a run in which clients use everything: the naive world of the queue machine follows the history.
+
+`history` keeps a ledger of its own for plain queues; here the other opinion on all features is that of
+`tests.broker.queues.naive`. It answers every entry as the machine does, and holds the same messages in the end. Beside,
+what no model of one entry sees: messages are handed out for the first time in the order in which they became ready, by
+priority or key; of a key only so many are out, with one consumer; of several consumers only the active one has any.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues.outcomes import Granted, Published, Settled
+from sluicemq.broker.replication.history import show_zxid
+from sluicemq.wire.errors import LimitReached, QueueFull, QueuePaused
+from sluicemq.wire.messages import VERDICT_ACK
+from tests.broker.queues.naive import publishing
+from tests.broker.queues.naive.comparing import compare
+from tests.broker.queues.naive.judging import judge
+from tests.broker.queues.naive.life import given_back, plain
+from tests.broker.queues.naive.settling import grant
+from tests.broker.queues.naive.topics import publish_to_topic
+from tests.broker.queues.naive.world import Address, World, address, is_keyed, tags_in, within
+from tests.sim.features import GRAVE
+from tests.sim.history import Account, Lease
+from tests.sim.world import Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sluicemq.broker.queues.outcomes import Outcome
+    from sluicemq.broker.replication.history import Entry
+
+COMPARE_EVERY = 64
+OF_PRODUCERS = (e.Epoch, e.ProducerOpen, e.ProducerClose)
+
+
+class FullAccount(Account):
+    """The committed history, followed by the naive world; see `Account`."""
+
+    def __init__(self, committed: Sequence[Entry]) -> None:
+        self.world = World()
+        self._acknowledged: set[Lease] = set()
+        self._fronts: dict[tuple[int, int, int], int] = {}
+        self._known: set[tuple[int, int]] = set()
+        super().__init__(committed)
+        try:
+            self._compare()
+        except AssertionError as error:
+            raise Violation(f"account: the machine holds something else than the naive world: {error}") from error
+
+    def _follow(self, zxid: int, entry: e.Entry, outcome: Outcome) -> None:
+        self.world.time = max(self.world.time, entry.log_time_ms)
+        try:
+            if isinstance(entry, e.Publish):
+                self._publish_in_world(zxid, entry, outcome)
+            elif isinstance(entry, e.Grant):
+                self._grant_in_world(entry, outcome)
+            elif not isinstance(entry, OF_PRODUCERS) and not isinstance(outcome.error, LimitReached):
+                expected = judge(self.world, zxid, entry)
+                assert plain(outcome) == expected, f"answered {outcome}, the naive world says {expected}"
+                self._note_settled(entry, outcome)
+            grave = self.world.queue_named(GRAVE)
+            some_died = grave is not None and any("died" in m for m in grave["messages"])
+            if some_died or not zxid % COMPARE_EVERY:
+                self._compare()  # which also takes over in which order they died
+        except (AssertionError, KeyError) as error:
+            raise Violation(f"account: {show_zxid(zxid)} {type(entry).__name__}: {error}") from error
+
+    def _compare(self) -> None:
+        compare(self.machine, self.world, lambda queue: queue.peek(0, 10**9))
+
+    def _publish_in_world(self, zxid: int, entry: e.Publish, outcome: Outcome) -> None:
+        is_new = isinstance(outcome.value, Published) and not outcome.value.duplicate
+        if not is_new and not isinstance(outcome.error, QueueFull | QueuePaused):
+            return
+        messages = publishing.messages_of(self.world, zxid, entry)
+        if entry.queue in self.world.topics:
+            refusal = publish_to_topic(self.world, zxid, self.world.topics[entry.queue], messages)
+        else:
+            refusal = publishing.publish_to_queue(self.world, zxid, entry.queue, messages)
+        assert refusal is (None if is_new else type(outcome.error)), f"the naive world answers {refusal}"
+        if is_new:
+            payload = bytes(entry.payload)
+            if payload in self.published:
+                raise Violation(f"duplicate: batch {payload[:20]!r} is stored at {show_zxid(zxid)} once more")
+            self.published[payload] = zxid
+            self._known.update(map(address, messages))
+
+    def _grant_in_world(self, entry: e.Grant, outcome: Outcome) -> None:
+        assert isinstance(outcome.value, Granted)
+        grant(self.world, entry, False, tags_in(outcome.value.void), given_back(outcome))
+        queue = self.world.queues.get(entry.queue)
+        if queue is None:
+            return
+        who = entry.session, entry.consumer
+        leased = within(queue, "leased")
+        new = [m for m in leased if m["holder"] == who and m["tag"] >= entry.first_tag]
+        for message in sorted(new, key=lambda m: m["tag"]):
+            self.granted[*who, message["tag"]] = address(message)
+            if not message["back"] and (message["key"] or not is_keyed(queue)):
+                line = (queue["id"], message["priority"], message["key"])
+                # Of one key those that became ready with one entry may go in any order.
+                turn = message["ready"] + 1 if is_keyed(queue) else message["turn"]
+                assert self._fronts.get(line, 0) <= turn, f"{address(message)} is handed out of order"
+                self._fronts[line] = turn
+        if queue["settings"]["mode"] == "failover":
+            assert {m["holder"] for m in leased} <= {who}, "several consumers have messages"
+        if is_keyed(queue):
+            for key in {m["key"] for m in new if m["key"]}:
+                out = [m["holder"] for m in leased if m["key"] == key]
+                assert len(out) <= queue["settings"]["key_in_flight_max"], f"too many of key {key} are out"
+                assert set(out) == {who}, f"key {key} is with several consumers"
+
+    def _note_settled(self, entry: e.Entry, outcome: Outcome) -> None:
+        if isinstance(entry, e.Settle) and isinstance(outcome.value, Settled):
+            self.delayed += bool(entry.due_time_ms)
+            if entry.verdict == VERDICT_ACK:
+                lost = tags_in(outcome.value.lost)
+                tags = [tag for tag in tags_in(entry.tags) if tag not in lost]
+                self._acknowledged.update((entry.session, entry.consumer, tag) for tag in tags)
+
+    def _is_known(self, address: Address) -> bool:
+        return address in self._known
+
+    def _is_acknowledged(self, lease: Lease) -> bool:
+        return lease in self._acknowledged
