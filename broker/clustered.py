@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from sluicemq.broker.pipeline.ensemble.administration import Administration
 from sluicemq.broker.pipeline.ensemble.ensemble import Ensemble
 from sluicemq.broker.pipeline.ensemble.premises import Premises
 from sluicemq.broker.pipeline.ensemble.records import RecordBodies
@@ -85,13 +86,25 @@ async def serve_clustered(
         scrub_bytes_per_second=config.scrub_bytes_per_second,
         session_grace_seconds=config.session_grace_seconds,
     )
-    address = config.peers.get(config.node_id, f"{config.host}:{config.port}")
-    ensemble = Ensemble(premises, node=config.node_id, address=address, seeds=config.peers, on_failure=on_failure)
+    ensemble = Ensemble(
+        premises, node=config.node_id, address=config.address, seeds=config.peers, on_failure=on_failure
+    )
+    administration = Administration(ensemble, version)
     frame_bytes_max = config.segment_bytes // 2 + MESSAGE_ROOM_BYTES
-    mesh = PeerMesh(ensemble, RecordBodies(), frame_bytes_max=frame_bytes_max, server_version=version)
+    mesh = PeerMesh(
+        ensemble,
+        RecordBodies(),
+        frame_bytes_max=frame_bytes_max,
+        server_version=version,
+        own_figures=lambda: administration.figures,
+    )
+    administration.neighbours = mesh
     assert ensemble.ground is not None, "it was just opened"
     server = Server(None, config, version, connections_max=connections_max, ground=ensemble.ground)
     server.peers = mesh
+    server.cluster = administration
+    # What a turn brings forth leaves with its end, whether for clients or for other brokers.
+    server.hub.lead(mesh.hub)
     server.not_leader = ensemble.not_leader
     ensemble.on_ground = server.use
     ensemble.on_road = lambda road, reason: _road_changed(server, road, reason)

@@ -35,6 +35,8 @@ SPARE_PAUSE_SECONDS = 0.03
 LOOK_BYTES = 16 * 1024 * 1024
 """After so many bytes the log's thread looks itself how much of the disk is free."""
 IDLE_MARK_SECONDS = 0.2
+SYNC_SHARE = 0.05
+"""Weight of the last sync in the mean of how long syncs take."""
 
 
 RECORD_BYTES = 64
@@ -78,6 +80,7 @@ class AppendStage:
         self._written_bytes = 0
         self._written_records = 0
         self._unsynced_since: float | None = None
+        self.sync_seconds = 0.0
         self._durable_bytes = 0
         self._durable_records = 0
         self._looked_at_bytes = 0
@@ -222,7 +225,9 @@ class AppendStage:
         return item is None
 
     def _sync(self) -> None:
+        started = time.monotonic()
         zxid = self._log.sync()
+        self.sync_seconds += SYNC_SHARE * (time.monotonic() - started - self.sync_seconds)
         self._unsynced_since = None
         self._durable_bytes = self._written_bytes
         self._durable_records = self._written_records

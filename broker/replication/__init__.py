@@ -32,7 +32,9 @@ simulator, runs this loop::
    or superblock is `DiskFailed`; it is never retried.
 3. `Send` leaves at once. Between two nodes there is one connection at a time with a number that both ends know and that
    never returns; messages arrive in order or the connection ends. Pings, pongs and notifications should overtake
-   proposals; nothing else may. Snapshots go on a stream of their own.
+   proposals, and so may what begins and ends a leadership (FollowerInfo, NewEpoch, HandOver), which must not come
+   behind a later notification; all these in order among each other, and nothing else. Snapshots go on a stream of
+   their own.
 4. `PeerUp`, `PeerDown` and `PeerRefused` are told as they happen. A new connection to a peer is told after the end of
    the old one.
 5. The log view shows all that was given to `Append`. The shell keeps what is not durable yet, or asks its log.

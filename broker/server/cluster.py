@@ -87,7 +87,16 @@ def transfer_lead(session: ClientSession, message: Message, correlation: int, ta
     del tail
     assert isinstance(message, m.TransferLead)
     _check_node(message.node)
-    _change(session, message, correlation, lambda control: control.transfer_lead(message.node))
+    authorize(session.identity, "administer", ("", "cluster", ""))
+
+    async def answer() -> None:
+        control = _control(session)
+        if control.figures.leader == message.node == control.identity.node:
+            session.reply(correlation, m.ClusterChanged("unchanged"))
+        else:
+            await control.transfer_lead(message.node, lambda: session.reply(correlation, m.ClusterChanged("changed")))
+
+    _meanwhile(session, message, correlation, answer)
 
 
 def _change(

@@ -32,6 +32,11 @@ class Hub:
 
     def __init__(self) -> None:
         self._dirty: list[Outbound] = []
+        self._followers: list[Hub] = []
+
+    def lead(self, other: Hub) -> None:
+        """Flush *other* too, whenever this one is flushed."""
+        self._followers.append(other)
 
     def add(self, outbound: Outbound) -> None:
         """Flush *outbound* at the end of this turn."""
@@ -44,6 +49,8 @@ class Hub:
             self._dirty = []
             for outbound in dirty:
                 outbound.flush()
+        for other in self._followers:
+            other.flush()
 
 
 class Outbound:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from sluicemq.broker.replication.messages import Message, Notification, Ping, Pong
+from sluicemq.broker.replication.messages import FollowerInfo, HandOver, Message, NewEpoch, Notification, Ping, Pong
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         def received(self, peer: int, message: Message) -> None: ...
 
 
-URGENT = (Ping, Pong, Notification)
+URGENT = (Ping, Pong, Notification, FollowerInfo, NewEpoch, HandOver)
 LATE_SECONDS_MAX = 4.0
 
 
@@ -52,7 +52,7 @@ class Weather:
     late_probability: float = 0.0
     """Of each message: that a copy comes out after its connection has ended."""
     overtaking: bool = True
-    """Pings and notifications overtake data."""
+    """What is urgent overtakes data."""
     connect_seconds: float = 0.15
     """Mean pause between two attempts to connect."""
 

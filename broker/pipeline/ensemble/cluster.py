@@ -67,8 +67,12 @@ class ClusterControl(Protocol):
     async def promote_node(self, node: int) -> bool:
         """Let *node* vote; return False if it did. Raises as the core says."""
 
-    async def transfer_lead(self, node: int) -> bool:
-        """Let *node* lead; return False if it does. Raises as the core says."""
+    async def transfer_lead(self, node: int, on_done: Callable[[], None]) -> None:
+        """Let *node* lead, which another one does now, and call *on_done* as soon as that is sure.
+
+        Then at once, because the client that asked is sent away with all others when the lead goes. Raises as the core
+        says.
+        """
 
 
 def rows_of(control: ClusterControl, bytes_behind: Callable[[int], int | None]) -> list[dict[str, Any]]:

@@ -60,8 +60,14 @@ class Host(Protocol):
 
 @dataclass(eq=False)
 class Asked:
-    """A request to the core that takes its time: reads, changes of voters, handing over the lead."""
+    """A request to the core that takes its time: reads, changes of voters, handing over the lead.
 
+    Attributes:
+        on_done: Called when it is done, in the middle of the step that did it: what follows may end this leadership.
+
+    """
+
+    on_done: Callable[[], None] | None = None
     done: trio.Event = field(default_factory=trio.Event)
     zxid: int = 0
     error: SluiceError | None = None
@@ -69,6 +75,8 @@ class Asked:
     def answer(self, *, zxid: int = 0, error: SluiceError | None = None) -> None:
         """Say how it went."""
         self.zxid, self.error = zxid, error
+        if error is None and self.on_done is not None:
+            self.on_done()
         self.done.set()
 
     async def wait(self) -> int:
@@ -167,9 +175,9 @@ class Driver:
             self._held.append(body)
         return 0
 
-    def ask(self, request: Callable[[Asked], ev.Event]) -> Asked:
+    def ask(self, request: Callable[[Asked], ev.Event], on_done: Callable[[], None] | None = None) -> Asked:
         """Ask the core for something that takes its time, such as `lambda asked: Read(asked)`."""
-        asked = Asked()
+        asked = Asked(on_done)
         self.event(request(asked))
         return asked
 

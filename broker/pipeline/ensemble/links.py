@@ -10,8 +10,9 @@ The order that the core relies on:
   at both ends and is never used again between the two, not even after a restart of either.
 - `peer_up` comes before the first `received` of a connection, `peer_down` after the last; the next connection's
   `peer_up` comes after this one's `peer_down`.
-- What `send` is given for one connection arrives in order, or the connection ends. Ping, Pong and Notification may
-  overtake Propose; nothing else may overtake anything.
+- What `send` is given for one connection arrives in order, or the connection ends. Ping, Pong, Notification,
+  FollowerInfo, NewEpoch and HandOver may overtake the others, in order among each other; nothing else may overtake
+  anything. (The last three because a Notification that was sent before or behind them would undo what they say.)
 """
 
 from __future__ import annotations

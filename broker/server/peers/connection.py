@@ -45,10 +45,11 @@ STREAMS_WANTED_MAX = 4
 CONTROL_FRAME_BYTES_MAX = 256 * 1024
 
 # Who introduces itself, or names an epoch, must not overtake what it said before of whom it follows: a late "I look for
-# a leader" would undo it.
+# a leader" would undo it. And the lead is handed over before the leader says that it leads no more, which would begin
+# an election.
 _OVERTAKING = (
     *(wire.Ping.TYPE, wire.Pong.TYPE, wire.Notification.TYPE),
-    *(wire.FollowerInfo.TYPE, wire.NewEpoch.TYPE),
+    *(wire.FollowerInfo.TYPE, wire.NewEpoch.TYPE, wire.HandOver.TYPE),
 )
 _TYPE_OFFSET = 4
 
@@ -162,7 +163,7 @@ class PeerConnection:
 
     # --- messages -------------------------------------------------------------------------------------------------
 
-    def send(self, message: Message, own: Identity) -> None:
+    def send(self, message: Message) -> None:
         """Collect *message*, or drop it if it was made for another connection."""
         if self.ended is not None or message.connection != self.number:
             return
@@ -171,7 +172,8 @@ class PeerConnection:
             self.control.outbound.put(packed.head, packed.tail)
         else:
             if packed.head[_TYPE_OFFSET] == wire.Synchronize.TYPE:
-                self._name_cluster(own)
+                # A learner joins the leader's cluster before its first entry.
+                self._name_cluster(self._events.identity)
             self.data.outbound.put(packed.head, packed.tail)
         if self.queued_bytes > QUEUE_BYTES_MAX:
             self.end(

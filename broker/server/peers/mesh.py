@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import random
 import secrets
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import trio
@@ -112,7 +113,7 @@ class PeerMesh:
         """Send *message* over the connection that it names; drop it silently if that has ended."""
         connection = self.connection_to(peer)
         if connection is not None:
-            connection.send(message, self.events.identity)
+            connection.send(message)
 
     def flush(self) -> None:
         """Write what was collected. It is written soon anyway; at the end of a step it is written at once."""
@@ -177,9 +178,9 @@ class PeerMesh:
         """Return the nodes that there is a connection to."""
         return {node for node, known in self._peers.items() if known.connection is not None}
 
-    def snapshots_under_way(self) -> dict[int, SnapshotSender]:
-        """Return the snapshots that are being sent, by peer."""
-        return dict(self._senders)
+    def snapshots(self) -> dict[int, dict[str, int]]:
+        """Return how far the snapshots have come that are being sent, by peer."""
+        return {peer: asdict(sender.progress) for peer, sender in self._senders.items()}
 
     # --- life -----------------------------------------------------------------------------------------------------
 

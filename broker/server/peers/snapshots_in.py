@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("sluicemq.peers")
 
 GOODBYE_SECONDS = 1.0
+INSTALLING_SECONDS = 3.0
+"""How long a directory may take to become that of its cluster, or to take in the snapshot before."""
+LOOK_SECONDS = 0.02
 
 
 class SnapshotReceiver:
@@ -72,6 +75,9 @@ class SnapshotReceiver:
         if offer.connection != connection.number:
             raise ProtocolError(f"a snapshot for connection {offer.connection} came over {connection.number}")
         stores = self._events.stores
+        with trio.move_on_after(INSTALLING_SECONDS):
+            while stores.installing:  # noqa: ASYNC110 - a fraction of a second, once in the life of a disk
+                await trio.sleep(LOOK_SECONDS)
         if stores.installing:
             raise Unavailable("another snapshot is just taking the place of this broker's log", retry_after=1.0)
         peer = connection.peer.node

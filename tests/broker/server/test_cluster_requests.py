@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import click.testing
@@ -64,8 +65,10 @@ class Cluster:
     async def promote_node(self, node: int) -> bool:
         return await self._do("promote", node)
 
-    async def transfer_lead(self, node: int) -> bool:
-        return await self._do("transfer", node)
+    async def transfer_lead(self, node: int, on_done: Callable[[], None]) -> None:
+        await self._do("transfer", node)
+        self.figures = figures("following", 3 << 32 | 500, leader=node)
+        on_done()
 
 
 def url_of(port: Port) -> str:
@@ -114,9 +117,16 @@ async def test_changes_are_made_and_their_repetition_changes_nothing():
             for expected in (True, False):
                 assert await client.add_node(4, "10.0.0.4") is expected
                 assert await client.promote_node(4) is expected
-                assert await client.transfer_lead(2) is expected
-                assert await client.remove_node(1) is expected
-        assert cluster.done[:4] == [("add", 4, "10.0.0.4:7650"), ("promote", 4), ("transfer", 2), ("remove", 1)]
+                assert await client.remove_node(3) is expected
+            assert not await client.transfer_lead(1)
+            assert await client.transfer_lead(2)
+        assert cluster.done[:4] == [
+            ("add", 4, "10.0.0.4:7650"),
+            ("promote", 4),
+            ("remove", 3),
+            ("add", 4, "10.0.0.4:7650"),
+        ]
+        assert cluster.done[-1] == ("transfer", 2)
 
 
 async def test_what_the_core_refuses_reaches_the_caller_and_wrong_values_are_named():

@@ -62,7 +62,7 @@ class Pair:
     async def sent(self) -> None:
         """Wait until nothing is under way."""
         with trio.fail_after(10):
-            while self.leader.mesh.snapshots_under_way():
+            while self.leader.mesh.snapshots():
                 await trio.testing.wait_all_tasks_blocked(0.005)
 
 
@@ -230,7 +230,7 @@ async def test_a_connection_that_ended_gets_none_and_no_word():
         both.leader.mesh.send_snapshot(_effect(connection.number + 1))
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert both.leader.events.failed == []
-        assert both.leader.mesh.snapshots_under_way() == {}
+        assert both.leader.mesh.snapshots() == {}
 
 
 async def test_a_stream_that_another_one_replaces_ends_without_a_word():
