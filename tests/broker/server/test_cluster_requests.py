@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from sluicemq.broker.commands import cluster as commands
-from sluicemq.broker.commands.cluster import command
+from sluicemq.broker.commands.program import command
 from sluicemq.broker.pipeline.ensemble.cluster import entries_between
 from sluicemq.broker.pipeline.ensemble.links import Identity
 from sluicemq.broker.replication.membership import Configuration, Member
@@ -169,7 +169,7 @@ async def test_the_status_may_be_asked_for_again_and_then_a_session_opened():
 async def run(port: Port, *words: str, exit_code: int = 0) -> str:
     """Run a command in a thread, which has an event loop of its own."""
     runner = click.testing.CliRunner()
-    result = await trio.to_thread.run_sync(lambda: runner.invoke(command, [*words, "--url", url_of(port)]))
+    result = await trio.to_thread.run_sync(lambda: runner.invoke(command, ["cluster", *words, "--url", url_of(port)]))
     assert result.exit_code == exit_code, result.output
     return result.output
 
