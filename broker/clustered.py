@@ -106,6 +106,8 @@ async def serve_clustered(
     # What a turn brings forth leaves with its end, whether for clients or for other brokers.
     server.hub.lead(mesh.hub)
     server.not_leader = ensemble.not_leader
+    server.brokers = lambda: dict(sorted(ensemble.addresses.items())).values()
+    ensemble.on_addresses = server.tell_brokers
     ensemble.on_ground = server.use
     ensemble.on_road = lambda road, reason: _road_changed(server, road, reason)
     try:

@@ -28,6 +28,8 @@ from sluicemq.wire.errors import (
 )
 from sluicemq.wire.fields import Message
 from sluicemq.wire.messages import (
+    ADDRESSES_MAX,
+    Brokers,
     Check,
     Close,
     ConsumerEnded,
@@ -408,6 +410,12 @@ class ClientSession:
         """Tell the client that its consumer is over, and why."""
         self.consumers.pop(consumer, None)
         self._put(ConsumerEnded(consumer, error_to_wire(error)))
+
+    def tell_brokers(self) -> None:
+        """Tell the client where it may go when this broker dies; on its own a broker is all there is."""
+        addresses = list(self.server.brokers())[:ADDRESSES_MAX]
+        if len(addresses) > 1:
+            self._put(Brokers(addresses=addresses))
 
     def leases_lost(self, consumer: int, tags: list[int], reason: str) -> None:
         """Tell the client that leases ended unasked."""

@@ -98,6 +98,7 @@ def open_session(session: ClientSession, message: Message, correlation: int, tai
         session.session, session.vhost = message.session, vhost
         session.next_consumer = max(message.consumer_max, sessions.highest_consumer(message.session)) + 1
         session.reply(correlation, _opened(session, message.resume_token, resumed=True))
+        session.tell_brokers()
         return
     token = secrets.token_bytes(TOKEN_BYTES) if message.resumable and sessions.grace_seconds else b""
 
@@ -113,6 +114,7 @@ def open_session(session: ClientSession, message: Message, correlation: int, tai
             return
         sessions.attach(session.session, session)
         session.reply(correlation, _opened(session, token))
+        session.tell_brokers()
 
     digest = digest_of(token) if token else b""
     session.road.produce.open_session(vhost, session.identity, session.client_name, digest, opened)

@@ -23,7 +23,7 @@ from sluicemq.wire.messages import Close
 from sluicemq.wire.peers import PEER_PREFACE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from sluicemq.broker.config import BrokerConfig
     from sluicemq.broker.pipeline.ensemble.cluster import ClusterControl
@@ -89,6 +89,7 @@ class Server:
         self.road = road
         self.ground = known
         self.not_leader: Callable[[], NotLeader] = lambda: NotLeader("this broker does not lead at the moment")
+        self.brokers: Callable[[], Iterable[str]] = tuple
         self.config = config
         self.version = version
         self.hub = Hub()
@@ -126,6 +127,13 @@ class Server:
         self.road = None
         for session in list(self.sessions):
             session.road_ended(reason)
+        self.hub.flush()
+
+    def tell_brokers(self) -> None:
+        """Let every client know where all brokers are: something about that changed."""
+        for session in list(self.sessions):
+            if session.connection.state is State.OPEN:
+                session.tell_brokers()
         self.hub.flush()
 
     # --- connections --------------------------------------------------------------------------------------------------

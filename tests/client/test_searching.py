@@ -204,7 +204,7 @@ def test_who_failed_often_is_left_alone_for_long_only_while_somebody_else_works(
     assert dead.is_open(100.0)
     assert not other.is_open(100.0)
     assert places.next(103.0)[0] is other
-    other.scope = object()
+    other.scope = candidate()
     assert places.next(104.0)[1] >= 115.0
     other.scope = None
     for _ in range(20):

@@ -70,6 +70,7 @@ class Ensemble:
     Attributes:
         ground: Log and machine at the moment; None while they are exchanged.
         road: The present leadership, once it serves.
+        on_addresses: Called when a broker became known, or is reached elsewhere.
         on_road: Called with each road when it begins to serve, and with None and the reason when it has ended.
         on_leader: Called when another broker leads, or none, or the lead became known.
         on_ground: Called with each new ground, the first one too.
@@ -96,6 +97,7 @@ class Ensemble:
         self._on_failure = on_failure
         self._options = options
         self.road: Road | None = None
+        self.on_addresses: Callable[[], None] = lambda: None
         self.on_road: Callable[[Road | None, NotLeader | None], None] = lambda road, reason: None
         self.on_leader: Callable[[], None] = lambda: None
         self.on_ground: Callable[[Ground], None] = lambda ground: None
@@ -516,6 +518,7 @@ class Ensemble:
     def _tell_addresses(self) -> None:
         known = self._ground.machine.cluster.addresses
         self._told_addresses = dict(known)
+        self.on_addresses()
         self._links.connect_to({node: address for node, address in self.addresses.items() if node != self.node})
 
 

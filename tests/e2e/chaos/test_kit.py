@@ -12,8 +12,10 @@ import pytest
 import trio
 import trio.testing
 
+from sluicemq.client import connect
 from sluicemq.wire.frames import pack_frame
 from sluicemq.wire.peers import PEER_PREFACE, PeerHello
+from tests.e2e.chaos.cluster import Cluster
 from tests.e2e.chaos.faults import _BEGIN, ALONE, LEADER, TOGETHER, plan
 from tests.e2e.chaos.network import CLIENTS, Network, Way
 
@@ -113,3 +115,31 @@ def test_one_broker_passes_through_some_seconds_of_it(tmp_path):
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert '"steps": 0' not in result.stdout
+
+
+@pytest.mark.trio
+async def test_a_client_that_was_given_one_address_outlives_that_broker(tmp_path):
+    cluster = Cluster(tmp_path, 3, random.Random(1))
+    try:
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                await cluster.start(nursery)
+                leader = await cluster.leader()
+                url = f"sluicemq://127.0.0.1:{cluster.network.gates[leader].port}"
+                async with connect(url) as client:
+                    await client.declare_queue("orders")
+                    await client.send("orders", b"one")
+                    async with client.consumer("orders") as consumer:
+                        message = await anext(consumer)
+                        await client.declare_queue("behind")  # what is committed behind the GRANT commits it too
+                        cluster.kill(leader)
+                        await message.ack(confirm=True)
+                        await client.send("orders", b"two")
+                        async with await anext(consumer) as message:
+                            assert (message.body, message.attempt) == (b"two", 1)
+                        await consumer.flush()
+                    info = await client.queue_info("orders")
+                    assert (info["settled_total"], info["redelivered_total"]) == (2, 0)
+                nursery.cancel_scope.cancel()
+    finally:
+        cluster.stop()
