@@ -52,8 +52,9 @@ def library(name: str) -> Any:
 class Cluster:
     """A running server; `conninfo` reaches it."""
 
-    def __init__(self, programs: Path) -> None:
+    def __init__(self, programs: Path, settings: tuple[str, ...] = ()) -> None:
         self._programs = programs
+        self._settings = (*SETTINGS, *settings)
         self._directory = Path(tempfile.mkdtemp(prefix="sluicemq-pg-"))
         self._process: subprocess.Popen[bytes] | None = None
         self._user: dict[str, Any] = {}
@@ -88,7 +89,7 @@ class Cluster:
                 check=True,
                 **self._user,
             )
-            options = [part for setting in SETTINGS for part in ("-c", setting)]
+            options = [part for setting in self._settings for part in ("-c", setting)]
             self._process = subprocess.Popen(
                 [self._programs / "postgres", "-D", data, "-k", self._directory, *options],
                 cwd=self._directory,

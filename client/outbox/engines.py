@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -68,8 +67,11 @@ class AsyncEngineDatabase(Database):
 
     async def transact(self, make_steps: MakeSteps[T]) -> T:
         """Run the steps in a transaction of their own."""
-        async with self._engine.begin() as connection:
-            return await connection.run_sync(partial(_performed, make_steps))
+        # Not left half way, as in a worker thread: a cancelled rollback would leave the connection in its transaction.
+        with anyio.CancelScope(shield=True):
+            async with self._engine.begin() as connection:
+                outcome = await connection.run_sync(partial(_performed, make_steps))
+        return outcome
 
     def listener(self) -> Callable[[], Any] | None:
         """Return what opens a connection of psycopg's blocking kind to the same place, whatever the engine's driver."""
@@ -84,8 +86,6 @@ class AsyncEngineDatabase(Database):
 
     async def aclose(self) -> None:
         """Nothing: the engine is the user's."""
-        with suppress(Exception):
-            await anyio.lowlevel.checkpoint()
 
 
 def _performed(make_steps: MakeSteps[T], connection: Connection) -> T:

@@ -45,6 +45,7 @@ def postgres(cluster):
     with psycopg.connect(cluster.conninfo, autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {schema}")
         yield f"{cluster.conninfo} options='-c search_path={schema}'"
+        connection.execute("SET lock_timeout = '20s'")  # a connection that somebody left in a transaction
         connection.execute(f"DROP SCHEMA {schema} CASCADE")
 
 

@@ -23,6 +23,7 @@ from sluicemq.client.errors import (
     TransactionRequired,
 )
 from sluicemq.client.outbox import relay as relay_module
+from sluicemq.client.outbox import sending as sending_module
 from sluicemq.client.outbox.statements import LANES, Failure, Statements, lane_of
 from sluicemq.wire import messages as m
 from sluicemq.wire.batch import Batch
@@ -225,7 +226,9 @@ async def test_a_poisoned_message_is_parked_and_holds_back_its_own_key_only(brok
         async with outbox.relay(client):
             await broker.until(lambda: len(broker.bodies) == 3)
             await until(lambda: parked_are(outbox, 2))
-            assert (await outbox.status()).waiting == 1
+        assert (await outbox.status()).waiting == 1
+        assert await peeked(outbox) == ([], None), "what waits behind the parked one is no work for anybody"
+        async with outbox.relay(client):
             assert broker.bodies == [b"fine-0", b"fine-1", b"fine-2"]
             parked = await outbox.parked()
             assert [(one.key, one.attempts) for one in parked] == [("poisoned", 1), (None, 1)]
@@ -319,6 +322,31 @@ async def test_a_broken_connection_neither_loses_nor_repeats(broker, tmp_path) -
         async with outbox.relay(client):
             await until_empty(outbox)
     assert broker.bodies == [b"order-0", b"order-1", b"order-2"]
+
+
+async def test_a_send_that_nobody_answers_is_asked_for_and_not_repeated(broker, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sending_module, "SEND_SECONDS", 0.05)
+    silent = True
+
+    def publish(_peer, message, tail):
+        if not silent:
+            return None
+        if not broker.stored:
+            broker.publish(message, tail)
+        return SILENCE
+
+    broker.on[m.Publish] = publish
+    async with sqlite_outbox(tmp_path) as (outbox, connection), connect(broker.url) as client:
+        outbox.add(connection, "orders", b"order")
+        connection.commit()
+        async with outbox.relay(client):
+            await broker.until(lambda: broker.count(m.Publish))
+            with anyio.move_on_after(0.3):  # several of its tries end without an answer
+                await anyio.sleep_forever()
+            silent = False
+            await broker.peer.cut()
+            await until_empty(outbox)
+    assert broker.bodies == [b"order"]
 
 
 async def test_an_outage_needs_no_hands(broker, tmp_path) -> None:
