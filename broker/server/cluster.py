@@ -38,8 +38,10 @@ def cluster_status(session: ClientSession, message: Message, correlation: int, t
 async def _status(session: ClientSession, correlation: int) -> None:
     control = _control(session)
     behind: dict[int, int | None] = {}
-    for zxid in {each.last_zxid for each in control.heard.values()}:
-        behind[zxid] = await trio.to_thread.run_sync(control.bytes_behind, zxid)
+    acknowledged = control.acknowledged
+    for node, heard in dict(control.heard).items():
+        zxid = max(heard.last_zxid, acknowledged.get(node, 0))
+        behind[node] = await trio.to_thread.run_sync(control.bytes_behind, zxid)
     figures = control.figures
     configuration = control.configuration
     session.reply(
@@ -48,7 +50,7 @@ async def _status(session: ClientSession, correlation: int) -> None:
             node=control.identity.node,
             leader=figures.leader,
             cluster_id=control.identity.cluster_id.hex(),
-            nodes=rows_of(control, behind.get),
+            nodes=rows_of(control, behind),
             changing=configuration is not None and configuration.next_voters is not None,
         ),
     )

@@ -113,6 +113,12 @@ class Administration:
         return self.neighbours.figures()
 
     @property
+    def acknowledged(self) -> Mapping[int, int]:
+        """What the others have durably of this broker's log, if it leads."""
+        learners = self._ensemble.replica.learners
+        return {node: learner.acknowledged_zxid for node, learner in learners.items()}
+
+    @property
     def snapshots(self) -> Mapping[int, dict[str, int]]:
         """Snapshots that are being sent."""
         return self.neighbours.snapshots()

@@ -47,6 +47,10 @@ class ClusterControl(Protocol):
         """What those said last of how they are."""
 
     @property
+    def acknowledged(self) -> Mapping[int, int]:
+        """What the others have durably of this node's log, if it leads: fresher than what they said."""
+
+    @property
     def snapshots(self) -> Mapping[int, dict[str, int]]:
         """Snapshots that are being sent, by node: `zxid`, `sent_bytes`, `snapshot_bytes`, `pages_bytes`."""
 
@@ -75,12 +79,12 @@ class ClusterControl(Protocol):
         """
 
 
-def rows_of(control: ClusterControl, bytes_behind: Callable[[int], int | None]) -> list[dict[str, Any]]:
+def rows_of(control: ClusterControl, bytes_behind: Mapping[int, int | None]) -> list[dict[str, Any]]:
     """Return one row a node, by rising id. Names only ever get added. What nobody knows is None.
 
     Args:
         control: Who knows.
-        bytes_behind: As `ClusterControl.bytes_behind`, of figures that were asked for before.
+        bytes_behind: How far each node is behind in bytes, as far as that is known.
 
     """
     own, configuration = control.identity.node, control.configuration
@@ -90,6 +94,8 @@ def rows_of(control: ClusterControl, bytes_behind: Callable[[int], int | None]) 
     if configuration is not None:
         voters = {member.node for member in configuration.voters}
         joining = {member.node for member in configuration.next_voters or ()} - voters
+    lasts = {node: max(found.last_zxid, control.acknowledged.get(node, 0)) for node, found in figures.items()}
+    ahead_zxid = max(lasts.values())
     ahead = max(figures.values(), key=lambda each: each.last_zxid)
     rows = []
     for node in sorted({*figures, *voters, *joining, *control.addresses}):
@@ -101,7 +107,7 @@ def rows_of(control: ClusterControl, bytes_behind: Callable[[int], int | None]) 
             "voter": node in voters,
             "joining": node in joining,
             "epoch": None if found is None else found.epoch,
-            "last_zxid": None if found is None else found.last_zxid,
+            "last_zxid": lasts.get(node),
             "committed_zxid": None if found is None else found.committed_zxid,
             "applied_zxid": None if found is None else found.applied_zxid,
             "lag_entries": None,
@@ -115,8 +121,8 @@ def rows_of(control: ClusterControl, bytes_behind: Callable[[int], int | None]) 
             "snapshot": control.snapshots.get(node),
         }
         if found is not None:
-            row["lag_entries"] = entries_between(found.last_zxid, ahead.last_zxid)
-            row["lag_bytes"] = 0 if found.last_zxid == ahead.last_zxid else bytes_behind(found.last_zxid)
+            row["lag_entries"] = entries_between(lasts[node], ahead_zxid)
+            row["lag_bytes"] = 0 if lasts[node] == ahead_zxid else bytes_behind.get(node)
             late_ms = ahead.log_time_ms - found.log_time_ms
             row["lag_seconds"] = max(0, late_ms) / 1000 if found.applied_zxid < ahead.applied_zxid else 0.0
         rows.append(row)

@@ -42,6 +42,7 @@ class Cluster:
         self.addresses = {1: "10.0.0.1:7650", 2: "10.0.0.2:7650", 3: "10.0.0.3:7650"}
         self.reachable = {2, 4}
         self.heard = {2: figures("following", 3 << 32 | 400, time_ms=8_500), 4: figures("observing", 2 << 32 | 9)}
+        self.acknowledged = {2: 3 << 32 | 400, 4: 0}
         self.snapshots = {4: {"zxid": 3 << 32, "sent_bytes": 10, "snapshot_bytes": 90, "pages_bytes": 0}}
         self.done: list[tuple[Any, ...]] = []
         self.error: SluiceError | None = None

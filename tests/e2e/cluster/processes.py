@@ -102,13 +102,14 @@ class Cluster:
         assert report.leader is not None
         return report.leader
 
-    async def all_caught_up(self, *nodes: int) -> ClusterReport:
-        """Wait until the leader says that these have all there is, and vote or follow."""
+    async def all_caught_up(self, *nodes: int, lag_max: int = 0) -> ClusterReport:
+        """Wait until the leader says that these are there, and at most so many entries behind."""
         leader = await self.leader()
 
         def done(report: ClusterReport) -> bool:
             rows = [row_of(report, node) for node in nodes]
-            return all(row["reachable"] and row["lag_entries"] == 0 and row["phase"] == "broadcast" for row in rows)
+            there = (row for row in rows if row["reachable"] and row["phase"] == "broadcast")
+            return sum(row["lag_entries"] <= lag_max for row in there) == len(rows)
 
         return await self.until(leader, done)
 
