@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from sluicemq.broker.pipeline.road import Road
     from sluicemq.broker.replication.effects import SendSnapshot
     from sluicemq.broker.replication.messages import Message
+    from sluicemq.storage.log import SegmentLog
+    from sluicemq.storage.record import Record
     from sluicemq.wire.errors import NotLeader
 
 LOG_OPTIONS = LogOptions(segment_bytes=1 << 20, initial_bytes=1 << 16, spares_max=1)
@@ -184,12 +186,14 @@ class Node:
         with snapshot:
             position = Position(snapshot.zxid, snapshot.chain)
             data = self.disk.content_of(f"snapshot-{snapshot.zxid:016x}")
+        records = records_up_to(stores.log, position.zxid)
         known = stores.configuration_at(position.zxid)
         assert known is not None
 
         def take() -> None:
             assert other is not None
             installation = other.ensemble.log.begin_installation(position.zxid, position.chain, bytes(16))
+            installation.add_entries(records)
             installation.add_snapshot(0, data)
             installation.finish()
             other.ensemble.snapshot_received(
@@ -197,6 +201,16 @@ class Node:
             )
 
         other.soon(take)
+
+
+def records_up_to(log: SegmentLog, zxid: int) -> list[Record]:
+    """Return every entry that is left on the disk up to *zxid*: what is alive, and more."""
+    found = [record for file in log.live_files() for record in log.walk_live(file)]
+    place = log.start_zxid
+    while records := log.read_after(place):
+        found += records
+        place = records[-1].zxid
+    return [record for record in found if record.zxid <= zxid]
 
 
 def unpacked(data: bytes) -> Message:
@@ -213,12 +227,14 @@ class Cluster:
         self.network = Network()
         self.nodes: dict[int, Node] = {}
         self.disks: dict[int, SimulatedDisk] = {}
+        self.disks_made = 0
         self._nursery = nursery
 
     async def start(self, number: int, *, listed: bool = True) -> Node:
         """Start a broker on its disk, or on an empty one."""
         disk = self.disks.get(number)
-        disk = self.disks[number] = SimulatedDisk(number) if disk is None else disk.restart()
+        self.disks_made += disk is None
+        disk = self.disks[number] = SimulatedDisk(self.disks_made) if disk is None else disk.restart()
         node = self.nodes[number] = Node(self.network, number, disk, self.seeds if listed else {})
         await self._nursery.start(node.run)
         return node

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import trio
 
+from sluicemq.broker.replication import events as ev
+from sluicemq.broker.replication.messages import Role
+from sluicemq.wire.errors import NotLeader
 from tests.broker.pipeline.ensemble.cluster import WAIT_SECONDS, open_cluster
 from tests.broker.pipeline.roads import Client, declare, open_producer, publish
+
+if TYPE_CHECKING:
+    from sluicemq.broker.pipeline.road import Road
 
 
 @pytest.mark.trio
@@ -44,3 +52,104 @@ async def test_when_the_leader_goes_another_leads_with_everything_that_was_confi
         assert [one.body for one in await client.take(1)] == [b"confirmed"]
         await cluster.start(leader.number)
         await cluster.agree()
+
+
+async def settled_traffic(road: Road, rounds: int) -> None:
+    """Publish and acknowledge large messages, so that the log grows and nothing of it stays alive."""
+    producer = await open_producer(road)
+    client = await Client(road).open()
+    consumer = client.consume(road.produce.find_queue("/", "orders"))
+    taken = 0
+    with trio.fail_after(3 * WAIT_SECONDS):
+        for sequence in range(1, rounds + 1):
+            await publish(road, producer, sequence, [b"x" * 20_000])
+            received = await client.take(taken + 1)
+            await client.settle(consumer, [received[-1].tag, received[-1].tag])
+            taken += 1
+    client.leave()
+
+
+@pytest.mark.trio
+async def test_a_broker_that_missed_too_much_is_sent_a_snapshot_and_goes_on() -> None:
+    async with open_cluster() as cluster:
+        leader = await cluster.leader()
+        assert leader.road is not None
+        await declare(leader.road)
+        await cluster.agree()
+        late = next(number for number in cluster.nodes if number != leader.number)
+        await cluster.stop(late)
+        last = cluster.disks[late]
+        await settled_traffic(leader.road, 300)
+        assert leader.road.log.start_zxid, "the leader's log begins later than what the other has"
+        assert leader.road.snapshots is not None
+        node = await cluster.start(late)
+        await cluster.agree()
+        assert node.ensemble.log.start_zxid, "it was sent a snapshot"
+        assert last is not cluster.disks[late]
+        # It is as good as any other from there on.
+        await cluster.stop(leader.number)
+        other = await cluster.leader()
+        assert other.road is not None
+        await settled_traffic(other.road, 3)
+        await cluster.start(leader.number)
+        await cluster.agree()
+
+
+@pytest.mark.trio
+async def test_a_wiped_broker_learns_everything_and_votes_when_it_was_promoted() -> None:
+    async with open_cluster() as cluster:
+        leader = await cluster.leader()
+        assert leader.road is not None
+        await declare(leader.road)
+        wiped = next(number for number in cluster.nodes if number != leader.number)
+        await cluster.stop(wiped)
+        del cluster.disks[wiped]
+        node = await cluster.start(wiped, listed=False)
+        await cluster.agree()
+        assert node.ensemble.replica.role is Role.OBSERVING
+        asked = leader.ensemble.driver.ask(lambda asked: ev.AddVoter(asked, wiped))
+        with trio.fail_after(WAIT_SECONDS):
+            await asked.wait()
+        await cluster.agree()
+        assert node.ensemble.replica.role is Role.FOLLOWING
+
+
+@pytest.mark.trio
+async def test_a_leader_that_stops_hands_the_lead_over() -> None:
+    async with open_cluster() as cluster:
+        leader = await cluster.leader()
+        road = leader.road
+        assert road is not None
+        await declare(road)
+        with trio.fail_after(WAIT_SECONDS):
+            await leader.ensemble.hand_over()
+        assert leader.road is None
+        assert road.over
+        assert [str(reason) for reason in leader.reasons]
+        other = await cluster.leader()
+        assert other.number != leader.number
+        with pytest.raises(NotLeader):
+            await declare(road, "late")
+
+
+@pytest.mark.trio
+async def test_a_damaged_log_is_set_aside_and_learned_anew() -> None:
+    async with open_cluster() as cluster:
+        leader = await cluster.leader()
+        assert leader.road is not None
+        await declare(leader.road)
+        producer = await open_producer(leader.road)
+        for sequence in range(1, 50):
+            await publish(leader.road, producer, sequence, [b"x" * 1_000])
+        await cluster.agree()
+        hurt = next(number for number in cluster.nodes if number != leader.number)
+        await cluster.stop(hurt)
+        disk = cluster.disks[hurt]
+        name = next(name for name in disk.names() if name.startswith("segment-"))
+        disk.flip_bit(name, 20_000)
+        node = await cluster.start(hurt)
+        await cluster.agree()
+        with trio.fail_after(WAIT_SECONDS):
+            while node.ensemble.replica.damaged_from is not None:
+                await trio.sleep(0.01)
+        assert node.ensemble.log.superblock.current.damaged_from == 0
