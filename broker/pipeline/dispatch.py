@@ -355,6 +355,12 @@ class DispatchStage:
         self._queues_of_session.pop(session, None)
         self._held_back.discard(session)
 
+    def end(self) -> None:
+        """The leadership is over: nobody reads what was chosen and not sent."""
+        picks, self._cold_picks = self._cold_picks, []
+        for _pick, reader in picks:
+            self._road.bodies.end_reading(reader)
+
     # --- the work ---------------------------------------------------------------------------------------------
 
     def run(self, deadline: float) -> bool:

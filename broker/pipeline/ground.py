@@ -46,6 +46,8 @@ WAITING_ENTRIES_MAX = 10_000
 one road applies, and the disk need not be what is slow."""
 SESSION_GRACE_SECONDS_DEFAULT = 10.0
 """How long a session is kept whose connection was lost, and how long a new leader waits for the clients of the last."""
+BLOCKED_SECONDS = 0.005
+"""How often is looked whether proposals are taken again; it is a matter of milliseconds, and rare."""
 LAST_ENTRIES_SECONDS = 10.0
 """How long the last snapshot waits for entries that are still under way."""
 
@@ -79,6 +81,7 @@ class Ground:
         on_durable: Called with the zxid up to which the log is durable; alone, that is committed too.
         on_log_begins: Called when the log proper begins later than before.
         on_hash_due: Called with the zxid that was just applied, at places where brokers compare their states.
+        is_blocked: Whether proposals wait for something else than disk and apply: the lead is being handed over.
         holds: While it is not 0, no file that is there now may leave the disk: somebody is sent a snapshot.
 
     Raises:
@@ -137,6 +140,7 @@ class Ground:
         self.on_log_begins: Callable[[], None] = lambda: None
         self.on_hash_due: Callable[[int], None] | None = None
         self.holds = 0
+        self.is_blocked: Callable[[], bool] = lambda: False
         self.bodies = Bodies(log, cache_bytes_max=cache_bytes_max)
         self.apply = ApplyStage(self)
         self.reclaimer = Reclaimer(
@@ -145,6 +149,7 @@ class Ground:
             bytes_per_second_max=reclaim_bytes_per_second_max,
             on_failure=self.fail,
             wait_for_readers=self.bodies.wait_for_readers,
+            is_held=lambda: self.holds > 0,
         )
         self.snapshots: SnapshotStage | None = None
         if snapshots is not None:
@@ -222,12 +227,14 @@ class Ground:
     @property
     def congested(self) -> bool:
         """Whether sessions should stop reading until `wait_for_room` returns."""
-        return len(self.commit) > WAITING_ENTRIES_MAX or self.append.congested
+        return len(self.commit) > WAITING_ENTRIES_MAX or self.append.congested or self.is_blocked()
 
     async def wait_for_room(self) -> None:
         """Wait until the disk and apply have caught up."""
         while self.congested:
             await self.append.wait_for_room()
+            while self.is_blocked():  # noqa: ASYNC110 - milliseconds, and who blocks knows nobody here
+                await trio.sleep(BLOCKED_SECONDS)
             if len(self.commit) > WAITING_ENTRIES_MAX:
                 if self._room is None:
                     self._room = trio.Event()

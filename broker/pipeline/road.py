@@ -131,6 +131,7 @@ class Road:
     def end(self) -> None:
         """The leadership is over: nothing is proposed, confirmed or delivered any more. May be said twice."""
         self.over = True
+        self.dispatch.end()
         if self.ground.road is self:
             self.ground.road = None
 

@@ -20,6 +20,7 @@ from sluicemq.broker.pipeline.ensemble.records import Body
 from sluicemq.broker.replication import effects as fx
 from sluicemq.broker.replication import events as ev
 from sluicemq.broker.replication.messages import Phase, Role
+from sluicemq.storage.errors import StorageError
 from sluicemq.storage.record import Record
 
 if TYPE_CHECKING:
@@ -51,11 +52,17 @@ class Host(Protocol):
     def first_entry(self) -> None:
         """The log was empty, and its first entry is about to be written."""
 
+    def repaired(self) -> None:
+        """That the log is whole again is about to be noted."""
+
     def alarm(self, reason: str) -> None:
         """Tell an operator."""
 
     def fatal(self, effect: fx.Fatal) -> None:
         """End the process."""
+
+    def fail(self, error: BaseException) -> None:
+        """End the process: something broke that cannot."""
 
 
 @dataclass(eq=False)
@@ -115,6 +122,7 @@ class Driver:
         self._held: deque[Body] = deque()
         self._refused = False
         self._committed = False
+        self._broken = False
         self._timer = DueTimer(lambda: self.replica.wake_at, lambda: self.event(ev.Wake()))
         self._reads: trio.MemorySendChannel[fx.ReadEntries]
         self._reads, self._reads_to_do = trio.open_memory_channel[fx.ReadEntries](1_000)
@@ -124,7 +132,7 @@ class Driver:
             fx.Append: self._append,
             fx.Join: self._disk.submit,
             fx.SavePromise: self._disk.submit,
-            fx.NoteRepaired: self._disk.submit,
+            fx.NoteRepaired: self._note_repaired,
             fx.Truncate: self._truncate,
             fx.InstallSnapshot: self._host.install,
             fx.ReadEntries: self._read_entries,
@@ -225,8 +233,15 @@ class Driver:
         return not self._refused
 
     def _step(self, event: ev.Event) -> None:
-        for effect in self.replica.step(event, trio.current_time()):
-            self._perform[type(effect)](effect)
+        if self._broken:
+            return
+        try:
+            for effect in self.replica.step(event, trio.current_time()):
+                self._perform[type(effect)](effect)
+        except Exception as error:  # noqa: BLE001 - half a step is no step: whoever called must not take it for its own
+            self._broken = True
+            self._host.fail(error)
+            return
         if type(event) is ev.Persisted:
             self._view.durable(self.replica.durable_zxid)
 
@@ -252,6 +267,10 @@ class Driver:
         self._view.truncate(effect.position)
         self._backlog.truncate(effect.position.zxid)
         self._disk.submit(effect)
+
+    def _note_repaired(self, effect: fx.NoteRepaired) -> None:
+        self._disk.submit(effect)
+        self._host.repaired()
 
     def _commit(self, effect: fx.Committed) -> None:
         self._backlog.commit(effect.zxid)
@@ -283,7 +302,11 @@ class Driver:
 
     async def _read_for_learners(self) -> None:
         async for effect in self._reads_to_do:
-            entries = await trio.to_thread.run_sync(self._view.read_from_disk, effect.after, effect.bytes_max)
+            try:
+                entries = await trio.to_thread.run_sync(self._view.read_from_disk, effect.after, effect.bytes_max)
+            except StorageError as error:
+                self._host.fail(error)
+                return
             self.event(ev.EntriesRead(effect.peer, effect.session, effect.after, entries))
 
 

@@ -31,6 +31,7 @@ from sluicemq.broker.replication.history import Position, zxid_of
 from sluicemq.broker.replication.membership import Member
 from sluicemq.broker.replication.messages import Phase, Role
 from sluicemq.broker.replication.replica import Replica
+from sluicemq.storage.errors import StorageError
 from sluicemq.wire.errors import InternalError, NotLeader
 
 if TYPE_CHECKING:
@@ -113,10 +114,10 @@ class Ensemble:
         self._told_addresses: dict[int, str] | None = None
         self._founded = False
         self._missing = trio.Event()
-        self._stopping = False
+        self._reading = trio.CancelScope()
         self._nursery: trio.Nursery
 
-        ground = premises.open_first(self._fail)
+        ground = premises.open_first(self.fail)
         self._incarnation = ground.log.incarnation
         self._cluster_id = ground.log.cluster_id
         self._damaged = bool(ground.log.superblock.current.damaged_from)
@@ -155,7 +156,6 @@ class Ensemble:
 
     async def hand_over(self) -> None:
         """Give the lead to another broker, if this one leads and another could: for an orderly stop."""
-        self._stopping = True
         if self.replica.role is not Role.LEADING:
             return
         learners = self.replica.learners
@@ -176,7 +176,7 @@ class Ensemble:
             try:
                 await ground.snapshots.take()
             except Exception as error:  # noqa: BLE001 - a failing disk must show in the exit code
-                self._fail(error)
+                self.fail(error)
 
     async def stop(self) -> None:
         """End the log's thread and close the directory."""
@@ -184,7 +184,8 @@ class Ensemble:
             await self.ground.stop()
         await trio.to_thread.run_sync(self._premises.close)
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
+        """This broker cannot go on."""
         self._on_failure(error)
 
     @property
@@ -199,6 +200,7 @@ class Ensemble:
         ground.on_durable = lambda _zxid: self._disk.durable()
         ground.on_log_begins = self._log_begins
         ground.on_hash_due = self._hash
+        ground.is_blocked = lambda: self.driver.held > 0
         self.on_ground(ground)
 
     async def _keep(self) -> None:
@@ -238,15 +240,36 @@ class Ensemble:
                 self._missing = trio.Event()
                 await self._missing.wait()
                 continue
-            after, upto = wanted
-            log = self._ground.log
-            records = await trio.to_thread.run_sync(log.read_after, after, READ_BACK_BYTES)
-            if not self._exchanging:
-                self._backlog.fill(after, [record for record in records if record.zxid <= upto])
-                ground = self._ground
-                ground.advance()
-                await ground.wait_applied(min(records[-1].zxid, upto))
-                self._after_applying()
+            with trio.CancelScope() as self._reading:
+                await self._read_back_some(*wanted)
+
+    async def _read_back_some(self, after: int, upto: int) -> None:
+        ground = self._ground
+        try:
+            records = await trio.to_thread.run_sync(ground.log.read_after, after, READ_BACK_BYTES)
+        except StorageError as error:
+            if ground is self.ground and not self._exchanging:
+                self.fail(error)
+                await trio.sleep_forever()
+            return
+        if ground is not self.ground or self._exchanging or not records:
+            return
+        self._backlog.fill(after, [record for record in records if record.zxid <= upto])
+        ground.advance()
+        await ground.wait_applied(min(records[-1].zxid, upto))
+        self._after_applying()
+
+    def repaired(self) -> None:
+        """The log holds again all that it ever acknowledged: once that is noted, what was set aside has served."""
+        self._nursery.start_soon(self._forget_damaged)
+
+    async def _forget_damaged(self) -> None:
+        await self.driver.until(lambda: self.replica.damaged_from is None)
+        self._damaged = False
+        try:
+            await trio.to_thread.run_sync(self._premises.forget_damaged)
+        except OSError as error:
+            logger.warning("what was set aside of a damaged log stays: %s", error)
 
     def role_changed(self, effect: fx.RoleChanged) -> None:
         """This broker is something else now: a leadership ends at once, and begins when it can."""
@@ -311,7 +334,7 @@ class Ensemble:
         text = f"{effect.reason} ({effect.cause.value})"
         if effect.cause is fx.Cause.STATE:
             text += f"; the state is in {dump_of(self._ground.machine, self._premises.directory)}"
-        self._fail(InternalError(text))
+        self.fail(InternalError(text))
 
     def _hash(self, zxid: int) -> None:
         self.driver.event(ev.StateHashed(state_hash(self._ground.machine, zxid)))
@@ -364,6 +387,7 @@ class Ensemble:
         self._exchanging = True
         try:
             assert self._keeping is not None
+            self._reading.cancel()
             self._keeping.cancel()
             await self._kept.wait()
             with trio.CancelScope(shield=True):
@@ -373,7 +397,7 @@ class Ensemble:
                 self.ground = None
                 new = await trio.to_thread.run_sync(self._change_and_open, change)
         except Exception as error:  # noqa: BLE001 - without its directory a broker cannot go on
-            self._fail(error)
+            self.fail(error)
             return
         finally:
             self._exchanging = False
@@ -390,7 +414,7 @@ class Ensemble:
     def _change_and_open(self, change: Callable[[], None]) -> Ground:
         self._premises.close()
         change()
-        return self._premises.open(self._fail)
+        return self._premises.open(self.fail)
 
     # --- Stores -------------------------------------------------------------------------------------------------------
 

@@ -161,6 +161,8 @@ class Reclaimer:
         on_failure: Called in the event loop with an error that ends the broker: the disk failed in the middle of a
             change.
         wait_for_readers: Returns when everybody who chose messages to read before the call has read them.
+        is_held: Asked before each change, in the thread: whether all files have to stay for a while; then the rest of
+            the pass waits for the next snapshot.
         pace: How the thread keeps itself slow; by default *bytes_per_second_max* and `pace.SHARE_MAX`.
 
     """
@@ -173,6 +175,7 @@ class Reclaimer:
         bytes_per_second_max: int = RECLAIM_BYTES_PER_SECOND_DEFAULT,
         on_failure: Callable[[BaseException], None],
         wait_for_readers: Callable[[], Awaitable[None]],
+        is_held: Callable[[], bool] = lambda: False,
         pace: Pace | None = None,
     ) -> None:
         self._log = log
@@ -180,6 +183,7 @@ class Reclaimer:
         self._pace = pace or Pace(bytes_per_second_max)
         self._on_failure = on_failure
         self._wait_for_readers = wait_for_readers
+        self._is_held = is_held
         self._target_bytes = 2 * log.entry_bytes_max
         self._offer: _Offer | None = None
         self._wake = trio.Event()
@@ -271,10 +275,10 @@ class Reclaimer:
         try:
             steps = self._look(snapshot, through_zxid)
             for step in steps:
-                if step.action is Action.DROP:
+                if step.action is Action.DROP and not self._is_held():
                     self._drop(step)
             waiting = [step for step in steps if step.action is not Action.DROP]
-            while waiting:
+            while waiting and not self._is_held():
                 if waiting[0].action is Action.MERGE and self._offer is not None:
                     break  # merging has time, what died since has not
                 segments = sum(step.bytes for step in waiting) / self._target_bytes

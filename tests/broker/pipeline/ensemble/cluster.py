@@ -124,6 +124,12 @@ class Node:
         self.changed.set()
         self.changed = trio.Event()
 
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until *condition* holds."""
+        with trio.fail_after(WAIT_SECONDS):
+            while not condition():  # noqa: ASYNC110 - what is waited for happens in threads too
+                await trio.sleep(0.01)
+
     def soon(self, action: Callable[[], None]) -> None:
         """Let something happen, unless the node is gone by then."""
         self._token.run_sync_soon(lambda: action() if self._up else None)
