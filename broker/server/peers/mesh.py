@@ -57,8 +57,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("sluicemq.peers")
 
-PEERS_MAX = 128
-"""Most nodes that a broker has anything to do with, by their numbers."""
+CALLERS_MAX = 128
+"""Most nodes that may call without that anybody has told where they are."""
 WATCH_SECONDS = 0.25
 """How often silence is looked at."""
 HELLO_SECONDS = 5.0
@@ -221,8 +221,6 @@ class PeerMesh:
     def _peer(self, node: int) -> _Peer:
         known = self._peers.get(node)
         if known is None:
-            if len(self._peers) >= PEERS_MAX:
-                raise LimitReached(f"this broker knows {PEERS_MAX} nodes already", limit="peers_max", value=PEERS_MAX)
             known = self._peers[node] = _Peer(self, node, Backoff(self._chance))
             if self._nursery is not None:
                 known.start(self._nursery)
@@ -350,6 +348,12 @@ class PeerMesh:
         peer = handshake.check_caller(self.events.identity, said)
         if self._nursery is None:
             raise ConnectionFailed("this broker stops")
+        if peer.node not in self._peers and sum(not each.address for each in self._peers.values()) >= CALLERS_MAX:
+            raise LimitReached(
+                f"{CALLERS_MAX} nodes that nobody has told of talk to this broker already",
+                limit="callers_max",
+                value=CALLERS_MAX,
+            )
         known = self._peer(peer.node)
         try:
             if said.stream == STREAM_CONTROL:

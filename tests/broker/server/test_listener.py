@@ -16,8 +16,9 @@ from sluicemq.wire import messages as m
 from sluicemq.wire.connection import State
 from sluicemq.wire.errors import BrokerStopping, InternalError, LimitReached, ResourceLow
 from sluicemq.wire.frames import PREFACE
+from sluicemq.wire.peers import PEER_PREFACE
 from tests.broker.pipeline.held import HeldSyncs
-from tests.broker.server.talk import open_port
+from tests.broker.server.talk import Refused, open_port
 from tests.disk import SimulatedDisk
 
 
@@ -265,3 +266,47 @@ async def test_a_disk_that_hangs_does_not_keep_a_stopping_broker_longer_than_its
             await trio.testing.wait_all_tasks_blocked()
             assert stopped.is_set()
             held.let_all_go()
+
+
+# --- other brokers --------------------------------------------------------------------------------------------------
+
+
+class Peers:
+    """Who serves other brokers: tells that it was called."""
+
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+
+    async def accept(self, stream: trio.SocketStream, first: bytes) -> None:
+        while len(first) < len(PEER_PREFACE):
+            first += await stream.receive_some(len(PEER_PREFACE) - len(first))
+        self.heard.append(first)
+        await stream.send_all(b"welcome")
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("piece_bytes", [1, 2, 8], ids=["byte by byte", "by two", "at once"])
+async def test_brokers_are_told_from_clients_by_their_preface(piece_bytes):
+    async with open_port() as port:
+        port.server.peers = peers = Peers()
+        async with await trio.open_tcp_stream(*port._address) as stream:
+            for start in range(0, len(PEER_PREFACE), piece_bytes):
+                await stream.send_all(PEER_PREFACE[start : start + piece_bytes])
+            assert await stream.receive_some() == b"welcome"
+        assert peers.heard == [PEER_PREFACE]
+        assert port.server.sessions == set()
+
+
+@pytest.mark.trio
+async def test_brokers_are_served_when_clients_have_taken_all_connections(mock_clock):
+    async with open_port(config=BrokerConfig(connections_max=1)) as port:
+        port.server.peers = Peers()
+        client = await port.dial()
+        await client.shake_hands()
+        async with await trio.open_tcp_stream(*port._address) as stream:
+            await stream.send_all(PEER_PREFACE)
+            assert await stream.receive_some() == b"welcome"
+        other = await port.dial()
+        with pytest.raises(Refused) as refused:
+            await other.shake_hands()
+        assert isinstance(refused.value.error, LimitReached)

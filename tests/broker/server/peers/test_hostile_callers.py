@@ -258,10 +258,14 @@ async def test_a_stranger_that_never_reads_is_cut_off_and_its_memory_given_back(
 
 
 async def test_everybody_may_call_but_only_so_many_are_remembered(monkeypatch):
-    monkeypatch.setattr(mesh, "PEERS_MAX", 3)
+    monkeypatch.setattr(mesh, "CALLERS_MAX", 3)
     async with brokers(1) as (one,):
         streams = [(await say(one, hello_to(one, sender=sender, connection=sender)))[0] for sender in (11, 12, 13)]
-        assert "knows 3 nodes" in str(await refusal_of(one, hello_to(one, sender=14)))
+        assert "3 nodes that nobody has told of" in str(await refusal_of(one, hello_to(one, sender=14)))
+        one.knows(*((node, "127.0.0.1:1") for node in (14, 15, 16, 17)))
+        stream, answer = await say(one, hello_to(one, sender=14))
+        assert isinstance(answer, wire.PeerHello)
+        streams.append(stream)
         streams[0].close()
         await trio.testing.wait_all_tasks_blocked(0.01)
         for stream in streams:
