@@ -11,6 +11,7 @@ from typing import Any
 from sluicemq.wire.fields import (
     NAME_BYTES_MAX,
     Message,
+    binary,
     boolean,
     list_of,
     map_of_text,
@@ -76,10 +77,15 @@ class Transaction(Message):
 
 @message(101)
 class Transacted(Message):
-    """All of it is done. *zxid* and the index within the batch are a message's position; 0 = forgotten."""
+    """All of it is done. *zxid* and the index within the batch are a message's position; 0 = forgotten.
+
+    *known* and *known_bits* say which messages are duplicates by their ids, as those of PUBLISHED do.
+    """
 
     zxid: int = wire_field(2, unsigned(64))
     duplicate: bool = wire_field(4, boolean, default=False)
+    known: list[int] = wire_field(6, numbers(64, multiple_of=4), default=[])
+    known_bits: bytes = wire_field(8, binary(), default=b"")
 
 
 @message(102)

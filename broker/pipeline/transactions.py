@@ -10,10 +10,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.broker.pipeline.grouping import groups_of
+from sluicemq.broker.pipeline.identities import identities_of
 from sluicemq.broker.pipeline.settle import check_ranges
 from sluicemq.broker.queues.applying.halves import judge_decided
 from sluicemq.broker.queues.applying.transactions import VERDICTS
-from sluicemq.broker.queues.entries_of_transactions import BY_SUBJECT, Prepare, Resolve, Settlement, Transaction
+from sluicemq.broker.queues.entries_of_transactions import (
+    BY_SUBJECT,
+    ID_BYTES,
+    Prepare,
+    Resolve,
+    Settlement,
+    Transaction,
+)
 from sluicemq.broker.queues.entry import GROUP_NUMBERS
 from sluicemq.broker.queues.notes import TEXT_CHARACTERS_MAX
 from sluicemq.broker.queues.outcomes import Outcome
@@ -64,12 +72,18 @@ class Sender(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """A part of a batch as entries hold it: target, number of its route, groups, texts of the routes."""
+    """A part of a batch as entries hold it: target, number of its route, groups, texts of the routes, scope and ids."""
 
     target: Queue | Topic
     route: int
     groups: list[int]
     routes: list[str]
+    scope: int = 0
+    ids: bytes = b""
+
+
+_TELLING = DELIVERY_COLUMNS | Column.KEYS | Column.SUBJECTS | Column.MESSAGE_IDS
+"""Columns that say something about single messages."""
 
 
 class TransactionStage:
@@ -112,8 +126,9 @@ class TransactionStage:
         produce = self._road.produce
         produce.refuse_when_stopping()
         known = produce.find_producer(sender.vhost, sender.identity, sender.producer)
-        if 0 < sender.sequence <= known.last:
-            # Sent again, and long since applied: nothing of it needs to enter the log a second time.
+        if 0 < sender.sequence <= known.last and not any(self._judges_ids(sender.vhost, name) for name, _ in parts):
+            # Sent again, and long since applied: nothing of it needs to enter the log a second time. Where ids count,
+            # where each message lies may be on a page, and the road finds it there.
             on_outcome(Outcome(Transacted(known.receipt(sender.sequence), sum(size for _, size in parts), True)))
             return
         road = self._road
@@ -127,10 +142,12 @@ class TransactionStage:
         flat: list[int] = []
         groups: list[int] = []
         routes: list[str] = []
+        ids = b""
         for (_, count), part in zip(parts, made, strict=True):
             offset = len(routes)
             route = part.route if part.route in (0, BY_SUBJECT) else part.route + offset
-            flat += (part.target.id, count, route)
+            flat += (part.target.id, count, route, part.scope)
+            ids += part.ids or bytes(ID_BYTES * count)
             groups += _moved(part.groups, offset)
             routes += part.routes
         entry = Transaction(
@@ -145,6 +162,7 @@ class TransactionStage:
             session if settlements else 0,
             [number for each in settlements for number in _flat(each)],
             [each.reason for each in settlements],
+            ids if any(part.scope for part in made) else b"",
             b"" if batch is None else batch.data,
         )
 
@@ -158,6 +176,11 @@ class TransactionStage:
         zxid = road.propose(entry, bytes(entry.payload), on_applied=on_applied)
         if batch is not None:
             road.bodies.add(zxid, entry)
+
+    def _judges_ids(self, vhost: str, destination: str) -> bool:
+        machine = self._road.machine
+        target = machine.find_queue(vhost, destination) or machine.sources.owner_of(vhost, destination)
+        return target is not None and target.window is not None
 
     def _settlement(self, session: int, wanted: Wanted) -> Settlement:
         if wanted.verdict not in VERDICTS:
@@ -185,9 +208,13 @@ class TransactionStage:
         first = 0
         for (destination, count), target in zip(parts, targets, strict=True):
             alone = batch
-            if len(parts) > 1 and batch.columns & (DELIVERY_COLUMNS | Column.KEYS | Column.SUBJECTS):
+            if len(parts) > 1 and batch.columns & _TELLING:
                 alone = Batch(batch.part(first, count))
-            made.append(self._part(target, destination, alone, count, now_ms))
+            part = self._part(target, destination, alone, count, now_ms)
+            if target.window is not None and alone.columns & Column.MESSAGE_IDS:
+                scope = target.window.scope
+                part = part._replace(scope=scope + 1, ids=identities_of(alone, scope))
+            made.append(part)
             first += count
         return batch, made
 

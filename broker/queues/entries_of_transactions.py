@@ -12,9 +12,12 @@ from typing import Any, ClassVar, NamedTuple, Self
 from sluicemq.broker.queues.entry import GROUP_NUMBERS, Entry, number, pack
 from sluicemq.broker.queues.entry import name as name_kind
 from sluicemq.wire.batch import SUBJECT_BYTES_MAX
-from sluicemq.wire.fields import NAME_BYTES_MAX, Check, boolean, list_of, numbers, text, unsigned
+from sluicemq.wire.columns import BATCH_VALUES_MAX
+from sluicemq.wire.fields import NAME_BYTES_MAX, Check, binary, boolean, list_of, numbers, text, unsigned
 
-PART_NUMBERS = 3
+ID_BYTES = 16
+"""Bytes of the hash of a message's id, as in `entries.PublishIdentified`."""
+PART_NUMBERS = 4
 """Integers a part of `Transaction.parts`."""
 BY_SUBJECT = 0xFFFF_FFFF
 """Number of the route of a part, or of a half message, whose messages have their subjects as routes."""
@@ -33,6 +36,7 @@ class Part(NamedTuple):
         first: Index of the first message.
         size: How many.
         groups: What they say about delivery, as in `entries.PublishGrouped`.
+        scope: 0: their ids are not judged; else one more than what `PublishIdentified.scope` says.
 
     """
 
@@ -40,6 +44,7 @@ class Part(NamedTuple):
     first: int
     size: int
     groups: list[int]
+    scope: int
 
 
 class Settlement(NamedTuple):
@@ -62,13 +67,14 @@ class Transaction(Entry):
         count: Messages in the batch; 0 where there is no batch.
         body_bytes: Bytes of all bodies together.
         parts: `PART_NUMBERS` a part, in the order of the batch: number of the queue or topic; how many messages;
-            number of the route that they share, from 1, 0 = none, `BY_SUBJECT`: each has its own.
+            number of the route that they share, from 1, 0 = none, `BY_SUBJECT`: each has its own; scope as in `Part`.
         groups: As in `entries.PublishGrouped`, of all messages; none reaches from one part into the next.
         routes: What of topics' names follows behind the topics, each once.
         session: The session that holds what is settled; 0: none that exists.
         settlements: For each verdict: consumer, verdict, log time at which a nacked message becomes ready again, how
             many ranges of tags, then these, ascending.
         reasons: Why, a text a verdict.
+        ids: A hash of 16 bytes for each message, zeros for those whose ids nobody judges; nothing where all are such.
         payload: The batch.
 
     """
@@ -86,6 +92,7 @@ class Transaction(Entry):
         number,
         numbers(64),
         list_of(text()),
+        binary(ID_BYTES * BATCH_VALUES_MAX),
     )
 
     producer: int
@@ -98,6 +105,7 @@ class Transaction(Entry):
     session: int
     settlements: list[int]
     reasons: list[str]
+    ids: bytes = dataclasses.field(default=b"", repr=False)
     payload: bytes | memoryview = dataclasses.field(default=b"", repr=False)
 
     @property
@@ -105,7 +113,7 @@ class Transaction(Entry):
         """The routes of its parts."""
         routes: list[tuple[int, str | None]] = []
         first = 0
-        for _target, count, route in zip(*(iter(self.parts),) * PART_NUMBERS, strict=True):
+        for _target, count, route, _scope in zip(*(iter(self.parts),) * PART_NUMBERS, strict=True):
             routes.append((first, _route(route, self.routes)))
             first += count
         return tuple(routes)
@@ -120,7 +128,7 @@ class Transaction(Entry):
         parts: list[Part] = []
         first = place = 0
         groups = self.groups
-        for target, count, route in zip(*(iter(self.parts),) * PART_NUMBERS, strict=True):
+        for target, count, route, scope in zip(*(iter(self.parts),) * PART_NUMBERS, strict=True):
             if route not in (0, BY_SUBJECT) and route > len(self.routes):
                 raise ValueError(f"a part names a route that is none of the {len(self.routes)}")
             start, left = place, count
@@ -129,10 +137,12 @@ class Transaction(Entry):
                 place += GROUP_NUMBERS
             if left or not count:
                 raise ValueError(f"a part of {count} messages does not end with a group")
-            parts.append(Part(target, first, count, groups[start:place]))
+            parts.append(Part(target, first, count, groups[start:place], scope))
             first += count
         if first != self.count or place != len(groups):
             raise ValueError(f"parts of {first} messages, but the batch has {self.count}")
+        if len(self.ids) not in (0, ID_BYTES * self.count):
+            raise ValueError(f"{len(self.ids)} bytes are no ids of {self.count} messages")
         return parts
 
     def verdicts(self) -> list[Settlement]:
@@ -159,7 +169,7 @@ class Transaction(Entry):
 
     def bare(self) -> Transaction:
         """Return the entry without what only its apply needed: for records that are never applied again."""
-        return dataclasses.replace(self, groups=[], settlements=[], reasons=[], payload=b"")
+        return dataclasses.replace(self, groups=[], settlements=[], reasons=[], ids=b"", payload=b"")
 
     def header(self) -> bytes:
         """Return the header's bytes."""
@@ -175,6 +185,7 @@ class Transaction(Entry):
             self.session,
             self.settlements,
             self.reasons,
+            self.ids,
         )
 
     @classmethod

@@ -13,12 +13,14 @@ class Transacted:
         zxid: The entry that did it; 0 for a duplicate so old that its receipt is forgotten.
         count: Messages that it published.
         duplicate: Whether it was done before, by this entry.
+        known: Which of its messages are not stored, because others with their ids were; see `IdWindow.judge`.
 
     """
 
     zxid: int
     count: int
     duplicate: bool
+    known: list[int] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from sluicemq.broker.queues.applying.identifying import missing_of_ids
 from sluicemq.broker.queues.applying.limiting import DROPPED_AT_ONCE_MAX, missing_of_room
 from sluicemq.broker.queues.applying.operating import missing_to_follow
 from sluicemq.broker.queues.applying.settling import missing_known
-from sluicemq.broker.queues.applying.transactions import as_publish, as_settle
+from sluicemq.broker.queues.applying.transactions import as_publish, as_settle, missing_of_judging
 from sluicemq.broker.queues.dead_letters import missing_dead
 from sluicemq.broker.queues.policies import POLICIES_ID
 from sluicemq.broker.queues.retry import retry_times
@@ -147,6 +147,7 @@ def _missing_of_transaction(machine: Machine, entry: x.Transaction) -> list[Chun
         missing.update(dict.fromkeys(_missing_of_publish(machine, as_publish(entry, part, coming))))
     for settlement in settlements:
         missing.update(dict.fromkeys(_missing_of_settle(machine, as_settle(entry, settlement))))
+    missing.update(dict.fromkeys(missing_of_judging(machine, entry)))
     return list(missing)
 
 

@@ -17,6 +17,7 @@ from sluicemq.broker.server.authorization import authorize
 from sluicemq.broker.server.cautions import cautions_of
 from sluicemq.broker.server.client_session import answer_ping
 from sluicemq.broker.server.dead_letters import discard, list_dead, redrive
+from sluicemq.broker.server.duplicates import told
 from sluicemq.broker.server.handshake import authenticate_peer, hello, open_session
 from sluicemq.broker.server.replaying import replay
 from sluicemq.broker.server.resuming import CONSUMERS_MAX, CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX
@@ -37,10 +38,6 @@ PRODUCERS_MAX = 1_000
 PEEK_MESSAGES_MAX = 10_000
 PEEK_BYTES_MAX = 8 * 1024 * 1024
 LIST_QUEUES_MAX = 1000
-KNOWN_NUMBER_BYTES = 9
-"""No number that says which messages are duplicates takes more."""
-PUBLISHED_HEAD_BYTES = 128
-"""What else there is in a PUBLISHED takes no more."""
 QUEUE_STATE_BYTES = 2048
 """No state of a queue takes more: so a page is cut to what the client's frames can hold."""
 
@@ -222,15 +219,7 @@ def publish(session: ClientSession, message: Message, correlation: int, tail: me
 
 def published(value: Published, frame_bytes_max: int) -> Message:
     """Return the answer to a PUBLISH, which fits a frame of so many bytes however many duplicates there are."""
-    known = value.known
-    if not known:
-        return m.Published(value.zxid, value.duplicate)
-    if len(known) * KNOWN_NUMBER_BYTES + PUBLISHED_HEAD_BYTES <= frame_bytes_max:
-        return m.Published(value.zxid, value.duplicate, known)
-    bits = 0
-    for first, count in zip(known[:: m.KNOWN_NUMBERS], known[1 :: m.KNOWN_NUMBERS], strict=True):
-        bits |= ((1 << count) - 1) << first
-    return m.Published(value.zxid, value.duplicate, known_bits=bits.to_bytes(-(-value.count // 8), "little"))
+    return m.Published(value.zxid, value.duplicate, *told(value.known, value.count, frame_bytes_max))
 
 
 # --- consumers ------------------------------------------------------------------------------------------------

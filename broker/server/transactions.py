@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sluicemq.broker.pipeline.transactions import Sender, Wanted
 from sluicemq.broker.queues.applying.halves import target_of
 from sluicemq.broker.server.authorization import authorize
+from sluicemq.broker.server.duplicates import told
 from sluicemq.wire import messages as m
 from sluicemq.wire.errors import InvalidRequest, TransactionNotFound
 from sluicemq.wire.positions import format_position
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from sluicemq.broker.queues.halves import Decision, Half
     from sluicemq.broker.queues.outcomes import Outcome
+    from sluicemq.broker.queues.outcomes_of_transactions import Transacted
     from sluicemq.broker.server.client_session import ClientSession, Handler
     from sluicemq.wire.fields import Message
 
@@ -56,8 +58,12 @@ def transact(session: ClientSession, message: Message, correlation: int, tail: m
         tail,
         holder,
         wanted,
-        _answer(session, correlation, lambda value: m.Transacted(value.zxid, value.duplicate)),
+        _answer(session, correlation, lambda value: _transacted(value, session.connection.frame_bytes_max)),
     )
+
+
+def _transacted(value: Transacted, frame_bytes_max: int) -> Message:
+    return m.Transacted(value.zxid, value.duplicate, *told(value.known, value.count, frame_bytes_max))
 
 
 def _wanted(flat: list[int], reasons: list[str]) -> list[Wanted]:

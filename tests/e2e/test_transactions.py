@@ -97,6 +97,24 @@ async def test_messages_for_queues_and_topics_come_together_or_not_at_all(broker
         assert await bodies(client, queue) == [b"urgent", b"mortal"]
 
 
+async def test_ids_are_judged_within_a_transaction_too(broker: BrokerProcess, queue: str) -> None:
+    async with connect(broker.url) as client:
+        await client.declare_queue(queue, dedup_window=60.0)
+        await client.declare_queue(f"{queue}-other")
+        first = await client.send(queue, b"once", message_id="o-1")
+        async with client.transaction() as tx:
+            await tx.send(queue, b"again", message_id="o-1")
+            await tx.send(queue, b"new", message_id="o-2")
+            await tx.send(f"{queue}-other", b"elsewhere", message_id="o-1")
+            await tx.send(queue, b"new again", message_id="o-2")
+        assert [receipt.duplicate for receipt in tx.receipts] == [True, False, False, True]
+        assert tx.receipts[0].position == first.position
+        assert tx.receipts[3].position == tx.receipts[1].position
+        assert await bodies(client, queue) == [b"once", b"new"]
+        assert await bodies(client, f"{queue}-other") == [b"elsewhere"]
+        assert (await client.send(queue, b"late", message_id="o-2")).position == tx.receipts[1].position
+
+
 async def test_what_is_consumed_is_settled_with_what_is_produced(broker: BrokerProcess, queue: str) -> None:
     target = f"{queue}-target"
     async with connect(broker.url) as client:

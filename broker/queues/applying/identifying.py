@@ -83,17 +83,16 @@ def fresh_in(known: Sequence[int], count: int) -> int:
     return count - sum(known[1::KNOWN_NUMBERS])
 
 
-def pieces_of(groups: Sequence[int], known: list[int] | None = None) -> list[Piece]:
-    """Return the groups of a batch with where each begins, without the messages in *known*."""
+def pieces_of(groups: Sequence[int], known: list[int] | None = None, first: int = 0) -> list[Piece]:
+    """Return the groups of a batch with where each begins, from *first* on, without the messages in *known*."""
     pieces: list[Piece] = []
-    first = 0
     for size, due_ms, ttl_ms, priority, key, route in zip(*(iter(groups),) * GROUP_NUMBERS, strict=True):
         pieces.append((first, size, due_ms, ttl_ms, priority, key, route))
         first += size
-    return list(_cut(pieces, ranges_without(known, first))) if known else pieces
+    return list(cut_pieces(pieces, ranges_without(known, first))) if known else pieces
 
 
-def _cut(pieces: list[Piece], ranges: list[tuple[int, int]]) -> Iterator[Piece]:
+def cut_pieces(pieces: list[Piece], ranges: list[tuple[int, int]]) -> Iterator[Piece]:
     """Yield what of *pieces* lies within *ranges*; both ascend."""
     number = 0
     for first, size, due_ms, ttl_ms, priority, key, route in pieces:

@@ -11,6 +11,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
+from sluicemq.broker.queues.applying.identifying import cut_pieces, pieces_of
 from sluicemq.broker.queues.applying.limiting import make_room, refuse_overflow
 from sluicemq.broker.queues.applying.routing import deliver
 from sluicemq.broker.queues.entry import GROUP_NUMBERS
@@ -37,12 +38,23 @@ class Arrival(NamedTuple):
         part: All of them; its `ready` is no matter.
         groups: What they say about delivery, as in `entries.PublishGrouped`.
         routes: The routes that the groups name.
+        fresh: First and count of those neighbours that are new, by index in the batch; None: all of them are.
 
     """
 
     part: Run
     groups: Sequence[int]
     routes: Sequence[str]
+    fresh: list[tuple[int, int]] | None = None
+
+    def runs(self) -> list[Run]:
+        """Return what of it is new."""
+        part = self.part
+        if self.fresh is None:
+            return [part]
+        ends = part.first + part.size
+        cut = [(max(first, part.first), min(first + size, ends)) for first, size in self.fresh]
+        return [part._replace(first=first, size=end - first) for first, end in cut if first < end]
 
 
 class Share(NamedTuple):
@@ -89,8 +101,11 @@ def share_of(arrival: Arrival, ttl: object, now_ms: int) -> tuple[Share, list[st
     share = Share([], [])
     ready_routes: list[str] = []
     waiting_routes: list[str] = []
-    part, first = arrival.part, arrival.part.first
-    for size, due_ms, ttl_ms, priority, key, route in zip(*(iter(arrival.groups),) * GROUP_NUMBERS, strict=True):
+    part = arrival.part
+    pieces = pieces_of(arrival.groups, first=part.first)
+    if arrival.fresh is not None:
+        pieces = list(cut_pieces(pieces, arrival.fresh))
+    for first, size, due_ms, ttl_ms, priority, key, route in pieces:
         waits = due_ms > now_ms
         if own_ttl_ms and (not ttl_ms or own_ttl_ms < ttl_ms):
             ttl_ms = own_ttl_ms
@@ -99,7 +114,6 @@ def share_of(arrival: Arrival, ttl: object, now_ms: int) -> tuple[Share, list[st
         run = part._replace(ready=place, first=first, size=size, key=key, expires_ms=expires_ms, priority=priority)
         (share.waiting if waits else share.ready).append(run)
         (waiting_routes if waits else ready_routes).append(arrival.routes[route - 1] if route else "")
-        first += size
     return share, ready_routes, waiting_routes
 
 
@@ -137,8 +151,10 @@ class Demand:
 
     def of_queue(self, queue: Queue, arrival: Arrival) -> None:
         """Add what comes into a queue, waiting or not."""
-        self._direct.add(queue.id)
-        self._add(queue.id, arrival.part.size, bytes_in([arrival.part]))
+        runs = arrival.runs()
+        if runs:
+            self._direct.add(queue.id)
+            self._add(queue.id, messages_in(runs), bytes_in(runs))
 
     def of_topic(self, topic: Topic, arrival: Arrival) -> None:
         """Add what comes into a topic now, to each subscription that gets some of it."""
@@ -198,9 +214,10 @@ def into_queue(machine: Machine, zxid: int, queue: Queue, arrival: Arrival, *, r
     for due_ms, runs in groupby(sorted(share.waiting, key=_due_of), key=_due_of):
         queue.delayed.add(due_ms, list(runs))
     if queue.is_limited:
-        effects += make_room(machine, zxid, queue, arrival.part.size)
+        effects += make_room(machine, zxid, queue, share.messages)
     if retain and queue.history is not None:
-        queue.history.append(arrival.part)
+        for run in arrival.runs():
+            queue.history.append(run)
         effects.append(Retained(queue.id))
     machine.due_changed(queue)
     return effects
@@ -209,7 +226,7 @@ def into_queue(machine: Machine, zxid: int, queue: Queue, arrival: Arrival, *, r
 def into_topic(machine: Machine, zxid: int, topic: Topic, arrival: Arrival, *, retain: bool) -> list[Effect]:
     """Hand an arrival to those who match now, and let the rest of it wait in the topic; likewise."""
     share, ready_routes, waiting_routes = share_of(arrival, topic.settings["ttl"], machine.log_time_ms)
-    topic.published_total += arrival.part.size
+    topic.published_total += share.messages
     ready = [run._replace(ready=zxid) for run in share.ready]
     effects = deliver(machine, zxid, topic, ready, list(map(topic.match, ready_routes)))
     waiting = [
@@ -219,7 +236,8 @@ def into_topic(machine: Machine, zxid: int, topic: Topic, arrival: Arrival, *, r
     for due_ms, runs in groupby(sorted(waiting, key=_due_of), key=_due_of):
         topic.delayed.add(due_ms, list(runs))
     if retain and topic.history is not None:
-        topic.history.append(arrival.part)
+        for run in arrival.runs():
+            topic.history.append(run)
         effects.append(Retained(topic.id))
     machine.due_changed(topic)
     return effects

@@ -10,24 +10,29 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues.applying.identifying import known_as
 from sluicemq.broker.queues.applying.placing import Arrival, Demand, into_queue, into_topic, problem_of_groups
 from sluicemq.broker.queues.applying.refusals import queue_not_found
 from sluicemq.broker.queues.applying.settling import settle
+from sluicemq.broker.queues.entries_of_transactions import ID_BYTES
 from sluicemq.broker.queues.outcomes import Outcome
 from sluicemq.broker.queues.outcomes_of_transactions import Transacted
 from sluicemq.broker.queues.runs import Run, bytes_in, messages_in
 from sluicemq.broker.queues.sequences import Producer
 from sluicemq.broker.queues.tags import count_tags, range_pairs, ranges_problem
+from sluicemq.broker.queues.window import KNOWN_NUMBERS, ranges_without
 from sluicemq.wire.errors import InvalidRequest, LeaseLost, SluiceError
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_NACK, VERDICT_REJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sluicemq.broker.queues.chunks import Chunk
     from sluicemq.broker.queues.entries_of_transactions import Part, Settlement, Transaction
     from sluicemq.broker.queues.leases import LeaseTable
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.outcomes import Effect
+    from sluicemq.broker.queues.window import IdWindow
 
 VERDICTS = frozenset((VERDICT_ACK, VERDICT_NACK, VERDICT_REJECT))
 """Verdicts that a transaction may hold. Frozen by the log's format."""
@@ -39,37 +44,83 @@ def transaction(machine: Machine, zxid: int, entry: Transaction) -> Outcome:
     if isinstance(verdict, SluiceError):
         return Outcome(None, verdict)
     if not isinstance(verdict, Producer):
-        return Outcome(Transacted(verdict, entry.count, True))
+        return Outcome(_done_before(machine, verdict, entry))
     try:
         parts, settlements = entry.split(), entry.verdicts()
-        refusal = _refusal(machine, zxid, entry, parts, settlements)
     except ValueError as error:
-        refusal = InvalidRequest(str(error))
+        return Outcome(None, InvalidRequest(str(error)))
+    known = {number: window.look(ids, machine.log_time_ms, zxid) for number, window, ids in _judged(machine, entry)}
+    arrivals = list(_arrivals(zxid, entry, parts, known, machine.log_time_ms))
+    refusal = _refusal(machine, entry, parts, arrivals, settlements)
     if refusal is not None:
         return Outcome(None, refusal)
     # Nothing is refused from here on.
     machine.producers.record(verdict, zxid)
+    for _, window, ids in _judged(machine, entry):
+        window.judge(ids, zxid, machine.log_time_ms)
     effects: list[Effect] = []
     for settlement in settlements:
         effects += _settle(machine, zxid, entry, settlement)
-    for part, arrival in zip(parts, _arrivals(zxid, entry, parts, machine.log_time_ms), strict=True):
-        queue, topic = machine.queue(part.target), machine.sources.get(part.target)
-        if queue is not None:
-            effects += into_queue(machine, zxid, queue, arrival, retain=True)
-        elif topic is not None:
-            effects += into_topic(machine, zxid, topic, arrival, retain=True)
-    return Outcome(Transacted(zxid, entry.count, False), None, tuple(effects))
+    for part, arrival in zip(parts, arrivals, strict=True):
+        effects += _arrive(machine, zxid, part, arrival)
+    return Outcome(Transacted(zxid, entry.count, False, _in_order(known)), None, tuple(effects))
+
+
+def _arrive(machine: Machine, zxid: int, part: Part, arrival: Arrival) -> list[Effect]:
+    """Put what is new of a part where it is to go."""
+    queue, topic = machine.queue(part.target), machine.sources.get(part.target)
+    if not arrival.runs():
+        return []
+    if queue is not None:
+        return into_queue(machine, zxid, queue, arrival, retain=True)
+    assert topic is not None, "it was asked for before"
+    return into_topic(machine, zxid, topic, arrival, retain=True)
+
+
+def _done_before(machine: Machine, zxid: int, entry: Transaction) -> Transacted:
+    """Return what is said of a transaction that was done by the entry *zxid*, and comes again."""
+    found: dict[int, list[int]] = {}
+    try:
+        for number, window, ids in _judged(machine, entry):
+            found[number] = known_as(window.look(ids, machine.log_time_ms), zxid)
+    except ValueError:
+        pass  # it is another one than the first time, but that holds
+    return Transacted(zxid, entry.count, True, _in_order(found))
+
+
+def _judged(machine: Machine, entry: Transaction) -> Iterator[tuple[int, IdWindow, bytes]]:
+    """Yield each queue or topic that judges ids: its number, its window, and the ids of all its messages, by index."""
+    if not entry.ids:
+        return
+    of_target: dict[int, bytearray] = {}
+    for part in entry.split():
+        target = machine.queue(part.target) or machine.sources.get(part.target)
+        if target is not None and target.window is not None and target.window.scope == part.scope - 1:
+            ids = of_target.setdefault(part.target, bytearray(len(entry.ids)))
+            start, end = part.first * ID_BYTES, (part.first + part.size) * ID_BYTES
+            ids[start:end] = entry.ids[start:end]
+    for number, found in of_target.items():
+        target = machine.queue(number) or machine.sources.get(number)
+        assert target is not None, "it was found before"
+        assert target.window is not None, "likewise"
+        yield number, target.window, bytes(found)
+
+
+def _in_order(known: dict[int, list[int]]) -> list[int]:
+    """Return the duplicates of all targets by index."""
+    rows = [row for flat in known.values() for row in zip(*(iter(flat),) * KNOWN_NUMBERS, strict=True)]
+    return [number for row in sorted(rows) for number in row]
 
 
 def _refusal(
-    machine: Machine, zxid: int, entry: Transaction, parts: list[Part], settlements: list[Settlement]
+    machine: Machine, entry: Transaction, parts: list[Part], arrivals: list[Arrival], settlements: list[Settlement]
 ) -> SluiceError | None:
     """Return why nothing of it is done, if anything stands against it."""
     problem = _problem_of(entry, settlements)
     if problem is not None:
         return InvalidRequest(problem)
     freed, lost = _look_at_leases(machine, entry.session, settlements)
-    return lost or _demand(machine, zxid, entry, parts, freed)
+    return lost or _demand(machine, parts, arrivals, freed)
 
 
 def _problem_of(entry: Transaction, settlements: list[Settlement]) -> str | None:
@@ -124,18 +175,23 @@ def _look_at_leases(
     return freed, None
 
 
-def _arrivals(zxid: int, entry: Transaction, parts: list[Part], now_ms: int) -> Iterator[Arrival]:
+def _arrivals(
+    zxid: int, entry: Transaction, parts: list[Part], known: dict[int, list[int]], now_ms: int
+) -> Iterator[Arrival]:
+    """Yield what comes of each part, without the messages that are *known*."""
     for part in parts:
         run = Run(zxid, zxid, part.first, part.size, entry.count, len(entry.payload), now_ms)
-        yield Arrival(run, part.groups, entry.routes)
+        duplicates = known.get(part.target)
+        fresh = ranges_without(duplicates, entry.count) if duplicates else None
+        yield Arrival(run, part.groups, entry.routes, fresh)
 
 
 def _demand(
-    machine: Machine, zxid: int, entry: Transaction, parts: list[Part], freed: dict[int, tuple[int, int]]
+    machine: Machine, parts: list[Part], arrivals: list[Arrival], freed: dict[int, tuple[int, int]]
 ) -> SluiceError | None:
     """Return why not all of it may come where it is to go."""
     demand = Demand(machine)
-    for part, arrival in zip(parts, _arrivals(zxid, entry, parts, machine.log_time_ms), strict=True):
+    for part, arrival in zip(parts, arrivals, strict=True):
         queue, topic = machine.queue(part.target), machine.sources.get(part.target)
         if queue is not None:
             demand.of_queue(queue, arrival)
@@ -162,3 +218,9 @@ def as_publish(entry: Transaction, part: Part, count: int) -> e.PublishGrouped:
     """Return what would publish one part alone, and need room for *count*: that tells what it needs and touches."""
     fields = (entry.log_time_ms, part.target, entry.producer, entry.sequence, count, 0, None, entry.payload)
     return e.PublishGrouped(*fields, part.groups, entry.routes)
+
+
+def missing_of_judging(machine: Machine, entry: Transaction) -> list[Chunk]:
+    """Return the chunks of ids that are not in memory and that judging the transaction needs."""
+    now_ms = max(machine.log_time_ms, entry.log_time_ms)
+    return [chunk for _, window, ids in _judged(machine, entry) for chunk in window.missing(ids, now_ms)]

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from sluicemq.broker.commands.manners import Failure
 from sluicemq.broker.commands.processes import SELF, OwnBroker
+from sluicemq.client import connect
 from sluicemq.wire.settings import QUEUE_SETTINGS_DEFAULT
 
 SECONDS_MAX = 60
@@ -271,6 +273,37 @@ def test_a_message_for_later_waits_and_arrives(shell: Shell) -> None:
     assert shell.run("consume", "later", "--count", "1", "--timeout", "30") == b"soon\n"
     (found,) = [queue for queue in shell.json("queue", "ls") if queue["name"] == "later"]
     assert (found["ready"], found["delayed"]) == (0, 3)
+
+
+def test_prepared_messages_are_listed_shown_and_decided(shell: Shell) -> None:
+    shell.run("queue", "declare", "prepared")
+
+    async def prepare() -> list[str]:
+        names = []
+        async with connect(shell.environment["SLUICEMQ_URL"]) as client:
+            for body in (b"first", b"second"):
+                half = client.prepare("prepared", body, key="42", check="shop")
+                await half.__aenter__()
+                names.append(half.id)
+        return names
+
+    first, second = trio.run(prepare)
+    rows = [json.loads(line) for line in shell.run("transaction", "ls", "--group", "shop", "--json").splitlines()]
+    assert [(row["transaction"], row["state"], row["members"]) for row in rows] == [
+        (first, "prepared", 0),
+        (second, "prepared", 0),
+    ]
+    assert first.encode() in shell.run("transaction", "ls")
+    assert shell.run("transaction", "ls", "--parked", "--json") == b""
+    assert b"first" in shell.run("transaction", "show", first)
+    assert shell.json("transaction", "show", first)["contents"][0]["key"] == "42"
+    assert shell.run("transaction", "commit", first) == f"{first} committed\n".encode()
+    assert shell.run("transaction", "commit", first) == f"{first} was committed before\n".encode()
+    assert shell.json("transaction", "rollback", second)["committed"] is False
+    shell.run("transaction", "rollback", first, expect=1)
+    assert "was committed before, and that holds" in shell.errors
+    assert b"rolled_back" in shell.run("transaction", "show", second)
+    assert shell.run("consume", "prepared") == b"first\n"
 
 
 def test_dead_letters_are_listed_shown_tried_again_and_dropped(shell: Shell) -> None:

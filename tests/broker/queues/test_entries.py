@@ -75,7 +75,9 @@ EXAMPLES: list[Entry] = [
     q.Redrive(1, 2, [8, 4, 0, 1], 0),
     q.Discard(1, 2, [8, 4, 0, 1]),
     q.ExpireQueue(1, 2, 3),
-    x.Transaction(1, 2, 3, 2, 6, [9, 2, 1], [2, 0, 0, 0, 0, 1], ["eu"], 7, [1, 1, 0, 1, 4, 5], [""], b"batch"),
+    x.Transaction(
+        1, 2, 3, 2, 6, [9, 2, 1, 1], [2, 0, 0, 0, 0, 1], ["eu"], 7, [1, 1, 0, 1, 4, 5], [""], b"ids", b"batch"
+    ),
     x.Prepare(1, 2, 3, 4, 5, 6, "orders.eu", "shop", 6_000, 1, [5, 0, 0, 0, 0, 1], ["eu"], b"batch"),
     x.Resolve(1, 2, True),
     x.Checked(1, [2, 3]),

@@ -146,11 +146,11 @@ class Day(Story):
         producer = self.machine.producers.get(self.producer)
         sequence = 1 if producer is None else producer.last + 1
         groups = [number for _ in parts for number in (1, self.now + 5_000, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0)]
-        flat = [number for target in parts for number in (target, 2, x.BY_SUBJECT)]
+        flat = [number for target in parts for number in (target, 2, x.BY_SUBJECT, 0)]
         count = 2 * len(parts)
         batch = self.now, self.producer, sequence, count, 10 * count, flat, groups, ["eu.paid"]
         reasons = [""] * (len(settlements) // 6)
-        return x.Transaction(*batch, session, settlements, reasons, b"x" * 10 * count)
+        return x.Transaction(*batch, session, settlements, reasons, b"", b"x" * 10 * count)
 
     def reject(self, session: int, queue: int) -> int:
         tag = self.tags(session, queue)[0]
@@ -529,7 +529,7 @@ def any_transaction(story: Story, target: int, producer: int, session: int, whic
     sequence = (0 if known is None else known.last) + 1 - (how > 8)
     others = [queue.id for queue in machine.queues()]
     targets = [target, any_of(others, how)][: which % 3]
-    parts = [number for each in targets for number in (each, 1, 1)]
+    parts = [number for each in targets for number in (each, 1, 1, 0)]
     groups = [number for _ in targets for number in (1, story.now + 300 * (how - 4), 0, 0, 0, 1)]
     consumers = list(machine.sessions[session].leases) if session in machine.sessions else []
     consumer = any_of(consumers, which)
@@ -537,7 +537,7 @@ def any_transaction(story: Story, target: int, producer: int, session: int, whic
     settlements = [consumer, (VERDICT_ACK, VERDICT_REJECT, VERDICT_NACK)[how % 3], 0, 1, *tags] if how % 4 else []
     count = len(targets)
     batch = story.now, producer, sequence, count, 10 * count, parts, groups, ["eu.paid"]
-    return x.Transaction(*batch, session, settlements, [""] * bool(settlements), b"x" * 10 * count)
+    return x.Transaction(*batch, session, settlements, [""] * bool(settlements), b"", b"x" * 10 * count)
 
 
 def with_ids(grant: e.Grant) -> e.GrantIdentified:

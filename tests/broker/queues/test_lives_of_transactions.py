@@ -104,7 +104,8 @@ class Lives(RuleBasedStateMachine):
         self.sequence = 0
         self.next_tag = 1
         self.last: tuple[x.Transaction, int] | None = None
-        for name in ("orders", "small", "kept"):
+        self.window: dict[int, tuple[Address, int]] = {}
+        for name in ("orders", "small", "kept", "named"):
             self.declare(name)
         self.numbers["events"] = self.make(e.Declare(self.now, "/", "topic", "events", {}))
         for name, pattern in (("european", "eu.#"), ("all", "#")):
@@ -113,6 +114,8 @@ class Lives(RuleBasedStateMachine):
             self.books[name] = Book()
         self.producer = self.make(e.ProducerOpen(self.now, "/", "", "ann"))
         self.session = self.make(e.SessionOpen(self.now, "/", "ann", "", b""))
+        for name in ("orders", "small", "kept"):
+            self.publish(name, 3)
 
     def do(self, entry: e.Entry) -> Outcome:
         self.zxid += 1
@@ -134,6 +137,8 @@ class Lives(RuleBasedStateMachine):
             given["max_length"] = LIMITS[name]
         if name == "kept":
             given["retention"] = {"bytes": 150}
+        if name == "named":
+            given["dedup_window"] = 10.0
         self.numbers[name] = self.make(e.Declare(self.now, "/", "queue", name, given))
         self.books[name] = Book()
 
@@ -182,7 +187,7 @@ class Lives(RuleBasedStateMachine):
         numbers, groups = [], []
         for name, count, delay in parts:
             route = routes.index(ROUTES[name]) + 1 if name in ROUTES else 0
-            numbers += [self.number_of(name), count, route]
+            numbers += [self.number_of(name), count, route, int(name == "named")]
             groups += [count, self.now + delay if delay else 0, 0, 0, 0, route]
         return numbers, groups, routes, sum(count for _, count, _ in parts)
 
@@ -222,19 +227,26 @@ class Lives(RuleBasedStateMachine):
     @rule(
         parts=st.lists(
             st.tuples(
-                st.sampled_from(("orders", "small", "kept", "eu", "us", "orders", "eu", "nowhere")),
+                st.sampled_from(
+                    ("orders", "small", "kept", "eu", "us", "named", "eu", "small", "named", "us", "kept", "nowhere")
+                ),
                 st.integers(1, 3),
                 st.sampled_from((0, 0, 0, 500)),
             ),
             max_size=4,
         ),
         held=st.lists(st.tuples(st.integers(0, 30), st.sampled_from((VERDICT_ACK, VERDICT_ACK, 5, 2))), max_size=3),
-        lost=st.sampled_from((False, False, False, False, True)),
-        ahead=st.sampled_from((0, 0, 0, 0, 0, 1)),
+        lost=st.sampled_from((False,) * 7 + (True,)),
+        ahead=st.sampled_from((0,) * 11 + (1,)),
+        names=st.lists(st.integers(0, 8), min_size=12, max_size=12),
     )
-    def transact(self, parts: list[Part], held: list[tuple[int, int]], lost: bool, ahead: int) -> None:
-        leases = [(name, tag) for name, book in self.books.items() for session, tag in book.leased]
-        leases = [(name, tag) for name, tag in leases if (self.session, tag) in self.books[name].leased]
+    def transact(
+        self, parts: list[Part], held: list[tuple[int, int]], lost: bool, ahead: int, names: list[int]
+    ) -> None:
+        if held and not any(book.leased for book in self.books.values()):
+            for name in list(self.books):
+                self.grant(name, 2)
+        leases = [(name, tag) for name, book in self.books.items() for _, tag in book.leased]
         chosen: dict[tuple[str, int], int] = {}
         for which, verdict in held:
             if leases:
@@ -251,7 +263,8 @@ class Lives(RuleBasedStateMachine):
         numbers, groups, routes, count = self.flat(parts)
         batch = self.now, self.producer, self.sequence + 1 + ahead, count, 9 * count, numbers, groups, routes
         reasons = ["because"] * (len(settlements) // 6)
-        entry = x.Transaction(*batch, self.session, settlements, reasons, b"x" * 10 * count)
+        ids = [number.to_bytes(16, "little") for number in names[:count]] if numbers[3::4].count(1) else []
+        entry = x.Transaction(*batch, self.session, settlements, reasons, b"".join(ids), b"x" * 10 * count)
         outcome = self.do(entry)
         freed: dict[str, int] = {}
         for (name, _), verdict in chosen.items():
@@ -260,7 +273,8 @@ class Lives(RuleBasedStateMachine):
         if refusal is not None:
             assert isinstance(outcome.error, refusal), (outcome, refusal)
             return
-        assert outcome.value == Transacted(self.zxid, count, False), outcome
+        known = self.judged(parts, names)
+        assert outcome.value == Transacted(self.zxid, count, False, as_told(known)), outcome
         self.sequence += 1
         self.last = entry, self.zxid
         for (name, tag), verdict in chosen.items():
@@ -268,8 +282,23 @@ class Lives(RuleBasedStateMachine):
         index = 0
         for name, size, delay in parts:
             for _ in range(size):
-                self.arrive(name, (self.zxid, index), self.now + delay if delay else 0)
+                if index not in known:
+                    self.arrive(name, (self.zxid, index), self.now + delay if delay else 0)
                 index += 1
+
+    def judged(self, parts: list[Part], names: list[int]) -> dict[int, Address]:
+        """Which messages of a transaction are duplicates, of which; those that are none are known from now on."""
+        known: dict[int, Address] = {}
+        targets = [name for name, size, _ in parts for _ in range(size)]
+        for index, name in enumerate(targets):
+            if name != "named" or not names[index]:
+                continue
+            original, since = self.window.get(names[index], ((0, 0), -(1 << 50)))
+            if since > self.now - 10_000:
+                known[index] = original
+            else:
+                self.window[names[index]] = (self.zxid, index), self.now
+        return known
 
     def settled(self, name: str, tag: int, verdict: int) -> None:
         book = self.books[name]
@@ -288,7 +317,9 @@ class Lives(RuleBasedStateMachine):
         """The answer was lost: the transaction comes again, and is answered as the first time."""
         assert self.last is not None
         entry, zxid = self.last
-        assert self.do(entry).value == Transacted(zxid, entry.count, True)
+        value = self.do(entry).value
+        assert isinstance(value, Transacted)
+        assert (value.zxid, value.count, value.duplicate) == (zxid, entry.count, True)
 
     @rule(
         name=st.sampled_from(("orders", "small", "kept", "eu", "us", "nowhere")),
@@ -334,9 +365,13 @@ class Lives(RuleBasedStateMachine):
             for index, due_ms in enumerate(half.due if commit else ()):
                 self.arrive(half.target, (number, index), due_ms)
 
-    @rule(which=st.lists(st.integers(0, 30), min_size=1, max_size=3, unique=True))
-    def check_back(self, which: list[int]) -> None:
+    @rule(
+        which=st.lists(st.integers(0, 30), min_size=1, max_size=3, unique=True),
+        passed=st.sampled_from((0, 100, 100_000)),
+    )
+    def check_back(self, which: list[int], passed: int) -> None:
         """The leader lets somebody be asked, now and then about one that is not due, is parked or decided."""
+        self.clock(passed)
         known = [*self.halves, *self.decided] or [77]
         numbers = list(dict.fromkeys(known[number % len(known)] for number in which))
         asked, parked = [], []
@@ -365,7 +400,11 @@ class Lives(RuleBasedStateMachine):
         for address in due:
             self.arrive(self.delayed_in_topic.pop(address)[1], address, 0)
 
-    @rule()
+    @rule(what=st.sampled_from(("lose_connection", "pause", "delete_or_declare", "reload", "reload", "crash")))
+    def disturb(self, what: str) -> None:
+        """Something happens to everybody; one rule for all of it, so that life goes on in between."""
+        getattr(self, what)()
+
     def lose_connection(self) -> None:
         """Leases go back to their places; a transaction of the old session settles nothing any more."""
         self.do(e.SessionClose(self.now, self.session, "lost"))
@@ -375,12 +414,10 @@ class Lives(RuleBasedStateMachine):
                 book.ready[address] = book.readied[address]
         self.session = self.make(e.SessionOpen(self.now, "/", "ann", "", b""))
 
-    @rule()
     def pause(self) -> None:
         self.paused = not self.paused
         self.do(q.Alter(self.now, "/", "queue", "small", {"pause_publish": self.paused}))
 
-    @rule()
     def delete_or_declare(self) -> None:
         """A queue goes, with what it holds; what is prepared for it stays, and finds the next one of its name."""
         if "orders" in self.books:
@@ -389,14 +426,12 @@ class Lives(RuleBasedStateMachine):
         else:
             self.declare("orders")
 
-    @rule()
     def reload(self) -> None:
         """A broker starts from a snapshot."""
         sections = self.paging.freeze().pack(lambda: True)
         check_alive(self.paging, sections, lambda page: self.pager.pages[page.slot])
         self.paging = load(sections, self.pager.new_pool())
 
-    @rule()
     def crash(self) -> None:
         """A broker starts from its log."""
         self.plain = Machine()
@@ -429,6 +464,17 @@ class Lives(RuleBasedStateMachine):
         assert {number: self.plain.halves.decision(number) is not None for number in self.decided} == dict.fromkeys(
             self.decided, True
         )
+
+
+def as_told(known: dict[int, Address]) -> list[int]:
+    """Neighbours whose originals are neighbours too are told together."""
+    told: list[int] = []
+    for index, (zxid, original) in sorted(known.items()):
+        if told and told[-4] + told[-3] == index and told[-2] == zxid and told[-1] + told[-3] == original:
+            told[-3] += 1
+        else:
+            told += (index, 1, zxid, original)
+    return told
 
 
 def addresses(runs: Any) -> list[Address]:

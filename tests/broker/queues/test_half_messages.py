@@ -1,0 +1,113 @@
+"""Half messages, told as stories: how often somebody is asked, how long a decision is remembered, what survives."""
+
+from __future__ import annotations
+
+import pytest
+
+from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues import entries_of_transactions as x
+from sluicemq.broker.queues.halves import CHECKS_MAX, DECIDED_MS, HALVES_ID, Half
+from sluicemq.broker.queues.image import load
+from sluicemq.broker.queues.outcomes import Forgotten, Ready
+from sluicemq.broker.queues.outcomes_of_transactions import ChecksDue, Prepared, Resolved
+from sluicemq.wire.errors import QueueNotFound, TransactionDecided, TransactionNotFound
+from tests.broker.queues.test_machine import Broker
+
+
+class Shop(Broker):
+    """A broker with a producer that prepares messages."""
+
+    def prepare(self, check_after_ms: int = 6_000) -> int:
+        self.sequence += 1
+        said = "orders", "shop", check_after_ms, 0, [1, 0, 0, 0, 0, 0], [], b"x" * 10
+        entry = x.Prepare(self.now, self.orders, self.producer, self.sequence, 1, 10, *said)
+        assert self.get(Prepared, self.apply(entry)) == Prepared(self.zxid, 1, False)
+        return self.zxid
+
+    def ask(self, number: int) -> ChecksDue:
+        return self.get(ChecksDue, self.apply(x.Checked(self.now, [number])))
+
+    def half(self, number: int) -> Half:
+        half = self.machine.halves.get(number)
+        assert half is not None
+        return half
+
+    def resolve(self, number: int, *, commit: bool) -> object:
+        outcome = self.apply(x.Resolve(self.now, number, commit))
+        return outcome.value if outcome.error is None else type(outcome.error)
+
+
+@pytest.fixture
+def shop() -> Shop:
+    return Shop()
+
+
+def test_questions_come_at_growing_intervals_and_end(shop: Shop) -> None:
+    half = shop.prepare()
+    begun = shop.now
+    times: list[int] = []
+    while not shop.half(half).parked:
+        shop.now = shop.half(half).next_check_ms
+        last = len(times) == CHECKS_MAX
+        assert shop.ask(half) == (ChecksDue([], [half]) if last else ChecksDue([half], []))
+        times.append((shop.now - begun) // 1_000)
+    assert times[:6] == [6, 18, 42, 90, 150, 210], "doubling, then a minute"
+    assert len(times) == CHECKS_MAX + 1, "the last time nobody is asked: it is parked"
+    shop.now += 10**9
+    assert shop.ask(half) == ChecksDue([], []), "and stays so"
+    assert shop.resolve(half, commit=True) == Resolved(True, False, 1), "until an operator decides"
+    assert shop.ready() == [(half, 0, 1)]
+
+
+def test_a_question_that_is_proposed_twice_counts_once(shop: Shop) -> None:
+    half = shop.prepare()
+    shop.now += 6_000
+    assert shop.ask(half) == ChecksDue([half], [])
+    assert shop.ask(half) == ChecksDue([], [])
+    assert shop.half(half).checks == 1
+
+
+def test_questions_and_decisions_survive_in_an_image(shop: Shop) -> None:
+    half, other, third = shop.prepare(), shop.prepare(), shop.prepare()
+    shop.now += 6_000
+    shop.ask(half)
+    shop.resolve(other, commit=False)
+    shop.resolve(third, commit=True)
+    machine = load(shop.machine.freeze().pack(lambda: True))
+    kept = machine.halves.get(half)
+    assert kept == shop.half(half)
+    assert (kept.checks, kept.next_check_ms) == (1, shop.now + 12_000)
+    shop.machine = machine
+    assert shop.resolve(other, commit=False) == Resolved(False, True, 0)
+    assert shop.resolve(third, commit=False) is TransactionDecided
+    assert machine.halves.first_due("/", "shop") == (shop.now + 12_000, half)
+
+
+def test_a_decision_is_remembered_for_a_day(shop: Shop) -> None:
+    half, other = shop.prepare(), shop.prepare()
+    assert shop.resolve(half, commit=True) == Resolved(True, False, 1)
+    shop.now += DECIDED_MS - 1
+    assert shop.resolve(half, commit=True) == Resolved(True, True, 0)
+    shop.now += 1
+    shop.resolve(other, commit=False)
+    assert shop.resolve(half, commit=True) is TransactionNotFound
+
+
+def test_a_queue_that_comes_back_gets_what_was_prepared_for_it(shop: Shop) -> None:
+    half = shop.prepare()
+    shop.delete("orders")
+    assert shop.resolve(half, commit=True) is QueueNotFound
+    assert shop.half(half), "it stays undecided"
+    shop.declare("orders")
+    outcome = shop.apply(x.Resolve(shop.now, half, True))
+    found = shop.machine.find_queue("/", "orders")
+    assert found is not None
+    assert (outcome.value, outcome.effects) == (Resolved(True, False, 1), (Ready(found.id),))
+
+
+def test_what_is_lost_is_given_up_undecided(shop: Shop) -> None:
+    half, other = shop.prepare(), shop.prepare()
+    forgotten = shop.apply(e.Forget(shop.now, HALVES_ID, [half, half], "lost"))
+    assert forgotten.value == Forgotten(1, 0)
+    assert [each.number for each in shop.machine.halves] == [other]
+    assert shop.resolve(half, commit=True) is TransactionNotFound
