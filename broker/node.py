@@ -18,6 +18,7 @@ import trio
 
 from sluicemq.broker import place
 from sluicemq.broker.clustered import serve_clustered
+from sluicemq.broker.pipeline.ensemble.alone import Alone
 from sluicemq.broker.pipeline.keeping.disk_space import mark_of
 from sluicemq.broker.pipeline.order import NotAlone
 from sluicemq.broker.pipeline.road import LoneRoad
@@ -198,9 +199,10 @@ async def _serve_road(
             road.produce.batch_messages_max = config.batch_messages_max
             server = Server(road, config, _version(), connections_max=_connections_max(config))
             listeners = _listen(sockets, config)
+            host, port = listeners[0].socket.getsockname()[:2]
+            server.cluster = Alone(road, config.node_id, config.advertise or f"{host}:{port}", _version())
             nursery.start_soon(server.run, listeners)
             gc.freeze()
-            host, port = listeners[0].socket.getsockname()[:2]
             announce(config.node_id, host, port)
             async for number in signals:
                 logger.info("%s: stopping", signal.Signals(number).name)

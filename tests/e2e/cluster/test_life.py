@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from sluicemq.client import connect
+from sluicemq.client.errors import Conflict
+from tests.e2e.broker_process import BrokerProcess
 from tests.e2e.cluster.processes import Cluster, row_of
 
 if TYPE_CHECKING:
@@ -167,3 +170,33 @@ async def test_a_broker_alone_of_three_serves_nobody_and_says_so(cluster: Cluste
     report = await cluster.until(leader, lambda told: told.leader is None)
     assert row_of(report, leader)["role"] == "looking"
     assert sum(row["reachable"] for row in report.nodes) == 1
+
+
+async def test_a_broker_on_its_own_becomes_the_first_of_three(tmp_path: Path) -> None:
+    alone = BrokerProcess(tmp_path / "node-1")
+    with alone:
+        async with connect(alone.url) as client:
+            await client.declare_queue("orders")
+            bodies = await publish(client, 1, 300)
+            report = await client.cluster_status()
+            assert [(row["id"], row["role"], row["voter"]) for row in report.nodes] == [(1, "leading", True)]
+            with pytest.raises(Conflict, match="start it again with --peers"):
+                await client.promote_node(2)
+        alone.stop()
+    three = Cluster(tmp_path)
+    three.prepare(1, 2, 3)
+    try:
+        three.start(1)
+        assert await three.leader() == 1
+        three.start(2, 3)
+        await three.all_caught_up(2, 3)
+        async with three.client() as client:
+            for node in (2, 3):
+                assert await client.promote_node(node)
+                await three.until(1, lambda told: row_of(told, node)["role"] == "following")  # noqa: B023
+        three.brokers[1].kill()
+        await three.until(2, lambda told: told.leader in (2, 3))
+        async with connect(three.url) as client:
+            assert await take(client, 300) == bodies
+    finally:
+        three.end()
