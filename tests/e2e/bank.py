@@ -3,8 +3,9 @@
 Tellers debit accounts and add transfers to the outbox, relays send them through a broker, clerks credit accounts
 through the inbox; each is a process, and all of them, the broker included, are killed with -9 at random and started
 again. At the end every transfer must have been applied exactly once, in order by account and teller, the sum of the
-money must be what it was, and outbox and inbox must agree. Prints what happened, and exits with 1 when a promise was
-broken. The database itself is not killed: PostgreSQL is a cluster of the run's own, SQLite a file.
+money must be what it was, the broker must have stored each message once, and outbox and inbox must agree. Prints what
+happened, and exits with 1 when a promise was broken. The database itself is not killed: PostgreSQL is a cluster of the
+run's own, SQLite a file.
 """
 
 from __future__ import annotations
@@ -124,8 +125,8 @@ def run_bank(directory: Path, *, seconds: float, seed: int, address: str) -> Res
     crew = Crew(broker.url, bank, directory, chance)
     try:
         with WireClient(broker.url) as operator:
-            # One message of an account at a time, in order.
-            operator.declare(QUEUE, ordering="key", retry=[0.05])
+            # One message of an account at a time, in order; what a relay sends again is recognised by its id.
+            operator.declare(QUEUE, ordering="key", retry=[0.05], dedup_window=3600)
         for name in crew.names():
             crew.start(name)
         end = time.monotonic() + seconds
@@ -142,7 +143,7 @@ def run_bank(directory: Path, *, seconds: float, seed: int, address: str) -> Res
                 crew.start(victim)
         crew.finish("teller")
         began = time.monotonic()
-        _wait_until_settled(bank, broker, crew)
+        stored = _wait_until_settled(bank, broker, crew)
         result.settle_seconds = time.monotonic() - began
         crew.finish("relay")
         crew.finish("clerk")
@@ -151,10 +152,13 @@ def run_bank(directory: Path, *, seconds: float, seed: int, address: str) -> Res
         crew.kill_all()
         broker.kill()
     _judge(bank, result)
+    if stored != result.transfers:
+        result.violations.append(f"the broker stored {stored} messages for {result.transfers} transfers")
     return result
 
 
-def _wait_until_settled(bank: Bank, broker: BrokerProcess, crew: Crew) -> None:
+def _wait_until_settled(bank: Bank, broker: BrokerProcess, crew: Crew) -> int:
+    """Wait until nothing is under way; return how many messages the queue ever stored."""
     deadline = time.monotonic() + SETTLE_SECONDS_MAX
     while True:
         crew.check()
@@ -162,7 +166,7 @@ def _wait_until_settled(bank: Bank, broker: BrokerProcess, crew: Crew) -> None:
         with WireClient(broker.url) as operator:
             state = operator.queue_info(QUEUE)
         if not waiting and not any(state[what] for what in ("ready", "leased", "delayed")):
-            return
+            return int(state["published_total"])
         if time.monotonic() > deadline:
             raise BrokerFailed(f"{waiting} messages in the outbox after {SETTLE_SECONDS_MAX} s, the queue: {state}")
         threading.Event().wait(POLL_SECONDS)

@@ -19,8 +19,8 @@ def bank_in(directory: Path, address: str, seed: int) -> None:
     result = run_bank(directory, seconds=SECONDS, seed=seed, address=address)
     assert result.violations == []
     # A run in which little happened shows little.
-    assert result.transfers > 100
-    assert result.kills.total() > 5
+    assert result.transfers > 30
+    assert result.kills.total() > 3
 
 
 @pytest.mark.timeout(600)
