@@ -3,7 +3,8 @@
 The way in for a reader: `client` (what users call), `producer` and `consumer` (their faces), `publisher` with
 `sending_window` (how sends become batches and survive a reconnect), `attachment` with `delivery_buffer`, `leases` and
 `settlement` (a consumer on one connection), `session` (one connection), `reconnect` (a session after the other),
-`runtime` (what differs between trio and asyncio). What is pure says so in its first lines.
+`runtime` (what differs between trio and asyncio), `inbox` and `outbox` with `sql` (the user's own database). What is
+pure says so in its first lines.
 """
 
 if __name__ != "sluicemq.client":
