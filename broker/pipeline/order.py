@@ -17,6 +17,8 @@ from sluicemq.storage.record import Record
 from sluicemq.wire.errors import InternalError, SluiceError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sluicemq.broker.pipeline.commit import OnApplied
     from sluicemq.broker.pipeline.ground import Ground
     from sluicemq.broker.queues.entry import Entry
@@ -65,6 +67,9 @@ class Order(Protocol):
         0 stands for a place that it gets later, or never if the leadership ends before.
         """
 
+    def when_all_have(self, zxid: int, then: Callable[[], None]) -> None:
+        """Call *then* once every voter has the entry *zxid* durably; never if the leadership ends before."""
+
 
 class LoneOrder:
     """The places of a broker on its own, in an epoch that begins with this object.
@@ -86,6 +91,11 @@ class LoneOrder:
     def last_zxid(self) -> int:
         """The last place that was given."""
         return self.next_zxid - 1
+
+    def when_all_have(self, zxid: int, then: Callable[[], None]) -> None:
+        """Call *then* once the entry is durable: at once, if it was applied."""
+        assert zxid <= self._ground.commit.committed_zxid, "on its own, a broker asks when the entry is applied"
+        then()
 
     def propose(self, entry: Entry, header: bytes, payload: bytes, on_applied: OnApplied | None, lazy: bool) -> int:
         """Put *entry* on its way; return its zxid. It is committed when it is durable here."""

@@ -170,6 +170,13 @@ class Road:
         ground.entry_bytes_total += entry_bytes
         return zxid
 
+    def when_all_have(self, zxid: int, then: Callable[[], None]) -> None:
+        """Call *then* once every voter has the applied entry *zxid* durably; never if the leadership ends before.
+
+        For who wants to read from any broker after all others are lost; a broker that is away makes it wait for good.
+        """
+        self._order.when_all_have(zxid, then)
+
     def perform(self, deadline: float) -> bool:
         """Do what follows from what was just applied, and dispatch, until *deadline*; return whether some is left."""
         self.settle.clock_changed()

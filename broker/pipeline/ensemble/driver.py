@@ -9,6 +9,8 @@ as it may; it is forgotten when the leadership ends. This module must not know s
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -123,6 +125,9 @@ class Driver:
         self._refused = False
         self._committed = False
         self._broken = False
+        # (zxid, number, whom to tell) of who waits until every voter has an entry.
+        self._awaited: list[tuple[int, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
         self._timer = DueTimer(lambda: self.replica.wake_at, lambda: self.event(ev.Wake()))
         self._reads: trio.MemorySendChannel[fx.ReadEntries]
         self._reads, self._reads_to_do = trio.open_memory_channel[fx.ReadEntries](1_000)
@@ -196,6 +201,28 @@ class Driver:
             self._watched.append((condition, holds))
             await holds.wait()
 
+    def when_all_have(self, zxid: int, then: Callable[[], None]) -> None:
+        """Call *then* once every voter has the entry *zxid* durably; never if the leadership ends before."""
+        if self._everybody_has() >= zxid:
+            then()
+        else:
+            heapq.heappush(self._awaited, (zxid, next(self._numbers), then))
+
+    def _everybody_has(self) -> int:
+        """Return up to where every voter has the log durably, as far as this leader knows."""
+        replica = self.replica
+        configuration = replica.configuration
+        if configuration is None or not self._leads():
+            return 0
+        reached = {one.member: one.acknowledged_zxid for one in replica.learners.values()}
+        reached[replica.member] = replica.durable_zxid
+        return min(reached.get(voter, 0) for voter in configuration.everybody)
+
+    def _tell_who_waits_for_all(self) -> None:
+        everybody_has = self._everybody_has()
+        while self._awaited and self._awaited[0][0] <= everybody_has:
+            heapq.heappop(self._awaited)[2]()
+
     @property
     def held(self) -> int:
         """How many proposals wait until the core takes them."""
@@ -217,6 +244,8 @@ class Driver:
         self._timer.changed(self.replica.wake_at)
         if self._watched:
             self._look_at_watched()
+        if self._awaited:
+            self._tell_who_waits_for_all()
         if self._committed:
             self._committed = False
             self._host.advance()
@@ -279,6 +308,7 @@ class Driver:
     def _role_changed(self, effect: fx.RoleChanged) -> None:
         if not (effect.role is Role.LEADING and effect.phase is Phase.BROADCAST):
             self._held.clear()
+            self._awaited.clear()
         self._host.role_changed(effect)
 
     def _proposed(self, effect: fx.Proposed) -> None:
@@ -327,6 +357,10 @@ class EnsembleOrder:
     def last_zxid(self) -> int:
         """The last place that was given."""
         return self._driver.replica.last.zxid
+
+    def when_all_have(self, zxid: int, then: Callable[[], None]) -> None:
+        """Call *then* once every voter has the entry *zxid* durably; never if the leadership ends before."""
+        self._driver.when_all_have(zxid, then)
 
     def propose(self, entry: Any, header: bytes, payload: bytes, on_applied: Any, lazy: bool) -> int:
         """Put *entry* on its way; see `Order`."""

@@ -116,6 +116,28 @@ async def test_a_wiped_broker_learns_everything_and_votes_when_it_was_promoted()
 
 
 @pytest.mark.trio
+async def test_who_waits_for_every_voter_waits_for_the_one_that_is_away() -> None:
+    async with open_cluster() as cluster:
+        leader = await cluster.leader()
+        road = leader.road
+        assert road is not None
+        away = next(number for number in cluster.nodes if number != leader.number)
+        await cluster.stop(away)
+        queue = await declare(road)
+        everybody_has = trio.Event()
+        road.when_all_have(queue.id, everybody_has.set)
+        await declare(road, "others")
+        assert not everybody_has.is_set(), "a quorum has it, and one does not"
+        await cluster.start(away)
+        with trio.fail_after(WAIT_SECONDS):
+            await everybody_has.wait()
+        told: list[str] = []
+        await cluster.agree()
+        road.when_all_have(queue.id, lambda: told.append("at once"))
+        assert told == ["at once"]
+
+
+@pytest.mark.trio
 async def test_a_leader_that_stops_hands_the_lead_over() -> None:
     async with open_cluster() as cluster:
         leader = await cluster.leader()
