@@ -34,7 +34,7 @@ from sluicemq.client.peeked import PeekedMessage, peeked_messages
 from sluicemq.client.policies import PolicyCalls
 from sluicemq.client.producer import SEND_SECONDS, Producer, attributes_of, enter
 from sluicemq.client.publisher import Publisher
-from sluicemq.client.receipts import Receipt, Receipts
+from sluicemq.client.receipts import Receipt, Receipts, acks_number
 from sluicemq.client.reconnect import Link
 from sluicemq.client.replay import START, Replay, border_of
 from sluicemq.client.resend import resend
@@ -230,18 +230,30 @@ class Client(TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls, ScheduleCalls
 
     # --- producers and consumers ----------------------------------------------------------------------------------
 
-    def producer(self, destination: str, name: str | None = None, *, timeout: Duration = SEND_SECONDS) -> Producer:
+    def producer(
+        self, destination: str, name: str | None = None, *, timeout: Duration = SEND_SECONDS, acks: str = "quorum"
+    ) -> Producer:
         """Return a producer for *destination*, to be entered with `async with`.
 
         Args:
             destination: Name of the queue.
             name: A name fences the older producer of the same name: that one must stop.
             timeout: How long a send may take in all, reconnecting included, unless the send says otherwise.
+            acks: When a message counts as sent: "quorum" of the brokers have it on disk; "all" of them, where the
+                receipt says "quorum" after 5 seconds in which one was away; or only the "leader", unsafe: what it
+                confirmed is lost if it dies for good, or even if only another one leads.
+
+        Raises:
+            InvalidRequest: A name or *acks* that is not allowed.
 
         """
         parts = self._alive()
         publisher = Publisher(
-            parts.runtime, parts.timers, parts.link, "" if name is None else check_name(name, "producer")
+            parts.runtime,
+            parts.timers,
+            parts.link,
+            "" if name is None else check_name(name, "producer"),
+            acks=acks_number(acks),
         )
         seconds = seconds_of(timeout, "timeout")
         return Producer(

@@ -23,7 +23,7 @@ from sluicemq.client.errors import (
     keep,
 )
 from sluicemq.client.outgoing import Attributes, OutgoingBatch, Pending
-from sluicemq.client.receipts import Confirmation
+from sluicemq.client.receipts import Confirmation, acks_name
 from sluicemq.client.reconnect import Link
 from sluicemq.client.resend import Unsettled
 from sluicemq.client.runtime import Runtime, Slot
@@ -61,7 +61,13 @@ class Publisher:
     """
 
     def __init__(
-        self, runtime: Runtime, timers: Timers, link: Link, name: str = "", limits: WindowLimits | None = None
+        self,
+        runtime: Runtime,
+        timers: Timers,
+        link: Link,
+        name: str = "",
+        limits: WindowLimits | None = None,
+        acks: int = m.ACKS_QUORUM,
     ) -> None:
         self.error: SluiceError | None = ClientClosed("enter the producer with 'async with' before sending")
         self.runtime = runtime
@@ -70,6 +76,7 @@ class Publisher:
         self._link = link
         self._timers = timers
         self._name = name
+        self._acks = acks
         self._session: Session | None = None
         self._opening = False
         self._hop = runtime.hop(self._pump)
@@ -385,7 +392,7 @@ class Publisher:
             self._last_count = batch.count
             try:
                 data = batch.encode()
-                publish = m.Publish(destination=batch.destination, producer=batch.producer, sequence=batch.sequence)
+                publish = m.Publish(batch.destination, batch.producer, batch.sequence, self._acks)
                 session.request(publish, partial(self._answered, batch), data)
             except SluiceError as error:
                 # Nothing left us: for the window that is a refusal like any other.
@@ -428,6 +435,7 @@ class Publisher:
                 batch.message_ids,
                 reply.known,
                 reply.known_bits,
+                acks_name(reply.acks),
             )
             failed = self.window.confirmed(batch)
             wake = self.runtime.wake

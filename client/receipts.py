@@ -6,8 +6,29 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, overload
 
+from sluicemq.client.errors import InvalidRequest
 from sluicemq.wire.messages import KNOWN_NUMBERS
 from sluicemq.wire.positions import default_message_id, format_position
+
+ACKS = ("quorum", "all", "leader")
+"""Who has to have a message before it counts as sent; the place of each is its number in frames."""
+
+
+def acks_number(acks: str) -> int:
+    """Return the number of an acknowledgement level.
+
+    Raises:
+        InvalidRequest: There is no such level.
+
+    """
+    if acks not in ACKS:
+        raise InvalidRequest(f"acks is {acks!r:.40}; it must be one of {', '.join(ACKS)}")
+    return ACKS.index(acks)
+
+
+def acks_name(number: int) -> str:
+    """Return the level of a number; one that a newer broker knows is at least a quorum."""
+    return ACKS[number] if number < len(ACKS) else ACKS[0]
 
 
 class Confirmation(NamedTuple):
@@ -23,6 +44,7 @@ class Confirmation(NamedTuple):
         message_ids: Ids that the sender gave, None where it gave none at all.
         known: Which messages were not stored, because others with their ids were, as PUBLISHED says it.
         known_bits: The same without where those are, likewise.
+        acks: Which brokers have it: "quorum", "all" or "leader".
 
     """
 
@@ -35,6 +57,7 @@ class Confirmation(NamedTuple):
     message_ids: Sequence[str | None] | None
     known: Sequence[int] = ()
     known_bits: bytes = b""
+    acks: str = "quorum"
 
     def is_known(self, index: int) -> bool:
         """Whether another message with the id of message *index* was stored before it."""
@@ -90,6 +113,11 @@ class Receipt:
         """Whether the message was safe before, at this very position: the send had been repeated, or another message
         with its id was stored within the queue's or topic's `dedup_window`."""
         return self._confirmation.duplicate or self._confirmation.is_known(self._index)
+
+    @property
+    def acks(self) -> str:
+        """Which brokers have it on disk: "quorum", "all", or with acks="leader" perhaps only the "leader"."""
+        return self._confirmation.acks
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Receipt):

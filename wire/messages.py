@@ -64,6 +64,12 @@ VERDICT_HANDED_OVER = 4
 """Not an end: says that user code has the message now, so that an attempt has begun."""
 VERDICT_REJECT = 5
 """The message dies now, whatever attempts it had left; the reason is kept."""
+ACKS_QUORUM = 0
+"""A publish is confirmed when a quorum of the brokers that vote has it on disk."""
+ACKS_ALL = 1
+"""When all of them have it."""
+ACKS_LEADER = 2
+"""When the broker that leads has it, though it be lost with that one."""
 NOTES_MAX = 10_000
 """Most notes in one DELIVER; runs beyond them have none."""
 CONSUMER_WEIGHT_MAX = 1000
@@ -374,11 +380,14 @@ class Publish(Message):
     destination: str = wire_field(2, _name)
     producer: int = wire_field(4, unsigned(64))
     sequence: int = wire_field(6, unsigned(64))
+    acks: int = wire_field(8, unsigned(8), default=ACKS_QUORUM)
 
 
 @message(45)
 class Published(Message):
     """The batch is durable on a majority and committed; *duplicate*: it was so already, at this very place.
+
+    *acks* says who has it, where the PUBLISH asked for all brokers or for the leader only.
 
     *known* says which of its messages are not stored here, because a message with the same id was stored before:
     `KNOWN_NUMBERS` integers for neighbours whose originals are neighbours too: index of the first in the batch, count,
@@ -390,6 +399,7 @@ class Published(Message):
     duplicate: bool = wire_field(4, boolean, default=False)
     known: list[int] = wire_field(6, numbers(64, multiple_of=KNOWN_NUMBERS), default=[])
     known_bits: bytes = wire_field(8, binary(), default=b"")
+    acks: int = wire_field(10, unsigned(8), default=ACKS_QUORUM)
 
 
 # --- consumers ------------------------------------------------------------------------------------------------

@@ -258,6 +258,8 @@ class Ground:
 
     def _durable(self, zxid: int) -> None:
         self.on_durable(zxid)
+        if self.road is not None:
+            self.road.acknowledging.durable(zxid)
 
     def _durable_alone(self, zxid: int) -> None:
         self.commit.commit(zxid)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sluicemq.broker.pipeline.acknowledging import AtLeader
 from sluicemq.broker.pipeline.grouping import groups_of
 from sluicemq.broker.pipeline.identities import identities_of
 from sluicemq.broker.queues.applying.limiting import refuse_overflow
@@ -36,6 +37,7 @@ from sluicemq.wire.batch import (
     Column,
 )
 from sluicemq.wire.errors import BatchTooLarge, BrokerStopping, ProducerNotFound, QueueNotFound
+from sluicemq.wire.messages import ACKS_ALL, ACKS_LEADER, ACKS_QUORUM
 from sluicemq.wire.settings import check_name, check_own_dead_letter, check_queue_settings, compare_settings
 
 if TYPE_CHECKING:
@@ -116,6 +118,7 @@ class ProduceStage:
         sequence: int,
         data: memoryview,
         on_outcome: OnOutcome,
+        acks: int = ACKS_QUORUM,
     ) -> None:
         """Check the batch once and put it on the road; *on_outcome* hears the verdict when it is safe.
 
@@ -152,8 +155,15 @@ class ProduceStage:
         now_ms = road.clock.now_ms()
         common = (now_ms, target.id, producer, sequence, batch.count, batch.body_bytes, None, payload)
         entry = self._entry_of(common, target, destination, batch)
+        at_leader: AtLeader | None = None
+        if acks == ACKS_ALL:
+            on_outcome = road.acknowledging.for_all(on_outcome)
+        elif acks == ACKS_LEADER and not judges_ids:  # what ids say of it, only apply knows
+            on_outcome = at_leader = AtLeader(batch.count, on_outcome)
         zxid = road.propose(entry, payload, on_applied=on_outcome)
         road.bodies.add(zxid, entry)
+        if at_leader is not None and zxid:
+            road.acknowledging.at_leader(zxid, at_leader)
 
     def _entry_of(
         self, common: _Common, target: Queue | Topic, destination: str, batch: Batch

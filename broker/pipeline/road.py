@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from sluicemq.broker.pipeline.acknowledging import AcknowledgingStage
 from sluicemq.broker.pipeline.checks import CheckStage
 from sluicemq.broker.pipeline.dispatch import DispatchStage
 from sluicemq.broker.pipeline.filling import FillingStage
@@ -102,6 +103,7 @@ class Road:
         self.dispatch = DispatchStage(self)
         self.settle = SettleStage(self)
         self.sessions = SessionStage(self)
+        self.acknowledging = AcknowledgingStage(self)
         self.replay = ReplayStage(self)
         self.schedules = ScheduleStage(self)
         self.transactions = TransactionStage(self)
@@ -123,6 +125,7 @@ class Road:
         async with trio.open_nursery() as nursery:
             self.settle.start(nursery)
             self.sessions.start(nursery)
+            self.acknowledging.start(nursery)
             self.unused.start(nursery)
             nursery.start_soon(self.fillings.run)
             nursery.start_soon(self.schedules.run)
@@ -228,6 +231,10 @@ class Road:
     def advance(self) -> None:
         """Apply what is committed and dispatch what is ready, for at most about `SLICE_SECONDS`."""
         self.ground.advance()
+
+    def after_answers(self) -> None:
+        """Let answers leave that were given outside of a turn of applying."""
+        self.ground.after_advance()
 
     def again(self) -> None:
         """Let `advance` run again after the event loop served its sockets."""

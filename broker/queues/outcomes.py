@@ -68,6 +68,7 @@ class Published:
         duplicate: Whether it was stored before, under this zxid.
         known: Which of its messages are not stored here, because others with their ids were stored before, in the
             numbers of `window.IdWindow.judge`.
+        acks: Which brokers have it, as `wire.messages.ACKS_...`; never of the machine's knowledge.
 
     """
 
@@ -75,6 +76,7 @@ class Published:
     count: int
     duplicate: bool
     known: list[int] = dataclasses.field(default_factory=list)
+    acks: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -205,7 +205,8 @@ def publish(session: ClientSession, message: Message, correlation: int, tail: me
     """PUBLISH: one batch; PUBLISHED follows when it is durable, committed and judged."""
     assert isinstance(message, m.Publish)
     authorize(session.identity, "publish", (session.vhost, "queue", message.destination))
-
+    if message.acks > m.ACKS_LEADER:
+        raise InvalidRequest(f"acks is {message.acks}; known are 0 (quorum), 1 (all) and 2 (leader)", acks=message.acks)
     session.road.produce.publish(
         session.vhost,
         session.identity,
@@ -214,12 +215,14 @@ def publish(session: ClientSession, message: Message, correlation: int, tail: me
         message.sequence,
         tail,
         _answer(session, correlation, lambda value: published(value, session.connection.frame_bytes_max)),
+        message.acks,
     )
 
 
 def published(value: Published, frame_bytes_max: int) -> Message:
     """Return the answer to a PUBLISH, which fits a frame of so many bytes however many duplicates there are."""
-    return m.Published(value.zxid, value.duplicate, *told(value.known, value.count, frame_bytes_max))
+    known, bits = told(value.known, value.count, frame_bytes_max)
+    return m.Published(value.zxid, value.duplicate, known, bits, value.acks)
 
 
 # --- consumers ------------------------------------------------------------------------------------------------

@@ -143,3 +143,25 @@ async def test_a_client_that_was_given_one_address_outlives_that_broker(tmp_path
                 nursery.cancel_scope.cancel()
     finally:
         cluster.stop()
+
+
+@pytest.mark.trio
+async def test_a_receipt_tells_which_brokers_have_a_message(tmp_path):
+    cluster = Cluster(tmp_path, 3, random.Random(1))
+    try:
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                await cluster.start(nursery)
+                async with connect(cluster.url) as client:
+                    await client.declare_queue("orders")
+                    for acks in ("quorum", "all", "leader"):
+                        async with client.producer("orders", acks=acks) as producer:
+                            reached = (await producer.send(b"one")).acks
+                            assert reached == acks or (acks, reached) == ("leader", "quorum")
+                    leader = await cluster.leader()
+                    cluster.kill(next(node for node in cluster.numbers if node != leader))
+                    async with client.producer("orders", acks="all") as producer:
+                        assert (await producer.send(b"two")).acks == "quorum", "one of them is away"
+                nursery.cancel_scope.cancel()
+    finally:
+        cluster.stop()
