@@ -297,7 +297,7 @@ class _Names:
             return entry.name
         if isinstance(entry, Settle):
             return self._consumer_queues.get((entry.session, entry.consumer))
-        queue = getattr(entry, "queue", None)
+        queue = getattr(entry, "queue", getattr(entry, "target", None))
         return None if queue is None else self._name(queue)
 
 
@@ -307,7 +307,7 @@ def _zxid(zxid: int) -> str:
     return format_zxid(zxid)
 
 
-_ZXID_FIELDS = ("session", "producer")
+_ZXID_FIELDS = ("session", "producer", "target", "half")
 _HIDDEN_FIELDS = ("log_time_ms", "payload", "queue", "resume_token")
 
 

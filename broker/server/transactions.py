@@ -71,15 +71,15 @@ def _wanted(flat: list[int], reasons: list[str]) -> list[Wanted]:
     place = 0
     while place < len(flat):
         head = flat[place : place + _HEAD_NUMBERS]
-        place += _HEAD_NUMBERS
-        end = place + 2 * head[-1] if len(head) == _HEAD_NUMBERS else len(flat) + 1
-        if end > len(flat) or len(wanted) >= len(reasons):
+        start = place + _HEAD_NUMBERS
+        end = start + 2 * head[-1]
+        if len(head) < _HEAD_NUMBERS or end > len(flat) or len(wanted) >= len(reasons):
             break
         consumer, verdict, delay, _ = head
         seconds = (delay - 1) / 1000 if delay else None
         if seconds is not None and seconds > m.SECONDS_MAX:
             raise InvalidRequest(f"a delay of {seconds} seconds; allowed are {m.SECONDS_MAX:g}")
-        wanted.append(Wanted(consumer, verdict, seconds, flat[place:end], reasons[len(wanted)]))
+        wanted.append(Wanted(consumer, verdict, seconds, flat[start:end], reasons[len(wanted)]))
         place = end
     if place != len(flat) or len(wanted) != len(reasons):
         raise InvalidRequest("the settlements of a transaction and their reasons do not add up")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import groupby
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluicemq.broker.queues.entries import SPARSE, Clock, EntryUnknown, Publish, PublishGrouped, decode_entry
+from sluicemq.broker.queues.entries_of_transactions import Prepare, Transaction
 from sluicemq.broker.queues.sparse import Body, Kept, SurvivorsMissing, left_of, read_left_over
 from sluicemq.wire.batch import Batch, encode_batch
 
@@ -125,3 +127,34 @@ def test_a_header_that_is_none_is_refused(header):
 def test_a_newer_version_is_refused_by_name():
     with pytest.raises(EntryUnknown, match="version 3"):
         read_left_over(3, b"", b"")
+
+
+def transaction_of(whole: Body) -> Transaction:
+    """A transaction whose batch goes in equal halves to a queue and to a topic."""
+    half = COUNT // 2
+    groups = [half, 7, 0, 0, 0, 0, COUNT - half, 0, 0, 0, 0, 1]
+    parts = [3, half, 0, 0, 4, COUNT - half, 1, 0]
+    settled = [1, 1, 0, 1, 5, 5]
+    return Transaction(1_000, 5, 9, COUNT, 110, parts, groups, ["eu.paid"], 8, settled, ["done"], b"", whole.payload)
+
+
+def test_of_a_transaction_stay_the_routes_and_nothing_that_only_its_apply_needed():
+    whole = published()
+    entry = transaction_of(whole)
+    record = Body(entry.KIND, entry.VERSION, entry.header(), whole.payload)
+    left = left_of(record, ((1, 1), (COUNT - 2, 2)), DIGEST)
+    found = read_left_over(left.kind_version, left.header, left.payload)
+    assert found.publish == dataclasses.replace(entry, groups=[], settlements=[], reasons=[], payload=left.payload)
+    assert found.publish.route == ((0, ""), (COUNT // 2, "eu.paid"))
+    assert (found.ranges, found.digest) == (((1, 1), (COUNT - 2, 2)), DIGEST)
+    assert len(left.header) < len(record.header) + 40
+
+
+def test_of_a_half_message_stays_where_it_goes():
+    whole = published()
+    said = "orders.eu", "shop", 6_000, 1, [COUNT, 7, 0, 0, 0, 1], ["eu"]
+    entry = Prepare(1_000, 3, 5, 9, COUNT, 110, *said, whole.payload)
+    left = left_of(Body(entry.KIND, entry.VERSION, entry.header(), whole.payload), ((3, 1),), DIGEST)
+    found = read_left_over(left.kind_version, left.header, left.payload)
+    assert found.publish == dataclasses.replace(entry, groups=[], payload=left.payload)
+    assert found.publish.route == "eu"
