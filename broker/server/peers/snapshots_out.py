@@ -16,7 +16,7 @@ import trio
 from sluicemq.broker.pipeline.ensemble.configurations import pack_configuration
 from sluicemq.broker.pipeline.ensemble.snapshot_source import EntriesPiece, FilePiece, SnapshotSource
 from sluicemq.broker.server.peers.stream import expect
-from sluicemq.wire.errors import SluiceError, error_from_wire
+from sluicemq.wire.errors import ConnectionFailed, SluiceError, error_from_wire
 from sluicemq.wire.peers import (
     SnapshotEnd,
     SnapshotEntries,
@@ -38,6 +38,8 @@ logger = logging.getLogger("sluicemq.peers")
 
 BYTES_PER_SECOND = 128 * 1024 * 1024
 """Bytes sent a second, about: proposals keep their share of the network and of the event loop."""
+ROOM_SECONDS = 10.0
+"""Who takes less than a piece in so long is given up for now: a stream keeps this broker from reclaiming its disk."""
 BURST_SECONDS = 0.1
 """So much of that may be sent at once."""
 
@@ -191,13 +193,23 @@ class SnapshotSender:
                 stream.put(SnapshotPiece(self.effect.session, piece.file, piece.offset), [piece.data])
             stream.outbound.flush()
             self._note(size, count)
-            await stream.outbound.wait_room()
+            await self._wait_for_room(stream)
             free_at = max(free_at, trio.current_time() - BURST_SECONDS) + size / BYTES_PER_SECOND
             await trio.sleep_until(free_at)
         stream.put(SnapshotEnd(self.effect.session))
         stream.outbound.flush()
         self._all_sent = True
         await trio.sleep_forever()
+
+    async def _wait_for_room(self, stream: PeerStream) -> None:
+        """Wait until the other side has taken enough; as long as it takes its time, nothing here may be given back."""
+        with trio.move_on_after(ROOM_SECONDS) as waiting:
+            await stream.outbound.wait_room()
+        if waiting.cancelled_caught:
+            raise ConnectionFailed(
+                f"node {self.effect.peer} takes less than a piece in {ROOM_SECONDS:g} s; it goes on where it was later,"
+                " and files that are not needed any more can go meanwhile"
+            )
 
     def _note(self, sent_bytes: int, entries: int) -> None:
         old = self.progress

@@ -12,6 +12,8 @@ import trio.testing
 from sluicemq.broker.pipeline.ensemble import snapshot_source
 from sluicemq.broker.pipeline.ensemble.links import ReceivedSnapshot
 from sluicemq.broker.replication.effects import SendSnapshot
+from sluicemq.broker.server.outbound import Outbound
+from sluicemq.broker.server.peers import snapshots_out
 from sluicemq.broker.server.peers.snapshots_out import SnapshotSender
 from sluicemq.storage import installing
 from sluicemq.wire.peers import FILE_PAGES, SnapshotEnd, SnapshotEntries, SnapshotPiece
@@ -211,6 +213,16 @@ async def test_a_learner_whose_disk_is_full_says_so():
         assert both.learner.events.snapshots == []
 
 
+async def test_a_learner_that_takes_next_to_nothing_is_given_up_for_now(monkeypatch):
+    monkeypatch.setattr(snapshots_out, "ROOM_SECONDS", 0.01)
+    async with pair() as both:
+        await snapshot(both.road)
+        monkeypatch.setattr(Outbound, "wait_room", _never)
+        send(both.leader, 2)
+        assert "takes less than a piece" in await both.failed()
+        assert both.leader_stores.held == 0
+
+
 async def test_damage_of_the_leaders_own_disk_is_told():
     async with pair() as both:
         await trade(both.road, 150)
@@ -244,6 +256,10 @@ async def test_a_stream_that_another_one_replaces_ends_without_a_word():
         await both.sent()
         assert both.leader.events.failed == []
         assert both.leader_stores.held == 0
+
+
+async def _never(_outbound: Outbound) -> None:
+    await trio.sleep_forever()
 
 
 def _effect(number: int) -> SendSnapshot:
