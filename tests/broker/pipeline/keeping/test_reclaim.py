@@ -174,6 +174,7 @@ def test_a_rewrite_hurries_once_a_newer_snapshot_waits_behind_it():
     pace = Watched()
     shop = traded(pace)
     newer = shop.snapshots.newest_good()
+    assert newer is not None
 
     def taken_meanwhile() -> None:
         pace.meanwhile = None
