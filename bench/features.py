@@ -23,7 +23,9 @@ from tests.e2e.wire_client import WireClient
 
 BATCH = 1_000
 BODY = b"x" * 100
-MESSAGES = 150_000
+MESSAGES = 100_000
+ROUNDS = 2
+"""Of each case so often the cheapest round counts: other work on the machine only ever adds."""
 WINDOW_BATCHES = 8
 CREDIT = 8_000
 DAY_MS = 86_400_000
@@ -120,16 +122,28 @@ def measure(only: Sequence[str] = ()) -> int:
     plain: Cost | None = None
     with (
         tempfile.TemporaryDirectory(prefix="sluicemq-features-") as folder,
-        BrokerProcess(Path(folder) / "data") as broker,WireClient(broker.url) as client
+        BrokerProcess(Path(folder) / "data") as broker,
+        WireClient(broker.url) as client,
     ):
         _measure_case(broker, client, "warm-up", Case("warm-up", part=0.2))
         for number, case in enumerate(cases):
-            cost = _measure_case(broker, client, f"case-{number}", case)
+            rounds = [_measure_case(broker, client, f"case-{number}-{again}", case) for again in range(ROUNDS)]
+            cost = _cheapest(rounds)
             plain = plain or cost
             print(_row(case, cost, plain), flush=True)
             loads.append(os.getloadavg()[0])
     print(f"\nLoad average while it ran: {min(loads):.1f} to {max(loads):.1f}; the run itself makes about 1.5 of it.")
     return 0
+
+
+def _cheapest(rounds: list[Cost]) -> Cost:
+    consumed = [cost for cost in rounds if cost.consume_us is not None and cost.consume_rate is not None]
+    return Cost(
+        min(cost.publish_us for cost in rounds),
+        max(cost.publish_rate for cost in rounds),
+        min((cost.consume_us or 0.0 for cost in consumed), default=None),
+        max((cost.consume_rate or 0.0 for cost in consumed), default=None),
+    )
 
 
 def _row(case: Case, cost: Cost, plain: Cost) -> str:
