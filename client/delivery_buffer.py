@@ -30,7 +30,7 @@ class Run:
         first_index: Index of the first in that entry.
         published_ms: When, in milliseconds since 1970.
         producer: Number of the producer.
-        sequence: Of the batch.
+        id_base: Id of the batch's first message.
         deliveries: How often they were delivered, this time included.
         attempts: How many attempts are known to have begun before.
         bodies: The payloads.
@@ -40,8 +40,24 @@ class Run:
     """
 
     __slots__ = (
-        "_batch", "_headers", "_keys", "_message_ids", "_subjects", "attempts", "bodies", "count", "deliveries",
-        "destination", "first_index", "first_tag", "note", "owner", "producer", "published_ms", "sequence", "zxid",
+        "_batch",
+        "_headers",
+        "_keys",
+        "_message_ids",
+        "_subjects",
+        "attempts",
+        "bodies",
+        "count",
+        "deliveries",
+        "destination",
+        "first_index",
+        "first_tag",
+        "id_base",
+        "note",
+        "owner",
+        "producer",
+        "published_ms",
+        "zxid",
     )  # fmt: skip
 
     def __init__(self, owner: Any, first_tag: int, numbers: list[int], data: memoryview, destination: str = "") -> None:
@@ -50,7 +66,7 @@ class Run:
         self.note: Mapping[str, Any] | None = None
         self.first_tag = first_tag
         (
-            self.zxid, self.first_index, self.count, _bytes, self.published_ms, self.producer, self.sequence,
+            self.zxid, self.first_index, self.count, _bytes, self.published_ms, self.producer, self.id_base,
             self.deliveries, self.attempts,
         ) = numbers  # fmt: skip
         batch = Batch(data)

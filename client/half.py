@@ -107,7 +107,7 @@ class Half:
         group = 0 if welcome is None else welcome.group_id
         ids = None if self._message_id is None else [self._message_id]
         said = reply.transaction, reply.duplicate, request.producer, request.sequence, 1
-        self._receipt = Receipt(Confirmation(group, *said, ids), 0)
+        self._receipt = Receipt(Confirmation(group, *said, ids, id_base=reply.id_base), 0)
         return self
 
     async def __aexit__(

@@ -12,8 +12,9 @@ from sluicemq.client.handling import DeathNote, Reject, Retry, death_note, error
 from sluicemq.client.options import Duration, seconds_of
 from sluicemq.client.settlement import Verdict
 from sluicemq.client.tag_ranges import FlatRanges, count_tags, pairs
+from sluicemq.wire.message_ids import default_message_id
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_NACK, VERDICT_REJECT, VERDICT_RELEASE
-from sluicemq.wire.positions import default_message_id, format_position
+from sluicemq.wire.positions import format_position
 from sluicemq.wire.routes import destination_of
 
 if TYPE_CHECKING:
@@ -151,9 +152,7 @@ class Message:
         """The id that the sender gave, else the one that every message gets."""
         run = self._run
         given = run.message_id(self._offset)
-        return (
-            default_message_id(run.producer, run.sequence, run.first_index + self._offset) if given is None else given
-        )
+        return default_message_id(run.id_base, run.first_index + self._offset) if given is None else given
 
     @property
     def published_at(self) -> datetime:

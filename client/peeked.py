@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from sluicemq.client.delivery_buffer import Run
+from sluicemq.wire.message_ids import default_message_id
 from sluicemq.wire.messages import RUN_NUMBERS
-from sluicemq.wire.positions import default_message_id, format_position
+from sluicemq.wire.positions import format_position
 from sluicemq.wire.routes import destination_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -56,7 +57,7 @@ class PeekedMessage:
             subject=run.subject(offset),
             headers=run.headers(offset),
             position=format_position(group, run.zxid, index),
-            message_id=default_message_id(run.producer, run.sequence, index) if given is None else given,
+            message_id=default_message_id(run.id_base, index) if given is None else given,
             published_at=_EPOCH + timedelta(milliseconds=run.published_ms),
             deliveries=run.deliveries,
             attempts=run.attempts,

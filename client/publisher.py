@@ -436,6 +436,7 @@ class Publisher:
                 reply.known,
                 reply.known_bits,
                 acks_name(reply.acks),
+                reply.id_base,
             )
             failed = self.window.confirmed(batch)
             wake = self.runtime.wake

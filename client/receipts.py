@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, overload
 
 from sluicemq.client.errors import InvalidRequest
+from sluicemq.wire.message_ids import default_message_id
 from sluicemq.wire.messages import KNOWN_NUMBERS
-from sluicemq.wire.positions import default_message_id, format_position
+from sluicemq.wire.positions import format_position
 
 ACKS = ("quorum", "all", "leader")
 """Who has to have a message before it counts as sent; the place of each is its number in frames."""
@@ -45,6 +46,7 @@ class Confirmation(NamedTuple):
         known: Which messages were not stored, because others with their ids were, as PUBLISHED says it.
         known_bits: The same without where those are, likewise.
         acks: Which brokers have it: "quorum", "all" or "leader".
+        id_base: Id of the first message, for those without one of their own; 0: forgotten.
 
     """
 
@@ -58,6 +60,7 @@ class Confirmation(NamedTuple):
     known: Sequence[int] = ()
     known_bits: bytes = b""
     acks: str = "quorum"
+    id_base: int = 0
 
     def is_known(self, index: int) -> bool:
         """Whether another message with the id of message *index* was stored before it."""
@@ -106,7 +109,7 @@ class Receipt:
         given = confirmation.message_ids[self._index] if confirmation.message_ids is not None else None
         if given is not None:
             return given
-        return default_message_id(confirmation.producer, confirmation.sequence, self._index)
+        return default_message_id(confirmation.id_base, self._index)
 
     @property
     def duplicate(self) -> bool:

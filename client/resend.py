@@ -128,4 +128,5 @@ async def _publish(link: Link, unsettled: Unsettled, seconds: float) -> Confirma
         batch.message_ids,
         published.known,
         published.known_bits,
+        id_base=published.id_base,
     )

@@ -245,7 +245,8 @@ class Transaction:
         group = 0 if welcome is None else welcome.group_id
         given = [self._sends[number][2].message_id for number in self._order]
         said = reply.zxid, reply.duplicate, request.producer, request.sequence, len(self._sends)
-        confirmation = Confirmation(group, *said, given if any(given) else None, reply.known, reply.known_bits)
+        ids = given if any(given) else None
+        confirmation = Confirmation(group, *said, ids, reply.known, reply.known_bits, id_base=reply.id_base)
         places = sorted(range(len(self._order)), key=self._order.__getitem__)
         return [Receipt(confirmation, place) for place in places]
 

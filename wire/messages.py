@@ -47,8 +47,8 @@ REPLAY_WAIT_SECONDS_MAX = 60.0
 
 RUN_NUMBERS = 9
 """Integers a run in DELIVER, PEEKED and REPLAYED: zxid, first index, count, bytes of its batch in the tail, published
-at (milliseconds since 1970), producer, sequence, deliveries so far (this one included; in PEEKED: without), attempts
-that are known to have begun before. The last two are 0 in REPLAYED."""
+at (milliseconds since 1970), producer, id of the first message of the whole batch, deliveries so far (this one
+included; in PEEKED: without), attempts that are known to have begun before. The last two are 0 in REPLAYED."""
 
 KNOWN_NUMBERS = 4
 """Integers a range of duplicates in PUBLISHED."""
@@ -393,6 +393,8 @@ class Published(Message):
     `KNOWN_NUMBERS` integers for neighbours whose originals are neighbours too: index of the first in the batch, count,
     zxid and index of the original of the first. Where that takes more than a frame, *known_bits* says which, one bit
     a message, the lowest of the first byte for the first, and nobody says where the originals are.
+
+    *id_base* is the id of the first message, from which those of all without an id of their own follow; 0: forgotten.
     """
 
     zxid: int = wire_field(2, unsigned(64))
@@ -400,6 +402,7 @@ class Published(Message):
     known: list[int] = wire_field(6, numbers(64, multiple_of=KNOWN_NUMBERS), default=[])
     known_bits: bytes = wire_field(8, binary(), default=b"")
     acks: int = wire_field(10, unsigned(8), default=ACKS_QUORUM)
+    id_base: int = wire_field(12, unsigned(64), default=0)
 
 
 # --- consumers ------------------------------------------------------------------------------------------------

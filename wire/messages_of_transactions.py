@@ -79,13 +79,15 @@ class Transaction(Message):
 class Transacted(Message):
     """All of it is done. *zxid* and the index within the batch are a message's position; 0 = forgotten.
 
-    *known* and *known_bits* say which messages are duplicates by their ids, as those of PUBLISHED do.
+    *known* and *known_bits* say which messages are duplicates by their ids, as those of PUBLISHED do. So does
+    *id_base* say what ids the others have.
     """
 
     zxid: int = wire_field(2, unsigned(64))
     duplicate: bool = wire_field(4, boolean, default=False)
     known: list[int] = wire_field(6, numbers(64, multiple_of=4), default=[])
     known_bits: bytes = wire_field(8, binary(), default=b"")
+    id_base: int = wire_field(10, unsigned(64), default=0)
 
 
 @message(102)
@@ -108,6 +110,7 @@ class Prepared(Message):
 
     transaction: int = wire_field(2, unsigned(64))
     duplicate: bool = wire_field(4, boolean, default=False)
+    id_base: int = wire_field(6, unsigned(64), default=0)
 
 
 @message(104)

@@ -1,7 +1,7 @@
 """Addresses of messages as users see them: opaque texts that sort by nothing and parse only here.
 
 A message's address is (group, zxid, index in its batch) and never changes. Users get it as one short text, so that
-a later version may add to it. Default message ids are made here too, because both sides must derive the same one.
+a later version may add to it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,3 @@ def parse_position(position: str) -> tuple[int, int, int]:
         raise InvalidRequest(f"{position!r:.80} is no position; take it from a receipt or a message")
     group, zxid, index = (int(part, 16) for part in match.groups())
     return group, zxid, index
-
-
-def default_message_id(producer: int, sequence: int, index: int) -> str:
-    """Return the id of a message whose sender gave none: known to the sender before the broker answers."""
-    return f"{producer:x}.{sequence:x}.{index:x}"

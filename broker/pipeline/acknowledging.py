@@ -63,11 +63,13 @@ class AtLeader:
     Args:
         count: Messages in it.
         on_outcome: Hears the outcome, once.
+        id_base: Id of the first message.
 
     """
 
-    def __init__(self, count: int, on_outcome: Callable[[Outcome], None]) -> None:
+    def __init__(self, count: int, on_outcome: Callable[[Outcome], None], id_base: int = 0) -> None:
         self._count = count
+        self._id_base = id_base
         self._on_outcome = on_outcome
         self._told = False
 
@@ -79,7 +81,7 @@ class AtLeader:
 
     def durable(self, zxid: int) -> None:
         """This broker's disk has it."""
-        self(Outcome(Published(zxid, self._count, False, acks=ACKS_LEADER)))
+        self(Outcome(Published(zxid, self._count, False, acks=ACKS_LEADER, id_base=self._id_base)))
 
 
 class AcknowledgingStage:

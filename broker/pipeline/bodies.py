@@ -53,7 +53,7 @@ class Stored(NamedTuple):
         batch: The messages; of a rewritten entry only those that were left then.
         published_ms: Log time of the entry.
         producer: Number of the producer.
-        sequence: Number of the batch among the producer's.
+        id_base: Id of the first message of the original batch, for those without an id of their own.
         end: Number of the message after the last one that is here.
         kept: Where the messages of a rewritten entry lie; None where all are here.
         route: What of the destination followed behind the topic's name, if it was published to one and all messages
@@ -65,7 +65,7 @@ class Stored(NamedTuple):
     batch: Batch
     published_ms: int
     producer: int
-    sequence: int
+    id_base: int
     end: int
     kept: Kept | None = None
     route: str | Routes | None = ""
@@ -169,7 +169,7 @@ class Bodies:
 
     def add(self, zxid: int, entry: BatchEntry) -> None:
         """Keep *entry*, just proposed."""
-        closed = (entry.payload, entry.log_time_ms, entry.producer, entry.sequence, entry.count, None, entry.route)
+        closed = (entry.payload, entry.log_time_ms, entry.producer, entry.id_base, entry.count, None, entry.route)
         self._keep(zxid, closed)
 
     def _keep(self, zxid: int, closed: Closed) -> None:
@@ -319,7 +319,7 @@ def given_up(first_zxid: int, last_zxid: int) -> MessageNotFound:
 
 def _stored(entry: BatchEntry) -> Stored:
     batch = Batch(entry.payload)
-    return Stored(batch, entry.log_time_ms, entry.producer, entry.sequence, batch.count, None, entry.route)
+    return Stored(batch, entry.log_time_ms, entry.producer, entry.id_base, batch.count, None, entry.route)
 
 
 def _stored_record(record: Record) -> Stored:

@@ -131,7 +131,7 @@ class Cargo:
                     size,
                     stored.published_ms,
                     stored.producer,
-                    stored.sequence,
+                    stored.id_base,
                     run.deliveries + 1,
                     run.attempts,
                 )
@@ -185,7 +185,7 @@ class Cargo:
             len(part),
             stored.published_ms,
             stored.producer,
-            stored.sequence,
+            stored.id_base,
             run.deliveries + 1,
             run.attempts,
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sluicemq.broker.pipeline.acknowledging import AtLeader
 from sluicemq.broker.pipeline.grouping import groups_of
 from sluicemq.broker.pipeline.identities import identities_of
+from sluicemq.broker.pipeline.message_ids import MessageIds
 from sluicemq.broker.queues.applying.limiting import refuse_overflow
 from sluicemq.broker.queues.entries import (
     Declare,
@@ -71,6 +72,8 @@ class ProduceStage:
         self.batch_messages_max = BATCH_MESSAGES_MAX
         self.stopping = False
         self.published_messages_total = 0
+        self._ids: MessageIds | None = None
+        self._ids_epoch = 0
 
     def refuse_when_stopping(self) -> None:
         """Raise `BrokerStopping` once the broker takes no new work."""
@@ -141,7 +144,7 @@ class ProduceStage:
         if 0 < sequence <= known.last and (found is None or found.window is None):
             # Sent again, and long since applied: nothing of it needs to enter the log a second time. Where ids count,
             # where each message lies may be on a page, and the road finds it there.
-            on_outcome(Outcome(Published(known.receipt(sequence), 0, True)))
+            on_outcome(Outcome(Published(known.receipt(sequence), 0, True, id_base=known.id_base(sequence))))
             return
         target = found or self.find_destination(vhost, destination)
         judges_ids = target.window is not None
@@ -159,7 +162,7 @@ class ProduceStage:
         if acks == ACKS_ALL:
             on_outcome = road.acknowledging.for_all(on_outcome)
         elif acks == ACKS_LEADER and not judges_ids:  # what ids say of it, only apply knows
-            on_outcome = at_leader = AtLeader(batch.count, on_outcome)
+            on_outcome = at_leader = AtLeader(batch.count, on_outcome, entry.id_base)
         zxid = road.propose(entry, payload, on_applied=on_outcome)
         road.bodies.add(zxid, entry)
         if at_leader is not None and zxid:
@@ -186,11 +189,14 @@ class ProduceStage:
             keyed = target.settings["ordering"] == "key"
             if batch.columns & DELIVERY_COLUMNS or (keyed and batch.columns & Column.KEYS):
                 groups = groups_of(batch, common[0], keyed=keyed)
+        # As late as can be: what is refused before needs none.
+        id_base = self.message_ids(batch.count, common[0])
         if identified:
             assert target.window is not None, "who judges ids has a window"
             scope = target.window.scope
-            return PublishIdentified(*common, groups, routes, scope, identities_of(batch, scope))
-        return PublishGrouped(*common, groups, routes) if groups else Publish(*common)
+            ids = identities_of(batch, scope)
+            return PublishIdentified(*common, groups, routes, scope, ids, id_base=id_base)
+        return PublishGrouped(*common, groups, routes, id_base=id_base) if groups else Publish(*common, id_base=id_base)
 
     def checked_batch(self, data: memoryview, targets: Sequence[Queue | Topic]) -> Batch:
         """Return the batch in *data*, which is for *targets*, as an object of its own; every value of it is checked.
@@ -219,6 +225,14 @@ class ProduceStage:
             message_bytes_max = min(message_bytes_max, target.settings["message_bytes_max"] or message_bytes_max)
         batch.check(message_bytes_max=message_bytes_max)
         return batch
+
+    def message_ids(self, count: int, now_ms: int) -> int:
+        """Return the id of the first of *count* messages that are about to be published."""
+        road = self._road
+        if self._ids is None or self._ids_epoch != road.epoch:
+            # All that stands before this epoch is applied before anybody publishes in it.
+            self._ids, self._ids_epoch = MessageIds(road.node_id, road.machine.id_moment), road.epoch
+        return self._ids.take(count, now_ms)
 
     def find_producer(self, vhost: str, identity: str, number: int) -> Producer:
         """Return the producer, as far as it is applied.

@@ -129,7 +129,8 @@ class TransactionStage:
         if 0 < sender.sequence <= known.last and not any(self._judges_ids(sender.vhost, name) for name, _ in parts):
             # Sent again, and long since applied: nothing of it needs to enter the log a second time. Where ids count,
             # where each message lies may be on a page, and the road finds it there.
-            on_outcome(Outcome(Transacted(known.receipt(sender.sequence), sum(size for _, size in parts), True)))
+            count, id_base = sum(size for _, size in parts), known.id_base(sender.sequence)
+            on_outcome(Outcome(Transacted(known.receipt(sender.sequence), count, True, id_base=id_base)))
             return
         road = self._road
         now_ms = road.clock.now_ms()
@@ -164,6 +165,7 @@ class TransactionStage:
             [each.reason for each in settlements],
             ids if any(part.scope for part in made) else b"",
             b"" if batch is None else batch.data,
+            id_base=0 if batch is None else road.produce.message_ids(batch.count, now_ms),
         )
 
         def on_applied(outcome: Outcome) -> None:
@@ -251,7 +253,7 @@ class TransactionStage:
         road.produce.refuse_when_stopping()
         known = road.produce.find_producer(sender.vhost, sender.identity, sender.producer)
         if 0 < sender.sequence <= known.last:
-            on_outcome(Outcome(Prepared(known.receipt(sender.sequence), 0, True)))
+            on_outcome(Outcome(Prepared(known.receipt(sender.sequence), 0, True, known.id_base(sender.sequence))))
             return
         now_ms = road.clock.now_ms()
         target = road.produce.find_destination(sender.vhost, destination)
@@ -272,6 +274,7 @@ class TransactionStage:
             part.groups,
             part.routes,
             batch.data,
+            id_base=road.produce.message_ids(batch.count, now_ms),
         )
 
         def on_applied(outcome: Outcome) -> None:

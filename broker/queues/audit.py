@@ -43,7 +43,7 @@ def _digest_of(pieces: Iterator[bytes | bytearray]) -> bytes:
 
 
 def _canonical(machine: Machine) -> Iterator[Any]:
-    yield machine.applied_zxid, machine.log_time_ms
+    yield machine.applied_zxid, machine.log_time_ms, machine.id_moment
     for queue in machine.queues():
         yield from _canonical_queue(queue, machine)
     for session in machine.sessions.values():

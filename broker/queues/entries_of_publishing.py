@@ -27,6 +27,8 @@ class Publish(Entry):
         body_bytes: Bytes of all bodies together.
         origin: Where a mirrored batch came from: (cluster id, position); None for all others.
         payload: The batch.
+        id_base: Id of the first message, for those without an id of their own, see `wire.message_ids`; 0: they have
+            none.
 
     """
 
@@ -39,6 +41,7 @@ class Publish(Entry):
         unsigned(32),
         unsigned(32),
         optional(binary()),
+        number,
     )
 
     queue: int
@@ -48,6 +51,7 @@ class Publish(Entry):
     body_bytes: int
     origin: bytes | None = None
     payload: bytes | memoryview = dataclasses.field(default=b"", repr=False)
+    id_base: int = dataclasses.field(default=0, kw_only=True)
 
     @property
     def payload_bytes(self) -> int:
@@ -62,14 +66,21 @@ class Publish(Entry):
     def header(self) -> bytes:
         """Return the header's bytes."""
         return pack(
-            self.log_time_ms, self.queue, self.producer, self.sequence, self.count, self.body_bytes, self.origin
+            self.log_time_ms,
+            self.queue,
+            self.producer,
+            self.sequence,
+            self.count,
+            self.body_bytes,
+            self.origin,
+            self.id_base,
         )
 
     @classmethod
     def from_fields(cls, fields: list[Any], payload: bytes | memoryview) -> Self:
         """Return the entry with these checked *fields*; used by `decode_entry`."""
-        log_time_ms, queue, producer, sequence, count, body_bytes, origin = fields
-        return cls(log_time_ms, queue, producer, sequence, count, body_bytes, origin, payload)
+        log_time_ms, queue, producer, sequence, count, body_bytes, origin, base = fields
+        return cls(log_time_ms, queue, producer, sequence, count, body_bytes, origin, payload, id_base=base)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,6 +123,7 @@ class PublishGrouped(Publish):
             self.count,
             self.body_bytes,
             self.origin,
+            self.id_base,
             self.groups,
             self.routes,
         )
@@ -119,8 +131,11 @@ class PublishGrouped(Publish):
     @classmethod
     def from_fields(cls, fields: list[Any], payload: bytes | memoryview) -> Self:
         """Return the entry with these checked *fields*; used by `decode_entry`."""
-        log_time_ms, queue, producer, sequence, count, body_bytes, origin, groups, routes = fields
-        return cls(log_time_ms, queue, producer, sequence, count, body_bytes, origin, payload, groups, routes)
+        *common, groups, routes = fields
+        log_time_ms, queue, producer, sequence, count, body_bytes, origin, base = common
+        return cls(
+            log_time_ms, queue, producer, sequence, count, body_bytes, origin, payload, groups, routes, id_base=base
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -150,6 +165,7 @@ class PublishIdentified(PublishGrouped):
             self.count,
             self.body_bytes,
             self.origin,
+            self.id_base,
             self.groups,
             self.routes,
             self.scope,
@@ -160,10 +176,9 @@ class PublishIdentified(PublishGrouped):
     def from_fields(cls, fields: list[Any], payload: bytes | memoryview) -> Self:
         """Return the entry with these checked *fields*; used by `decode_entry`."""
         *common, groups, routes, scope, ids = fields
-        log_time_ms, queue, producer, sequence, count, body_bytes, origin = common
-        return cls(
-            log_time_ms, queue, producer, sequence, count, body_bytes, origin, payload, groups, routes, scope, ids
-        )
+        log_time_ms, queue, producer, sequence, count, body_bytes, origin, base = common
+        said = (groups, routes, scope, ids)
+        return cls(log_time_ms, queue, producer, sequence, count, body_bytes, origin, payload, *said, id_base=base)
 
 
 def shared_route(groups: list[int], routes: list[str]) -> str | None:

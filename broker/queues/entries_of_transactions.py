@@ -76,6 +76,7 @@ class Transaction(Entry):
         reasons: Why, a text a verdict.
         ids: A hash of 16 bytes for each message, zeros for those whose ids nobody judges; nothing where all are such.
         payload: The batch.
+        id_base: As of `entries_of_publishing.Publish`.
 
     """
 
@@ -93,6 +94,7 @@ class Transaction(Entry):
         numbers(64),
         list_of(text()),
         binary(ID_BYTES * BATCH_VALUES_MAX),
+        number,
     )
 
     producer: int
@@ -107,6 +109,7 @@ class Transaction(Entry):
     reasons: list[str]
     ids: bytes = dataclasses.field(default=b"", repr=False)
     payload: bytes | memoryview = dataclasses.field(default=b"", repr=False)
+    id_base: int = dataclasses.field(default=0, kw_only=True)
 
     @property
     def route(self) -> Routes:
@@ -186,12 +189,13 @@ class Transaction(Entry):
             self.settlements,
             self.reasons,
             self.ids,
+            self.id_base,
         )
 
     @classmethod
     def from_fields(cls, fields: list[Any], payload: bytes | memoryview) -> Self:
         """Return the entry with these checked *fields*; used by `decode_entry`."""
-        return cls(*[*fields, payload])
+        return cls(*[*fields[:-1], payload], id_base=fields[-1])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -211,6 +215,7 @@ class Prepare(Entry):
         groups: As in `entries.PublishGrouped`.
         routes: Likewise.
         payload: The batch.
+        id_base: As of `entries_of_publishing.Publish`.
 
     """
 
@@ -228,6 +233,7 @@ class Prepare(Entry):
         unsigned(32),
         numbers(64, multiple_of=GROUP_NUMBERS),
         list_of(text(SUBJECT_BYTES_MAX)),
+        number,
     )
 
     target: int
@@ -242,6 +248,7 @@ class Prepare(Entry):
     groups: list[int] = dataclasses.field(repr=False)
     routes: list[str]
     payload: bytes | memoryview = dataclasses.field(default=b"", repr=False)
+    id_base: int = dataclasses.field(default=0, kw_only=True)
 
     @property
     def route(self) -> str | None:
@@ -268,12 +275,13 @@ class Prepare(Entry):
             self.shared_route,
             self.groups,
             self.routes,
+            self.id_base,
         )
 
     @classmethod
     def from_fields(cls, fields: list[Any], payload: bytes | memoryview) -> Self:
         """Return the entry with these checked *fields*; used by `decode_entry`."""
-        return cls(*[*fields, payload])
+        return cls(*[*fields[:-1], payload], id_base=fields[-1])
 
 
 def _route(route: int, routes: list[str]) -> str | None:

@@ -80,6 +80,7 @@ class Freeze:
             s.FORMAT,
             self.zxid,
             machine.log_time_ms,
+            machine.id_moment,
             dataclasses.asdict(machine.limits),
             len(self._queues),
             len(self._sessions),

@@ -140,6 +140,7 @@ class _Loader:
         machine = self._machine
         self._windows.place_all()
         machine.restore(self._head["zxid"], self._head["log_time_ms"], self._queues, self._sessions)
+        machine.id_moment = self._head["id_moment"]
         machine.producers.restore(self._producers)
         self._topics.finish(machine, self._queues)
         self._windows.finish(machine)

@@ -25,6 +25,7 @@ from sluicemq.broker.queues.prefetch import missing_chunks
 from sluicemq.broker.queues.routing.sources import Sources
 from sluicemq.broker.queues.schedules import Schedules
 from sluicemq.broker.queues.sequences import Producers
+from sluicemq.wire.message_ids import moment_of
 
 if TYPE_CHECKING:
     from sluicemq.broker.queues import entries as e
@@ -78,6 +79,7 @@ class Machine:
         pool: As above. With a pool, whoever applies an entry fills what `prefetch` names before.
         applied_zxid: The last entry applied; 0 at first.
         log_time_ms: The machine's time: the largest log time of any entry applied.
+        id_moment: The first moment (`wire.message_ids`) behind those of all ids that were given to messages.
         epoch: The epoch of the last entry applied.
         sessions: All sessions by number.
         producers: All producers.
@@ -94,6 +96,7 @@ class Machine:
         self.pool = pool
         self.applied_zxid = 0
         self.log_time_ms = 0
+        self.id_moment = 0
         self.sessions: dict[int, Session] = {}
         self.sources = Sources()
         self.policies = Policies()
@@ -226,6 +229,13 @@ class Machine:
         given = self.policies.settings_for(queue)
         if given:
             queue.change_settings(given, queue.id, self.log_time_ms)
+
+    def note_ids(self, id_base: int, count: int) -> None:
+        """Note that *count* messages were given ids from *id_base* on, whatever becomes of them."""
+        if id_base:
+            behind = moment_of(id_base) + count
+            if behind > self.id_moment:
+                self.id_moment = behind
 
     def remove_queue(self, queue: Queue) -> None:
         """Forget a queue, which holds nothing that is due any more."""

@@ -69,6 +69,7 @@ class Published:
         known: Which of its messages are not stored here, because others with their ids were stored before, in the
             numbers of `window.IdWindow.judge`.
         acks: Which brokers have it, as `wire.messages.ACKS_...`; never of the machine's knowledge.
+        id_base: Id of the first message, for those without one of their own; 0: forgotten.
 
     """
 
@@ -77,6 +78,7 @@ class Published:
     duplicate: bool
     known: list[int] = dataclasses.field(default_factory=list)
     acks: int = 0
+    id_base: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ class Transacted:
         count: Messages that it published.
         duplicate: Whether it was done before, by this entry.
         known: Which of its messages are not stored, because others with their ids were; see `IdWindow.judge`.
+        id_base: Id of the first message, for those without one of their own; 0: forgotten.
 
     """
 
@@ -21,6 +22,7 @@ class Transacted:
     count: int
     duplicate: bool
     known: list[int] = dataclasses.field(default_factory=list)
+    id_base: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Prepared:
     zxid: int
     count: int
     duplicate: bool
+    id_base: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ The columns stand in `LAYOUTS`. Those that need a word:
   `routing.filling.numbers_of` says of how far the queue has caught up.
 - leases: `pieces` says how many; of each the first tag in `firsts` (u64), the mark in `handed` (u8), the run in `runs`.
 - settled: `tags` are ranges, `[first, last, ...]`.
-- producers: `fenced` is a list of numbers, `receipts` bytes: the ring of u64 as it lies.
+- producers: `fenced` is a list of numbers, `receipts` and `id_bases` bytes: the rings of u64 as they lie.
 - halves, decisions: what they are stands in `halves.Half` and `halves.Decision`.
 - cluster: `configuration` is bytes, empty where nobody said who votes; `addresses` are pairs of number and address.
 - machine: the limits by which the entries were judged, and counts of what follows.
@@ -125,7 +125,9 @@ class Layout(NamedTuple):
 
 LAYOUTS: dict[int, Layout] = {
     MACHINE: Layout(
-        "machine", 2, ("format", "zxid", "log_time_ms", "limits", "queues", "sessions", "producers", "topics")
+        "machine",
+        3,
+        ("format", "zxid", "log_time_ms", "id_moment", "limits", "queues", "sessions", "producers", "topics"),
     ),
     QUEUES: Layout(
         "queues",
@@ -200,7 +202,9 @@ LAYOUTS: dict[int, Layout] = {
     LEASES: Layout("leases", 2, ("session", "consumer", "queue", "last_tag", "pieces"), ("firsts", "handed", "runs")),
     SETTLED: Layout("settled", 1, ("session", "consumer", "tags")),
     PRODUCERS: Layout(
-        "producers", 1, ("number", "vhost", "name", "identity", "last", "turn", "heard_ms", "fenced", "receipts")
+        "producers",
+        2,
+        ("number", "vhost", "name", "identity", "last", "turn", "heard_ms", "fenced", "receipts", "id_bases"),
     ),
     NOTES: Layout("notes", 1, ("queue", "number", "kind", "origin", "text", "at_ms", "living", "dead", "attempts")),
     TOPICS: Layout(

@@ -13,7 +13,7 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from operator import attrgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from sluicemq.wire.errors import (
     InvalidRequest,
@@ -28,8 +28,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
+class _Sequenced(Protocol):
+    """An entry of a producer."""
+
+    @property
+    def producer(self) -> int: ...
+    @property
+    def sequence(self) -> int: ...
+
+
 class FrozenProducer(NamedTuple):
-    """A producer as it was at one moment; the fields are those of `Producer`, *receipts* its ring as it lies."""
+    """A producer as it was at one moment: the fields of `Producer`, *receipts* and *id_bases* its rings as they lie."""
 
     number: int
     vhost: str
@@ -40,6 +49,7 @@ class FrozenProducer(NamedTuple):
     heard_ms: int
     fenced: tuple[int, ...]
     receipts: bytes
+    id_bases: bytes
 
 
 class Producer:
@@ -58,7 +68,19 @@ class Producer:
 
     """
 
-    __slots__ = ("_receipts", "fenced", "frozen_for", "heard_ms", "identity", "last", "name", "number", "turn", "vhost")
+    __slots__ = (
+        "_id_bases",
+        "_receipts",
+        "fenced",
+        "frozen_for",
+        "heard_ms",
+        "identity",
+        "last",
+        "name",
+        "number",
+        "turn",
+        "vhost",
+    )
 
     def __init__(self, number: int, vhost: str, name: str, identity: str, heard_ms: int) -> None:
         self.number = number
@@ -71,6 +93,7 @@ class Producer:
         self.fenced: tuple[int, ...] = ()
         self.frozen_for = 0
         self._receipts = array("Q")  # a ring, as long as its limit once that many were accepted
+        self._id_bases = array("Q")  # likewise: the id of each batch's first message
 
     @classmethod
     def thawed(cls, frozen: FrozenProducer) -> Producer:
@@ -80,6 +103,7 @@ class Producer:
         producer.turn = frozen.turn
         producer.fenced = frozen.fenced
         producer._receipts.frombytes(frozen.receipts)
+        producer._id_bases.frombytes(frozen.id_bases)
         return producer
 
     def frozen(self) -> FrozenProducer:
@@ -94,6 +118,7 @@ class Producer:
             self.heard_ms,
             self.fenced,
             self._receipts.tobytes(),
+            self._id_bases.tobytes(),
         )
 
     def receipt(self, sequence: int) -> int:
@@ -101,18 +126,25 @@ class Producer:
         length = len(self._receipts)
         return self._receipts[(sequence - 1) % length] if sequence > self.last - length else 0
 
-    def record(self, zxid: int, receipts_max: int) -> None:
+    def id_base(self, sequence: int) -> int:
+        """Return the id of the first message of the batch *sequence*, or 0 when it is too long ago."""
+        length = len(self._id_bases)
+        return self._id_bases[(sequence - 1) % length] if self.last - length < sequence <= self.last else 0
+
+    def record(self, zxid: int, receipts_max: int, id_base: int = 0) -> None:
         """Note that the next batch was accepted as *zxid*."""
         if len(self._receipts) < receipts_max:
             self._receipts.append(zxid)
+            self._id_bases.append(id_base)
         else:
             self._receipts[self.last % receipts_max] = zxid
+            self._id_bases[self.last % receipts_max] = id_base
         self.last += 1
 
-    def receipts(self) -> list[int]:
-        """Return all known receipts, oldest first."""
+    def receipts(self) -> list[tuple[int, int]]:
+        """Return all known receipts with the ids of their first messages, oldest first."""
         start = self.last - len(self._receipts) + 1
-        return [self.receipt(sequence) for sequence in range(start, self.last + 1)]
+        return [(self.receipt(sequence), self.id_base(sequence)) for sequence in range(start, self.last + 1)]
 
 
 class Producers:
@@ -276,9 +308,14 @@ class Producers:
             return InvalidRequest("a producer numbers its batches from 1")
         return producer.receipt(sequence)
 
-    def record(self, producer: Producer, zxid: int) -> None:
-        """Accept the next batch of *producer* as *zxid*."""
-        producer.record(zxid, self._receipts_max)
+    def record(self, producer: Producer, zxid: int, id_base: int = 0) -> None:
+        """Accept the next batch of *producer* as *zxid*; *id_base* is the id of its first message."""
+        producer.record(zxid, self._receipts_max, id_base)
+
+    def id_base(self, entry: _Sequenced) -> int:
+        """Return the id of the first message of a batch that was accepted before; 0 when that is too long ago."""
+        producer = self._producers.get(entry.producer)
+        return 0 if producer is None else producer.id_base(entry.sequence)
 
     def unknown(self, number: int) -> SluiceError:
         """Return the error for a number that `get` does not know: fenced, or not found."""

@@ -1,12 +1,12 @@
-"""Which ids a window may hold: a fingerprint of each in memory, and the number of the chunk that would have its row.
+"""Which ids a window may hold: a fingerprint of each in memory, and the number of the part of a chunk with its row.
 
 Ten million ids must not take a dict's gigabyte, nor may every new id cost a look at the disk. So there is one number of
-64 bits an id: the upper bits are the fingerprint, the lowest ones the chunk. They lie in sorted arrays of at most
+64 bits an id: the upper bits are the fingerprint, the lowest ones the part. They lie in sorted arrays of at most
 `LEAF_MAX`, found by their uppermost bits through a directory (extendible hashing), because ids come as hashes: to
 search so short an array, and to shift its end, is the work of C. About 9 bytes an id, 0.4 µs to look one up.
 
-What it says is "perhaps": who finds a number looks into the chunk. It is derived from the rows, so it is in no image
-and no digest. Entries of chunks that are gone do no harm and are swept away bit by bit. This module must not know rows.
+What it says is "perhaps": who finds a number looks into that part. It is derived from the rows, so it is in no image
+and no digest. Entries of parts that are gone do no harm and are swept away bit by bit. This module must not know rows.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 LEAF_MAX = 256
 """Most entries of one array, where the hashes are spread as they should be."""
 LEAF_FILL = LEAF_MAX * 3 // 4
-"""An array that has more entries of living chunks is divided, not only swept."""
-CHUNK_BITS = 20
-CHUNK_MASK = (1 << CHUNK_BITS) - 1
-KEY_MASK = ((1 << 64) - 1) ^ CHUNK_MASK
+"""An array that has more entries of living parts is divided, not only swept."""
+NUMBER_BITS = 24
+"""Of ten million ids one in a hundred thousand meets the fingerprint of another, in the bits that are left."""
+NUMBER_MASK = (1 << NUMBER_BITS) - 1
+KEY_MASK = ((1 << 64) - 1) ^ NUMBER_MASK
 """The bits of a hash that count as its fingerprint."""
 
 
@@ -49,14 +50,14 @@ class WindowIndex:
         self._swept = 0
 
     @classmethod
-    def of_chunks(cls, chunks: Iterable[tuple[int, list[int]]], ids: int) -> WindowIndex:
-        """Return the index of about so many *ids*: (number, hashes of its rows) of each chunk."""
+    def of_parts(cls, parts: Iterable[tuple[int, list[int]]], ids: int) -> WindowIndex:
+        """Return the index of about so many *ids*: (number, hashes of its rows) of each part."""
         index = cls()
         bits = max((ids // (LEAF_MAX // 2)).bit_length() - 1, 0)
         index.shift = shift = 64 - bits
         index.leaves = leaves = [array("Q") for _ in range(1 << bits)]
-        for number, hashes in chunks:
-            low = number & CHUNK_MASK
+        for number, hashes in parts:
+            low = number & NUMBER_MASK
             for hash_ in hashes:
                 leaves[hash_ >> shift].append(hash_ & KEY_MASK | low)
         for place, leaf in enumerate(leaves):
@@ -64,19 +65,19 @@ class WindowIndex:
         return index
 
     def __len__(self) -> int:
-        """How many entries there are, those of chunks that are gone included; walks through all leaves."""
+        """How many entries there are, those of parts that are gone included; walks through all leaves."""
         return sum(map(len, self._distinct()))
 
     def add(self, hash_: int, number: int, first: int, ids: int) -> None:
-        """Note that chunk *number* has a row of *hash_*; *first* and *ids* are as for `divide`."""
+        """Note that part *number* has a row of *hash_*; *first* and *ids* are as for `divide`."""
         leaf = self.leaves[hash_ >> self.shift]
-        entry = hash_ & KEY_MASK | number & CHUNK_MASK
+        entry = hash_ & KEY_MASK | number & NUMBER_MASK
         leaf.insert(bisect_left(leaf, entry), entry)
         if len(leaf) >= LEAF_MAX:
             self.divide(hash_, number, first, ids)
 
     def numbers_of(self, hash_: int, first: int) -> list[int]:
-        """Return the numbers of the chunks, from *first* on, that may have a row of *hash_*, in ascending order but for
+        """Return the numbers of the parts, from *first* on, that may have a row of *hash_*, in ascending order but for
         those that are gone."""
         leaf = self.leaves[hash_ >> self.shift]
         key = hash_ & KEY_MASK
@@ -84,7 +85,7 @@ class WindowIndex:
         for entry in leaf[bisect_left(leaf, key) :]:
             if entry & KEY_MASK != key:
                 break
-            numbers.append(first + ((entry - first) & CHUNK_MASK))
+            numbers.append(first + ((entry - first) & NUMBER_MASK))
         return numbers
 
     def divide(self, hash_: int, number: int, first: int, ids: int) -> None:
@@ -92,8 +93,8 @@ class WindowIndex:
 
         Args:
             hash_: Any hash that belongs to the leaf.
-            number: The last chunk there is.
-            first: The first chunk there is.
+            number: The last part there is.
+            first: The first part there is.
             ids: About how many ids the window holds; the directory never has more entries than that, whatever the
                 hashes are.
 
@@ -116,7 +117,7 @@ class WindowIndex:
         self.leaves[middle:high] = [leaf[cut:]] * (high - middle)
 
     def sweep(self, leaves: int, number: int, first: int) -> None:
-        """Drop what belongs to chunks before *first* from so many leaves; the next call goes on behind them."""
+        """Drop what belongs to parts before *first* from so many leaves; the next call goes on behind them."""
         place = self._swept
         for _ in range(min(leaves, len(self.leaves))):
             if place >= len(self.leaves):
@@ -131,7 +132,7 @@ class WindowIndex:
     @staticmethod
     def _sweep(leaf: array[int], number: int, first: int) -> None:
         span = number - first
-        kept = [entry for entry in leaf if (entry - first) & CHUNK_MASK <= span]
+        kept = [entry for entry in leaf if (entry - first) & NUMBER_MASK <= span]
         if len(kept) < len(leaf):
             leaf[:] = array("Q", kept)
 

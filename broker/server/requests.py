@@ -222,7 +222,7 @@ def publish(session: ClientSession, message: Message, correlation: int, tail: me
 def published(value: Published, frame_bytes_max: int) -> Message:
     """Return the answer to a PUBLISH, which fits a frame of so many bytes however many duplicates there are."""
     known, bits = told(value.known, value.count, frame_bytes_max)
-    return m.Published(value.zxid, value.duplicate, known, bits, value.acks)
+    return m.Published(value.zxid, value.duplicate, known, bits, value.acks, value.id_base)
 
 
 # --- consumers ------------------------------------------------------------------------------------------------

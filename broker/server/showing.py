@@ -92,7 +92,7 @@ async def show(bodies: Bodies, runs: Sequence[Run], room: int, frame_room: int, 
         shown.runs.append(taken)
         shown.destinations.append(destination)
         shown.numbers.extend((taken.zxid, taken.first, taken.size, len(part)))
-        shown.numbers.extend((stored.published_ms, stored.producer, stored.sequence, run.deliveries, run.attempts))
+        shown.numbers.extend((stored.published_ms, stored.producer, stored.id_base, run.deliveries, run.attempts))
         if taken.size < run.size:
             break
         if time.perf_counter() - started > SLICE_SECONDS:

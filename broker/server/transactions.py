@@ -63,7 +63,7 @@ def transact(session: ClientSession, message: Message, correlation: int, tail: m
 
 
 def _transacted(value: Transacted, frame_bytes_max: int) -> Message:
-    return m.Transacted(value.zxid, value.duplicate, *told(value.known, value.count, frame_bytes_max))
+    return m.Transacted(value.zxid, value.duplicate, *told(value.known, value.count, frame_bytes_max), value.id_base)
 
 
 def _wanted(flat: list[int], reasons: list[str]) -> list[Wanted]:
@@ -97,7 +97,7 @@ def prepare(session: ClientSession, message: Message, correlation: int, tail: me
         message.group,
         message.check_after_seconds,
         tail,
-        _answer(session, correlation, lambda value: m.Prepared(value.zxid, value.duplicate)),
+        _answer(session, correlation, lambda value: m.Prepared(value.zxid, value.duplicate, value.id_base)),
     )
 
 

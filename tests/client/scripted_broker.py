@@ -280,7 +280,8 @@ class ScriptedBroker:
         if message.sequence > last + 1:
             return SequenceGap("ahead", expected=last + 1)
         if message.sequence <= last:
-            return m.Published(zxid=self.answers[message.producer, message.sequence].zxid, duplicate=True)
+            known = self.answers[message.producer, message.sequence]
+            return m.Published(zxid=known.zxid, duplicate=True, id_base=message.sequence << 22)
         if message.destination not in self.queues:
             return QueueNotFound(f"no queue {message.destination!r}")
         self.sequences[message.producer] = message.sequence
@@ -288,7 +289,7 @@ class ScriptedBroker:
         self.next_zxid += 1
         self.stored.append(stored)
         self.answers[message.producer, message.sequence] = stored
-        return m.Published(zxid=stored.zxid)
+        return m.Published(zxid=stored.zxid, id_base=message.sequence << 22)
 
 
 @asynccontextmanager

@@ -49,7 +49,12 @@ async def test_a_message_carries_what_its_sender_gave(broker):
         assert dict(first.headers) == {"h": 1}
         assert first.published_at == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
         assert (first.position, second.position) == ("0-10000004d-0", "0-10000004d-1")
-        assert (second.key, second.subject, dict(second.headers), second.message_id) == (None, None, {}, "5.9.1")
+        assert (second.key, second.subject, dict(second.headers), second.message_id) == (
+            None,
+            None,
+            {},
+            "000000000000000a",
+        )
         assert "attempt 1" in repr(first)
 
 

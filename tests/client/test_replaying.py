@@ -118,7 +118,7 @@ async def test_the_messages_are_plain_values_that_know_their_place(broker):
     async with connect(broker.url) as client:
         messages = [message async for message in client.replay("orders")]
     assert [message.position for message in messages] == ["0-1-0", "0-1-1"]
-    assert messages[1].message_id == "7.1.1"
+    assert messages[1].message_id == "0000000000000002"
     assert messages[1].published_at == datetime.fromtimestamp(MS / 1000, UTC)
     assert (messages[1].deliveries, messages[1].attempts) == (0, 0)
 

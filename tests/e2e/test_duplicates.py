@@ -131,3 +131,28 @@ def test_what_was_acknowledged_before_is_not_delivered_again(start_broker: Start
     trio.run(first)
     _restart(broker, "SIGKILL")
     trio.run(second)
+
+
+def test_messages_without_ids_get_rising_ones_beyond_kills(start_broker: StartBroker) -> None:
+    broker = start_broker(options=SMALL)
+    given: list[str] = []
+
+    async def publish() -> None:
+        async with connect(broker.url) as client:
+            await client.declare_queue("orders")
+            async with client.producer("orders") as producer:
+                for size in (1, 3, 300):
+                    given.extend(receipt.message_id for receipt in await producer.send_many([b"x"] * size))
+
+    async def consume() -> list[str]:
+        async with connect(broker.url) as client, client.consumer("orders") as consumer:
+            found: list[str] = []
+            while batch := await consumer.receive(max_messages=1_000, max_wait=0.5):
+                found += [message.message_id for message in batch]
+            return found
+
+    for _ in range(3):
+        trio.run(publish)
+        _restart(broker, "SIGKILL")
+    assert given == sorted(set(given))
+    assert trio.run(consume) == given, "receipts and messages say the same"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluicemq.wire.errors import InvalidRequest
-from sluicemq.wire.positions import GROUP_MAX, INDEX_MAX, ZXID_MAX, default_message_id, format_position, parse_position
+from sluicemq.wire.positions import GROUP_MAX, INDEX_MAX, ZXID_MAX, format_position, parse_position
 
 ADDRESSES = st.tuples(st.integers(0, GROUP_MAX), st.integers(0, ZXID_MAX), st.integers(0, INDEX_MAX))
 
@@ -39,8 +39,3 @@ def test_one_address_has_one_text(text):
     except InvalidRequest:
         return
     assert format_position(*address) == text
-
-
-@given(ADDRESSES, ADDRESSES)
-def test_message_ids_differ_where_their_origins_differ(left, right):
-    assert (default_message_id(*left) == default_message_id(*right)) == (left == right)

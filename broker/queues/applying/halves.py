@@ -44,11 +44,12 @@ CHECK_AFTER_MS_MIN = 100
 
 def prepare(machine: Machine, zxid: int, entry: Prepare) -> Outcome:
     """Store a batch that nobody sees."""
+    machine.note_ids(entry.id_base, entry.count)
     verdict = machine.producers.judge(entry.producer, entry.sequence, machine.log_time_ms)
     if isinstance(verdict, SluiceError):
         return Outcome(None, verdict)
     if not isinstance(verdict, Producer):
-        return Outcome(Prepared(verdict, entry.count, True))
+        return Outcome(Prepared(verdict, entry.count, True, machine.producers.id_base(entry)))
     queue, topic = machine.queue(entry.target), machine.sources.get(entry.target)
     if queue is None and topic is None:
         return Outcome(None, queue_not_found(entry.target))
@@ -67,9 +68,9 @@ def prepare(machine: Machine, zxid: int, entry: Prepare) -> Outcome:
     refusal = demand.refusal({})
     if refusal is not None:
         return Outcome(None, refusal)
-    machine.producers.record(verdict, zxid)
+    machine.producers.record(verdict, zxid, entry.id_base)
     machine.halves.put(_half_of(machine, zxid, entry, verdict, queue or topic))
-    return Outcome(Prepared(zxid, entry.count, False))
+    return Outcome(Prepared(zxid, entry.count, False, entry.id_base))
 
 
 def _half_of(machine: Machine, zxid: int, entry: Prepare, producer: Producer, target: Queue | Topic | None) -> Half:

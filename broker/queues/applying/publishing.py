@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -43,9 +44,10 @@ _due_of = itemgetter(1)  # of a run that waits: its due time stands where its pl
 
 def publish(machine: Machine, zxid: int, entry: e.Publish) -> Outcome:
     """Judge the producer and its sequence, then put the batch behind the tail of its queue."""
+    machine.note_ids(entry.id_base, entry.count)
     verdict = machine.producers.judge(entry.producer, entry.sequence, machine.log_time_ms)
     if not isinstance(verdict, Producer):
-        return _not_new(entry, verdict)
+        return _not_new(machine, entry, verdict)
     queue = machine.queue(entry.queue)
     if queue is None:
         topic = machine.sources.get(entry.queue)
@@ -56,20 +58,23 @@ def publish(machine: Machine, zxid: int, entry: e.Publish) -> Outcome:
         return Outcome(None, InvalidRequest("a batch needs at least one message"))
     if not queue.is_plain:
         return _publish(machine, zxid, entry, queue, verdict, (entry.count, 0, 0, 0, 0, 0))
-    machine.producers.record(verdict, zxid)
+    machine.producers.record(verdict, zxid, entry.id_base)
     queue.publish(zxid, entry.count, len(entry.payload), machine.log_time_ms)
     if queue.history is None:
-        return Outcome(Published(zxid, entry.count, False), None, (Ready(entry.queue),))
+        return Outcome(Published(zxid, entry.count, False, id_base=entry.id_base), None, (Ready(entry.queue),))
     retain(queue.history, zxid, entry, [], machine.log_time_ms)
     machine.due_changed(queue)
-    return Outcome(Published(zxid, entry.count, False), None, (Ready(entry.queue), Retained(entry.queue)))
+    return Outcome(
+        Published(zxid, entry.count, False, id_base=entry.id_base), None, (Ready(entry.queue), Retained(entry.queue))
+    )
 
 
 def publish_grouped(machine: Machine, zxid: int, entry: e.PublishGrouped) -> Outcome:
     """Judge likewise, then put each group where it waits: for its time, or behind the tail of its priority."""
+    machine.note_ids(entry.id_base, entry.count)
     verdict = machine.producers.judge(entry.producer, entry.sequence, machine.log_time_ms)
     if not isinstance(verdict, Producer):
-        return _not_new(entry, verdict)
+        return _not_new(machine, entry, verdict)
     queue = machine.queue(entry.queue)
     topic = None if queue is not None else machine.sources.get(entry.queue)
     if queue is None and topic is None:
@@ -85,15 +90,16 @@ def publish_grouped(machine: Machine, zxid: int, entry: e.PublishGrouped) -> Out
 
 def publish_identified(machine: Machine, zxid: int, entry: e.PublishIdentified) -> Outcome:
     """Judge likewise, but that messages whose ids are known are confirmed as duplicates, and make no rows."""
+    machine.note_ids(entry.id_base, entry.count)
     verdict = machine.producers.judge(entry.producer, entry.sequence, machine.log_time_ms)
     queue = machine.queue(entry.queue)
     topic = None if queue is not None else machine.sources.get(entry.queue)
     if not isinstance(verdict, Producer):
-        again = _not_new(entry, verdict)
+        again = _not_new(machine, entry, verdict)
         target = queue or topic
         if isinstance(again.value, Published) and target is not None:
             known = known_as(look_for_known(machine, 0, entry, target), again.value.zxid)
-            return Outcome(Published(again.value.zxid, entry.count, True, known))
+            return Outcome(dataclasses.replace(again.value, known=known))
         return again
     if queue is None and topic is None:
         return Outcome(None, queue_not_found(entry.queue))
@@ -125,7 +131,7 @@ def _publish(
     if queue.window is not None:
         known = record_ids(machine, zxid, entry, queue)
         fresh = fresh_in(known, entry.count)
-    machine.producers.record(producer, zxid)
+    machine.producers.record(producer, zxid, entry.id_base)
     queue.used_ms = machine.log_time_ms
     effects: list[Effect] = []
     if fresh and _place(machine, zxid, entry, queue, groups, known):
@@ -136,13 +142,13 @@ def _publish(
         retain(queue.history, zxid, entry, known, machine.log_time_ms)
         effects.append(Retained(queue.id))
     machine.due_changed(queue)
-    return Outcome(Published(zxid, entry.count, False, known), None, tuple(effects))
+    return Outcome(Published(zxid, entry.count, False, known, id_base=entry.id_base), None, tuple(effects))
 
 
-def _not_new(entry: e.Publish, verdict: int | SluiceError) -> Outcome:
+def _not_new(machine: Machine, entry: e.Publish, verdict: int | SluiceError) -> Outcome:
     if isinstance(verdict, SluiceError):
         return Outcome(None, verdict)
-    return Outcome(Published(verdict, entry.count, True))
+    return Outcome(Published(verdict, entry.count, True, id_base=machine.producers.id_base(entry)))
 
 
 def _problem(entry: e.PublishGrouped) -> str | None:

@@ -66,7 +66,7 @@ def publish_to_topic(machine: Machine, zxid: int, entry: e.Publish, topic: Topic
     if full is not None:
         return Outcome(None, full)
     record_ids(machine, zxid, entry, topic)
-    machine.producers.record(producer, zxid)
+    machine.producers.record(producer, zxid, entry.id_base)
     topic.published_total += sum(size for _, size, *_ in rows)
     effects = deliver(machine, zxid, topic, ready, targets)
     if waiting:
@@ -78,7 +78,7 @@ def publish_to_topic(machine: Machine, zxid: int, entry: e.Publish, topic: Topic
         retain(topic.history, zxid, entry, known, now_ms)
         effects.append(Retained(topic.id))
     machine.due_changed(topic)
-    return Outcome(Published(zxid, entry.count, False, known), None, tuple(effects))
+    return Outcome(Published(zxid, entry.count, False, known, id_base=entry.id_base), None, tuple(effects))
 
 
 def deliver(machine: Machine, zxid: int, topic: Topic, runs: list[Run], targets: list[tuple[int, ...]]) -> list[Effect]:

@@ -40,6 +40,7 @@ VERDICTS = frozenset((VERDICT_ACK, VERDICT_NACK, VERDICT_REJECT))
 
 def transaction(machine: Machine, zxid: int, entry: Transaction) -> Outcome:
     """Do all of it, or nothing."""
+    machine.note_ids(entry.id_base, entry.count)
     verdict = machine.producers.judge(entry.producer, entry.sequence, machine.log_time_ms)
     if isinstance(verdict, SluiceError):
         return Outcome(None, verdict)
@@ -55,7 +56,7 @@ def transaction(machine: Machine, zxid: int, entry: Transaction) -> Outcome:
     if refusal is not None:
         return Outcome(None, refusal)
     # Nothing is refused from here on.
-    machine.producers.record(verdict, zxid)
+    machine.producers.record(verdict, zxid, entry.id_base)
     for _, window, ids in _judged(machine, entry):
         window.judge(ids, zxid, machine.log_time_ms)
     effects: list[Effect] = []
@@ -63,7 +64,7 @@ def transaction(machine: Machine, zxid: int, entry: Transaction) -> Outcome:
         effects += _settle(machine, zxid, entry, settlement)
     for part, arrival in zip(parts, arrivals, strict=True):
         effects += _arrive(machine, zxid, part, arrival)
-    return Outcome(Transacted(zxid, entry.count, False, _in_order(known)), None, tuple(effects))
+    return Outcome(Transacted(zxid, entry.count, False, _in_order(known), entry.id_base), None, tuple(effects))
 
 
 def _arrive(machine: Machine, zxid: int, part: Part, arrival: Arrival) -> list[Effect]:
@@ -85,7 +86,7 @@ def _done_before(machine: Machine, zxid: int, entry: Transaction) -> Transacted:
             found[number] = known_as(window.look(ids, machine.log_time_ms), zxid)
     except ValueError:
         pass  # it is another one than the first time, but that holds
-    return Transacted(zxid, entry.count, True, _in_order(found))
+    return Transacted(zxid, entry.count, True, _in_order(found), machine.producers.id_base(entry))
 
 
 def _judged(machine: Machine, entry: Transaction) -> Iterator[tuple[int, IdWindow, bytes]]:

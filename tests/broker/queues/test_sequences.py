@@ -30,7 +30,7 @@ def test_a_resent_batch_gets_its_old_receipt_as_long_as_the_window_reaches() -> 
         accept(them, 7, sequence, 100 + sequence)
         for old in range(1, sequence + 1):
             assert them.judge(7, old, 0) == (100 + old if old > sequence - 4 else 0)
-    assert next(iter(them)).receipts() == [107, 108, 109, 110]
+    assert next(iter(them)).receipts() == [(107, 0), (108, 0), (109, 0), (110, 0)]
 
 
 def test_a_batch_ahead_of_its_predecessors_is_a_gap_and_burns_nothing() -> None:
