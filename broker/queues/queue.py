@@ -486,7 +486,7 @@ class Queue:
             returned, first = self.returned.first_of(priority), lane.first()
             if returned is not None:
                 # Where there are keys, a rest that lost its front lies there too, and may be younger.
-                if self.keys is not None and first is not None and first.place < returned.place:
+                if self.keys is not None and first is not None and _is_older(first, returned):
                     return first, False
                 return returned, True
             if first is not None:
@@ -581,3 +581,10 @@ class Queue:
     def _count_redelivered(self, runs: list[Run]) -> None:
         if any(map(_deliveries_of, runs)):
             self.redelivered_total += messages_in(run for run in runs if run.deliveries)
+
+
+def _is_older(run: Run, other: Run) -> bool:
+    """Whether *run* became ready before *other*; of one batch, that did at one time, the first message is older."""
+    if run.ready != other.ready:
+        return run.ready < other.ready
+    return run.zxid == other.zxid and run.first < other.first

@@ -12,6 +12,8 @@ import time
 
 from tests.broker.queues.naive.running import chosen, live, problem, shortest
 
+TOLD_EVERY = 1_000
+
 
 def one(seed: int) -> tuple[int, str | None]:
     return seed, problem(seed, chosen(seed))
@@ -48,6 +50,8 @@ def main() -> int:
     with multiprocessing.Pool(arguments.jobs) as pool:
         for seed, found in pool.imap_unordered(one, seeds, chunksize=10):
             done += 1
+            if not done % TOLD_EVERY:
+                print(f"{done} lives, {len(failed)} went wrong: {time.perf_counter() - began:.0f} s", flush=True)
             if found is not None:
                 failed.append(seed)
                 print(f"seed {seed}: {found:.2000}", flush=True)

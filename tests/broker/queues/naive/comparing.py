@@ -67,6 +67,7 @@ def compare(machine: Machine, world: World, peek: Callable[[MachineQueue], list[
             for offset in range(run.size)
         ]
         assert delayed == [(m["due"], m["zxid"], m["index"], m["route"]) for m in waiting(naive)], topic.name
+    assert {half.number for half in machine.halves} == set(world.halves), "the same half messages wait"
     # Conservation: what was ever published is somewhere, or went in one way.
     alive = sum(queue.messages + queue.dead.messages for queue in machine.queues())
     gone = sum(getattr(queue, f"{why}_total") for queue in machine.queues() for why in GONE if why != "moved")

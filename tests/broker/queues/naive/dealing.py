@@ -31,6 +31,8 @@ class Deal:
 
     def __init__(self, world: World, queue: Queue, consumers: Consumers, planned: list[Pick]) -> None:
         self.queue = queue
+        topic = world.topics.get(queue["topic"])
+        self.is_paused = "deliver" in queue["paused"] | (set() if topic is None else topic["paused"])
         self.consumers = consumers
         self.out = [(m["holder"], m) for m in within(queue, "leased")]
         self.ready = line(queue)
@@ -62,7 +64,7 @@ class Deal:
     def able(self, credit: str = "credit") -> list[Who]:
         """Those who could be given one message more."""
         active = active_of(self.queue, self.consumers)
-        if "deliver" in self.queue["paused"]:
+        if self.is_paused:
             return []
         if self.queue["settings"]["mode"] != "shared" and any(holder not in active for holder, _ in self.out):
             return []

@@ -8,7 +8,17 @@ from typing import Any
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues import entries_of_topics as t
-from tests.broker.queues.naive import letters, publishing, schedules, settings, settling, topics, waiting
+from sluicemq.broker.queues import entries_of_transactions as x
+from tests.broker.queues.naive import (
+    letters,
+    publishing,
+    schedules,
+    settings,
+    settling,
+    topics,
+    transactions,
+    waiting,
+)
 from tests.broker.queues.naive.world import World
 
 APPLY: dict[type[e.Entry], Callable[[World, int, Any], Any]] = {
@@ -35,6 +45,9 @@ APPLY: dict[type[e.Entry], Callable[[World, int, Any], Any]] = {
     t.Fill: topics.fill,
     t.Schedule: schedules.schedule,
     t.Fire: schedules.fire,
+    x.Transaction: transactions.transaction,
+    x.Prepare: transactions.prepare,
+    x.Resolve: transactions.resolve,
 }
 """Everything but grants, which need to know what the machine found in front: `settling.grant`."""
 

@@ -30,9 +30,19 @@ def make_room(world: World, zxid: int, queue: Queue) -> None:
     while overflow != "reject" and is_beyond(queue) and (ready := line(queue)):
         lowest = min(m["priority"] for m in ready)
         head = next(m for m in ready if m["priority"] == lowest)
-        if is_keyed(queue):  # there is no line of all, but each has its place
-            head = min(ready, key=place)
+        if is_keyed(queue):  # there is no line of all
+            head = oldest(ready)
         if overflow == "dead_letter":
             die(world, zxid, queue, [head], "overflow")
         else:
             world.gone(queue, head, "dropped")
+
+
+def oldest(ready: list[Message]) -> Message:
+    """Of what came back and of the others the one that became ready first; of those of one batch the first."""
+    back, other = (next((m for m in ready if m["back"] is each), None) for each in (True, False))
+    if back is None or other is None:
+        return ready[0]
+    if back["zxid"] == other["zxid"] and back["ready"] == other["ready"]:
+        return min(back, other, key=place)
+    return other if other["ready"] < back["ready"] else back

@@ -10,15 +10,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.broker.queues.naive.choices import STEPS
 from tests.broker.queues.naive.running import STEPS_A_LIFE
-from tests.broker.queues.naive.steps import BEGINNINGS, Steps
+from tests.broker.queues.naive.steps import BEGINNINGS
+from tests.broker.queues.naive.steps_of_transactions import AllSteps
 
 
-class Lives(RuleBasedStateMachine, Steps):
+class Lives(RuleBasedStateMachine, AllSteps):
     """Every step of `STEPS` is a rule, as often as it weighs."""
 
     def __init__(self) -> None:
         RuleBasedStateMachine.__init__(self)
-        Steps.__init__(self)
+        AllSteps.__init__(self)
 
 
 def with_rules(mortal: bool, begins: int) -> type[Lives]:
@@ -26,9 +27,9 @@ def with_rules(mortal: bool, begins: int) -> type[Lives]:
     body: dict[str, Any] = {
         "begin": initialize(
             mortal=st.just(mortal), orders=st.just(BEGINNINGS.options[begins]), news=BEGINNINGS.strategy()
-        )(Steps.begin),
-        "all_agree": invariant()(Steps.check),
-        "teardown": Steps.end,
+        )(AllSteps.begin),
+        "all_agree": invariant()(AllSteps.check),
+        "teardown": AllSteps.end,
     }
     for name, step in STEPS.items():
         for number in range(step.weight):

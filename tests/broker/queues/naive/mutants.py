@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from sluicemq.broker.queues import dead_letters, retry
-from sluicemq.broker.queues.applying import dying, limiting, unsettling
+from sluicemq.broker.queues.applying import dying, limiting, transactions, unsettling
+from sluicemq.broker.queues.halves import Halves
 from sluicemq.broker.queues.keys import KeyStates
 from sluicemq.broker.queues.lanes import Lanes
 from sluicemq.broker.queues.leases import LeaseTable
@@ -20,6 +21,7 @@ from sluicemq.broker.queues.outcomes import Ready
 from sluicemq.broker.queues.policies import Policies
 from sluicemq.broker.queues.queue import Queue
 from sluicemq.broker.queues.routing.filling import Filling
+from sluicemq.broker.queues.routing.sources import Sources
 from sluicemq.broker.queues.routing.topic import Topic
 from tests.broker.queues.naive.running import chosen, problem
 
@@ -146,6 +148,23 @@ def _never_expire(machine: Any, zxid: int, queue: Any, runs: Any) -> Any:
     return runs, []
 
 
+def _decide_nothing(halves: Any, half: Any, committed: bool, now_ms: int) -> None:
+    pass
+
+
+def _every_lease_holds(machine: Any, session: int, settlements: Any) -> Any:
+    return {}, None
+
+
+def _nothing_is_freed(machine: Any, session: int, settlements: Any, real: Any = transactions._look_at_leases) -> Any:
+    _, lost = real(machine, session, settlements)
+    return {}, lost
+
+
+def _pause_no_topic(sources: Any, topic: Any) -> None:
+    pass
+
+
 def _within(*names: str) -> tuple[Any, ...]:
     """The modules of `applying` that know a function."""
     return tuple(import_module(f"sluicemq.broker.queues.applying.{name}") for name in names)
@@ -189,6 +208,10 @@ MUTANTS = (
         "fitted",
         _fit_without_ttl,
     ),
+    Mutant("a half message can be decided again", (Halves,), "decide", _decide_nothing),
+    Mutant("a transaction goes on without its leases", _within("transactions"), "_look_at_leases", _every_lease_holds),
+    Mutant("what a transaction settles makes no room", _within("transactions"), "_look_at_leases", _nothing_is_freed),
+    Mutant("a paused topic delivers", (Sources,), "pause_changed", _pause_no_topic),
     Mutant("a hand-over is not noted", (LeaseTable,), "mark", _mark_nothing),
 )
 

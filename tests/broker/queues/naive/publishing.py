@@ -8,7 +8,7 @@ from sluicemq.broker.queues import entries as e
 from sluicemq.wire.errors import InvalidRequest, ProducerNotFound, QueueFull, QueueNotFound, QueuePaused, SequenceGap
 from tests.broker.queues.naive.limits import expiry, is_too_much, make_room
 from tests.broker.queues.naive.topics import publish_to_topic
-from tests.broker.queues.naive.world import Message, World, chunks_of, milliseconds
+from tests.broker.queues.naive.world import Message, Queue, World, chunks_of, milliseconds
 
 
 def producer_open(world: World, zxid: int, entry: e.ProducerOpen) -> Any:
@@ -37,8 +37,8 @@ def publish(world: World, zxid: int, entry: e.Publish) -> Any:
     return zxid, entry.count, False
 
 
-def messages_of(world: World, zxid: int, entry: e.Publish) -> list[Message]:
-    """One dict a message; `expires` is how long it lives, so far."""
+def messages_of(world: World, zxid: int, entry: Any) -> list[Message]:
+    """One dict a message of an entry that publishes."""
     groups = getattr(entry, "groups", []) or [entry.count, 0, 0, 0, 0, 0]
     routes = getattr(entry, "routes", [])
     messages: list[Message] = []
@@ -69,6 +69,12 @@ def publish_to_queue(world: World, zxid: int, number: int, messages: list[Messag
         return QueuePaused
     if is_too_much(queue, len(messages)):
         return QueueFull
+    into_queue(world, zxid, queue, messages)
+    return None
+
+
+def into_queue(world: World, zxid: int, queue: Queue, messages: list[Message]) -> None:
+    """They come in, now that nothing stands against it."""
     queue["used"] = world.time
     world.born += len(messages)
     arrived = [
@@ -79,6 +85,5 @@ def publish_to_queue(world: World, zxid: int, number: int, messages: list[Messag
             world.line_up(queue, message, zxid)
     for message in sorted((m for m in arrived if m["due"] > world.time), key=lambda m: m["due"]):
         world.wait(message, message["due"])
-        message["ready"] = zxid
+        message["ready"] = message["zxid"]
     make_room(world, zxid, queue)
-    return None

@@ -10,7 +10,8 @@ import pytest
 
 from tests.broker.paged import WhimsicalPager, make_chunks_small
 from tests.broker.queues.naive.choices import STEPS
-from tests.broker.queues.naive.steps import BEGINNINGS, Steps
+from tests.broker.queues.naive.steps import BEGINNINGS
+from tests.broker.queues.naive.steps_of_transactions import AllSteps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,7 @@ def live(seed: int, steps: Chosen) -> None:
     """
     pages = seed % 3 == 0
     with chunks_of(1 + seed // 3 % 3 if pages else None):
-        life = Steps(WhimsicalPager(random.Random(seed)) if pages else None)
+        life = AllSteps(WhimsicalPager(random.Random(seed)) if pages else None)
         life.begin(seed % 2 == 0, *(BEGINNINGS.random(random.Random(seed + extra)) for extra in (1, 2)))
         life.check()
         for name, arguments in steps:

@@ -146,6 +146,7 @@ def declare_topic(world: World, zxid: int, entry: e.Declare) -> Any:
             "messages": [],
             "history": None,
             "lost": (0, 0),
+            "paused": set(),
             "published": 0,
             "unrouted": 0,
             "expired": 0,
@@ -183,20 +184,27 @@ def delete_topic(world: World, entry: e.Delete) -> Any:
 
 
 def alter(world: World, zxid: int, entry: q.Alter) -> Any:
+    if entry.object_kind == "topic":
+        topic = world.topic_named(entry.name)
+        return TopicNotFound if topic is None else pause(topic, entry.changes)
     queue = world.queue_named(entry.name)
     if queue is None:
         return QueueNotFound
-    changes: Changes = {}
-    for what in ("publish", "deliver"):
-        wanted = entry.changes.get(f"pause_{what}")
-        before = what in queue["paused"]
-        if wanted is not None and wanted != before:
-            changes[f"pause_{what}"] = [before, wanted]
-            queue["paused"] ^= {what}
+    changes = pause(queue, entry.changes)
     free = queue["parked"] & set(entry.changes.get("unpark", ()))
     if free:
         changes["parked"] = [len(queue["parked"]), len(queue["parked"]) - len(free)]
         queue["parked"] -= free
+    return changes
+
+
+def pause(target: Queue | Topic, wanted: dict[str, Any]) -> Changes:
+    changes: Changes = {}
+    for what in ("publish", "deliver"):
+        on, before = wanted.get(f"pause_{what}"), what in target["paused"]
+        if on is not None and on != before:
+            changes[f"pause_{what}"] = [before, on]
+            target["paused"] ^= {what}
     return changes
 
 

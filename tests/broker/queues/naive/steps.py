@@ -202,6 +202,10 @@ class Steps(Road):
     def pause(self, which: int, what: str, on: bool) -> None:
         self.run(q.Alter(self.now, "/", "queue", self.a_queue(which)["name"], {what: on}))
 
+    @step(1, name=TOPIC, what=One("pause_publish", "pause_deliver"), on=One(False, False, True))
+    def pause_topic(self, name: str, what: str, on: bool) -> None:
+        self.run(q.Alter(self.now, "/", "topic", name, {what: on}))
+
     @step(1, which=WHICH, keys=One([1], [1, 2, 9]))
     def unpark(self, which: int, keys: list[int]) -> None:
         self.run(q.Alter(self.now, "/", "queue", self.a_queue(which)["name"], {"unpark": keys}))

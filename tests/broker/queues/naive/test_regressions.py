@@ -11,7 +11,7 @@ from sluicemq.wire.messages import VERDICT_NACK
 from tests.broker.paged import WhimsicalPager
 from tests.broker.queues.naive.choices import STEPS
 from tests.broker.queues.naive.running import chunks_of
-from tests.broker.queues.naive.steps import Steps
+from tests.broker.queues.naive.steps_of_transactions import AllSteps
 
 Step = tuple[str, dict[str, Any]]
 
@@ -59,7 +59,7 @@ def live(
     orders: dict[str, Any] | None = None,
     news: dict[str, Any] | None = None,
 ) -> None:
-    life = Steps(pager)
+    life = AllSteps(pager)
     life.begin(mortal=False, orders=orders or {}, news=news or {})
     for name, arguments in steps:
         STEPS[name].take(life, **arguments)

@@ -11,6 +11,7 @@ from sluicemq.wire.errors import (
     PositionExpired,
     QueueFull,
     QueueNotFound,
+    QueuePaused,
     RetentionOff,
     SessionNotFound,
     TopicNotFound,
@@ -33,21 +34,35 @@ from tests.broker.queues.naive.world import (
 
 
 def publish_to_topic(world: World, zxid: int, topic: Topic, messages: list[Message]) -> type[Exception] | None:
+    if "publish" in topic["paused"]:
+        return QueuePaused
+    for subscription, part in shares(world, topic, messages):
+        if part and is_too_much(subscription, len(part)):
+            return QueueFull
+    into_topic(world, zxid, topic, messages, retains=True)
+    return None
+
+
+def shares(world: World, topic: Topic, messages: list[Message]) -> list[tuple[Queue, list[Message]]]:
+    """What each subscription that has caught up gets at once."""
+    return [
+        (each, [m for m in messages if m["due"] <= world.time and wants(each, m["route"])])
+        for each in subscriptions(world, topic)
+        if each["filling"] is None
+    ]
+
+
+def into_topic(world: World, zxid: int, topic: Topic, messages: list[Message], *, retains: bool) -> None:
+    """They come in, now that nothing stands against it."""
     ttl = milliseconds(topic["settings"]["ttl"])
     messages = [{**m, "expires": expiry(world, m, ttl)} for m in messages]
-    now = [m for m in messages if m["due"] <= world.time]
-    for subscription in subscriptions(world, topic):
-        part = [m for m in now if wants(subscription, m["route"])]
-        if part and subscription["filling"] is None and is_too_much(subscription, len(part)):
-            return QueueFull
     topic["published"] += len(messages)
-    hand_out(world, zxid, topic, now)
+    hand_out(world, zxid, topic, [m for m in messages if m["due"] <= world.time])
     for message in sorted((m for m in messages if m["due"] > world.time), key=lambda m: m["due"]):
         topic["messages"].append(message)
         world.wait(message, message["due"])
-    if topic["history"] is not None:
+    if retains and topic["history"] is not None:
         topic["history"] += messages
-    return None
 
 
 def hand_out(world: World, zxid: int, topic: Topic, messages: list[Message]) -> None:

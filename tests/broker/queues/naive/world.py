@@ -50,6 +50,8 @@ class World:
         producers: The zxids of what each published, in order, by number.
         policies: By name.
         schedules: By name.
+        halves: Half messages that nobody has decided, by number.
+        decided: What was decided about the others, and when.
         following: Whether queues have to follow a change of the policies, and since when.
         deleted: Messages that went with their queue, or with the topic that delayed them.
         born: Messages ever published, each once for each queue that got it when it was ready.
@@ -65,6 +67,8 @@ class World:
         self.producers: dict[int, list[int]] = {}
         self.policies: dict[str, dict[str, Any]] = {}
         self.schedules: dict[str, dict[str, Any]] = {}
+        self.halves: dict[int, dict[str, Any]] = {}
+        self.decided: dict[int, tuple[bool, int]] = {}
         self.following: int | None = None
         self.deleted = 0
         self.born = 0

@@ -1,0 +1,100 @@
+"""Steps of transactions and half messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sluicemq.broker.queues import entries_of_transactions as x
+from sluicemq.wire.messages import VERDICT_ACK, VERDICT_NACK, VERDICT_REJECT
+from tests.broker.queues.naive.choices import One, Some, Tuple, step
+from tests.broker.queues.naive.steps import BUSY, DELAY, GROUPS, LIFETIME, RANK, ROUTE, WHICH, Steps
+from tests.broker.queues.naive.world import BYTES_A_MESSAGE, chunks_of, is_keyed, within
+
+NEVER_ASKED_MS = 4_000_000_000
+Group = tuple[int, int, int, int, str]
+
+
+class AllSteps(Steps):
+    """All steps that there are."""
+
+    def groups_for(self, number: int, groups: list[Group], routes: list[str]) -> list[int]:
+        """Return the groups as an entry has them; *routes* gets what they name."""
+        queue = self.world.queues.get(number)
+        flat: list[int] = []
+        for size, delay, ttl, rank, route in groups:
+            if queue is None and route and route not in routes:
+                routes.append(route)
+            keyed = queue is None or is_keyed(queue)
+            flat += (
+                size,
+                self.now + delay if delay else 0,
+                ttl if self.mortal or (queue is not None and queue["topic"] is None) else 0,
+                0 if queue is not None and keyed else rank,
+                rank if keyed else 0,
+                routes.index(route) + 1 if queue is None and route else 0,
+            )
+        return flat
+
+    def a_target(self, which: int, to_topic: bool) -> int:
+        topics = list(self.world.topics)
+        return topics[which % len(topics)] if to_topic and topics else self.a_queue(which)["id"]
+
+    @step(
+        5,
+        parts=Some(Tuple(BUSY, One(False, False, True), One(1, 2, 4), DELAY, LIFETIME, RANK, ROUTE), 2),
+        which=WHICH,
+        verdict=One(VERDICT_ACK, VERDICT_ACK, VERDICT_NACK, VERDICT_REJECT),
+        count=WHICH,
+        again=WHICH,
+    )
+    def transact(self, parts: list[tuple[Any, ...]], which: int, verdict: int, count: int, again: int) -> None:
+        """Messages for one or two queues or topics, and a verdict; now and then of a lease that is over, or twice."""
+        routes: list[str] = []
+        flat_parts: list[int] = []
+        groups: list[int] = []
+        for queue, to_topic, *group in parts:
+            number = self.a_target(queue, to_topic)
+            groups += self.groups_for(number, [tuple(group)], routes)
+            flat_parts += (number, group[0], 0, 0)
+        session, settlements = 0, []
+        holders = sorted({m["holder"] for each in self.world.queues.values() for m in within(each, "leased")})
+        if holders and count:
+            session, consumer = holders[which % len(holders)]
+            tags = sorted(self.world.leases(session, consumer))
+            last = tags[min(count, len(tags)) - 1] + (count == 9)
+            settlements = [consumer, verdict, 0, 1, tags[0], last]
+        messages = sum(part[1] for part in chunks_of(flat_parts, x.PART_NUMBERS))
+        entry = x.Transaction(
+            self.now,
+            self.producer,
+            len(self.world.producers[self.producer]) + 1,
+            messages,
+            messages,
+            flat_parts,
+            groups,
+            routes,
+            session,
+            settlements,
+            ["because"] if settlements else [],
+            payload=b"x" * messages * BYTES_A_MESSAGE,
+        )
+        self.run(entry)
+        if again == 9:
+            self.run(entry)
+
+    @step(2, which=WHICH, to_topic=One(False, True), groups=GROUPS)
+    def prepare(self, which: int, to_topic: bool, groups: list[Group]) -> None:
+        number = self.a_target(which, to_topic)
+        routes: list[str] = []
+        flat = self.groups_for(number, groups, routes)
+        messages = sum(flat[::6])
+        sequence = len(self.world.producers[self.producer]) + 1
+        fields = self.now, number, self.producer, sequence, messages, messages, "destination", "group", NEVER_ASKED_MS
+        self.run(x.Prepare(*fields, 0, flat, routes, b"x" * messages * BYTES_A_MESSAGE))
+
+    @step(3, which=WHICH, commit=One(True, True, False))
+    def resolve(self, which: int, commit: bool) -> None:
+        """Somebody decides; now and then what was decided before, or what nobody prepared."""
+        numbers = [*self.world.halves, *(list(self.world.decided)[-1:]), *([12_345] if which == 9 else [])]
+        if numbers:
+            self.run(x.Resolve(self.now, numbers[which % len(numbers)], commit))
