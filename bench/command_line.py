@@ -34,6 +34,8 @@ def main(arguments: list[str]) -> int:
     log.add_argument("--data", type=Path, default=Path.cwd(), help="a directory on the file system to measure")
     log.add_argument("--only", choices=("throughput", "latency", "zeroing", "python", "open"))
     commands.add_parser("dispatch", help="what it costs to choose messages and consumers, by order and policy")
+    features = commands.add_parser("features", help="what each feature costs the broker a message")
+    features.add_argument("--only", default="", help="words in names of features, by comma")
     worker = commands.add_parser("worker")
     worker.add_argument("system")
     given = parser.parse_args(arguments)
@@ -60,6 +62,10 @@ def main(arguments: list[str]) -> int:
         from bench.dispatching import measure as measure_dispatching
 
         return measure_dispatching()
+    if given.command == "features":
+        from bench.features import measure as measure_features
+
+        return measure_features([word for word in given.only.split(",") if word])
     if given.command == "log":
         from bench.log_path import measure
 

@@ -8,7 +8,7 @@ judges whether they still wait there. Must not know sockets: answers are returne
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
@@ -16,6 +16,7 @@ from sluicemq.broker.queues.applying.delaying import refuse_change
 from sluicemq.broker.queues.entries_of_queues import Cancel, Reschedule
 from sluicemq.broker.queues.outcomes import Cancelled, Outcome
 from sluicemq.broker.queues.routing.topic import Topic
+from sluicemq.wire.batch import BATCH_MESSAGES_MAX
 from sluicemq.wire.errors import InvalidRequest, LimitReached, MessageNotFound
 
 if TYPE_CHECKING:
@@ -31,8 +32,14 @@ NAMED_RUNS_MAX = 10_000
 """Most runs that one request may name."""
 LOOK_MESSAGES = 2_000
 """Messages that are looked at in one go while one is searched for."""
+LOOKED_THROUGH_A_BATCH = 200
+"""To look through so many messages that wait costs about as much as to read a batch."""
 FOR_EVER_MS = (1 << 63) - 1
 """No message is due later."""
+
+
+Wanted: TypeAlias = dict[int, set[int]]
+"""Messages that are looked for: their indices by batch."""
 
 
 async def look(
@@ -70,10 +77,25 @@ async def _change(road: Road, queue: Queue | Topic, flat: list[int], due_ms: int
             value=NAMED_RUNS_MAX,
         )
     placed: list[int] = []
+    wanted: Wanted = {}
+    left = BATCH_MESSAGES_MAX
     for place in _quads(flat):
-        if min(place[1], place[3]) < 1:
+        due, zxid, first, size = place
+        if min(zxid, size) < 1:
             raise InvalidRequest(f"a run begins with a position and holds messages; {place} does not")
-        placed += place if place[0] else await _find(road, queue, *place[1:])
+        if due:
+            placed += place
+            continue
+        left -= size
+        if left < 0:
+            raise LimitReached(
+                f"more than {BATCH_MESSAGES_MAX} messages are to be looked for in one request: send several",
+                limit="looked_for_messages_max",
+                value=BATCH_MESSAGES_MAX,
+            )
+        wanted.setdefault(zxid, set()).update(range(first, first + size))
+    if wanted and queue.delayed.messages:
+        placed += await _find(road, queue, wanted)
     changed = 0
     for start in range(0, len(placed), 4 * ENTRY_RUNS_MAX):
         runs = placed[start : start + 4 * ENTRY_RUNS_MAX]
@@ -103,15 +125,22 @@ async def _applied(road: Road, entry: Cancel | Reschedule) -> int:
     return value.messages
 
 
-async def _find(road: Road, queue: Queue | Topic, zxid: int, first: int, size: int) -> list[int]:
-    """Return where messages of one batch wait, as CANCEL names them: by what the batch says, or by looking for them."""
+async def _find(road: Road, queue: Queue | Topic, wanted: Wanted) -> list[int]:
+    """Return where messages wait, as CANCEL names them: by what their batches say, or by looking for all of them.
+
+    To look through what waits costs as much however many are looked for; to read a batch costs as much as some hundred
+    messages.
+    """
     found: list[int] = []
-    wanted = set(range(first, first + size))
-    for due_ms in await _said_by_batch(road, zxid, first, size):
-        if wanted:
-            await _look_through(road, queue, (due_ms, due_ms + 1), zxid, wanted, found)
-    if wanted and queue.delayed.messages:
-        await _look_through(road, queue, (0, None), zxid, wanted, found)
+    if queue.delayed.messages > LOOKED_THROUGH_A_BATCH * len(wanted):
+        for zxid, indices in list(wanted.items()):
+            for due_ms in await _said_by_batch(road, zxid, min(indices), max(indices) - min(indices) + 1):
+                if zxid in wanted:
+                    await _look_through(road, queue, (due_ms, due_ms + 1), {zxid: indices}, found)
+            if not indices:
+                del wanted[zxid]
+    if wanted:
+        await _look_through(road, queue, (0, None), wanted, found)
     return found
 
 
@@ -131,21 +160,25 @@ async def _said_by_batch(road: Road, zxid: int, first: int, size: int) -> list[i
 
 
 async def _look_through(
-    road: Road, queue: Queue | Topic, span: tuple[int, int | None], zxid: int, wanted: set[int], found: list[int]
+    road: Road, queue: Queue | Topic, span: tuple[int, int | None], wanted: Wanted, found: list[int]
 ) -> None:
-    """Move those of the *wanted* messages of a batch that wait in a span of time to *found*, as CANCEL names them."""
+    """Move those of the *wanted* messages that wait in a span of time to *found*, as CANCEL names them."""
     from_ms, to_ms = span
     skip = 0
-    while wanted:
+    left = sum(map(len, wanted.values()))
+    while left:
         began = time.perf_counter()
         runs = await look(road, queue, from_ms, to_ms, skip, LOOK_MESSAGES)
         if not runs:
             return
         for run in runs:
-            here = wanted.intersection(range(run.first, run.first + run.size)) if run.zxid == zxid else ()
-            for index in sorted(here):
-                found += (run.ready, zxid, index, 1)
-            wanted.difference_update(here)
+            indices = wanted.get(run.zxid)
+            here = indices.intersection(range(run.first, run.first + run.size)) if indices else ()
+            if indices and here:
+                for index in sorted(here):
+                    found += (run.ready, run.zxid, index, 1)
+                indices.difference_update(here)
+                left -= len(here)
         last_ms = runs[-1].ready
         if last_ms != from_ms:
             skip = 0

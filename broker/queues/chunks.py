@@ -37,6 +37,7 @@ CHUNK_BYTES = CHUNK_RUNS * RUN_BYTES
 _ROW_WORDS, _ROW_LONGS = RUN_BYTES // 4, RUN_BYTES // 8
 _FIRST_WORD, _SIZE_WORD, _COUNT_WORD, _BYTES_WORD = 4, 5, 6, 7
 _LONG = Struct("=Q")
+_PART = Struct("=QQII")  # zxid, ready, first and size: the beginning of a row
 ZXID_OFFSET, READY_OFFSET, PUBLISHED_OFFSET, EXPIRES_OFFSET = 0, 8, 32, 48
 """Where the numbers of 64 bits lie within a row."""
 
@@ -361,16 +362,27 @@ def row_at(rows: bytes | bytearray, place: tuple[int, int, int], start: int) -> 
     if row == count or ready_at(rows, row) != ready:
         return None
     end = bisect_right(range(count), ready, row, key=lambda at: ready_at(rows, at))
+    if ready == zxid:
+        # Runs that the batch itself made ready lie in its order, mostly, and hold each message once.
+        at = bisect_right(range(count), first, row, end, key=lambda at: _PART.unpack_from(rows, at * RUN_BYTES)[2]) - 1
+        if at >= row and _holds(rows, at, zxid, first):
+            return at
     zxids = long_column(rows, ZXID_OFFSET, row, end)
     found = -1
     try:
         while True:
             found = zxids.index(zxid, found + 1)
-            _, _, run_first, size, *_ = ROW.unpack_from(rows, (row + found) * RUN_BYTES)
-            if run_first <= first < run_first + size:
+            if _holds(rows, row + found, zxid, first):
                 return row + found
     except ValueError:
         return None
+
+
+def _holds(rows: bytes | bytearray, row: int, zxid: int, first: int) -> bool:
+    """Return whether the run in *row* was appended with this message."""
+    run_zxid, _, run_first, size = _PART.unpack_from(rows, row * RUN_BYTES)
+    inside: bool = run_zxid == zxid and run_first <= first < run_first + size
+    return inside
 
 
 def span_bytes(batch_bytes: int, count: int, first: int, size: int) -> int:

@@ -10,13 +10,14 @@ then it is not found. This module must not know leases, entries or clocks: what 
 
 from __future__ import annotations
 
+from itertools import starmap
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from sluicemq.broker.queues.chunks import EXPIRES_OFFSET
+from sluicemq.broker.queues.chunks import EXPIRES_OFFSET, ROW
 from sluicemq.broker.queues.delayed import DelayedRuns
 from sluicemq.broker.queues.fifo import RunFifo
-from sluicemq.broker.queues.runs import size_of
+from sluicemq.broker.queues.runs import expires_ms_of, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -110,33 +111,48 @@ class Lanes:
 
     # --- adding ----------------------------------------------------------------------------------------------------
 
+    def extend(self, runs: Iterable[Run]) -> None:
+        """Put *runs*, in this order, behind all others of their priorities."""
+        unseen: list[Run] = []
+        for run in runs:
+            lane = self.lane(run.priority)
+            if not run.expires_ms:
+                lane.expiry_ms = NEVER
+            else:
+                self.has_expiry = True
+                if lane.head == lane.tail:
+                    lane.expiry_ms = 0
+                if run.expires_ms < lane.expiry_ms:
+                    unseen.append(run)
+                else:
+                    lane.expiry_ms = run.expires_ms
+            lane.append(run)
+        if unseen:
+            self.watch(unseen)
+
     def append(self, run: Run) -> None:
         """Put *run* behind all others of its priority."""
-        lane = self.lane(run.priority)
-        if not run.expires_ms:
-            lane.expiry_ms = NEVER
-        else:
-            self.has_expiry = True
-            if lane.head == lane.tail:
-                lane.expiry_ms = 0
-            if run.expires_ms < lane.expiry_ms:
-                self.watch([run])
-            else:
-                lane.expiry_ms = run.expires_ms
-        lane.append(run)
+        self.extend((run,))
 
     def watch(self, runs: Iterable[Run]) -> None:
         """Note when *runs* expire that are not, or will not be, seen in front of a lane when they do.
 
         As far as there is room for that; the others go when they are in front, and not before.
         """
+        expiring = self.expiring or DelayedRuns(None, EXPIRES_OFFSET)
+        watched: list[Run] = []
+        messages = 0
         for run in runs:
             if run.expires_ms:
-                if self.expiring is None:
-                    self.put_expiring(DelayedRuns(None, EXPIRES_OFFSET))
-                assert self.expiring is not None, "it was just made"
-                if self.expiring.messages < EXPIRING_MESSAGES_MAX:
-                    self.expiring.add(run.expires_ms, [run])
+                self.put_expiring(expiring)
+                if expiring.messages + messages < EXPIRING_MESSAGES_MAX:
+                    watched.append(run)
+                    messages += run.size
+        if watched:
+            # All at once: one by one each costs as much as some dozens of them do together.
+            watched.sort(key=expires_ms_of)
+            rows = b"".join(starmap(ROW.pack, watched))
+            expiring.add_rows(rows, list(map(expires_ms_of, watched)), messages)
 
     # --- expiring --------------------------------------------------------------------------------------------------
 

@@ -294,9 +294,7 @@ class Queue:
 
     def make_ready(self, runs: list[Run], zxid: int) -> None:
         """Put *runs* behind the tails of their lanes, in this order, because of the entry *zxid*."""
-        append = self.lanes.append
-        for run in joined([Run(run[0], zxid, *run[2:]) for run in runs]):
-            append(run)
+        self.lanes.extend(joined([Run(run[0], zxid, *run[2:]) for run in runs]))
 
     def give_back(self, runs: list[Run]) -> list[Run]:
         """Put *runs* back to their former places; return them as they lie there, by place."""

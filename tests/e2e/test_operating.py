@@ -106,6 +106,7 @@ async def test_a_list_of_many_that_are_due_together_comes_in_pages_each_once(bro
             )
             assert await waiting(client, queue) == [receipt.position for receipt in receipts]
             assert await client.cancel(queue, list(receipts)[:2_500]) == 2_500
+            assert await client.cancel(queue, [f"0-{n:x}-0" for n in range(1, 5_001)]) == 0, "none of these exists"
             assert len(await waiting(client, queue)) == 1_500
 
 

@@ -54,6 +54,33 @@ def test_a_jump_of_the_wall_clock_is_followed_slowly_and_raises_one_alarm(jump: 
     assert abs(clocks.alarms[0]) > ALARM_MILLISECONDS
 
 
+@pytest.mark.parametrize("jump", [90.0, -90.0])
+def test_log_time_arrives_at_wall_time_as_soon_as_the_rate_allows_and_the_next_jump_is_told_again(jump: float) -> None:
+    clocks = Clocks()
+    clock = clocks.log_clock()
+    clocks.wall += jump
+    seconds = 0
+    while abs(clock.now_ms() - clocks.wall * 1000) > 1:
+        clocks.pass_time(1.0)
+        seconds += 1
+    assert seconds == pytest.approx(abs(jump) / SLEW_RATE_MAX, rel=0.01)
+    clocks.pass_time(1.0)
+    assert clock.now_ms() == pytest.approx(clocks.wall * 1000, abs=1), "it stays there"
+    assert len(clocks.alarms) == 1
+    clocks.wall += jump
+    clocks.pass_time(1.0)
+    clock.now_ms()
+    assert len(clocks.alarms) == 2
+
+
+def test_a_clock_that_is_asked_twice_in_one_instant_slews_once() -> None:
+    clocks = Clocks()
+    clock = clocks.log_clock()
+    clocks.wall += 50.0
+    clocks.pass_time(10.0)
+    assert [clock.now_ms() for _ in range(3)] == [1_010_500] * 3
+
+
 @given(st.lists(st.tuples(st.floats(0, 1e4), st.floats(-1e6, 1e6)), max_size=30))
 def test_log_time_never_goes_back(steps: list[tuple[float, float]]) -> None:
     clocks = Clocks(wall=2e6)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -170,6 +172,26 @@ async def test_a_broker_alone_of_three_serves_nobody_and_says_so(cluster: Cluste
     report = await cluster.until(leader, lambda told: told.leader is None)
     assert row_of(report, leader)["role"] == "looking"
     assert sum(row["reachable"] for row in report.nodes) == 1
+
+
+async def test_a_frozen_leader_is_replaced_and_follows_when_it_wakes(cluster: Cluster) -> None:
+    async with cluster.client() as client:
+        await client.declare_queue("orders")
+        bodies = await publish(client, 1, 100)
+    leader = await cluster.leader()
+    rest = [node for node in cluster.ports if node != leader]
+    os.kill(cluster.brokers[leader].pid, signal.SIGSTOP)
+    began = trio.current_time()
+    report = await cluster.until(rest[0], lambda told: told.leader in rest)
+    took = trio.current_time() - began
+    async with connect(cluster.url_of(report.leader or 0)) as client:
+        bodies += await publish(client, 101, 200)
+    os.kill(cluster.brokers[leader].pid, signal.SIGCONT)
+    await cluster.until(leader, lambda told: row_of(told, leader)["role"] == "following")
+    await cluster.all_caught_up(1, 2, 3)
+    async with cluster.client() as client:
+        assert await take(client, 200) == bodies
+    assert took < 15.0, "a loaded machine needs some of it"
 
 
 async def test_a_broker_on_its_own_becomes_the_first_of_three(tmp_path: Path) -> None:
