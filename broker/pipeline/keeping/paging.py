@@ -52,7 +52,8 @@ class Pager:
     Args:
         pages: Where chunks are written; opened, and adopted.
         pool: The chunks of the machine.
-        bytes_max: Most bytes of sealed chunks in memory, about; those that are being read count too.
+        bytes_max: Most bytes of sealed chunks in memory, about, and of rows that belong into them and are not there
+            yet; those that are being read count too.
         on_failure: Called in the event loop with an error that ends the broker: a page cannot be read back, or the
             disk fails.
 
@@ -68,9 +69,7 @@ class Pager:
     ) -> None:
         self._pages = pages
         self._pool = pool
-        self._chunks_max = max(bytes_max, BYTES_MIN) // CHUNK_BYTES
-        # A little less is left than is allowed, so that one trip of the thread is worth its cost.
-        self._chunks_left = self._chunks_max - min(self._chunks_max // 16, 2 * TRIP_CHUNKS)
+        self._chunks_of_all = max(bytes_max, BYTES_MIN) // CHUNK_BYTES
         self._on_failure = on_failure
         self.on_filled: Callable[[list[Chunk]], None] = lambda _chunks: None
         self.filled_total = 0
@@ -95,6 +94,17 @@ class Pager:
     def mended_total(self) -> int:
         """Pages that one file or both had lost and that were written again, since the start."""
         return self._pages.statistics().mended
+
+    @property
+    def _chunks_max(self) -> int:
+        """How many chunks may be in memory: rows beside them, which cannot leave it, count too, as far as one can."""
+        beside = self._pool.buffered_bytes // CHUNK_BYTES
+        return max(self._chunks_of_all - beside, min(self._chunks_of_all, 2 * TRIP_CHUNKS))
+
+    @property
+    def _chunks_left(self) -> int:
+        """A little less than is allowed, so that one trip of the thread is worth its cost."""
+        return self._chunks_max - min(self._chunks_max // 16, 2 * TRIP_CHUNKS)
 
     # --- from the event loop -------------------------------------------------------------------------------------
 

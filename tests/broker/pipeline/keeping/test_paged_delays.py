@@ -144,3 +144,22 @@ async def test_a_purge_releases_the_pages_of_delayed_messages_unread():
         assert road.pager._pages.statistics().reads == before
         assert road.machine.pool.absent == 0
         assert road.machine.next_due_ms() is None
+
+
+@pytest.mark.trio
+async def test_rows_beside_their_chunks_count_as_memory(monkeypatch):
+    monkeypatch.setattr("sluicemq.broker.queues.delayed.buffer_rows_max", lambda _base: 3)
+    async with small_road() as road:
+        queue = await declare(road)
+        steps = list(range(MESSAGES))
+        random.Random(3).shuffle(steps)
+        await delay(road, queue, steps)
+        pool = road.machine.pool
+        await road.wait_idle()
+        beside = pool.buffered_bytes // (RUNS * RUN_BYTES)
+        assert beside >= 2
+        allowed = max(CHUNKS_IN_MEMORY - beside, 4)
+        with trio.fail_after(WAIT_SECONDS):
+            while pool.gone or len(pool.resident) > allowed:
+                await trio.lowlevel.checkpoint()
+        assert queue.delayed.messages == MESSAGES
