@@ -115,6 +115,8 @@ class CheckStage:
         return trio.current_time() + max(0.0, (min(dues) - self._road.clock.now_ms()) / 1000)
 
     def _fire(self) -> None:
+        if self._road.over:
+            return  # the next leader asks
         halves = self._road.machine.halves
         now_ms = self._road.clock.now_ms()
         numbers: list[int] = []
@@ -128,7 +130,9 @@ class CheckStage:
             self._road.propose(Checked(now_ms, numbers), on_applied=self._counted)
 
     def _counted(self, outcome: Outcome) -> None:
-        assert isinstance(outcome.value, ChecksDue), "nothing stands against counting"
+        if not isinstance(outcome.value, ChecksDue):  # the leadership ended before it was counted
+            self._under_way = False
+            return
         for number in outcome.value.parked:
             half = self._road.machine.halves.get(number)
             if half is not None:

@@ -143,12 +143,14 @@ class TransactionStage:
         flat: list[int] = []
         groups: list[int] = []
         routes: list[str] = []
-        ids = b""
+        ids: list[bytes] = []
+        judged = any(part.scope for part in made)
         for (_, count), part in zip(parts, made, strict=True):
             offset = len(routes)
             route = part.route if part.route in (0, BY_SUBJECT) else part.route + offset
             flat += (part.target.id, count, route, part.scope)
-            ids += part.ids or bytes(ID_BYTES * count)
+            if judged:
+                ids.append(part.ids or bytes(ID_BYTES * count))
             groups += _moved(part.groups, offset)
             routes += part.routes
         entry = Transaction(
@@ -163,7 +165,7 @@ class TransactionStage:
             session if settlements else 0,
             [number for each in settlements for number in _flat(each)],
             [each.reason for each in settlements],
-            ids if any(part.scope for part in made) else b"",
+            b"".join(ids),
             b"" if batch is None else batch.data,
             id_base=0 if batch is None else road.produce.message_ids(batch.count, now_ms),
         )

@@ -29,6 +29,9 @@ HALVES_ID = (1 << 64) - 1
 PREPARED = "prepared messages"
 """What tools call them where they name queues."""
 
+HALF_BYTES = 1_024
+"""About what one takes in memory beside what its messages say about delivery."""
+
 # Frozen by the log's format, see `MachineLimits`.
 CHECKS_MAX = 15
 """So often a group is asked about one half message; then it is parked."""
@@ -90,6 +93,11 @@ class Half(NamedTuple):
         return not self.next_check_ms
 
     @property
+    def state_bytes(self) -> int:
+        """About how much memory it takes."""
+        return HALF_BYTES + 8 * len(self.groups) + sum(map(len, self.routes))
+
+    @property
     def run(self) -> Run:
         """All of its messages."""
         return Run(self.number, self.number, 0, self.messages, self.messages, self.batch_bytes, self.prepared_ms)
@@ -121,7 +129,12 @@ class Decision(NamedTuple):
 
 
 class Halves:
-    """The half messages of all vhosts, in the order in which they were stored, and what was decided lately."""
+    """The half messages of all vhosts, in the order in which they were stored, and what was decided lately.
+
+    Attributes:
+        state_bytes: About how much memory the undecided ones take.
+
+    """
 
     def __init__(self) -> None:
         self._halves: dict[int, Half] = {}
@@ -129,6 +142,7 @@ class Halves:
         # (when to ask, number) of those that are not parked, by vhost and group.
         self._due: dict[tuple[str, str], SortedSet[tuple[int, int]]] = {}
         self._parked = 0
+        self.state_bytes = 0
 
     def __len__(self) -> int:
         return len(self._halves)
@@ -176,8 +190,9 @@ class Halves:
         """Take *half* up, in the place of the one of its number."""
         known = self._halves.get(half.number)
         if known is not None:
-            self._forget_due(known)
+            self._leave(known)
         self._halves[half.number] = half
+        self.state_bytes += half.state_bytes
         if half.parked:
             self._parked += 1
         else:
@@ -186,7 +201,7 @@ class Halves:
     def decide(self, half: Half, committed: bool, now_ms: int) -> None:
         """Note that *half* is none any more, and why; forget decisions of long ago."""
         del self._halves[half.number]
-        self._forget_due(half)
+        self._leave(half)
         decided = self._decided
         decided[half.number] = Decision(half.number, half.vhost, committed, now_ms)
         while len(decided) > DECIDED_MAX or next(iter(decided.values())).decided_ms + DECIDED_MS <= now_ms:
@@ -197,10 +212,11 @@ class Halves:
         gone = [half for half in self if half.number in lost]
         for half in gone:
             del self._halves[half.number]
-            self._forget_due(half)
+            self._leave(half)
         return gone
 
-    def _forget_due(self, half: Half) -> None:
+    def _leave(self, half: Half) -> None:
+        self.state_bytes -= half.state_bytes
         if half.parked:
             self._parked -= 1
             return
@@ -235,6 +251,7 @@ class Halves:
         numbers = list(self._halves)
         assert numbers == sorted(numbers), "half messages are in the order in which they were stored"
         assert not self._halves.keys() & self._decided.keys(), "what is decided is no half message any more"
+        assert self.state_bytes == sum(half.state_bytes for half in self), "their memory is counted"
         assert self._parked == sum(half.parked for half in self), "parked ones are counted"
         due = {(half.next_check_ms, half.number) for half in self if not half.parked}
         indexed = [entry for entries in self._due.values() for entry in entries]

@@ -16,7 +16,7 @@ from sluicemq.broker.queues.applying.placing import (
     problem_of_groups,
 )
 from sluicemq.broker.queues.applying.refusals import limit_reached, queue_not_found
-from sluicemq.broker.queues.halves import Half
+from sluicemq.broker.queues.halves import HALF_BYTES, Half
 from sluicemq.broker.queues.outcomes import Outcome
 from sluicemq.broker.queues.outcomes_of_transactions import ChecksDue, Prepared, Resolved
 from sluicemq.broker.queues.runs import Run
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.queues.routing.topic import Topic
 
-HALVES_MAX = 200_000
-"""Half messages that may be undecided at a time: about 1 KB each. Frozen by the log's format, see `MachineLimits`."""
+HALVES_BYTES_MAX = 256 * 1024 * 1024
+"""Memory that undecided half messages may take: 250,000 of one message each. Frozen by the log's format, see
+`MachineLimits`."""
 CHECK_AFTER_MS_MIN = 100
 """Nobody is asked sooner than this. Likewise."""
 
@@ -56,8 +57,8 @@ def prepare(machine: Machine, zxid: int, entry: Prepare) -> Outcome:
     problem = problem_of_groups(entry.groups, entry.count, len(entry.routes))
     if problem is not None:
         return Outcome(None, InvalidRequest(problem))
-    if len(machine.halves) >= HALVES_MAX:
-        return limit_reached("undecided half messages", HALVES_MAX)
+    if machine.halves.state_bytes + HALF_BYTES + 8 * len(entry.groups) > HALVES_BYTES_MAX:
+        return limit_reached("undecided prepared messages", len(machine.halves))
     part = Run(zxid, zxid, 0, entry.count, entry.count, len(entry.payload), machine.log_time_ms)
     arrival = Arrival(part, entry.groups, entry.routes)
     demand = Demand(machine)

@@ -6,11 +6,12 @@ import pytest
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_transactions as x
+from sluicemq.broker.queues.applying import halves
 from sluicemq.broker.queues.halves import CHECKS_MAX, DECIDED_MS, HALVES_ID, Half
 from sluicemq.broker.queues.image import load
 from sluicemq.broker.queues.outcomes import Forgotten, Ready
 from sluicemq.broker.queues.outcomes_of_transactions import ChecksDue, Prepared, Resolved
-from sluicemq.wire.errors import QueueNotFound, TransactionDecided, TransactionNotFound
+from sluicemq.wire.errors import LimitReached, QueueNotFound, TransactionDecided, TransactionNotFound
 from tests.broker.queues.test_machine import Broker
 
 
@@ -103,6 +104,17 @@ def test_a_queue_that_comes_back_gets_what_was_prepared_for_it(shop: Shop) -> No
     found = shop.machine.find_queue("/", "orders")
     assert found is not None
     assert (outcome.value, outcome.effects) == (Resolved(True, False, 1), (Ready(found.id),))
+
+
+def test_undecided_ones_are_bounded_by_what_they_take(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    half = shop.prepare()
+    monkeypatch.setattr(halves, "HALVES_BYTES_MAX", 2 * shop.machine.halves.state_bytes)
+    shop.prepare()
+    said = "orders", "shop", 6_000, 0, [1, 0, 0, 0, 0, 0], [], b"x" * 10
+    third = x.Prepare(shop.now, shop.orders, shop.producer, shop.sequence + 1, 1, 10, *said)
+    assert type(shop.apply(third).error) is LimitReached
+    shop.resolve(half, commit=False)
+    shop.prepare()
 
 
 def test_what_is_lost_is_given_up_undecided(shop: Shop) -> None:
