@@ -18,7 +18,7 @@ CLUSTER = b"the other one   "
 
 
 def an_empty_directory() -> tuple[SimulatedDisk, bytes, bytes]:
-    """Return a disk with a log that holds nothing, but a promise, and pages beside it; who it is, and of which cluster."""
+    """Return a disk whose log holds nothing but a promise, with pages beside it; who it is, and of which cluster."""
     disk = SimulatedDisk(3)
     with contextlib.closing(SegmentLog.open(disk, options=OPTIONS)) as log:
         log.save_promised_epoch(7)
