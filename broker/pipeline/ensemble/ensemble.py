@@ -122,6 +122,8 @@ class Ensemble:
         self._cluster_id = ground.log.cluster_id
         self._damaged = bool(ground.log.superblock.current.damaged_from)
         self._view = View(ground.log, _configuration_of(ground), ground.machine.applied_zxid)
+        found = {node: where for node, where in self._view.addresses.items() if where}
+        self._hints = {**found, **self._seeds}
         self._backlog = Backlog(ground.machine.applied_zxid)
         self._disk = DiskQueue(ground.append, ground.log, lambda token: self.driver.persisted(token))
         ground.restart.replayed_entries = self._view.behind_entries
@@ -518,7 +520,7 @@ class Ensemble:
     def addresses(self) -> dict[int, str]:
         """Where every broker that is known is reached, by its number; this one too."""
         known = {} if self.ground is None else self.ground.machine.cluster.addresses
-        return {**self._seeds, **known, self.node: self.address}
+        return {**self._hints, **known, self.node: self.address}
 
     @property
     def leader(self) -> int | None:

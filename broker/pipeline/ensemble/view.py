@@ -14,7 +14,8 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.pipeline import peer_messages
-from sluicemq.broker.pipeline.ensemble.records import RecordBodies, body_in
+from sluicemq.broker.pipeline.ensemble.records import RecordBodies, body_in, entry_of
+from sluicemq.broker.queues.entries_of_cluster import NodeAddress
 from sluicemq.broker.replication.history import ENTRY_OVERHEAD_BYTES, Entry, Position, configuration_in, epoch_of
 from sluicemq.storage.errors import ZxidNotFound
 from sluicemq.storage.record import record_size
@@ -46,6 +47,7 @@ class View:
     Attributes:
         behind_entries: Entries of the log behind the snapshot, as it was found.
         behind_bytes: Their bytes on disk.
+        addresses: Where brokers are reached by what was found in the log, committed or not: where to look for them.
 
     Raises:
         StorageError: The log cannot be read.
@@ -65,6 +67,7 @@ class View:
         self._recent_bytes = 0
         self._durable_zxid = log.last_zxid
         self.behind_entries = self.behind_bytes = 0
+        self.addresses: dict[int, str] = {}
         self._scan(log, snapshot_zxid)
         # Chains are worked out from where a reader was last, for the learner that reads on.
         self._places = threading.Lock()
@@ -81,6 +84,10 @@ class View:
                 configuration = getattr(body, "configuration", None)
                 if configuration is not None:
                     self._configurations.append((zxid, configuration))
+                if record.kind == NodeAddress.KIND:
+                    said = entry_of(zxid, body)
+                    assert isinstance(said, NodeAddress), "its kind says so"
+                    self.addresses[said.node] = said.address
                 if zxid > snapshot_zxid:
                     self.behind_entries += 1
                     self.behind_bytes += record_size(len(record.header) + len(record.payload))

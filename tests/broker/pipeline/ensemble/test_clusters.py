@@ -138,6 +138,19 @@ async def test_who_waits_for_every_voter_waits_for_the_one_that_is_away() -> Non
 
 
 @pytest.mark.trio
+async def test_brokers_that_are_told_nothing_at_a_start_find_each_other_by_the_log() -> None:
+    async with open_cluster() as cluster:
+        await cluster.leader()
+        await cluster.agree()
+        for number in list(cluster.nodes):
+            await cluster.stop(number)
+        for number in cluster.seeds:
+            node = await cluster.start(number, listed=False)
+            assert set(node.known_addresses) == set(cluster.seeds) - {number}
+        await cluster.leader()
+
+
+@pytest.mark.trio
 async def test_a_leader_that_stops_hands_the_lead_over() -> None:
     async with open_cluster() as cluster:
         leader = await cluster.leader()
