@@ -36,7 +36,7 @@ def rewritten(aged: Story) -> Story:
     assert old.zxid == zxid(1, 4)
     body = Body(old.kind, old.kind_version, old.header, old.payload)
     left = left_of(body, ((2, 1),), body_digest(old.header, old.payload))
-    sparse = old._replace(kind=left.kind, kind_version=1, header=left.header, payload=left.payload)
+    sparse = old._replace(kind=left.kind, kind_version=left.kind_version, header=left.header, payload=left.payload)
     aged.log.install_sparse(1, 1, [sparse, *later])
     return aged
 
