@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from sluicemq.broker.queues import dead_letters, retry
-from sluicemq.broker.queues.applying import dying, limiting, transactions, unsettling
+from sluicemq.broker.queues.applying import dying, limiting, unsettling
 from sluicemq.broker.queues.halves import Halves
 from sluicemq.broker.queues.keys import KeyStates
 from sluicemq.broker.queues.lanes import Lanes
@@ -156,11 +156,6 @@ def _every_lease_holds(machine: Any, session: int, settlements: Any) -> Any:
     return {}, None
 
 
-def _nothing_is_freed(machine: Any, session: int, settlements: Any, real: Any = transactions._look_at_leases) -> Any:
-    _, lost = real(machine, session, settlements)
-    return {}, lost
-
-
 def _pause_no_topic(sources: Any, topic: Any) -> None:
     pass
 
@@ -210,7 +205,6 @@ MUTANTS = (
     ),
     Mutant("a half message can be decided again", (Halves,), "decide", _decide_nothing),
     Mutant("a transaction goes on without its leases", _within("transactions"), "_look_at_leases", _every_lease_holds),
-    Mutant("what a transaction settles makes no room", _within("transactions"), "_look_at_leases", _nothing_is_freed),
     Mutant("a paused topic delivers", (Sources,), "pause_changed", _pause_no_topic),
     Mutant("a hand-over is not noted", (LeaseTable,), "mark", _mark_nothing),
 )

@@ -19,15 +19,18 @@ from tests.broker.queues.naive.running import chosen, live
 from tests.broker.queues.naive.steps import BEGINNINGS
 
 LIVES = 1_000
+SHARES = 4
+"""So many tests, so that none comes near the time that one may take, however busy the machine."""
 LIVES_ON_PAGES = 60
 
 
 @pytest.mark.parametrize("mortal", [True, False])
-def test_a_thousand_lives(mortal: bool) -> None:
-    shares = len(BEGINNINGS.options)
-    share = partial(live_so, mortal, lives=LIVES // shares // 2, derandomize=settings.default.derandomize)
+@pytest.mark.parametrize("share", range(SHARES))
+def test_a_thousand_lives(share: int, mortal: bool) -> None:
+    begins = range(len(BEGINNINGS.options))
+    live_some = partial(live_so, mortal, lives=LIVES // len(begins) // 2, derandomize=settings.default.derandomize)
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as processes:
-        for _ in processes.map(share, range(shares)):
+        for _ in processes.map(live_some, begins[share::SHARES]):
             pass
 
 
