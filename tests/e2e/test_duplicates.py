@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from sluicemq.client import NewMessage, connect
+from sluicemq.client.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from sluicemq.client import Client
@@ -44,6 +45,8 @@ def test_what_was_sent_before_is_confirmed_where_it_lies_after_restarts(stop: st
             await client.declare_queue("orders", dedup_window=3_600)
             await client.declare_topic("events", dedup_window=3_600)
             await client.subscribe("events.#", "audit")
+            with pytest.raises(InvalidRequest, match="declare the topic with it"):
+                await client.subscribe("events.#", "other", dedup_window=60)
             receipts = await send_all(client, "orders")
             assert not any(receipt.duplicate for receipt in receipts)
             await send_all(client, "events.eu")
