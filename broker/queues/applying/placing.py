@@ -202,6 +202,9 @@ def into_queue(machine: Machine, zxid: int, queue: Queue, arrival: Arrival, *, r
     """
     now_ms = machine.log_time_ms
     share, _, _ = share_of(arrival, queue.settings["ttl"], now_ms)
+    if queue.keys is not None:
+        # It has no priorities, whatever it had when the leader or the sender looked.
+        share = Share(*([run._replace(priority=0) for run in runs] for runs in share))
     queue.used_ms = now_ms
     effects: list[Effect] = []
     if retain:

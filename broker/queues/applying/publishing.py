@@ -186,6 +186,8 @@ def _place(
     ready: list[Run] = []
     waiting: list[Run] = []
     for first, size, due_ms, ttl_ms, priority, key, _route in pieces_of(groups, known):
+        if queue.keys is not None:
+            priority = 0  # it has none, whatever it had when the leader looked
         waits = due_ms > now_ms
         start_ms = due_ms if waits else now_ms
         if queue_ttl_ms and (not ttl_ms or queue_ttl_ms < ttl_ms):

@@ -8,7 +8,7 @@ from sluicemq.broker.queues import entries as e
 from sluicemq.wire.errors import InvalidRequest, ProducerNotFound, QueueFull, QueueNotFound, QueuePaused, SequenceGap
 from tests.broker.queues.naive.limits import expiry, is_too_much, make_room
 from tests.broker.queues.naive.topics import publish_to_topic
-from tests.broker.queues.naive.world import Message, Queue, World, chunks_of, milliseconds
+from tests.broker.queues.naive.world import Message, Queue, World, chunks_of, is_keyed, milliseconds
 
 
 def producer_open(world: World, zxid: int, entry: e.ProducerOpen) -> Any:
@@ -77,6 +77,8 @@ def into_queue(world: World, zxid: int, queue: Queue, messages: list[Message]) -
     """They come in, now that nothing stands against it."""
     queue["used"] = world.time
     world.born += len(messages)
+    if is_keyed(queue):  # it has no priorities, whatever it had when somebody looked
+        messages = [{**m, "priority": 0} for m in messages]
     arrived = [
         world.add(queue, {**m, "expires": expiry(world, m, milliseconds(queue["settings"]["ttl"]))}) for m in messages
     ]

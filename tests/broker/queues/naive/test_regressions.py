@@ -26,6 +26,11 @@ CATCHES_UP_AND_IS_HELD_BACK: list[Step] = [
 ]
 
 LIVES: dict[str, list[Step]] = {
+    "a half message with a priority is delivered though its queue is ordered by key meanwhile": [
+        ("prepare", {"which": 0, "to_topic": False, "groups": [(1, 0, 0, 2, "")]}),
+        ("declare", {"name": "orders", "settings": {"ordering": "key"}}),
+        ("resolve", {"which": 0, "commit": True}),
+    ],
     "what failed and comes earlier than it should is not older for that": [
         *FAILED_AND_WAITS,
         ("reschedule", {"which": 0, "start": 0, "count": 1, "delay": 0}),
