@@ -26,7 +26,6 @@ QUEUE = "orders"
 GROUP = "shop"
 AT_ONCE = 16
 CHECK_AFTER_SECONDS = 0.3
-DEATH_CHANCE = 0.004
 REGRET_CHANCE = 0.2
 BUSY_SECONDS = 30.0
 
@@ -55,14 +54,17 @@ def check_with(database: sqlite3.Connection, message: Undecided) -> Decision:
 class Shop:
     """One process of the shop."""
 
-    def __init__(self, client: Client, database: sqlite3.Connection, journal: int, rng: random.Random) -> None:
+    def __init__(
+        self, client: Client, database: sqlite3.Connection, journal: int, rng: random.Random, death_chance: float
+    ) -> None:
         self._client = client
         self._database = database
         self._journal = journal
         self._rng = rng
+        self._death_chance = death_chance
 
     def _may_die(self) -> None:
-        if self._rng.random() < DEATH_CHANCE:
+        if self._rng.random() < self._death_chance:
             os.kill(os.getpid(), signal.SIGKILL)
 
     async def sell(self, order: int) -> None:
@@ -103,8 +105,8 @@ class Shop:
                 tasks.start_soon(some)
 
 
-async def main(url: str, path: str, journal: str, first: int, behind: int, seed: int) -> None:
-    """Sell, while answering check-backs."""
+async def main(url: str, path: str, journal: str, death_chance: float, first: int, behind: int, seed: int) -> None:
+    """Sell, while answering check-backs; says so on a line of its own."""
     database = open_database(path)
     descriptor = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
@@ -113,9 +115,11 @@ async def main(url: str, path: str, journal: str, first: int, behind: int, seed:
 
     async with connect(url, connect_timeout=60.0) as client:
         client.transaction_checker(GROUP, check)
-        await Shop(client, database, descriptor, random.Random(seed)).sell_all(first, behind)
+        print("selling", flush=True)
+        await Shop(client, database, descriptor, random.Random(seed), death_chance).sell_all(first, behind)
 
 
 if __name__ == "__main__":
-    _, *texts, first_text, behind_text, seed_text = sys.argv
-    anyio.run(main, *texts, int(first_text), int(behind_text), int(seed_text), backend="trio")
+    _, url_, path_, journal_, chance, first_text, behind_text, seed_text = sys.argv
+    numbers = int(first_text), int(behind_text), int(seed_text)
+    anyio.run(main, url_, path_, journal_, float(chance), *numbers, backend="trio")

@@ -27,7 +27,7 @@ from tests.e2e.half_producer import GROUP, QUEUE, check_with, open_database
 CHECKOUT = Path(__file__).resolve().parents[2]
 PRODUCERS = 2
 PRODUCER_SECONDS = (0.8, 2.5)
-"""How long a producer lives that does not kill itself; it takes half a second to start."""
+"""How long a producer sells that does not kill itself."""
 BROKER_SECONDS = (1.5, 4.0)
 END_SECONDS_MAX = 120.0
 
@@ -99,13 +99,19 @@ class Rounds:
         share = self._count // PRODUCERS
         first, behind = number * share, (number + 1) * share
         while first < behind:
-            arguments = [self._broker.url, self._database_path, str(self._journals[number]), str(first), str(behind)]
+            # At each of five stages: a few dozen die by themselves, however many orders there are.
+            chance = str(0.0008 + 1.2 / self._count)
+            arguments = [self._broker.url, self._database_path, str(self._journals[number]), chance]
+            arguments += [str(first), str(behind)]
             seed = str(self._rng.randrange(1 << 30))
             process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
                 [sys.executable, "-m", "tests.e2e.half_producer", *arguments, seed],
                 cwd=CHECKOUT,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
             )
+            assert process.stdout is not None
+            await trio.to_thread.run_sync(process.stdout.readline)  # "selling"
             with trio.move_on_after(self._rng.uniform(*PRODUCER_SECONDS)):
                 await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
             process.kill()
