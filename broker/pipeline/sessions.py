@@ -5,6 +5,8 @@ knows what it does: it may work on, and come back to this broker, or to the next
 grace time, with the leases of what it was delivered; nothing is delivered to it meanwhile, but it keeps its place among
 the consumers of a queue. It comes back by the session's number and the token that proves whose it is, and names the
 messages that it still works on. A new leader finds the sessions in the machine, and waits for their clients likewise.
+Where the other end closed the connection, the client has died, mostly; one that lives notices at once and is back
+within moments, so its messages need not wait for longer (`CLOSED_GRACE_SECONDS_MAX`).
 
 Only this leader knows who is away and since when; an end is an entry. Must not know sockets.
 """
@@ -13,10 +15,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from itertools import islice
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 import trio
+from sortedcontainers import SortedList
 
 from sluicemq.broker.pipeline.due import DueTimer
 from sluicemq.broker.pipeline.settle import LeaseOwner
@@ -39,8 +42,21 @@ ENDS_AT_ONCE_MAX = 100
 """Most sessions that end before others have their turn."""
 RESTORED_PIECES_MAX = 2_000
 """Leases taken over from the machine before others have their turn: about a millisecond."""
+CLOSED_GRACE_SECONDS_MAX = 2.0
+"""Longest time that a session is kept whose client's end closed the connection without a goodbye."""
 LEFT = "connection lost"
 """What a message is told whose consumer came back and did not go on with it, or did not come back in time."""
+
+
+class Ending(Enum):
+    """How the connection of a client ended."""
+
+    GOODBYE = "goodbye"
+    """It said so, or was in the wrong: it does not come back."""
+    CLOSED = "closed"
+    """Its end closed or reset it: the process has died, or comes back at once."""
+    LOST = "lost"
+    """Nothing was heard of it, or this broker closed it: nobody knows."""
 
 
 class Holder(LeaseOwner, Protocol):
@@ -69,7 +85,8 @@ class SessionStage:
     def __init__(self, road: Road) -> None:
         self._road = road
         self._holders: dict[int, Holder] = {}
-        self._away: dict[int, float] = {}  # until when; those that left first end first
+        self._away: dict[int, float] = {}  # until when
+        self._ends: SortedList[tuple[float, int]] = SortedList()
         self._timer = DueTimer(self._next_end, self._end_late)
         self.grace_seconds = road.ground.session_grace_seconds
 
@@ -95,7 +112,7 @@ class SessionStage:
                 for span in spans:
                     road.settle.restore(session.number, table.consumer, span, deadline)
                 road.dispatch.restore(session.number, table.consumer, table.queue_id, spans)
-            self._wait_for(session.number)
+            self._wait_for(session.number, self.grace_seconds)
 
     def start(self, nursery: trio.Nursery) -> None:
         """Run the timer in *nursery*."""
@@ -105,7 +122,9 @@ class SessionStage:
 
     def attach(self, number: int, holder: Holder) -> None:
         """A client has opened session *number*, or come back to it."""
-        self._away.pop(number, None)
+        until = self._away.pop(number, None)
+        if until is not None:
+            self._ends.remove((until, number))
         self._holders[number] = holder
         self._road.settle.add_owner(number, holder)
 
@@ -126,16 +145,18 @@ class SessionStage:
         self.attach(number, holder)
         return True
 
-    def leave(self, number: int, holder: Holder, reason: str, *, comes_back: bool) -> None:
-        """The connection of *holder* has ended; *comes_back*: the client said no goodbye."""
+    def leave(self, number: int, holder: Holder, reason: str, ending: Ending) -> None:
+        """The connection of *holder* has ended."""
         if self._road.over or self._holders.get(number) is not holder:
             return  # where another broker leads, it is the one that waits
         del self._holders[number]
         session = self._road.machine.sessions.get(number)
+        comes_back = ending is not Ending.GOODBYE
         if comes_back and self.grace_seconds and session is not None and session.resume_token:
             self._road.settle.remove_owner(number)
             self._road.dispatch.detach(number)
-            self._wait_for(number)
+            seconds = self.grace_seconds
+            self._wait_for(number, min(seconds, CLOSED_GRACE_SECONDS_MAX) if ending is Ending.CLOSED else seconds)
         else:
             self._end(number, reason)
 
@@ -218,19 +239,20 @@ class SessionStage:
 
     # --- ends -------------------------------------------------------------------------------------------------
 
-    def _wait_for(self, number: int) -> None:
-        self._away[number] = due = trio.current_time() + self.grace_seconds
+    def _wait_for(self, number: int, seconds: float) -> None:
+        self._away[number] = due = trio.current_time() + seconds
+        self._ends.add((due, number))
         self._timer.changed(due)
 
     def _next_end(self) -> float | None:
-        return next(iter(self._away.values()), None)
+        return self._ends[0][0] if self._ends else None
 
     def _end_late(self) -> None:
         if self._road.over:
             return
         now = trio.current_time()
-        late = [number for number, until in islice(self._away.items(), ENDS_AT_ONCE_MAX) if until <= now]
-        for number in late:
+        for _, number in list(self._ends.irange(maximum=(now, 1 << 64)))[:ENDS_AT_ONCE_MAX]:
+            self._ends.pop(0)
             del self._away[number]
             self._end(number, LEFT)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from sluicemq.broker.pipeline.sessions import Ending
 from sluicemq.broker.server.outbound import Outbound
 from sluicemq.wire.connection import Connection, Role, State
 from sluicemq.wire.errors import (
@@ -112,7 +113,7 @@ class ClientSession:
         self._partial_bytes = 0
         self.left = False
         self._reason = "connection closed by the client"
-        self._comes_back = True
+        self._ending = Ending.LOST
         self._stream = stream
         self._first = first
         self._scope = trio.CancelScope()
@@ -176,7 +177,7 @@ class ClientSession:
         self.left = self.closing = True
         if self.session:
             self.road.checks.forget(self)
-            self.road.sessions.leave(self.session, self, self._reason, comes_back=self._comes_back)
+            self.road.sessions.leave(self.session, self, self._reason, self._ending)
 
     def taken_over(self) -> None:
         """The client came back by another connection; this one is over."""
@@ -196,7 +197,7 @@ class ClientSession:
                 self.close(error)
                 return self._reason
             if connection.state is State.CLOSED:
-                self._comes_back = False
+                self._ending = Ending.GOODBYE
                 return "closed by the client"
             room = connection.writable(READ_BYTES_MAX)
             try:
@@ -210,8 +211,11 @@ class ClientSession:
                     received = partial(connection.receive, data)
             except OSError as error:
                 self.outbound.abandon()
+                if isinstance(error, ConnectionError):
+                    self._ending = Ending.CLOSED
                 return f"connection broke: {error}"
             if not count:
+                self._ending = Ending.CLOSED
                 return "connection closed by the client"
 
     async def _take(self, received: Callable[[], list[Received]]) -> None:
@@ -336,7 +340,8 @@ class ClientSession:
             return
         self.closing = True
         # Our goodbye moves the connection's state too, but the client comes back, unless it was in the wrong.
-        self._comes_back = self.connection.state is not State.CLOSED and not isinstance(error, ProtocolError)
+        wrong = self.connection.state is State.CLOSED or isinstance(error, ProtocolError)
+        self._ending = Ending.GOODBYE if wrong else Ending.LOST
         if error is not None:
             self._reason = f"closed by the broker: {error!s:.300}"
         if self.connection.state is not State.CLOSED:

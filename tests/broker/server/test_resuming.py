@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from sluicemq.broker.pipeline import sessions
 from sluicemq.wire import messages as m
-from sluicemq.wire.errors import ConsumerConflict, ConsumerNotFound, InvalidRequest
+from sluicemq.wire.errors import ConnectionFailed, ConsumerConflict, ConsumerNotFound, InvalidRequest
 from tests.broker.server.talk import open_port
 from tests.disk import SimulatedDisk
 
@@ -158,6 +159,29 @@ async def test_a_broker_that_starts_waits_only_so_long_for_the_clients_of_the_la
 
         assert not late.opened.resumed
         assert late.opened.session != worker.opened.session
+
+
+@pytest.mark.trio
+async def test_the_messages_of_a_killed_worker_wait_for_moments_only(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sessions, "CLOSED_GRACE_SECONDS_MAX", 0.05)
+    async with worker_with_messages() as (port, worker, _consumer):
+        assert port.road.sessions.grace_seconds > 5.0
+        await lose(port, worker)
+        other = await port.connect()
+        await other.consume()
+        with trio.fail_after(4.0):
+            assert await other.take(5) == BODIES
+
+
+@pytest.mark.trio
+async def test_a_worker_that_falls_silent_is_waited_for_longer(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sessions, "CLOSED_GRACE_SECONDS_MAX", 0.0)
+    async with worker_with_messages() as (port, worker, _consumer):
+        next(iter(port.server.sessions)).close(ConnectionFailed("nothing was heard of it"))
+        await until(lambda: port.road.sessions.is_away(worker.opened.session))
+        other = await port.connect()
+        await other.publish(await other.open_producer(), 1, BODIES)
+        assert port.road.sessions.is_away(worker.opened.session)
 
 
 @pytest.mark.trio
