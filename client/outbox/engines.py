@@ -70,7 +70,7 @@ class AsyncEngineDatabase(Database):
         # Not left half way, as in a worker thread: a cancelled rollback would leave the connection in its transaction.
         with anyio.CancelScope(shield=True):
             async with self._engine.begin() as connection:
-                outcome = await connection.run_sync(partial(_performed, make_steps))
+                outcome: T = await connection.run_sync(partial(_performed, make_steps))
         return outcome
 
     def listener(self) -> Callable[[], Any] | None:

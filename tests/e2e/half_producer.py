@@ -121,5 +121,5 @@ async def main(url: str, path: str, journal: str, death_chance: float, first: in
 
 if __name__ == "__main__":
     _, url_, path_, journal_, chance, first_text, behind_text, seed_text = sys.argv
-    numbers = int(first_text), int(behind_text), int(seed_text)
-    anyio.run(main, url_, path_, journal_, float(chance), *numbers, backend="trio")
+    first_, behind_, seed_ = int(first_text), int(behind_text), int(seed_text)
+    anyio.run(main, url_, path_, journal_, float(chance), first_, behind_, seed_, backend="trio")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from sluicemq.broker.queues import entries as e
@@ -20,7 +22,7 @@ class Shop(Broker):
 
     def prepare(self, check_after_ms: int = 6_000) -> int:
         self.sequence += 1
-        said = "orders", "shop", check_after_ms, 0, [1, 0, 0, 0, 0, 0], [], b"x" * 10
+        said: tuple[Any, ...] = ("orders", "shop", check_after_ms, 0, [1, 0, 0, 0, 0, 0], [], b"x" * 10)
         entry = x.Prepare(self.now, self.orders, self.producer, self.sequence, 1, 10, *said)
         assert self.get(Prepared, self.apply(entry)) == Prepared(self.zxid, 1, False)
         return self.zxid
@@ -110,7 +112,7 @@ def test_undecided_ones_are_bounded_by_what_they_take(shop: Shop, monkeypatch: p
     half = shop.prepare()
     monkeypatch.setattr(halves, "HALVES_BYTES_MAX", 2 * shop.machine.halves.state_bytes)
     shop.prepare()
-    said = "orders", "shop", 6_000, 0, [1, 0, 0, 0, 0, 0], [], b"x" * 10
+    said: tuple[Any, ...] = ("orders", "shop", 6_000, 0, [1, 0, 0, 0, 0, 0], [], b"x" * 10)
     third = x.Prepare(shop.now, shop.orders, shop.producer, shop.sequence + 1, 1, 10, *said)
     assert type(shop.apply(third).error) is LimitReached
     shop.resolve(half, commit=False)
