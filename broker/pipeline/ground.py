@@ -10,6 +10,8 @@ decides what is committed, nor what entries mean.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -178,8 +180,9 @@ class Ground:
         self._idle = trio.Event()
         self._cold_looks = trio.Lock()
         self._room: trio.Event | None = None
-        # Who waits for an entry to be applied, by zxid.
-        self._applied: list[tuple[int, trio.Event]] = []
+        # Who waits for an entry to be applied: a heap of (zxid, number, whom to tell).
+        self._applied: list[tuple[int, int, trio.Event]] = []
+        self._numbers = itertools.count()
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -248,10 +251,10 @@ class Ground:
             await self._idle.wait()
 
     async def wait_applied(self, zxid: int) -> None:
-        """Wait until everything up to *zxid*, which rises from call to call, is applied."""
+        """Wait until everything up to *zxid* is applied."""
         if self.machine.applied_zxid < zxid:
             applied = trio.Event()
-            self._applied.append((zxid, applied))
+            heapq.heappush(self._applied, (zxid, next(self._numbers), applied))
             await applied.wait()
 
     # --- applying -----------------------------------------------------------------------------------------------------
@@ -291,7 +294,7 @@ class Ground:
             self._room.set()
             self._room = None
         while self._applied and self._applied[0][0] <= self.machine.applied_zxid:
-            self._applied.pop(0)[1].set()
+            heapq.heappop(self._applied)[2].set()
         self.turns.end(started)
 
     def again(self) -> None:

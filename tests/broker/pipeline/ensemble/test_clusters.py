@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from sluicemq.broker.pipeline import ground
+from sluicemq.broker.pipeline.ensemble import ensemble
 from sluicemq.broker.replication import events as ev
 from sluicemq.broker.replication.messages import Role
 from sluicemq.wire.errors import NotLeader
@@ -68,6 +70,29 @@ async def settled_traffic(road: Road, rounds: int) -> None:
             await client.settle(consumer, [received[-1].tag, received[-1].tag])
             taken += 1
     client.leave()
+
+
+@pytest.mark.trio
+async def test_a_cluster_that_lost_power_leads_again_though_it_reads_its_log_back_in_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ensemble, "READ_BACK_BYTES", 1024)
+    async with open_cluster() as cluster:
+        leader = await cluster.leader()
+        assert leader.road is not None
+        await declare(leader.road)
+        producer = await open_producer(leader.road)
+        for sequence in range(1, 51):
+            await publish(leader.road, producer, sequence, [b"small"])
+        for number in list(cluster.seeds):
+            await cluster.stop(number)
+        monkeypatch.setattr(ground, "SLICE_SECONDS", 0.0)  # one entry a turn: a piece takes many
+        for number in cluster.seeds:
+            await cluster.start(number)
+        leader = await cluster.leader()
+        assert leader.road is not None
+        assert leader.road.machine.find_queue("/", "orders").messages == 50
+        await cluster.agree()
 
 
 @pytest.mark.trio
