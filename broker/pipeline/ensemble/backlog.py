@@ -39,6 +39,7 @@ class Backlog:
     def __init__(self, applied_zxid: int) -> None:
         self.committed_zxid = applied_zxid
         self._taken_zxid = applied_zxid
+        self._filled_zxid = 0
         # (zxid, previous zxid, body), contiguous but for a gap between what was read back and what came in.
         self._waiting: deque[tuple[int, int, object]] = deque()
         self._bytes = 0
@@ -51,8 +52,10 @@ class Backlog:
         for entry in entries:
             self._waiting.append((entry.zxid, entry.previous_zxid, entry.body))
             self._bytes += _size(entry.body)
-        waiting = self._waiting
-        while self._bytes > BACKLOG_BYTES_MAX and waiting[0][0] <= durable_zxid and not _is_awaited(waiting[0][2]):
+        waiting, filled_zxid = self._waiting, self._filled_zxid
+        while self._bytes > BACKLOG_BYTES_MAX and filled_zxid < waiting[0][0] <= durable_zxid:
+            if _is_awaited(waiting[0][2]):
+                break
             self._bytes -= _size(waiting.popleft()[2])
 
     def truncate(self, zxid: int) -> None:
@@ -133,6 +136,8 @@ class Backlog:
         for item in reversed(items):
             self._waiting.appendleft(item)
             self._bytes += _size(item[2])
+        # Whoever read them waits until they are applied: dropped again, they would never be.
+        self._filled_zxid = after
 
 
 def _is_awaited(body: object) -> bool:

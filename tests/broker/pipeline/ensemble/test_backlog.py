@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sluicemq.broker.pipeline.ensemble import backlog as backlog_module
 from sluicemq.broker.pipeline.ensemble.backlog import Backlog
 from sluicemq.broker.pipeline.ensemble.records import Body
@@ -88,3 +90,17 @@ def test_nobody_hears_of_what_was_proposed_in_an_earlier_leadership() -> None:
         if proposed.on_applied is not None:
             proposed.on_applied(None)
     assert told == [3]
+
+
+def test_what_was_read_back_stays_however_much_comes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog_module, "BACKLOG_BYTES_MAX", 1_000)
+    backlog = Backlog(FIRST)
+    backlog.append(entries(1, 100), FIRST + 100)
+    backlog.commit(FIRST + 100)
+    missing = backlog.missing()
+    assert missing is not None, "the oldest are not in memory any more"
+    backlog.fill(FIRST, [record(counter) for counter in range(1, 6)])
+    backlog.append(entries(101, 110), FIRST + 110)
+    assert taken(backlog) == [1, 2, 3, 4, 5]
+    backlog.append(entries(111, 120), FIRST + 120)
+    assert len(backlog) * 64 <= 1_000, "then room is made again"
