@@ -74,8 +74,14 @@ class Backlog:
             if isinstance(body, Body):
                 body.on_applied = None
 
+    def install(self, zxid: int) -> None:
+        """A snapshot up to *zxid* takes the place of everything: also of what came after it by another history."""
+        self._waiting.clear()
+        self._bytes = self._filled_zxid = 0
+        self.restart(zxid)
+
     def restart(self, applied_zxid: int) -> None:
-        """A snapshot has brought the machine to *applied_zxid*; nothing before it is applied any more."""
+        """The machine is at *applied_zxid* now; nothing before it is applied any more."""
         while self._waiting and self._waiting[0][0] <= applied_zxid:
             self._bytes -= _size(self._waiting.popleft()[2])
         self._taken_zxid = applied_zxid

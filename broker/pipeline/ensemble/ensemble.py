@@ -357,7 +357,7 @@ class Ensemble:
         assert received.position == effect.position, "another snapshot than the last is installed"
         self._founded = True
         self._view.install(effect.position, (received.configuration_zxid, received.configuration))
-        self._backlog.restart(effect.position.zxid)
+        self._backlog.install(effect.position.zxid)
 
         def switch() -> None:
             received.installation.switch()

@@ -104,3 +104,16 @@ def test_what_was_read_back_stays_however_much_comes_in(monkeypatch: pytest.Monk
     assert taken(backlog) == [1, 2, 3, 4, 5]
     backlog.append(entries(111, 120), FIRST + 120)
     assert len(backlog) * 64 <= 1_000, "then room is made again"
+
+
+def test_a_snapshot_takes_the_place_of_entries_of_another_history_too() -> None:
+    backlog = Backlog(FIRST)
+    backlog.append(entries(4, 9), FIRST)  # behind a leader that nobody followed
+    backlog.install(FIRST + 6)
+    backlog.append(entries(7, 8), FIRST + 6)
+    backlog.restart(FIRST + 6)  # the snapshot is opened
+    backlog.commit(FIRST + 8)
+    assert backlog.missing() is None
+    assert taken(backlog) == [7, 8]
+    backlog.install(FIRST + 20)
+    assert len(backlog) == 0
