@@ -179,3 +179,6 @@ class LinkEvents(Protocol):
 
     def snapshot_received(self, received: ReceivedSnapshot) -> None:
         """A whole snapshot came in."""
+
+    def fail(self, error: BaseException) -> None:
+        """This broker's own disk fails: it cannot go on, and its process must end."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sluicemq.broker.pipeline.ensemble.configurations import unpack_configuration
 from sluicemq.broker.pipeline.ensemble.links import ReceivedSnapshot
 from sluicemq.broker.replication.history import Position
-from sluicemq.storage.errors import DiskFull, ForeignData, NewerFormat, SnapshotDamaged, format_zxid
+from sluicemq.storage.errors import DiskFull, ForeignData, NewerFormat, SnapshotDamaged, StorageError, format_zxid
 from sluicemq.storage.incoming import SOURCE_BYTES
 from sluicemq.storage.record import Record
 from sluicemq.wire.errors import ProtocolError, ResourceLow, Unavailable
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from sluicemq.storage.log import SegmentLog
 
 _Answer = TypeVar("_Answer")
+
+DISK_ERRORS = (StorageError,)
+"""Fatal errors of a sink, for those who must not know the storage."""
 
 
 class SnapshotUnusable(Unavailable):

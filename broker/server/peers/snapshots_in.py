@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from sluicemq.broker.pipeline.ensemble.snapshot_sink import SnapshotSink
+from sluicemq.broker.pipeline.ensemble.snapshot_sink import DISK_ERRORS, SnapshotSink
 from sluicemq.broker.server.peers.stream import expect
 from sluicemq.wire.errors import ConnectionFailed, ProtocolError, SluiceError, Unavailable, error_to_wire
 from sluicemq.wire.peers import SnapshotEnd, SnapshotEntries, SnapshotOffer, SnapshotPiece
@@ -64,6 +64,9 @@ class SnapshotReceiver:
                 except SluiceError as error:
                     logger.warning("the snapshot of node %d is refused: %s", connection.peer.node, error)
                     await stream.see_off(PeerRefusal(error_to_wire(error)), GOODBYE_SECONDS)
+                except DISK_ERRORS as error:
+                    # Whoever carries this stream may think that only a stream ends.
+                    self._events.fail(error)
             if self._scope is scope:
                 self._scope = None
             nursery.cancel_scope.cancel()

@@ -58,6 +58,7 @@ class Recorder:
         self.heard: list[tuple[int, core.Message]] = []
         self.failed: list[tuple[int, int, str]] = []
         self.snapshots: list[Any] = []
+        self.failures: list[BaseException] = []
         self._changed = trio.Event()
 
     def _note(self, list_: list[Any], what: Any) -> None:
@@ -88,6 +89,9 @@ class Recorder:
 
     def snapshot_received(self, received: Any) -> None:
         self._note(self.snapshots, received)
+
+    def fail(self, error: BaseException) -> None:
+        self._note(self.failures, error)
 
     def up_with(self, peer: int) -> int | None:
         """Return the number of the connection that is up."""

@@ -16,6 +16,7 @@ from sluicemq.broker.server.outbound import Outbound
 from sluicemq.broker.server.peers import snapshots_out
 from sluicemq.broker.server.peers.snapshots_out import SnapshotSender
 from sluicemq.storage import installing
+from sluicemq.storage.errors import FileWriteFailed
 from sluicemq.wire.peers import FILE_PAGES, SnapshotEnd, SnapshotEntries, SnapshotPiece
 from tests.broker.server.peers.pair import Node, brokers, commit, connected, ping
 from tests.broker.server.peers.snapshot_pairs import (
@@ -210,6 +211,19 @@ async def test_a_learner_whose_disk_is_full_says_so():
         both.files.disk.capacity_bytes = 0
         send(both.leader, 2)
         assert "no room" in await both.failed()
+        assert both.learner.events.snapshots == []
+
+
+@pytest.mark.parametrize("leader_opens", [True, False], ids=["the leader opened", "the learner opened"])
+async def test_a_learner_whose_disk_fails_ends(leader_opens):
+    async with pair(leader_opens=leader_opens) as both:
+        await trade(both.road, 150)
+        await snapshot(both.road)
+        both.files.disk.fail_after(1, kind="sync")
+        send(both.leader, 2)
+        (error,) = await both.learner.events.until(lambda: both.learner.events.failures)
+        assert isinstance(error, FileWriteFailed)
+        assert await both.failed()
         assert both.learner.events.snapshots == []
 
 
