@@ -187,6 +187,10 @@ class Producers:
     def __iter__(self) -> Iterator[Producer]:
         return iter(self._producers.values())
 
+    def __reversed__(self) -> Iterator[Producer]:
+        """Go through all producers, those that were heard last first."""
+        return reversed(self._producers.values())
+
     def get(self, number: int) -> Producer | None:
         """Return the producer of this number, if it is known and not fenced."""
         return self._producers.get(number)

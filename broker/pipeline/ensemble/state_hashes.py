@@ -1,8 +1,8 @@
 """A digest of the machine that costs next to nothing, taken by every broker after the same entries.
 
 The digest of a whole state costs as much as the state is large, which an event loop cannot afford while it serves. What
-is hashed here is what every entry moves: counts and sums by queue, session and producer. A machine that has judged one
-entry differently shows it there. Nothing of it depends on what lies in memory and what on pages.
+is hashed here is what every entry moves: counts and sums by queue, and how far producers are. A machine that has judged
+one entry differently shows it there. Nothing of it depends on what lies in memory and what on pages.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sluicemq.broker.queues.machine import Machine
+    from sluicemq.broker.queues.sequences import Producer
     from sluicemq.storage.files import Directory
 
 LOOKED_AT_MAX = 500
-"""Most queues, sessions and producers of which each digest takes in the counts; which ones moves on from digest to
-digest."""
+"""Most queues, sessions, producers and topics that each digest takes in: which queues moves on from digest to digest,
+producers are those that were heard last."""
 DIGEST_BYTES = 16
 
 
@@ -35,6 +36,7 @@ def state_hash(machine: Machine, zxid: int) -> StateHash:
         "brokers": machine.cluster.frozen(),
         "queues": [len(queues), [_counts(queue) for queue in _some(queues, zxid)]],
         "sessions": [len(machine.sessions), sorted(islice(machine.sessions, LOOKED_AT_MAX))],
+        "producers": [len(machine.producers), [_heard(one) for one in _latest(machine)]],
         "topics": [(topic.id, topic.name, topic.published_total) for topic in islice(machine.sources, LOOKED_AT_MAX)],
     }
     digests = tuple((name, _digest(value)) for name, value in parts.items())
@@ -59,6 +61,14 @@ def _counts(queue: Any) -> tuple[Any, ...]:
         queue.moved_total,
         queue.notes.next_number,
     )
+
+
+def _heard(producer: Producer) -> tuple[int, ...]:
+    return producer.number, producer.last, producer.receipt(producer.last), producer.heard_ms
+
+
+def _latest(machine: Machine) -> Iterable[Producer]:
+    return islice(reversed(machine.producers), LOOKED_AT_MAX)
 
 
 def _some(queues: list[Any], zxid: int) -> Iterable[Any]:

@@ -59,6 +59,24 @@ async def test_a_message_too_many_shows_in_the_digest_and_where() -> None:
 
 
 @pytest.mark.trio
+async def test_a_producer_that_is_elsewhere_shows_in_the_digest() -> None:
+    async with open_road() as road:
+        await day_of(road)
+        for _ in range(3):
+            await open_producer(road)
+        machine = road.machine
+        before = state_hash(machine, machine.applied_zxid)
+        again = load(machine.freeze().pack(lambda: True))
+        assert state_hash(again, machine.applied_zxid) == before
+        first = next(iter(again.producers))
+        assert first.last == 1
+        first.last += 1
+        after = state_hash(again, machine.applied_zxid)
+        differing = [name for (name, one), (_, other) in zip(before.parts, after.parts, strict=True) if one != other]
+        assert differing == ["producers"]
+
+
+@pytest.mark.trio
 async def test_a_dump_holds_the_whole_state() -> None:
     disk = SimulatedDisk(1)
     async with open_road() as road:
