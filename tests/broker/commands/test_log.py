@@ -255,7 +255,7 @@ def test_every_entry_is_a_line_that_reads_well(story: Story) -> None:
     assert len(lines) == 8
     assert [line.split()[0] for line in lines] == [f"1.{counter}" for counter in range(8)]
     assert lines[0].split()[1:4] == ["2023-11-14T22:13:20.000Z", "epoch", "node_id=1"]
-    assert "publish        queue=orders producer=1.2 sequence=1 count=3 body_bytes=6 (" in lines[4]
+    assert "publish        queue=orders producer=1.2 sequence=1 count=3 body_bytes=6 id_base=0 (" in lines[4]
     assert "grant          queue=orders session=1.3 consumer=1 first_tag=1 runs=1.4[0..2] (" in lines[5]
     assert "settle         queue=orders session=1.3 consumer=1 verdict=ack tags=1..2 due_time_ms=0 (" in lines[6]
     assert "verdict=nack tags=3..3 due_time_ms=0 reason=no stock" in lines[7]

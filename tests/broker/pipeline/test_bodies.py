@@ -163,7 +163,7 @@ async def test_an_entry_counts_once_however_often_it_is_added(shelf):
 
 def several(number: int, count: int = 3) -> Publish:
     payload = encode_batch([b"%d" % number] * count)
-    return Publish(1000 + number, 1, 7, number, count, count, payload=payload)
+    return Publish(1000 + number, 1, 7, number, count, count, id_base=number << 22, payload=payload)
 
 
 @pytest.mark.trio
@@ -180,7 +180,7 @@ async def test_a_batch_that_is_sent_in_parts_is_decoded_once_and_keeps_only_its_
 
     assert after.batch is not before.batch
     assert after.batch.data is before.batch.data
-    assert after[1:] == before[1:] == (1001, 7, 1, 3, None, "")
+    assert after[1:] == before[1:] == (1001, 7, 1 << 22, 3, None, "")
 
 
 @pytest.mark.trio
