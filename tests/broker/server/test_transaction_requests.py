@@ -94,7 +94,7 @@ async def test_a_hostile_transaction_is_refused_and_changes_nothing() -> None:
         assert state.queues[0]["published_total"] == 0
         done = await peer.ask(transaction(), BATCH)
         assert isinstance(done, m.Transacted)
-        assert await peer.ask(transaction(), BATCH) == m.Transacted(done.zxid, duplicate=True)
+        assert await peer.ask(transaction(), BATCH) == m.Transacted(done.zxid, duplicate=True, id_base=done.id_base)
 
 
 @pytest.mark.trio
