@@ -38,8 +38,8 @@ class ApplyStage:
                 ground.want(missing)
                 return False
             outcome = machine.apply(proposed.zxid, proposed.entry)
-            if not proposed.zxid & HASH_MASK and ground.on_hash_due is not None:
-                ground.on_hash_due(proposed.zxid)
+            if not proposed.zxid & HASH_MASK and self._differs(proposed.zxid):
+                return False  # nobody is told what follows from it
             if road is not None:
                 value = outcome.value
                 if type(value) is Published and not value.duplicate:
@@ -54,6 +54,12 @@ class ApplyStage:
             if time.perf_counter() >= deadline:
                 return True
         return False
+
+    def _differs(self, zxid: int) -> bool:
+        """Say that the entry *zxid* was applied; return whether the state is not that of others: this broker ends."""
+        if self._ground.on_hash_due is not None:
+            self._ground.on_hash_due(zxid)
+        return self._ground.failed
 
 
 def _perform(road: Road, effect: Effect) -> None:

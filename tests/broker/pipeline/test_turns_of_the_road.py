@@ -14,6 +14,7 @@ import pytest
 import trio
 import trio.testing
 
+from sluicemq.broker.pipeline import apply as apply_module
 from sluicemq.broker.pipeline import ground as ground_module
 from sluicemq.broker.pipeline.commit import CommitStage
 from sluicemq.broker.pipeline.road import SLICE_SECONDS
@@ -181,3 +182,25 @@ async def test_after_a_mistake_of_the_machine_nothing_more_is_applied_or_confirm
         assert len(confirmed) == 2
         assert [str(error) for error in failures] == ["a bug of ours"]
         road.ground.commit = CommitStage()
+
+
+@pytest.mark.trio
+async def test_whose_state_is_not_that_of_the_others_confirms_nothing_more(monkeypatch):
+    monkeypatch.setattr(apply_module, "HASH_MASK", 0)
+    disk = SimulatedDisk(1)
+    confirmed: list[int] = []
+    async with open_road(disk, expect_failure=True) as road:
+        await road.wait_idle()
+        last_zxid = road.propose(road.settle.clock_entry(), on_applied=lambda _outcome: confirmed.append(1))
+        over = trio.Event()
+
+        def compare(zxid):
+            if zxid == last_zxid:
+                road.fail(RuntimeError("the others say otherwise"))
+                over.set()
+
+        road.ground.on_hash_due = compare
+        with trio.fail_after(10):
+            await over.wait()
+        await trio.lowlevel.checkpoint()
+    assert confirmed == []
