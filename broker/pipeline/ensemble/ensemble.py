@@ -187,7 +187,9 @@ class Ensemble:
         await trio.to_thread.run_sync(self._premises.close)
 
     def fail(self, error: BaseException) -> None:
-        """This broker cannot go on."""
+        """This broker cannot go on: nothing is applied or confirmed from here on."""
+        if self.ground is not None:
+            self.ground.failed = True
         self._on_failure(error)
 
     @property
@@ -309,14 +311,23 @@ class Ensemble:
             if scope.cancel_called:
                 return
             road = Road(ground, EnsembleOrder(self.driver, epoch))
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(road.run)
-                await road.begin()
-                self.road = road
-                self._note_address(self.node, self.address)
-                for peer in self.peers.values():
-                    self._note_address(peer.node, peer.address)
-                self.on_road(road, None)
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(road.run)
+                    await road.begin()
+                    # Whoever was already to be woken is, though the leadership ended and this is cancelled meanwhile.
+                    if not road.over:
+                        self._serve_on(road)
+            except* NotLeader:
+                if not road.over:
+                    raise
+
+    def _serve_on(self, road: Road) -> None:
+        self.road = road
+        self._note_address(self.node, self.address)
+        for peer in self.peers.values():
+            self._note_address(peer.node, peer.address)
+        self.on_road(road, None)
 
     def first_entry(self) -> None:
         """The log is not empty any more: this broker belongs to its cluster for good."""

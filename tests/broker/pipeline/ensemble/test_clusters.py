@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 from sluicemq.broker.pipeline import ground
 from sluicemq.broker.pipeline.ensemble import ensemble
+from sluicemq.broker.pipeline.road import Road
 from sluicemq.broker.replication import events as ev
-from sluicemq.broker.replication.messages import Role
+from sluicemq.broker.replication.effects import RoleChanged
+from sluicemq.broker.replication.messages import Phase, Role
 from sluicemq.wire.errors import NotLeader
 from tests.broker.pipeline.ensemble.cluster import WAIT_SECONDS, Node, open_cluster
 from tests.broker.pipeline.roads import Client, declare, open_producer, publish
 
 if TYPE_CHECKING:
-    from sluicemq.broker.pipeline.road import Road
     from tests.disk import SimulatedDisk
 
 
@@ -93,6 +95,38 @@ async def test_a_cluster_that_lost_power_leads_again_though_it_reads_its_log_bac
         assert leader.road is not None
         assert leader.road.machine.find_queue("/", "orders").messages == 50
         await cluster.agree()
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("proposes", [False, True], ids=["and serves", "and proposes"])
+async def test_a_leadership_that_ends_just_as_it_would_begin_to_serve_never_does(
+    monkeypatch: pytest.MonkeyPatch, proposes: bool
+) -> None:
+    begin = Road.begin
+    ended: list[Node] = []
+    has_ended = trio.Event()
+
+    async def begin_and_end(road: Road) -> None:
+        await begin(road)
+        if not ended:
+            (node,) = [node for node in cluster.nodes.values() if node.ensemble.ground is road.ground]
+            ended.append(node)
+            has_ended.set()
+            node.ensemble.role_changed(RoleChanged(Role.LOOKING, Phase.ELECTION, 0, None, "it is over"))
+            if proposes:  # a timer that was due in the same moment
+                road.propose(road.settle.clock_entry())
+
+    monkeypatch.setattr(Road, "begin", begin_and_end)
+    async with open_cluster() as cluster:
+        with trio.fail_after(WAIT_SECONDS):
+            await has_ended.wait()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        (node,) = ended
+        assert node.road is None
+        assert node.roads == []
+        node.ensemble.fail(RuntimeError("a core that makes no sense"))
+        assert node.ensemble.ground is not None
+        assert node.ensemble.ground.failed, "nothing more is applied or confirmed"
 
 
 @pytest.mark.trio
