@@ -465,8 +465,8 @@ def _all_the_room(self: Progress) -> int:
     return 0 if self.state is ProgressState.SNAPSHOT or self.reading else 1 << 40
 
 
-def _remember_all(self: Producer, zxid: int, receipts_max: int, real: Any = Producer.record) -> None:
-    real(self, zxid, 1 << 30)
+def _remember_all(self: Producer, zxid: int, receipts_max: int, id_base: int = 0, real: Any = Producer.record) -> None:
+    real(self, zxid, 1 << 30, id_base)
 
 
 _add(

@@ -6,7 +6,7 @@ from tests.sim import damage
 from tests.sim.history import Account
 from tests.sim.simulation import Choice, Simulation
 
-CHOICE = Choice(nodes=3, profile="calm", batches=20, busy_seconds=6.0)
+CHOICE = Choice(nodes=3, profile="calm", batches=20, busy_seconds=6.0, features=False)
 
 
 def test_when_the_majority_is_damaged_the_rest_serves_nobody_and_nothing_is_lost() -> None:
