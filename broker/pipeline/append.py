@@ -22,7 +22,7 @@ import trio
 from sluicemq.broker.pipeline.keeping.disk_space import DiskSpace
 from sluicemq.storage.errors import SpareNotPrepared
 from sluicemq.storage.log import SegmentLog
-from sluicemq.storage.record import Record
+from sluicemq.storage.record import HEAD_BYTES, Record
 
 GROUP_BYTES_MAX = 4 * 1024 * 1024
 """Most bytes in one write; more would only delay the first confirm of the group."""
@@ -130,6 +130,11 @@ class AppendStage:
     def durable_records(self) -> int:
         """How many of the records that were submitted are durable: the oldest ones."""
         return self._durable_records
+
+    @property
+    def submitted_bytes(self) -> int:
+        """Bytes of all records that were submitted, as the log counts them."""
+        return self._submitted_bytes - (RECORD_BYTES - HEAD_BYTES) * self.submitted_records
 
     @property
     def pending_bytes(self) -> int:

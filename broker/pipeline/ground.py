@@ -130,8 +130,6 @@ class Ground:
         self.turns = Turns()
         self.road: Road | None = None
         self.after_advance: Callable[[], None] = lambda: None
-        self.entries_total = 0
-        self.entry_bytes_total = 0
         if alone:
             replay(log, self.machine, self.pager, self.restart)
         check_old_files(log, self.machine, pages)
@@ -224,6 +222,18 @@ class Ground:
         if not self.failed:
             self.failed = True
             self.on_failure(error)
+
+    # --- what came ----------------------------------------------------------------------------------------------------
+
+    @property
+    def entries_total(self) -> int:
+        """Entries that went to the log, whoever proposed them."""
+        return self.append.submitted_records
+
+    @property
+    def entry_bytes_total(self) -> int:
+        """Their bytes."""
+        return self.append.submitted_bytes
 
     # --- room ---------------------------------------------------------------------------------------------------------
 

@@ -167,11 +167,7 @@ class Road:
             )
         if self.over:
             raise NotLeader("this broker no longer leads; the client finds the new leader by itself")
-        ground = self.ground
-        zxid = self._order.propose(entry, header, payload, on_applied, lazy)
-        ground.entries_total += 1
-        ground.entry_bytes_total += entry_bytes
-        return zxid
+        return self._order.propose(entry, header, payload, on_applied, lazy)
 
     def when_all_have(self, zxid: int, then: Callable[[], None]) -> None:
         """Call *then* once every voter has the applied entry *zxid* durably; never if the leadership ends before.

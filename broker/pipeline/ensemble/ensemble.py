@@ -128,6 +128,8 @@ class Ensemble:
         self._disk = DiskQueue(ground.append, ground.log, lambda token: self.driver.persisted(token))
         ground.restart.replayed_entries = self._view.behind_entries
         ground.restart.replayed_bytes = self._view.behind_bytes
+        if ground.snapshots is not None:
+            ground.snapshots.began_behind(self._view.behind_entries, self._view.behind_bytes)
         self._settle_in(ground)
         self.replica = Replica(
             Member(node, self._incarnation),

@@ -128,6 +128,10 @@ class SnapshotStage:
         self._one_at_a_time = trio.Lock()
         self._limiter = trio.CapacityLimiter(1)
 
+    def began_behind(self, entries: int, entry_bytes: int) -> None:
+        """So many entries lay behind the snapshot that this broker started from."""
+        self._entries_then, self._bytes_then = -entries, -entry_bytes
+
     # --- when --------------------------------------------------------------------------------------------------------
 
     def look(self) -> None:

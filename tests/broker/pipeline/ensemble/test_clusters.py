@@ -156,6 +156,17 @@ async def test_a_broker_that_missed_too_much_is_sent_a_snapshot_and_goes_on() ->
 
 
 @pytest.mark.trio
+async def test_who_only_follows_takes_snapshots_too_and_its_log_begins_later() -> None:
+    async with open_cluster() as cluster:
+        leader = await cluster.leader()
+        assert leader.road is not None
+        await declare(leader.road)
+        await settled_traffic(leader.road, 300)
+        for node in cluster.nodes.values():
+            await node.until(lambda node=node: node.ensemble.log.start_zxid > 0)  # type: ignore[misc]
+
+
+@pytest.mark.trio
 async def test_a_wiped_broker_learns_everything_and_votes_when_it_was_promoted() -> None:
     async with open_cluster() as cluster:
         leader = await cluster.leader()
