@@ -221,8 +221,12 @@ class Road:
         await self.ground.wait_idle()
 
     def fail(self, error: BaseException) -> None:
-        """The broker cannot go on: nothing is confirmed from here on."""
-        self.ground.fail(error)
+        """The broker cannot go on: nothing is confirmed from here on.
+
+        That a leadership is over is no failure: whoever was in the middle of something when it ended may not know yet.
+        """
+        if not (self.over and isinstance(error, NotLeader)):
+            self.ground.fail(error)
 
     def advance(self) -> None:
         """Apply what is committed and dispatch what is ready, for at most about `SLICE_SECONDS`."""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import trio
+import trio.testing
 
 from sluicemq.broker.pipeline.keeping import disk_space
 from sluicemq.broker.pipeline.road import COUNTER_MAX, LoneRoad
 from sluicemq.storage import LogOptions, SegmentLog
 from sluicemq.wire.batch import encode_batch
 from sluicemq.wire.errors import ProducerNotFound, ResourceLow
-from tests.broker.pipeline.roads import ask, declare, open_producer, open_road, publish
+from tests.broker.pipeline.roads import Client, ask, declare, open_producer, open_road, publish
 from tests.disk import SimulatedDisk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 SMALL = LogOptions(segment_bytes=64 * 1024, initial_bytes=8192, spares_max=1)
 
@@ -96,3 +102,31 @@ async def test_a_producer_belongs_to_whoever_opened_it() -> None:
             await ask(road.produce.publish, "/", "mallory", "orders", producer, 1, memoryview(encode_batch([b"x"])))
         with pytest.raises(ProducerNotFound, match="somebody else"):
             await ask(road.produce.close_producer, "/other", "anonymous", producer)
+
+
+@pytest.mark.trio
+async def test_a_leadership_that_ends_while_messages_are_read_for_a_consumer_delivers_nothing_and_fails_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_road() as road:
+        queue = await declare(road)
+        producer = await open_producer(road)
+        await publish(road, producer, 1, [b"cold"])
+        await road.wait_idle()
+        load, over = road.bodies.load, trio.Event()
+
+        async def load_and_end(zxids: Iterable[int]) -> object:
+            stored = await load(zxids)
+            road.end()
+            over.set()
+            return stored
+
+        monkeypatch.setattr(road.bodies, "get", lambda _zxid: None)
+        monkeypatch.setattr(road.bodies, "load", load_and_end)
+        client = await Client(road).open()
+        client.consume(queue)
+        with trio.fail_after(10):
+            await over.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not road.failed
+        assert client.received == []
