@@ -176,6 +176,7 @@ async def test_a_temporary_subscription_comes_back_with_the_connection(start_bro
                 batch = await consumer.receive(max_messages=1, max_wait=10)
                 assert batch.bodies == [b"1"]
                 await batch.ack()
+                await consumer.flush()
                 broker.kill()
                 start_broker(port=port)
 
