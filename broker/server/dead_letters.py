@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.pipeline import dead_letters as letters
+from sluicemq.broker.server.answering import reply_with
 from sluicemq.broker.server.authorization import authorize
 from sluicemq.broker.server.showing import SHOWN_HEAD_BYTES, show
 from sluicemq.wire import messages as m
 from sluicemq.wire.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from sluicemq.broker.queues.outcomes import Outcome
     from sluicemq.broker.server.client_session import ClientSession
     from sluicemq.wire.fields import Message
 
@@ -64,7 +64,7 @@ def redrive(session: ClientSession, message: Message, correlation: int, tail: me
     if message.to:
         authorize(session.identity, "publish", (session.vhost, "queue", message.to))
         to = produce.find_queue(session.vhost, message.to)
-    letters.redrive(session.road, queue, message.runs, to, lambda outcome: _moved(session, correlation, outcome))
+    letters.redrive(session.road, queue, message.runs, to, reply_with(session, correlation, _redriven))
 
 
 def discard(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
@@ -74,14 +74,11 @@ def discard(session: ClientSession, message: Message, correlation: int, tail: me
     authorize(session.identity, "purge", (session.vhost, "queue", message.name))
     _check(message.runs)
     queue = session.road.produce.find_queue(session.vhost, message.name)
-    letters.discard(session.road, queue, message.runs, lambda outcome: _moved(session, correlation, outcome))
+    letters.discard(session.road, queue, message.runs, reply_with(session, correlation, _redriven))
 
 
-def _moved(session: ClientSession, correlation: int, outcome: Outcome) -> None:
-    if outcome.error is not None:
-        session.refuse(correlation, outcome.error)
-    else:
-        session.reply(correlation, m.Redriven(getattr(outcome.value, "count", 0)))
+def _redriven(value: Any) -> Message:
+    return m.Redriven(getattr(value, "count", 0))
 
 
 def _check(runs: list[int]) -> None:

@@ -11,6 +11,7 @@ from sluicemq.broker.pipeline import delays
 from sluicemq.broker.pipeline.grouping import key_numbers
 from sluicemq.broker.queues.entries_of_queues import Alter, Policy
 from sluicemq.broker.queues.schedules import CATCH_UPS
+from sluicemq.broker.server.answering import reply_with
 from sluicemq.broker.server.authorization import authorize
 from sluicemq.wire import messages as m
 from sluicemq.wire.errors import InvalidRequest
@@ -19,9 +20,6 @@ from sluicemq.wire.routes import check_pattern
 from sluicemq.wire.settings import check_name, check_queue_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from sluicemq.broker.queues.outcomes import Outcome
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.queues.routing.topic import Topic
     from sluicemq.broker.server.client_session import ClientSession, Handler
@@ -105,7 +103,7 @@ def alter_queue(session: ClientSession, message: Message, correlation: int, tail
     if message.unpark:
         changes["unpark"] = key_numbers(list(message.unpark))
     entry = Alter(session.road.clock.now_ms(), session.vhost, message.object_kind, message.name, changes)
-    session.road.propose(entry, on_applied=_answer(session, correlation, lambda value: m.Altered(value.changes)))
+    session.road.propose(entry, on_applied=reply_with(session, correlation, lambda value: m.Altered(value.changes)))
 
 
 def set_policy(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
@@ -120,7 +118,7 @@ def set_policy(session: ClientSession, message: Message, correlation: int, tail:
         session.road.space.refuse_growth("setting a policy")
     now_ms = session.road.clock.now_ms()
     entry = Policy(now_ms, session.vhost, message.name, message.pattern, message.order, settings)
-    session.road.propose(entry, on_applied=_answer(session, correlation, lambda value: m.PolicySet(value.outcome)))
+    session.road.propose(entry, on_applied=reply_with(session, correlation, lambda value: m.PolicySet(value.outcome)))
 
 
 def list_policies(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
@@ -151,7 +149,7 @@ def schedule(session: ClientSession, message: Message, correlation: int, tail: m
         if message.catch_up not in CATCH_UPS:
             raise InvalidRequest(f"catch_up is {message.catch_up!r:.40}; it must be {', '.join(CATCH_UPS)}")
     said = message.cron, message.timezone, message.destination, message.catch_up
-    answer = _answer(session, correlation, lambda value: m.Scheduled(value.outcome, value.next_due_ms))
+    answer = reply_with(session, correlation, lambda value: m.Scheduled(value.outcome, value.next_due_ms))
     session.road.schedules.put(session.vhost, message.name, said, tail, answer)
 
 
@@ -177,16 +175,6 @@ def list_schedules(session: ClientSession, message: Message, correlation: int, t
         for row in rows[:count_max]
     ]
     session.reply(correlation, m.Schedules(page, len(rows) > count_max))
-
-
-def _answer(session: ClientSession, correlation: int, shape: Callable[[Any], Message]) -> Callable[[Outcome], None]:
-    def on_outcome(outcome: Outcome) -> None:
-        if outcome.error is not None:
-            session.refuse(correlation, outcome.error)
-        else:
-            session.reply(correlation, shape(outcome.value))
-
-    return on_outcome
 
 
 HANDLERS: dict[type[Message], Handler] = {

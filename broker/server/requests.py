@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
 from sluicemq.broker.queues.outcomes import ProducerOpened
 from sluicemq.broker.server import cluster, operating, resuming, topics, transactions
+from sluicemq.broker.server.answering import reply_with
 from sluicemq.broker.server.authorization import authorize
 from sluicemq.broker.server.cautions import cautions_of
 from sluicemq.broker.server.client_session import answer_ping
@@ -27,8 +28,6 @@ from sluicemq.wire import messages as m
 from sluicemq.wire.errors import ConsumerNotFound, InvalidRequest, LimitReached
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sluicemq.broker.queues.outcomes import Outcome, Published
     from sluicemq.broker.server.client_session import ClientSession, Handler
     from sluicemq.wire.fields import Message
@@ -40,18 +39,6 @@ PEEK_BYTES_MAX = 8 * 1024 * 1024
 LIST_QUEUES_MAX = 1000
 QUEUE_STATE_BYTES = 2048
 """No state of a queue takes more: so a page is cut to what the client's frames can hold."""
-
-
-def _answer(session: ClientSession, correlation: int, shape: Callable[[Any], Message]) -> Callable[[Outcome], None]:
-    """Return what replies with *shape* of the outcome's value, or with its error."""
-
-    def on_outcome(outcome: Outcome) -> None:
-        if outcome.error is not None:
-            session.refuse(correlation, outcome.error)
-        else:
-            session.reply(correlation, shape(outcome.value))
-
-    return on_outcome
 
 
 # --- queues ---------------------------------------------------------------------------------------------------
@@ -71,7 +58,7 @@ def declare_queue(session: ClientSession, message: Message, correlation: int, ta
         session.vhost,
         message.name,
         message.settings,
-        _answer(session, correlation, lambda value: m.Declared(value.outcome, value.changes, cautions())),
+        reply_with(session, correlation, lambda value: m.Declared(value.outcome, value.changes, cautions())),
     )
 
 
@@ -84,7 +71,7 @@ def delete_queue(session: ClientSession, message: Message, correlation: int, tai
         session.vhost,
         message.name,
         message.if_empty,
-        _answer(session, correlation, lambda value: m.Deleted(value.count)),
+        reply_with(session, correlation, lambda value: m.Deleted(value.count)),
     )
 
 
@@ -94,7 +81,7 @@ def purge_queue(session: ClientSession, message: Message, correlation: int, tail
     assert isinstance(message, m.PurgeQueue)
     authorize(session.identity, "purge", (session.vhost, "queue", message.name))
     session.road.produce.purge_queue(
-        session.vhost, message.name, _answer(session, correlation, lambda value: m.Purged(value.count))
+        session.vhost, message.name, reply_with(session, correlation, lambda value: m.Purged(value.count))
     )
 
 
@@ -162,7 +149,7 @@ def open_producer(session: ClientSession, message: Message, correlation: int, ta
     authorize(session.identity, "open", (session.vhost, "producer", message.name))
     _refuse_producer_beyond_limit(session)
 
-    answer = _answer(session, correlation, lambda value: m.ProducerOpened(value.producer))
+    answer = reply_with(session, correlation, lambda value: m.ProducerOpened(value.producer))
 
     def opened(outcome: Outcome) -> None:
         session.producers_opening -= 1
@@ -196,7 +183,7 @@ def close_producer(session: ClientSession, message: Message, correlation: int, t
         session.vhost,
         session.identity,
         message.producer,
-        _answer(session, correlation, lambda _value: m.ProducerClosed()),
+        reply_with(session, correlation, lambda _value: m.ProducerClosed()),
     )
     session.producers.discard(message.producer)
 
@@ -214,7 +201,7 @@ def publish(session: ClientSession, message: Message, correlation: int, tail: me
         message.producer,
         message.sequence,
         tail,
-        _answer(session, correlation, lambda value: published(value, session.connection.frame_bytes_max)),
+        reply_with(session, correlation, lambda value: published(value, session.connection.frame_bytes_max)),
         message.acks,
     )
 
@@ -297,7 +284,7 @@ def settle(session: ClientSession, message: Message, correlation: int, tail: mem
         message.tags,
         message.delay_seconds,
         message.reason,
-        _answer(session, correlation, lambda value: m.Settled(value.lost)),
+        reply_with(session, correlation, lambda value: m.Settled(value.lost)),
     )
 
 

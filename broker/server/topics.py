@@ -14,6 +14,7 @@ import trio
 from sluicemq.broker.pipeline.topics import AT_TIME, Start
 from sluicemq.broker.queues.entries_of_topics import START_BEGINNING, START_NOW, START_POSITION
 from sluicemq.broker.queues.pauses import paused_names
+from sluicemq.broker.server.answering import reply_with
 from sluicemq.broker.server.authorization import authorize
 from sluicemq.broker.server.cautions import cautions_of
 from sluicemq.broker.server.showing import SLICE_SECONDS
@@ -47,13 +48,7 @@ def declare_topic(session: ClientSession, message: Message, correlation: int, ta
         session.reply(correlation, m.Declared(outcome, changes))
         return
 
-    def declared(outcome: Outcome) -> None:
-        value: Any = outcome.value
-        if outcome.error is not None:
-            session.refuse(correlation, outcome.error)
-        else:
-            session.reply(correlation, m.Declared(value.outcome, value.changes))
-
+    declared = reply_with(session, correlation, lambda value: m.Declared(value.outcome, value.changes))
     session.road.topics.declare(session.vhost, message.name, message.settings, declared)
 
 
@@ -62,18 +57,8 @@ def delete_topic(session: ClientSession, message: Message, correlation: int, tai
     del tail
     assert isinstance(message, m.DeleteTopic)
     authorize(session.identity, "delete", (session.vhost, "topic", message.name))
-    answer = partial(_deleted, session, correlation, m.Deleted)
+    answer = reply_with(session, correlation, lambda value: m.Deleted(value.count))
     session.road.topics.delete(session.vhost, message.name, message.if_unused, answer)
-
-
-def _deleted(
-    session: ClientSession, correlation: int, reply: type[m.Deleted | m.Unsubscribed], outcome: Outcome
-) -> None:
-    value: Any = outcome.value
-    if outcome.error is not None:
-        session.refuse(correlation, outcome.error)
-    else:
-        session.reply(correlation, reply(value.count))
 
 
 def subscribe(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
@@ -109,13 +94,14 @@ async def _subscribe_since(
 
 
 def _subscribe(session: ClientSession, message: m.Subscribe, topic: Topic, start: Start, correlation: int) -> None:
-    def subscribed(outcome: Outcome) -> None:
-        value: Any = outcome.value
-        if outcome.error is not None:
-            session.refuse(correlation, outcome.error)
-        else:
-            cautions = cautions_of(session.road.machine, session.vhost, value.name, message.settings)
-            session.reply(correlation, m.Subscribed(value.outcome, value.name, value.topic, value.changes, cautions))
+    def subscribed(value: Any) -> Message:
+        cautions = cautions_of(session.road.machine, session.vhost, value.name, message.settings)
+        return m.Subscribed(value.outcome, value.name, value.topic, value.changes, cautions)
+
+    answer = reply_with(session, correlation, subscribed)
+
+    def on_outcome(outcome: Outcome) -> None:
+        answer(outcome)
         if message.name:
             session.subscribed(message.name)
 
@@ -127,7 +113,7 @@ def _subscribe(session: ClientSession, message: m.Subscribe, topic: Topic, start
         message.settings,
         0 if message.durable else session.session,
         start,
-        subscribed,
+        on_outcome,
     )
     if message.name:
         session.subscribing.append(message.name)
@@ -138,7 +124,7 @@ def unsubscribe(session: ClientSession, message: Message, correlation: int, tail
     del tail
     assert isinstance(message, m.Unsubscribe)
     authorize(session.identity, "delete", (session.vhost, "queue", message.name))
-    answer = partial(_deleted, session, correlation, m.Unsubscribed)
+    answer = reply_with(session, correlation, lambda value: m.Unsubscribed(value.count))
     session.road.topics.unsubscribe(session.vhost, message.name, answer)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.pipeline.transactions import Sender, Wanted
 from sluicemq.broker.queues.applying.halves import target_of
+from sluicemq.broker.server.answering import reply_with
 from sluicemq.broker.server.authorization import authorize
 from sluicemq.broker.server.duplicates import told
 from sluicemq.wire import messages as m
@@ -18,10 +19,7 @@ from sluicemq.wire.positions import format_position
 from sluicemq.wire.settings import check_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sluicemq.broker.queues.halves import Decision, Half
-    from sluicemq.broker.queues.outcomes import Outcome
     from sluicemq.broker.queues.outcomes_of_transactions import Transacted
     from sluicemq.broker.server.client_session import ClientSession, Handler
     from sluicemq.wire.fields import Message
@@ -30,16 +28,6 @@ _HEAD_NUMBERS = 4
 """Numbers of a settlement before its ranges."""
 ROW_BYTES = 2_048
 """No row of TRANSACTIONS takes more: so a page is cut to what the client's frames can hold."""
-
-
-def _answer(session: ClientSession, correlation: int, shape: Callable[[Any], Message]) -> Callable[[Outcome], None]:
-    def on_outcome(outcome: Outcome) -> None:
-        if outcome.error is not None:
-            session.refuse(correlation, outcome.error)
-        else:
-            session.reply(correlation, shape(outcome.value))
-
-    return on_outcome
 
 
 def transact(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
@@ -58,7 +46,7 @@ def transact(session: ClientSession, message: Message, correlation: int, tail: m
         tail,
         holder,
         wanted,
-        _answer(session, correlation, lambda value: _transacted(value, session.connection.frame_bytes_max)),
+        reply_with(session, correlation, lambda value: _transacted(value, session.connection.frame_bytes_max)),
     )
 
 
@@ -97,7 +85,7 @@ def prepare(session: ClientSession, message: Message, correlation: int, tail: me
         message.group,
         message.check_after_seconds,
         tail,
-        _answer(session, correlation, lambda value: m.Prepared(value.zxid, value.duplicate, value.id_base)),
+        reply_with(session, correlation, lambda value: m.Prepared(value.zxid, value.duplicate, value.id_base)),
     )
 
 
@@ -110,7 +98,7 @@ def resolve(session: ClientSession, message: Message, correlation: int, tail: me
         session.vhost,
         message.transaction,
         message.commit,
-        _answer(session, correlation, lambda value: m.Resolved(value.committed, value.again)),
+        reply_with(session, correlation, lambda value: m.Resolved(value.committed, value.again)),
     )
 
 
