@@ -14,6 +14,9 @@ from sluicemq.wire.batch import SUBJECT_BYTES_MAX
 from sluicemq.wire.columns import BATCH_VALUES_MAX
 from sluicemq.wire.fields import Check, binary, list_of, numbers, optional, text, unsigned
 
+COMMON_FIELDS = 8
+"""What the headers of all versions begin with: the log's time to the id base."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Publish(Entry):
@@ -65,7 +68,11 @@ class Publish(Entry):
 
     def header(self) -> bytes:
         """Return the header's bytes."""
-        return pack(
+        return pack(*self.fields())
+
+    def fields(self) -> tuple[Any, ...]:
+        """Return what the header says, in the order of `CHECKS`; a later version adds to it at the end."""
+        return (
             self.log_time_ms,
             self.queue,
             self.producer,
@@ -79,8 +86,9 @@ class Publish(Entry):
     @classmethod
     def from_fields(cls, fields: list[Any], payload: bytes | memoryview) -> Self:
         """Return the entry with these checked *fields*; used by `decode_entry`."""
-        log_time_ms, queue, producer, sequence, count, body_bytes, origin, base = fields
-        return cls(log_time_ms, queue, producer, sequence, count, body_bytes, origin, payload, id_base=base)
+        log_time_ms, queue, producer, sequence, count, body_bytes, origin, base = fields[:COMMON_FIELDS]
+        common = log_time_ms, queue, producer, sequence, count, body_bytes, origin, payload
+        return cls(*common, *fields[COMMON_FIELDS:], id_base=base)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,29 +121,9 @@ class PublishGrouped(Publish):
         """The route that all messages share, "" for none; None: each has its own, which is its subject."""
         return shared_route(self.groups, self.routes)
 
-    def header(self) -> bytes:
-        """Return the header's bytes."""
-        return pack(
-            self.log_time_ms,
-            self.queue,
-            self.producer,
-            self.sequence,
-            self.count,
-            self.body_bytes,
-            self.origin,
-            self.id_base,
-            self.groups,
-            self.routes,
-        )
-
-    @classmethod
-    def from_fields(cls, fields: list[Any], payload: bytes | memoryview) -> Self:
-        """Return the entry with these checked *fields*; used by `decode_entry`."""
-        *common, groups, routes = fields
-        log_time_ms, queue, producer, sequence, count, body_bytes, origin, base = common
-        return cls(
-            log_time_ms, queue, producer, sequence, count, body_bytes, origin, payload, groups, routes, id_base=base
-        )
+    def fields(self) -> tuple[Any, ...]:
+        """Return what the header says, in the order of `CHECKS`."""
+        return *Publish.fields(self), self.groups, self.routes
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -155,30 +143,9 @@ class PublishIdentified(PublishGrouped):
     scope: int = 0
     ids: bytes = dataclasses.field(default=b"", repr=False)
 
-    def header(self) -> bytes:
-        """Return the header's bytes."""
-        return pack(
-            self.log_time_ms,
-            self.queue,
-            self.producer,
-            self.sequence,
-            self.count,
-            self.body_bytes,
-            self.origin,
-            self.id_base,
-            self.groups,
-            self.routes,
-            self.scope,
-            self.ids,
-        )
-
-    @classmethod
-    def from_fields(cls, fields: list[Any], payload: bytes | memoryview) -> Self:
-        """Return the entry with these checked *fields*; used by `decode_entry`."""
-        *common, groups, routes, scope, ids = fields
-        log_time_ms, queue, producer, sequence, count, body_bytes, origin, base = common
-        said = (groups, routes, scope, ids)
-        return cls(log_time_ms, queue, producer, sequence, count, body_bytes, origin, payload, *said, id_base=base)
+    def fields(self) -> tuple[Any, ...]:
+        """Return what the header says, in the order of `CHECKS`."""
+        return *PublishGrouped.fields(self), self.scope, self.ids
 
 
 def shared_route(groups: list[int], routes: list[str]) -> str | None:

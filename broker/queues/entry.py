@@ -53,6 +53,8 @@ class Entry:
 
     def header(self) -> bytes:
         """Return the header's bytes."""
+        # Each kind has its own. An abstract method would make the class an ABC, whose isinstance takes several times as
+        # long, and apply asks it of every entry.
         raise NotImplementedError
 
     @classmethod
