@@ -6,6 +6,7 @@ an Erlang machine that starts helpers.
 
 from __future__ import annotations
 
+import abc
 import os
 import signal
 import socket
@@ -53,7 +54,7 @@ def usage_of(pid: int) -> Usage:
     return Usage(cpu, memory)
 
 
-class Server:
+class Server(abc.ABC):
     """One server; subclasses say which command, with which environment.
 
     Data outlives `stop` and serves the next `start`.
@@ -73,9 +74,9 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
 
+    @abc.abstractmethod
     def command(self) -> list[str]:
         """Return the command that runs it in the foreground."""
-        raise NotImplementedError
 
     def environment(self) -> dict[str, str]:
         """Return what its environment has beyond ours."""

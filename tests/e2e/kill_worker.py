@@ -7,6 +7,7 @@ producer number and the same sequence. On the bare protocol; `kill_worker_librar
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import random
 import sys
@@ -70,7 +71,7 @@ def runs_of(messages: list[DeliveredMessage], journal: Journal) -> list[Run]:
     return runs
 
 
-class Worker:
+class Worker(abc.ABC):
     """What producers and consumers have in common: connect again and again until the work is done."""
 
     def __init__(self, number: int, url: str, queue: str, journal: Journal, seed: int) -> None:
@@ -99,13 +100,13 @@ class Worker:
                     raise
                 threading.Event().wait(RECONNECT_SECONDS)
 
+    @abc.abstractmethod
     def finished(self) -> bool:
         """Whether there is nothing left to do."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def work(self, client: WireClient) -> None:
         """Work on one connection until finished or until it breaks."""
-        raise NotImplementedError
 
 
 class Producer(Worker):

@@ -114,6 +114,12 @@ class Node:
     def road(self) -> Road | None:
         return self.ensemble.road
 
+    @property
+    def led(self) -> Road:
+        """The road of the leader that it is."""
+        assert self.ensemble.road is not None, f"broker {self.number} does not lead"
+        return self.ensemble.road
+
     def _road(self, road: Road | None, reason: NotLeader | None) -> None:
         self.roads.append(road)
         if reason is not None:

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 async def test_three_empty_brokers_form_a_cluster_and_agree_on_what_is_published() -> None:
     async with open_cluster() as cluster:
         leader = await cluster.leader()
-        road = leader.road
-        assert road is not None
+        road = leader.led
         await declare(road)
         producer = await open_producer(road)
         with trio.fail_after(WAIT_SECONDS):
@@ -42,18 +41,16 @@ async def test_three_empty_brokers_form_a_cluster_and_agree_on_what_is_published
 async def test_when_the_leader_goes_another_leads_with_everything_that_was_confirmed() -> None:
     async with open_cluster() as cluster:
         leader = await cluster.leader()
-        road = leader.road
-        assert road is not None
+        road = leader.led
         await declare(road)
         producer = await open_producer(road)
         await publish(road, producer, 1, [b"confirmed"])
         await cluster.stop(leader.number)
         other = await cluster.leader()
         assert other.number != leader.number
-        assert other.road is not None
-        client = Client(other.road)
+        client = Client(other.led)
         await client.open()
-        client.consume(other.road.produce.find_queue("/", "orders"))
+        client.consume(other.led.produce.find_queue("/", "orders"))
         assert [one.body for one in await client.take(1)] == [b"confirmed"]
         await cluster.start(leader.number)
         await cluster.agree()
@@ -81,19 +78,17 @@ async def test_a_cluster_that_lost_power_leads_again_though_it_reads_its_log_bac
     monkeypatch.setattr(ensemble, "READ_BACK_BYTES", 1024)
     async with open_cluster() as cluster:
         leader = await cluster.leader()
-        assert leader.road is not None
-        await declare(leader.road)
-        producer = await open_producer(leader.road)
+        await declare(leader.led)
+        producer = await open_producer(leader.led)
         for sequence in range(1, 51):
-            await publish(leader.road, producer, sequence, [b"small"])
+            await publish(leader.led, producer, sequence, [b"small"])
         for number in list(cluster.seeds):
             await cluster.stop(number)
         monkeypatch.setattr(ground, "SLICE_SECONDS", 0.0)  # one entry a turn: a piece takes many
         for number in cluster.seeds:
             await cluster.start(number)
         leader = await cluster.leader()
-        assert leader.road is not None
-        assert leader.road.machine.find_queue("/", "orders").messages == 50
+        assert leader.led.machine.find_queue("/", "orders").messages == 50
         await cluster.agree()
 
 
@@ -133,15 +128,14 @@ async def test_a_leadership_that_ends_just_as_it_would_begin_to_serve_never_does
 async def test_a_broker_that_missed_too_much_is_sent_a_snapshot_and_goes_on() -> None:
     async with open_cluster() as cluster:
         leader = await cluster.leader()
-        assert leader.road is not None
-        await declare(leader.road)
+        await declare(leader.led)
         await cluster.agree()
         late = next(number for number in cluster.nodes if number != leader.number)
         await cluster.stop(late)
         last = cluster.disks[late]
-        await settled_traffic(leader.road, 300)
-        assert leader.road.log.start_zxid, "the leader's log begins later than what the other has"
-        assert leader.road.snapshots is not None
+        await settled_traffic(leader.led, 300)
+        assert leader.led.log.start_zxid, "the leader's log begins later than what the other has"
+        assert leader.led.snapshots is not None
         node = await cluster.start(late)
         await cluster.agree()
         assert node.ensemble.log.start_zxid, "it was sent a snapshot"
@@ -149,8 +143,7 @@ async def test_a_broker_that_missed_too_much_is_sent_a_snapshot_and_goes_on() ->
         # It is as good as any other from there on.
         await cluster.stop(leader.number)
         other = await cluster.leader()
-        assert other.road is not None
-        await settled_traffic(other.road, 3)
+        await settled_traffic(other.led, 3)
         await cluster.start(leader.number)
         await cluster.agree()
 
@@ -159,9 +152,8 @@ async def test_a_broker_that_missed_too_much_is_sent_a_snapshot_and_goes_on() ->
 async def test_who_only_follows_takes_snapshots_too_and_its_log_begins_later() -> None:
     async with open_cluster() as cluster:
         leader = await cluster.leader()
-        assert leader.road is not None
-        await declare(leader.road)
-        await settled_traffic(leader.road, 300)
+        await declare(leader.led)
+        await settled_traffic(leader.led, 300)
         for node in cluster.nodes.values():
             await node.until(lambda node=node: node.ensemble.log.start_zxid > 0)  # type: ignore[misc]
 
@@ -170,8 +162,7 @@ async def test_who_only_follows_takes_snapshots_too_and_its_log_begins_later() -
 async def test_a_wiped_broker_learns_everything_and_votes_when_it_was_promoted() -> None:
     async with open_cluster() as cluster:
         leader = await cluster.leader()
-        assert leader.road is not None
-        await declare(leader.road)
+        await declare(leader.led)
         wiped = next(number for number in cluster.nodes if number != leader.number)
         await cluster.stop(wiped)
         del cluster.disks[wiped]
@@ -189,8 +180,7 @@ async def test_a_wiped_broker_learns_everything_and_votes_when_it_was_promoted()
 async def test_who_waits_for_every_voter_waits_for_the_one_that_is_away() -> None:
     async with open_cluster() as cluster:
         leader = await cluster.leader()
-        road = leader.road
-        assert road is not None
+        road = leader.led
         away = next(number for number in cluster.nodes if number != leader.number)
         await cluster.stop(away)
         queue = await declare(road)
@@ -224,8 +214,7 @@ async def test_brokers_that_are_told_nothing_at_a_start_find_each_other_by_the_l
 async def test_a_leader_that_stops_hands_the_lead_over() -> None:
     async with open_cluster() as cluster:
         leader = await cluster.leader()
-        road = leader.road
-        assert road is not None
+        road = leader.led
         await declare(road)
         with trio.fail_after(WAIT_SECONDS):
             await leader.ensemble.hand_over()
@@ -242,11 +231,10 @@ async def test_a_leader_that_stops_hands_the_lead_over() -> None:
 async def test_a_damaged_log_is_set_aside_and_learned_anew() -> None:
     async with open_cluster() as cluster:
         leader = await cluster.leader()
-        assert leader.road is not None
-        await declare(leader.road)
-        producer = await open_producer(leader.road)
+        await declare(leader.led)
+        producer = await open_producer(leader.led)
         for sequence in range(1, 50):
-            await publish(leader.road, producer, sequence, [b"x" * 1_000])
+            await publish(leader.led, producer, sequence, [b"x" * 1_000])
         await cluster.agree()
         hurt = next(number for number in cluster.nodes if number != leader.number)
         await cluster.stop(hurt)
