@@ -43,6 +43,9 @@ from sluicemq.client.producer import Submitted as Submitted
 from sluicemq.client.receipts import Receipt as Receipt
 from sluicemq.client.receipts import Receipts as Receipts
 from sluicemq.client.replay import Replay as Replay
+from sluicemq.client.requesting import PendingReply as PendingReply
+from sluicemq.client.requesting import ReplyMessage as ReplyMessage
+from sluicemq.client.requesting import RequestStatistics as RequestStatistics
 from sluicemq.client.schedules import Schedule as Schedule
 from sluicemq.client.topics import Declaration as Declaration
 from sluicemq.client.topics import Subscription as Subscription

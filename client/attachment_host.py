@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from sluicemq.client.attachment import Attachment
+    from sluicemq.client.replying import Replying
 
 
 class AttachmentHost(Protocol):
@@ -19,6 +20,8 @@ class AttachmentHost(Protocol):
     queue: str
     cumulative: bool
     """Whether messages may be acknowledged that nobody has in hand."""
+    replying: Replying
+    """By what messages are replied to."""
 
     async def step(self) -> None:
         """Let others run now and then."""

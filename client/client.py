@@ -37,6 +37,8 @@ from sluicemq.client.publisher import Publisher
 from sluicemq.client.receipts import Receipt, Receipts, acks_number
 from sluicemq.client.reconnect import Link
 from sluicemq.client.replay import START, Replay, border_of
+from sluicemq.client.request_calls import RequestCalls
+from sluicemq.client.requesting import Requests
 from sluicemq.client.resend import resend
 from sluicemq.client.runtime import Stream
 from sluicemq.client.schedules import ScheduleCalls
@@ -55,7 +57,9 @@ QUEUES_PER_PAGE = 1000
 CREDIT_BYTES_MAX = 2**40
 
 
-class Client(TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls, ScheduleCalls, ClusterCalls, TransactionCalls):
+class Client(
+    TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls, ScheduleCalls, ClusterCalls, TransactionCalls, RequestCalls
+):
     """A connection to a broker or a cluster; made by `connect`, used with `async with`.
 
     It owns its background tasks and outlives single connections. Its methods may be called from any task of the loop.
@@ -276,13 +280,7 @@ class Client(TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls, ScheduleCalls
         All such sends share one producer, and travel together like those of a producer.
         """
         parts = self._alive()
-        publisher = parts.shared
-        if publisher is None or publisher.error is not None:
-            if publisher is not None:
-                parts.publishers.pop(publisher, None)
-            publisher = parts.shared = Publisher(parts.runtime, parts.timers, parts.link)
-            publisher.join()
-            parts.publishers[publisher] = None
+        publisher = parts.shared_publisher()
         if destination not in parts.checked_destinations:
             check_name(destination, "destination")
             parts.remember_destination(destination)
@@ -378,6 +376,7 @@ class Client(TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls, ScheduleCalls
             request_seconds=self._request_seconds,
             close_seconds=self._close_seconds,
             by_number=parts.by_number,
+            replying=parts.replying,
         )
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -393,13 +392,19 @@ class Client(TopicCalls, DeadLetterCalls, DelayCalls, PolicyCalls, ScheduleCalls
     def _link(self) -> Link:
         return self._alive().link
 
+    def _requests(self) -> Requests:
+        return self._alive().requests
+
+    def _shared_publisher(self) -> Publisher:
+        return self._alive().shared_publisher()
+
     def _transaction_parts(self) -> TransactionParts:
         return self._alive().transactions
 
     async def __aenter__(self) -> Self:
         if self._parts is not None:
             raise ClientClosed("a client is entered once: call connect() again")
-        parts = self._parts = Parts(self._url.addresses, self._identity(), self._open_stream)
+        parts = self._parts = Parts(self._url.addresses, self._identity(), self._open_stream, self._request_seconds)
         await parts.start()
         try:
             with anyio.move_on_after(self._connect_seconds):

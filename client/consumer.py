@@ -18,6 +18,7 @@ from sluicemq.client.errors import ClientClosed, ConnectionFailed, LeaseLost, Re
 from sluicemq.client.message import ACK, Batch, Message
 from sluicemq.client.options import Duration, count_of, seconds_of
 from sluicemq.client.reconnect import Link
+from sluicemq.client.replying import Replying
 from sluicemq.client.runtime import Runtime, Slot
 from sluicemq.client.session import Session
 from sluicemq.client.timers import Timer, Timers
@@ -72,7 +73,9 @@ class Consumer:
         request_seconds: float,
         close_seconds: float,
         by_number: dict[int, tuple[Consumer, Attachment]],
+        replying: Replying,
     ) -> None:
+        self.replying = replying
         self.queue = queue
         self.on_lease_lost = on_lease_lost
         self.lease_seconds = lease_seconds
@@ -97,8 +100,7 @@ class Consumer:
         self._cancel_waiters: list[Slot] = []
         self._flush_hop = runtime.hop(self._flush)
         self._error: SluiceError | None = None
-        self._entered = False
-        self._draining = False
+        self._entered = self._draining = False
         # The broker has said that no delivery follows.
         self._cancelled = False
         self._budget = self._ack_budget = CHECKPOINT_MESSAGES
@@ -106,8 +108,7 @@ class Consumer:
         self._lost_since_flush = 0
         self._delivered = self._handed_out = self._redelivered = 0
         self._counts = {m.VERDICT_ACK: 0, m.VERDICT_NACK: 0, m.VERDICT_RELEASE: 0, m.VERDICT_REJECT: 0}
-        self._leases_lost = self._dropped = 0
-        self._attachments = 0
+        self._leases_lost = self._dropped = self._attachments = 0
         self.cumulative = False
 
     # --- iteration ------------------------------------------------------------------------------------------------
@@ -133,8 +134,7 @@ class Consumer:
                     self._handed_out += 1
                     if run.deliveries > 1:
                         self._redelivered += 1
-                        attachment.report_hand_over([Slice(run, offset, offset + 1)])
-                    elif ends_soon:
+                    if run.deliveries > 1 or ends_soon:
                         attachment.report_hand_over([Slice(run, offset, offset + 1)])
                     return Message(run, offset)
             if self._draining:

@@ -16,7 +16,7 @@ from sluicemq.client.tag_ranges import FlatRanges, TagRanges, pairs
 from sluicemq.wire.batch import Batch
 from sluicemq.wire.messages import RUN_NUMBERS
 
-_NO_HEADERS: Mapping[str, Any] = MappingProxyType({})
+NO_HEADERS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Run:
@@ -96,7 +96,7 @@ class Run:
         if self._headers is None:
             self._headers = self._batch.headers or [None] * self.count
         headers = self._headers[offset]
-        return _NO_HEADERS if headers is None else MappingProxyType(headers)
+        return NO_HEADERS if headers is None else MappingProxyType(headers)
 
     def message_id(self, offset: int) -> str | None:
         """Return the id that the sender gave to message *offset*, if it gave one."""

@@ -101,6 +101,9 @@ from sluicemq.wire.errors import (
     QueuePaused as QueuePaused,
 )
 from sluicemq.wire.errors import (
+    RequestFailed as RequestFailed,
+)
+from sluicemq.wire.errors import (
     RequestTimeout as RequestTimeout,
 )
 from sluicemq.wire.errors import (

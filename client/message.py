@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, overload
 
-from sluicemq.client.errors import AlreadySettled
+from sluicemq.client.errors import AlreadySettled, RequestFailed
 from sluicemq.client.handling import DeathNote, Reject, Retry, death_note, error_text, reason_of
-from sluicemq.client.options import Duration, seconds_of
+from sluicemq.client.options import Body, Duration, seconds_of
+from sluicemq.client.replying import wants_reply
 from sluicemq.client.settlement import Verdict
 from sluicemq.client.tag_ranges import FlatRanges, count_tags, pairs
 from sluicemq.wire.message_ids import default_message_id
@@ -217,7 +218,9 @@ class Message:
 
         """
         owner: Attachment = self._run.owner
-        if self._settle(owner, Verdict(VERDICT_REJECT, None, reason_of(reason))):
+        verdict = Verdict(VERDICT_REJECT, None, reason_of(reason))
+        if self._settle(owner, verdict):
+            self.rejected(verdict.reason)
             await owner.settled(None)
 
     async def extend(self, seconds: Duration) -> None:
@@ -234,6 +237,52 @@ class Message:
             raise AlreadySettled(f"the message was {_VERDICT_NAMES[self._verdict]} before")
         owner: Attachment = self._run.owner
         await owner.extend([self.tag, self.tag], duration)
+
+    # --- as a request ----------------------------------------------------------------------------------------------
+
+    @property
+    def wants_reply(self) -> bool:
+        """Whether somebody asked, who waits for a reply or wants it in a queue."""
+        return wants_reply(self.headers, self._run.published_ms)
+
+    async def reply(self, body: Body, headers: Mapping[str, Any] | None = None) -> bool:
+        """Reply to the request that the message is; wait until the broker has taken the reply.
+
+        Settles nothing: acknowledge the message as any other, and reply before, so that it comes again if you die.
+
+        Args:
+            body: The payload.
+            headers: What stands beside it.
+
+        Returns:
+            Whether somebody may get it. False where nobody waits any more, or no reply is wanted.
+
+        Raises:
+            MessageTooLarge: Whoever asked takes no frame of this size.
+            RequestTimeout: No answer from the broker within the client's `request_timeout`.
+            QueueNotFound: The queue that the request names in its header `reply-to` does not exist.
+
+        """
+        return await self._reply(body, headers, None)
+
+    async def reply_error(self, reason: str, *, retryable: bool = False) -> bool:
+        """Reply that the request failed: whoever waits gets `RequestFailed` with *reason*; otherwise as `reply`.
+
+        `Reject` and `reject` say the same by themselves, as no attempt follows.
+        """
+        return await self._reply(b"", None, RequestFailed(str(reason), retryable=retryable))
+
+    def rejected(self, reason: str) -> None:
+        """No attempt will follow: tell whoever waits for a reply, if anybody does; for the client's own use."""
+        headers = self.headers
+        if headers:
+            owner: Attachment = self._run.owner
+            owner.host.replying.fail_soon(headers, self._run.published_ms, reason or "the request was rejected")
+
+    async def _reply(self, body: Body, headers: Mapping[str, Any] | None, error: RequestFailed | None) -> bool:
+        owner: Attachment = self._run.owner
+        replying = owner.host.replying
+        return await replying.reply(self.headers, self._run.published_ms, self.message_id, body, headers, error)
 
     def _settle(self, owner: Attachment, verdict: Verdict) -> bool:
         """Give the verdict; False if it had the same one before."""
@@ -304,6 +353,8 @@ class Message:
         # A lease that ended meanwhile was reported to the consumer when it did: the handler's loop must survive it.
         if owner.settle(self.tag, verdict):
             self._verdict = verdict.code
+            if verdict.code == VERDICT_REJECT:
+                self.rejected(verdict.reason)
             if verdict is not RELEASE:
                 await owner.settled(None)  # noqa: ASYNC102 - bounded by close_timeout
         return signal
@@ -377,7 +428,10 @@ class Batch(Sequence[Message]):
 
     async def reject(self, reason: str = "") -> None:
         """Reject every message of the batch; arguments and errors as for `Message.reject`."""
-        await self._settle(Verdict(VERDICT_REJECT, None, reason_of(reason)))
+        verdict = Verdict(VERDICT_REJECT, None, reason_of(reason))
+        await self._settle(verdict)
+        for message in self._all():
+            message.rejected(verdict.reason)
 
     async def extend(self, seconds: Duration) -> None:
         """Extend the lease of every message without a verdict; errors as for `Message.extend`."""

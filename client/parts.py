@@ -16,6 +16,8 @@ from sluicemq.client.errors import ClientForked, InternalError, SluiceError
 from sluicemq.client.forks import unwatch, watch
 from sluicemq.client.publisher import Publisher
 from sluicemq.client.reconnect import Link
+from sluicemq.client.replying import Replying
+from sluicemq.client.requesting import Requests
 from sluicemq.client.runtime import Runtime, Slot, Stream, current_runtime
 from sluicemq.client.session import Identity
 from sluicemq.client.timers import Timers
@@ -34,7 +36,11 @@ class Parts:
     """What exists only while the client is entered."""
 
     def __init__(
-        self, addresses: tuple[Address, ...], identity: Identity, open_stream: Callable[[Address], Awaitable[Stream]]
+        self,
+        addresses: tuple[Address, ...],
+        identity: Identity,
+        open_stream: Callable[[Address], Awaitable[Stream]],
+        request_seconds: float,
     ) -> None:
         self.runtime: Runtime = current_runtime()
         self.timers = Timers(self.runtime)
@@ -46,6 +52,8 @@ class Parts:
         self.shared: Publisher | None = None
         self.checked_destinations: set[str] = set()
         self.is_forked = False
+        self.requests = Requests(self.runtime, self.timers, self.link)
+        self.replying = Replying(self.link, request_seconds, self.shared_publisher)
         self.transactions = TransactionParts.made(self.runtime, self.link, self.spawn)
         self._tasks = anyio.create_task_group()
         self._scopes: list[anyio.CancelScope] = []
@@ -59,6 +67,17 @@ class Parts:
             ClientForked("the client was open when the process was forked, and is the parent's: call connect() anew")
         )
 
+    def shared_publisher(self) -> Publisher:
+        """Return the producer that single sends share; another one where the last has failed."""
+        publisher = self.shared
+        if publisher is None or publisher.error is not None:
+            if publisher is not None:
+                self.publishers.pop(publisher, None)
+            publisher = self.shared = Publisher(self.runtime, self.timers, self.link)
+            publisher.join()
+            self.publishers[publisher] = None
+        return publisher
+
     def remember_destination(self, destination: str) -> None:
         """Spare the next send the check of the name."""
         if len(self.checked_destinations) >= CHECKED_DESTINATIONS_MAX:
@@ -67,24 +86,29 @@ class Parts:
 
     def _unasked(self, message: WireMessage, tail: memoryview) -> None:
         if isinstance(message, (m.Deliver, m.LeasesLost, m.ConsumerEnded)):
-            found = self.by_number.get(message.consumer)
-            if found is None:
-                return  # of a consumer that ended on our side meanwhile
-            consumer, attachment = found
-            if isinstance(message, m.Deliver):
-                consumer.delivered(attachment, message, tail)
-            elif isinstance(message, m.LeasesLost):
-                attachment.lost(message.tags, message.reason)
-            else:
-                consumer.ended(message)
+            self._tell_consumer(message, tail)
         elif isinstance(message, m.Blocked):
             for publisher in self.publishers:
                 publisher.blocked(message)
         elif isinstance(message, m.Unblocked):
             for publisher in self.publishers:
                 publisher.unblocked(message.destination)
+        elif isinstance(message, m.ReplyArrived):
+            self.requests.arrived(message, tail)
         elif isinstance(message, m.Check):
             self.transactions.checkers.asked(message, tail)
+
+    def _tell_consumer(self, message: m.Deliver | m.LeasesLost | m.ConsumerEnded, tail: memoryview) -> None:
+        found = self.by_number.get(message.consumer)
+        if found is None:
+            return  # of a consumer that ended on our side meanwhile
+        consumer, attachment = found
+        if isinstance(message, m.Deliver):
+            consumer.delivered(attachment, message, tail)
+        elif isinstance(message, m.LeasesLost):
+            attachment.lost(message.tags, message.reason)
+        else:
+            consumer.ended(message)
 
     async def start(self) -> None:
         """Start the background tasks."""

@@ -124,6 +124,8 @@ REQUESTS: dict[type[Message], type[Message] | None] = {
     m.RegisterChecker: m.CheckerRegistered,
     m.ListTransactions: m.Transactions,
     m.ShowTransaction: m.TransactionShown,
+    m.OpenMailbox: m.MailboxOpened,
+    m.Reply: m.Replied,
 }
 """What a client may send once the connection is open, and what answers it (or ERROR); None = nothing does."""
 
@@ -137,6 +139,7 @@ _UNASKED: tuple[type[Message], ...] = (
     m.Brokers,
     m.Error,
     m.Check,
+    m.ReplyArrived,
 )
 _REPLIES: tuple[type[Message], ...] = tuple(reply for reply in REQUESTS.values() if reply is not None)
 
@@ -151,7 +154,7 @@ OPEN_TYPES: dict[Role, frozenset[int]] = {
 }
 """Frame types that each role may send in state OPEN, besides CLOSE."""
 
-_WITH_BATCHES = (m.Transaction, m.Prepare, m.Check, m.TransactionShown)
+_WITH_BATCHES = (m.Transaction, m.Prepare, m.Check, m.TransactionShown, m.Reply, m.ReplyArrived)
 MAY_HAVE_TAIL: frozenset[int] = _types((m.Publish, m.Deliver, m.Peeked, m.Replayed, m.Dead, m.Schedule, *_WITH_BATCHES))
 """Frame types that carry batches behind their head."""
 MUST_CORRELATE: frozenset[int] = _types((*(cls for cls, reply in REQUESTS.items() if reply is not None), *_REPLIES))

@@ -36,6 +36,7 @@
     |  `- HeartbeatLost             the peer fell silent
     |- ClientClosed                 the client or the producer or the consumer was closed
     |- RequestTimeout (TimeoutError)
+    |- RequestFailed                whoever served the request says that it failed
     `- InternalError                our bug: please report it
 
 Catch by what you can do next: `error.retryable` says that the same call may succeed later, `error.retry_after`
@@ -82,6 +83,7 @@ __all__ = [
     "QueueFull",
     "QueueNotFound",
     "QueuePaused",
+    "RequestFailed",
     "RequestTimeout",
     "ResourceLow",
     "RetentionOff",
@@ -455,6 +457,12 @@ class RequestTimeout(SluiceError, TimeoutError):
 
     code = "request_timeout"
     retryable = True
+
+
+class RequestFailed(SluiceError):
+    """Whoever served the request replied that it failed; the text is theirs."""
+
+    code = "request_failed"
 
 
 class InternalError(SluiceError):

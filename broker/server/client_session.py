@@ -41,6 +41,7 @@ from sluicemq.wire.messages import (
     Pong,
     Prepare,
     Publish,
+    ReplyArrived,
     Transaction,
 )
 
@@ -101,6 +102,7 @@ class ClientSession:
         self.consumers: dict[int, int] = {}
         self.next_consumer = 1
         self.resumed: set[int] = set()
+        self.mailbox = b""
         self.producers: set[int] = set()
         self.producers_opening = 0
         self.answering = 0
@@ -176,6 +178,7 @@ class ClientSession:
             return
         self.left = self.closing = True
         if self.session:
+            self.server.mailboxes.close(self)
             self.road.checks.forget(self)
             self.road.sessions.leave(self.session, self, self._reason, self._ending)
 
@@ -407,6 +410,10 @@ class ClientSession:
         )
         self._put(check, 0, [data])
 
+    def pass_reply(self, arrived: ReplyArrived, data: bytes | memoryview) -> None:
+        """Send the reply to a request of the client."""
+        self._put(arrived, 0, [data] if data else ())
+
     def takes_more(self) -> bool:
         """Whether the outgoing buffer has room."""
         return not self.closing and not self.outbound.full
@@ -430,6 +437,8 @@ class ClientSession:
     def _room_again(self) -> None:
         if self.session:
             self.road.dispatch.session_has_room(self.session)
+            if self.mailbox:
+                self.server.mailboxes.pass_held(self, self.road.clock.now_ms())
 
 
 def answer_ping(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from sluicemq.broker.server.client_session import ClientSession
+from sluicemq.broker.server.mailboxes import Mailboxes
 from sluicemq.broker.server.outbound import Hub
 from sluicemq.broker.server.requests import HANDLERS
 from sluicemq.wire.connection import State
@@ -93,6 +94,7 @@ class Server:
         self.config = config
         self.version = version
         self.hub = Hub()
+        self.mailboxes = Mailboxes()
         self.handlers = HANDLERS
         self.sessions: set[ClientSession] = set()
         self.peers: Peers | None = None

@@ -92,6 +92,8 @@ CLIENT_SENDS_WHEN_OPEN = {
     "RegisterChecker",
     "ListTransactions",
     "ShowTransaction",
+    "OpenMailbox",
+    "Reply",
     "Ping",
     "Pong",
     "Close",
@@ -133,6 +135,9 @@ BROKER_SENDS_WHEN_OPEN = {
     "Check",
     "Transactions",
     "TransactionShown",
+    "MailboxOpened",
+    "Replied",
+    "ReplyArrived",
     "Deliver",
     "LeasesLost",
     "ConsumerEnded",
@@ -303,7 +308,7 @@ def test_only_messages_with_batches_have_a_tail(cls):
         state = next(state for state in State if allowed(state, sender, cls))
     pair = pair_in(state)
     if cls.TYPE in MAY_HAVE_TAIL:
-        of_transactions = {m.Transaction, m.Prepare, m.Check, m.TransactionShown}
+        of_transactions = {m.Transaction, m.Prepare, m.Check, m.TransactionShown, m.Reply, m.ReplyArrived}
         assert cls in {m.Publish, m.Deliver, m.Peeked, m.Replayed, m.Dead, m.Schedule} | of_transactions
         assert bytes(pair.pass_over(sender, sample_of(cls), correlation=1, tail=b"batches").tail) == b"batches"
         return

@@ -1,0 +1,173 @@
+"""Replies to requests: who gets them, without the log, and what is held for who is away for a moment.
+
+A requester opens a mailbox on its connection. A reply is passed to that connection; where it is gone, or does not read,
+the reply is held in memory, bounded in number, bytes and time, until the mailbox is opened again: the client does so
+when it is back, here or at the next leader. What nobody waits for any more is dropped and counted. Must not know what a
+reply says.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sluicemq.wire.errors import Conflict, MessageTooLarge
+from sluicemq.wire.messages import REPLY_DELIVERED, REPLY_DROPPED, REPLY_HELD, REPLY_LATE, ReplyArrived
+
+if TYPE_CHECKING:
+    from sluicemq.broker.server.client_session import ClientSession
+
+HELD_REPLIES_MAX = 10_000
+"""Most replies that are held for requesters that are away."""
+HELD_BYTES_MAX = 16 * 1024 * 1024
+"""Most bytes of them."""
+HELD_MS_MAX = 60_000
+"""None is held for longer, however late its deadline."""
+FRAME_ROOM_BYTES = 4 * 1024
+"""Room in a frame beside the body of a reply."""
+ERROR_BYTES = 4 * 1024
+"""What a reply without a body counts as."""
+
+Box = tuple[str, bytes]
+"""A mailbox: its vhost and its name."""
+
+
+class _Held(NamedTuple):
+    until_ms: int
+    arrived: ReplyArrived
+    data: bytes
+
+    @property
+    def bytes(self) -> int:
+        return len(self.data) + ERROR_BYTES
+
+
+class Mailboxes:
+    """The mailboxes of all who are connected to this broker, and what is held for who is not.
+
+    Attributes:
+        passed_total: Replies that were sent on to who waits for them.
+        late_total: Replies that were dropped because their deadline had passed.
+        dropped_total: Replies that were dropped because too many were held, or nobody came for them in time.
+
+    """
+
+    def __init__(self) -> None:
+        self.passed_total = self.late_total = self.dropped_total = 0
+        self._sessions: dict[Box, ClientSession] = {}
+        self._held: dict[Box, deque[_Held]] = {}
+        self._held_count = self._held_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    @property
+    def held(self) -> int:
+        """How many replies wait for requesters that are away."""
+        return self._held_count
+
+    def open(self, session: ClientSession, name: bytes, now_ms: int) -> None:
+        """Let *session* have the mailbox *name*, which may have belonged to an earlier connection of the same client.
+
+        Raises:
+            Conflict: It belongs to somebody else.
+
+        """
+        box = session.vhost, name
+        before = self._sessions.get(box)
+        if before is not None and before.identity != session.identity:
+            raise Conflict("the mailbox belongs to somebody else: choose its name by chance")
+        if before is not None and before is not session:
+            before.mailbox = b""
+        self.close(session)
+        session.mailbox = name
+        self._sessions[box] = session
+        self.pass_held(session, now_ms)
+
+    def close(self, session: ClientSession) -> None:
+        """*session* has no mailbox any more."""
+        if session.mailbox:
+            self._sessions.pop((session.vhost, session.mailbox), None)
+            session.mailbox = b""
+
+    def pass_held(self, session: ClientSession, now_ms: int) -> None:
+        """Send what is held for the mailbox of *session*, as far as it takes that now."""
+        box = session.vhost, session.mailbox
+        held = self._held.get(box)
+        while held and session.takes_more():
+            reply = held.popleft()
+            self._let_go(reply)
+            if reply.until_ms <= now_ms or not _fits(session, reply.data):
+                self.dropped_total += 1
+            else:
+                self._send(session, reply.arrived, reply.data)
+        if held is not None and not held:
+            del self._held[box]
+
+    def reply(
+        self,
+        box: Box,
+        number: int,
+        deadline_ms: int,
+        error: dict[str, Any] | None,
+        data: bytes | memoryview,
+        now_ms: int,
+    ) -> str:
+        """Pass a reply on; return what became of it, one of the wire's `REPLY_*`.
+
+        Raises:
+            MessageTooLarge: Who waits for it takes no frame as large as this.
+
+        """
+        if deadline_ms <= now_ms:
+            self.late_total += 1
+            return REPLY_LATE
+        arrived = ReplyArrived(number, error)
+        session = self._sessions.get(box)
+        if session is not None and not _fits(session, data):
+            raise MessageTooLarge(
+                f"a reply of {len(data)} bytes; whoever asked takes {session.connection.frame_bytes_max} in one frame",
+                message_bytes=len(data),
+                message_bytes_max=session.connection.frame_bytes_max - FRAME_ROOM_BYTES,
+            )
+        if session is not None and session.takes_more() and box not in self._held:
+            self._send(session, arrived, data)
+            return REPLY_DELIVERED
+        held = _Held(min(deadline_ms, now_ms + HELD_MS_MAX), arrived, bytes(data))
+        if self._is_full(held.bytes):
+            self._drop_old(now_ms)
+        if self._is_full(held.bytes):
+            self.dropped_total += 1
+            return REPLY_DROPPED
+        self._held.setdefault(box, deque()).append(held)
+        self._held_count += 1
+        self._held_bytes += held.bytes
+        return REPLY_HELD
+
+    def _is_full(self, bytes_: int) -> bool:
+        return self._held_count >= HELD_REPLIES_MAX or self._held_bytes + bytes_ > HELD_BYTES_MAX
+
+    def _drop_old(self, now_ms: int) -> None:
+        """Drop what nobody came for in time; looked at only when room is needed."""
+        for box, held in list(self._held.items()):
+            kept = deque(reply for reply in held if reply.until_ms > now_ms)
+            for reply in held:
+                if reply.until_ms <= now_ms:
+                    self._let_go(reply)
+                    self.dropped_total += 1
+            if kept:
+                self._held[box] = kept
+            else:
+                del self._held[box]
+
+    def _let_go(self, reply: _Held) -> None:
+        self._held_count -= 1
+        self._held_bytes -= reply.bytes
+
+    def _send(self, session: ClientSession, arrived: ReplyArrived, data: bytes | memoryview) -> None:
+        self.passed_total += 1
+        session.pass_reply(arrived, data)
+
+
+def _fits(session: ClientSession, data: bytes | memoryview) -> bool:
+    return len(data) <= session.connection.frame_bytes_max - FRAME_ROOM_BYTES

@@ -1,0 +1,155 @@
+"""Replies at the port: passed on past the log, held for who is away for a moment, dropped when nobody wants them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import trio
+
+from sluicemq.broker.server import mailboxes
+from sluicemq.wire import messages as m
+from sluicemq.wire.batch import encode_batch
+from sluicemq.wire.errors import InvalidRequest, MessageTooLarge, RequestFailed, error_to_wire
+from sluicemq.wire.frames import FRAME_BYTES_MIN
+from tests.broker.server.talk import Peer, Refused, open_port
+
+pytestmark = pytest.mark.trio
+
+MAILBOX = bytes(range(m.MAILBOX_BYTES))
+FAILED = error_to_wire(RequestFailed("no such product"))
+
+
+def soon() -> int:
+    """A deadline that does not pass while a test runs."""
+    return round(time.time() * 1000) + 600_000
+
+
+async def answer(service: Peer, number: int, body: bytes = b"reply", **fields: Any) -> str:
+    """Reply to a request; return what the broker says became of it."""
+    fields = {"mailbox": MAILBOX, "number": number, "deadline_ms": soon(), **fields}
+    tail = b"" if fields.get("error") else encode_batch([body])
+    replied: m.Replied = await service.ask(m.Reply(**fields), tail)
+    return replied.outcome
+
+
+def arrived(peer: Peer) -> list[int]:
+    """Numbers of the requests to which replies came."""
+    return [message.number for message in peer.unasked if isinstance(message, m.ReplyArrived)]
+
+
+async def test_a_reply_goes_straight_to_the_connection_that_has_the_mailbox():
+    async with open_port() as port:
+        asker, service = await port.connect(), await port.connect()
+        await asker.ask(m.OpenMailbox(MAILBOX))
+        entries = port.road.entries_total
+        assert await answer(service, 7) == m.REPLY_DELIVERED
+        assert await answer(service, 8, error=FAILED) == m.REPLY_DELIVERED
+        await asker.ask(m.Statistics())
+        assert arrived(asker) == [7, 8]
+        assert [message.error for message in asker.unasked if isinstance(message, m.ReplyArrived)] == [None, FAILED]
+        assert port.road.entries_total == entries, "the log knows nothing of replies"
+
+
+async def test_what_is_replied_while_the_requester_is_away_comes_when_it_is_back():
+    async with open_port() as port:
+        asker, service = await port.connect(), await port.connect()
+        await asker.ask(m.OpenMailbox(MAILBOX))
+        await asker.stream.aclose()
+        while len(port.server.mailboxes):
+            await service.ask(m.Statistics())
+        assert await answer(service, 1) == m.REPLY_HELD
+        assert await answer(service, 2) == m.REPLY_HELD
+        again = await port.connect()
+        await again.ask(m.OpenMailbox(MAILBOX))
+        await again.ask(m.Statistics())
+        assert arrived(again) == [1, 2]
+        assert port.server.mailboxes.held == 0
+
+
+async def test_a_connection_that_is_not_known_to_be_dead_yet_loses_the_mailbox_to_the_next_one():
+    async with open_port() as port:
+        before, after, service = [await port.connect() for _ in range(3)]
+        await before.ask(m.OpenMailbox(MAILBOX))
+        await after.ask(m.OpenMailbox(MAILBOX))
+        assert await answer(service, 1) == m.REPLY_DELIVERED
+        await before.stream.aclose()
+        assert await answer(service, 2) == m.REPLY_DELIVERED
+        await after.ask(m.Statistics())
+        assert arrived(after) == [1, 2]
+        assert arrived(before) == []
+
+
+async def test_a_late_reply_is_dropped_and_counted():
+    async with open_port() as port:
+        asker, service = await port.connect(), await port.connect()
+        await asker.ask(m.OpenMailbox(MAILBOX))
+        assert await answer(service, 1, deadline_ms=1) == m.REPLY_LATE
+        figures = (await asker.ask(m.Statistics())).values
+        assert (arrived(asker), figures["replies_late_total"], figures["replies_total"]) == ([], 1, 0)
+
+
+async def test_what_is_held_is_bounded_and_old_replies_make_room(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(mailboxes, "HELD_REPLIES_MAX", 2)
+    async with open_port() as port:
+        boxes = port.server.mailboxes
+        now_ms = round(time.time() * 1000)
+        assert boxes.reply(("/", MAILBOX), 1, now_ms + 10, None, b"x", now_ms) == m.REPLY_HELD
+        assert boxes.reply(("/", MAILBOX), 2, now_ms + 30_000, None, b"x", now_ms) == m.REPLY_HELD
+        assert boxes.reply(("/", MAILBOX), 3, now_ms + 20, None, b"x", now_ms) == m.REPLY_DROPPED
+        assert boxes.reply(("/", b"o" * 16), 4, now_ms + 30, None, b"x", now_ms + 10) == m.REPLY_HELD
+        assert (boxes.held, boxes.dropped_total) == (2, 2)
+        asker = await port.connect()
+        await asker.ask(m.OpenMailbox(MAILBOX))
+        await asker.ask(m.Statistics())
+        assert arrived(asker) == [2]
+
+
+async def test_a_requester_that_does_not_read_gets_its_replies_when_it_does():
+    body = b"x" * 1_000_000
+    async with open_port(send_bytes=8_192) as port:
+        asker, service = await port.connect(receive_bytes=8_192), await port.connect()
+        await asker.ask(m.OpenMailbox(MAILBOX))
+        asker.reading = trio.Event()
+        outcomes = [await answer(service, number, body) for number in range(10)]
+        assert outcomes[0] == m.REPLY_DELIVERED
+        assert outcomes[-1] == m.REPLY_HELD
+        asker.reading.set()
+        await asker.until(lambda: len(arrived(asker)) == len(outcomes))
+        assert arrived(asker) == list(range(10)), "in order"
+
+
+async def test_a_reply_that_fits_no_frame_of_the_requester_is_refused_to_who_replies():
+    async with open_port() as port:
+        asker, service = await port.connect(frame_bytes_max=FRAME_BYTES_MIN), await port.connect()
+        await asker.ask(m.OpenMailbox(MAILBOX))
+        with pytest.raises(MessageTooLarge):
+            await answer(service, 1, b"x" * FRAME_BYTES_MIN)
+        await asker.ask(m.Statistics())
+
+
+@pytest.mark.parametrize(
+    ("fields", "tail", "problem"),
+    [
+        ({"mailbox": b"short"}, encode_batch([b"x"]), "16 bytes"),
+        ({}, encode_batch([b"x", b"y"]), "one message"),
+        ({}, b"", "either a body or an error"),
+        ({"error": FAILED}, encode_batch([b"x"]), "either a body or an error"),
+    ],
+)
+async def test_a_reply_that_makes_no_sense_is_refused(fields: dict[str, Any], tail: bytes, problem: str):
+    async with open_port() as port:
+        service = await port.connect()
+        with pytest.raises(InvalidRequest, match=problem):
+            await service.ask(m.Reply(**{"mailbox": MAILBOX, "number": 1, "deadline_ms": soon(), **fields}), tail)
+
+
+async def test_bytes_that_are_no_batch_end_the_connection_of_who_sent_them_only():
+    async with open_port() as port:
+        asker, service = await port.connect(), await port.connect()
+        await asker.ask(m.OpenMailbox(MAILBOX))
+        with pytest.raises(Refused):
+            await service.ask(m.Reply(MAILBOX, 1, soon()), b"no batch")
+        await asker.ask(m.Statistics())
+        assert arrived(asker) == []
