@@ -192,4 +192,3 @@ async def test_a_reply_finds_its_requester_after_the_broker_was_killed(start_bro
                 await anyio.to_thread.run_sync(broker.start)
                 assert await message.reply(b"after all") is True
                 assert (await pending).body == b"after all"
-                await message.ack()
