@@ -243,9 +243,9 @@ class Client(
             destination: Name of the queue.
             name: A name fences the older producer of the same name: that one must stop.
             timeout: How long a send may take in all, reconnecting included, unless the send says otherwise.
-            acks: When a message counts as sent: "quorum" of the brokers have it on disk; "all" of them, where the
-                receipt says "quorum" after 5 seconds in which one was away; or only the "leader", unsafe: what it
-                confirmed is lost if it dies for good, or even if only another one leads.
+            acks: When a message counts as sent, unless the send says otherwise: "quorum" of the brokers have it on
+                disk; "all" of them, where the receipt says "quorum" after 5 seconds in which one was away; or only the
+                "leader", unsafe: what it confirmed is lost if it dies for good, or even if only another one leads.
 
         Raises:
             InvalidRequest: A name or *acks* that is not allowed.
@@ -273,6 +273,8 @@ class Client(
         headers: Mapping[str, Any] | None = None,
         message_id: str | None = None,
         timeout: Duration = SEND_SECONDS,
+        *,
+        acks: str = "quorum",
         **delivery: Unpack[Delivery],
     ) -> Receipt:
         """Send one message and wait until it is durable; arguments and errors as for `Producer.send`.
@@ -286,8 +288,9 @@ class Client(
             parts.remember_destination(destination)
         pending = Pending(publisher.now() + seconds_of(timeout, "timeout"))
         attributes = attributes_of(key, subject, headers, message_id, **delivery)
+        acks_wanted = acks_number(acks)
         await publisher.ready()
-        enter(publisher, pending, destination, body, attributes)
+        enter(publisher, pending, destination, body, attributes, acks_wanted)
         confirmation = await publisher.wait(pending)
         return Receipt(confirmation, pending.index)
 

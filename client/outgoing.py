@@ -12,6 +12,7 @@ from sluicemq.client.errors import SluiceError
 from sluicemq.client.receipts import Confirmation
 from sluicemq.wire.batch import encode_batch
 from sluicemq.wire.columns import BATCH_VALUES_MAX, check_values
+from sluicemq.wire.messages import ACKS_QUORUM
 
 MESSAGE_OVERHEAD_BYTES = 5
 """Most bytes that msgpack puts in front of one value."""
@@ -108,6 +109,7 @@ class OutgoingBatch:
     Attributes:
         destination: Name of the queue.
         whole: Made by one `send_many`: takes no other message, and one pending stands for all.
+        acks: Whose disks confirm it, a number as it travels.
         bodies: The messages; empty if *whole*, as they are packed at once.
         pendings: Who waits; one for each body, or a single one if *whole*.
         size_bytes: Upper bound of its encoded size.
@@ -120,13 +122,14 @@ class OutgoingBatch:
     """
 
     __slots__ = (
-        "_attributes", "_columns", "_encoded", "_header_items", "_whole_count", "awaiting", "bodies", "destination",
-        "pendings", "producer", "refusal", "sequence", "size_bytes", "stale", "whole",
+        "_attributes", "_columns", "_encoded", "_header_items", "_whole_count", "acks", "awaiting", "bodies",
+        "destination", "pendings", "producer", "refusal", "sequence", "size_bytes", "stale", "whole",
     )  # fmt: skip
 
-    def __init__(self, destination: str, *, whole: bool = False) -> None:
+    def __init__(self, destination: str, *, whole: bool = False, acks: int = ACKS_QUORUM) -> None:
         self.destination = destination
         self.whole = whole
+        self.acks = acks
         self.bodies: list[bytes] = []
         self.pendings: list[Pending] = []
         self.size_bytes = BATCH_OVERHEAD_BYTES

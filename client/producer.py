@@ -23,7 +23,7 @@ from sluicemq.client.outgoing import (
     message_size,
 )
 from sluicemq.client.publisher import Publisher
-from sluicemq.client.receipts import Confirmation, Receipt, Receipts
+from sluicemq.client.receipts import Confirmation, Receipt, Receipts, acks_number
 from sluicemq.client.runtime import Slot
 
 SEND_SECONDS = 30.0
@@ -149,6 +149,7 @@ class Producer:
         at: datetime | None = None,
         ttl: Duration | None = None,
         priority: int = 0,
+        acks: str | None = None,
     ) -> Receipt:
         """Send one message and wait until it is durable.
 
@@ -166,9 +167,12 @@ class Producer:
             at: Time, with a time zone, before which nobody gets it; not together with *delay*.
             ttl: Seconds or timedelta, at least a millisecond, for which it may be delivered, from when it is due.
             priority: 0 to 9; those of a higher one go first.
+            acks: "quorum", "all" or "leader" (unsafe: it may be lost), as for `Client.producer`; default: the
+                producer's. `Receipt.acks` says which of them was reached.
 
         Raises:
             TypeError: The body is a str (call `.encode()`), or another argument has the wrong type.
+            InvalidRequest: *acks* is none of these, or another argument cannot be.
             MessageTooLarge: It is larger than the broker takes.
             BatchTooLarge: Its headers have more items than a batch may have.
             QueueNotFound: No queue of that name.
@@ -182,8 +186,9 @@ class Producer:
         publisher = self._publisher
         pending = Pending(publisher.now() + (self._timeout if timeout is None else seconds_of(timeout, "timeout")))
         attributes = attributes_of(key, subject, headers, message_id, delay, at, ttl, priority)
+        acks_wanted = publisher.acks if acks is None else acks_number(acks)
         await publisher.ready()
-        enter(publisher, pending, self.destination, body, attributes)
+        enter(publisher, pending, self.destination, body, attributes, acks_wanted)
         confirmation = await publisher.wait(pending)
         return Receipt(confirmation, pending.index)
 
@@ -200,6 +205,7 @@ class Producer:
         at: datetime | None = None,
         ttl: Duration | None = None,
         priority: int = 0,
+        acks: str | None = None,
     ) -> Submitted:
         """Send one message and wait only for room in the window; arguments as for `send`.
 
@@ -211,8 +217,9 @@ class Producer:
         publisher = self._publisher
         pending = Pending(publisher.now() + (self._timeout if timeout is None else seconds_of(timeout, "timeout")))
         attributes = attributes_of(key, subject, headers, message_id, delay, at, ttl, priority)
+        acks_wanted = publisher.acks if acks is None else acks_number(acks)
         await publisher.ready()
-        if not enter(publisher, pending, self.destination, body, attributes):
+        if not enter(publisher, pending, self.destination, body, attributes, acks_wanted):
             await publisher.wait_for_room(pending)
         self._budget -= 1
         if self._budget <= 0:
@@ -230,12 +237,15 @@ class Producer:
             kept.popleft()
         kept.append(submitted)
 
-    async def send_many(self, messages: Iterable[Body | NewMessage], timeout: Duration | None = None) -> Receipts:
+    async def send_many(
+        self, messages: Iterable[Body | NewMessage], timeout: Duration | None = None, *, acks: str | None = None
+    ) -> Receipts:
         """Send messages as one batch, all or nothing, and wait until it is durable.
 
         Args:
             messages: Bodies, or `NewMessage` where a message is more than its body; both may be mixed.
             timeout: As for `send`.
+            acks: As for `send`.
 
         Returns:
             One receipt a message, in order; made lazily.
@@ -247,11 +257,14 @@ class Producer:
         """
         publisher = self._publisher
         pending = Pending(publisher.now() + (self._timeout if timeout is None else seconds_of(timeout, "timeout")))
+        acks_wanted = publisher.acks if acks is None else acks_number(acks)
         await publisher.ready()
         items = messages if type(messages) is list else _listed(messages)
         if not items:
             return Receipts(_EMPTY)
-        publisher.enter_whole(pending, whole_batch(publisher, self.destination, items, pending))
+        batch = whole_batch(publisher, self.destination, items, pending)
+        batch.acks = acks_wanted
+        publisher.enter_whole(pending, batch)
         return Receipts(await publisher.wait(pending))
 
     async def flush(self) -> None:
@@ -330,17 +343,18 @@ def enter(
     destination: str,
     body: Body,
     attributes: Attributes,
+    acks: int,
 ) -> bool:
     """Check one message and put it into the window or in line for it; return whether there was room."""
     if type(body) is not bytes:
         body = owned_body(body)
     publisher.check_size(len(body))
     if attributes is NO_ATTRIBUTES:
-        return publisher.enter(pending, destination, body, NO_ATTRIBUTES, len(body) + MESSAGE_OVERHEAD_BYTES)
+        return publisher.enter(pending, destination, body, NO_ATTRIBUTES, len(body) + MESSAGE_OVERHEAD_BYTES, acks)
     size_bytes = message_size(body, attributes)
     if attributes.headers is not None:
         check_message_values(attributes)
-    return publisher.enter(pending, destination, body, attributes, size_bytes)
+    return publisher.enter(pending, destination, body, attributes, size_bytes, acks)
 
 
 def whole_batch(

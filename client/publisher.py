@@ -57,6 +57,7 @@ class Publisher:
 
     Attributes:
         error: Why nothing can be sent any more; None while it can.
+        acks: Whose disks confirm what is sent without another word about that.
 
     """
 
@@ -76,7 +77,7 @@ class Publisher:
         self._link = link
         self._timers = timers
         self._name = name
-        self._acks = acks
+        self.acks = acks
         self._session: Session | None = None
         self._opening = False
         self._hop = runtime.hop(self._pump)
@@ -141,7 +142,9 @@ class Publisher:
             return BATCH_MESSAGES_MAX, BATCH_BYTES_DEFAULT
         return session.opened.batch_messages_max, session.opened.batch_bytes_max
 
-    def enter(self, pending: Pending, destination: str, body: bytes, attributes: Attributes, size_bytes: int) -> bool:
+    def enter(
+        self, pending: Pending, destination: str, body: bytes, attributes: Attributes, size_bytes: int, acks: int
+    ) -> bool:
         """Collect one message if the window has room, else let it stand in line; return whether it had."""
         if self.error is not None:
             raise another(self.error)
@@ -149,10 +152,10 @@ class Publisher:
         if pending.deadline < self._timer_due:
             self._arm(pending.deadline)
         if self._line or not window.has_room(1, size_bytes):
-            insert = partial(window.collect, destination, body, attributes, pending, size_bytes)
+            insert = partial(window.collect, destination, body, attributes, pending, size_bytes, acks)
             self._line[pending] = _Standing(insert, 1, size_bytes)
             return False
-        window.collect(destination, body, attributes, pending, size_bytes)
+        window.collect(destination, body, attributes, pending, size_bytes, acks)
         # A lone sender must not wait a turn of the loop; one of many shall, because the others will join its batch.
         if not window.in_flight and self._last_count == 1:
             self._pump()
@@ -392,7 +395,7 @@ class Publisher:
             self._last_count = batch.count
             try:
                 data = batch.encode()
-                publish = m.Publish(batch.destination, batch.producer, batch.sequence, self._acks)
+                publish = m.Publish(batch.destination, batch.producer, batch.sequence, batch.acks)
                 session.request(publish, partial(self._answered, batch), data)
             except SluiceError as error:
                 # Nothing left us: for the window that is a refusal like any other.

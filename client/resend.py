@@ -23,7 +23,7 @@ from sluicemq.client.errors import (
     kept,
 )
 from sluicemq.client.outgoing import OutgoingBatch, Pending
-from sluicemq.client.receipts import Confirmation, Receipts
+from sluicemq.client.receipts import Confirmation, Receipts, acks_name
 from sluicemq.client.reconnect import Link
 from sluicemq.wire import messages as m
 
@@ -90,7 +90,7 @@ async def _publish(link: Link, unsettled: Unsettled, seconds: float) -> Confirma
     """Send the batch outside of any window: under its number nothing else was or will be sent."""
     batch = unsettled.batch
     who = f"batch {batch.sequence} of producer {batch.producer}"
-    request = m.Publish(destination=batch.destination, producer=batch.producer, sequence=batch.sequence)
+    request = m.Publish(batch.destination, batch.producer, batch.sequence, batch.acks)
     try:
         answer = await link.request(request, timeout=seconds, tail=batch.encode())
     except (RequestTimeout, ConnectionFailed) as error:
@@ -128,5 +128,6 @@ async def _publish(link: Link, unsettled: Unsettled, seconds: float) -> Confirma
         batch.message_ids,
         published.known,
         published.known_bits,
-        id_base=published.id_base,
+        acks_name(published.acks),
+        published.id_base,
     )

@@ -30,6 +30,7 @@ from sluicemq.client.errors import (
     StaleEpoch,
 )
 from sluicemq.client.outgoing import Attributes, OutgoingBatch, Pending
+from sluicemq.wire.messages import ACKS_QUORUM
 
 KEEP_AND_RETRY = (NotLeader, StaleEpoch, BrokerStopping, SessionNotFound)
 """Refusals that another broker, or the same one soon, will not repeat: never shown to the user."""
@@ -105,7 +106,15 @@ class SendingWindow:
             self.messages + messages <= limits.messages and self.bytes + size_bytes <= limits.bytes
         )
 
-    def collect(self, destination: str, body: bytes, attributes: Attributes, pending: Pending, size_bytes: int) -> None:
+    def collect(
+        self,
+        destination: str,
+        body: bytes,
+        attributes: Attributes,
+        pending: Pending,
+        size_bytes: int,
+        acks: int = ACKS_QUORUM,
+    ) -> None:
         """Put a single message into the batch that is being collected for *destination*."""
         batch = self._collecting.get(destination)
         limits = self.limits
@@ -114,8 +123,9 @@ class SendingWindow:
             or (batch.size_bytes + size_bytes > limits.collected_bytes and batch.bodies)
             # The broker refuses a batch with too many values: nobody shall suffer for what others put beside it.
             or not batch.has_room_for(attributes)
+            or batch.acks != acks
         ):
-            batch = self._collecting[destination] = OutgoingBatch(destination)
+            batch = self._collecting[destination] = OutgoingBatch(destination, acks=acks)
             self.backlog.append(batch)
             self.bytes += batch.size_bytes
         batch.add(body, attributes, pending, size_bytes)

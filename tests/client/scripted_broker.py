@@ -281,7 +281,7 @@ class ScriptedBroker:
             return SequenceGap("ahead", expected=last + 1)
         if message.sequence <= last:
             known = self.answers[message.producer, message.sequence]
-            return m.Published(zxid=known.zxid, duplicate=True, id_base=message.sequence << 22)
+            return m.Published(zxid=known.zxid, duplicate=True, acks=message.acks, id_base=message.sequence << 22)
         if message.destination not in self.queues:
             return QueueNotFound(f"no queue {message.destination!r}")
         self.sequences[message.producer] = message.sequence
@@ -289,7 +289,7 @@ class ScriptedBroker:
         self.next_zxid += 1
         self.stored.append(stored)
         self.answers[message.producer, message.sequence] = stored
-        return m.Published(zxid=stored.zxid, id_base=message.sequence << 22)
+        return m.Published(zxid=stored.zxid, acks=message.acks, id_base=message.sequence << 22)
 
 
 @asynccontextmanager

@@ -66,6 +66,14 @@ async def test_what_was_stored_is_answered_with_its_first_position(broker):
     assert broker.count(m.CloseProducer) == 0, "the broker must not forget the number"
 
 
+async def test_what_is_sent_again_asks_for_the_same_disks(broker):
+    store_nothing(broker)
+    error = await leave_in_doubt(broker, lambda producer: producer.submit(b"once", acks="all"))
+    async with connect(broker.url) as client:
+        (receipt,) = await client.resend(error)
+    assert receipt.acks == "all"
+
+
 async def test_what_was_not_stored_is_stored_under_its_first_identity(broker):
     store_nothing(broker)
     error = await leave_in_doubt(broker, submit_one)
