@@ -2,7 +2,9 @@
 
 The pure `Dispatcher` decides who gets what; this stage finds the bodies, appends the GRANT that records the decision
 and hands the frames to the consumer's session. It sends at once and does not wait for the GRANT's commit: what the
-grant is based on is committed, and a verdict on it stands behind it in the log (design section 3).
+grant is based on is committed, and a verdict on it stands behind it in the log (design section 3). But it must have its
+place in the log: where none is given for a moment, because the lead is being handed over, nothing is sent, or the next
+leader would send the same to somebody else.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import trio
 
 from sluicemq.broker.pipeline.cargo import FRAME_OVERHEAD_BYTES, Cargo
+from sluicemq.broker.pipeline.ground import BLOCKED_SECONDS
 from sluicemq.broker.pipeline.loading import Load
 from sluicemq.broker.pipeline.settled_before import screen
 from sluicemq.broker.pipeline.telling import note_frames, notes_room
@@ -375,6 +378,8 @@ class DispatchStage:
 
     def _send_picks(self, deadline: float) -> bool:
         bodies = self._road.bodies
+        if not self._road.takes_proposals:
+            return False
         while (pick := self.dispatcher.next_pick(self._loading)) is not None:
             stored = {run.zxid: found for run in pick.runs if (found := bodies.get(run.zxid)) is not None}
             if not all(run.zxid in stored for run in pick.runs) or not self._send_stored(pick, stored):
@@ -384,6 +389,8 @@ class DispatchStage:
                 self._cold.set()
             if time.perf_counter() >= deadline:
                 return True
+            if not self._road.takes_proposals:
+                return False
         return self.dispatcher.unfinished
 
     def _send_stored(self, pick: Pick, stored: dict[int, Stored]) -> bool:
@@ -510,6 +517,8 @@ class DispatchStage:
                     look = partial(screen, runs, tag, stored, window, self._road.clock.now_ms())
                     load.add_screened(await self._road.look(look), stored)
                 tag += sum(run.size for run in runs)
+            while not (self._road.takes_proposals or self._road.over):  # noqa: ASYNC110 - milliseconds, and rare
+                await trio.sleep(BLOCKED_SECONDS)
             self._send(pick, load)
         except MessageNotFound as error:
             lost = self._lost(pick, error)

@@ -11,6 +11,11 @@ from collections.abc import Callable
 
 import trio
 
+LATE_SECONDS = 0.02
+"""An event loop that looks so much later than it meant to stood still, or had much to do."""
+TURNS_TO_HEAR = 2
+"""Turns of the event loop after which everything was read once that had come before."""
+
 
 class DueTimer:
     """Calls *fire* when the time that *next_due* returns has come.
@@ -18,12 +23,20 @@ class DueTimer:
     Args:
         next_due: Returns seconds on the trio clock, or None when nothing is due.
         fire: Does what is due; called in the event loop; must be quick.
+        hears_first: Called with how many seconds it is too late; whether to read first what came meanwhile, because
+            that may change what is due. Never by default.
 
     """
 
-    def __init__(self, next_due: Callable[[], float | None], fire: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        next_due: Callable[[], float | None],
+        fire: Callable[[], None],
+        hears_first: Callable[[float], bool] = lambda _late_seconds: False,
+    ) -> None:
         self._next_due = next_due
         self._fire = fire
+        self._hears_first = hears_first
         self._sleeping_until = -math.inf
         self._earlier = trio.Event()
 
@@ -43,6 +56,11 @@ class DueTimer:
                 await self._earlier.wait()
             self._sleeping_until = -math.inf
             due = self._next_due()
+            late = 0.0 if due is None else trio.current_time() - due
+            if late > LATE_SECONDS and self._hears_first(late):
+                for _ in range(TURNS_TO_HEAR):
+                    await trio.lowlevel.checkpoint()
+                due = self._next_due()
             if due is not None and due <= trio.current_time():
                 self._fire()
                 await trio.lowlevel.checkpoint()

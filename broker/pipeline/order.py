@@ -61,6 +61,10 @@ class Order(Protocol):
     def last_zxid(self) -> int:
         """The last place that was given."""
 
+    @property
+    def takes_proposals(self) -> bool:
+        """Whether an entry would get its place at once. If not, `Ground.again` is called when it would."""
+
     def propose(self, entry: Entry, header: bytes, payload: bytes, on_applied: OnApplied | None, lazy: bool) -> int:
         """Put *entry*, whose header is *header*, on its way; return its zxid.
 
@@ -91,6 +95,11 @@ class LoneOrder:
     def last_zxid(self) -> int:
         """The last place that was given."""
         return self.next_zxid - 1
+
+    @property
+    def takes_proposals(self) -> bool:
+        """On its own, a broker asks nobody."""
+        return True
 
     def when_all_have(self, zxid: int, then: Callable[[], None]) -> None:
         """Call *then* once the entry is durable: at once, if it was applied."""

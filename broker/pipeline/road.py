@@ -116,9 +116,10 @@ class Road:
         """Wait for the clients of earlier sessions; return when everything before this leadership is applied."""
         begun = trio.Event()
         await self.sessions.restore()
-        # The verdict on a last, harmless entry tells that all of them are committed and applied.
-        self.propose(self.settle.clock_entry(), on_applied=lambda _outcome: begun.set())
-        await begun.wait()
+        if self.machine.applied_zxid < self._order.last_zxid:
+            # The verdict on a last, harmless entry tells that all of them are committed and applied.
+            self.propose(self.settle.clock_entry(), on_applied=lambda _outcome: begun.set())
+            await begun.wait()
 
     async def run(self) -> None:
         """Run the timers and the cold reads until cancelled."""
@@ -168,6 +169,11 @@ class Road:
         if self.over:
             raise NotLeader("this broker no longer leads; the client finds the new leader by itself")
         return self._order.propose(entry, header, payload, on_applied, lazy)
+
+    @property
+    def takes_proposals(self) -> bool:
+        """Whether an entry would get its place at once. If not, `advance` runs again when it would."""
+        return self._order.takes_proposals
 
     def when_all_have(self, zxid: int, then: Callable[[], None]) -> None:
         """Call *then* once every voter has the applied entry *zxid* durably; never if the leadership ends before.

@@ -38,9 +38,9 @@ class Options:
     notify_seconds_min: float = 0.2
     notify_seconds_max: float = 2.0
     discovery_seconds: float = 2.0
-    ping_seconds: float = 0.25
-    leader_seconds: float = 1.0
-    follower_seconds: float = 1.5
+    ping_seconds: float = 0.2
+    leader_seconds: float = 0.7
+    follower_seconds: float = 1.0
     own_disk_seconds: float = 2.0
     change_seconds: float = 5.0
     transfer_seconds: float = 5.0

@@ -129,6 +129,11 @@ class Replica:
         return self._local.member
 
     @property
+    def options(self) -> Options:
+        """Its limits and times."""
+        return self._local.options
+
+    @property
     def role(self) -> Role:
         """What this replica is."""
         if isinstance(self._state, Leading):
@@ -161,6 +166,11 @@ class Replica:
     def learners(self) -> dict[int, LearnerState]:
         """How far those are whom this replica teaches, if it leads; by node."""
         return self._state.learner_states() if isinstance(self._state, Leading) else {}
+
+    @property
+    def takes_proposals(self) -> bool:
+        """Whether a `Propose` would get its place at once: this replica leads, and has no reason to refuse."""
+        return isinstance(self._state, Leading) and self._state.requests.takes_proposals
 
     @property
     def last(self) -> Position:

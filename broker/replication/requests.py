@@ -77,7 +77,23 @@ class Requests:
 
     # --- proposals ------------------------------------------------------------------------------------------------
 
+    @property
+    def takes_proposals(self) -> bool:
+        """Whether a proposal would be taken now."""
+        return (self._objection() or self._objection_to_proposals()) is None
+
     def _propose(self, request: Propose) -> SluiceError | None:
+        leading = self._leading
+        objection = self._objection_to_proposals()
+        if objection is not None:
+            return objection
+        entry = leading.append(request.body)
+        self._local.emit(Proposed(request.reference, entry.zxid))
+        if leading.counter >= self._local.options.counter_max:
+            self.renew_epoch(f"the epoch's counter has reached {leading.counter:#x}")
+        return None
+
+    def _objection_to_proposals(self) -> SluiceError | None:
         leading, options = self._leading, self._local.options
         assert leading.broadcast is not None
         waiting = leading.broadcast.uncommitted_bytes
@@ -90,10 +106,6 @@ class Requests:
             )
         if leading.counter >= COUNTER_MASK - 2:
             return Unavailable("the epoch is used up, and the next one has not begun yet; try again", retry_after=0.1)
-        entry = leading.append(request.body)
-        self._local.emit(Proposed(request.reference, entry.zxid))
-        if leading.counter >= options.counter_max:
-            self.renew_epoch(f"the epoch's counter has reached {leading.counter:#x}")
         return None
 
     # --- reads ----------------------------------------------------------------------------------------------------

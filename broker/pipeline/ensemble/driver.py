@@ -123,12 +123,13 @@ class Driver:
         self._given_zxid = 0
         self._held: deque[Body] = deque()
         self._refused = False
+        self._asked_in_vain = False
         self._committed = False
         self._broken = False
         # (zxid, number, whom to tell) of who waits until every voter has an entry.
         self._awaited: list[tuple[int, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
-        self._timer = DueTimer(lambda: self.replica.wake_at, lambda: self.event(ev.Wake()))
+        self._timer = DueTimer(lambda: self.replica.wake_at, lambda: self.event(ev.Wake()), self._hears_first)
         self._reads: trio.MemorySendChannel[fx.ReadEntries]
         self._reads, self._reads_to_do = trio.open_memory_channel[fx.ReadEntries](1_000)
         self._watched: list[tuple[Callable[[], bool], trio.Event]] = []
@@ -163,6 +164,14 @@ class Driver:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._timer.run)
             nursery.start_soon(self._read_for_learners)
+
+    def _hears_first(self, late_seconds: float) -> bool:
+        """Say whether the messages that came while this process stood still count before its clock does.
+
+        For who follows they do: the leader's pings lie there, unread. A leader who was away for so long that others may
+        lead by now goes by the clock, so that it serves nobody any more.
+        """
+        return self.replica.role is not Role.LEADING or late_seconds < self.replica.options.follower_seconds / 2
 
     # --- events -------------------------------------------------------------------------------------------------------
 
@@ -228,6 +237,14 @@ class Driver:
         """How many proposals wait until the core takes them."""
         return len(self._held)
 
+    @property
+    def takes_proposals(self) -> bool:
+        """Whether a proposal would get its place at once; if not, what is committed is looked at again when it does."""
+        takes = not self._held and self.replica.takes_proposals
+        if not takes:
+            self._asked_in_vain = True
+        return takes
+
     def _leads(self) -> bool:
         return self.replica.role is Role.LEADING and self.replica.phase is Phase.BROADCAST
 
@@ -240,6 +257,9 @@ class Driver:
             self._running = False
         while self._held and self._try_to_propose(self._held[0]):
             self._held.popleft()
+        if self._asked_in_vain and not self._held and self.replica.takes_proposals:
+            self._asked_in_vain = False
+            self._host.again()
         self._links.flush()
         self._timer.changed(self.replica.wake_at)
         if self._watched:
@@ -357,6 +377,11 @@ class EnsembleOrder:
     def last_zxid(self) -> int:
         """The last place that was given."""
         return self._driver.replica.last.zxid
+
+    @property
+    def takes_proposals(self) -> bool:
+        """Whether an entry would get its place at once."""
+        return self._driver.takes_proposals
 
     def when_all_have(self, zxid: int, then: Callable[[], None]) -> None:
         """Call *then* once every voter has the entry *zxid* durably; never if the leadership ends before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import asynccontextmanager
 
 import pytest
@@ -162,3 +163,44 @@ async def test_what_becomes_due_while_the_timer_fires_is_not_forgotten(mock_cloc
             await passes(mock_clock, 1.0)
 
     assert plan.fired == [1.0, 2.0, 3.0, 4.0]
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("attempt", range(10))
+async def test_what_came_while_the_loop_stood_still_is_heard_before_the_clock(autojump_clock, attempt: int) -> None:
+    del attempt  # in which order trio runs what is ready at once is chance
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        patience = Patience()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(patience.timer.run)
+            nursery.start_soon(patience.listen, ours)
+            await trio.testing.wait_all_tasks_blocked()
+            theirs.send(b"I am here")
+            autojump_clock.jump(5.0)
+            await patience.heard.wait()
+            assert not patience.given_up
+            await trio.sleep(0.9)
+            assert not patience.given_up, "its time counts from when it was heard"
+            await trio.sleep(0.2)
+            assert patience.given_up
+            nursery.cancel_scope.cancel()
+
+
+class Patience:
+    """Gives somebody up who says nothing for a second."""
+
+    def __init__(self) -> None:
+        self.until = trio.current_time() + 1.0
+        self.given_up = False
+        self.heard = trio.Event()
+        self.timer = DueTimer(lambda: None if self.given_up else self.until, self.give_up, lambda late: late > 1.0)
+
+    def give_up(self) -> None:
+        self.given_up = True
+
+    async def listen(self, ours: socket.socket) -> None:
+        await trio.lowlevel.wait_readable(ours)
+        self.until = trio.current_time() + 1.0
+        self.heard.set()

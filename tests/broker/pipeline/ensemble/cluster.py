@@ -40,6 +40,7 @@ OPTIONS = Options(
     leader_seconds=1.0,
     follower_seconds=1.5,
     snapshot_retry_seconds=0.1,
+    transfer_seconds=0.5,
 )
 WAIT_SECONDS = 20.0
 
