@@ -106,6 +106,8 @@ async def serve_clustered(
     # What a turn brings forth leaves with its end, whether for clients or for other brokers.
     server.hub.lead(mesh.hub)
     server.not_leader = ensemble.not_leader
+    server.undecided_until = lambda: ensemble.undecided_until
+    ensemble.on_leader = server.leader_changed
     server.brokers = lambda: dict(sorted(ensemble.addresses.items())).values()
     ensemble.on_addresses = server.tell_brokers
     ensemble.on_ground = server.use

@@ -8,6 +8,8 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
+import trio
+
 from sluicemq.broker.pipeline.sessions import digest_of
 from sluicemq.broker.queues.outcomes import SessionOpened
 from sluicemq.broker.server.authorization import MECHANISMS, authenticate, authorize
@@ -26,6 +28,8 @@ from sluicemq.wire.messages import (
 from sluicemq.wire.settings import check_name
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from sluicemq.broker.queues.outcomes import Outcome
     from sluicemq.broker.server.client_session import ClientSession
     from sluicemq.wire.fields import Message
@@ -85,7 +89,9 @@ def authenticate_peer(session: ClientSession, message: Message, correlation: int
     session.reply(correlation, Authenticated(session.identity))
 
 
-def open_session(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+def open_session(
+    session: ClientSession, message: Message, correlation: int, tail: memoryview
+) -> Awaitable[None] | None:
     """Take up a session that exists; else put a SESSION entry on the road: OPENED follows when it is committed."""
     del tail
     assert isinstance(message, Open)
@@ -93,6 +99,20 @@ def open_session(session: ClientSession, message: Message, correlation: int, tai
     if not session.identity:
         raise AuthenticationFailed("OPEN before an identity was proven")
     authorize(session.identity, "open", (vhost, "vhost", vhost))
+    if session.server.undecided_until() > trio.current_time():
+        return _open_when_decided(session, message, correlation, vhost)
+    _open(session, message, correlation, vhost)
+    return None
+
+
+async def _open_when_decided(session: ClientSession, message: Open, correlation: int, vhost: str) -> None:
+    """Let a client wait that comes in the middle of an election: sent away, it would have to guess when it is over."""
+    await session.server.wait_for_leader()
+    if not session.closing:
+        _open(session, message, correlation, vhost)
+
+
+def _open(session: ClientSession, message: Open, correlation: int, vhost: str) -> None:
     sessions = session.road.sessions
     if message.session and sessions.come_back(vhost, session.identity, message.session, message.resume_token, session):
         session.session, session.vhost = message.session, vhost

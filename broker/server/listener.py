@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -90,6 +91,8 @@ class Server:
         self.road = road
         self.ground = known
         self.not_leader: Callable[[], NotLeader] = lambda: NotLeader("this broker does not lead at the moment")
+        self.undecided_until: Callable[[], float] = lambda: -math.inf
+        self._leader_known = trio.Event()
         self.brokers: Callable[[], Iterable[str]] = tuple
         self.config = config
         self.version = version
@@ -123,6 +126,18 @@ class Server:
         road.produce.batch_bytes_max = self.config.batch_bytes_max
         road.produce.batch_messages_max = self.config.batch_messages_max
         road.produce.stopping = self._stopping
+        self.leader_changed()
+
+    def leader_changed(self) -> None:
+        """Another broker leads, or none, or it became known who does."""
+        self._leader_known.set()
+        self._leader_known = trio.Event()
+
+    async def wait_for_leader(self) -> None:
+        """Wait until this broker serves, or knows who does, as long as that may be soon."""
+        while (until := self.undecided_until()) > trio.current_time():
+            with trio.move_on_at(until):
+                await self._leader_known.wait()
 
     def stop_leading(self, reason: NotLeader) -> None:
         """The leadership is over: every client of it hears so, and finds the next leader by itself."""

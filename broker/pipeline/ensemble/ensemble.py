@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
@@ -53,6 +54,8 @@ READ_BACK_BYTES = 4 * 1024 * 1024
 """Bytes of committed entries that are read from the log at once."""
 TRANSFER_SECONDS = 2.0
 """How long a leader that stops tries to hand over the lead."""
+UNDECIDED_SECONDS = 0.5
+"""An election is likely to be over by then: who asks for the leader meanwhile is let wait instead of sent away."""
 
 
 class Ensemble:
@@ -101,6 +104,7 @@ class Ensemble:
         self.on_addresses: Callable[[], None] = lambda: None
         self.on_road: Callable[[Road | None, NotLeader | None], None] = lambda road, reason: None
         self.on_leader: Callable[[], None] = lambda: None
+        self._looking_since = -inf
         self.on_ground: Callable[[Ground], None] = lambda ground: None
         self.ground: Ground | None = None
         self.peers: dict[int, Identity] = {}
@@ -283,6 +287,8 @@ class Ensemble:
         what = f"{effect.role.value}, {effect.phase.value} in epoch {effect.epoch} of {leader}"
         logger.info("%s: %s", what, effect.reason)
         self.reason = effect.reason
+        if effect.role is Role.LOOKING:
+            self._looking_since = trio.current_time()
         if self._leading is not None:
             self._end_leading(effect)
         if effect.role is Role.LEADING and effect.phase is Phase.BROADCAST:
@@ -539,6 +545,15 @@ class Ensemble:
     def leader(self) -> int | None:
         """Who leads, as far as this broker knows."""
         return self.replica.leader
+
+    @property
+    def undecided_until(self) -> float:
+        """Until when, by trio's clock, it is worth while to wait for who leads; in the past where that is known.
+
+        A broker that is elected and does not serve yet knows no better.
+        """
+        undecided = self.road is None and self.replica.leader in (None, self.node)
+        return self._looking_since + UNDECIDED_SECONDS if undecided else -inf
 
     def not_leader(self) -> NotLeader:
         """What a client is told that asks this broker while it does not lead."""
