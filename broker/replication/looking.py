@@ -56,6 +56,11 @@ class Looking:
         return self._local.durable_zxid if self._election is None else self._election.own_zxid
 
     @property
+    def towards(self) -> int | None:
+        """Whom it turns to without an election; None once there is one."""
+        return self._towards if self._election is None else None
+
+    @property
     def wake_at(self) -> float | None:
         """When `wake` has something to do."""
         if self._election is None:

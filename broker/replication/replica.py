@@ -153,6 +153,11 @@ class Replica:
         return self._state.leader if isinstance(self._state, Following | Leading) else None
 
     @property
+    def turning_to(self) -> int | None:
+        """Whom it is about to follow without an election, because the leader before named that one; itself perhaps."""
+        return self._state.towards if isinstance(self._state, Looking) else None
+
+    @property
     def epoch(self) -> int:
         """Epoch of the present leadership; 0 if there is none yet."""
         return self._state.epoch if isinstance(self._state, Following | Leading) else 0

@@ -310,7 +310,11 @@ class Ensemble:
         self._backlog.forget_waiters()
         if self.road is not None:
             self.road = None
-            self.on_road(None, NotLeader(f"this broker no longer leads: {effect.reason}", leader=effect.leader))
+            self._links.flush()  # the others hear of it before clients knock at their doors
+            leader = self.leader
+            address = "" if leader is None else self.addresses.get(leader, "")
+            reason = f"this broker no longer leads: {effect.reason}"
+            self.on_road(None, NotLeader(reason, leader=leader, address=address))
 
     async def _lead(self, epoch: int, scope: trio.CancelScope) -> None:
         with scope:
@@ -543,8 +547,8 @@ class Ensemble:
 
     @property
     def leader(self) -> int | None:
-        """Who leads, as far as this broker knows."""
-        return self.replica.leader
+        """Who leads, or is about to, as far as this broker knows."""
+        return self.replica.leader or self.replica.turning_to
 
     @property
     def undecided_until(self) -> float:
@@ -552,12 +556,12 @@ class Ensemble:
 
         A broker that is elected and does not serve yet knows no better.
         """
-        undecided = self.road is None and self.replica.leader in (None, self.node)
+        undecided = self.road is None and self.leader in (None, self.node)
         return self._looking_since + UNDECIDED_SECONDS if undecided else -inf
 
     def not_leader(self) -> NotLeader:
         """What a client is told that asks this broker while it does not lead."""
-        leader = self.replica.leader
+        leader = self.leader
         if leader is None or leader == self.node:
             return NotLeader("this broker does not lead, and knows no leader at the moment; try again", leader=None)
         address = self.addresses.get(leader, "")
