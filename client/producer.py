@@ -186,7 +186,7 @@ class Producer:
         publisher = self._publisher
         pending = Pending(publisher.now() + (self._timeout if timeout is None else seconds_of(timeout, "timeout")))
         attributes = attributes_of(key, subject, headers, message_id, delay, at, ttl, priority)
-        acks_wanted = publisher.acks if acks is None else acks_number(acks)
+        acks_wanted = None if acks is None else acks_number(acks)
         await publisher.ready()
         enter(publisher, pending, self.destination, body, attributes, acks_wanted)
         confirmation = await publisher.wait(pending)
@@ -217,7 +217,7 @@ class Producer:
         publisher = self._publisher
         pending = Pending(publisher.now() + (self._timeout if timeout is None else seconds_of(timeout, "timeout")))
         attributes = attributes_of(key, subject, headers, message_id, delay, at, ttl, priority)
-        acks_wanted = publisher.acks if acks is None else acks_number(acks)
+        acks_wanted = None if acks is None else acks_number(acks)
         await publisher.ready()
         if not enter(publisher, pending, self.destination, body, attributes, acks_wanted):
             await publisher.wait_for_room(pending)
@@ -343,9 +343,14 @@ def enter(
     destination: str,
     body: Body,
     attributes: Attributes,
-    acks: int,
+    acks: int | None = None,
 ) -> bool:
-    """Check one message and put it into the window or in line for it; return whether there was room."""
+    """Check one message and put it into the window or in line for it; return whether there was room.
+
+    Without *acks* those disks confirm it that the publisher asks for.
+    """
+    if acks is None:
+        acks = publisher.acks
     if type(body) is not bytes:
         body = owned_body(body)
     publisher.check_size(len(body))
