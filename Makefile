@@ -2,13 +2,14 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help dev demo test check bench clean
+.PHONY: help dev demo test check docs bench clean
 
 help:
 	@echo "make demo    a real broker and four services that use it, in a minute"
 	@echo "make test    every check and every test"
 	@echo "make check   lint, format, types, architecture; no tests"
 	@echo "make dev     the virtual environment for development, in .venv"
+	@echo "make docs    the documentation as web pages, in build/docs"
 	@echo "make bench   compared with RabbitMQ, NATS, Redis and beanstalkd; 15 minutes, 2 with BENCH=--quick"
 	@echo "make clean   remove .venv and everything else that was generated"
 	@echo
@@ -26,6 +27,10 @@ test:
 
 check: dev
 	@tools/check
+
+docs: dev
+	@.venv/bin/python -m sphinx -q -W --keep-going -b html docs build/docs
+	@echo "open build/docs/index.html"
 
 bench:
 	@tools/environment dev

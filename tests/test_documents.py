@@ -76,3 +76,21 @@ def test_a_printed_program_runs(program: Program, broker_url: str, tmp_path: Pat
         check=False,
     )
     assert outcome.returncode == 0, f"{program} ended with {outcome.returncode}:\n{outcome.stdout}{outcome.stderr}"
+
+
+def test_the_documentation_is_built_without_a_warning(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-q",
+        "-W",
+        "--keep-going",
+        "-b",
+        "html",
+        str(CHECKOUT / "docs"),
+        str(tmp_path),
+    ]
+    outcome = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert "send_many" in (tmp_path / "api" / "client.html").read_text(encoding="utf-8"), "docstrings are in it"

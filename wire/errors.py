@@ -1,5 +1,7 @@
 """The error tree that broker and client share, and how an error crosses the wire.
 
+The tree::
+
     SluiceError                     anything that SluiceMQ raises on purpose
     |- ProtocolError                the peer sent bytes that make no sense: the connection ends
     |  `- FrameTooLarge             one frame beyond the negotiated limit
