@@ -1,4 +1,4 @@
-"""How Sphinx makes the documentation from docs/*.md and from the docstrings: `make docs`, then build/docs/index.html."""
+"""How Sphinx makes web pages from docs/*.md and from the docstrings: `make docs`, then build/docs/index.html."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ default_role = "code"
 
 
 def _public_names(module_name: str) -> str:
-    """Return the directives that document what a module offers: its classes in full, functions, and where they come from."""
+    """Return the directives that document what a module offers: classes with all members, and functions."""
     module = importlib.import_module(module_name)
     lines = []
     for name in sorted(vars(module), key=str.lower):

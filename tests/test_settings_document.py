@@ -1,4 +1,4 @@
-"""`docs/settings.md` is made from the code: SLUICEMQ_TESTS_REWRITE=1 writes it anew; review the difference, then commit."""
+"""`docs/settings.md` is made from the code: SLUICEMQ_TESTS_REWRITE=1 writes it anew; review the difference."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ disk_free_bytes_min = "2GiB"
 """
 OF_QUEUES = """## Of a queue or subscription
 
-Given when it is declared (`await client.declare_queue("orders", max_deliveries=5)`, `sluicemq queue declare orders --set
-max_deliveries=5`) or by a policy for all names of a pattern. *live*: it can change while the queue holds messages.
+Given when it is declared (`await client.declare_queue("orders", max_deliveries=5)`, `sluicemq queue declare orders
+--set max_deliveries=5`) or by a policy for all names of a pattern. *live*: it can change while the queue holds messages.
 """
 OF_TOPICS = """## Of a topic
 
