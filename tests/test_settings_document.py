@@ -34,7 +34,8 @@ disk_free_bytes_min = "2GiB"
 OF_QUEUES = """## Of a queue or subscription
 
 Given when it is declared (`await client.declare_queue("orders", max_deliveries=5)`, `sluicemq queue declare orders
---set max_deliveries=5`) or by a policy for all names of a pattern. *live*: it can change while the queue holds messages.
+--set max_deliveries=5`) or by a policy for all names of a pattern. *live*: it can change while the queue holds
+messages.
 """
 OF_TOPICS = """## Of a topic
 
