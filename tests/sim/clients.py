@@ -10,7 +10,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.queues.outcomes import Declared, ProducerOpened, Published, Settled
-from sluicemq.wire.errors import SluiceError
+from sluicemq.wire.errors import SequenceGap, SluiceError
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_NACK, VERDICT_REJECT, VERDICT_RELEASE
 from tests.sim.features import TOPIC, Features, groups_for
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 1.0
 TIMEOUT_SECONDS_MAX = 8.0
-"""It doubles as long as nobody answers: who asks an overloaded cluster again and again keeps it so."""
+"""It doubles as long as nobody answers, and stays twice as long as answers take: who asks an overloaded cluster again
+before it can have answered keeps it so."""
 PAUSE_SECONDS = 0.05
 ALIVE_SECONDS = 0.5
 BY_POLICY = -1.0
@@ -129,6 +130,7 @@ class Client:
         """Ask once: *on_value* with what the broker answered (an error too), *on_unknown* when that was nothing."""
         open_ = [True]
         node = self.node
+        begun = self.world.now
 
         def answered(result: Any) -> None:
             if not open_[0]:
@@ -136,7 +138,8 @@ class Client:
             open_[0] = False
             timer.cancel()
             if result[0] == "confirmed":
-                self._timeout_seconds = TIMEOUT_SECONDS
+                took = self.world.now - begun
+                self._timeout_seconds = min(max(TIMEOUT_SECONDS, 2 * took), TIMEOUT_SECONDS_MAX)
                 on_value(result[1])
                 return
             hint = result[1] if result[0] == "not_leader" else None
@@ -175,6 +178,8 @@ class Producer(Client):
         self._batch = 0
         self._window: dict[int, bytes] = {}
         self._asked: set[int] = set()
+        self._early: set[int] = set()
+        """Batches that came ahead of others, and wait for those."""
         self._groups: dict[bytes, list[tuple[int, ...]]] = {}
         self._declare()
 
@@ -249,15 +254,21 @@ class Producer(Client):
             payload = self._window.pop(sequence, None)
             if payload is not None:
                 self.seen.confirmed[payload] = value.zxid
-        elif isinstance(value, SluiceError) and (value.code == "sequence_gap" or value.retryable):
-            # What goes before is still under way, or lost; that is sent again when its own call ends. Or the queue is
-            # full, or paused.
-            self.later(self._send, sequence)
+            if sequence + 1 in self._early:
+                self._early.remove(sequence + 1)
+                self._send(sequence + 1)
+        elif isinstance(value, SequenceGap) and sequence - 1 in self._window:
+            # What goes before is still under way, or lost; that is sent again when its own call ends, and this behind
+            # it. To ask before that would be one more entry in vain, for every batch of the window, again and again.
+            self._early.add(sequence)
+        elif isinstance(value, SequenceGap) or (isinstance(value, SluiceError) and value.retryable):
+            self.later(self._send, sequence)  # what goes before is there by now; or the queue is full, or paused
         elif isinstance(value, SluiceError):
             # The producer is not known any more: what is open stays unknown.
             self.seen.given_up.update(self._window.values())
             self._window.clear()
             self._asked.clear()
+            self._early.clear()
             self._number = None
             self.later(self._open)
         else:

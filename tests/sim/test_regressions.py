@@ -38,6 +38,11 @@ SEEDS = [
         2001717, Choice(features=False), id="a file whose length only the kernel knew became a spare, then a segment"
     ),
     pytest.param(3006995, Choice(features=False), id="the power went off while an operator salvaged a log"),
+    pytest.param(
+        5000237,
+        Choice(features=True),
+        id="producers sent all batches behind a lost one again and again, and keys went one message at a time",
+    ),
 ]
 
 
