@@ -10,14 +10,16 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.queues.outcomes import Declared, ProducerOpened, Published, Settled
-from sluicemq.wire.errors import SequenceGap, SluiceError
+from sluicemq.wire.errors import ProducerFenced, SequenceGap, SluiceError
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_NACK, VERDICT_REJECT, VERDICT_RELEASE
 from tests.sim.features import TOPIC, Features, groups_for
+from tests.sim.once import with_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.sim.node import Node
+    from tests.sim.once import Once
     from tests.sim.world import World
 
 TIMEOUT_SECONDS = 1.0
@@ -26,6 +28,11 @@ TIMEOUT_SECONDS_MAX = 8.0
 before it can have answered keeps it so."""
 PAUSE_SECONDS = 0.05
 ALIVE_SECONDS = 0.5
+NEW_ID_SHARE = 0.6
+"""So many messages have a new id, the others one of the last"""
+IDS_BACK_MAX = 30
+RESTART_PROBABILITY = 0.05
+"""That a producer with a name begins anew instead of publishing its next batch."""
 BY_POLICY = -1.0
 """Delay of a nack that leaves it to the queue's policy."""
 
@@ -47,6 +54,26 @@ class Seen:
     """Confirmed settlements: session, consumer, verdict, tags that were not lost."""
     twice: list[tuple[int, int, int]] = dataclasses.field(default_factory=list)
     """Tags under which two different messages came."""
+    told: list[tuple[bytes, list[int]]] = dataclasses.field(default_factory=list)
+    """Batches of which messages were confirmed as duplicates, and where the originals are said to lie."""
+    refused: set[bytes] = dataclasses.field(default_factory=set)
+    """Transactions of which nothing was done, as was said."""
+    transactions_begun: int = 0
+    deals: dict[bytes, str] = dataclasses.field(default_factory=dict)
+    """Half messages by their batch: what the database of their sellers calls them."""
+    deals_open: set[str] = dataclasses.field(default_factory=set)
+    """Of these the ones whose sellers live and have not decided."""
+    database: dict[str, bool] = dataclasses.field(default_factory=dict)
+    """What the sellers' database says of those that are decided: whether they hold."""
+    resolved: list[tuple[int, bool, bool]] = dataclasses.field(default_factory=list)
+    """Answers to decisions: number of the half message, what was asked for, and what holds."""
+    broken_deals: list[tuple[int, bool, str]] = dataclasses.field(default_factory=list)
+    """Decisions that were refused: number, what was asked for, and why."""
+    checked_back: int = 0
+    fenced: int = 0
+    """Batches that were refused because their producer's name was taken over."""
+    ids: int = 0
+    """Ids that were ever given."""
 
 
 @dataclasses.dataclass
@@ -70,6 +97,16 @@ class Habits:
     nack_probability: float = 0.1
     features: Features | None = None
     """What queues are asked to do beside the plain; None: nothing."""
+
+    @property
+    def once(self) -> Once | None:
+        """What has to happen once; None: nothing beside what every producer wants."""
+        return None if self.features is None else self.features.once
+
+    @property
+    def named(self) -> bool:
+        """Whether producers have names."""
+        return self.once is not None and self.once.names
 
 
 class Wire:
@@ -161,6 +198,23 @@ class Client:
             numbers = sorted(self.wire.nodes)
             self.node = hint if hint in self.wire.nodes else self.world.random.choice(numbers)
 
+    def new_payload(self, name: bytes, count: int, filling: bytes = b"") -> bytes:
+        """Return a batch of so many messages like no other; some of them have ids, some of which came before."""
+        once, random = self.habits.once, self.world.random
+        payload = b"%s/%s" % (name, filling)
+        if once is not None and once.ids:
+            ids: list[str | None] = []
+            for _ in range(count):
+                if random.random() < NEW_ID_SHARE:
+                    self.seen.ids += 1
+                    ids.append(f"id{self.seen.ids}")
+                else:
+                    known = self.seen.ids - random.randrange(IDS_BACK_MAX)
+                    ids.append(f"id{known}" if known > 0 else None)
+            payload = with_ids(name, ids, filling)
+        self.seen.attempted[payload] = count
+        return payload
+
     def later(self, action: Callable[..., None], *arguments: Any, seconds: float = PAUSE_SECONDS) -> None:
         """Do something after a pause."""
         self.world.after(seconds * (0.5 + self.world.random.random()), action, *arguments)
@@ -180,6 +234,7 @@ class Producer(Client):
         self._asked: set[int] = set()
         self._early: set[int] = set()
         """Batches that came ahead of others, and wait for those."""
+        self._publishes = False
         self._groups: dict[bytes, list[tuple[int, ...]]] = {}
         self._declare()
 
@@ -191,7 +246,7 @@ class Producer(Client):
     def _declare(self) -> None:
         features = self.habits.features
         kind = "topic" if self.queue == TOPIC else "queue"
-        settings = {} if features is None else features.settings.get(self.queue, {})
+        settings = {} if features is None else features.topic if kind == "topic" else features.settings[self.queue]
         self.call(("declare", kind, self.queue, settings), self._declared, lambda: self.later(self._declare))
 
     def _declared(self, value: Any) -> None:
@@ -201,25 +256,59 @@ class Producer(Client):
             self.later(self._declare)
 
     def _open(self) -> None:
-        self.call(("producer", self.name), self._opened, lambda: self.later(self._open))
+        name = self.name if self.habits.named else ""
+        self.call(("producer", self.name, name), self._opened, lambda: self.later(self._open))
+
+    def _begin_anew(self) -> None:
+        """A successor of the same name comes; what is under way is still sent now and then, as if nobody had ended."""
+        for sequence, payload in self._window.items():
+            self.later(self._send_for_the_dead, self._number, sequence, payload, seconds=random_pause(self.world))
+        self._forget()
+        self._open()
+
+    def _send_for_the_dead(self, number: int, sequence: int, payload: bytes) -> None:
+        self.call(
+            self._request(number, sequence, payload),
+            lambda value: self._answered_the_dead(payload, value),
+            lambda: None,
+        )
+
+    def _answered_the_dead(self, payload: bytes, value: Any) -> None:
+        if isinstance(value, Published):
+            self.seen.confirmed[payload] = value.zxid
+        elif isinstance(value, ProducerFenced):
+            self.seen.fenced += 1
+
+    def _forget(self) -> None:
+        """What is open stays unknown."""
+        self.seen.given_up.update(self._window.values())
+        self._window.clear()
+        self._asked.clear()
+        self._early.clear()
+        self._number = None
 
     def _opened(self, value: Any) -> None:
         if isinstance(value, ProducerOpened):
             self._number, self._sequence = value.producer, 0
-            self._publish_next()
+            if not self._publishes:
+                self._publishes = True
+                self._publish_next()
         else:
             self.later(self._open)
 
     def _publish_next(self) -> None:
         random, habits = self.world.random, self.habits
-        if self.left > 0 and len(self._window) < habits.window:
+        if self._number is None:
+            pass  # it is being opened again
+        elif habits.named and self.left > 0 and random.random() < RESTART_PROBABILITY:
+            self._begin_anew()
+        elif self.left > 0 and len(self._window) < habits.window:
             self.left -= 1
             self._batch += 1
             self._sequence += 1
             count = random.randint(1, habits.batch_messages_max)
             filling = b"." * int(habits.body_bytes_max * random.random() ** 2)
-            payload = b"%s/%d/%s" % (self.name.encode(), self._batch, filling)
-            self.seen.attempted[payload] = count
+            payload = self.new_payload(b"%s/%d" % (self.name.encode(), self._batch), count, filling)
             if habits.features is not None:
                 self._groups[payload] = groups_for(random, habits.features, self.queue, count)
             self._window[self._sequence] = payload
@@ -233,13 +322,16 @@ class Producer(Client):
             return
         self._asked.add(sequence)
         number = self._number
-        groups = self._groups.get(payload, [])
-        request = ("publish", self.queue, number, sequence, self.seen.attempted[payload], payload, groups)
+        assert number is not None, "what is open was sent under a number"
         self.call(
-            request,
+            self._request(number, sequence, payload),
             lambda value: self._answered(number, sequence, value),
             lambda: self._unknown(number, sequence),
         )
+
+    def _request(self, number: int, sequence: int, payload: bytes) -> tuple[Any, ...]:
+        groups = self._groups.get(payload, [])
+        return ("publish", self.queue, number, sequence, self.seen.attempted[payload], payload, groups)
 
     def _unknown(self, number: int | None, sequence: int) -> None:
         if number == self._number:
@@ -254,6 +346,8 @@ class Producer(Client):
             payload = self._window.pop(sequence, None)
             if payload is not None:
                 self.seen.confirmed[payload] = value.zxid
+                if value.known:
+                    self.seen.told.append((payload, value.known))
             if sequence + 1 in self._early:
                 self._early.remove(sequence + 1)
                 self._send(sequence + 1)
@@ -264,15 +358,16 @@ class Producer(Client):
         elif isinstance(value, SequenceGap) or (isinstance(value, SluiceError) and value.retryable):
             self.later(self._send, sequence)  # what goes before is there by now; or the queue is full, or paused
         elif isinstance(value, SluiceError):
-            # The producer is not known any more: what is open stays unknown.
-            self.seen.given_up.update(self._window.values())
-            self._window.clear()
-            self._asked.clear()
-            self._early.clear()
-            self._number = None
+            # The producer is not known any more.
+            self._forget()
             self.later(self._open)
         else:
             self.later(self._send, sequence)
+
+
+def random_pause(world: World) -> float:
+    """Return seconds after which somebody sends on who was thought to be dead."""
+    return world.random.uniform(0.05, 2.0)
 
 
 class Consumer(Client):

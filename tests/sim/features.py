@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues import entries_of_topics as t
+from tests.sim.once import Once, identified
+from tests.sim.once import draw as draw_once
 
 if TYPE_CHECKING:
     import random
@@ -55,6 +57,8 @@ class Features:
         has_topic: Whether there is a topic.
         delays: Whether messages are delayed.
         lifetimes: Whether messages expire.
+        once: What has to happen once; None: nothing beside what every producer wants.
+        topic: Settings of the topic.
 
     """
 
@@ -62,6 +66,8 @@ class Features:
     has_topic: bool
     delays: bool
     lifetimes: bool
+    once: Once | None = None
+    topic: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def queues(self) -> list[str]:
@@ -71,8 +77,10 @@ class Features:
     def set_up(self) -> list[Request]:
         """What an operator does at first."""
         requests: list[Request] = [("declare", "queue", GRAVE, {})]
+        if self.once is not None:
+            requests += [("declare", "queue", name, self.settings[name]) for name in self.once.queues]
         if self.has_topic:
-            requests.append(("declare", "topic", TOPIC, {}))
+            requests.append(("declare", "topic", TOPIC, self.topic))
             requests += [("subscribe", name, SUBSCRIPTIONS[name], self.settings[name]) for name in SUBSCRIPTIONS]
         return requests
 
@@ -109,6 +117,14 @@ def draw(chance: random.Random, queues: list[str]) -> Features:
     return Features({**settings, GRAVE: {}}, has_topic, chance.random() < 0.5, lifetimes)
 
 
+def with_once(chance: random.Random, features: Features) -> Features:
+    """Let chance decide what has to happen once beside the rest."""
+    once = draw_once(chance)
+    settings = {name: each | once.windows(chance) for name, each in features.settings.items()}
+    settings |= {name: once.windows(chance) for name in once.queues}
+    return dataclasses.replace(features, settings=settings, once=once, topic=once.windows(chance, topic=True))
+
+
 def groups_for(chance: random.Random, features: Features, queue: str, count: int) -> list[tuple[int, ...]]:
     """Return (messages, delay, lifetime, rank, route) of the parts of a batch, times in milliseconds."""
     groups: list[tuple[int, ...]] = []
@@ -135,14 +151,14 @@ def publishing(
     number = queue.id if queue is not None else topic.id if topic is not None else 0
     fields = time_ms, number, producer, sequence, count, len(payload), None, payload
     if not groups:
-        return e.Publish(*fields)
+        return identified(machine, e.Publish(*fields))
     keyed = queue is None or queue.settings["ordering"] == "key"
     flat: list[int] = []
     for size, delay, lifetime, rank, route in groups:
         due_ms = time_ms + delay if delay else 0
         priority = 0 if queue is not None and keyed else rank
         flat += (size, due_ms, lifetime, priority, rank if keyed else 0, route if topic is not None else 0)
-    return e.PublishGrouped(*fields, flat, list(ROUTES[1:]) if topic is not None else [])
+    return identified(machine, e.PublishGrouped(*fields, flat, list(ROUTES[1:]) if topic is not None else []))
 
 
 def operating(machine: Machine, time_ms: int, kind: str, arguments: list[Any]) -> e.Entry | None:

@@ -4,6 +4,7 @@
 `tests.broker.queues.naive`. It answers every entry as the machine does, and holds the same messages in the end. Beside,
 what no model of one entry sees: messages are handed out for the first time in the order in which they became ready, by
 priority or key; of a key only so many are out, with one consumer; of several consumers only the active one has any.
+What has to happen once is looked at by `once_account`, against what clients saw.
 """
 
 from __future__ import annotations
@@ -11,39 +12,50 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries as e
-from sluicemq.broker.queues.outcomes import Granted, Published, Settled
+from sluicemq.broker.queues import entries_of_transactions as x
+from sluicemq.broker.queues.outcomes import Granted, Settled
 from sluicemq.broker.replication.history import show_zxid
-from sluicemq.wire.errors import LimitReached, QueueFull, QueuePaused
+from sluicemq.wire.errors import LimitReached
 from sluicemq.wire.messages import VERDICT_ACK
-from tests.broker.queues.naive import publishing
 from tests.broker.queues.naive.comparing import compare
 from tests.broker.queues.naive.judging import judge
 from tests.broker.queues.naive.life import given_back, plain
 from tests.broker.queues.naive.settling import grant
-from tests.broker.queues.naive.topics import publish_to_topic
 from tests.broker.queues.naive.world import Address, World, address, is_keyed, tags_in, within
+from tests.sim.entries import MACHINE_LIMITS
 from tests.sim.features import GRAVE
 from tests.sim.history import Account, Lease
+from tests.sim.once_account import OnceAccount, invariant_of
 from tests.sim.world import Violation
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Sequence
 
     from sluicemq.broker.queues.outcomes import Outcome
     from sluicemq.broker.replication.history import Entry
+    from tests.sim.clients import Seen
 
 COMPARE_EVERY = 64
-OF_PRODUCERS = (e.Epoch, e.ProducerOpen, e.ProducerClose)
+AS_A_WHOLE = (x.Transaction, x.Prepare, x.Resolve)
+"""Entries after which everything is compared at once: a part of what they do would soon be hidden by others."""
 
 
 class FullAccount(Account):
-    """The committed history, followed by the naive world; see `Account`."""
+    """The committed history, followed by the naive world; see `Account`.
 
-    def __init__(self, committed: Sequence[Entry]) -> None:
-        self.world = World()
+    Args:
+        committed: All committed entries, in order.
+        weighed: Counts how often an invariant was at stake.
+        sent: See `truth.Truth`.
+
+    """
+
+    def __init__(self, committed: Sequence[Entry], weighed: Counter[str], sent: dict[int, int]) -> None:
+        self.world = World(MACHINE_LIMITS.receipts_max, MACHINE_LIMITS.fenced_max)
+        self.once = OnceAccount(weighed, sent)
         self._acknowledged: set[Lease] = set()
         self._fronts: dict[tuple[int, int, int], int] = {}
-        self._known: set[tuple[int, int]] = set()
         super().__init__(committed)
         try:
             self._compare()
@@ -53,42 +65,34 @@ class FullAccount(Account):
     def _follow(self, zxid: int, entry: e.Entry, outcome: Outcome) -> None:
         self.world.time = max(self.world.time, entry.log_time_ms)
         try:
-            if isinstance(entry, e.Publish):
-                self._publish_in_world(zxid, entry, outcome)
-            elif isinstance(entry, e.Grant):
-                self._grant_in_world(entry, outcome)
-            elif not isinstance(entry, OF_PRODUCERS) and not isinstance(outcome.error, LimitReached):
+            if isinstance(entry, e.Grant):
+                self._grant_in_world(zxid, entry, outcome)
+            elif not isinstance(entry, e.Epoch) and not isinstance(outcome.error, LimitReached):
                 expected = judge(self.world, zxid, entry)
                 assert plain(outcome) == expected, f"answered {outcome}, the naive world says {expected}"
                 self._note_settled(entry, outcome)
+                self._note_published(zxid, entry, outcome)
+            self.once.follow(zxid, entry, outcome, self.machine)
             grave = self.world.queue_named(GRAVE)
             some_died = grave is not None and any("died" in m for m in grave["messages"])
-            if some_died or not zxid % COMPARE_EVERY:
+            if some_died or not zxid % COMPARE_EVERY or isinstance(entry, AS_A_WHOLE):
                 self._compare()  # which also takes over in which order they died
         except (AssertionError, KeyError) as error:
-            raise Violation(f"account: {show_zxid(zxid)} {type(entry).__name__}: {error}") from error
+            raise Violation(f"{invariant_of(entry)}: {show_zxid(zxid)} {type(entry).__name__}: {error}") from error
 
     def _compare(self) -> None:
         compare(self.machine, self.world, lambda queue: queue.peek(0, 10**9))
 
-    def _publish_in_world(self, zxid: int, entry: e.Publish, outcome: Outcome) -> None:
-        is_new = isinstance(outcome.value, Published) and not outcome.value.duplicate
-        if not is_new and not isinstance(outcome.error, QueueFull | QueuePaused):
-            return
-        messages = publishing.messages_of(self.world, zxid, entry)
-        if entry.queue in self.world.topics:
-            refusal = publish_to_topic(self.world, zxid, self.world.topics[entry.queue], messages)
-        else:
-            refusal = publishing.publish_to_queue(self.world, zxid, entry.queue, messages)
-        assert refusal is (None if is_new else type(outcome.error)), f"the naive world answers {refusal}"
-        if is_new:
-            payload = bytes(entry.payload)
-            if payload in self.published:
-                raise Violation(f"duplicate: batch {payload[:20]!r} is stored at {show_zxid(zxid)} once more")
-            self.published[payload] = zxid
-            self._known.update(map(address, messages))
+    def _note_published(self, zxid: int, entry: e.Entry, outcome: Outcome) -> None:
+        if isinstance(entry, e.Publish | x.Transaction | x.Prepare) and outcome.error is None:
+            assert outcome.value is not None, "what is not refused is answered"
+            if not outcome.value.duplicate and entry.count:
+                payload = bytes(entry.payload)
+                if payload in self.published:
+                    raise Violation(f"duplicate: batch {payload[:20]!r} is stored at {show_zxid(zxid)} once more")
+                self.published[payload] = zxid
 
-    def _grant_in_world(self, entry: e.Grant, outcome: Outcome) -> None:
+    def _grant_in_world(self, zxid: int, entry: e.Grant, outcome: Outcome) -> None:
         assert isinstance(outcome.value, Granted)
         grant(self.world, entry, False, tags_in(outcome.value.void), given_back(outcome))
         queue = self.world.queues.get(entry.queue)
@@ -98,7 +102,9 @@ class FullAccount(Account):
         leased = within(queue, "leased")
         new = [m for m in leased if m["holder"] == who and m["tag"] >= entry.first_tag]
         for message in sorted(new, key=lambda m: m["tag"]):
-            self.granted[*who, message["tag"]] = address(message)
+            lease = (*who, message["tag"])
+            self.granted[lease] = address(message)
+            self.once.leases(zxid, lease, message, queue, self.world.time)
             if not message["back"] and (message["key"] or not is_keyed(queue)):
                 line = (queue["id"], message["priority"], message["key"])
                 # Of one key those that became ready with one entry may go in any order.
@@ -114,6 +120,10 @@ class FullAccount(Account):
                 assert set(out) == {who}, f"key {key} is with several consumers"
 
     def _note_settled(self, entry: e.Entry, outcome: Outcome) -> None:
+        if isinstance(entry, x.Transaction) and outcome.error is None:
+            for settlement in entry.verdicts():
+                tags = tags_in(settlement.tags)
+                self._acknowledged.update((entry.session, settlement.consumer, tag) for tag in tags)
         if isinstance(entry, e.Settle) and isinstance(outcome.value, Settled):
             self.delayed += bool(entry.due_time_ms)
             if entry.verdict == VERDICT_ACK:
@@ -121,8 +131,13 @@ class FullAccount(Account):
                 tags = [tag for tag in tags_in(entry.tags) if tag not in lost]
                 self._acknowledged.update((entry.session, entry.consumer, tag) for tag in tags)
 
+    def compare(self, seen: Seen) -> None:
+        """Raise Violation unless everything that clients saw is true."""
+        super().compare(seen)
+        self.once.compare(seen, self.published)
+
     def _is_known(self, address: Address) -> bool:
-        return address in self._known
+        return self.once.is_stored(address)
 
     def _is_acknowledged(self, lease: Lease) -> bool:
         return lease in self._acknowledged

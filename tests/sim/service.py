@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from sluicemq.broker.pipeline.log_clock import LogClock
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.dispatching.dispatcher import Dispatcher, grant_of
+from sluicemq.broker.queues.entries_of_transactions import Resolve, Transaction
 from sluicemq.broker.queues.outcomes import Granted, LeasesGone, Outcome, SessionGone, SessionOpened, Settled
+from sluicemq.broker.queues.outcomes_of_transactions import ChecksDue, Transacted
 from sluicemq.broker.queues.outstanding import Outstanding
 from sluicemq.broker.queues.tags import without
 from sluicemq.broker.replication import events as ev
@@ -23,6 +25,7 @@ from sluicemq.broker.replication.agreement import StateHash
 from sluicemq.broker.replication.history import EpochRecord, MembershipRecord, zxid_of
 from sluicemq.broker.replication.messages import Phase, Role
 from sluicemq.wire.messages import VERDICT_HANDED_OVER
+from tests.sim import once
 from tests.sim.entries import body_of
 from tests.sim.features import operating, publishing
 
@@ -41,6 +44,8 @@ TICK_SECONDS = 0.25
 IDLE_SECONDS = 3.0
 CLOCK_ITEMS_MAX = 1_000
 CREDIT_BYTES = 1 << 20
+BY_NAME = ("transact", "prepare")
+"""Requests that name queues which may not be there yet."""
 REFUSED = "refused"
 CONFIRMED = "confirmed"
 
@@ -86,6 +91,7 @@ class Service:
             return
         applied: e.Entry = e.Epoch(0, body.leader) if isinstance(body, EpochRecord) else body.entry  # type: ignore[attr-defined]
         outcome = self.machine.apply(zxid, applied)
+        self.process.world.archive.applied(zxid, applied)
         process = self.process
         state = process.truth.applied(process.node, self.machine, zxid)
         if state is not None:
@@ -155,6 +161,25 @@ class Proposal:
     on_applied: Callable[[int, Outcome], None] | None = None
     on_refused: Callable[[], None] | None = None
     pick: Pick | None = None
+    known: list[int] = dataclasses.field(default_factory=list)
+    """Tags of the pick that need not be sent, because messages with their ids were acknowledged."""
+    sent: once.Stretches | None = None
+    """What is sent of the pick instead of all of it: first tags and runs."""
+
+
+def _named(pick: Pick) -> list[once.NamedRun]:
+    return [(run.zxid, run.first, run.size) for run in pick.runs]
+
+
+def wish_of(machine: Machine, time_ms: int, kind: str, arguments: list[Any]) -> e.Entry | None:
+    """Return the entry that a request asks for; None where something it needs is not there."""
+    if kind == "transact":
+        return once.transacting(machine, time_ms, arguments)
+    if kind == "prepare":
+        return once.preparing(machine, time_ms, arguments)
+    if kind == "resolve":
+        return Resolve(time_ms, *arguments)
+    return operating(machine, time_ms, kind, arguments)
 
 
 class Lead:
@@ -184,6 +209,8 @@ class Lead:
         self._heard: dict[int, float] = {}
         self._clients: dict[int, Callable[[Any], None]] = {}
         self._joining: list[tuple[int, int, int]] = []
+        self._members: dict[str, tuple[Callable[[Any], None], float]] = {}
+        self._checks_under_way = False
 
     @property
     def _now(self) -> float:
@@ -230,8 +257,12 @@ class Lead:
         deliver = self._clients.get(pick.session)
         if deliver is not None:
             self._process.truth.delivers(self._process, zxid, self)
-            runs = [(run.zxid, run.first, run.size) for run in pick.runs]
-            deliver(("deliver", pick.session, pick.consumer, pick.first_tag, runs))
+            sent = [(pick.first_tag, _named(pick))] if reference.sent is None else reference.sent
+            for first_tag, runs in sent:
+                deliver(("deliver", pick.session, pick.consumer, first_tag, runs))
+        if reference.known:
+            known = e.SettleJudged(self._time_ms(), pick.session, pick.consumer, e.SETTLED_BEFORE, reference.known)
+            self._propose(Proposal(known))
         self._dispatch()
 
     def refused(self, reference: object) -> None:
@@ -261,6 +292,14 @@ class Lead:
             self._outstanding.take(entry.session, entry.consumer, settled)
             if dispatcher is not None:
                 dispatcher.settled(entry.session, entry.consumer, settled)
+        elif isinstance(entry, Transaction) and isinstance(outcome.value, Transacted) and not outcome.value.duplicate:
+            for settlement in entry.verdicts():
+                self._outstanding.take(entry.session, settlement.consumer, settlement.tags)
+                if dispatcher is not None:
+                    dispatcher.settled(entry.session, settlement.consumer, settlement.tags)
+        elif isinstance(outcome.value, ChecksDue):
+            self._checks_under_way = False
+            self._ask(outcome.value.asked)
         elif isinstance(entry, e.Clock):
             self._clock_under_way = False
         if proposal is not None and proposal.on_applied is not None:
@@ -294,13 +333,20 @@ class Lead:
 
     def _grant(self, pick: Pick) -> None:
         self._picking = True
-        self._propose(
-            Proposal(
-                grant_of(pick, self._time_ms()),
-                pick=pick,
-                on_applied=lambda _zxid, outcome: self._granted(pick, outcome),
-            )
+        proposal = Proposal(
+            grant_of(pick, self._time_ms()),
+            pick=pick,
+            on_applied=lambda _zxid, outcome: self._granted(pick, outcome),
         )
+        queue = self._service.machine.queue(pick.queue_id)
+        if queue is not None and queue.settled_window is not None:
+            hashes = self._process.world.archive.hashes(pick.runs, queue.settled_window.scope)
+            if any(hashes):
+                places = [number for run in pick.runs for number in (run.ready, run.zxid, run.first, run.size)]
+                fields = (pick.queue_id, pick.session, pick.consumer, pick.first_tag, places, hashes)
+                proposal.entry = e.GrantIdentified(self._time_ms(), *fields)
+                proposal.known, proposal.sent = once.screened(self._service.machine, pick, hashes)
+        self._propose(proposal)
 
     def _granted(self, pick: Pick, outcome: Outcome) -> None:
         assert self._dispatcher is not None
@@ -327,6 +373,10 @@ class Lead:
         if due_ms is not None and due_ms <= time_ms and not self._clock_under_way:
             self._clock_under_way = True
             self._propose(Proposal(e.Clock(time_ms, CLOCK_ITEMS_MAX), on_refused=self._clock_refused))
+        checks = once.due_checks(machine, time_ms) if self._members and not self._checks_under_way else None
+        if checks is not None:
+            self._checks_under_way = True
+            self._propose(Proposal(checks, on_refused=self._checks_refused))
         for session, heard in list(self._heard.items()):
             if now - heard > IDLE_SECONDS:
                 self._heard[session] = now
@@ -335,6 +385,17 @@ class Lead:
 
     def _clock_refused(self) -> None:
         self._clock_under_way = False
+
+    def _checks_refused(self) -> None:
+        self._checks_under_way = False
+
+    def _ask(self, numbers: list[int]) -> None:
+        """Ask a member about each of these half messages, one after the other."""
+        now = self._now
+        members = [ask for ask, heard in self._members.values() if now - heard <= IDLE_SECONDS]
+        for number, deal in once.asked_halves(self._service.machine, numbers) if members else ():
+            members.append(members.pop(0))
+            members[-1](("check", number, deal))
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
@@ -353,7 +414,8 @@ class Lead:
         if kind == "declare":
             self._propose(Proposal(e.Declare(time_ms, VHOST, *arguments), answer, refuse))
         elif kind == "producer":
-            self._propose(Proposal(e.ProducerOpen(time_ms, VHOST, "", arguments[0]), answer, refuse))
+            identity, name = arguments
+            self._propose(Proposal(e.ProducerOpen(time_ms, VHOST, name, identity), answer, refuse))
         elif kind == "publish":
             entry = publishing(self._service.machine, time_ms, *arguments)
             if entry is None:
@@ -374,9 +436,17 @@ class Lead:
             if known:
                 self._heard[session] = self._now
             reply((CONFIRMED, known))
+        elif kind == "register":
+            _group, name, ask = arguments
+            self._members[name] = ask, self._now
+            reply((CONFIRMED, None))
+        elif kind == "parked":
+            reply((CONFIRMED, once.parked_halves(self._service.machine)))
         else:
-            wish = operating(self._service.machine, time_ms, kind, arguments)
-            if wish is None:
+            wish = wish_of(self._service.machine, time_ms, kind, arguments)
+            if wish is None and kind in BY_NAME:
+                refuse()
+            elif wish is None:
                 reply((CONFIRMED, None))
             else:
                 self._propose(Proposal(wish, answer, refuse))

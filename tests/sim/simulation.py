@@ -15,29 +15,36 @@ import gc
 import random
 import traceback
 from typing import TYPE_CHECKING
+from unittest import mock
 
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues import halves
 from sluicemq.broker.replication.history import EpochRecord
 from sluicemq.broker.replication.membership import Member
 from sluicemq.broker.replication.messages import Phase
 from sluicemq.broker.replication.options import Options
 from sluicemq.storage import LogOptions, SegmentLog, SnapshotStore, StorageError
+from tests.broker.queues.naive import transactions as naive_transactions
 from tests.sim import bounds, snapshots
 from tests.sim.clients import Consumer, Habits, Operator, Producer, Reader, Seen, Wire
 from tests.sim.entries import READ_BYTES, Body, body_in
 from tests.sim.faults import Nemesis, draw
-from tests.sim.features import TOPIC, Features
+from tests.sim.features import TOPIC, Features, with_once
 from tests.sim.features import draw as draw_features
 from tests.sim.full_account import FullAccount
 from tests.sim.history import Account
 from tests.sim.log_thread import DiskSpeed
 from tests.sim.network import Network, Weather
 from tests.sim.node import Clock, Node, Settings
+from tests.sim.once import CHECK_INTERVAL_MS_MAX, CHECKS_MAX
+from tests.sim.once_clients import AnsweringConsumer, Clerk, Seller
 from tests.sim.truth import Truth, groups_of
 from tests.sim.world import Violation, World
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from contextlib import AbstractContextManager
+    from types import ModuleType
 
     from sluicemq.broker.queues.machine import Machine
     from tests.sim.faults import Fault
@@ -52,8 +59,18 @@ to start again, and a connection whose other end lost its power is found dead on
 have elected that node meanwhile and wait for it for `discovery_seconds`. A campaign counts how many took over 5 s.
 """
 FEATURES_SHARE = 0.5
-"""In so many seeds clients use everything that queues can do."""
+"""In so many seeds clients use everything that queues can do,"""
+ONCE_SHARE = 0.7
+"""and in so many of these, things have to happen once."""
+SELLERS, CLERKS = 2, 2
+DEALS = 8
+"""Half messages of each seller."""
 KIB = 1024
+
+
+def asking_less(module: ModuleType) -> AbstractContextManager[object]:
+    """Let half messages be given up within a run, not after hours."""
+    return mock.patch.multiple(module, CHECKS_MAX=CHECKS_MAX, CHECK_INTERVAL_MS_MAX=CHECK_INTERVAL_MS_MAX)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +109,7 @@ class Choice:
         without: Numbers of faults that are left out.
         conditions: What the seed shall not choose of machines and network.
         features: Whether clients use everything that queues can do; None lets the seed choose.
+        once: Whether they want things to happen once, if they use everything; None lets the seed choose.
 
     """
 
@@ -102,6 +120,7 @@ class Choice:
     without: Collection[int] = ()
     conditions: Conditions = AS_DRAWN
     features: bool | None = None
+    once: bool | None = None
 
 
 @dataclasses.dataclass
@@ -181,6 +200,8 @@ class Simulation:
         self.producers: list[Producer] = []
         self.consumers: list[Consumer] = []
         self.operator: Operator | None = None
+        self.sellers: list[Seller] = []
+        self.clerks: list[Clerk] = []
         self.delayed = 0
         self.heal_seconds = self.leader_seconds = 0.0
 
@@ -210,7 +231,12 @@ class Simulation:
         wanted = chance.random() < FEATURES_SHARE
         if self.choice.features is not None:
             wanted = self.choice.features
-        return draw_features(chance, self._queues) if wanted else None
+        if not wanted:
+            return None
+        features = draw_features(chance, self._queues)
+        once_chance = random.Random(f"once/{self.seed}")
+        once = once_chance.random() < ONCE_SHARE if self.choice.once is None else self.choice.once
+        return with_once(once_chance, features) if once else features
 
     @property
     def _queues(self) -> list[str]:
@@ -274,7 +300,8 @@ class Simulation:
         collecting = gc.isenabled()
         gc.disable()  # it would look through the same living objects again and again
         try:
-            self._live()
+            with asking_less(halves), asking_less(naive_transactions):
+                self._live()
         except Violation as found:
             violation = found
         except Exception as error:
@@ -324,6 +351,10 @@ class Simulation:
             consumer.recover()
         if self.operator is not None:
             self.operator.recover()
+        for seller in self.sellers:
+            seller.healthy = True
+        for clerk in self.clerks:
+            clerk.recover()
         healed_at = self.world.now
         if not self.world.run_until(healed_at + LEADER_SECONDS_MAX, lambda: self.nemesis.leader() is not None):
             raise Violation(f"E5 liveness: nobody leads {LEADER_SECONDS_MAX:.0f} s after all faults")
@@ -334,10 +365,15 @@ class Simulation:
         self._compare_states()
         bounds.check_rest(self.world, self.nodes)
         self._cut_all_power()
-        account = (Account if self.habits.features is None else FullAccount)(self.truth.committed)
+        account = self._account()
         account.compare(self.seen)
         self.delayed = account.delayed
         self.truth.weighed["I19"] += account.delayed
+
+    def _account(self) -> Account:
+        if self.habits.features is None:
+            return Account(self.truth.committed)
+        return FullAccount(self.truth.committed, self.truth.weighed, self.truth.sent)
 
     def _begin(self) -> None:
         world, habits = self.world, self.habits
@@ -352,17 +388,31 @@ class Simulation:
         for number in range(habits.producers):
             queue = destinations[number % len(destinations)]
             self.producers.append(Producer(f"p{number}", self.wire, self.seen, queue, habits.batches))
+        once = habits.once
         for number in range(max(habits.consumers, len(consumed))):
-            self.consumers.append(Consumer(f"c{number}", self.wire, self.seen, consumed[number % len(consumed)]))
+            queue = consumed[number % len(consumed)]
+            answers = once is not None and once.transactions and queue in self._queues
+            kind = AnsweringConsumer if answers else Consumer
+            self.consumers.append(kind(f"c{number}", self.wire, self.seen, queue))
+        if once is not None and once.halves:
+            for number in range(SELLERS):
+                destination = self.producers[number % len(self.producers)].queue  # somebody declares it
+                self.sellers.append(Seller(f"s{number}", self.wire, self.seen, destination, DEALS))
+            self.clerks = [Clerk(f"k{number}", self.wire, self.seen) for number in range(CLERKS)]
         for number in range(2):
             Reader(f"r{number}", self.wire, self.seen)
         self.nemesis.plan(self.faults)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
+    @property
+    def _waiting(self) -> int:
+        """How many producers and sellers are not done."""
+        return sum(not each.done for each in self.producers) + sum(not each.done for each in self.sellers)
+
     def _is_one(self) -> bool:
         """Whether everything that was asked is done, and all nodes are in line."""
-        if not all(producer.done for producer in self.producers):
+        if self._waiting:
             return False
         leader = self.nemesis.leader()
         if leader is None or leader.process is None:
@@ -375,7 +425,7 @@ class Simulation:
             if process.memory.last != last or process.service.applied_zxid != last.zxid:
                 return False
         machine = leader.process.service.machine
-        return all(queue.messages == 0 for queue in machine.queues())
+        return not len(machine.halves) and all(queue.messages == 0 for queue in machine.queues())
 
     def _what_is_missing(self) -> str:
         leader = self.nemesis.leader()
@@ -383,12 +433,14 @@ class Simulation:
             f"{node.number}: {'down' if node.process is None else self._described(node)}"
             for node in self.nodes.values()
         )
-        waiting = sum(not producer.done for producer in self.producers)
-        left = 0
+        waiting = self._waiting
+        left = undecided = 0
         if leader is not None and leader.process is not None:
-            left = sum(queue.messages for queue in leader.process.service.machine.queues())
+            machine = leader.process.service.machine
+            left, undecided = sum(queue.messages for queue in machine.queues()), len(machine.halves)
         return (
-            f"after {HEAL_SECONDS_MAX:.0f} s without faults {waiting} producers wait, {left} messages are left; {roles}"
+            f"after {HEAL_SECONDS_MAX:.0f} s without faults {waiting} producers wait, {left} messages are left, "
+            f"{undecided} are undecided; {roles}"
         )
 
     def _described(self, node: Node) -> str:

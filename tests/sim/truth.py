@@ -5,7 +5,7 @@ history; I5 what is committed is durable on a quorum; I6 a new leader has all of
 commitment never goes back and never beyond the disk; I9 an acknowledgement follows its sync; I11 one promise an
 epoch; I12 no gaps; I13 the properties of ZAB (`delivery`); I14 equal states at equal entries; I15 what was confirmed is
 committed; I16 reads see what was confirmed before them; I17 nothing is confirmed or delivered after a leadership; I18
-bounds of memory (`bounds`). I19 and the E invariants are looked at when a run is over.
+bounds of memory (`bounds`). I19 to I24 and the E invariants are looked at when a run is over.
 
 What is durable comes from the moments at which syncs of the disk returned (`Ledger`), and is compared with the bytes
 that each start finds. This module only looks; it must not change anything.
@@ -66,6 +66,7 @@ class Truth:
         confirmed_zxid: The highest entry that was confirmed to any client.
         deaths: Why processes ended themselves, with how often.
         weighed: How often each invariant was looked at when it could have been broken.
+        sent: For each GRANT whose messages were sent, up to where its leader had applied then.
 
     """
 
@@ -82,6 +83,7 @@ class Truth:
         self.methods: dict[str, int] = {}
         self.damages = self.refusals = self.salvaged = self.repaired = self.unseen_damages = 0
         self.weighed: Counter[str] = Counter()
+        self.sent: dict[int, int] = {}
         self.deliveries = Deliveries(self.weighed)
         self._position: dict[int, int] = {}
         self._chains: dict[int, bytes] = {}
@@ -465,6 +467,7 @@ class Truth:
 
     def delivers(self, process: Process, zxid: int, lead: Lead) -> None:
         """A leader sends messages to a consumer, under the GRANT at *zxid*."""
+        self.sent[zxid] = process.service.applied_zxid
         if lead.over or process.service.lead is not lead or not process.alive or epoch_of(zxid) != lead.epoch:
             raise self.broken(
                 "I17 nothing after the end",

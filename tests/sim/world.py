@@ -15,6 +15,8 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, Any
 
+from tests.sim.once import Archive
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -54,6 +56,7 @@ class World:
         random: The only source of chance while the run goes on.
         events: How many events have happened.
         digest: Of all of them.
+        archive: Ids of messages, which stand in the log of every node.
 
     """
 
@@ -64,6 +67,7 @@ class World:
         self.events = 0
         self.digest = 0
         self.lines: list[tuple[float, int, str]] | None = [] if tracing else None
+        self.archive = Archive()
         self._heap: list[tuple[float, int, Timer]] = []
         self._count = 0
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.queue import Queue as MachineQueue
     from sluicemq.broker.queues.runs import Run
+    from sluicemq.broker.queues.window import IdWindow
+    from tests.broker.queues.naive.windows import Window
 
 Row = tuple[Any, ...]
 TOTALS = (
@@ -67,7 +69,10 @@ def compare(machine: Machine, world: World, peek: Callable[[MachineQueue], list[
             for offset in range(run.size)
         ]
         assert delayed == [(m["due"], m["zxid"], m["index"], m["route"]) for m in waiting(naive)], topic.name
-    assert {half.number for half in machine.halves} == set(world.halves), "the same half messages wait"
+        compare_window(topic.window, naive["window"])
+    halves = {half.number: (half.checks, half.next_check_ms) for half in machine.halves}
+    assert halves == {number: (half["checks"], half["next"]) for number, half in world.halves.items()}, "half messages"
+    assert {producer.number for producer in machine.producers} == set(world.producers), "the same producers are there"
     # Conservation: what was ever published is somewhere, or went in one way.
     alive = sum(queue.messages + queue.dead.messages for queue in machine.queues())
     gone = sum(getattr(queue, f"{why}_total") for queue in machine.queues() for why in GONE if why != "moved")
@@ -95,6 +100,18 @@ def compare_queue(queue: MachineQueue, naive: Queue, ready: list[Run]) -> None:
     totals = {name: getattr(queue, name) for name in TOTALS}
     assert totals == {name: naive["totals"][name.removesuffix("_total")] for name in TOTALS}, "how many"
     assert (set(queue.keys.parked) if queue.keys is not None else set()) == naive["parked"], "what is parked"
+    compare_window(queue.window, naive["window"])
+    compare_window(queue.settled_window, naive["settled_ids"])
+
+
+def compare_window(window: IdWindow | None, naive: Window | None) -> None:
+    """Each row that counts in the world counts in the machine; those that do not may be gone there."""
+    assert (window is None) == (naive is None), "whether there is a window of ids"
+    if window is None or naive is None:
+        return
+    found = window.scope, window.age_ms, window.ids_max, window.confirmed_total
+    assert found == (naive.scope, naive.age, naive.most, naive.confirmed), "a window of ids"
+    assert window.ids <= len(naive.rows), "no id is remembered that never came"
 
 
 def compare_ready(naive: Queue, rows: list[Row]) -> None:

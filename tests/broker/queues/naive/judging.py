@@ -27,6 +27,8 @@ APPLY: dict[type[e.Entry], Callable[[World, int, Any], Any]] = {
     e.ProducerOpen: publishing.producer_open,
     e.Publish: publishing.publish,
     e.PublishGrouped: publishing.publish,
+    e.PublishIdentified: publishing.publish,
+    e.ProducerClose: publishing.producer_close,
     e.Settle: settling.settle,
     e.SettleJudged: settling.settle,
     e.Clock: waiting.clock,
@@ -48,6 +50,7 @@ APPLY: dict[type[e.Entry], Callable[[World, int, Any], Any]] = {
     x.Transaction: transactions.transaction,
     x.Prepare: transactions.prepare,
     x.Resolve: transactions.resolve,
+    x.Checked: transactions.checked,
 }
 """Everything but grants, which need to know what the machine found in front: `settling.grant`."""
 

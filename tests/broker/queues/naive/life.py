@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from sluicemq.broker.pipeline.identities import hashes_of
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import outcomes as o
 from sluicemq.broker.queues.dispatching.dispatcher import Dispatcher, Pick, grant_of
@@ -17,13 +18,14 @@ from sluicemq.broker.queues.entries import decode_entry
 from sluicemq.broker.queues.entries_of_transactions import Transaction
 from sluicemq.broker.queues.image import load
 from sluicemq.broker.queues.machine import Machine
-from sluicemq.broker.queues.outcomes_of_transactions import Prepared, Resolved, Transacted
+from sluicemq.broker.queues.outcomes_of_transactions import ChecksDue, Prepared, Resolved, Transacted
 from sluicemq.broker.queues.tags import without
 from sluicemq.wire.messages import VERDICT_HANDED_OVER
 from tests.broker.queues.naive.comparing import compare, follow_pieces
 from tests.broker.queues.naive.dealing import Consumers, Deal, Who
 from tests.broker.queues.naive.judging import judge
 from tests.broker.queues.naive.settling import grant
+from tests.broker.queues.naive.windows import ids_in, spread
 from tests.broker.queues.naive.world import Address, World, tags_in
 
 if TYPE_CHECKING:
@@ -40,8 +42,8 @@ def plain(outcome: o.Outcome) -> Any:
     if outcome.error is not None:
         return type(outcome.error)
     match outcome.value:
-        case o.Published(zxid, count, duplicate):
-            return zxid, count, duplicate
+        case o.Published(zxid, count, duplicate, known) | Transacted(zxid, count, duplicate, known):
+            return zxid, count, duplicate, spread(known)
         case o.Settled(lost, settled):
             return tags_in(lost), settled
         case o.Declared(number, done, changes):
@@ -54,6 +56,7 @@ def plain(outcome: o.Outcome) -> Any:
             o.SessionOpened(value)
             | o.SessionClosed(value)
             | o.ProducerOpened(value)
+            | o.ProducerClosed(value)
             | o.Clocked(value)
             | o.Deleted(value)
             | o.Purged(value)
@@ -66,8 +69,10 @@ def plain(outcome: o.Outcome) -> Any:
             | o.Discarded(value)
         ):
             return value
-        case Transacted(zxid, count, duplicate) | Prepared(zxid, count, duplicate):
+        case Prepared(zxid, count, duplicate):
             return zxid, count, duplicate
+        case ChecksDue(asked, parked):
+            return asked, parked
         case Resolved(committed, again, messages):
             return committed, again, messages
     return outcome.value
@@ -93,6 +98,7 @@ class Road:
         zxid: The last entry.
         checked_zxid: The last entry after which everything was compared.
         now: Log time that the leader gives to entries.
+        names: Id and key of each message that has an id, by address.
         ahead: How many grants are planned before the next entry is applied, and follow it.
 
     """
@@ -109,6 +115,7 @@ class Road:
         self.zxid = self.checked_zxid = 0
         self.now = 1_000_000
         self.ahead = 0
+        self.names: dict[Address, tuple[str | None, str | None]] = {}
 
     def new_dispatcher(self) -> Dispatcher:
         return Dispatcher(self.machine, chance=lambda below: below - 1, grant_messages_max=GRANT_MESSAGES_MAX)
@@ -189,13 +196,32 @@ class Road:
         return pick, Deal(self.world, queue, self.consumers, planned).judge(pick)
 
     def grant(self, pick: Pick, *, undisturbed: bool) -> None:
-        entry = grant_of(pick, self.now)
+        """Lease what is picked; of what was acknowledged before, by its id, the broker itself disposes."""
+        entry: e.Grant = grant_of(pick, self.now)
+        window = self.world.queues[pick.queue_id]["settled_ids"] if pick.queue_id in self.world.queues else None
+        if window is not None:
+            entry = self.identified(pick, window.scope)
         outcome = self.apply(entry)
         assert isinstance(outcome.value, o.Granted)
         self.world.time = max(self.world.time, entry.log_time_ms)
         grant(self.world, entry, undisturbed, tags_in(outcome.value.void), given_back(outcome))
         self.dispatcher.on_effects(outcome.effects)
         self.dispatcher.granted(pick, outcome.value.void)
+        if window is not None and isinstance(entry, e.GrantIdentified):
+            known = window.look(ids_in(entry.ids), self.now)
+            tags = [number for index in known for number in (pick.first_tag + index,) * 2]
+            if tags:
+                self.run(e.SettleJudged(self.now, pick.session, pick.consumer, e.SETTLED_BEFORE, tags))
+
+    def identified(self, pick: Pick, scope: int) -> e.Grant:
+        """The grant of a queue that remembers what was acknowledged."""
+        places = [number for run in pick.runs for number in (run.ready, run.zxid, run.first, run.size)]
+        addresses = [(run.zxid, run.first + offset) for run in pick.runs for offset in range(run.size)]
+        names = [self.names.get(address, (None, None)) for address in addresses]
+        ids = hashes_of([id_ for id_, _ in names], [key for _, key in names], scope)
+        if not any(ids):
+            return grant_of(pick, self.now)
+        return e.GrantIdentified(self.now, pick.queue_id, pick.session, pick.consumer, pick.first_tag, places, ids)
 
     def deal(self, most: int) -> bool:
         """Grant what the dispatcher picks, so often at most; return whether there is nothing more."""

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.broker.queues.naive.choices import STEPS
 from tests.broker.queues.naive.running import STEPS_A_LIFE
 from tests.broker.queues.naive.steps import BEGINNINGS
-from tests.broker.queues.naive.steps_of_transactions import AllSteps
+from tests.broker.queues.naive.steps_of_windows import AllSteps
 
 
 class Lives(RuleBasedStateMachine, AllSteps):

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sluicemq.broker.queues import window, window_index
 from tests.broker.paged import WhimsicalPager, make_chunks_small
 from tests.broker.queues.naive.choices import STEPS
 from tests.broker.queues.naive.steps import BEGINNINGS
-from tests.broker.queues.naive.steps_of_transactions import AllSteps
+from tests.broker.queues.naive.steps_of_windows import AllSteps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +35,10 @@ def chunks_of(runs: int | None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         if runs is not None:
             make_chunks_small(monkeypatch, runs)
+            for module in (window, window_index):
+                monkeypatch.setattr(module, "LEAF_MAX", 4)
+            monkeypatch.setattr(window_index, "LEAF_FILL", 3)
+            monkeypatch.setattr(window, "LEAVES_SWEPT", 1)
         yield
 
 

@@ -8,6 +8,7 @@ from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.wire.errors import Conflict, NameConflict, QueueConflict, QueueNotFound, TopicInUse, TopicNotFound
 from tests.broker.queues.naive.patterns import drop, matches, subscriptions
+from tests.broker.queues.naive.windows import follow_windows
 from tests.broker.queues.naive.world import (
     ALIVE,
     DEFAULTS,
@@ -51,6 +52,7 @@ def set_all(world: World, queue: Queue, wanted: dict[str, Any]) -> None:
     if queue["settings"]["expires"] != wanted["expires"]:
         queue["used"] = world.time
     queue["settings"] = wanted
+    follow_windows(world, queue)
     if keyed and not is_keyed(queue):
         queue["parked"] = set()
 
@@ -145,6 +147,7 @@ def declare_topic(world: World, zxid: int, entry: e.Declare) -> Any:
             "settings": dict(TOPIC_DEFAULTS),
             "messages": [],
             "history": None,
+            "window": None,
             "lost": (0, 0),
             "paused": set(),
             "published": 0,
@@ -155,6 +158,7 @@ def declare_topic(world: World, zxid: int, entry: e.Declare) -> Any:
         changes = differences(topic["settings"], entry.settings)
         outcome = "changed" if changes else "unchanged"
     topic["settings"].update(entry.settings)
+    follow_windows(world, topic)
     if topic["settings"]["retention"] is None:
         topic["history"] = None
         for subscription in subscriptions(world, topic):

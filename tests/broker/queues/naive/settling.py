@@ -9,6 +9,7 @@ from sluicemq.wire.errors import InvalidRequest, SessionNotFound
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_REJECT, VERDICT_RELEASE
 from tests.broker.queues.naive.dying import fail, note, young
 from tests.broker.queues.naive.patterns import drop
+from tests.broker.queues.naive.windows import ids_in
 from tests.broker.queues.naive.world import (
     Address,
     Message,
@@ -67,6 +68,7 @@ def grant(world: World, entry: e.Grant, undisturbed: bool, void: list[int], give
     """
     queue = world.queues.get(entry.queue)
     lives = entry.session in world.sessions
+    ids = ids_in(entry.ids) if isinstance(entry, e.GrantIdentified) else {}
     tag = entry.first_tag
     for ready, addresses in named(entry):
         tags = range(tag, tag + len(addresses))
@@ -82,7 +84,9 @@ def grant(world: World, entry: e.Grant, undisturbed: bool, void: list[int], give
         assert len(found) == len(addresses), "what is leased was ready"
         for message, own_tag in zip(found, tags, strict=True):
             queue["totals"]["redelivered"] += bool(message["deliveries"])
-            message.update(state="leased", holder=(entry.session, entry.consumer), tag=own_tag, handed=False)
+            holder = entry.session, entry.consumer
+            id_ = ids.get(own_tag - entry.first_tag, b"")
+            message.update(state="leased", holder=holder, tag=own_tag, handed=False, id=id_)
             if not lives:
                 message["deliveries"] += 1
                 world.give_back(message)
@@ -100,12 +104,13 @@ def find_ready(queue: Queue, ready: int | None, addresses: list[Address]) -> lis
 # --- settlements ----------------------------------------------------------------------------------------------------
 
 VERDICTS = (1, 2, 3, 4, e.EXPIRED, e.ABANDONED)
+VERDICTS_JUDGED = (*VERDICTS, VERDICT_REJECT, e.SETTLED_BEFORE)
 
 
 def settle(world: World, zxid: int, entry: e.Settle) -> Any:
     tags = tags_in(entry.tags)
     backwards = any(first > last for first, last in chunks_of(entry.tags, 2))
-    verdicts = (*VERDICTS, VERDICT_REJECT) if isinstance(entry, e.SettleJudged) else VERDICTS
+    verdicts = VERDICTS_JUDGED if isinstance(entry, e.SettleJudged) else VERDICTS
     if backwards or not tags or tags != sorted(set(tags)) or tags[0] < 1 or entry.verdict not in verdicts:
         return InvalidRequest
     if entry.session not in world.sessions:
@@ -124,9 +129,18 @@ def settle(world: World, zxid: int, entry: e.Settle) -> Any:
 
 def end_leases(world: World, zxid: int, entry: e.Settle, queue: Queue, messages: list[Message]) -> None:
     verdict = entry.verdict
+    window = queue["settled_ids"]
+    if verdict == e.SETTLED_BEFORE:
+        known = [m for m in messages if m["id"] and window is not None and window.find(m["id"], world.time)]
+        for message in known:
+            world.gone(queue, message, "settled")
+            window.confirmed += 1
+        messages, verdict = [m for m in messages if all(m is not other for other in known)], VERDICT_RELEASE
     if verdict == VERDICT_ACK:
         for message in messages:
             world.gone(queue, message, "settled")
+            if window is not None and message["id"]:
+                window.rows.append((message["id"], zxid, 0, world.time))
     elif verdict == VERDICT_RELEASE:
         for message in messages:
             message["deliveries"] += 1

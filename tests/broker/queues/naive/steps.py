@@ -90,6 +90,8 @@ BEGINNINGS = One(
     {"ordering": "key", "mode": "failover", "dead_letter": "grave", "max_deliveries": 2},
     {"max_length": 8, "overflow": "drop_head", "retry": [0.0, 1.0]},
     {"max_deliveries": 1, "retry_delay": 0.0},
+    {"dedup_window": 2.0, "settled_window": 2.0},
+    {"dedup_window": 30.0, "dedup_count": 4, "dedup_scope": "key", "settled_window": 0.7, "ordering": "key"},
 )
 """How the queue `orders` and the subscription `all` are declared at first."""
 POLICIES = One({}, *FAILURES, *ORDERS, *MODES, {"expires": 3.0}, {"dead_letter": "grave", "max_deliveries": 1})
@@ -245,6 +247,11 @@ class Steps(Road):
         """A batch is sent twice, or too early."""
         known = len(self.world.producers[self.producer])
         self.send(self.a_queue(which)["id"], self.producer, max(known + 1 - back, 0), groups)
+
+    def note_names(self, zxid: int, ids: list[str | None], keys: list[str | None]) -> None:
+        """Remember which id and key each message of an entry has, as its batch would say."""
+        names = zip(ids, keys, strict=True)
+        self.names.update({(zxid, index): name for index, name in enumerate(names) if name[0] is not None})
 
     def send(self, number: int, producer: int, sequence: int, groups: list[tuple[int, int, int, int, str]]) -> int:
         """Publish as a leader writes it: keys where there is an order by key, priorities where there is none."""

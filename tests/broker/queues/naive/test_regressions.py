@@ -11,7 +11,7 @@ from sluicemq.wire.messages import VERDICT_NACK
 from tests.broker.paged import WhimsicalPager
 from tests.broker.queues.naive.choices import STEPS
 from tests.broker.queues.naive.running import chunks_of
-from tests.broker.queues.naive.steps_of_transactions import AllSteps
+from tests.broker.queues.naive.steps_of_windows import AllSteps
 
 Step = tuple[str, dict[str, Any]]
 

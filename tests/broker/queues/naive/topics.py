@@ -34,7 +34,7 @@ from tests.broker.queues.naive.world import (
 
 
 def publish_to_topic(world: World, zxid: int, topic: Topic, messages: list[Message]) -> type[Exception] | None:
-    if "publish" in topic["paused"]:
+    if messages and "publish" in topic["paused"]:
         return QueuePaused
     for subscription, part in shares(world, topic, messages):
         if part and is_too_much(subscription, len(part)):

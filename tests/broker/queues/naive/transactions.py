@@ -8,24 +8,25 @@ from typing import Any
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_transactions as x
 from sluicemq.wire.errors import (
-    InvalidRequest,
     LeaseLost,
-    ProducerNotFound,
     QueueFull,
     QueueNotFound,
     QueuePaused,
-    SequenceGap,
     TransactionDecided,
     TransactionNotFound,
 )
 from sluicemq.wire.messages import VERDICT_ACK
 from tests.broker.queues.naive.limits import is_beyond
-from tests.broker.queues.naive.publishing import into_queue, messages_of
+from tests.broker.queues.naive.publishing import into_queue, messages_of, sequence_of
 from tests.broker.queues.naive.settling import settle
 from tests.broker.queues.naive.topics import into_topic, shares
+from tests.broker.queues.naive.windows import Window, ids_in, window_for
 from tests.broker.queues.naive.world import Message, World, chunks_of, tags_in
 
 DAY_MS = 86_400_000
+CHECK_AFTER_MS_MIN = 100
+CHECK_INTERVAL_MS_MAX = 60_000
+CHECKS_MAX = 15
 Targets = list[tuple[int, list[Message]]]
 
 
@@ -40,18 +41,6 @@ class OneOf(tuple[Any, ...]):
     __hash__ = tuple.__hash__
 
 
-def sequence_of(world: World, entry: x.Transaction | x.Prepare) -> Any:
-    """Return what the producer's sequence answers, or None where the entry is the next."""
-    known = world.producers.get(entry.producer)
-    if known is None:
-        return ProducerNotFound
-    if entry.sequence < 1:
-        return InvalidRequest
-    if entry.sequence <= len(known):
-        return known[entry.sequence - 1], entry.count, True
-    return SequenceGap if entry.sequence > len(known) + 1 else None
-
-
 def refusals(world: World, targets: Targets, freed: Counter[int]) -> OneOf | None:
     """Return for what reasons the messages may not all come, and one of them is told; None: they may."""
     coming: Counter[int] = Counter()
@@ -64,7 +53,7 @@ def refusals(world: World, targets: Targets, freed: Counter[int]) -> OneOf | Non
                 coming[subscription["id"]] += len(part)
         else:
             return OneOf((QueueNotFound,))
-        if "publish" in (world.queues.get(number) or world.topics[number])["paused"]:
+        if messages and "publish" in (world.queues.get(number) or world.topics[number])["paused"]:
             reasons.append(QueuePaused)
     for number, count in coming.items():
         queue = world.queues[number]
@@ -84,6 +73,10 @@ def come_in(world: World, zxid: int, targets: Targets, *, retains: bool) -> None
 
 def transaction(world: World, zxid: int, entry: x.Transaction) -> Any:
     answer = sequence_of(world, entry)
+    judged = judged_of(world, entry)
+    if isinstance(answer, int):
+        before = {index: at for window, ids in judged for index, at in window.look(ids, world.time).items()}
+        return answer, entry.count, True, {index: at for index, at in before.items() if at != (answer, index)}
     if answer is not None:
         return answer
     settlements = entry.verdicts()
@@ -95,25 +88,40 @@ def transaction(world: World, zxid: int, entry: x.Transaction) -> Any:
                 return LeaseLost
             freed[held[tag]["queue"]] += settlement.verdict == VERDICT_ACK
     messages = messages_of(world, zxid, entry) if entry.count else []
+    known = {index: at for window, ids in judged for index, at in window.copy().judge(ids, zxid, world.time).items()}
     targets: Targets = []
     for target, count, *_ in chunks_of(entry.parts, x.PART_NUMBERS):
-        targets.append((target, messages[:count]))
+        targets.append((target, [m for m in messages[:count] if m["index"] not in known]))
         messages = messages[count:]
     refusal = refusals(world, targets, freed)
     if refusal is not None:
         return refusal
     world.producers[entry.producer].append(zxid)
+    for window, ids in judged:
+        window.judge(ids, zxid, world.time)
     for settlement in settlements:
         consumer, verdict, due, tags, reason = settlement
         settle(world, zxid, e.SettleJudged(entry.log_time_ms, entry.session, consumer, verdict, tags, due, reason))
     come_in(world, zxid, targets, retains=True)
-    return zxid, entry.count, False
+    return zxid, entry.count, False, known
+
+
+def judged_of(world: World, entry: x.Transaction) -> list[tuple[Window, dict[int, bytes]]]:
+    """Each window that judges ids of the transaction, with all that it judges."""
+    found: dict[int, tuple[Window, dict[int, bytes]]] = {}
+    first = 0
+    for target, count, _, scope in chunks_of(entry.parts, x.PART_NUMBERS):
+        window = window_for(world, target, scope - 1)
+        if window is not None and entry.ids:
+            found.setdefault(target, (window, {}))[1].update(ids_in(entry.ids, first, count))
+        first += count
+    return list(found.values())
 
 
 def prepare(world: World, zxid: int, entry: x.Prepare) -> Any:
     answer = sequence_of(world, entry)
     if answer is not None:
-        return answer
+        return (answer, entry.count, True) if isinstance(answer, int) else answer
     messages = messages_of(world, zxid, entry)
     refusal = refusals(world, [(entry.target, messages)], Counter())
     if refusal is not None:
@@ -125,6 +133,9 @@ def prepare(world: World, zxid: int, entry: x.Prepare) -> Any:
         "name": target["name"],
         "to_topic": entry.target in world.topics,
         "messages": messages,
+        "after": max(entry.check_after_ms, CHECK_AFTER_MS_MIN),
+        "checks": 0,
+        "next": world.time + max(entry.check_after_ms, CHECK_AFTER_MS_MIN),
     }
     return zxid, entry.count, False
 
@@ -148,3 +159,22 @@ def resolve(world: World, zxid: int, entry: x.Resolve) -> Any:
     world.decided[entry.half] = entry.commit, world.time
     world.decided = {each: what for each, what in world.decided.items() if what[1] + DAY_MS > world.time}
     return entry.commit, False, len(half["messages"]) if entry.commit else 0
+
+
+def checked(world: World, zxid: int, entry: x.Checked) -> Any:
+    """Somebody is asked about those that are due, at growing intervals; who was asked too often is parked."""
+    asked: list[int] = []
+    parked: list[int] = []
+    for number in entry.halves:
+        half = world.halves.get(number)
+        if half is None or not half["next"] or half["next"] > world.time:
+            continue
+        if half["checks"] == CHECKS_MAX:
+            half["next"] = 0
+            parked.append(number)
+            continue
+        half["checks"] += 1
+        interval = half["after"] * 2 ** half["checks"]
+        half["next"] = world.time + min(interval, max(CHECK_INTERVAL_MS_MAX, half["after"]))
+        asked.append(number)
+    return asked, parked

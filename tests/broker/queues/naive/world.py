@@ -32,8 +32,10 @@ DEFAULTS: dict[str, Any] = {
     "dispatch": "round_robin",
     "message_bytes_max": None,
     "retention": None,
+    "settled_window": 0.0,
+    **(IDENTITY := {"dedup_window": 0.0, "dedup_count": 1_000_000, "dedup_scope": "queue"}),
 }
-TOPIC_DEFAULTS: dict[str, Any] = {"ttl": None, "message_bytes_max": None, "retention": None}
+TOPIC_DEFAULTS: dict[str, Any] = {"ttl": None, "message_bytes_max": None, "retention": None, **IDENTITY}
 BYTES_A_MESSAGE = 10
 ALIVE = ("ready", "leased", "delayed")
 GONE = ("settled", "purged", "expired", "dropped", "moved")
@@ -42,12 +44,18 @@ GONE = ("settled", "purged", "expired", "dropped", "moved")
 class World:
     """Everything there is.
 
+    Args:
+        receipts_max: So many receipts of a producer are remembered,
+        fenced_max: and so many numbers that lost a name.
+
     Attributes:
         time: Log time in milliseconds.
         queues: By number; subscriptions are queues with a topic.
         topics: By number.
         sessions: Their numbers.
         producers: The zxids of what each published, in order, by number.
+        names: The number of the producer that has a name.
+        fenced: Numbers of the producers that lost a name to another, with the name.
         policies: By name.
         schedules: By name.
         halves: Half messages that nobody has decided, by number.
@@ -58,13 +66,17 @@ class World:
 
     """
 
-    def __init__(self) -> None:
+    def __init__(self, receipts_max: int = 256, fenced_max: int = 256) -> None:
+        self.receipts_max = receipts_max
+        self.fenced_max = fenced_max
         self.time = 0
         self.order = count()
         self.queues: dict[int, Queue] = {}
         self.topics: dict[int, Topic] = {}
         self.sessions: set[int] = set()
         self.producers: dict[int, list[int]] = {}
+        self.names: dict[str, int] = {}
+        self.fenced: dict[int, str] = {}
         self.policies: dict[str, dict[str, Any]] = {}
         self.schedules: dict[str, dict[str, Any]] = {}
         self.halves: dict[int, dict[str, Any]] = {}
@@ -135,6 +147,8 @@ def new_queue(number: int, name: str, time: int) -> Queue:
         "used": time,
         "topic": None,
         "filling": None,
+        "window": None,
+        "settled_ids": None,
     }
 
 
