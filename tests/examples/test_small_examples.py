@@ -1,0 +1,75 @@
+"""Each small example runs as a reader would run it, and prints what its first lines promise."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.broker_process import BrokerProcess
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+PROGRAM_SECONDS_MAX = 60
+
+PRINTED = {
+    "hello_queue": ["received hello", "received queue", "received world"],
+    "topics": [
+        "alarms: weather.coast.storm wind 10",
+        "archive: weather.coast.sun 21 degrees",
+        "archive: weather.coast.storm wind 10",
+    ],
+    "retry_and_dead_letter": [
+        "sent to ann at attempt 1",
+        "attempt 3 failed: bob's mail server is down",
+        "dead: nonsense - rejected - no address in it",
+        "dead: to bob - max_deliveries - ConnectionError: bob's mail server is down",
+        "redriven: 1",
+        "sent to bob at attempt 1",
+    ],
+    "delay_and_cancel": [
+        "seat 7 was paid; taken back: 1",
+        "the hall is wanted now; put forward: 1",
+        "due: release seat 8 unless paid",
+        "due: release the hall",
+    ],
+    "order_by_key": [f"account-{number} open deposit withdraw close" for number in range(5)],
+    "transactions": ["rolled back: the machine stumbled", "invoices: 1 ready", "parcels: 1 ready"],
+    "half_message": ["asked about o-2", "ship o-1", "ship o-2"],
+    "outbox_with_sqlalchemy": ["placed: o-1", "placed: o-3"],
+    "inbox": ["booked", "known already", "sum: 42"],
+    "asyncio_with_fastapi": ["202 cat.jpg", "thumbnail of cat.jpg"],
+    "three_brokers": ["killed the leader", "the longest wait was below 5 seconds", "received 300 of 300"],
+}
+"""By example, what lines it must print, or parts of lines; in whatever order where several tasks print."""
+
+
+@pytest.fixture(scope="module")
+def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with BrokerProcess(tmp_path_factory.mktemp("broker") / "data") as broker:
+        yield broker.url
+        broker.stop()
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_an_example_prints_what_it_promises(name: str, broker_url: str, tmp_path: Path) -> None:
+    outcome = subprocess.run(
+        [sys.executable, str(EXAMPLES / f"{name}.py")],
+        cwd=tmp_path,
+        env=os.environ | {"SLUICEMQ_URL": broker_url},
+        capture_output=True,
+        text=True,
+        timeout=PROGRAM_SECONDS_MAX,
+        check=False,
+    )
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    for expected in PRINTED[name]:
+        assert any(expected in line for line in outcome.stdout.splitlines()), (expected, outcome.stdout)
+    assert "Traceback" not in outcome.stderr
+
+
+def test_every_small_example_is_run() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.py")} - {"__init__"} == set(PRINTED)
