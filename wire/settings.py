@@ -11,6 +11,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
 from sluicemq.wire import setting_values as values
+from sluicemq.wire import shaping
 from sluicemq.wire.batch import MESSAGE_BYTES_MAX
 from sluicemq.wire.errors import InvalidRequest, QueueConflict, UnknownOption
 from sluicemq.wire.messages import SECONDS_MAX
@@ -41,6 +42,7 @@ __all__ = [
     "RETRY_DELAY_SECONDS_MAX",
     "TOPIC_SETTINGS",
     "TOPIC_SETTINGS_DEFAULT",
+    "AdaptiveRate",
     "GrowingDelay",
     "QueueSettings",
     "Retention",
@@ -98,6 +100,24 @@ class GrowingDelay(TypedDict, total=False):
     jitter: float
 
 
+class AdaptiveRate(TypedDict, total=False):
+    """How a queue finds by itself how fast it may deliver; all optional.
+
+    Attributes:
+        min: Messages a second that it never goes below; default 1.
+        max: Messages a second that it never goes beyond; default 1,000,000.
+        latency: Seconds from delivery to settlement beyond which a service has too much to do; default None: however
+            long it takes.
+        failures: Share of nacks and lost leases among all deliveries beyond which it has; default 0.02.
+
+    """
+
+    min: float
+    max: float
+    latency: float | None
+    failures: float
+
+
 class QueueSettings(TypedDict, total=False):
     """Settings of a queue, all optional.
 
@@ -130,6 +150,15 @@ class QueueSettings(TypedDict, total=False):
         dedup_scope: Within what an id is unique: "queue" (default), or "key": among messages of one key.
         settled_window: For so many seconds after a message was acknowledged another one with its id is settled
             without being delivered; default 0: never. At most `DEDUP_IDS_MAX` ids are remembered.
+        delivery_rate: Most messages delivered a second, redeliveries included, or when how many: "50/s from 9 to 18 on
+            mon-fri; 500/s; in Europe/Berlin", of which the first that holds counts; default None: no limit.
+        delivery_burst: Most messages at once after a quiet time, 1 to a billion; default None: those of 0.01 seconds.
+        delivery_bytes_rate: Most bytes delivered a second, as batches; default None: no limit.
+        max_concurrency: Most messages that all consumers together may hold unsettled; default None: no limit.
+        delivery_adaptive: Find by nacks and by how long messages take how many a second are not too many, within
+            `delivery_rate`; default None: do not.
+        publish_limit: How many messages may be published: "token_bucket 1000/s burst 5000", "leaky_bucket 50/s",
+            "fixed_window 1000/min" or "sliding_window 100/10s"; default None: no limit.
 
     """
 
@@ -153,6 +182,12 @@ class QueueSettings(TypedDict, total=False):
     dedup_count: int
     dedup_scope: Literal["queue", "key"]
     settled_window: float
+    delivery_rate: float | str | None
+    delivery_burst: int | None
+    delivery_bytes_rate: float | None
+    max_concurrency: int | None
+    delivery_adaptive: AdaptiveRate | None
+    publish_limit: str | None
 
 
 class TopicSettings(TypedDict, total=False):
@@ -166,6 +201,7 @@ class TopicSettings(TypedDict, total=False):
             goes to no subscription.
         dedup_count: Most ids that this looks back at, likewise.
         dedup_scope: Within what an id is unique, likewise.
+        publish_limit: How many messages may be published to it, likewise.
 
     """
 
@@ -175,6 +211,7 @@ class TopicSettings(TypedDict, total=False):
     dedup_window: float
     dedup_count: int
     dedup_scope: Literal["queue", "key"]
+    publish_limit: str | None
 
 
 QUEUE, TOPIC = "queue", "topic"
@@ -225,6 +262,12 @@ _TABLE = (
     Setting("dedup_count", DEDUP_IDS_DEFAULT, values.integer(0, DEDUP_IDS_MAX), applies_to=(QUEUE, TOPIC)),
     Setting("dedup_scope", "queue", values.one_of(*DEDUP_SCOPES), applies_to=(QUEUE, TOPIC)),
     Setting("settled_window", 0.0, values.seconds_or_off(DEDUP_SECONDS_MIN, SECONDS_MAX)),
+    Setting("delivery_rate", None, shaping.delivery_rate),
+    Setting("delivery_burst", None, values.integer(1, shaping.LIMIT_COUNT_MAX, or_none=True)),
+    Setting("delivery_bytes_rate", None, shaping.bytes_rate),
+    Setting("max_concurrency", None, values.integer(1, shaping.LIMIT_COUNT_MAX, or_none=True)),
+    Setting("delivery_adaptive", None, shaping.adaptive),
+    Setting("publish_limit", None, shaping.publish_limit, applies_to=(QUEUE, TOPIC)),
 )
 
 QUEUE_SETTINGS: dict[str, Setting] = {setting.name: setting for setting in _TABLE if QUEUE in setting.applies_to}
@@ -241,10 +284,14 @@ NOT_YET: frozenset[str] = frozenset(QUEUE_SETTINGS_DEFAULT) - {
     "dedup_count",
     "dedup_scope",
     "dedup_window",
+    "delivery_burst",
+    "delivery_bytes_rate",
+    "delivery_rate",
     "dispatch",
     "expires",
     "key_in_flight_max",
     "max_bytes",
+    "max_concurrency",
     "max_deliveries",
     "max_length",
     "message_bytes_max",

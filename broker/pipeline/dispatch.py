@@ -110,7 +110,7 @@ class DispatchStage:
 
     def __init__(self, road: Road) -> None:
         self._road = road
-        self.dispatcher = Dispatcher(road.machine, chance=random.Random().randrange)
+        self.dispatcher = Dispatcher(road.machine, chance=random.Random().randrange, gates=road.shaping.gates)
         self._consumers: dict[tuple[int, int], _Consumer] = {}
         # Consumers that met a message too large for them: they get nothing more, and end once they hold nothing.
         self._ending: dict[tuple[int, int], tuple[Recipient, SluiceError]] = {}
@@ -370,7 +370,10 @@ class DispatchStage:
         """Send what may be sent until *deadline* (`time.perf_counter`); return whether some is left."""
         if self.paused:
             return False
+        shaping = self._road.shaping
+        shaping.look()
         more = self._send_picks(deadline)
+        shaping.looked()
         missing = self.dispatcher.take_missing()
         if missing:
             self._road.want(missing)

@@ -13,6 +13,7 @@ from sluicemq.broker.pipeline.acknowledging import AtLeader
 from sluicemq.broker.pipeline.grouping import groups_of
 from sluicemq.broker.pipeline.identities import identities_of
 from sluicemq.broker.pipeline.message_ids import MessageIds
+from sluicemq.broker.pipeline.shaping import refuse_unknown_zone
 from sluicemq.broker.queues.applying.limiting import refuse_overflow
 from sluicemq.broker.queues.entries import (
     Declare,
@@ -293,6 +294,7 @@ class ProduceStage:
         check_name(name)
         checked = check_queue_settings(settings)
         check_own_dead_letter(name, checked)
+        refuse_unknown_zone(checked)
         entry = Declare(self._road.clock.now_ms(), vhost, QUEUE, name, checked)
         if self._road.machine.find_queue(vhost, name) is None:
             self._road.space.refuse_growth("making a queue")
@@ -310,6 +312,7 @@ class ProduceStage:
         check_name(name)
         wanted = check_queue_settings(settings)
         check_own_dead_letter(name, wanted)
+        refuse_unknown_zone(wanted)
         queue = self._road.machine.find_queue(vhost, name)
         if queue is None:
             return compare_settings(None, wanted)[:2]

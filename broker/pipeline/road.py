@@ -33,6 +33,7 @@ from sluicemq.broker.pipeline.replay import ReplayStage
 from sluicemq.broker.pipeline.schedules import ScheduleStage
 from sluicemq.broker.pipeline.sessions import SessionStage
 from sluicemq.broker.pipeline.settle import SettleStage
+from sluicemq.broker.pipeline.shaping import ShapingStage
 from sluicemq.broker.pipeline.topics import TopicStage
 from sluicemq.broker.pipeline.transactions import TransactionStage
 from sluicemq.broker.pipeline.unused import UnusedQueues
@@ -100,6 +101,7 @@ class Road:
         self.topics = TopicStage(self)
         self.fillings = FillingStage(self)
         self.unused = UnusedQueues(self)
+        self.shaping = ShapingStage(self)
         self.dispatch = DispatchStage(self)
         self.settle = SettleStage(self)
         self.sessions = SessionStage(self)
@@ -115,6 +117,7 @@ class Road:
     async def begin(self) -> None:
         """Wait for the clients of earlier sessions; return when everything before this leadership is applied."""
         begun = trio.Event()
+        self.shaping.begin()
         await self.sessions.restore()
         if self.machine.applied_zxid < self._order.last_zxid:
             # The verdict on a last, harmless entry tells that all of them are committed and applied.
@@ -125,6 +128,7 @@ class Road:
         """Run the timers and the cold reads until cancelled."""
         async with trio.open_nursery() as nursery:
             self.settle.start(nursery)
+            self.shaping.start(nursery)
             self.sessions.start(nursery)
             self.acknowledging.start(nursery)
             self.unused.start(nursery)

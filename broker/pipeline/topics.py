@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sluicemq.broker.pipeline import grouping
+from sluicemq.broker.pipeline.shaping import refuse_unknown_zone
 from sluicemq.broker.queues.entries import Declare, Delete
 from sluicemq.broker.queues.entries_of_topics import (
     START_BEGINNING,
@@ -226,6 +227,7 @@ class TopicStage:
         if name:
             check_name(name, "subscription")
         checked = check_queue_settings(settings)
+        refuse_unknown_zone(checked)
         check_own_dead_letter(name, checked)
         if checked.get("dedup_window"):
             raise InvalidRequest(

@@ -228,7 +228,8 @@ class Queue:
         by_key = self.settings["ordering"] == "key"
         if by_key != (self.keys is not None):
             self.keys = KeyStates() if by_key else None
-        self.tells_leases = by_key or self.settings["mode"] != "shared"
+        capped = self.settings["max_concurrency"] is not None
+        self.tells_leases = by_key or capped or self.settings["mode"] != "shared"
         self.is_limited = self.settings["max_length"] is not None or self.settings["max_bytes"] is not None
         self.is_plain = not self.is_limited and self.settings["ttl"] is None and self.settings["expires"] is None
         self.is_plain = self.is_plain and not self.paused & PAUSED_PUBLISH

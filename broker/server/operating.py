@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.pipeline import delays
 from sluicemq.broker.pipeline.grouping import key_numbers
+from sluicemq.broker.pipeline.shaping import refuse_unknown_zone
 from sluicemq.broker.queues.entries_of_queues import Alter, Policy
 from sluicemq.broker.queues.schedules import CATCH_UPS
 from sluicemq.broker.server.answering import reply_with
@@ -114,6 +115,7 @@ def set_policy(session: ClientSession, message: Message, correlation: int, tail:
     check_name(message.name, "policy")
     check_pattern(message.pattern)
     settings = check_queue_settings(message.settings)
+    refuse_unknown_zone(settings)
     if settings:
         session.road.space.refuse_growth("setting a policy")
     now_ms = session.road.clock.now_ms()

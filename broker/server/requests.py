@@ -37,7 +37,7 @@ PRODUCERS_MAX = 1_000
 PEEK_MESSAGES_MAX = 10_000
 PEEK_BYTES_MAX = 8 * 1024 * 1024
 LIST_QUEUES_MAX = 1000
-QUEUE_STATE_BYTES = 2048
+QUEUE_STATE_BYTES = 4096
 """No state of a queue takes more: so a page is cut to what the client's frames can hold."""
 
 

@@ -272,6 +272,7 @@ def test_a_topic_has_some_of_the_settings():
         "dedup_window",
         "dedup_count",
         "dedup_scope",
+        "publish_limit",
     }
     with pytest.raises(UnknownOption, match="topics have no setting 'mode'"):
         check_topic_settings({"mode": "shared"})

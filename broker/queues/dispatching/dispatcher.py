@@ -33,6 +33,7 @@ from sluicemq.broker.queues.outcomes import (
 )
 from sluicemq.broker.queues.pauses import PAUSED_DELIVER
 from sluicemq.broker.queues.runs import flat_runs
+from sluicemq.broker.queues.shaping.gates import CLOSED, OPEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.outcomes import Effect
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.queues.runs import Run
+    from sluicemq.broker.queues.shaping.gates import Gates, Room
     from sluicemq.broker.queues.tags import Span
 
 GRANT_MESSAGES_MAX = 4_096
@@ -123,6 +125,8 @@ class Dispatcher:
             as no broker's state depends on it.
         grant_messages_max: Most messages of one pick.
         grant_bytes_max: Most bytes of one pick, about; one message is always taken.
+        gates: How much of which queue may go now; None: no queue has a limit. Whoever keeps it calls `ready` for a
+            queue whose gate is due.
 
     Attributes:
         unfinished: Whether the last `next_pick` gave up looking, so that asking again makes sense.
@@ -136,11 +140,13 @@ class Dispatcher:
         chance: Chance = _no_chance,
         grant_messages_max: int = GRANT_MESSAGES_MAX,
         grant_bytes_max: int = GRANT_BYTES_MAX,
+        gates: Gates | None = None,
     ) -> None:
         self._machine = machine
         self._chance = chance
         self._messages_max = grant_messages_max
         self._bytes_max = grant_bytes_max
+        self._gates = gates
         # A line stays when its last consumer goes: its cursor knows what is in flight.
         self._lines: dict[int, Line] = {}
         self._sessions: dict[int, dict[int, Consumer]] = {}
@@ -172,7 +178,7 @@ class Dispatcher:
         those that it holds. In a queue of mode `exclusive`, `holder_against` tells before whether it may come.
         """
         line = self._line(queue_id)
-        line.follow_settings()
+        self._follow_settings(line)
         numbers = self._sessions.setdefault(session, {})
         assert consumer not in numbers, "a consumer's number is used once in a session"
         added = numbers[consumer] = Consumer(session, consumer, credit_messages, credit_bytes, weight)
@@ -196,7 +202,13 @@ class Dispatcher:
             queue = self._machine.queue(queue_id)
             assert queue is not None, "a consumer reads a queue that exists"
             line = self._lines[queue_id] = Line(queue, self._chance)
+            line.gate = None if self._gates is None else self._gates.of(queue)
         return line
+
+    def _follow_settings(self, line: Line) -> None:
+        line.follow_settings()
+        if self._gates is not None:
+            line.gate = self._gates.of(line.queue)
 
     def remove_consumer(self, session: int, consumer: int) -> None:
         """Give the consumer nothing more; what it holds stays with it until it is settled. Unknown ones are fine."""
@@ -261,7 +273,7 @@ class Dispatcher:
         line = self._lines.get(queue_id)
         if line is None:
             return []
-        line.follow_settings()
+        self._follow_settings(line)
         return [
             Attached(
                 consumer.session,
@@ -356,6 +368,8 @@ class Dispatcher:
         for session, consumer in self.consumers_of(queue_id):
             self.remove_consumer(session, consumer)
         line = self._lines.pop(queue_id, None)
+        if self._gates is not None:
+            self._gates.forget(queue_id)
         if line is not None and line.waiting:
             self._lines_gone_waiting += 1
             line.gone = True
@@ -391,6 +405,8 @@ class Dispatcher:
                 self.unfinished = True
                 return None
             line.waiting = False
+            if line.gate is not None:
+                line.gate.rests()
         return None
 
     def next_grant(self, queue_id: int) -> Pick | None:
@@ -404,7 +420,7 @@ class Dispatcher:
 
     def _pick(self, line: Line) -> Pick | None:
         if line.settings is not line.queue.settings:
-            line.follow_settings()
+            self._follow_settings(line)
         if line.keys is not None:
             return self._pick_by_key(line, line.keys)
         if line.is_astray:
@@ -416,8 +432,20 @@ class Dispatcher:
         consumer = line.policy.next()
         if consumer is None:
             return None
-        credit_messages = consumer.credit_messages - consumer.held_messages
-        credit_bytes = consumer.credit_bytes - consumer.held_bytes
+        gate = line.gate
+        pick = self._pick_for(line, consumer, OPEN if gate is None else gate.room(line.planned, line.takers))
+        if pick is None:
+            line.policy.undo(consumer)
+        elif gate is not None:
+            gate.took(pick.messages, pick.bytes)
+        return pick
+
+    def _pick_for(self, line: Line, consumer: Consumer, room: Room) -> Pick | None:
+        """Pick for a consumer within its credit and what may go."""
+        if room is CLOSED:
+            return None
+        credit_messages = min(consumer.credit_messages - consumer.held_messages, room.messages)
+        credit_bytes = min(consumer.credit_bytes - consumer.held_bytes, room.bytes)
         messages_max, bytes_max = min(credit_messages, self._messages_max), min(credit_bytes, self._bytes_max)
         runs, messages, bytes_ = line.take(
             messages_max, bytes_max, credit_messages - messages_max, credit_bytes - bytes_max
@@ -425,7 +453,6 @@ class Dispatcher:
         if line.stalled:
             self._stall(line)
         if not runs:
-            line.policy.undo(consumer)
             return None
         first_tag = consumer.hold(messages, bytes_)
         line.planned += messages
@@ -437,11 +464,22 @@ class Dispatcher:
         keys.unfinished = False
         if not keys.offers or (line.single and line.closed):
             return None
-        box = keys.next_box(self._messages_max, self._bytes_max)
+        gate = line.gate
+        if gate is None:
+            box = keys.next_box(self._messages_max, self._bytes_max)
+        else:
+            room = gate.room(line.planned, line.takers)
+            if room is CLOSED:
+                return None
+            box = keys.next_box(
+                min(room.messages, self._messages_max), min(room.bytes, self._bytes_max), room.all_messages
+            )
         if keys.wanted:
             self._stall(line)
         if box is None:
             return None
+        if gate is not None:
+            gate.took(box.messages, box.bytes)
         consumer = box.consumer
         first_tag = consumer.tag(box.messages, box.bytes)
         line.planned += box.messages

@@ -28,6 +28,7 @@ from sortedcontainers import SortedKeyList
 from sluicemq.broker.queues.chunks import AHEAD_RUNS
 from sluicemq.broker.queues.dispatching.key_states import KeyState
 from sluicemq.broker.queues.dispatching.ring import Ring
+from sluicemq.broker.queues.shaping.gates import PLENTY
 from sluicemq.broker.queues.tags import range_pairs
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class KeyOrder:
         "_free",
         "_full",
         "_held_up",
+        "_left",
         "_limit",
         "_line",
         "_messages_max",
@@ -112,6 +114,7 @@ class KeyOrder:
         self._dealt: dict[tuple[int, int], Box] = {}
         self._messages_max = 0
         self._bytes_max = 0
+        self._left = 0
         self._runs_left = 0
         self._full = False
         self.consumers_changed()
@@ -240,16 +243,18 @@ class KeyOrder:
 
     # --- picking -------------------------------------------------------------------------------------------------
 
-    def next_box(self, messages_max: int, bytes_max: int) -> Box | None:
+    def next_box(self, messages_max: int, bytes_max: int, all_max: int = PLENTY) -> Box | None:
         """Return what a consumer gets next; None where nobody can get anything now.
 
         Args:
             messages_max: Most messages of one box.
             bytes_max: Most bytes of one box, about; one message is always taken.
+            all_max: Most messages of all boxes that are not handed out.
 
         """
         while True:
             if not self._boxes:
+                self._left = all_max
                 self._deal(messages_max, bytes_max)
             box = self._boxes.popleft() if self._boxes else None
             if box is None or self._limit == 1 or self._is_in_order(box):
@@ -415,6 +420,7 @@ class KeyOrder:
         if box is None:
             box = self._dealt[consumer.identity] = Box(consumer)
         count = min(run.size, consumer.credit_messages - consumer.held_messages, self._messages_max - box.messages)
+        count = min(count, self._left)
         if state is not None:
             count = min(count, self._limit - state.in_flight)
         bytes_left = min(consumer.credit_bytes - consumer.held_bytes, self._bytes_max - box.bytes)
@@ -432,7 +438,8 @@ class KeyOrder:
         box.bytes += bytes_
         consumer.held_messages += count
         consumer.held_bytes += bytes_
-        if box.messages >= self._messages_max or box.bytes >= self._bytes_max:
+        self._left -= count
+        if box.messages >= self._messages_max or box.bytes >= self._bytes_max or not self._left:
             self._full = True
         if state is not None:
             state.in_flight += count

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.dispatching.policies import Chance
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.queues.runs import Place, Run
+    from sluicemq.broker.queues.shaping.gates import Gate
 
 
 class Line:
@@ -40,6 +41,7 @@ class Line:
         consumers: Who is here by (session, number), in the order in which they came.
         single: Whether one of them takes part, and not all.
         active: That one; None where all take part, or nobody is there.
+        gate: What bounds how much may go, and when; None where nothing does.
         policy: Whose turn it is among those that take part and have credit.
         cursors: What is picked of each lane, highest priority first.
         keys: What is known of the keys, where the queue is ordered by them; else None.
@@ -59,6 +61,7 @@ class Line:
         "active",
         "consumers",
         "cursors",
+        "gate",
         "gone",
         "is_astray",
         "keys",
@@ -76,6 +79,7 @@ class Line:
         self.queue = queue
         self.consumers: dict[tuple[int, int], Consumer] = {}
         self.active: Consumer | None = None
+        self.gate: Gate | None = None
         self.settings = queue.settings
         self.policy: Policy = policy_named(self.settings["dispatch"], chance)
         self.returned: SortedDict[Place, Run] = SortedDict((run.place, run) for run in queue.returned)
@@ -184,6 +188,11 @@ class Line:
         if active is None:
             return True
         return not may_deliver(active.identity, self.queue.leases.keys(), self.planned - active.planned)
+
+    @property
+    def takers(self) -> int:
+        """Among how many consumers is shared what may go for now."""
+        return 1 if self.single else max(1, len(self.consumers))
 
     # --- messages ------------------------------------------------------------------------------------------------
 

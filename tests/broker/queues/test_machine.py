@@ -751,6 +751,12 @@ def test_what_apply_judges_by_is_frozen() -> None:
         "dedup_count": 1_000_000,
         "dedup_scope": "queue",
         "settled_window": 0.0,
+        "delivery_rate": None,
+        "delivery_burst": None,
+        "delivery_bytes_rate": None,
+        "max_concurrency": None,
+        "delivery_adaptive": None,
+        "publish_limit": None,
     }
     assert (DEDUP_IDS_MAX, DEDUP_SCOPES) == (50_000_000, ("queue", "key"))
     assert (CHUNKS_DROPPED_MAX, ITEMS_PER_CHUNK) == (8, 100)

@@ -34,8 +34,14 @@ DEFAULTS: dict[str, Any] = {
     "retention": None,
     "settled_window": 0.0,
     **(IDENTITY := {"dedup_window": 0.0, "dedup_count": 1_000_000, "dedup_scope": "queue"}),
+    "delivery_rate": None,
+    "delivery_burst": None,
+    "delivery_bytes_rate": None,
+    "max_concurrency": None,
+    "delivery_adaptive": None,
+    **(ADMISSION := {"publish_limit": None}),
 }
-TOPIC_DEFAULTS: dict[str, Any] = {"ttl": None, "message_bytes_max": None, "retention": None, **IDENTITY}
+TOPIC_DEFAULTS: dict[str, Any] = {"ttl": None, "message_bytes_max": None, "retention": None, **IDENTITY, **ADMISSION}
 BYTES_A_MESSAGE = 10
 ALIVE = ("ready", "leased", "delayed")
 GONE = ("settled", "purged", "expired", "dropped", "moved")

@@ -1,0 +1,105 @@
+"""Peak shaving on the leader: the gates of its queues, their one timer, and the time of day.
+
+What may go is decided in `broker.queues.shaping`, which knows no clock. Must not know consumers or sockets.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+import trio
+
+from sluicemq.broker.pipeline.due import DueTimer
+from sluicemq.broker.queues.shaping.gates import Gates
+from sluicemq.wire.errors import InvalidRequest
+from sluicemq.wire.shaping import rate_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from sluicemq.broker.pipeline.road import Road
+
+logger = logging.getLogger("sluicemq.shaping")
+
+
+class ShapingStage:
+    """What bounds deliveries on this leader.
+
+    Attributes:
+        gates: What the dispatcher asks.
+
+    """
+
+    def __init__(self, road: Road) -> None:
+        self._road = road
+        self.gates = Gates(self._local_time, began_ms=road.clock.now_ms())
+        self._timer = DueTimer(self._next_due, self._fire)
+
+    def begin(self) -> None:
+        """The leadership begins: what another one delivered just before counts as if it had used up every burst."""
+        self.gates.begin(trio.current_time())
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Run the timer in *nursery*."""
+        nursery.start_soon(self._timer.run)
+
+    def look(self) -> None:
+        """Somebody is about to ask the gates."""
+        if len(self.gates):
+            self.gates.now = trio.current_time()
+
+    def looked(self) -> None:
+        """The gates were asked: one may be due earlier than planned."""
+        if len(self.gates):
+            self._timer.changed(self.gates.next_due)
+
+    def _next_due(self) -> float | None:
+        return self.gates.next_due
+
+    def _fire(self) -> None:
+        dispatcher = self._road.dispatch.dispatcher
+        for queue_id in self.gates.take_due(trio.current_time()):
+            dispatcher.ready(queue_id)
+        self._road.again()
+
+    def _local_time(self, zone: str) -> tuple[int, float]:
+        seconds = self._road.clock.now_ms() / 1000
+        local = datetime.fromtimestamp(seconds, _zone_or_utc(zone))
+        return local.weekday(), local.hour * 3_600 + local.minute * 60 + local.second + local.microsecond / 1e6
+
+
+def refuse_unknown_zone(settings: Mapping[str, Any]) -> None:
+    """Refuse a delivery rate in a time zone that this machine does not know.
+
+    Raises:
+        InvalidRequest: It is one.
+
+    """
+    rate = settings.get("delivery_rate")
+    if isinstance(rate, str):
+        zone = rate_plan(rate).zone
+        if _zone(zone) is None:
+            raise InvalidRequest(
+                f"delivery_rate: {zone!r:.80} is no time zone that this broker knows: write UTC, or a name such as "
+                "Europe/Berlin"
+            )
+
+
+@lru_cache(maxsize=100)
+def _zone_or_utc(name: str) -> tzinfo:
+    zone = _zone(name)
+    if zone is None:
+        logger.warning("this machine does not know the time zone %s of a delivery rate: taken as UTC", name)
+    return zone or UTC
+
+
+def _zone(name: str) -> ZoneInfo | None:
+    try:
+        return ZoneInfo(name)
+    except (KeyError, OSError, ValueError):  # not found, a folder, or no name at all
+        return None
