@@ -52,7 +52,7 @@ def groups_of(
     if routes is not None and len(routes) < batch.count:
         routes = routes * batch.count
     columns = (
-        None if due_times is None else [_due_ms(due, now_ms) for due in due_times],
+        None if due_times is None else _due_column(due_times, now_ms),
         None if ttls is None else [ttl or 0 for ttl in ttls],
         None if priorities is None else [priority or 0 for priority in priorities],
         None if keys is None else key_numbers(keys),
@@ -104,13 +104,15 @@ def _singles(times: list[int]) -> list[int]:
     return groups
 
 
-def _due_ms(due: int | None, now_ms: int) -> int:
-    """Return the log time that a value of DUE_TIMES means; 0: at once."""
-    if due is None:
-        return 0
-    if due < 0:
-        return now_ms - due
-    return due if due > now_ms else 0
+def _due_column(due_times: list[int | None], now_ms: int) -> list[int]:
+    """Return the log times that the values of DUE_TIMES mean; 0: at once."""
+    if None not in due_times:
+        times: list[int] = due_times  # type: ignore[assignment] # that is what was just found out
+        if min(times) > now_ms:
+            return times
+        if max(times) < 0:
+            return list(map(now_ms.__sub__, times))
+    return [0 if due is None else now_ms - due if due < 0 else due if due > now_ms else 0 for due in due_times]
 
 
 def key_numbers(keys: list[str | None]) -> list[int]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
+from sluicemq.broker.queues.delayed_check import check_delayed
 from sluicemq.broker.queues.routing import audit as topics
 from sluicemq.broker.queues.runs import bytes_in, messages_in
 from sluicemq.broker.queues.windows import windows_of
@@ -150,7 +151,7 @@ def _check_counts(queue: Queue) -> None:
         assert len(lane) == len(lane.runs()), "runs of a lane are counted"
         assert bool(lane.messages) == (lane.head < lane.tail), "the first run of a lane is no hole"
     assert queue.returned.messages == messages_in(queue.returned), "returned messages are counted"
-    queue.delayed.check()
+    check_delayed(queue.delayed)
     assert (queue.history is None) == (queue.settings["retention"] is None), "a history is kept where it is wanted"
     if queue.history is not None:
         queue.history.check()

@@ -4,13 +4,14 @@ A delayed run is a row like any other, with its due time where a ready run has i
 message that was delayed goes behind the tail. So a million delayed messages take 64 MB, each may be due in a
 millisecond of its own, and rows lie in the same chunks and on the same pages as those of the ready ones.
 
-Rows are ordered by due time, and within one millisecond as they came. They lie in a list of sealed chunks, found by the
-due time of their first row, and in open rows behind those. Messages of one delay only ever go behind the last row.
-Others belong into the middle of a chunk: they gather, as they come, in a buffer beside it, which is put in order when
-the chunk is due, or when it is full; only then another chunk replaces the old one. So of a million messages with random
-due times each is copied a few times, not with every one that comes after it, and a chunk on a page stays there while
-its buffer fills. No bytes that an image refers to ever change: buffers only grow. A chunk that would become too large
-shares with the emptier of its neighbours.
+Rows lie in a list of sealed chunks, found by the due time of their first row, which no other of them is due before, and
+in open rows behind those, which are in order. Messages of one delay only ever go behind the last row. Others belong
+into the middle of a chunk: they gather, as they come, in a buffer beside it, which joins the chunk when it is full;
+only then another chunk replaces the old one, or two do where it would become too large, one with what is due before
+some row and one with the rest. So of a million messages with random due times each is copied a few times, not with
+every one that comes after it, and a chunk on a page stays there while its buffer fills. The rows of a chunk are put in
+order when it is the first: to keep them so all the time cost more than all the rest of adding them. Those due within
+one millisecond always stay as they came. No bytes that an image refers to ever change: buffers only grow.
 
 Which rows share a chunk, and where chunks lie, follows from the history and is never judged by: `take_due` and digests
 see rows only. What packs, sorts and cuts rows stands in `delayed_rows`. This module must not know clocks: what is due,
@@ -81,6 +82,7 @@ class DelayedRuns:
         "_chunks",
         "_emptied",
         "_firsts",
+        "_front",
         "_head",
         "_last_ms",
         "_offset",
@@ -103,6 +105,7 @@ class DelayedRuns:
         # Behind the chunks; never changed but by appending, so that an image may keep its beginning.
         self._open = _NO_ROWS
         self._head = 0  # rows in front, of the first chunk or else of `_open`, that are consumed
+        self._front: Chunk | None = None  # the first chunk, once it is known that its rows are in order
         self._last_ms = 0  # nothing is due later
         self._emptied = False
 
@@ -205,64 +208,51 @@ class DelayedRuns:
     def _insert_sealed(self, rows: bytes, times: Sequence[int], end: int) -> None:
         """Put the first *end* of packed *rows* into the buffers of the sealed chunks to which their times belong."""
         buffers = self._buffers
+        self._count_buffered(end * RUN_BYTES)
         for number, start, stop in self._shares(times, end):
             buffer = buffers[number]
             if buffer is _NO_ROWS:
                 buffer = buffers[number] = bytearray()
             buffer += rows[start * RUN_BYTES : stop * RUN_BYTES]
-            self._count_buffered((stop - start) * RUN_BYTES)
-            chunk = self._chunks[number]
-            if chunk.data is not None and len(buffer) // RUN_BYTES > buffer_rows_max(chunk.base):
-                # Chunks behind this one move, but they have had their share.
-                self._merge(*self._place_of(number, len(buffer) // RUN_BYTES))
+            if self._is_full(number):
+                self._merge(number)  # chunks behind this one move, but they have had their share
+
+    def _is_full(self, number: int) -> bool:
+        """Return whether a chunk in memory is to take what its buffer holds."""
+        rows = len(self._buffers[number]) // RUN_BYTES
+        if rows <= CHUNK_RUNS // 8:  # mostly
+            return False
+        chunk = self._chunks[number]
+        return chunk.data is not None and rows > buffer_rows_max(chunk.base)
 
     def _count_buffered(self, bytes_: int) -> None:
         if self._pool is not None:
             self._pool.buffered_bytes += bytes_
 
-    def _merge(self, first: int, end: int) -> None:
-        """Let chunks with their buffers in order take the place of those from *first* to before *end*."""
-        old = self._chunks[first:end]
-        parts: list[bytes | bytearray] = []
-        for chunk in old:
-            assert chunk.data is not None, "the chunks that are put in order are in memory"
-            parts.append(chunk.data)
-        if not first and self._head:
-            parts[0] = parts[0][self._head * RUN_BYTES :]
-            self._head = 0
-        buffers = self._buffers[first:end]
-        self._count_buffered(-sum(map(len, buffers)))
-        merged = r.in_order((*parts, *buffers), self._offset)
-        self._replace(first, end, r.pieces(merged))
-
-    def _replace(self, first: int, end: int, pieces: list[bytes]) -> None:
-        """Let chunks of these rows, with empty buffers, take the place of those from *first* to before *end*."""
-        old = self._chunks[first:end]
-        new = [Chunk(self, self._due_at(piece, 0), piece) for piece in pieces]
-        self._chunks[first:end] = new
-        self._firsts[first:end] = [chunk.base for chunk in new]
-        self._buffers[first:end] = [_NO_ROWS] * len(new)
-        if self._pool is None:
-            for chunk in old:
-                chunk.fifo = None
+    def _merge(self, number: int) -> None:
+        """Let chunks that hold what the buffer of one does take its place; the first one is put in order."""
+        rows, buffer = self._chunks[number].data, self._buffers[number]
+        assert rows is not None, "the chunks that are put together are in memory"
+        self._count_buffered(-len(buffer))
+        if number:
+            self._replace(number, r.parted(rows + buffer, self._offset))
         else:
-            self._pool.replace(old, new)
+            merged = r.in_order((rows[self._head * RUN_BYTES :], buffer), self._offset)
+            self._head = 0
+            self._replace(number, r.pieces(merged))
+            self._front = self._chunks[0]
 
-    def _place_of(self, number: int, count: int) -> tuple[int, int]:
-        """Return which sealed chunks so many rows more of one must share, from the first to behind the last."""
-        if self._rows_in(number) + count <= CHUNK_RUNS:
-            return number, number + 1
-        before = self._rows_to_join(number - 1)
-        behind = self._rows_to_join(number + 1)
-        if before < behind:
-            return number - 1, number + 1
-        return (number, number + 2) if behind <= CHUNK_RUNS else (number, number + 1)
-
-    def _rows_to_join(self, number: int) -> int:
-        """Return how many rows a neighbour has, or too many where there is none or it would have to be read first."""
-        if not 0 <= number < len(self._chunks) or self._chunks[number].data is None:
-            return CHUNK_RUNS + 1
-        return self._rows_in(number)
+    def _replace(self, number: int, pieces: list[bytes]) -> None:
+        """Let chunks of these rows, with empty buffers, take the place of one."""
+        old = self._chunks[number]
+        new = [Chunk(self, self._due_at(piece, 0), piece) for piece in pieces]
+        self._chunks[number : number + 1] = new
+        self._firsts[number : number + 1] = [chunk.base for chunk in new]
+        self._buffers[number : number + 1] = [_NO_ROWS] * len(new)
+        if self._pool is None:
+            old.fifo = None
+        else:
+            self._pool.replace((old,), new)
 
     def _rows_in(self, number: int) -> int:
         """Return how many rows of a sealed chunk are not consumed."""
@@ -274,9 +264,8 @@ class DelayedRuns:
         """Take at most *runs_max* of the runs that are due by *until_ms*, in order; `missing_due` was filled before."""
         taken: list[Run] = []
         while self.next_due_ms is not None and self.next_due_ms <= until_ms and len(taken) < runs_max:
-            if self._chunks and self._buffers[0]:
-                assert self._chunks[0].data is not None, "the chunks that are due are in memory"
-                self._merge(0, 1)
+            if self._chunks:
+                self._order_front()
             rows: bytes | bytearray | None = self._chunks[0].data if self._chunks else self._open
             assert rows is not None, "the chunks that are due are in memory"
             count = len(rows) // RUN_BYTES
@@ -291,6 +280,14 @@ class DelayedRuns:
                 self.next_due_ms = self._due_at(rows, end)
         self.messages -= messages_in(taken)
         return taken
+
+    def _order_front(self) -> None:
+        """Put the rows of the first chunk and its buffer in order."""
+        chunk = self._chunks[0]
+        assert chunk.data is not None, "the chunks that are due are in memory"
+        if self._buffers[0] or (chunk is not self._front and not r.are_in_order(chunk.data, self._offset)):
+            self._merge(0)
+        self._front = self._chunks[0]
 
     def look_due(self, until_ms: int, runs_max: int) -> list[Run]:
         """Return what `take_due` would take, as far as that is in memory."""
@@ -347,6 +344,7 @@ class DelayedRuns:
             self._pool.let_go(deque(self._chunks))
         self._count_buffered(-sum(map(len, self._buffers)))
         self._chunks, self._firsts, self._buffers, self._open = _NO_CHUNKS, _NO_TIMES, _NO_BUFFERS, _NO_ROWS
+        self._front = None
         self._head = self.messages = 0
         self.next_due_ms = None
 
@@ -398,17 +396,18 @@ class DelayedRuns:
         chunk = self._chunks[number]
         if chunk.data is None or not _may_hold(chunk, zxid):
             return
-        rows = r.without(chunk.data, 0 if number else self._head, due_ms, wanted, self._offset, taken)
+        ordered = chunk is self._front
+        rows = r.without(chunk.data, 0 if number else self._head, due_ms, wanted, self._offset, taken, ordered=ordered)
         if rows is None:
             return
         if not number:
             self._head = 0
-        if buffer and (number == 0 or not rows or len(rows) > CHUNK_BYTES or self._due_at(rows, 0) != chunk.base):
-            # What it holds may not belong to what is left of the chunk.
+        if number == 0 or not rows or len(rows) > CHUNK_BYTES or self._due_at(rows, 0) != chunk.base:
+            # What it holds may not belong to what is left of the chunk, whose first row may be due after others.
             self._count_buffered(-len(buffer))
             rows, buffer = bytearray(r.in_order((rows, buffer), self._offset)), _NO_ROWS
         if rows:
-            self._replace(number, number + 1, r.pieces(rows))
+            self._replace(number, r.pieces(rows))
             if buffer:
                 self._buffers[number] = buffer
         else:
@@ -449,7 +448,7 @@ class DelayedRuns:
                     skip -= held
                     continue
                 if rows is None:
-                    raise ChunksMissing([chunk])
+                    raise ChunksMissing(self._missing_looked_at(number, to_ms, skip + messages_max))
             assert rows is not None, "open rows are in memory"
             count = len(rows) // RUN_BYTES
             start = r.behind(rows, from_ms - 1, 0, count, self._offset) if from_ms else 0
@@ -460,6 +459,18 @@ class DelayedRuns:
             if not messages_max:
                 break
         return found
+
+    def _missing_looked_at(self, number: int, to_ms: int | None, messages: int) -> list[Chunk]:
+        """Return the chunks that are not in memory among those from *number* on that hold so many messages."""
+        missing: list[Chunk] = []
+        for place in range(number, len(self._chunks)):
+            if missing and (messages <= 0 or (to_ms is not None and self._firsts[place] >= to_ms)):
+                break
+            chunk = self._chunks[place]
+            if chunk.data is None:
+                missing.append(chunk)
+            messages -= chunk.messages
+        return missing
 
     def count_bytes(self) -> int:
         """Return about how many bytes all runs take; `missing_bytes` was filled before."""
@@ -546,32 +557,6 @@ class DelayedRuns:
         """Return all runs in order, as `packed` does; `ready` of each is when it is due."""
         return list(map(Run._make, ROW.iter_unpack(self.packed())))
 
-    def check(self) -> None:
-        """Assert what the rest relies on; reads everything.
-
-        Raises:
-            AssertionError: It does not hold; the text says what.
-
-        """
-        runs = self.runs()
-        times = [run.ready if self._offset == READY_OFFSET else run.expires_ms for run in runs]
-        assert times == sorted(times), "delayed messages are in the order in which they are due"
-        assert self.next_due_ms == (times[0] if times else None), "it is known when the first is due"
-        assert not times or self._last_ms >= times[-1], "it is known until when the last is due"
-        assert self.messages == messages_in(runs), "delayed messages are counted"
-        assert len(self._chunks) == len(self._firsts) == len(self._buffers), "each chunk has a time and a buffer"
-        for number, (chunk, first_ms) in enumerate(zip(self._chunks, self._firsts, strict=True)):
-            rows = self._data(chunk, read_back=True)
-            assert rows is not None, "rows lie in memory or on a page"
-            assert chunk.fifo is self, "a chunk knows where it belongs"
-            assert chunk.base == first_ms <= self._due_at(rows, 0), "chunks are found by their first row"
-            assert 0 < chunk.rows == len(rows) // RUN_BYTES <= CHUNK_RUNS, "chunks are neither empty nor too large"
-            assert chunk.messages == sum(sizes(rows)), "a chunk knows how many messages it has"
-            if number and self._buffers[number]:
-                assert min(long_column(self._buffers[number], self._offset)) >= first_ms, "buffers belong to chunks"
-        assert len(self._open) < CHUNK_BYTES, "open rows are sealed when they are enough"
-        assert not self._chunks or self._head < self._chunks[0].rows, "what is consumed is dropped"
-
     def _due_at(self, rows: bytes | bytearray, row: int) -> int:
         return long_at(rows, row, self._offset)
 
@@ -582,7 +567,9 @@ class DelayedRuns:
             if rows is not None and not number and self._head:
                 rows = rows[self._head * RUN_BYTES :]
             buffer = self._buffers[number]
-            yield r.in_order((rows, buffer), self._offset) if rows is not None and buffer else rows
+            if rows is not None and (buffer or not r.are_in_order(rows, self._offset)):
+                rows = r.in_order((rows, buffer), self._offset)
+            yield rows
         yield self._open if self._chunks or not self._head else self._open[self._head * RUN_BYTES :]
 
     def _data(self, chunk: Chunk, *, read_back: bool) -> bytes | None:

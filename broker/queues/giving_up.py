@@ -105,7 +105,7 @@ def _forget_in_chunk(delayed: DelayedRuns, number: int, lost: LostEntries) -> by
     delayed._count_buffered(-len(buffer))
     rows = delayed_rows.in_order((left, left_beside), delayed._offset)
     if rows:
-        delayed._replace(number, number + 1, delayed_rows.pieces(rows))
+        delayed._replace(number, delayed_rows.pieces(rows))
     else:
         delayed._drop_chunk(number)
     return gone + gone_beside

@@ -227,17 +227,21 @@ def _place_in_bulk(machine: Machine, zxid: int, entry: e.Publish, queue: Queue, 
     sizes, times = groups[::GROUP_NUMBERS], groups[1::GROUP_NUMBERS]
     firsts = [0, *accumulate(sizes)]
     like = Run(zxid, zxid, 0, 1, entry.count, len(entry.payload), now_ms)
-    ready = [
-        like._replace(first=first, size=size)
-        for first, size, due_ms in zip(firsts, sizes, times, strict=False)
-        if due_ms <= now_ms
-    ]
+    ready = (
+        [
+            like._replace(first=first, size=size)
+            for first, size, due_ms in zip(firsts, sizes, times, strict=False)
+            if due_ms <= now_ms
+        ]
+        if min(times) <= now_ms
+        else []
+    )
     queue.arrive([like._replace(size=entry.count)])
     if ready:
         queue.make_ready(ready, zxid)
     if len(ready) < len(times):
         order = sorted(range(len(times)), key=times.__getitem__)[len(ready) :]
-        times, firsts, sizes = ([column[group] for group in order] for column in (times, firsts, sizes))
+        times, firsts, sizes = (list(map(column.__getitem__, order)) for column in (times, firsts, sizes))
         rows = packed_columns(like, times, firsts, sizes)
         queue.delayed.add_rows(rows, times, entry.count - messages_in(ready))
     return bool(ready)

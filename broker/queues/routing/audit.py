@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sluicemq.broker.queues.delayed_check import check_delayed
 from sluicemq.broker.queues.runs import messages_in
 from sluicemq.wire.routes import below
 
@@ -70,7 +71,7 @@ def _check_bindings(machine: Machine, topic: Topic) -> None:
 
 def _check_routes(topic: Topic) -> None:
     assert (topic.history is None) == (topic.settings["retention"] is None), "a history is kept where it is wanted"
-    topic.delayed.check()
+    check_delayed(topic.delayed)
     if topic.history is not None:
         topic.history.check()
     messages: dict[int, int] = {}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues.delayed import DelayedRuns
+from sluicemq.broker.queues.delayed_check import check_delayed
 from sluicemq.broker.queues.giving_up import forget_delayed, missing_delayed
 from sluicemq.broker.queues.history import Place
 from sluicemq.broker.queues.image import load
@@ -166,7 +167,7 @@ def test_delayed_rows_on_pages_and_beside_them_give_up_what_a_list_does(
             gone = forget_delayed(delayed, lost)
             assert gone == sorted(run for run in naive if run.zxid in lost)
             naive = [run for run in naive if run.zxid not in lost]
-            delayed.check()
+            check_delayed(delayed)
             assert delayed.runs() == naive
         pager.fill(delayed.missing_due(1_000, 1_000))
         assert delayed.take_due(1_000, 1_000) == naive

@@ -9,6 +9,7 @@ import trio
 
 from sluicemq.broker.pipeline.keeping import paging
 from sluicemq.broker.queues.chunks import RUN_BYTES
+from sluicemq.broker.queues.delayed_check import check_delayed
 from sluicemq.broker.queues.entries import Clock
 from sluicemq.wire import messages as m
 from tests.broker.paged import make_chunks_small
@@ -87,7 +88,7 @@ async def test_more_delays_than_memory_come_in_order(order):
     async with small_road() as road:
         queue = await declare(road)
         await delay(road, queue, places)
-        queue.delayed.check()
+        check_delayed(queue.delayed)
         assert queue.delayed.messages == MESSAGES
         assert road.machine.pool.absent >= MESSAGES // RUNS - CHUNKS_IN_MEMORY
         if order == "one delay":
