@@ -30,7 +30,7 @@ from sluicemq.wire import messages as m
 from sluicemq.wire.fields import Message as WireMessage
 
 if TYPE_CHECKING:
-    from sluicemq.client.attachment_host import AttachmentHost
+    from sluicemq.client.attachment_host import AttachmentHost, Crossing
 
 log = logging.getLogger("sluicemq.client")
 
@@ -63,6 +63,8 @@ class Attachment:
         dropped: What user code let go of without a verdict.
         over: Whether the session, or the consumer on it, has ended.
         report_seconds: A message whose lease ends within this time is reported when user code has or gets it.
+        now: The loop's clock.
+        crossing: Where messages go from the buffer on their way to user code, if it runs on other threads.
 
     """
 
@@ -81,7 +83,8 @@ class Attachment:
         self.host = host
         self._session = session
         self._runtime = runtime
-        self._now = runtime.now
+        self.now = runtime.now
+        self.crossing: Crossing | None = None
         self._timers = timers
         self._settlements = SettlementBuffer()
         self._under_way: dict[SettleFrame, None] = {}
@@ -107,8 +110,8 @@ class Attachment:
 
     def tags_to_keep(self) -> FlatRanges:
         """Return the tags of everything that we hold, or gave a verdict on of which we do not know that it arrived."""
-        if self._now() >= self.book.safe_until:
-            self.expire(self._now())
+        if self.now() >= self.book.safe_until:
+            self.expire(self.now())
         tags = TagRanges(self.book.held(1, self.buffer.last_tag))
         for settle in self._under_way:
             for first, last in pairs(settle.tags):
@@ -125,7 +128,7 @@ class Attachment:
         self._session = session
         self.topic = resumed.topic or self.topic
         kept = without(without(named, resumed.lost), resumed.settled)
-        end = self._now() + self.host.lease_seconds
+        end = self.now() + self.host.lease_seconds
         held = self.book.held(1, self.buffer.last_tag)
         for first, last in pairs(within(held, resumed.settled)):
             self.book.take(first, last)  # by a transaction, which does not know yet that it holds
@@ -175,7 +178,7 @@ class Attachment:
 
         """
         count = self.buffer.add(message.first_tag, message.runs, tail, message.destinations, message.notes)
-        now = self._now()
+        now = self.now()
         self.book.delivered(message.first_tag, message.first_tag + count - 1, now + self.host.lease_seconds)
         self._arm_report(self.book.safe_until)
         return count
@@ -187,7 +190,7 @@ class Attachment:
         first deliveries a word.
         """
         tags: FlatRanges = []
-        soon = self._now() + self.report_seconds
+        soon = self.now() + self.report_seconds
         for run, start, stop in slices:
             first, last = run.first_tag + start, run.first_tag + stop - 1
             if run.deliveries > 1:
@@ -205,10 +208,10 @@ class Attachment:
         self._report_timer = None
         if self.over:
             return
-        now = self._now()
+        now = self.now()
         book = self.book
         soon = now + self.report_seconds
-        tags = book.ending(1, self.buffer.next_tag - 1, soon, after=now)
+        tags = book.ending(1, self.in_hand_below - 1, soon, after=now)
         if tags:
             self._report(tags)
         next_end = book.next_end(soon)
@@ -228,9 +231,17 @@ class Attachment:
         for part in in_frames(tags):
             self._send(HANDED_OVER, part)
 
+    @property
+    def in_hand_below(self) -> int:
+        """Tag below which user code got everything that it will get."""
+        return self.buffer.next_tag if self.crossing is None else self.crossing.in_hand_below(self)
+
     def release_buffered(self) -> None:
         """Give back, at once, what was not handed out."""
         buffer = self.buffer
+        for tag in () if self.crossing is None else self.crossing.take_back(self):
+            if self.book.settle(tag):
+                self._settlements.add(RELEASE, tag, tag)
         for first, last in pairs(self.book.take(buffer.next_tag, buffer.last_tag)):
             self._settlements.add(RELEASE, first, last)
         buffer.clear()
@@ -276,13 +287,13 @@ class Attachment:
 
     def _lose(self, tags: FlatRanges, reason: str) -> None:
         """Handle *tags*, which are out of the book already."""
-        next_tag = self.buffer.next_tag
+        next_tag, in_hand_below = self.buffer.next_tag, self.in_hand_below
         handed = 0
         for first, last in pairs(tags):
             if first < next_tag:
                 until = min(last, next_tag - 1)
                 self._lost.add(first, until, reason)
-                handed += until - first + 1
+                handed += max(0, min(until, in_hand_below - 1) - first + 1)
         buffered = self.buffer.lose(tags)
         if buffered:
             self.host.leases_lost(buffered, reason, handed=False)
@@ -292,12 +303,12 @@ class Attachment:
     def _renew(self) -> None:
         if self.over:
             return
-        now = self._now()
+        now = self.now()
         host = self.host
         if self.is_cut_off:
             self._renewal = self._timers.call_at(now + host.lease_seconds / 3, self._renew)
             return
-        self.book.hand_over(self.buffer.next_tag, now)
+        self.book.hand_over(self.in_hand_below, now)
         if now >= self.book.safe_until:
             self.expire(now)
         tags = self.book.to_renew(now - host.max_lease_seconds, now + host.lease_seconds)
@@ -309,7 +320,7 @@ class Attachment:
         """Nack what nobody has in hand any more and nobody settled meanwhile: else it would be renewed for ever."""
         if self.over:
             return
-        now = self._now()
+        now = self.now()
         if self.host.cumulative:
             self.dropped.clear()
         else:
@@ -358,7 +369,7 @@ class Attachment:
         await in_time(self._runtime, holder, self.host.request_seconds, what)
 
     def _request_extension(self, tags: FlatRanges, seconds: float, on_answer: OnAnswer) -> None:
-        sent_at = self._now()
+        sent_at = self.now()
 
         def on_reply(reply: WireMessage | None, _tail: memoryview | None, error: SluiceError | None) -> None:
             gone: FlatRanges = []
@@ -377,7 +388,7 @@ class Attachment:
 
     def held_of(self, tags: FlatRanges) -> tuple[FlatRanges, int]:
         """Return those of *tags* that are ours and have no verdict, and for how many it is too late."""
-        now = self._now()
+        now = self.now()
         if now >= self.book.safe_until:
             self.expire(now)
         held: FlatRanges = []
@@ -399,7 +410,7 @@ class Attachment:
     def settle(self, tag: int, verdict: Verdict) -> bool:
         """Give the verdict on one message; False if it is not ours to settle (any more)."""
         book = self.book
-        now = self._now()
+        now = self.now()
         if now >= book.safe_until:
             self.expire(now)
         if not book.settle(tag):

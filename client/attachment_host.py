@@ -1,7 +1,8 @@
-"""What an attachment needs of the consumer that it is one connection of."""
+"""What an attachment needs of the consumer that it is one connection of, and of what stands between them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -40,3 +41,13 @@ class AttachmentHost(Protocol):
 
     def schedule_flush(self) -> None:
         """Send verdicts at the next turn of the loop."""
+
+
+class Crossing(Protocol):
+    """The way of messages from an attachment's loop to other threads."""
+
+    def in_hand_below(self, attachment: Attachment) -> int:
+        """Return the tag below which user code got everything that it will get."""
+
+    def take_back(self, attachment: Attachment) -> Iterable[int]:
+        """Take what is on the way back; return the tags of those that are the attachment's."""

@@ -65,6 +65,8 @@ class Client(
     It owns its background tasks and outlives single connections. Its methods may be called from any task of the loop.
     """
 
+    _consumer_type: type[Consumer] = Consumer
+
     def __init__(
         self,
         url: str,
@@ -363,7 +365,7 @@ class Client(
             raise TypeError(f"auto_renew must be True or False, not {type(auto_renew).__name__}")
         if on_lease_lost is not None and not callable(on_lease_lost):
             raise TypeError(f"on_lease_lost must be callable or None, not {type(on_lease_lost).__name__}")
-        return Consumer(
+        return self._consumer_type(
             parts.runtime,
             parts.timers,
             parts.link,

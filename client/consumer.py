@@ -15,8 +15,9 @@ from sluicemq.client.consumer_statistics import ConsumerStatistics as ConsumerSt
 from sluicemq.client.delivery_buffer import Slice
 from sluicemq.client.dropped_messages import what_is_dropped
 from sluicemq.client.errors import ClientClosed, ConnectionFailed, LeaseLost, RequestTimeout, SluiceError, another
-from sluicemq.client.message import ACK, Batch, Message
+from sluicemq.client.message import Batch, Message
 from sluicemq.client.options import Duration, count_of, seconds_of
+from sluicemq.client.received import ACK, ReceivedMessage
 from sluicemq.client.reconnect import Link
 from sluicemq.client.replying import Replying
 from sluicemq.client.runtime import Runtime, Slot
@@ -105,8 +106,7 @@ class Consumer:
         self._cancelled = False
         self._budget = self._ack_budget = CHECKPOINT_MESSAGES
         self._yield_by = 0.0
-        self._lost_since_flush = 0
-        self._delivered = self._handed_out = self._redelivered = 0
+        self._lost_since_flush = self._delivered = self._handed_out = self._redelivered = 0
         self._counts = {m.VERDICT_ACK: 0, m.VERDICT_NACK: 0, m.VERDICT_RELEASE: 0, m.VERDICT_REJECT: 0}
         self._leases_lost = self._dropped = self._attachments = 0
         self.cumulative = False
@@ -253,7 +253,7 @@ class Consumer:
 
     # --- verdicts on more than one message ------------------------------------------------------------------------
 
-    async def ack_through(self, message: Message) -> None:
+    async def ack_through(self, message: ReceivedMessage) -> None:
         """Acknowledge *message* and every message that was handed out before it on the same connection.
 
         From its first call on, messages that user code lets go of stay with this consumer until it is called again.

@@ -51,7 +51,8 @@ class DeadLetter:
 Wanted = Callable[[DeadLetter], bool]
 
 
-def _everything(_letter: DeadLetter) -> bool:
+def everything(_letter: DeadLetter) -> bool:
+    """Want every one."""
     return True
 
 
@@ -59,7 +60,7 @@ class DeadLetterCalls(Asking):
     """The part of `Client` that is about dead letters."""
 
     async def dead_letters(
-        self, queue: str, count: int = 100, skip: int = 0, *, wanted: Wanted = _everything
+        self, queue: str, count: int = 100, skip: int = 0, *, wanted: Wanted = everything
     ) -> list[DeadLetter]:
         """Look at dead letters, in the order of dying, without changing anything.
 
@@ -82,7 +83,7 @@ class DeadLetterCalls(Asking):
         place: int | None = count_of(skip, "skip", minimum=0, maximum=2**64 - 1)
         while place is not None and len(found) < count:
             page = await self._page(
-                name, place, PAGE_MESSAGES if wanted is not _everything else min(count, PAGE_MESSAGES)
+                name, place, PAGE_MESSAGES if wanted is not everything else min(count, PAGE_MESSAGES)
             )
             place = page.next_skip
             found += filter(wanted, page.letters)
@@ -95,7 +96,7 @@ class DeadLetterCalls(Asking):
         *,
         count: int | None = None,
         rate: float | None = None,
-        wanted: Wanted = _everything,
+        wanted: Wanted = everything,
     ) -> int:
         """Let dead letters be tried again, as new messages behind all others.
 
@@ -128,7 +129,7 @@ class DeadLetterCalls(Asking):
 
         return await self._move(queue, request, count, rate, wanted)
 
-    async def discard(self, queue: str, *, count: int | None = None, wanted: Wanted = _everything) -> int:
+    async def discard(self, queue: str, *, count: int | None = None, wanted: Wanted = everything) -> int:
         """Drop dead letters for good; arguments and errors as for `redrive`. Returns how many went."""
 
         def request(name: str, runs: list[int]) -> WireMessage:

@@ -16,8 +16,8 @@ from typing import Any
 import anyio
 
 from sluicemq.client.errors import InvalidRequest
-from sluicemq.client.message import Message
 from sluicemq.client.options import Duration, count_of, seconds_of
+from sluicemq.client.received import ReceivedMessage
 from sluicemq.client.sql.connections import (
     AsyncSqlConnection,
     SqlConnection,
@@ -69,7 +69,7 @@ class Inbox:
             f"Inbox.schema(dialect, {self.table!r}) to your migrations"
         )
 
-    def once(self, message: Message | str, connection: Any) -> Once:
+    def once(self, message: ReceivedMessage | str, connection: Any) -> Once:
         """Return a block that stores the message's id in the transaction of *connection* and says whether it is new.
 
         `async with inbox.once(message, connection) as fresh:` works with every connection, `with inbox.once(...)`
@@ -258,8 +258,8 @@ class Once:
         )
 
 
-def _id_of(message: Message | str) -> str:
-    if isinstance(message, Message):
+def _id_of(message: ReceivedMessage | str) -> str:
+    if isinstance(message, ReceivedMessage):
         return message.message_id
     if not isinstance(message, str):
         raise TypeError(f"message must be a Message or a str, not {type(message).__name__}")

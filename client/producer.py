@@ -136,6 +136,16 @@ class Producer:
         self._budget = CHECKPOINT_SUBMITS
         self._submitted: deque[Submitted] = deque()
 
+    @property
+    def publisher(self) -> Publisher:
+        """What sends; for the client's own use."""
+        return self._publisher
+
+    @property
+    def timeout(self) -> float:
+        """How many seconds a send may take, unless it says otherwise."""
+        return self._timeout
+
     async def send(
         self,
         body: Body,
@@ -259,7 +269,7 @@ class Producer:
         pending = Pending(publisher.now() + (self._timeout if timeout is None else seconds_of(timeout, "timeout")))
         acks_wanted = publisher.acks if acks is None else acks_number(acks)
         await publisher.ready()
-        items = messages if type(messages) is list else _listed(messages)
+        items = messages if type(messages) is list else listed(messages)
         if not items:
             return Receipts(_EMPTY)
         batch = whole_batch(publisher, self.destination, items, pending)
@@ -349,17 +359,30 @@ def enter(
 
     Without *acks* those disks confirm it that the publisher asks for.
     """
-    if acks is None:
-        acks = publisher.acks
+    owned, size_bytes = measured(publisher, body, attributes)
+    return publisher.enter(
+        pending, destination, owned, attributes, size_bytes, publisher.acks if acks is None else acks
+    )
+
+
+def measured(publisher: Publisher, body: Body, attributes: Attributes) -> tuple[bytes, int]:
+    """Return the body of a checked message and the most bytes that the message takes; legal from any thread.
+
+    Raises:
+        TypeError: The body is none.
+        MessageTooLarge: It is larger than the broker takes.
+        BatchTooLarge: Its headers have more items than a batch may have.
+
+    """
     if type(body) is not bytes:
         body = owned_body(body)
     publisher.check_size(len(body))
     if attributes is NO_ATTRIBUTES:
-        return publisher.enter(pending, destination, body, NO_ATTRIBUTES, len(body) + MESSAGE_OVERHEAD_BYTES, acks)
+        return body, len(body) + MESSAGE_OVERHEAD_BYTES
     size_bytes = message_size(body, attributes)
     if attributes.headers is not None:
         check_message_values(attributes)
-    return publisher.enter(pending, destination, body, attributes, size_bytes, acks)
+    return body, size_bytes
 
 
 def whole_batch(
@@ -413,7 +436,7 @@ def _rows(items: list[Body | NewMessage]) -> tuple[list[bytes], list[Attributes]
     return bodies, attributes if any(row is not NO_ATTRIBUTES for row in attributes) else None
 
 
-def _listed(messages: object) -> list[Body | NewMessage]:
+def listed(messages: object) -> list[Body | NewMessage]:
     """Return the items of what a user passes as many messages."""
     if isinstance(messages, (bytes, bytearray, memoryview, str)) or not isinstance(messages, Iterable):
         what = f"send_many takes a list (or another iterable) of bodies or NewMessage, not {type(messages).__name__}"

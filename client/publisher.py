@@ -190,7 +190,7 @@ class Publisher:
             try:
                 await self.runtime.park(standing.slot)
             except BaseException:
-                self._withdraw(pending)
+                self.withdraw(pending)
                 raise
         if pending.error is not None:
             raise another(pending.error)
@@ -209,14 +209,14 @@ class Publisher:
                 await self.runtime.park(pending)
             except BaseException:
                 if pending.confirmation is None and pending.error is None:
-                    self._withdraw(pending)
+                    self.withdraw(pending)
                 raise
         if pending.confirmation is not None:
             return pending.confirmation
         assert pending.error is not None
         raise another(pending.error)
 
-    def _withdraw(self, pending: Pending) -> bool:
+    def withdraw(self, pending: Pending) -> bool:
         """Take *pending* back if it has not been sent; return whether that was possible."""
         if self._line.pop(pending, None) is None and not self.window.withdraw(pending):
             return False

@@ -19,7 +19,10 @@ READ_BYTES_LARGE = 1024 * 1024
 
 
 class Holder(Protocol):
-    """Something on which one task waits; *handle* belongs to the runtime and is None while nobody does."""
+    """Something on which one task waits; *handle* belongs to the runtime and is None while nobody does.
+
+    On asyncio, a thread may leave something there that is woken as a future is: see `blocking.io_thread.Waiting`.
+    """
 
     handle: Any
 

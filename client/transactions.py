@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, Unpack
 
 from sluicemq.client.errors import BatchTooLarge, Conflict, MessageTooLarge, OutcomeUnknown
 from sluicemq.client.handling import Reject, Retry
-from sluicemq.client.message import ACK, NACK, Batch, Message, verdict_on
 from sluicemq.client.numbered import NumberedRequests
 from sluicemq.client.options import Body, Delivery, Duration, owned_body, seconds_of
 from sluicemq.client.outgoing import Attributes, OutgoingBatch, Pending, check_message_values, message_size
 from sluicemq.client.producer import attributes_of
 from sluicemq.client.receipts import Confirmation, Receipt, Receipts
+from sluicemq.client.received import ACK, NACK, ReceivedBatch, ReceivedMessage, verdict_on
 from sluicemq.client.settlement import Verdict
 from sluicemq.client.tag_ranges import FlatRanges, TagRanges, count_tags, pairs
 from sluicemq.wire import messages as m
@@ -27,6 +27,8 @@ from sluicemq.wire.settings import check_name
 
 if TYPE_CHECKING:
     from sluicemq.client.attachment import Attachment
+
+Received: TypeAlias = ReceivedMessage | ReceivedBatch[Any]
 
 _OPEN, _COMMITTED, _ROLLED_BACK, _UNKNOWN = "open", "committed", "rolled back", "of unknown outcome"
 
@@ -51,9 +53,9 @@ class Transaction:
         self._sends: list[tuple[str, bytes, Attributes]] = []
         self._size_bytes = 0
         self._verdicts: dict[tuple[Attachment, Verdict], TagRanges] = {}
-        self._joined: list[Message | Batch] = []
+        self._joined: list[Received] = []
         # Messages whose own block ended while they were part of this one.
-        self._left: list[Message | Batch] = []
+        self._left: list[Received] = []
         self._request: m.Transaction | None = None
         self._tail: bytes | None = None
         self._order: list[int] = []
@@ -95,7 +97,7 @@ class Transaction:
         self._sends.append((destination, owned, attributes))
         self._size_bytes += size
 
-    async def ack(self, message: Message | Batch) -> None:
+    async def ack(self, message: Received) -> None:
         """Acknowledge a message, or a batch of them, when the transaction commits.
 
         Raises:
@@ -106,18 +108,18 @@ class Transaction:
         """
         self._settle(message, ACK)
 
-    async def nack(self, message: Message | Batch, delay: Duration | None = None, reason: str = "") -> None:
+    async def nack(self, message: Received, delay: Duration | None = None, reason: str = "") -> None:
         """Let it come again when the transaction commits; arguments as for `Message.nack`, errors as for `ack`."""
         seconds = None if delay is None else seconds_of(delay, "delay")
         self._settle(message, Verdict(m.VERDICT_NACK, seconds, reason) if reason or seconds is not None else NACK)
 
-    async def reject(self, message: Message | Batch, reason: str = "") -> None:
+    async def reject(self, message: Received, reason: str = "") -> None:
         """Let it die when the transaction commits; errors as for `ack`."""
         self._settle(message, Verdict(m.VERDICT_REJECT, None, reason))
 
-    def _settle(self, message: Message | Batch, verdict: Verdict) -> None:
+    def _settle(self, message: Received, verdict: Verdict) -> None:
         self._check_open()
-        if not isinstance(message, Message | Batch):
+        if not isinstance(message, ReceivedMessage | ReceivedBatch):
             raise TypeError(f"a transaction settles a message or a batch, not {type(message).__name__}")
         owner, tags = message.join(self, verdict)
         if owner is None:
@@ -133,7 +135,7 @@ class Transaction:
             ranges.add(first, last)
         self._joined.append(message)
 
-    def left(self, message: Message | Batch) -> None:
+    def left(self, message: Received) -> None:
         """The block of *message* ended before this one: should this be rolled back, it comes again."""
         self._left.append(message)
 
