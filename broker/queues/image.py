@@ -127,6 +127,7 @@ class _Loader:
             s.LEASED_IDS: lambda columns: put_leased_ids(columns, self._sessions),
             s.WINDOWS: self._windows.read_windows,
             s.WINDOW_CHUNKS: self._windows.read_chunks,
+            s.WINDOW_INDEXES: self._windows.read_indexes,
             s.CLUSTER: self._read_cluster,
             s.END: self._read_end,
         }
@@ -143,7 +144,6 @@ class _Loader:
         machine.id_moment = self._head["id_moment"]
         machine.producers.restore(self._producers)
         self._topics.finish(machine, self._queues)
-        self._windows.finish(machine)
         machine.due_changed(machine.policies)
         return machine
 

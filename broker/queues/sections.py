@@ -37,6 +37,7 @@ u16 attempts, u32 key, u64 expires_ms, u32 note, u8 priority, 3 bytes of zeros. 
 | 24 | windows | a window of message ids; after its queue or topic |
 | 25 | window chunks | a sealed chunk of a window in order, as many as its window says, which stands before |
 | 26 | leased ids | a consumer's table whose messages have ids that the queue wants; after the table |
+| 27 | window indexes | neighbouring arrays of a window's index, in order; after all its chunks |
 | 30 | halves | a half message; in the order of their numbers |
 | 31 | decisions | what was decided of a half message; oldest first |
 | 60 | cluster | what is known of the brokers; one row |
@@ -66,6 +67,9 @@ The columns stand in `LAYOUTS`. Those that need a word:
   many of `rows` are the window's: its open rows, as `window.ROW` has them.
 - leased ids: `tags` holds a tag (u64) for each of so many `messages`, ascending, `ids` the hash of its id, 16 bytes.
 - window chunks: `slot` and `checksum` as of chunks; slot -1: the rows stand in `rows`, as many as a page has.
+- window indexes: how many bytes of each byte string are the row's: `depths` says by how many uppermost bits of a hash
+  each array goes (u8), `sizes` how many `entries` it has (u32), these are as in `window_index` (u64). Entries of rows
+  that came later may be among them.
 - notes: what they are stands in `notes.Note`.
 - topics: `kind` of source, "topic"; `paused` as of marks, `retained` as of queues. The note of a delayed row is the
   number of its route.
@@ -91,13 +95,13 @@ import msgpack
 
 from sluicemq.wire.errors import SluiceError
 
-FORMAT = 5
+FORMAT = 6
 """Version of the format as a whole: which sections there are, and in which order."""
 
 MACHINE, QUEUES, INDEXES, CHUNKS, RETURNED, SESSIONS, LEASES, PRODUCERS, END, NOTES = range(1, 11)
 TOPICS, BINDINGS, ROUTES = range(11, 14)
 MARKS, POLICIES, FOLLOWING, SCHEDULES = range(20, 24)
-WINDOWS, WINDOW_CHUNKS, LEASED_IDS = range(24, 27)
+WINDOWS, WINDOW_CHUNKS, LEASED_IDS, WINDOW_INDEXES = range(24, 28)
 HALVES, DECISIONS = range(30, 32)
 SETTLED = 50
 CLUSTER = 60
@@ -284,6 +288,9 @@ LAYOUTS: dict[int, Layout] = {
     WINDOW_CHUNKS: Layout("window chunks", 1, ("owner", "kind", "number", "newest_ms", "slot", "checksum"), ("rows",)),
     CLUSTER: Layout("cluster", 1, ("configuration_zxid", "configuration", "addresses")),
     END: Layout("end", 1, ("sections", "messages", "leased")),
+    WINDOW_INDEXES: Layout(
+        "window indexes", 1, ("owner", "kind", "depths_bytes", "sizes_bytes", "bytes"), ("depths", "sizes", "entries")
+    ),
 }
 
 

@@ -88,6 +88,7 @@ class WindowImage(NamedTuple):
         chunks: The sealed chunks. Their rows never change, but may leave the memory once they have a page.
         open_rows: The rows behind them; they grow meanwhile, so they must be copied, never viewed.
         open_bytes: How many bytes of them count.
+        index: The window's index, which grows meanwhile; what it holds too much does no harm.
 
     """
 
@@ -100,6 +101,7 @@ class WindowImage(NamedTuple):
     chunks: tuple[WindowChunk, ...]
     open_rows: bytearray
     open_bytes: int
+    index: WindowIndex
 
 
 class IdWindow:
@@ -192,7 +194,7 @@ class IdWindow:
         With *zxid* 0 the messages are not compared with each other, only with what is recorded.
         """
         known: list[int] = []
-        leaves, shift = self._index.leaves, self._index.shift
+        leaves, directory, shift = self._index.leaves, self._index.directory, self._index.shift
         coming: dict[bytes, tuple[int, int]] = {}
         recorded = 0
         for position, hash_ in enumerate(_hashes_of(ids)):
@@ -202,7 +204,7 @@ class IdWindow:
             index, before = coming.get(id_, (0, -1))
             place = (zxid, index) if before >= 0 and recorded - before <= self.ids_max else None
             if before < 0:
-                leaf = leaves[hash_ >> shift]
+                leaf = leaves[directory[hash_ >> shift]]
                 key = hash_ & KEY_MASK
                 at = bisect_left(leaf, key)
                 if at < len(leaf) and leaf[at] - key <= NUMBER_MASK:
@@ -290,7 +292,7 @@ class IdWindow:
         """
         known: list[int] = []
         index = self._index
-        leaves, shift = index.leaves, index.shift
+        leaves, directory, shift = index.leaves, index.directory, index.shift
         rows, base, part_bytes = self._open, self._number * PARTS, _part_bytes()
         stamp = log_time_ms << INDEX_BITS | first
         pack = ROW.pack
@@ -298,7 +300,7 @@ class IdWindow:
         for position, hash_ in enumerate(_hashes_of(ids)):
             if not hash_:
                 continue
-            leaf = leaves[hash_ >> shift]
+            leaf = leaves[directory[hash_ >> shift]]
             key = hash_ & KEY_MASK
             low = base + len(rows) // part_bytes & NUMBER_MASK
             at = bisect_left(leaf, key)
@@ -313,7 +315,7 @@ class IdWindow:
             rows += pack(id_, zxid, stamp + position)
             if len(leaf) >= LEAF_MAX:
                 index.divide(hash_, base + PARTS, self._first * PARTS, self.ids)
-                leaves, shift = index.leaves, index.shift
+                leaves, directory, shift = index.leaves, index.directory, index.shift
             if len(rows) >= CHUNK_BYTES:
                 self._seal(log_time_ms)
                 rows, base, part_bytes = self._open, self._number * PARTS, _part_bytes()
@@ -397,14 +399,14 @@ class IdWindow:
         """Return what it is at this moment; rows are not copied."""
         chunks = tuple(self._chunks.values())
         numbers = self.numbers()
-        return WindowImage(*numbers, chunks, self._open, len(self._open))
+        return WindowImage(*numbers, chunks, self._open, len(self._open), self._index)
 
     def numbers(self) -> tuple[int, int, int, int, int, int]:
         """Return all that decides beside the rows: the first fields of `WindowImage`."""
         return self.scope, self._number, self._floor, self._floor_ms, self.look_ms, self.confirmed_total
 
     def restore(self, image: WindowImage) -> None:
-        """Take over what an image holds; the window must be new. `fill_index` makes it whole."""
+        """Take over what an image holds; the window must be new."""
         assert not self.ids, "a window is restored before it records anything"
         self._number, self._floor, self._floor_ms = image.number, image.floor, image.floor_ms
         self.look_ms, self.confirmed_total = image.look_ms, image.confirmed_total
@@ -417,10 +419,7 @@ class IdWindow:
             self._chunks[chunk.number] = chunk
             if self._pool is not None:
                 self._pool.add(chunk)
-
-    def fill_index(self, read_back: Callable[[Chunk], bytes] | None) -> None:
-        """Make the index anew from all rows; *read_back* returns those of a chunk that is not in memory, and blocks."""
-        self._index = WindowIndex.of_parts(self._hashes_by_part(read_back), self.ids)
+        self._index = image.index
 
     def _hashes_by_part(self, read_back: Callable[[Chunk], bytes] | None) -> Iterator[tuple[int, list[int]]]:
         rows_per_part = _part_bytes() // ROW_BYTES
@@ -431,7 +430,10 @@ class IdWindow:
                 yield number * PARTS + within, hashes[row : row + rows_per_part]
 
     def pieces(self, read_back: Callable[[Chunk], bytes] | None) -> Iterator[tuple[int, bytes | bytearray]]:
-        """Yield number and rows of each chunk in order, the open one last; *read_back* as for `fill_index`."""
+        """Yield number and rows of each chunk in order, the open one last.
+
+        *read_back* returns those of a chunk that is not in memory, and blocks.
+        """
         for number, chunk in self._chunks.items():
             rows = chunk.data
             if rows is None:

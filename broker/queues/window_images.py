@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sluicemq.broker.queues import sections as s
 from sluicemq.broker.queues.chunks import CHUNK_BYTES, Page
 from sluicemq.broker.queues.window import ID_BYTES, WindowChunk, WindowImage
-from sluicemq.broker.queues.windows import PUBLISHED, SETTLED, followed, windows_of
+from sluicemq.broker.queues.window_index import WindowIndex
+from sluicemq.broker.queues.windows import PUBLISHED, SETTLED, followed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from sluicemq.broker.queues.chunks import Chunk, ChunkPool
+    from sluicemq.broker.queues.chunks import ChunkPool
     from sluicemq.broker.queues.leases import FrozenLeases
-    from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.queues.routing.topic import Topic
     from sluicemq.broker.queues.sessions import Session
+    from sluicemq.broker.queues.window_index import IndexPiece
 
 
 class Packer(Protocol):
@@ -49,6 +50,9 @@ def pack_windows(packer: Packer, owner: int, windows: list[tuple[int, WindowImag
                 assert data is not None, "the rows of a chunk are in memory or on a page"
                 packer.add(s.WINDOW_CHUNKS, (*known, s.NO_PAGE, 0), data)
             yield from packer.flush_full()
+        for piece in image.index.pieces():
+            packer.add(s.WINDOW_INDEXES, (owner, kind, *map(len, piece)), *piece)
+            yield from packer.flush_full()
 
 
 def leased_ids_of(table: FrozenLeases) -> tuple[tuple[int, int, int], bytes, bytes]:
@@ -75,7 +79,7 @@ class WindowLoader:
     """Puts the windows of an image together, section by section.
 
     Args:
-        pool: Keeps accounts of the chunks; it may say how their rows are read back, which the index of a window needs.
+        pool: Keeps accounts of the chunks.
         queues: The queues of the image, by number; they are there before their windows.
         topics: Likewise the topics.
 
@@ -86,6 +90,7 @@ class WindowLoader:
         self._queues = queues
         self._topics = topics
         self._windows: dict[tuple[int, int], tuple[WindowImage, list[WindowChunk], int]] = {}
+        self._indexes: dict[tuple[int, int], list[IndexPiece]] = {}
 
     def read_windows(self, columns: dict[str, Any]) -> None:
         """Take a section `windows`."""
@@ -95,8 +100,9 @@ class WindowLoader:
             rows = bytearray(all_rows[start : start + bytes_])
             start += bytes_
             floor, floor_ms, look_ms, confirmed = numbers
-            image = WindowImage(scope, number, floor, floor_ms, look_ms, confirmed, (), rows, bytes_)
+            image = WindowImage(scope, number, floor, floor_ms, look_ms, confirmed, (), rows, bytes_, WindowIndex())
             self._windows[owner, kind] = image, [], chunks
+            self._indexes[owner, kind] = []
         assert start == len(all_rows), "ids and windows agree"
 
     def read_chunks(self, columns: dict[str, Any]) -> None:
@@ -113,6 +119,18 @@ class WindowLoader:
                 chunks.append(WindowChunk.of_page(number, Page(slot, checksum), newest_ms))
         assert start == len(all_rows), "ids and chunks agree"
 
+    def read_indexes(self, columns: dict[str, Any]) -> None:
+        """Take a section `window indexes`."""
+        all_bytes: list[bytes] = [columns.pop(name) for name in s.LAYOUTS[s.WINDOW_INDEXES].blobs]
+        starts = [0] * len(all_bytes)
+        for owner, kind, *sizes in zip(*columns.values(), strict=True):
+            depths, counts, entries = (
+                blob[start : start + size] for blob, start, size in zip(all_bytes, starts, sizes, strict=True)
+            )
+            self._indexes[owner, kind].append((depths, counts, entries))
+            starts = [start + size for start, size in zip(starts, sizes, strict=True)]
+        assert starts == list(map(len, all_bytes)), "indexes and their sizes agree"
+
     def place_all(self) -> None:
         """Give all windows to their queues and topics, whose settings must ask for them."""
         for (owner, kind), (image, chunks, count) in self._windows.items():
@@ -121,32 +139,10 @@ class WindowLoader:
             window = followed(None, target.settings, kind, 0, self._pool)
             assert window is not None, "who has ids wants them"
             assert window.scope == image.scope, "ids are of the scope that the settings name"
-            window.restore(image._replace(chunks=tuple(chunks)))
+            index = WindowIndex.of_pieces(self._indexes.pop((owner, kind)))
+            window.restore(image._replace(chunks=tuple(chunks), index=index))
             if kind == PUBLISHED:
                 target.window = window
             else:
                 assert kind == SETTLED, "ids are of what was published or acknowledged"
                 self._queues[owner].settled_window = window
-
-    def finish(self, machine: Machine) -> None:
-        """Make the indexes, where all rows can be had; else whoever loads says how, see `fill_window_indexes`."""
-        if self._pool is None or self._pool.read_back is not None:
-            fill_window_indexes(machine, None if self._pool is None else self._pool.read_back)
-
-
-def fill_window_indexes(machine: Machine, read_back: Callable[[Chunk], bytes] | None) -> None:
-    """Make what the windows of a loaded machine keep in memory beside their rows; before it applies anything.
-
-    Reads all ids of all windows: about 0.4 s a million.
-
-    Args:
-        machine: Just loaded.
-        read_back: Returns the rows of a chunk from its page; blocks, and may raise. None: all of them are in memory.
-
-    """
-    for queue in machine.queues():
-        for _, window in windows_of(queue):
-            window.fill_index(read_back)
-    for topic in machine.sources:
-        if topic.window is not None:
-            topic.window.fill_index(read_back)

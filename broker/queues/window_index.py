@@ -5,8 +5,10 @@ Ten million ids must not take a dict's gigabyte, nor may every new id cost a loo
 `LEAF_MAX`, found by their uppermost bits through a directory (extendible hashing), because ids come as hashes: to
 search so short an array, and to shift its end, is the work of C. About 9 bytes an id, 0.4 µs to look one up.
 
-What it says is "perhaps": who finds a number looks into that part. It is derived from the rows, so it is in no image
-and no digest. Entries of parts that are gone do no harm and are swept away bit by bit. This module must not know rows.
+What it says is "perhaps": who finds a number looks into that part. It is derived from the rows, so it is in no digest;
+it is in images, because to make it anew from the rows takes 2 µs an id, while nobody may publish. Entries too many, of
+parts that are gone or not there yet, do no harm: so it is packed while it changes, as long as nothing is left out. They
+are swept away bit by bit. This module must not know rows.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 LEAF_MAX = 256
 """Most entries of one array, where the hashes are spread as they should be."""
@@ -27,50 +29,83 @@ NUMBER_BITS = 24
 NUMBER_MASK = (1 << NUMBER_BITS) - 1
 KEY_MASK = ((1 << 64) - 1) ^ NUMBER_MASK
 """The bits of a hash that count as its fingerprint."""
+PIECE_LEAVES = 64
+"""Arrays that are packed together: about 0.1 MB."""
+HASHES = 1 << 64
+
+IndexPiece = tuple[bytes, bytes, bytes]
+"""Neighbouring arrays of an index: by how many uppermost bits each goes, a byte each; how many entries each has, 4
+bytes each; the entries."""
 
 
 class WindowIndex:
     """The fingerprints of one window.
 
     Those who look many ids up at once go through `leaves` themselves: a call each would double what that costs. The
-    leaf of a hash of 64 bits is `leaves[hash >> shift]`, and its entry there, if any, lies at
+    leaf of a hash of 64 bits is `leaves[directory[hash >> shift]]`, and its entry there, if any, lies at
     `bisect_left(leaf, hash & KEY_MASK)`.
 
     Attributes:
-        leaves: The directory: the sorted array for each value of the uppermost bits; neighbours may share one.
+        directory: The number of the leaf for each value of the uppermost bits; neighbours may share one. Numbers, for
+            to double a list of 100,000 arrays takes a turn of the event loop: each of them is touched.
+        leaves: The sorted arrays by number, in no order.
         shift: How many bits of a hash are not the uppermost ones.
 
     """
 
-    __slots__ = ("_swept", "leaves", "shift")
+    __slots__ = ("_swept", "directory", "leaves", "shift")
 
     def __init__(self) -> None:
+        self.directory: array[int] = array("I", [0])
         self.leaves: list[array[int]] = [array("Q")]
         self.shift = 64
         self._swept = 0
 
+    def pieces(self) -> Iterator[IndexPiece]:
+        """Yield all entries; those that are added between two pieces may be in it, those that stay are in it."""
+        begin = 0  # the lowest hash that is not packed; arrays are divided meanwhile, but never put together
+        while begin < HASHES:
+            depths, sizes, leaves = bytearray(), array("I"), []
+            while begin < HASHES and len(leaves) < PIECE_LEAVES:
+                place = begin >> self.shift
+                leaf = self.leaves[self.directory[place]]
+                low, high = self._span(place)
+                assert low == place, "arrays are divided where a piece ended, or behind that"
+                depths.append(64 - self.shift - (high - low).bit_length() + 1)
+                sizes.append(len(leaf))
+                leaves.append(leaf)
+                begin = high << self.shift
+            yield bytes(depths), sizes.tobytes(), b"".join(leaves)
+
     @classmethod
-    def of_parts(cls, parts: Iterable[tuple[int, list[int]]], ids: int) -> WindowIndex:
-        """Return the index of about so many *ids*: (number, hashes of its rows) of each part."""
+    def of_pieces(cls, pieces: Iterable[IndexPiece]) -> WindowIndex:
+        """Return the index that was packed."""
         index = cls()
-        bits = max((ids // (LEAF_MAX // 2)).bit_length() - 1, 0)
-        index.shift = shift = 64 - bits
-        index.leaves = leaves = [array("Q") for _ in range(1 << bits)]
-        for number, hashes in parts:
-            low = number & NUMBER_MASK
-            for hash_ in hashes:
-                leaves[hash_ >> shift].append(hash_ & KEY_MASK | low)
-        for place, leaf in enumerate(leaves):
-            leaves[place] = array("Q", sorted(leaf))
+        index.leaves = leaves = []
+        all_depths: list[int] = []
+        for depths, packed_sizes, entries in pieces:
+            sizes = array("I", packed_sizes)
+            start = 0
+            for depth, size in zip(depths, sizes, strict=True):
+                leaf = array("Q", entries[start : start + 8 * size])
+                start += 8 * size
+                leaves.append(leaf)
+                all_depths.append(depth)
+            assert start == len(entries), "entries of an index and their counts agree"
+        bits = max(all_depths)
+        spans = [1 << (bits - depth) for depth in all_depths]
+        assert sum(spans) == 1 << bits, "each hash belongs to one array"
+        index.shift = 64 - bits
+        index.directory = array("I", [number for number, span in enumerate(spans) for _ in range(span)])
         return index
 
     def __len__(self) -> int:
-        """How many entries there are, those of parts that are gone included; walks through all leaves."""
-        return sum(map(len, self._distinct()))
+        """How many entries there are, those of parts that are gone included."""
+        return sum(map(len, self.leaves))
 
     def add(self, hash_: int, number: int, first: int, ids: int) -> None:
         """Note that part *number* has a row of *hash_*; *first* and *ids* are as for `divide`."""
-        leaf = self.leaves[hash_ >> self.shift]
+        leaf = self.leaves[self.directory[hash_ >> self.shift]]
         entry = hash_ & KEY_MASK | number & NUMBER_MASK
         leaf.insert(bisect_left(leaf, entry), entry)
         if len(leaf) >= LEAF_MAX:
@@ -79,7 +114,7 @@ class WindowIndex:
     def numbers_of(self, hash_: int, first: int) -> list[int]:
         """Return the numbers of the parts, from *first* on, that may have a row of *hash_*, in ascending order but for
         those that are gone."""
-        leaf = self.leaves[hash_ >> self.shift]
+        leaf = self.leaves[self.directory[hash_ >> self.shift]]
         key = hash_ & KEY_MASK
         numbers: list[int] = []
         for entry in leaf[bisect_left(leaf, key) :]:
@@ -100,21 +135,25 @@ class WindowIndex:
 
         """
         place = hash_ >> self.shift
-        leaf = self.leaves[place]
+        old = self.directory[place]
+        leaf = self.leaves[old]
         self._sweep(leaf, number, first)
         if len(leaf) < LEAF_FILL:
             return
         low, high = self._span(place)
         if high - low == 1:
-            if len(self.leaves) >= max(ids, 1):
+            if len(self.directory) >= max(ids, 1):
                 return  # somebody chose these ids to end up here: their leaf grows, nobody else's
-            self.leaves = [same for each in self.leaves for same in (each, each)]
+            twice = self.directory * 2
+            twice[::2] = twice[1::2] = self.directory
+            self.directory = twice
             self.shift -= 1
             low, high = 2 * low, 2 * high
         middle = (low + high) // 2
         cut = bisect_left(leaf, middle << self.shift)
-        self.leaves[low:middle] = [leaf[:cut]] * (middle - low)
-        self.leaves[middle:high] = [leaf[cut:]] * (high - middle)
+        self.leaves[old] = leaf[:cut]
+        self.directory[middle:high] = array("I", [len(self.leaves)]) * (high - middle)
+        self.leaves.append(leaf[cut:])
 
     def sweep(self, leaves: int, number: int, first: int) -> None:
         """Drop what belongs to parts before *first* from so many leaves; the next call goes on behind them."""
@@ -122,11 +161,8 @@ class WindowIndex:
         for _ in range(min(leaves, len(self.leaves))):
             if place >= len(self.leaves):
                 place = 0
-            leaf = self.leaves[place]
-            self._sweep(leaf, number, first)
+            self._sweep(self.leaves[place], number, first)
             place += 1
-            while place < len(self.leaves) and self.leaves[place] is leaf:
-                place += 1
         self._swept = place
 
     @staticmethod
@@ -138,21 +174,13 @@ class WindowIndex:
 
     def _span(self, place: int) -> tuple[int, int]:
         """Return from where to where the directory names the leaf that it names at *place*: a power of two, aligned."""
-        leaf = self.leaves[place]
+        directory = self.directory
+        leaf = directory[place]
         size = 1
         while True:
             low = place & -(2 * size)
-            if low + 2 * size > len(self.leaves) or self.leaves[low] is not leaf:
-                break
-            if self.leaves[low + 2 * size - 1] is not leaf:
+            if low + 2 * size > len(directory) or directory[low] != leaf or directory[low + 2 * size - 1] != leaf:
                 break
             size *= 2
         low = place & -size
         return low, low + size
-
-    def _distinct(self) -> Iterable[array[int]]:
-        before: array[int] | None = None
-        for leaf in self.leaves:
-            if leaf is not before:
-                yield leaf
-            before = leaf

@@ -20,7 +20,6 @@ from sluicemq.broker.queues.entries import decode_entry
 from sluicemq.broker.queues.image import load, pages_named
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.broker.queues.sections import ImageDamaged
-from sluicemq.broker.queues.window_images import fill_window_indexes
 from sluicemq.storage.decisions import Decision
 from sluicemq.storage.decisions_log import CHOICE, History, LogReach, LogStart, Snapshots
 from sluicemq.storage.errors import (
@@ -37,10 +36,7 @@ from sluicemq.storage.record import record_size
 from sluicemq.wire.errors import InternalError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sluicemq.broker.pipeline.keeping.paging import Pager
-    from sluicemq.broker.queues.chunks import Chunk
     from sluicemq.storage.log import SegmentLog
     from sluicemq.storage.pagefile import PageFile
     from sluicemq.storage.record import Record
@@ -113,7 +109,6 @@ def load_newest(log: SegmentLog, store: SnapshotStore, pages: PageFile | None, r
                 if machine.applied_zxid != snapshot.zxid:
                     raise ImageDamaged(f"its image is of {format_zxid(machine.applied_zxid)}")
                 _adopt(store, snapshot, pages, restart)
-                fill_window_indexes(machine, None if pages is None else _reader_of(pages))
             except (ImageDamaged, PageCorrupt, SnapshotDamaged, FileReadFailed) as error:
                 store.reject(snapshot.info, str(error))
                 continue
@@ -186,14 +181,6 @@ def _adopt(store: SnapshotStore, snapshot: Snapshot, pages: PageFile | None, res
             used[info.generation] = slots
     pages.adopt(used)
     pages.shrink()
-
-
-def _reader_of(pages: PageFile) -> Callable[[Chunk], bytes]:
-    def read_back(chunk: Chunk) -> bytes:
-        assert chunk.page is not None, "what is not in memory is on a page"
-        return pages.read(chunk.page.slot, CHUNK_BYTES, chunk.page.checksum)
-
-    return read_back
 
 
 def _named_by(snapshot: Snapshot) -> list[StoredPage]:

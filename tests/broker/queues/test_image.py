@@ -351,6 +351,7 @@ def test_an_image_keeps_the_layout_that_is_documented() -> None:
         "windows": 1,
         "leased ids": 1,
         "window chunks": 1,
+        "window indexes": 1,
         "end": 1,
     }
     for section in packed():

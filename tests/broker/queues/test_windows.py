@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from itertools import islice
 
 import pytest
 
 from sluicemq.broker.pipeline.identities import hashes_of
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
+from sluicemq.broker.queues import window_index
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.broker.queues.outcomes import Published
 from sluicemq.broker.queues.window import IdWindow
@@ -85,8 +87,31 @@ def test_hashes_that_somebody_chose_make_one_leaf_long_and_not_the_directory() -
     for count, hash_ in enumerate(alike):
         index.add(hash_, 0, 0, count)
     assert len(index) == len(alike)
-    assert len(index.leaves) <= 2 * len(alike)
+    assert len(index.directory) <= 2 * len(alike)
     assert all(index.numbers_of(hash_, 0) == [0] for hash_ in alike)
+
+
+def test_an_index_is_packed_while_ids_go_on_coming(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window_index, "PIECE_LEAVES", 8)
+    index = WindowIndex()
+    rng = random.Random(3)
+    before = [rng.getrandbits(64) | 1 for _ in range(30_000)]
+    for count, hash_ in enumerate(before):
+        index.add(hash_, count // 5_000, 0, count)
+    meanwhile = [rng.getrandbits(64) | 1 for _ in range(30_000)]
+    coming = iter(meanwhile)
+    pieces = []
+    for piece in index.pieces():
+        pieces.append(piece)
+        for hash_ in islice(coming, 10_000):
+            index.add(hash_, 9, 0, 60_000)
+    assert len(pieces) > 3
+    again = WindowIndex.of_pieces(pieces)
+    assert all(count // 5_000 in again.numbers_of(hash_, 0) for count, hash_ in enumerate(before))
+    for count, hash_ in enumerate(meanwhile):
+        again.add(hash_, 10, 0, 60_000 + count)
+        assert 10 in again.numbers_of(hash_, 0), "and it goes on"
+    assert len(again) >= 60_000
 
 
 def test_what_left_the_window_leaves_the_index_too() -> None:
