@@ -47,12 +47,15 @@ class Half:
 
     @property
     def id(self) -> str:
-        """By which operators and tools name it: the position of its message. Raises as `receipt`."""
-        return self.receipt.position
+        """By which operators and tools name it: the position at which its message was stored. Raises as `receipt`."""
+        return self.receipt.stored_at
 
     @property
     def receipt(self) -> Receipt:
-        """Position and id of its message.
+        """Position and id of its message; from the commit on also whether it is a `duplicate`.
+
+        One whose id was sent before, within the `dedup_window` of its queue or topic, is delivered to nobody, and its
+        position is that of the first one. Ids count at the commit: what is rolled back is no duplicate of anything.
 
         Raises:
             RuntimeError: It was not prepared yet: enter it first.
@@ -86,7 +89,7 @@ class Half:
         assert self.receipt is not None, "it is prepared"
         request = m.Resolve(transaction=self._number, commit=commit)
         try:
-            await self._requests.link.request(request, timeout=self._seconds)
+            answer = await self._requests.link.request(request, timeout=self._seconds)
         except (RequestTimeout, ConnectionFailed) as error:
             raise OutcomeUnknown(
                 f"whether the prepared message {self.id} is {'committed' if commit else 'rolled back'} is not known "
@@ -94,6 +97,9 @@ class Half:
                 transaction=self.id,
             ) from error
         self._decided = commit
+        reply = answer.message
+        if isinstance(reply, m.Resolved) and (reply.known or reply.known_bits):
+            self._receipt = self.receipt.known(reply.known, reply.known_bits)
 
     async def __aenter__(self) -> Self:
         if self._receipt is not None:

@@ -103,6 +103,16 @@ class Receipt:
         return "" if place is None else format_position(self._confirmation.group, *place)
 
     @property
+    def stored_at(self) -> str:
+        """Where this very message was stored, even if it is a duplicate of another by its id."""
+        confirmation = self._confirmation
+        return format_position(confirmation.group, confirmation.zxid, self._index)
+
+    def known(self, known: Sequence[int], known_bits: bytes) -> Receipt:
+        """Return the receipt where the broker said later which messages are duplicates, as PUBLISHED says it."""
+        return Receipt(self._confirmation._replace(known=known, known_bits=known_bits), self._index)
+
+    @property
     def message_id(self) -> str:
         """The id that the sender gave, else the one that every message gets."""
         confirmation = self._confirmation

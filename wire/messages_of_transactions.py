@@ -123,10 +123,16 @@ class Resolve(Message):
 
 @message(105)
 class Resolved(Message):
-    """It is decided as wanted; *again*: it was so before."""
+    """It is decided as wanted; *again*: it was so before.
+
+    *known* and *known_bits* say which messages are duplicates by their ids, as those of PUBLISHED do; *again*, only the
+    first ones.
+    """
 
     committed: bool = wire_field(2, boolean)
     again: bool = wire_field(4, boolean, default=False)
+    known: list[int] = wire_field(6, numbers(64, multiple_of=4), default=[])
+    known_bits: bytes = wire_field(8, binary(), default=b"")
 
 
 @message(106)

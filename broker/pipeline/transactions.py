@@ -33,6 +33,7 @@ from sluicemq.wire.errors import BatchTooLarge, InvalidRequest, TransactionNotFo
 from sluicemq.wire.messages import TRANSACTION_PARTS_MAX, TRANSACTION_SETTLED_MAX, VERDICT_ACK, VERDICT_NACK
 from sluicemq.wire.positions import format_position
 from sluicemq.wire.routes import below
+from sluicemq.wire.settings import DEDUP_SCOPES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -262,6 +263,8 @@ class TransactionStage:
         road.space.refuse_publish()
         batch = road.produce.checked_batch(data, [target])
         part = self._part(target, destination, batch, batch.count, now_ms)
+        # Whether a window judges them shows when it is committed: one may begin meanwhile.
+        scope = DEDUP_SCOPES.index(target.settings["dedup_scope"])
         entry = Prepare(
             now_ms,
             target.id,
@@ -277,6 +280,8 @@ class TransactionStage:
             part.routes,
             batch.data,
             id_base=road.produce.message_ids(batch.count, now_ms),
+            scope=scope + 1,
+            ids=identities_of(batch, scope),
         )
 
         def on_applied(outcome: Outcome) -> None:

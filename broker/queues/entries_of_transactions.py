@@ -216,6 +216,8 @@ class Prepare(Entry):
         routes: Likewise.
         payload: The batch.
         id_base: As of `entries_of_publishing.Publish`.
+        scope: As in `Part`, whether or not there is a window yet: ids are judged when the half message is committed.
+        ids: A hash of 16 bytes for each message, as in `Transaction`; nothing where no message has an id.
 
     """
 
@@ -234,6 +236,8 @@ class Prepare(Entry):
         numbers(64, multiple_of=GROUP_NUMBERS),
         list_of(text(SUBJECT_BYTES_MAX)),
         number,
+        unsigned(32),
+        binary(ID_BYTES * BATCH_VALUES_MAX),
     )
 
     target: int
@@ -249,6 +253,8 @@ class Prepare(Entry):
     routes: list[str]
     payload: bytes | memoryview = dataclasses.field(default=b"", repr=False)
     id_base: int = dataclasses.field(default=0, kw_only=True)
+    scope: int = dataclasses.field(default=0, kw_only=True)
+    ids: bytes = dataclasses.field(default=b"", repr=False, kw_only=True)
 
     @property
     def route(self) -> str | None:
@@ -258,7 +264,7 @@ class Prepare(Entry):
     def bare(self) -> Prepare:
         """Return the entry without what only its apply needed: for records that are never applied again."""
         routes = [] if self.shared_route == BY_SUBJECT else self.routes
-        return dataclasses.replace(self, groups=[], routes=routes, payload=b"")
+        return dataclasses.replace(self, groups=[], routes=routes, ids=b"", payload=b"")
 
     def header(self) -> bytes:
         """Return the header's bytes."""
@@ -276,12 +282,15 @@ class Prepare(Entry):
             self.groups,
             self.routes,
             self.id_base,
+            self.scope,
+            self.ids,
         )
 
     @classmethod
     def from_fields(cls, fields: list[Any], payload: bytes | memoryview) -> Self:
         """Return the entry with these checked *fields*; used by `decode_entry`."""
-        return cls(*[*fields[:-1], payload], id_base=fields[-1])
+        *plain, id_base, scope, ids = fields
+        return cls(*[*plain, payload], id_base=id_base, scope=scope, ids=ids)
 
 
 def _route(route: int, routes: list[str]) -> str | None:

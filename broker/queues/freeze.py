@@ -206,7 +206,7 @@ class Freeze:
         yield from packer.flush()
         halves, decisions = self._halves
         for half in halves:
-            packer.add(s.HALVES, half, bytes_=8 * len(half.groups))
+            packer.add(s.HALVES, half, bytes_=8 * len(half.groups) + len(half.ids))
             yield from packer.flush_full()
         for decision in decisions:
             packer.add(s.DECISIONS, decision)

@@ -41,6 +41,8 @@ DECIDED_MS = 24 * 3_600_000
 """So long a decision is remembered, in log time,"""
 DECIDED_MAX = 100_000
 """but never more than so many."""
+DECIDED_KNOWN_NUMBERS_MAX = 64
+"""So many of the numbers that say which of its messages were duplicates are remembered with a decision."""
 
 
 class Half(NamedTuple):
@@ -65,6 +67,8 @@ class Half(NamedTuple):
         next_check_ms: Log time from which on somebody is to be asked; 0: it is parked.
         groups: What its messages say about delivery, as in `entries.PublishGrouped`.
         routes: Their routes.
+        scope: 0: their ids are not judged when it is committed; else one more than the scope that they are hashed for.
+        ids: Hashes of its messages' ids, as in `entries_of_transactions.Prepare`.
 
     """
 
@@ -86,6 +90,8 @@ class Half(NamedTuple):
     next_check_ms: int
     groups: tuple[int, ...]
     routes: tuple[str, ...]
+    scope: int = 0
+    ids: bytes = b""
 
     @property
     def parked(self) -> bool:
@@ -95,7 +101,7 @@ class Half(NamedTuple):
     @property
     def state_bytes(self) -> int:
         """About how much memory it takes."""
-        return HALF_BYTES + 8 * len(self.groups) + sum(map(len, self.routes))
+        return HALF_BYTES + 8 * len(self.groups) + sum(map(len, self.routes)) + len(self.ids)
 
     @property
     def run(self) -> Run:
@@ -119,6 +125,7 @@ class Decision(NamedTuple):
         vhost: Its vhost.
         committed: Whether it became ready, or is gone.
         decided_ms: When, in log time.
+        known: Which of its messages were duplicates, the first ones, in the numbers of `IdWindow.judge`.
 
     """
 
@@ -126,6 +133,7 @@ class Decision(NamedTuple):
     vhost: str
     committed: bool
     decided_ms: int
+    known: tuple[int, ...] = ()
 
 
 class Halves:
@@ -198,12 +206,13 @@ class Halves:
         else:
             self._due.setdefault((half.vhost, half.group), SortedSet()).add((half.next_check_ms, half.number))
 
-    def decide(self, half: Half, committed: bool, now_ms: int) -> None:
-        """Note that *half* is none any more, and why; forget decisions of long ago."""
+    def decide(self, half: Half, committed: bool, now_ms: int, known: list[int] | None = None) -> None:
+        """Note that *half* is none any more, and why, and which messages were *known*; forget decisions of long ago."""
         del self._halves[half.number]
         self._leave(half)
         decided = self._decided
-        decided[half.number] = Decision(half.number, half.vhost, committed, now_ms)
+        kept = tuple(known[:DECIDED_KNOWN_NUMBERS_MAX]) if known else ()
+        decided[half.number] = Decision(half.number, half.vhost, committed, now_ms, kept)
         while len(decided) > DECIDED_MAX or next(iter(decided.values())).decided_ms + DECIDED_MS <= now_ms:
             decided.popitem(last=False)
 

@@ -219,6 +219,7 @@ class _Loader:
             self._machine.halves.put(Half(*row))
 
     def _read_decisions(self, columns: dict[str, Any]) -> None:
+        columns["known"] = map(tuple, columns["known"])
         self._machine.halves.restore_decisions(map(Decision._make, zip(*columns.values(), strict=True)))
 
     def _read_cluster(self, columns: dict[str, Any]) -> None:

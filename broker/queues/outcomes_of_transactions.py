@@ -37,11 +37,15 @@ class Prepared:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Resolved:
-    """The half message is committed, or rolled back; *again*: it was so before. *messages* became ready now."""
+    """The half message is committed, or rolled back; *again*: it was so before. *messages* became ready now.
+
+    Those that *known* names did not, because others with their ids were stored before; see `IdWindow.judge`.
+    """
 
     committed: bool
     again: bool
     messages: int
+    known: list[int] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

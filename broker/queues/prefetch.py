@@ -18,7 +18,7 @@ from sluicemq.broker.queues import entries_of_transactions as x
 from sluicemq.broker.queues.applying.dead_letters import missing_of_redrive
 from sluicemq.broker.queues.applying.delaying import missing_delayed
 from sluicemq.broker.queues.applying.forgetting import missing_of_forget
-from sluicemq.broker.queues.applying.halves import target_of
+from sluicemq.broker.queues.applying.halves import target_of, window_of
 from sluicemq.broker.queues.applying.identifying import missing_of_ids
 from sluicemq.broker.queues.applying.limiting import DROPPED_AT_ONCE_MAX, missing_of_room
 from sluicemq.broker.queues.applying.operating import missing_to_follow
@@ -161,7 +161,11 @@ def _missing_of_resolve(machine: Machine, entry: x.Resolve) -> list[Chunk]:
     if target is None:
         return []
     fields = (entry.log_time_ms, target.id, half.producer, half.sequence, half.messages, 0, None, b"")
-    return _missing_of_publish(machine, e.PublishGrouped(*fields, list(half.groups), list(half.routes)))
+    missing = _missing_of_publish(machine, e.PublishGrouped(*fields, list(half.groups), list(half.routes)))
+    window = window_of(half, target)
+    if window is not None:
+        missing = missing + window.missing(half.ids, max(machine.log_time_ms, entry.log_time_ms))
+    return list(dict.fromkeys(missing))
 
 
 _MISSING: dict[type[e.Entry], Callable[[Machine, Any], list[Chunk]]] = {

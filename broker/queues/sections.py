@@ -256,7 +256,7 @@ LAYOUTS: dict[int, Layout] = {
     LEASED_IDS: Layout("leased ids", 1, ("session", "consumer", "messages"), ("tags", "ids")),
     HALVES: Layout(
         "halves",
-        1,
+        2,
         (
             "number",
             "vhost",
@@ -276,9 +276,11 @@ LAYOUTS: dict[int, Layout] = {
             "next_check_ms",
             "groups",
             "routes",
+            "id_scope",
+            "ids",
         ),
     ),
-    DECISIONS: Layout("decisions", 1, ("number", "vhost", "committed", "decided_ms")),
+    DECISIONS: Layout("decisions", 2, ("number", "vhost", "committed", "decided_ms", "known")),
     WINDOWS: Layout(
         "windows",
         1,
@@ -286,11 +288,11 @@ LAYOUTS: dict[int, Layout] = {
         ("rows",),
     ),
     WINDOW_CHUNKS: Layout("window chunks", 1, ("owner", "kind", "number", "newest_ms", "slot", "checksum"), ("rows",)),
-    CLUSTER: Layout("cluster", 1, ("configuration_zxid", "configuration", "addresses")),
-    END: Layout("end", 1, ("sections", "messages", "leased")),
     WINDOW_INDEXES: Layout(
         "window indexes", 1, ("owner", "kind", "depths_bytes", "sizes_bytes", "bytes"), ("depths", "sizes", "entries")
     ),
+    CLUSTER: Layout("cluster", 1, ("configuration_zxid", "configuration", "addresses")),
+    END: Layout("end", 1, ("sections", "messages", "leased")),
 }
 
 

@@ -20,7 +20,7 @@ from sluicemq.wire.settings import check_name
 
 if TYPE_CHECKING:
     from sluicemq.broker.queues.halves import Decision, Half
-    from sluicemq.broker.queues.outcomes_of_transactions import Transacted
+    from sluicemq.broker.queues.outcomes_of_transactions import Resolved, Transacted
     from sluicemq.broker.server.client_session import ClientSession, Handler
     from sluicemq.wire.fields import Message
 
@@ -98,8 +98,14 @@ def resolve(session: ClientSession, message: Message, correlation: int, tail: me
         session.vhost,
         message.transaction,
         message.commit,
-        reply_with(session, correlation, lambda value: m.Resolved(value.committed, value.again)),
+        reply_with(session, correlation, lambda value: _resolved(value, session.connection.frame_bytes_max)),
     )
+
+
+def _resolved(value: Resolved, frame_bytes_max: int) -> Message:
+    known = value.known
+    count = known[-4] + known[-3] if known else 0  # up to the last duplicate
+    return m.Resolved(value.committed, value.again, *told(known, count, frame_bytes_max))
 
 
 def register_checker(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:

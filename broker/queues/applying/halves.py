@@ -1,13 +1,15 @@
 """PREPARE, RESOLVE and CHECKED: half messages are stored, decided, and asked about.
 
 Room is asked for when a half message is stored, not when it is committed: by then the sender's database has decided,
-and a refusal could not be taken back. So a commit is refused only while the queue or topic does not exist.
+and a refusal could not be taken back. So a commit is refused only while the queue or topic does not exist. Ids of
+messages are judged when it is committed: one that is rolled back must not make another one a duplicate.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sluicemq.broker.queues.applying.identifying import fresh_in
 from sluicemq.broker.queues.applying.placing import (
     Arrival,
     Demand,
@@ -16,11 +18,13 @@ from sluicemq.broker.queues.applying.placing import (
     problem_of_groups,
 )
 from sluicemq.broker.queues.applying.refusals import limit_reached, queue_not_found
+from sluicemq.broker.queues.entries_of_transactions import ID_BYTES
 from sluicemq.broker.queues.halves import HALF_BYTES, Half
 from sluicemq.broker.queues.outcomes import Outcome
 from sluicemq.broker.queues.outcomes_of_transactions import ChecksDue, Prepared, Resolved
 from sluicemq.broker.queues.runs import Run
 from sluicemq.broker.queues.sequences import Producer
+from sluicemq.broker.queues.window import ranges_without
 from sluicemq.wire.errors import (
     InvalidRequest,
     QueueNotFound,
@@ -33,8 +37,10 @@ from sluicemq.wire.positions import format_position
 if TYPE_CHECKING:
     from sluicemq.broker.queues.entries_of_transactions import Checked, Prepare, Resolve
     from sluicemq.broker.queues.machine import Machine
+    from sluicemq.broker.queues.outcomes import Effect
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.queues.routing.topic import Topic
+    from sluicemq.broker.queues.window import IdWindow
 
 HALVES_BYTES_MAX = 256 * 1024 * 1024
 """Memory that undecided half messages may take: 250,000 of one message each. Frozen by the log's format, see
@@ -57,7 +63,9 @@ def prepare(machine: Machine, zxid: int, entry: Prepare) -> Outcome:
     problem = problem_of_groups(entry.groups, entry.count, len(entry.routes))
     if problem is not None:
         return Outcome(None, InvalidRequest(problem))
-    if machine.halves.state_bytes + HALF_BYTES + 8 * len(entry.groups) > HALVES_BYTES_MAX:
+    if len(entry.ids) not in (0, ID_BYTES * entry.count):
+        return Outcome(None, InvalidRequest(f"{len(entry.ids)} bytes are no ids of {entry.count} messages"))
+    if machine.halves.state_bytes + HALF_BYTES + 8 * len(entry.groups) + len(entry.ids) > HALVES_BYTES_MAX:
         return limit_reached("undecided prepared messages", len(machine.halves))
     part = Run(zxid, zxid, 0, entry.count, entry.count, len(entry.payload), machine.log_time_ms)
     arrival = Arrival(part, entry.groups, entry.routes)
@@ -96,6 +104,8 @@ def _half_of(machine: Machine, zxid: int, entry: Prepare, producer: Producer, ta
         machine.log_time_ms + check_after_ms,
         tuple(entry.groups),
         tuple(entry.routes),
+        entry.scope,
+        bytes(entry.ids),
     )
 
 
@@ -104,6 +114,13 @@ def target_of(machine: Machine, half: Half) -> tuple[Queue | None, Topic | None]
     if half.to_topic:
         return None, machine.sources.get(half.target) or machine.sources.find(half.vhost, half.target_name)
     return machine.queue(half.target) or machine.find_queue(half.vhost, half.target_name), None
+
+
+def window_of(half: Half, target: Queue | Topic | None) -> IdWindow | None:
+    """Return the window of *target* that judges the ids of *half*, if any does."""
+    if target is None or target.window is None or not half.ids or target.window.scope != half.scope - 1:
+        return None
+    return target.window
 
 
 def resolve(machine: Machine, zxid: int, entry: Resolve) -> Outcome:
@@ -115,8 +132,13 @@ def resolve(machine: Machine, zxid: int, entry: Resolve) -> Outcome:
         machine.halves.decide(half, False, machine.log_time_ms)
         return Outcome(Resolved(False, False, 0))
     queue, topic = target_of(machine, half)
-    arrival = Arrival(half.run, half.groups, half.routes)
-    if queue is not None:
+    window = window_of(half, queue or topic)
+    known = [] if window is None else window.judge(half.ids, half.number, machine.log_time_ms)
+    arrival = Arrival(half.run, half.groups, half.routes, ranges_without(known, half.messages) if known else None)
+    effects: list[Effect] = []
+    if not arrival.runs():
+        pass  # all of it was there before
+    elif queue is not None:
         effects = into_queue(machine, zxid, queue, arrival, retain=False)
     elif topic is not None:
         effects = into_topic(machine, zxid, topic, arrival, retain=False)
@@ -129,8 +151,8 @@ def resolve(machine: Machine, zxid: int, entry: Resolve) -> Outcome:
                 queue=half.target_name,
             ),
         )
-    machine.halves.decide(half, True, machine.log_time_ms)
-    return Outcome(Resolved(True, False, half.messages), None, tuple(effects))
+    machine.halves.decide(half, True, machine.log_time_ms, known)
+    return Outcome(Resolved(True, False, fresh_in(known, half.messages), known), None, tuple(effects))
 
 
 def judge_decided(machine: Machine, number: int, commit: bool) -> Outcome:
@@ -146,7 +168,7 @@ def judge_decided(machine: Machine, number: int, commit: bool) -> Outcome:
             ),
         )
     if decision.committed == commit:
-        return Outcome(Resolved(decision.committed, True, 0))
+        return Outcome(Resolved(decision.committed, True, 0, list(decision.known)))
     was = "committed" if decision.committed else "rolled back"
     return Outcome(
         None,

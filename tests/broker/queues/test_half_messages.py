@@ -11,9 +11,9 @@ from sluicemq.broker.queues import entries_of_transactions as x
 from sluicemq.broker.queues.applying import halves
 from sluicemq.broker.queues.halves import CHECKS_MAX, DECIDED_MS, HALVES_ID, Half
 from sluicemq.broker.queues.image import load
-from sluicemq.broker.queues.outcomes import Forgotten, Ready
+from sluicemq.broker.queues.outcomes import Forgotten, Published, Ready
 from sluicemq.broker.queues.outcomes_of_transactions import ChecksDue, Prepared, Resolved
-from sluicemq.wire.errors import LimitReached, QueueNotFound, TransactionDecided, TransactionNotFound
+from sluicemq.wire.errors import InvalidRequest, LimitReached, QueueNotFound, TransactionDecided, TransactionNotFound
 from tests.broker.queues.test_machine import Broker
 
 
@@ -125,3 +125,90 @@ def test_what_is_lost_is_given_up_undecided(shop: Shop) -> None:
     assert forgotten.value == Forgotten(1, 0)
     assert [each.number for each in shop.machine.halves] == [other]
     assert shop.resolve(half, commit=True) is TransactionNotFound
+
+
+# --- duplicates by message id ----------------------------------------------------------------------------------------
+
+ANNA, BERT = b"anna" * 4, b"bert" * 4
+QUEUE_SCOPE, KEY_SCOPE = 1, 2
+
+
+class Window(Shop):
+    """A shop whose queue remembers ids for an hour."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.declare("orders", dedup_window=3600.0)
+
+    def prepare_with(self, *ids: bytes, scope: int = QUEUE_SCOPE, target: int = 0) -> int:
+        self.sequence += 1
+        count = len(ids)
+        said: tuple[Any, ...] = ("orders", "shop", 6_000, 0, [count, 0, 0, 0, 0, 0], [], b"x" * 10 * count)
+        numbers = target or self.orders, self.producer, self.sequence, count, 10 * count
+        entry = x.Prepare(self.now, *numbers, *said, scope=scope, ids=b"".join(ids))
+        assert self.get(Prepared, self.apply(entry)) == Prepared(self.zxid, count, False)
+        return self.zxid
+
+    def publish_with(self, id_: bytes) -> Published:
+        self.sequence += 1
+        groups: tuple[Any, ...] = ([1, 0, 0, 0, 0, 0], [], 0, id_)
+        entry = e.PublishIdentified(
+            self.now, self.orders, self.producer, self.sequence, 1, 10, None, b"x" * 10, *groups
+        )
+        return self.get(Published, self.apply(entry))
+
+
+@pytest.fixture
+def window() -> Window:
+    return Window()
+
+
+def test_a_half_message_whose_id_was_published_meanwhile_is_committed_as_a_duplicate(window: Window) -> None:
+    half = window.prepare_with(ANNA)
+    assert not window.publish_with(ANNA).known, "nothing counts before it is committed"
+    original = window.zxid
+    known = [0, 1, original, 0]
+    outcome = window.apply(x.Resolve(window.now, half, True))
+    assert (outcome.value, outcome.effects) == (Resolved(True, False, 0, known), ()), "and nobody is told to deliver"
+    assert window.ready() == [(original, 0, 1)]
+    assert window.resolve(half, commit=True) == Resolved(True, True, 0, known), "the second answer is the first one"
+    window.machine = load(window.machine.freeze().pack(lambda: True))
+    assert window.resolve(half, commit=True) == Resolved(True, True, 0, known), "also after a restart"
+
+
+def test_what_a_half_message_said_is_known_from_its_commit_on(window: Window) -> None:
+    kept, dropped = window.prepare_with(ANNA), window.prepare_with(BERT)
+    window.machine = load(window.machine.freeze().pack(lambda: True))
+    assert window.resolve(kept, commit=True) == Resolved(True, False, 1)
+    assert window.resolve(dropped, commit=False) == Resolved(False, False, 0)
+    assert window.publish_with(ANNA).known == [0, 1, kept, 0]
+    assert window.publish_with(BERT).known == [], "what was rolled back makes no duplicates"
+
+
+def test_of_a_half_batch_only_what_is_new_is_delivered(window: Window) -> None:
+    window.publish_with(BERT)
+    original = window.zxid
+    half = window.prepare_with(ANNA, BERT, ANNA, bytes(16))
+    known = [1, 1, original, 0, 2, 1, half, 0]
+    assert window.resolve(half, commit=True) == Resolved(True, False, 2, known)
+    assert window.ready() == [(original, 0, 1), (half, 0, 1), (half, 3, 1)]
+
+
+def test_a_window_that_began_after_it_was_prepared_judges_it(window: Window) -> None:
+    window.declare("orders", dedup_window=0.0)
+    half, again = window.prepare_with(ANNA), window.prepare_with(ANNA)
+    window.declare("orders", dedup_window=60.0)
+    assert window.resolve(half, commit=True) == Resolved(True, False, 1)
+    assert window.resolve(again, commit=True) == Resolved(True, False, 0, [0, 1, half, 0])
+
+
+def test_ids_that_were_hashed_for_another_scope_are_not_judged(window: Window) -> None:
+    window.publish_with(ANNA)
+    half = window.prepare_with(ANNA, scope=KEY_SCOPE)
+    assert window.resolve(half, commit=True) == Resolved(True, False, 1)
+
+
+def test_ids_that_are_none_of_its_messages_are_refused(window: Window) -> None:
+    said: tuple[Any, ...] = ("orders", "shop", 6_000, 0, [1, 0, 0, 0, 0, 0], [], b"x" * 10)
+    entry = x.Prepare(window.now, window.orders, window.producer, 1, 1, 10, *said, scope=1, ids=ANNA + BERT)
+    assert type(window.apply(entry).error) is InvalidRequest
