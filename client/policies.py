@@ -7,6 +7,7 @@ from typing import Any, Unpack
 
 from sluicemq.client.asking import Asking
 from sluicemq.client.options import count_of
+from sluicemq.client.topics import told
 from sluicemq.wire import messages as m
 from sluicemq.wire.routes import check_pattern
 from sluicemq.wire.settings import TOPIC, QueueSettings, check_name, check_queue_settings
@@ -110,7 +111,8 @@ class PolicyCalls(Asking):
             settings: See `QueueSettings`.
 
         Returns:
-            `created`, `changed` or `unchanged`.
+            `created`, `changed` or `unchanged`. What may not have been meant goes to the log, such as a `dedup_window`
+            for subscriptions: a message is judged once, by the window of its topic.
 
         Raises:
             UnknownOption: No such setting.
@@ -124,6 +126,7 @@ class PolicyCalls(Asking):
         )
         reply = await self._ask(message)
         assert isinstance(reply, m.PolicySet)
+        told(name, reply.warnings)
         return reply.outcome
 
     async def delete_policy(self, name: str) -> bool:

@@ -309,10 +309,11 @@ class Policy(Message):
 
 @message(79)
 class PolicySet(Message):
-    """Done; *queues* says for how many queues something changed."""
+    """Done; *queues* says for how many queues something changed, *warnings* what may not have been meant."""
 
     outcome: str = wire_field(2, text(16))
     queues: int = wire_field(4, unsigned(64), default=0)
+    warnings: list[str] = wire_field(5, list_of(text(), 16), default=[])
 
 
 @message(80)

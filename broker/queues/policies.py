@@ -47,6 +47,11 @@ def _trie(pattern: str) -> PatternTrie:
     return PatternTrie([(pattern, 1)])
 
 
+def matches(pattern: str, queue: str) -> bool:
+    """Whether a queue of this name is one of a policy with this pattern."""
+    return bool(_trie(pattern).match(queue))
+
+
 class Policies:
     """The policies of all vhosts, and which queues have not followed their last change yet.
 
@@ -84,7 +89,7 @@ class Policies:
 
     def holds_for(self, vhost: str, queue: str) -> PolicyRow | None:
         """Return the policy that holds for a queue of this name, if any does."""
-        matching = [row for row in self._rows.get(vhost, {}).values() if _trie(row.pattern).match(queue)]
+        matching = [row for row in self._rows.get(vhost, {}).values() if matches(row.pattern, queue)]
         return min(matching, key=lambda row: (-row.order, row.name), default=None)
 
     def settings_for(self, queue: Queue) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from sluicemq.broker.queues.entries_of_queues import Alter, Policy
 from sluicemq.broker.queues.schedules import CATCH_UPS
 from sluicemq.broker.server.answering import reply_with
 from sluicemq.broker.server.authorization import authorize
+from sluicemq.broker.server.cautions import cautions_of_policy
 from sluicemq.wire import messages as m
 from sluicemq.wire.errors import InvalidRequest
 from sluicemq.wire.messages_of_features import LIST_PAGE_MAX
@@ -21,6 +22,7 @@ from sluicemq.wire.routes import check_pattern
 from sluicemq.wire.settings import check_name, check_queue_settings
 
 if TYPE_CHECKING:
+    from sluicemq.broker.queues.outcomes import PolicyPut
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.queues.routing.topic import Topic
     from sluicemq.broker.server.client_session import ClientSession, Handler
@@ -120,7 +122,13 @@ def set_policy(session: ClientSession, message: Message, correlation: int, tail:
         session.road.space.refuse_growth("setting a policy")
     now_ms = session.road.clock.now_ms()
     entry = Policy(now_ms, session.vhost, message.name, message.pattern, message.order, settings)
-    session.road.propose(entry, on_applied=reply_with(session, correlation, lambda value: m.PolicySet(value.outcome)))
+
+    def shape(value: PolicyPut) -> m.PolicySet:
+        machine = session.road.machine
+        cautions = cautions_of_policy(machine, session.vhost, message.pattern, settings)
+        return m.PolicySet(value.outcome, warnings=cautions)
+
+    session.road.propose(entry, on_applied=reply_with(session, correlation, shape))
 
 
 def list_policies(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
