@@ -1,6 +1,7 @@
 """One broker process: opens the log, takes the road, serves the port, and ends cleanly.
 
-This module owns start, stop and what is fatal. `serve` is the whole life of `sluicemq serve`.
+This module owns start, stop and what is fatal. `serve` is the whole life of `sluicemq serve`; a broker within a test
+(`testing`) has other `Surroundings`, and the same life.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import resource
 import signal
 import socket
 import sys
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
@@ -29,8 +32,11 @@ from sluicemq.storage.snapshots import SnapshotStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractContextManager
 
     from sluicemq.broker.config import BrokerConfig
+    from sluicemq.broker.pipeline.road import Road
+    from sluicemq.storage.files import Directory
 
 logger = logging.getLogger("sluicemq.node")
 
@@ -45,6 +51,40 @@ FILES_RESERVED = 48
 
 EXIT_OK = 0
 EXIT_FAILED = 1
+
+
+def _print_ready(node_id: int, host: str, port: int) -> None:
+    shown = f"[{host}]" if ":" in host else host
+    print(f"sluicemq {node_id} ready on sluicemq://{shown}:{port}", flush=True)  # noqa: T201 - the contract
+
+
+def _signals_of_process() -> AbstractContextManager[AsyncIterator[int]]:
+    return trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT)
+
+
+def _freeze_garbage(_road: Road, _server: Server) -> None:
+    """Let the collector never look again at what is there from the start."""
+    gc.freeze()
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What of the world around it a broker relies on, beside its directory and its port; by default its process.
+
+    Attributes:
+        signals: Opens the signals upon which the broker stops.
+        wall: Seconds since 1970.
+        monotonic: Seconds that never jump.
+        made: Called with road and server before the first client is served.
+        ready: Told number, host and port once clients can connect.
+
+    """
+
+    signals: Callable[[], AbstractContextManager[AsyncIterator[int]]] = _signals_of_process
+    wall: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    made: Callable[[Road, Server], None] = _freeze_garbage
+    ready: Callable[[int, str, int], None] = _print_ready
 
 
 def serve(config: BrokerConfig) -> int:
@@ -75,7 +115,7 @@ async def _serve(config: BrokerConfig, sockets: list[socket.socket]) -> int:
     directory = RealDirectory(config.data)
     if not config.peers:
         try:
-            return await _serve_alone(directory, config, sockets)
+            return await serve_alone(directory, config, sockets, disk_bytes=_disk_bytes(config))
         except NotAlone as error:
             logger.info("%s; their addresses are in the log", error)
     return await serve_clustered(
@@ -89,7 +129,32 @@ async def _serve(config: BrokerConfig, sockets: list[socket.socket]) -> int:
     )
 
 
-async def _serve_alone(directory: RealDirectory, config: BrokerConfig, sockets: list[socket.socket]) -> int:
+async def serve_alone(
+    directory: Directory,
+    config: BrokerConfig,
+    sockets: list[socket.socket],
+    *,
+    disk_bytes: int | None = None,
+    surroundings: Surroundings | None = None,
+) -> int:
+    """Open the log in *directory* and serve it until a signal comes, the scope is cancelled, or the log fails.
+
+    Args:
+        directory: Where all data are.
+        config: Settings; `data` does not count.
+        sockets: Bound, not listening.
+        disk_bytes: Size of the file system; None where it is large enough not to matter.
+        surroundings: By default this process.
+
+    Returns:
+        The exit code for a process.
+
+    Raises:
+        NotAlone: By its log, this broker belongs to a cluster; nothing was changed.
+        StorageError: The directory cannot be opened; nothing was changed.
+        OSError: Somebody else listens there.
+
+    """
     options = LogOptions(segment_bytes=config.segment_bytes, spares_max=config.spares_max)
     log = SegmentLog.open(directory, options=options)
     try:
@@ -97,14 +162,14 @@ async def _serve_alone(directory: RealDirectory, config: BrokerConfig, sockets: 
         pages = PageFile.open(directory, cluster_id=log.cluster_id)
         snapshots = SnapshotStore(directory, log.cluster_id)
         try:
-            return await serve_log(
+            return await _serve_log(
                 log,
                 config,
                 sockets,
-                announce=_print_ready,
+                surroundings or Surroundings(),
                 pages=pages,
                 snapshots=snapshots,
-                disk_bytes=_disk_bytes(config),
+                disk_bytes=disk_bytes,
             )
         finally:
             pages.close()
@@ -117,26 +182,16 @@ def _disk_bytes(config: BrokerConfig) -> int:
     return figures.f_blocks * figures.f_frsize
 
 
-def _print_ready(node_id: int, host: str, port: int) -> None:
-    shown = f"[{host}]" if ":" in host else host
-    print(f"sluicemq {node_id} ready on sluicemq://{shown}:{port}", flush=True)  # noqa: T201 - the contract
-
-
-async def serve_log(
+async def _serve_log(
     log: SegmentLog,
     config: BrokerConfig,
     sockets: list[socket.socket],
+    surroundings: Surroundings,
     *,
-    announce: Callable[[int, str, int], None],
-    pages: PageFile | None = None,
-    snapshots: SnapshotStore | None = None,
-    disk_bytes: int | None = None,
+    pages: PageFile,
+    snapshots: SnapshotStore,
+    disk_bytes: int | None,
 ) -> int:
-    """Serve an opened log on bound *sockets* until a signal comes, the scope is cancelled, or the log fails.
-
-    *snapshots* and *pages* lie beside the log, as `Ground` wants them. *disk_bytes* is the size of the log's file
-    system; None where it is large enough not to matter.
-    """
     failures: list[BaseException] = []
     failed = trio.Event()
 
@@ -168,10 +223,12 @@ async def serve_log(
         reclaim_bytes_per_second_max=config.reclaim_bytes_per_second_max,
         scrub_bytes_per_second=config.scrub_bytes_per_second,
         session_grace_seconds=config.session_grace_seconds,
+        wall=surroundings.wall,
+        monotonic=surroundings.monotonic,
     )
     logger.info("%s", road.restart)
     try:
-        await _serve_road(road, config, sockets, failed, announce)
+        await _serve_road(road, config, sockets, failed, surroundings)
     finally:
         # On every way out: nobody but the log's thread may touch the log while it writes.
         with trio.CancelScope(shield=True):
@@ -187,9 +244,9 @@ async def _serve_road(
     config: BrokerConfig,
     sockets: list[socket.socket],
     failed: trio.Event,
-    announce: Callable[[int, str, int], None],
+    surroundings: Surroundings,
 ) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with surroundings.signals() as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_when_failed, failed, nursery.cancel_scope)
             await road.begin()
@@ -202,8 +259,8 @@ async def _serve_road(
             host, port = listeners[0].socket.getsockname()[:2]
             server.cluster = Alone(road, config.node_id, config.advertise or f"{host}:{port}", _version())
             nursery.start_soon(server.run, listeners)
-            gc.freeze()
-            announce(config.node_id, host, port)
+            surroundings.made(road, server)
+            surroundings.ready(config.node_id, host, port)
             async for number in signals:
                 logger.info("%s: stopping", signal.Signals(number).name)
                 break

@@ -1,6 +1,7 @@
 """What every test can lean on: the hypothesis profiles, and how a test names a program that the machine may lack.
 
-It must not know any part of the product; fixtures that start brokers live beside the tests that use them.
+It must not know any part of the product but the plugin that users have; other fixtures that start brokers live beside
+the tests that use them.
 """
 
 from __future__ import annotations
@@ -50,3 +51,9 @@ def _lacking(item: pytest.Item) -> str | None:
         if shutil.which(program) is None:
             return f"needs {program}, which this installs: {command}"
     return None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the fixture `sluicemq` also where the checkout was installed before it had an entry point for it."""
+    if not config.pluginmanager.has_plugin("sluicemq"):
+        config.pluginmanager.import_plugin("sluicemq.broker.testing.pytest_plugin")

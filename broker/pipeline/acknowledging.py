@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from sluicemq.broker.pipeline.due import DueTimer
 from sluicemq.broker.queues.outcomes import Outcome, Published
 from sluicemq.wire.messages import ACKS_ALL, ACKS_LEADER, ACKS_QUORUM
 
@@ -92,7 +91,7 @@ class AcknowledgingStage:
         self._for_all: deque[ForAll] = deque()  # those that wait longest first
         self._registered = 0
         self._at_leader: deque[tuple[int, AtLeader]] = deque()
-        self._timer = DueTimer(lambda: self._for_all[0].until if self._for_all else None, self._late)
+        self._timer = road.timer(lambda: self._for_all[0].until if self._for_all else None, self._late)
 
     def start(self, nursery: trio.Nursery) -> None:
         """Run the timer in *nursery*."""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from sluicemq.broker.pipeline.due import DueTimer
 from sluicemq.broker.queues.entries_of_transactions import Checked
 from sluicemq.broker.queues.outcomes_of_transactions import ChecksDue
 from sluicemq.wire.errors import LimitReached, SluiceError
@@ -58,7 +57,7 @@ class CheckStage:
         self._to_ask: deque[int] = deque()
         self._wake = trio.Event()
         self._under_way = False
-        self._timer = DueTimer(self._next, self._fire)
+        self._timer = road.timer(self._next, self._fire)
         self.asked_total = 0
 
     async def run(self) -> None:

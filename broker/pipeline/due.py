@@ -26,6 +26,9 @@ class DueTimer:
         hears_first: Called with how many seconds it is too late; whether to read first what came meanwhile, because
             that may change what is due. Never by default.
 
+    Attributes:
+        next_due: As above.
+
     """
 
     def __init__(
@@ -34,7 +37,7 @@ class DueTimer:
         fire: Callable[[], None],
         hears_first: Callable[[float], bool] = lambda _late_seconds: False,
     ) -> None:
-        self._next_due = next_due
+        self.next_due = next_due
         self._fire = fire
         self._hears_first = hears_first
         self._sleeping_until = -math.inf
@@ -49,18 +52,18 @@ class DueTimer:
     async def run(self) -> None:
         """Run until cancelled."""
         while True:
-            due = self._next_due()
+            due = self.next_due()
             self._earlier = trio.Event()
             self._sleeping_until = math.inf if due is None else due
             with trio.move_on_at(self._sleeping_until):
                 await self._earlier.wait()
             self._sleeping_until = -math.inf
-            due = self._next_due()
+            due = self.next_due()
             late = 0.0 if due is None else trio.current_time() - due
             if late > LATE_SECONDS and self._hears_first(late):
                 for _ in range(TURNS_TO_HEAR):
                     await trio.lowlevel.checkpoint()
-                due = self._next_due()
+                due = self.next_due()
             if due is not None and due <= trio.current_time():
                 self._fire()
                 await trio.lowlevel.checkpoint()

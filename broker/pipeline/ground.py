@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -74,6 +75,8 @@ class Ground:
         reclaim_bytes_per_second_max: Bytes a second read and written to give back what a snapshot says is dead.
         scrub_bytes_per_second: Bytes a second read to find what rots, where there are *snapshots*; 0: none.
         session_grace_seconds: How long a session is kept whose connection was lost, also by a leader that begins.
+        wall: Seconds since 1970, which log time follows.
+        monotonic: Seconds that never jump, by which it goes.
         alone: All of the log is committed, because nobody else has a say: the machine is brought up to its end at once.
 
     Attributes:
@@ -109,11 +112,15 @@ class Ground:
         snapshot_every_entries: int = EVERY_ENTRIES_DEFAULT,
         reclaim_bytes_per_second_max: int = RECLAIM_BYTES_PER_SECOND_DEFAULT,
         scrub_bytes_per_second: int = 0,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         alone: bool = True,
         session_grace_seconds: float = SESSION_GRACE_SECONDS_DEFAULT,
     ) -> None:
         self.log = log
         self.node_id = node_id
+        self.wall = wall
+        self.monotonic = monotonic
         self.session_grace_seconds = session_grace_seconds
         self.on_failure = on_failure
         self.restart = Restart()

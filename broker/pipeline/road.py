@@ -15,7 +15,6 @@ or delivered, and what was under way has an unknown outcome. A later leadership 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,6 +23,7 @@ import trio
 from sluicemq.broker.pipeline.acknowledging import AcknowledgingStage
 from sluicemq.broker.pipeline.checks import CheckStage
 from sluicemq.broker.pipeline.dispatch import DispatchStage
+from sluicemq.broker.pipeline.due import DueTimer
 from sluicemq.broker.pipeline.filling import FillingStage
 from sluicemq.broker.pipeline.ground import SLICE_SECONDS, WAITING_ENTRIES_MAX, Ground
 from sluicemq.broker.pipeline.log_clock import LogClock
@@ -89,14 +89,15 @@ class Road:
         self.epoch = order.epoch
         self.clock = LogClock(
             self.machine.log_time_ms,
-            wall=time.time,
-            monotonic=time.monotonic,
+            wall=ground.wall,
+            monotonic=ground.monotonic,
             alarm=lambda difference_ms: logger.warning(
                 "log time and wall time are %.1f s apart; log time slews towards wall time slowly",
                 difference_ms / 1000,
             ),
         )
         self._entry_bytes_max = ground.log.entry_bytes_max
+        self._timers: list[DueTimer] = []
         self.produce = ProduceStage(self)
         self.topics = TopicStage(self)
         self.fillings = FillingStage(self)
@@ -135,6 +136,19 @@ class Road:
             nursery.start_soon(self.fillings.run)
             nursery.start_soon(self.schedules.run)
             nursery.start_soon(self.checks.run)
+
+    def timer(self, next_due: Callable[[], float | None], fire: Callable[[], None]) -> DueTimer:
+        """Return a timer of a stage, which runs it."""
+        made = DueTimer(next_due, fire)
+        self._timers.append(made)
+        return made
+
+    def next_due(self) -> float | None:
+        """Return when the first of all timers goes off, in seconds on the trio clock; None: none of them ever does.
+
+        Where that depends on an entry that is under way, it does not count before that is applied.
+        """
+        return min((due for timer in self._timers if (due := timer.next_due()) is not None), default=None)
 
     def end(self) -> None:
         """The leadership is over: nothing is proposed, confirmed or delivered any more. May be said twice."""

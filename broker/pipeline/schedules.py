@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from sluicemq.broker.pipeline.cron import next_due_ms
-from sluicemq.broker.pipeline.due import DueTimer
 from sluicemq.broker.queues.entries_of_topics import Fire, Schedule
 from sluicemq.broker.queues.schedules import SCHEDULE_BYTES_MAX
 from sluicemq.wire.batch import Batch
@@ -41,7 +40,7 @@ class ScheduleStage:
         self._road = road
         self._under_way = False
         self._not_before = 0.0
-        self._timer = DueTimer(self._next, self._fire)
+        self._timer = road.timer(self._next, self._fire)
 
     async def run(self) -> None:
         """Fire what is due until cancelled."""

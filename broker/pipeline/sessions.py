@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 from sortedcontainers import SortedList
 
-from sluicemq.broker.pipeline.due import DueTimer
 from sluicemq.broker.pipeline.settle import LeaseOwner
 from sluicemq.broker.queues.dispatching.consumers import SPAN_MESSAGES_MAX
 from sluicemq.broker.queues.entries import SessionClose
@@ -87,7 +86,7 @@ class SessionStage:
         self._holders: dict[int, Holder] = {}
         self._away: dict[int, float] = {}  # until when
         self._ends: SortedList[tuple[float, int]] = SortedList()
-        self._timer = DueTimer(self._next_end, self._end_late)
+        self._timer = road.timer(self._next_end, self._end_late)
         self.grace_seconds = road.ground.session_grace_seconds
 
     # --- a leader begins --------------------------------------------------------------------------------------

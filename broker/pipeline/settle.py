@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from sluicemq.broker.pipeline.due import DueTimer
 from sluicemq.broker.queues.applying.sessions import RESUMED
 from sluicemq.broker.queues.entries import (
     ABANDONED,
@@ -61,14 +60,21 @@ class LeaseOwner(Protocol):
 
 
 class SettleStage:
-    """Leases of this leader's consumers."""
+    """Leases of this leader's consumers.
+
+    Attributes:
+        leases_begin: Returns from when on leases count that are given or prolonged now, on the trio clock; another
+            moment than now only where a test moves the time.
+
+    """
 
     def __init__(self, road: Road) -> None:
         self._road = road
         self._outstanding = Outstanding()
         self._owners: dict[int, LeaseOwner] = {}
-        self._lease_timer = DueTimer(self._outstanding.next_deadline, self._expire)
-        self._clock_timer = DueTimer(self._next_clock, self._move_clock)
+        self.leases_begin: Callable[[], float] = trio.current_time
+        self._lease_timer = road.timer(self._outstanding.next_deadline, self._expire)
+        self._clock_timer = road.timer(self._next_clock, self._move_clock)
         self._clock_under_way = False
         self._planned_due_ms: int | None = None
         self.acknowledged_messages_total = 0
@@ -93,7 +99,7 @@ class SettleStage:
         self, session: int, consumer: int, first_tag: int, last_tag: int, bytes_: int, lease_seconds: float
     ) -> None:
         """Messages were sent under a lease that begins now."""
-        deadline = trio.current_time() + lease_seconds
+        deadline = self.leases_begin() + lease_seconds
         self._outstanding.granted(session, consumer, first_tag, last_tag, bytes_, deadline)
         self._lease_timer.changed(deadline)
 
@@ -113,7 +119,7 @@ class SettleStage:
             self._propose(session, consumer, ABANDONED, over, reason=reason)
         kept = without(held, over)
         if kept:
-            deadline = trio.current_time() + lease_seconds
+            deadline = self.leases_begin() + lease_seconds
             self._outstanding.extend(session, consumer, kept, deadline)
             self._lease_timer.changed(deadline)
         self._leases_over(session, consumer)
@@ -125,7 +131,7 @@ class SettleStage:
     def extend(self, session: int, consumer: int, tags: list[int], seconds: float) -> list[int]:
         """Let the leases of *tags* end *seconds* from now; return the ranges whose leases were over."""
         check_ranges(tags)
-        deadline = trio.current_time() + seconds
+        deadline = self.leases_begin() + seconds
         lost: list[int] = self._outstanding.extend(session, consumer, tags, deadline)
         self._lease_timer.changed(deadline)
         return lost

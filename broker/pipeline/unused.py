@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from sluicemq.broker.pipeline.due import DueTimer
 from sluicemq.broker.queues.entries_of_queues import ExpireQueue
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ class UnusedQueues:
         self._road = road
         self._looks: list[tuple[int, int]] = []  # a heap of (log time, number)
         self._known: dict[int, int] = {}  # since when nobody is known to consume it, by number
-        self._timer = DueTimer(self._next_look, self._look)
+        self._timer = road.timer(self._next_look, self._look)
 
     def start(self, nursery: trio.Nursery) -> None:
         """Take up the queues that exist, and run the timer in *nursery*."""

@@ -88,7 +88,7 @@ class WindowImage(NamedTuple):
         chunks: The sealed chunks. Their rows never change, but may leave the memory once they have a page.
         open_rows: The rows behind them; they grow meanwhile, so they must be copied, never viewed.
         open_bytes: How many bytes of them count.
-        index: The window's index, which grows meanwhile; what it holds too much does no harm.
+        fingerprints: The window's index, which grows meanwhile; what it holds too much does no harm.
 
     """
 
@@ -101,7 +101,7 @@ class WindowImage(NamedTuple):
     chunks: tuple[WindowChunk, ...]
     open_rows: bytearray
     open_bytes: int
-    index: WindowIndex
+    fingerprints: WindowIndex
 
 
 class IdWindow:
@@ -419,7 +419,7 @@ class IdWindow:
             self._chunks[chunk.number] = chunk
             if self._pool is not None:
                 self._pool.add(chunk)
-        self._index = image.index
+        self._index = image.fingerprints
 
     def _hashes_by_part(self, read_back: Callable[[Chunk], bytes] | None) -> Iterator[tuple[int, list[int]]]:
         rows_per_part = _part_bytes() // ROW_BYTES

@@ -50,7 +50,7 @@ def pack_windows(packer: Packer, owner: int, windows: list[tuple[int, WindowImag
                 assert data is not None, "the rows of a chunk are in memory or on a page"
                 packer.add(s.WINDOW_CHUNKS, (*known, s.NO_PAGE, 0), data)
             yield from packer.flush_full()
-        for piece in image.index.pieces():
+        for piece in image.fingerprints.pieces():
             packer.add(s.WINDOW_INDEXES, (owner, kind, *map(len, piece)), *piece)
             yield from packer.flush_full()
 
@@ -140,7 +140,7 @@ class WindowLoader:
             assert window is not None, "who has ids wants them"
             assert window.scope == image.scope, "ids are of the scope that the settings name"
             index = WindowIndex.of_pieces(self._indexes.pop((owner, kind)))
-            window.restore(image._replace(chunks=tuple(chunks), index=index))
+            window.restore(image._replace(chunks=tuple(chunks), fingerprints=index))
             if kind == PUBLISHED:
                 target.window = window
             else:

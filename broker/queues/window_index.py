@@ -65,7 +65,8 @@ class WindowIndex:
         """Yield all entries; those that are added between two pieces may be in it, those that stay are in it."""
         begin = 0  # the lowest hash that is not packed; arrays are divided meanwhile, but never put together
         while begin < HASHES:
-            depths, sizes, leaves = bytearray(), array("I"), []
+            depths, sizes = bytearray(), array("I")
+            leaves: list[array[int]] = []
             while begin < HASHES and len(leaves) < PIECE_LEAVES:
                 place = begin >> self.shift
                 leaf = self.leaves[self.directory[place]]
@@ -81,7 +82,8 @@ class WindowIndex:
     def of_pieces(cls, pieces: Iterable[IndexPiece]) -> WindowIndex:
         """Return the index that was packed."""
         index = cls()
-        index.leaves = leaves = []
+        leaves = index.leaves
+        leaves.clear()
         all_depths: list[int] = []
         for depths, packed_sizes, entries in pieces:
             sizes = array("I", packed_sizes)

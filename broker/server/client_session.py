@@ -182,6 +182,12 @@ class ClientSession:
             self.road.checks.forget(self)
             self.road.sessions.leave(self.session, self, self._reason, self._ending)
 
+    def pass_over(self, seconds: float) -> None:
+        """So many seconds did not pass for the client: they are no sign that it is dead."""
+        self.started_at += seconds
+        self.received_at += seconds
+        self.outbound.sent_at += seconds
+
     def taken_over(self) -> None:
         """The client came back by another connection; this one is over."""
         self.close(ConnectionFailed("the client came back by another connection"))

@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from sluicemq.broker.pipeline.acknowledging import ALL_SECONDS, AcknowledgingStage, AtLeader
+from sluicemq.broker.pipeline.due import DueTimer
 from sluicemq.broker.queues.outcomes import Outcome, Published
 from sluicemq.wire.batch import encode_batch
 from sluicemq.wire.errors import QueueNotFound
@@ -24,6 +25,7 @@ class FakeRoad:
     def __init__(self) -> None:
         self.applied_zxid = 0
         self.awaited: list[tuple[int, Callable[[], None]]] = []
+        self.timer = DueTimer
 
     @property
     def machine(self) -> Any:

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from sluicemq.broker.pipeline.due import DueTimer
 from sluicemq.broker.pipeline.schedules import AGAIN_SECONDS, MISSED_MS, ScheduleStage
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.entries_of_topics import Fire, Schedule
@@ -46,6 +47,7 @@ class Road:
         self.clock = SimpleNamespace(now_ms=lambda: NOON_MS + round((trio.current_time() - self.start) * 1000))
         self.space = SimpleNamespace(refuse_growth=lambda _what: None)
         self.produce = self
+        self.timer = DueTimer
         self.answers: list[SluiceError | None] = []
         self.published: list[tuple[int, str, int]] = []
         self.stage = ScheduleStage(self)  # type: ignore[arg-type]  # all of a road that it needs

@@ -137,8 +137,8 @@ def restart(folder: Path) -> None:
     assert window is not None
     seconds = time.process_time() - started
     known = hashes_of([f"order-{number}" for number in range(0, window.ids, window.ids // PROBES + 1)], None, 0)
-    named = len(window.missing(known, machine.log_time_ms))
-    print(json.dumps({"seconds": seconds, "resident": resident_bytes(), "ids": window.ids, "chunks": named}))
+    chunks = len(window.missing(known, machine.log_time_ms))
+    print(json.dumps({"seconds": seconds, "resident": resident_bytes(), "ids": window.ids, "chunks": chunks}))
 
 
 def measure(ids: int, batch: int, memory_bytes: int, folder: Path) -> bool:
