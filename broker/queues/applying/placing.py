@@ -158,6 +158,8 @@ class Demand:
 
     def of_topic(self, topic: Topic, arrival: Arrival) -> None:
         """Add what comes into a topic now, to each subscription that gets some of it."""
+        if not arrival.runs():
+            return  # all of it came before, which is confirmed however the topic stands now
         share, ready_routes, waiting_routes = share_of(arrival, topic.settings["ttl"], self._machine.log_time_ms)
         self._delayed_routes.setdefault(topic.id, set()).update(filter(None, waiting_routes))
         for run, route in zip(share.ready, ready_routes, strict=True):

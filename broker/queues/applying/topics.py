@@ -11,7 +11,7 @@ from sluicemq.broker.queues.applying.refusals import limit_reached, queue_not_fo
 from sluicemq.broker.queues.applying.routing import arrive
 from sluicemq.broker.queues.applying.unused import used
 from sluicemq.broker.queues.history import Place
-from sluicemq.broker.queues.outcomes import Declared, Deleted, Effect, Filled, FillsUp, Outcome, Subscribed
+from sluicemq.broker.queues.outcomes import Declared, Deleted, Effect, Filled, FillsUp, Outcome, Ready, Subscribed
 from sluicemq.broker.queues.queue import Queue
 from sluicemq.broker.queues.routing.filling import Filling
 from sluicemq.broker.queues.routing.topic import Binding, Topic
@@ -196,7 +196,9 @@ def _resubscribe(machine: Machine, zxid: int, entry: t.Subscribe, topic: Topic, 
         ]
     machine.sources.bind(topic, binding._replace(pattern=pattern), queue.settings["ordering"] == "key")
     outcome = "changed" if changes else "unchanged"
-    return Outcome(Subscribed(queue.name, topic.name, outcome, changes), None, used(machine, queue))
+    # Other settings may let messages go that had to wait: those of a key of which several may be out now.
+    effects: tuple[Effect, ...] = (Ready(queue.id),) if plan.changes else ()
+    return Outcome(Subscribed(queue.name, topic.name, outcome, changes), None, (*effects, *used(machine, queue)))
 
 
 def _refuse_start(topic: Topic, entry: t.Subscribe) -> SluiceError | None:

@@ -15,6 +15,7 @@ from tests.broker.queues.naive.steps_of_windows import AllSteps
 
 Step = tuple[str, dict[str, Any]]
 
+ONE = [(1, 0, 0, 0, "")]
 FAILED_AND_WAITS: list[Step] = [
     ("publish", {"which": 0, "groups": [(1, 0, 900, 0, "")]}),
     ("deliver", {"most": 1}),
@@ -30,6 +31,16 @@ LIVES: dict[str, list[Step]] = {
         ("prepare", {"which": 0, "to_topic": False, "groups": [(1, 0, 0, 2, "")]}),
         ("declare", {"name": "orders", "settings": {"ordering": "key"}}),
         ("resolve", {"which": 0, "commit": True}),
+    ],
+    "a transaction all of whose messages came before is confirmed though their topic is paused": [
+        ("declare_windows_of_a_topic", {"name": "news", "settings": {"dedup_window": 30.0}}),
+        ("publish_with_ids", {"which": 0, "to_topic": True, "groups": ONE, "ids": ["a"], "other": 0, "again": 0}),
+        ("pause_topic", {"name": "news", "what": "pause_publish", "on": True}),
+        ("publish_with_ids", {"which": 0, "to_topic": True, "groups": ONE, "ids": ["a"], "other": 0, "again": 0}),
+        (
+            "transact",
+            {"parts": [(0, True, *ONE[0])], "which": 0, "verdict": 1, "count": 0, "again": 0, "ids": ["a"]},
+        ),
     ],
     "what failed and comes earlier than it should is not older for that": [
         *FAILED_AND_WAITS,
@@ -83,6 +94,15 @@ def test_the_oldest_makes_room_in_a_queue_ordered_by_key_and_not_what_is_left_of
         ],
         orders={"ordering": "key"},
     )
+
+
+@pytest.mark.parametrize("how", ["declared", "subscribed"])
+def test_messages_of_a_key_go_as_soon_as_several_may_be_out(how: str) -> None:
+    settings = {"key_in_flight_max": 3}
+    said = {"topic": "news", "pattern": "#", "name": "all", "settings": settings, "start": 0, "at": 0}
+    changed: Step = ("declare", {"name": "all", "settings": settings}) if how == "declared" else ("subscribe", said)
+    published: Step = ("publish_to_topic", {"which": 0, "groups": [(2, 0, 0, 2, "a")]})
+    live([published, ("deliver", {"most": 5}), changed, ("deliver", {"most": 5})], news={"ordering": "key"})
 
 
 @pytest.mark.parametrize("name", LIVES)
