@@ -119,7 +119,7 @@ def test_the_command_of_the_wheel_runs_anywhere(package: Package, tmp_path: Path
 
 
 def test_the_examples_of_the_wheel_are_the_demo(package: Package, tmp_path: Path) -> None:
-    outcome = run_python(package, "import sluicemq.examples.async_order as demo; print(demo.__path__[0])", tmp_path)
+    outcome = run_python(package, "import sluicemq.examples.first_look as demo; print(demo.__path__[0])", tmp_path)
     assert outcome.returncode == 0, outcome.stderr
     assert Path(outcome.stdout.strip()).is_relative_to(package.site)
 

@@ -1,4 +1,4 @@
-"""`sluicemq demo`: runs the example `async_order` and prints a short table of what happened."""
+"""`sluicemq demo`: runs the example `first_look` and prints a short table of what happened."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def command(data: Path, orders: int, as_json: bool) -> None:
     lost.
     """
     from sluicemq.broker.commands.interrupts import clean_up_on_interrupt
-    from sluicemq.examples.async_order.demo import SERVICES, DemoFailed, percentile, run_demo
+    from sluicemq.examples.first_look.demo import SERVICES, DemoFailed, percentile, run_demo
 
     clean_up_on_interrupt()
     try:

@@ -1,1 +1,1 @@
-"""Asynchronous orders: the web front answers at once, stock, billing and notification follow behind. See README.md."""
+"""A shop, twice: once everything in the request, once answered at once and done by workers. See README.md."""

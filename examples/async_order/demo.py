@@ -1,36 +1,50 @@
-"""Runs the whole example: a real broker, four services, two kills without warning, and a check by ids at the end.
+"""Runs the shop both ways under the same load, kills a worker and the broker in the middle, and audits the books.
 
-    python -m sluicemq.examples.async_order.demo [DIRECTORY]      (or: sluicemq demo)
-
-This file only starts, kills and counts processes; how to use the broker stands in the other files of this folder.
+python -m sluicemq.examples.async_order [--orders N] [--rate R] [--database URL] [--folder DIR]
 """
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
-import sqlite3
-import statistics
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import trio
 
-from sluicemq.client import connect
+from sluicemq.client import Client, connect
+from sluicemq.examples.async_order.audit import Books, read_books
+from sluicemq.examples.async_order.books import FRONT, Order, make_tables, open_books
+from sluicemq.examples.async_order.processes import PATIENCE_SECONDS, DemoFailed, Processes, free_port
+from sluicemq.examples.async_order.services import ADDRESSES_MENDED, DEADLINE, SERVICES, is_paid_in_time
 
-SERVICES = {"stock": "orders", "billing": "billing", "notification": "notifications"}
-"""Service -> the queue that it works on."""
-MARKER = ".sluicemq-demo"
-READY = re.compile(r"sluicemq \d+ ready on (sluicemq://[^\s]+)\s*")
-PATIENCE_SECONDS = 60.0
+AT_ONCE, ANSWERED = "at-once", "answered"
+ATTEMPTS_MAX = 4
+RETRY = [0.2, 0.5, 1.0]
+DOWN_SECONDS = 1.0
+"""How long the broker stays away when it was killed."""
+MARKER = ".sluicemq-shop"
+MODULE = "sluicemq.examples.async_order"
 
 
-class DemoFailed(Exception):
-    """The demonstration could not be carried out; the text says why."""
+@dataclass(slots=True)
+class Run:
+    """What one variant of the shop did.
+
+    Attributes:
+        started: When its first order came, seconds since 1970.
+        answers: For each order: when it was asked for, after how many seconds it was answered, and whether well.
+        books: Its books in the end.
+        answered: Set at the next answer.
+
+    """
+
+    started: float = 0.0
+    answers: list[tuple[float, float, bool]] = field(default_factory=list)
+    books: Books | None = None
+    answered: trio.Event = field(default_factory=trio.Event)
 
 
 @dataclass(slots=True)
@@ -38,243 +52,170 @@ class Outcome:
     """What happened.
 
     Attributes:
-        accepted: Orders that were confirmed to a visitor.
-        handled: Of these, how many each service handled.
-        repeats: Deliveries that each service recognised as repeated.
-        redelivered: Messages that the broker delivered again, by service.
-        answer_seconds: From question to answer, for each order.
-        done_seconds: From question to the customer's mail, for each order.
-        kills: What was killed, and after how many orders.
-        log_is_whole: What `sluicemq log verify` said at the end.
+        runs: By variant.
+        events: What was done to whom in the second one, and when, seconds since 1970.
+        redelivered: How often messages came again, by service.
+        redriven: Dead letters that the operator let be tried again.
+        complaints: What in the books of the second one does not balance.
 
     """
 
-    accepted: int
-    handled: dict[str, int]
-    repeats: dict[str, int]
-    redelivered: dict[str, int]
-    answer_seconds: list[float]
-    done_seconds: list[float]
-    kills: list[str]
-    log_is_whole: bool
-
-    @property
-    def lost(self) -> int:
-        """Orders that some service never handled; must be 0."""
-        return sum(self.accepted - count for count in self.handled.values())
+    runs: dict[str, Run]
+    events: list[tuple[float, str]] = field(default_factory=list)
+    redelivered: dict[str, int] = field(default_factory=dict)
+    redriven: int = 0
+    complaints: list[str] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class Demo:
-    """One run in one directory."""
+class Shop:
+    """The whole demonstration in one folder."""
 
-    directory: Path
-    orders: int
-    url: str = ""
-    processes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
-    started: float = field(default_factory=time.monotonic)
-    kills: list[str] = field(default_factory=list)
-    logs: list[int] = field(default_factory=list)
+    def __init__(
+        self,
+        folder: Path,
+        orders: int = 240,
+        rate: float = 40.0,
+        database: str = "sqlite",
+        deadline_seconds: float = 8.0,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.folder = folder
+        self.orders = orders
+        self.rate = rate
+        self.database = database
+        self.deadline_seconds = deadline_seconds
+        self.say = say
+        self.outcome = Outcome({AT_ONCE: Run(), ANSWERED: Run()})
+        self._port = free_port()
+        self._url = f"sluicemq://127.0.0.1:{free_port()}"
 
-    def say(self, text: str) -> None:
-        """Tell what is going on, on standard error."""
-        print(f"{time.monotonic() - self.started:5.1f} s  {text}", file=sys.stderr, flush=True)
+    async def run(self) -> Outcome:
+        """Tell the story from start to end.
 
-    # --- processes ---
+        Raises:
+            DemoFailed: It could not be carried out.
 
-    def start_broker(self) -> None:
-        """Start a broker on a free port; on the same one when it is started again."""
-        listen = self.url.removeprefix("sluicemq://") or "127.0.0.1:0"
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "sluicemq.broker.cli", "serve"),
-                *("--data", str(self.directory / "broker"), "--listen", listen, "--log-level", "warning"),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=self._log_of("broker"),
-            text=True,
-            start_new_session=True,  # Ctrl-C is for us; we end the others in good order
-        )
-        self.processes["broker"] = process
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        ready = READY.fullmatch(line)
-        if ready is None:
-            raise DemoFailed(f"the broker did not start; {self.directory / 'broker.log'} says why")
-        self.url = ready[1]
+        """
+        self._make_folder()
+        for name in {FRONT, *(each.name for each in SERVICES)}:
+            make_tables(open_books(self.database, self.folder, name), (AT_ONCE, ANSWERED))
+        with Processes(self.folder) as processes:
+            await self._start(processes)
+            async with connect(self._url, name="operator", connect_timeout=PATIENCE_SECONDS) as client:
+                self.say(f"{self.orders} orders, {self.rate:g} a second, everything done in the request")
+                await self._visit(AT_ONCE, "/at-once")
+                self.say("the same orders, answered when they are safe; mail and the broker are killed on the way")
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._visit, ANSWERED, "/orders")
+                    nursery.start_soon(self._kill_some, processes)
+                await self._work_off(client, processes)
+                for service in SERVICES:
+                    info = await client.queue_info(service.name)
+                    self.outcome.redelivered[service.name] = info["redelivered_total"]
+            for name in (FRONT, DEADLINE, *(each.name for each in SERVICES), "broker"):
+                await processes.stop(name)
+        self.outcome.runs[AT_ONCE].books = read_books(self.database, self.folder, AT_ONCE)
+        books = self.outcome.runs[ANSWERED].books = read_books(self.database, self.folder, ANSWERED)
+        self.outcome.complaints = books.complaints()
+        refused = sum(not well for _at, _seconds, well in self.outcome.runs[ANSWERED].answers)
+        if refused:
+            self.outcome.complaints.append(f"{refused} customers were turned away")
+        return self.outcome
 
-    def start(self, name: str, *arguments: str) -> None:
-        """Start one of the other files in this folder."""
-        command = [
-            sys.executable,
-            "-m",
-            f"sluicemq.examples.async_order.{name}",
-            self.url,
-            str(self.directory),
-            *arguments,
-        ]
-        self.processes[name] = subprocess.Popen(command, stderr=self._log_of(name), text=True, start_new_session=True)
+    def _make_folder(self) -> None:
+        if self.folder.exists() and any(self.folder.iterdir()):
+            if not (self.folder / MARKER).exists():
+                raise DemoFailed(f"{self.folder} is not empty and no earlier demonstration's: choose another folder")
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / MARKER).touch()
 
-    def _log_of(self, name: str) -> int:
-        """Open the file for what a process has to say beside its work; returns a descriptor that `end_all` closes."""
-        path = self.directory / f"{name}.log"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
-        self.logs.append(descriptor)
-        return descriptor
-
-    def kill(self, name: str, after: int) -> None:
-        """Kill -9: no warning, no chance to clean up."""
-        self.processes[name].kill()
-        self.processes[name].wait()
-        self.kills.append(f"{name} after {after} orders")
-        self.say(f"kill -9 {name}, after {after} orders")
-
-    def stop(self, name: str) -> None:
-        """Ask for a clean end, and insist on it."""
-        process = self.processes[name]
-        process.terminate()
-        if process.wait(PATIENCE_SECONDS) != 0:
-            raise DemoFailed(f"{name} ended with exit code {process.returncode}; {self.directory / name}.log says why")
-
-    def end_all(self) -> None:
-        """Leave nothing behind, whatever happened."""
-        for process in self.processes.values():
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
-        for descriptor in self.logs:
-            os.close(descriptor)
-
-    # --- the story ---
-
-    def run(self) -> Outcome:
-        """Tell the story from start to end."""
-        self._make_directory()
-        try:
-            self.start_broker()
-            self.say(f"the broker is ready on {self.url}")
+    async def _start(self, processes: Processes) -> None:
+        address = self._url.removeprefix("sluicemq://")
+        options = ["serve", "--data", str(self.folder / "broker"), "--listen", address, "--log-level", "warning"]
+        processes.start("broker", "sluicemq.broker.cli", options)
+        await processes.listening("broker", int(address.rpartition(":")[2]))
+        async with connect(self._url, connect_timeout=PATIENCE_SECONDS) as client:
+            await client.declare_topic("shop", dedup_window=86_400.0)
             for service in SERVICES:
-                self.start(service)
-            self.start("web", str(self.orders))
-            self.say("web, stock, billing and notification are started; visitors place their orders")
-
-            self.kill("billing", self._wait_for_orders(self.orders // 3))
-            self.start("billing")
-            self.kill("broker", self._wait_for_orders(self.orders * 2 // 3))
-            self.start_broker()
-            self.say("billing and the broker are back")
-
-            if self.processes["web"].wait(PATIENCE_SECONDS) != 0:
-                raise DemoFailed(f"the web front failed; {self.directory / 'web.log'} says why")
-            self.say("every visitor has an answer; the services finish")
-            self._wait_until_all_is_handled()
-            redelivered = trio.run(self._redelivered)
-            for service in SERVICES:
-                self.stop(service)
-            self.stop("broker")
-            self.say("all ended cleanly")
-            return self._outcome(redelivered)
-        finally:
-            self.end_all()
-
-    def _make_directory(self) -> None:
-        if self.directory.exists() and any(self.directory.iterdir()):
-            if not (self.directory / MARKER).exists():
-                raise DemoFailed(
-                    f"{self.directory} is not empty and no earlier demonstration's: choose another with --data"
+                await client.subscribe(
+                    service.pattern, service.name, ordering="key", retry=RETRY, max_deliveries=ATTEMPTS_MAX
                 )
-            shutil.rmtree(self.directory)
-        self.directory.mkdir(parents=True, exist_ok=True)
-        (self.directory / MARKER).touch()
+            await client.declare_queue(DEADLINE)
+        common = [self._url, self.database, str(self.folder)]
+        processes.start(FRONT, f"{MODULE}.front", [*common, str(self._port), str(self.deadline_seconds)])
+        for name in (DEADLINE, *(each.name for each in SERVICES)):
+            processes.start(name, f"{MODULE}.workers", [*common, name])
+        await processes.listening(FRONT, self._port)
 
-    def _wait_for_orders(self, count: int) -> int:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while (accepted := self._count("web", "accepted")) < count:
-            if time.monotonic() > deadline or self.processes["web"].poll() is not None:
-                raise DemoFailed(f"the web front took only {accepted} orders")
-            time.sleep(0.02)
-        return accepted
+    # --- customers ---
 
-    def _wait_until_all_is_handled(self) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        accepted = self._count("web", "accepted")
-        while time.monotonic() < deadline and any(self._count(name, "handled") < accepted for name in SERVICES):
-            time.sleep(0.05)
+    async def _visit(self, variant: str, path: str) -> None:
+        """Customers come at their rate, whether the shop keeps up or not."""
+        run = self.outcome.runs[variant]
+        limits = httpx.Limits(max_connections=None)
+        base = f"http://127.0.0.1:{self._port}"
+        async with httpx.AsyncClient(base_url=base, timeout=PATIENCE_SECONDS, limits=limits, trust_env=False) as web:
+            await web.get("/health")
+            started = trio.current_time()
+            run.started = time.time()
+            async with trio.open_nursery() as nursery:
+                for number in range(self.orders):
+                    await trio.sleep_until(started + number / self.rate)
+                    order = Order(f"{variant}/{number:05}", f"{variant}/customer-{number % 30}", 20 + number * 7 % 180)
+                    nursery.start_soon(self._order, web, run, path, order, number)
 
-    def _count(self, name: str, table: str) -> int:
-        return len(self._rows(name, f"SELECT 1 FROM {table}"))
+    async def _order(self, web: httpx.AsyncClient, run: Run, path: str, order: Order, number: int) -> None:
+        at, before = time.time(), trio.current_time()
+        answer = await web.post(path, content=order.pack())
+        run.answers.append((at, trio.current_time() - before, answer.is_success))
+        run.answered.set()
+        if path == "/orders" and is_paid_in_time(number):
+            await trio.sleep(0.2)
+            paid = await web.post("/payments", content=order.pack())
+            if paid.status_code not in {200, 409}:
+                raise DemoFailed(f"the payment of {order.number} was answered with {paid.status_code}")
 
-    def _rows(self, name: str, query: str) -> list[tuple[str | float, ...]]:
-        """Ask the database of a process; nothing while it has none yet."""
-        path = self.directory / f"{name}.sqlite"
-        if not path.exists():
-            return []
-        database = sqlite3.connect(path)
-        try:
-            return database.execute(query).fetchall()
-        except sqlite3.OperationalError:
-            return []  # the table is not there yet
-        finally:
-            database.close()
+    # --- bad luck ---
 
-    async def _redelivered(self) -> dict[str, int]:
-        async with connect(self.url, name="demo") as client:
-            return {
-                service: (await client.queue_info(queue))["redelivered_total"] for service, queue in SERVICES.items()
-            }
+    async def _kill_some(self, processes: Processes) -> None:
+        await self._until_answered(self.orders // 4)
+        self._note("mail killed")
+        processes.kill("mail")
+        processes.start_again("mail")
+        await self._until_answered(self.orders * 3 // 4)
+        self._note("broker killed")
+        processes.kill("broker")
+        await trio.sleep(DOWN_SECONDS)
+        processes.start_again("broker")
+        self._note("broker back")
 
-    def _outcome(self, redelivered: dict[str, int]) -> Outcome:
-        accepted = {
-            row[0]: row[1:] for row in self._rows("web", "SELECT order_id, asked_at, answered_at FROM accepted")
-        }
-        handled = {
-            service: {row[0]: row[1:] for row in self._rows(service, "SELECT order_id, at, repeats FROM handled")}
-            for service in SERVICES
-        }
-        told = handled["notification"]
-        verify = [
-            sys.executable,
-            "-m",
-            "sluicemq.broker.cli",
-            "log",
-            "verify",
-            "--data",
-            str(self.directory / "broker"),
-        ]
-        return Outcome(
-            accepted=len(accepted),
-            handled={service: len(accepted.keys() & orders.keys()) for service, orders in handled.items()},
-            repeats={
-                service: sum(int(repeats) for _at, repeats in orders.values()) for service, orders in handled.items()
-            },
-            redelivered=redelivered,
-            answer_seconds=[float(answered) - float(asked) for asked, answered in accepted.values()],
-            done_seconds=[
-                float(told[order][0]) - float(asked) for order, (asked, _answered) in accepted.items() if order in told
-            ],
-            kills=self.kills,
-            log_is_whole=subprocess.run(verify, capture_output=True, check=False).returncode == 0,
-        )
+    async def _until_answered(self, count: int) -> None:
+        run = self.outcome.runs[ANSWERED]
+        while len(run.answers) < count:
+            run.answered = trio.Event()
+            await run.answered.wait()
 
+    def _note(self, text: str) -> None:
+        self.outcome.events.append((time.time(), text))
+        self.say(f"  {text}")
 
-def run_demo(directory: Path, orders: int = 200) -> Outcome:
-    """Run the example in *directory* and return what happened.
+    # --- the end ---
 
-    Raises:
-        DemoFailed: It could not be carried out.
-
-    """
-    return Demo(directory, orders).run()
-
-
-def percentile(values: list[float], percent: int) -> float:
-    """Return the value that *percent* of all do not exceed."""
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else sum(values)
-
-
-if __name__ == "__main__":
-    outcome = run_demo(Path(sys.argv[1] if len(sys.argv) > 1 else "sluicemq-demo"))
-    print(outcome)
-    sys.exit(1 if outcome.lost else 0)
+    async def _work_off(self, client: Client, processes: Processes) -> None:
+        """Wait until all is done but what nobody can do; mend that as an operator would; wait for the rest."""
+        deadline = trio.current_time() + PATIENCE_SECONDS
+        while True:
+            processes.check()
+            books = await trio.to_thread.run_sync(read_books, self.database, self.folder, ANSWERED)
+            dead = len(await client.dead_letters("mail", count=1000))
+            if not books.missing() and not dead:
+                return
+            if dead and books.missing() == dead:
+                self.say(f"  {dead} mails have no address: an operator corrects the address book and redrives them")
+                (self.folder / ADDRESSES_MENDED).touch()
+                self.outcome.redriven += await client.redrive("mail")
+                self._note("redriven")
+            if trio.current_time() > deadline:
+                raise DemoFailed(f"{books.missing()} effects are missing, {dead} dead letters: {books.complaints()}")
+            await trio.sleep(0.1)

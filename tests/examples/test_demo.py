@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sluicemq.examples.async_order.common import handle_once, open_database
-from sluicemq.examples.async_order.demo import Demo, DemoFailed, percentile
+from sluicemq.examples.first_look.common import handle_once, open_database
+from sluicemq.examples.first_look.demo import Demo, DemoFailed, percentile
 
 
 @pytest.mark.timeout(60)

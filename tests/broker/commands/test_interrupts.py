@@ -67,7 +67,7 @@ def interrupted(program: str) -> tuple[int, str, str]:
         ("sluicemq.client", ("publish", "orders", "x")),
         ("sluicemq.broker.node", ("serve",)),
         ("sluicemq.broker.commands.benchmark.run", ("bench", "latency")),
-        ("sluicemq.examples.async_order.demo", ("demo",)),
+        ("sluicemq.examples.first_look.demo", ("demo",)),
         ("sluicemq.broker.commands.log_files", ("log", "verify")),
         ("json", ("config", "--json")),
     ],
@@ -86,7 +86,7 @@ def test_an_interrupt_while_a_command_is_imported_ends_it_silently_with_130(
         (("trio", "run"), ("publish", "orders", "x")),
         (("sluicemq.broker.node", "serve"), ("serve", "--listen", "127.0.0.1:0")),
         (("sluicemq.broker.commands.bench", "_broker"), ("bench", "latency")),
-        (("sluicemq.examples.async_order.demo", "run_demo"), ("demo",)),
+        (("sluicemq.examples.first_look.demo", "run_demo"), ("demo",)),
     ],
 )
 def test_what_connects_serves_or_starts_processes_is_left_in_good_order(

@@ -1,6 +1,6 @@
 """Stock: reserves what was ordered, then hands the order on to billing.
 
-    python -m sluicemq.examples.async_order.stock URL DIRECTORY
+    python -m sluicemq.examples.first_look.stock URL DIRECTORY
 
 Takes orders from the queue `orders`, and publishes each to `billing` before it acknowledges: an order is always in one
 queue at least.
@@ -15,7 +15,7 @@ from pathlib import Path
 import trio
 
 from sluicemq.client import connect
-from sluicemq.examples.async_order.common import drain_on_sigterm, handle_once, open_database
+from sluicemq.examples.first_look.common import drain_on_sigterm, handle_once, open_database
 
 
 async def main(url: str, directory: Path) -> None:

@@ -1,6 +1,6 @@
 """The web front: takes orders, and answers as soon as the broker has confirmed them.
 
-    python -m sluicemq.examples.async_order.web URL DIRECTORY ORDERS
+    python -m sluicemq.examples.first_look.web URL DIRECTORY ORDERS
 
 `place_order` is what stands behind `POST /orders` in your web framework. Here, visitors are tasks that call it.
 """

@@ -1,6 +1,6 @@
 """Notification: tells the customer that all is done.
 
-    python -m sluicemq.examples.async_order.notification URL DIRECTORY
+    python -m sluicemq.examples.first_look.notification URL DIRECTORY
 
 Takes orders from the queue `notifications`, the last station of each.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 
 from sluicemq.client import connect
-from sluicemq.examples.async_order.common import drain_on_sigterm, handle_once, open_database
+from sluicemq.examples.first_look.common import drain_on_sigterm, handle_once, open_database
 
 
 async def main(url: str, directory: Path) -> None:

@@ -1,6 +1,6 @@
 """Billing: charges the customer, then lets the customer be told.
 
-    python -m sluicemq.examples.async_order.billing URL DIRECTORY
+    python -m sluicemq.examples.first_look.billing URL DIRECTORY
 
 Takes orders from the queue `billing`, and publishes each to `notifications` before it acknowledges.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 
 from sluicemq.client import connect
-from sluicemq.examples.async_order.common import drain_on_sigterm, handle_once, open_database
+from sluicemq.examples.first_look.common import drain_on_sigterm, handle_once, open_database
 
 
 async def main(url: str, directory: Path) -> None:
