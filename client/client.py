@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from importlib import metadata
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Literal, Self, Unpack
 
 import anyio
 
@@ -26,7 +26,7 @@ from sluicemq.client.consumer import (
 from sluicemq.client.dead_letters import DeadLetterCalls
 from sluicemq.client.delays import DelayCalls
 from sluicemq.client.dialing import open_socket
-from sluicemq.client.errors import ClientClosed, ProtocolError, SluiceError, another
+from sluicemq.client.errors import ClientClosed, InvalidRequest, ProtocolError, SluiceError, another
 from sluicemq.client.options import Body, Delivery, Duration, count_of, seconds_of
 from sluicemq.client.outgoing import Pending
 from sluicemq.client.parts import Parts
@@ -237,7 +237,13 @@ class Client(
     # --- producers and consumers ----------------------------------------------------------------------------------
 
     def producer(
-        self, destination: str, name: str | None = None, *, timeout: Duration = SEND_SECONDS, acks: str = "quorum"
+        self,
+        destination: str,
+        name: str | None = None,
+        *,
+        timeout: Duration = SEND_SECONDS,
+        acks: str = "quorum",
+        when_limited: Literal["wait", "raise"] = "wait",
     ) -> Producer:
         """Return a producer for *destination*, to be entered with `async with`.
 
@@ -248,18 +254,23 @@ class Client(
             acks: When a message counts as sent, unless the send says otherwise: "quorum" of the brokers have it on
                 disk; "all" of them, where the receipt says "quorum" after 5 seconds in which one was away; or only the
                 "leader", unsafe: what it confirmed is lost if it dies for good, or even if only another one leads.
+            when_limited: What becomes of a send that the destination's `publish_limit` does not take now: "wait" sends
+                it again when the broker says, within its time; "raise" raises `PublishLimited` at once.
 
         Raises:
-            InvalidRequest: A name or *acks* that is not allowed.
+            InvalidRequest: A name, *acks* or *when_limited* that is not allowed.
 
         """
         parts = self._alive()
+        if when_limited not in ("wait", "raise"):
+            raise InvalidRequest(f'when_limited is {when_limited!r:.40}; it must be "wait" or "raise"')
         publisher = Publisher(
             parts.runtime,
             parts.timers,
             parts.link,
             "" if name is None else check_name(name, "producer"),
             acks=acks_number(acks),
+            waits_limits=when_limited == "wait",
         )
         seconds = seconds_of(timeout, "timeout")
         return Producer(

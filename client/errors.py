@@ -89,6 +89,9 @@ from sluicemq.wire.errors import (
     ProtocolError as ProtocolError,
 )
 from sluicemq.wire.errors import (
+    PublishLimited as PublishLimited,
+)
+from sluicemq.wire.errors import (
     QueueConflict as QueueConflict,
 )
 from sluicemq.wire.errors import (

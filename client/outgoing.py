@@ -115,6 +115,7 @@ class OutgoingBatch:
         size_bytes: Upper bound of its encoded size.
         producer: Number of the producer under which it was sent, 0 before.
         sequence: Number that it was sent with, 0 before.
+        admissible: The broker said that it takes as many messages, when it refused more.
         awaiting: Sent on the current connection and not answered.
         stale: Sent on an earlier connection and not answered there: it may be stored already.
         refusal: Why it is known not to be stored, once that is known.
@@ -122,8 +123,8 @@ class OutgoingBatch:
     """
 
     __slots__ = (
-        "_attributes", "_columns", "_encoded", "_header_items", "_whole_count", "acks", "awaiting", "bodies",
-        "destination", "pendings", "producer", "refusal", "sequence", "size_bytes", "stale", "whole",
+        "_attributes", "_columns", "_encoded", "_header_items", "_whole_count", "acks", "admissible", "awaiting",
+        "bodies", "destination", "pendings", "producer", "refusal", "sequence", "size_bytes", "stale", "whole",
     )  # fmt: skip
 
     def __init__(self, destination: str, *, whole: bool = False, acks: int = ACKS_QUORUM) -> None:
@@ -136,6 +137,7 @@ class OutgoingBatch:
         self.producer = 0
         self.sequence = 0
         self.awaiting = False
+        self.admissible = False
         self.stale = False
         self.refusal: SluiceError | None = None
         self._attributes: list[Attributes] | None = None
@@ -201,6 +203,21 @@ class OutgoingBatch:
         size = message_size(body, attributes)
         self.size_bytes -= size
         return size
+
+    def split(self, count: int) -> OutgoingBatch:
+        """Keep the first *count* messages, and return a batch of all others; only where each has its own pending."""
+        assert not self.whole, "what was sent as one batch stays one"
+        rest = OutgoingBatch(self.destination, acks=self.acks)
+        attributes = self._attributes or [NO_ATTRIBUTES] * len(self.bodies)
+        moved = list(zip(self.bodies, attributes, self.pendings, strict=True))[count:]
+        for body, row, pending in moved:
+            size = message_size(body, row)
+            rest.add(body, row, pending, size)
+            self.size_bytes -= size
+        del self.bodies[count:], self.pendings[count:]
+        if self._attributes is not None:
+            del self._attributes[count:]
+        return rest
 
     def encode(self) -> bytes:
         """Return the batch as it travels."""

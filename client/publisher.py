@@ -69,11 +69,12 @@ class Publisher:
         name: str = "",
         limits: WindowLimits | None = None,
         acks: int = m.ACKS_QUORUM,
+        waits_limits: bool = True,
     ) -> None:
         self.error: SluiceError | None = ClientClosed("enter the producer with 'async with' before sending")
         self.runtime = runtime
         self.now = runtime.now
-        self.window = SendingWindow(limits)
+        self.window = SendingWindow(limits, waits=waits_limits)
         self._link = link
         self._timers = timers
         self._name = name
@@ -88,6 +89,8 @@ class Publisher:
         self._timer_due = math.inf
         self._blocked: set[str] = set()
         self._retry: Timer | None = None
+        self._limited: dict[str, Timer] = {}
+        self._refused_by_limit: dict[str, tuple[int, SluiceError]] = {}  # how often in a row, and how last
         self._answers = 0
         self._refusals = link.retrying.series()
         # Whether somebody may want to send again what was sent under this number.
@@ -280,7 +283,7 @@ class Publisher:
 
     def _end(self, error: SluiceError) -> None:
         self._session = None
-        for timer in (self._timer, self._retry):
+        for timer in (self._timer, self._retry, *self._limited.values()):
             if timer is not None:
                 timer.cancel()
         for batch in self.window.give_up():
@@ -427,6 +430,8 @@ class Publisher:
         if error is None:
             assert isinstance(reply, m.Published)
             self._refusals.failures = 0
+            if self._refused_by_limit:
+                self._refused_by_limit.pop(batch.destination, None)
             welcome = session.welcome
             confirmation = Confirmation(
                 0 if welcome is None else welcome.group_id,
@@ -461,6 +466,8 @@ class Publisher:
     def _refused(self, batch: OutgoingBatch, error: SluiceError) -> None:
         if self.window.keeps(batch, error):
             self._hold(error)
+        elif self.window.waits_for(batch, error):
+            self._limit(batch.destination, error)
         self._fail_batches(self.window.refused(batch, error))
         if isinstance(error, ProducerFenced) and self.error is None:
             self._link.remove(self)
@@ -471,6 +478,21 @@ class Publisher:
         if self._retry is not None:
             self._retry.cancel()
         self._retry = self._timers.call_after(self._refusals.pause(error), self._release)
+
+    def _limit(self, destination: str, error: SluiceError) -> None:
+        """Send nothing more to a destination until the broker takes more, as it said."""
+        if destination in self._limited:
+            return  # what was sent behind the first refused batch was refused as well
+        failures = self._refused_by_limit.get(destination, (0, error))[0] + 1
+        self._refused_by_limit[destination] = failures, error
+        self.window.limited.add(destination)
+        pause = self._link.retrying.pause_limited(error, failures)
+        self._limited[destination] = self._timers.call_after(pause, partial(self._unlimit, destination))
+
+    def _unlimit(self, destination: str) -> None:
+        self.window.limited.discard(destination)
+        del self._limited[destination]
+        self._pump()
 
     def _release(self) -> None:
         self.window.held = False
@@ -549,13 +571,18 @@ class Publisher:
 
     def _expire(self, batch: OutgoingBatch, index: int, pending: Pending) -> None:
         if self.window.withdraw(pending):
-            self._fail(pending, self._late())
+            self._fail(pending, self._late(batch.destination))
         else:
             self._fail(pending, self._unknown(batch, self._late(), index, pending))
 
-    def _late(self) -> SluiceError:
+    def _late(self, destination: str = "") -> SluiceError:
         if self._session is None:
             return self._link.unreachable()
+        if destination in self._refused_by_limit:
+            refusal = self._refused_by_limit[destination][1]
+            error = RequestTimeout(f"the broker did not take it in time: {refusal}", **refusal.fields)
+            error.__cause__ = refusal
+            return error
         return RequestTimeout("the broker did not confirm in time")
 
 

@@ -15,6 +15,8 @@ from sluicemq.client.budget import RetryBudget
 from sluicemq.client.errors import RetriesExhausted, SluiceError
 
 REPEAT_BACKOFF = Backoff(0.1, 2.0)
+LIMITED_BACKOFF = Backoff(0.01, 1.0)
+"""Added to the time that the broker names for what it does not take yet, so that not all who wait come together."""
 
 
 class Series:
@@ -54,6 +56,10 @@ class Retrying:
     def pause(self, error: SluiceError, failures: int) -> float:
         """Return how long to wait before repeating what was refused with *error*, so many times in a row, from 1."""
         return (error.retry_after or 0.0) + REPEAT_BACKOFF.delay(failures, self._chance)
+
+    def pause_limited(self, error: SluiceError, failures: int) -> float:
+        """Return likewise for what is beyond a limit of publishing: the broker knows when it is not."""
+        return (error.retry_after or 0.0) + LIMITED_BACKOFF.delay(failures, self._chance)
 
     def series(self) -> Series:
         """Return waits of their own, for something that is tried again and again."""

@@ -10,6 +10,9 @@ that it has seen with the old receipt, and a refused batch burns no number. From
 - *A freed number must never name two batches.* When a copy of a stale batch may still come to life, its number is
   not given to another one: the producer number is retired, a new one is asked for, and what may have happened under
   the old one is reported as unknown.
+- *Beyond a limit of publishing.* Collected messages are split where the broker says: what it takes now goes first, the
+  rest goes back to the backlog, or fails. Nothing more goes to that destination until its owner says so, while what
+  goes elsewhere passes it.
 
 It must not know time, sockets or who waits.
 """
@@ -24,12 +27,13 @@ from sluicemq.client.errors import (
     NotLeader,
     OutcomeUnknown,
     ProducerNotFound,
+    PublishLimited,
     SequenceGap,
     SessionNotFound,
     SluiceError,
     StaleEpoch,
 )
-from sluicemq.client.outgoing import Attributes, OutgoingBatch, Pending
+from sluicemq.client.outgoing import BATCH_OVERHEAD_BYTES, Attributes, OutgoingBatch, Pending
 from sluicemq.wire.messages import ACKS_QUORUM
 
 KEEP_AND_RETRY = (NotLeader, StaleEpoch, BrokerStopping, SessionNotFound)
@@ -75,11 +79,18 @@ class SendingWindow:
         messages: How many messages are in both.
         bytes: And how many bytes.
         held: Nothing is sent while it is set; the owner sets it after a refusal that asks for patience.
+        limited: Destinations to which nothing is sent while they are in it, but what is `admissible`; likewise.
+
+    Args:
+        waits: Whether what is beyond a limit of publishing is kept until it is not; else it fails.
 
     """
 
-    def __init__(self, limits: WindowLimits | None = None) -> None:
+    def __init__(self, limits: WindowLimits | None = None, *, waits: bool = True) -> None:
         self.limits = limits or WindowLimits()
+        self.limited: set[str] = set()
+        self._waits = waits
+        self._rests: dict[OutgoingBatch, OutgoingBatch] = {}
         self.number = 0
         self.in_flight: list[OutgoingBatch] = []
         self.backlog: deque[OutgoingBatch] = deque()
@@ -161,25 +172,32 @@ class SendingWindow:
         if self.held or self._repairing:
             return None
         if self._unsent:
-            for batch in self.in_flight:
-                if not batch.awaiting:
+            for refused in self.in_flight:
+                if not refused.awaiting:
                     self._unsent -= 1
-                    return self._sent(batch)
+                    return self._sent(refused)
         if not self.backlog or not self.number:
             return None
-        batch = self.backlog[0]
+        batch = self._first_unlimited() if self.limited else self.backlog[0]
         under_way = len(self.in_flight)
-        if under_way >= self.limits.batches:
+        if batch is None or under_way >= self.limits.batches:
             return None
         if self._collecting.get(batch.destination) is batch:
             if under_way >= self.limits.collected_batches and len(self.backlog) == 1:
                 return None
             del self._collecting[batch.destination]
-        self.backlog.popleft()
+        self.backlog.remove(batch)
+        batch.admissible = False
         batch.producer, batch.sequence = self.number, self._next_sequence
         self._next_sequence += 1
         self.in_flight.append(batch)
         return self._sent(batch)
+
+    def _first_unlimited(self) -> OutgoingBatch | None:
+        for batch in self.backlog:
+            if batch.admissible or batch.destination not in self.limited:
+                return batch
+        return None
 
     def _sent(self, batch: OutgoingBatch) -> OutgoingBatch:
         batch.awaiting = True
@@ -216,6 +234,8 @@ class SendingWindow:
             failed.append(Failed(batch, outcome_unknown(batch, error) if batch.stale else error))
         elif isinstance(error, SequenceGap):
             self._gap(batch, error)
+        elif isinstance(error, PublishLimited) and not batch.stale:
+            self._limit(batch, error, failed)
         else:
             self._refuse(batch, error, failed)
         failed.extend(self._repaired())
@@ -249,6 +269,36 @@ class SendingWindow:
         self._drop(batch)
         failed.append(Failed(batch, outcome_unknown(batch, error) if batch.stale else error))
 
+    def waits_for(self, batch: OutgoingBatch, error: SluiceError) -> bool:
+        """Whether a refusal with *error* is waited out, at least by a part of the batch."""
+        return self._waits and isinstance(error, PublishLimited) and (error.retryable or not batch.whole)
+
+    def _limit(self, batch: OutgoingBatch, error: PublishLimited, failed: list[Failed]) -> None:
+        """Let go now what the broker would take now, and the rest later, or never."""
+        if not batch.whole:
+            error.retryable = True  # too many for one batch are not too many, one by one
+        waits = self.waits_for(batch, error)
+        now = error.fields.get("messages_now")
+        is_first = not self._refused_sequence or batch.sequence < self._refused_sequence
+        if not batch.whole and is_first and isinstance(now, int) and 0 < now < batch.count:
+            rest = batch.split(now)
+            self.bytes += BATCH_OVERHEAD_BYTES  # two batches take more room than one
+            batch.admissible = True
+            if waits:
+                self._rests[batch] = rest
+                self.backlog.appendleft(rest)  # it finds its place once everything is answered
+            else:
+                self.messages -= rest.count
+                self.bytes -= rest.size_bytes
+                failed.append(Failed(rest, error))
+        elif not waits:
+            self._refuse(batch, error, failed)
+            return
+        if not self._refused_sequence or is_first:
+            self._refused_sequence = batch.sequence
+        self._repairing = True
+        self._unsent += 1
+
     def _answered(self, batch: OutgoingBatch) -> None:
         batch.awaiting = False
         self._awaiting -= 1
@@ -275,6 +325,10 @@ class SendingWindow:
         # A stale batch behind the refused one comes to life if the refused number is ever taken: so it must not be.
         retire = self._retire or any(batch.stale for batch in behind)
         for batch in reversed(behind):
+            rest = self._rests.pop(batch, None)
+            if rest is not None and rest in self.backlog:
+                self.backlog.remove(rest)
+                self.backlog.appendleft(rest)
             if batch.stale and self._ghosts:
                 self.messages -= batch.count
                 self.bytes -= batch.size_bytes
@@ -325,7 +379,7 @@ class SendingWindow:
     def give_up(self) -> list[OutgoingBatch]:
         """Forget every batch and return them: the producer ends."""
         batches = self.everything()
-        self.in_flight, self.backlog, self._collecting = [], deque(), {}
+        self.in_flight, self.backlog, self._collecting, self._rests = [], deque(), {}, {}
         self.messages = self.bytes = self._awaiting = self._unsent = 0
         return batches
 

@@ -32,6 +32,7 @@ The tree::
     |- Unavailable                  try again later; `retryable` is True
     |  |- NotLeader, StaleEpoch, BrokerStopping, ResourceLow, LimitReached
     |  |- QueueFull                 the queue's own limit, and it refuses what is beyond
+    |  |- PublishLimited            more is published than the queue or topic takes for now
     |  `- QueuePaused               somebody paused publishing to the queue
     |- OutcomeUnknown               it may or may not have happened; a resend with the same identity is safe
     |- ConnectionFailed (ConnectionError)   no broker could be reached, or the connection broke
@@ -81,6 +82,7 @@ __all__ = [
     "ProducerFenced",
     "ProducerNotFound",
     "ProtocolError",
+    "PublishLimited",
     "QueueConflict",
     "QueueFull",
     "QueueNotFound",
@@ -420,6 +422,18 @@ class QueueFull(Unavailable):
     """
 
     code = "queue_full"
+
+
+class PublishLimited(Unavailable):
+    """The `publish_limit` of the queue or topic does not take the batch now; nothing of it is stored.
+
+    `retry_after` says when it would. `destination` says where, `messages_now` how many messages would be taken at once,
+    `messages_max` how many ever are (None: any number), `waiting` how many are ready there (None: it is a topic), and
+    `drain_seconds` how long those take at the present pace (None: nobody knows). Not retryable where the batch alone
+    is beyond `messages_max`.
+    """
+
+    code = "publish_limited"
 
 
 class QueuePaused(Unavailable):

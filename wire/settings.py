@@ -299,6 +299,7 @@ NOT_YET: frozenset[str] = frozenset(QUEUE_SETTINGS_DEFAULT) - {
     "ordering",
     "overflow",
     "poison_key",
+    "publish_limit",
     "retention",
     "retry",
     "retry_delay",

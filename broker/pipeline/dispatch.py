@@ -343,6 +343,7 @@ class DispatchStage:
 
     def queue_gone(self, queue_id: int, name: str) -> None:
         """The queue was deleted: its consumers end. Called before the dispatcher hears of it: it knows who they are."""
+        self._road.shaping.queue_gone(queue_id)
         for session, consumer in sorted(self.dispatcher.consumers_of(queue_id)):
             recipient = self._consumers[session, consumer].recipient
             self.remove_consumer(session, consumer)

@@ -136,6 +136,7 @@ class ProduceStage:
             ResourceLow: The disk has no room for more.
             QueueFull: The queue's limit is reached, and it refuses what is beyond.
             QueuePaused: Publishing to it is paused.
+            PublishLimited: More is published than it takes for now.
 
         """
         self.refuse_when_stopping()
@@ -154,8 +155,10 @@ class ProduceStage:
             raise paused
         self._road.space.refuse_publish()
         batch = self.checked_batch(data, [target])
-        payload = bytes(batch.data)  # the same object
         road = self._road
+        if target.settings["publish_limit"] is not None:
+            road.shaping.admit([(target, batch.count)])
+        payload = bytes(batch.data)  # the same object
         now_ms = road.clock.now_ms()
         common = (now_ms, target.id, producer, sequence, batch.count, batch.body_bytes, None, payload)
         entry = self._entry_of(common, target, destination, batch)

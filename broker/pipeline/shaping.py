@@ -14,30 +14,36 @@ from zoneinfo import ZoneInfo
 import trio
 
 from sluicemq.broker.pipeline.due import DueTimer
+from sluicemq.broker.queues.queue import Queue
+from sluicemq.broker.queues.shaping.admission import Admissions
 from sluicemq.broker.queues.shaping.gates import Gates
-from sluicemq.wire.errors import InvalidRequest
+from sluicemq.wire.errors import InvalidRequest, PublishLimited
 from sluicemq.wire.shaping import rate_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from sluicemq.broker.pipeline.road import Road
+    from sluicemq.broker.queues.routing.topic import Topic
+    from sluicemq.broker.queues.shaping.admission import Admitted, Refusal
 
 logger = logging.getLogger("sluicemq.shaping")
 
 
 class ShapingStage:
-    """What bounds deliveries on this leader.
+    """What bounds deliveries and publishes on this leader.
 
     Attributes:
         gates: What the dispatcher asks.
+        admissions: What was published of late where that is limited.
 
     """
 
     def __init__(self, road: Road) -> None:
         self._road = road
         self.gates = Gates(self._local_time, began_ms=road.clock.now_ms())
+        self.admissions = Admissions()
         self._timer = DueTimer(self._next_due, self._fire)
 
     def begin(self) -> None:
@@ -57,6 +63,63 @@ class ShapingStage:
         """The gates were asked: one may be due earlier than planned."""
         if len(self.gates):
             self._timer.changed(self.gates.next_due)
+
+    def admit(self, wanted: Sequence[tuple[Queue | Topic, int]]) -> None:
+        """Count so many messages as published to each of these, or to none.
+
+        Raises:
+            PublishLimited: One of them takes no more for now.
+
+        """
+        now = self._road.clock.now_ms() / 1000
+        machine = self._road.machine
+        self.admissions.forget_unless(lambda id_: (machine.queue(id_) or machine.sources.get(id_)) is not None)
+        admitted: list[tuple[Admitted, int]] = []
+        for target, messages in wanted:
+            said = target.settings["publish_limit"]
+            if said is None:
+                continue
+            known = self.admissions.of(target.id, said, now)
+            refusal = known.limiter.refuse(messages, now)
+            if refusal is not None:
+                known.refused_total += 1
+                raise self._limited(target, messages, said, refusal)
+            admitted.append((known, messages))
+        for known, messages in admitted:
+            known.limiter.take(messages, now)
+
+    def _limited(self, target: Queue | Topic, messages: int, said: str, refusal: Refusal) -> PublishLimited:
+        now, most, seconds = refusal
+        ever = most is None or messages <= most
+        advice = (
+            f"all of them in {seconds:.3g} seconds"
+            if ever
+            else f"and never more than {most} at once: send them in smaller batches"
+        )
+        return PublishLimited(
+            f"{target.KIND} {target.name!r:.300} takes {said}: of these {messages} messages {now} could be published "
+            f"now, {advice}",
+            retryable=ever,
+            retry_after=seconds,
+            destination=target.name,
+            messages=messages,
+            messages_now=now,
+            messages_max=most,
+            waiting=target.ready if isinstance(target, Queue) else None,
+        )
+
+    def state_of(self, queue: Queue) -> dict[str, Any]:
+        """Return what operators see of a queue's limits."""
+        known = self.admissions.find(queue.id)
+        return (
+            {}
+            if queue.settings["publish_limit"] is None
+            else {"publish_refused_total": 0 if known is None else known.refused_total}
+        )
+
+    def queue_gone(self, queue_id: int) -> None:
+        """The queue was deleted."""
+        self.admissions.forget(queue_id)
 
     def _next_due(self) -> float | None:
         return self.gates.next_due

@@ -122,6 +122,7 @@ class TransactionStage:
             BrokerStopping: The broker is shutting down.
             ResourceLow: The disk has no room for more.
             BatchTooLarge: More messages, bytes, destinations or verdicts than allowed.
+            PublishLimited: A destination takes no more for now; none of it is counted.
 
         """
         produce = self._road.produce
@@ -141,6 +142,7 @@ class TransactionStage:
         made: list[_Part] = []
         if parts:
             batch, made = self._parts(sender.vhost, parts, data, now_ms)
+            self._admit([part.target for part in made], [count for _, count in parts])
         flat: list[int] = []
         groups: list[int] = []
         routes: list[str] = []
@@ -181,6 +183,15 @@ class TransactionStage:
         zxid = road.propose(entry, bytes(entry.payload), on_applied=on_applied)
         if batch is not None:
             road.bodies.add(zxid, entry)
+
+    def _admit(self, targets: Sequence[Queue | Topic], counts: Sequence[int]) -> None:
+        """Count what goes to each target that is limited, all of it or nothing. Raises `PublishLimited`."""
+        wanted: dict[int, tuple[Queue | Topic, int]] = {}
+        for target, count in zip(targets, counts, strict=True):
+            if target.settings["publish_limit"] is not None:
+                wanted[target.id] = target, count + wanted.get(target.id, (target, 0))[1]
+        if wanted:
+            self._road.shaping.admit(list(wanted.values()))
 
     def _judges_ids(self, vhost: str, destination: str) -> bool:
         machine = self._road.machine
@@ -263,6 +274,7 @@ class TransactionStage:
         road.space.refuse_publish()
         batch = road.produce.checked_batch(data, [target])
         part = self._part(target, destination, batch, batch.count, now_ms)
+        self._admit([target], [batch.count])
         # Whether a window judges them shows when it is committed: one may begin meanwhile.
         scope = DEDUP_SCOPES.index(target.settings["dedup_scope"])
         entry = Prepare(

@@ -65,6 +65,7 @@ def queue_state(road: Road, queue: Queue) -> dict[str, Any]:
         "paused": paused_names(queue.paused),
         "policy": "" if policy is None else policy.name,
         **subscription_state(road, queue.id),
+        **road.shaping.state_of(queue),
     }
 
 

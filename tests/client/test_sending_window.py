@@ -14,6 +14,7 @@ from sluicemq.client.errors import (
     NotLeader,
     OutcomeUnknown,
     ProducerNotFound,
+    PublishLimited,
     QueueNotFound,
     ResourceLow,
     SequenceGap,
@@ -60,9 +61,10 @@ class Broker:
 
 
 class World:
-    def __init__(self):
-        self.window = SendingWindow(LIMITS)
+    def __init__(self, waits=True):
+        self.window = SendingWindow(LIMITS, waits=waits)
         self.window.numbered(1)
+        self.destinations = {}  # body -> where it goes
         self.numbers = 1
         self.broker = Broker()
         self.connected = True
@@ -73,17 +75,18 @@ class World:
         self.confirmed = {}  # body -> place in the log
         self.failed = {}  # body -> error
 
-    def send(self, whole):
+    def send(self, whole, destination="orders"):
         pending = Pending(0.0)
         bodies = [b"%d" % (self.sent + number) for number in range(2 if whole else 1)]
         self.sent += len(bodies)
+        self.destinations |= dict.fromkeys(bodies, destination)
         if whole:
-            batch = OutgoingBatch("orders", whole=True)
+            batch = OutgoingBatch(destination, whole=True)
             batch.fill(bodies, None, pending)
             if self.window.has_room(2, batch.size_bytes):
                 self.window.add_whole(batch)
         elif self.window.has_room(1, 10):
-            self.window.collect("orders", bodies[0], NO_ATTRIBUTES, pending, 10)
+            self.window.collect(destination, bodies[0], NO_ATTRIBUTES, pending, 10)
 
     def pump(self):
         if not self.connected:
@@ -119,6 +122,8 @@ class World:
         else:
             if self.window.keeps(batch, answer):
                 self.window.held = True
+            elif self.window.waits_for(batch, answer):
+                self.window.limited.add(batch.destination)
             self.note_failures(self.window.refused(batch, answer))
 
     def note_failures(self, failures):
@@ -139,6 +144,7 @@ class World:
 
     def release(self):
         self.window.held = False
+        self.window.limited.clear()
 
     def check(self):
         stored = [body for bodies in self.broker.stored for body in bodies]
@@ -149,14 +155,26 @@ class World:
             assert body not in self.confirmed
             if not isinstance(error, OutcomeUnknown):
                 assert body not in stored, f"{body!r} failed with {error!r} and is stored"
-        confirmed = [body for body in stored if body in self.confirmed]
-        assert confirmed == sorted(confirmed, key=int), "messages overtook each other"
+        for destination in set(self.destinations.values()):
+            confirmed = [body for body in stored if body in self.confirmed and self.destinations[body] == destination]
+            assert confirmed == sorted(confirmed, key=int), "messages overtook each other"
         window = self.window
         assert window.messages == sum(batch.count for batch in window.everything())
         assert window.bytes == sum(batch.size_bytes for batch in window.everything())
 
 
-ERRORS = [QueueNotFound("no"), ResourceLow("low"), NotLeader("elsewhere")]
+def errors():
+    """Refusals, made anew: the window may say more of one than the broker did."""
+    return [
+        QueueNotFound("no"),
+        ResourceLow("low"),
+        NotLeader("elsewhere"),
+        PublishLimited("later", messages_now=0),
+        PublishLimited("some now", messages_now=1),
+        PublishLimited("some now", messages_now=2, retryable=False),
+    ]
+
+
 STEPS = {
     "send": 6,
     "exchange": 6,
@@ -177,11 +195,11 @@ def live_through(world, dice):
     for name in dice.choices(names, weights, k=dice.randrange(10, 60)):
         match name:
             case "refuse":
-                world.broker.refusals.append(dice.choice(ERRORS))
+                world.broker.refusals.append(dice.choice(errors()))
             case "forget":
                 world.broker.forgotten.add(world.window.number)
             case "send":
-                world.send(dice.random() < 0.3)
+                world.send(dice.random() < 0.3, dice.choice(("orders", "orders", "bills")))
             case "exchange":
                 world.process()
                 world.reply()
@@ -215,7 +233,7 @@ def calm_down(world):
 def test_confirmed_is_stored_failed_is_not_and_nothing_is_twice(seed):
     for number in range(500):
         dice = random.Random(seed * 1_000 + number)
-        world = World()
+        world = World(waits=dice.random() < 0.7)
         live_through(world, dice)
         calm_down(world)
 
@@ -302,3 +320,55 @@ def test_a_refused_batch_leaves_its_number_to_the_next():
     assert window.refused(good, SequenceGap("ahead", expected=1)) == []
     assert sent_next(window) is good
     assert good.sequence == 1
+
+
+def limited(window, *, messages_now):
+    """Send two collected messages, which the broker does not take now."""
+    window.numbered(1)
+    for body in (b"1", b"2"):
+        collected(window, body)
+    batch = sent_next(window)
+    error = PublishLimited("later", messages_now=messages_now)
+    window.limited.add("orders")
+    return batch, window.refused(batch, error)
+
+
+def test_what_a_limit_takes_now_goes_now_and_the_rest_later():
+    window = SendingWindow(LIMITS)
+    _, failed = limited(window, messages_now=1)
+    assert failed == []
+    first = sent_next(window)
+    assert (bodies_of(first), first.sequence) == ([b"1"], 1)
+    assert window.next() is None
+    window.confirmed(first)
+    window.limited.clear()
+    assert bodies_of(sent_next(window)) == [b"2"]
+
+
+def test_what_goes_elsewhere_passes_what_waits_for_a_limit():
+    window = SendingWindow(LIMITS)
+    limited(window, messages_now=0)
+    window.collect("bills", b"3", NO_ATTRIBUTES, Pending(0.0), 10)
+    assert bodies_of(sent_next(window)) == [b"3"]
+    assert window.next() is None
+
+
+def test_who_does_not_wait_hears_of_what_is_not_taken_now_and_no_more():
+    window = SendingWindow(LIMITS, waits=False)
+    batch, (failed,) = limited(window, messages_now=1)
+    assert bodies_of(failed.batch) == [b"2"]
+    window.limited.clear()
+    assert sent_next(window) is batch
+    assert window.messages == 1
+
+
+def test_a_batch_that_is_never_taken_as_a_whole_is_not_waited_for():
+    window = SendingWindow(LIMITS)
+    window.numbered(1)
+    whole = OutgoingBatch("orders", whole=True)
+    whole.fill([b"a", b"b"], None, Pending(0.0))
+    window.add_whole(whole)
+    error = PublishLimited("never", messages_now=1, retryable=False)
+    assert not window.waits_for(whole, error)
+    (failed,) = window.refused(sent_next(window), error)
+    assert failed == (whole, error)

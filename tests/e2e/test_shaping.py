@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from sluicemq.client import connect
+from sluicemq.client.errors import PublishLimited, RequestTimeout
 from sluicemq.wire.errors import InvalidRequest
 from tests.e2e.rates import measure
 
@@ -77,3 +78,96 @@ async def test_limits_are_there_after_a_restart_and_a_policy_can_set_them(broker
             with pytest.raises(InvalidRequest, match="no time zone that this broker knows"):
                 await client.set_policy("slow", f"{queue}.#", delivery_rate="5/s from 9 to 17; in Europe/Atlantis")
             await client.delete_policy("slow")
+
+
+# --- publishing ---------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_beyond_the_limit_waits_its_time_and_is_sent(broker: BrokerProcess, queue: str) -> None:
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        async with connect(broker.url) as client, client.producer(queue) as producer:
+            await client.declare_queue(queue, publish_limit="token_bucket 200/s burst 50")
+            began = anyio.current_time()
+            for number in range(250):
+                await producer.submit(b"%d" % number)
+            await producer.flush()
+            assert anyio.current_time() - began >= 0.99, "50 at once, and 200 a second"
+            await producer.send_many([b"x"] * 50)
+            state = await client.queue_info(queue)
+            assert state["ready"] == 300
+            assert state["publish_refused_total"] > 0
+            async with client.consumer(queue, credit=1_000) as consumer:
+                batch = await consumer.receive(max_messages=250, max_wait=5)
+                assert [int(body) for body in batch.bodies[:250]] == list(range(250)), "in the order of sending"
+                await batch.ack()
+
+
+async def test_who_does_not_want_to_wait_hears_at_once_how_long_it_would_take(
+    broker: BrokerProcess, queue: str
+) -> None:
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        async with connect(broker.url) as client, client.producer(queue, when_limited="raise") as producer:
+            await client.declare_queue(queue, publish_limit="token_bucket 6/min burst 5")
+            refusals: list[PublishLimited] = []
+
+            async def send() -> None:
+                try:
+                    await producer.send(b"x")
+                except PublishLimited as error:
+                    refusals.append(error)
+
+            async with anyio.create_task_group() as group:
+                for _ in range(8):
+                    group.start_soon(send)
+            assert len(refusals) == 3
+            assert all(refusal.retryable and 0 < refusal.retry_after <= 80 for refusal in refusals)
+            assert all(refusal.destination == queue and refusal.waiting in range(6) for refusal in refusals)
+            with pytest.raises(PublishLimited, match="never more than 5 at once") as refused:
+                await producer.send_many([b"x"] * 6)
+            assert not refused.value.retryable
+
+
+async def test_a_limited_queue_holds_up_no_other_one(broker: BrokerProcess, queue: str) -> None:
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        async with connect(broker.url) as client:
+            await client.declare_queue(queue, publish_limit="fixed_window 1/d")
+            await client.declare_queue(f"{queue}.free")
+            await client.send(queue, b"first")
+            async with anyio.create_task_group() as group:
+
+                async def wait_in_vain() -> None:
+                    with pytest.raises(RequestTimeout, match="takes fixed_window 1/d"):
+                        await client.send(queue, b"second", timeout=2.0)
+
+                group.start_soon(wait_in_vain)
+                await anyio.sleep(0.1)
+                began = anyio.current_time()
+                await client.send(f"{queue}.free", b"passes")
+                assert anyio.current_time() - began < 1.0
+
+
+async def test_topics_and_transactions_and_half_messages_keep_to_the_limit(broker: BrokerProcess, queue: str) -> None:
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        async with connect(broker.url) as client:
+            topic, plain = f"{queue}.topic", f"{queue}.plain"
+            await client.declare_topic(topic, publish_limit="sliding_window 2/h")
+            await client.subscribe(f"{topic}.#", f"{queue}.all")
+            await client.declare_queue(plain)
+            tx = client.transaction()
+            await tx.send(plain, b"nor this")
+            for number in range(3):
+                await tx.send(f"{topic}.news", b"%d" % number)
+            with pytest.raises(PublishLimited, match="of these 3 messages 2 could be published now"):
+                await tx.commit()
+            assert (await client.queue_info(plain))["ready"] == 0
+            async with client.transaction() as tx:
+                await tx.send(f"{topic}.news", b"one")
+            async with client.producer(f"{topic}.news", when_limited="raise") as producer:
+                await producer.send(b"two")
+                with pytest.raises(PublishLimited):
+                    await producer.send(b"three")
+            await client.declare_queue(plain, publish_limit="leaky_bucket 1/h")
+            await client.send(plain, b"one")
+            with pytest.raises(PublishLimited):
+                async with client.prepare(plain, b"half", check="nobody"):
+                    pass
