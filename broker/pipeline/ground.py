@@ -87,6 +87,8 @@ class Ground:
         on_log_begins: Called when the log proper begins later than before.
         on_hash_due: Called with the zxid that was just applied, at places where brokers compare their states.
         is_blocked: Whether proposals wait for something else than disk and apply: the lead is being handed over.
+        heard: Log time in milliseconds, and the monotonic time at which it was the present one, as far as some leader
+            has said so to this process: from there a leadership of this broker goes on.
         holds: While it is not 0, no file that is there now may leave the disk: somebody is sent a snapshot.
 
     Raises:
@@ -146,6 +148,7 @@ class Ground:
         self.on_durable: Callable[[int], None] = self._durable_alone
         self.on_log_begins: Callable[[], None] = lambda: None
         self.on_hash_due: Callable[[int], None] | None = None
+        self.heard: tuple[int, float] | None = None
         self.holds = 0
         self.is_blocked: Callable[[], bool] = lambda: False
         self.bodies = Bodies(log, cache_bytes_max=cache_bytes_max)

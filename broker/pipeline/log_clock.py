@@ -18,10 +18,13 @@ class LogClock:
     """Log time in milliseconds since 1970, never going back.
 
     Args:
-        last_log_time_ms: Log time of the last entry in the log; log time starts at this or at wall time, whichever
-            is later.
+        last_log_time_ms: Log time of the last entry in the log; log time starts at this or at what time it is now,
+            whichever is later.
         wall: Seconds since 1970, such as `time.time`.
         monotonic: Seconds that never jump, such as `time.monotonic`.
+        heard: A log time in milliseconds, and what *monotonic* said when it was the present one: what a broker that
+            followed knows of the time of whoever led before. Log time goes on from there, whatever *wall* says. None:
+            nothing is known; then *wall* counts, since time goes on while nobody leads.
         alarm: Called once with the difference in milliseconds when wall time and log time drift far apart.
 
     """
@@ -32,6 +35,7 @@ class LogClock:
         *,
         wall: Callable[[], float],
         monotonic: Callable[[], float],
+        heard: tuple[int, float] | None = None,
         alarm: Callable[[float], None] | None = None,
     ) -> None:
         self._wall = wall
@@ -39,7 +43,11 @@ class LogClock:
         self._alarm = alarm
         self._alarmed = False
         self._last_monotonic = monotonic()
-        self._now_ms = max(float(last_log_time_ms), wall() * 1000.0)
+        now_ms = wall() * 1000.0
+        if heard is not None:
+            heard_ms, heard_at = heard
+            now_ms = heard_ms + (self._last_monotonic - heard_at) * 1000.0
+        self._now_ms = max(float(last_log_time_ms), now_ms)
 
     def now_ms(self) -> int:
         """Return log time, at least what it was before."""

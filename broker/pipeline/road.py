@@ -91,6 +91,7 @@ class Road:
             self.machine.log_time_ms,
             wall=ground.wall,
             monotonic=ground.monotonic,
+            heard=ground.heard,
             alarm=lambda difference_ms: logger.warning(
                 "log time and wall time are %.1f s apart; log time slews towards wall time slowly",
                 difference_ms / 1000,

@@ -93,6 +93,16 @@ class Administration:
         )
 
     @property
+    def heard_seconds(self) -> float | None:
+        """For how long this broker has not heard of a leader."""
+        return self._ensemble.heard_seconds
+
+    @property
+    def exchanging(self) -> bool:
+        """Whether a snapshot is just taking the place of log and state."""
+        return self._ensemble.ground is None
+
+    @property
     def configuration(self) -> Configuration | None:
         """Who votes."""
         return self._ensemble.replica.configuration

@@ -42,6 +42,8 @@ class Alone:
         self.heard: Mapping[int, NodeFigures] = {}
         self.acknowledged: Mapping[int, int] = {}
         self.snapshots: Mapping[int, dict[str, int]] = {}
+        self.heard_seconds: float | None = 0.0
+        self.exchanging = False
 
     @property
     def figures(self) -> NodeFigures:

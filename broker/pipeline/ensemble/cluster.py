@@ -31,6 +31,14 @@ class ClusterControl(Protocol):
         """How this node is."""
 
     @property
+    def heard_seconds(self) -> float | None:
+        """For how long this node has not heard of a leader; 0 if it leads, None if it never has."""
+
+    @property
+    def exchanging(self) -> bool:
+        """Whether a snapshot is just taking the place of log and state: there is nothing to look at."""
+
+    @property
     def configuration(self) -> Configuration | None:
         """Who votes, as far as this node knows; None before there is a cluster."""
 

@@ -11,6 +11,7 @@ clients or sockets.
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import contextmanager
 from math import inf
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from sluicemq.broker.pipeline.ensemble.backlog import Backlog
 from sluicemq.broker.pipeline.ensemble.configurations import unpack_configuration
 from sluicemq.broker.pipeline.ensemble.disk_queue import DiskQueue
 from sluicemq.broker.pipeline.ensemble.driver import Driver, EnsembleOrder
+from sluicemq.broker.pipeline.ensemble.hearing import Hearing
 from sluicemq.broker.pipeline.ensemble.links import Identity
 from sluicemq.broker.pipeline.ensemble.state_hashes import dump_of, state_hash
 from sluicemq.broker.pipeline.ensemble.view import View
@@ -117,6 +119,7 @@ class Ensemble:
         self._kept = trio.Event()
         self._told_addresses: dict[int, str] | None = None
         self._founded = False
+        self._hearing = Hearing()
         self._missing = trio.Event()
         self._reading = trio.CancelScope()
         self._nursery: trio.Nursery
@@ -228,7 +231,11 @@ class Ensemble:
         """Apply what is committed."""
         if self._exchanging:
             return
-        self._ground.advance()
+        ground = self._ground
+        ground.advance()
+        machine = ground.machine
+        self._hearing.applied(machine.applied_zxid, machine.log_time_ms, self.replica.epoch, time.monotonic())
+        ground.heard = self._hearing.log_time
         self._after_applying()
 
     def again(self) -> None:
@@ -514,6 +521,8 @@ class Ensemble:
 
     def received(self, peer: int, message: Message) -> None:
         """A message came in."""
+        if peer == self.replica.leader:
+            self._hearing.leader_at = trio.current_time()
         self.driver.event(ev.Received(peer, message))
 
     def snapshot_failed(self, peer: int, session: int, reason: str) -> None:
@@ -558,6 +567,13 @@ class Ensemble:
         """
         undecided = self.road is None and self.leader in (None, self.node)
         return self._looking_since + UNDECIDED_SECONDS if undecided else -inf
+
+    @property
+    def heard_seconds(self) -> float | None:
+        """For how long this broker has not heard of a leader; 0 if it leads itself, None if it never has."""
+        if self.replica.role is Role.LEADING and self.replica.phase is Phase.BROADCAST:
+            self._hearing.leader_at = trio.current_time()
+        return self._hearing.seconds_ago(trio.current_time())
 
     def not_leader(self) -> NotLeader:
         """What a client is told that asks this broker while it does not lead."""

@@ -40,6 +40,16 @@ def test_log_time_begins_behind_no_entry_of_the_log() -> None:
 
 
 @pytest.mark.parametrize("jump", [3600.0, -3600.0])
+def test_log_time_goes_on_from_what_the_last_leader_said_whatever_the_wall_clock_says(jump: float) -> None:
+    clocks = Clocks()
+    clocks.wall += jump
+    clock = LogClock(
+        995_000, wall=lambda: clocks.wall, monotonic=lambda: clocks.monotonic, heard=(995_000, clocks.monotonic - 5.0)
+    )
+    assert clock.now_ms() == 1_000_000
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
 def test_a_jump_of_the_wall_clock_is_followed_slowly_and_raises_one_alarm(jump: float) -> None:
     clocks = Clocks()
     clock = clocks.log_clock()

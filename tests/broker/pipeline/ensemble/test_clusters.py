@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,6 +55,24 @@ async def test_when_the_leader_goes_another_leads_with_everything_that_was_confi
         assert [one.body for one in await client.take(1)] == [b"confirmed"]
         await cluster.start(leader.number)
         await cluster.agree()
+
+
+@pytest.mark.trio
+async def test_a_new_leader_whose_wall_clock_is_an_hour_ahead_lets_no_delay_be_over_early(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_cluster() as cluster:
+        leader = await cluster.leader()
+        assert leader.road is not None
+        await declare(leader.road)
+        await cluster.agree()
+        wall = time.time
+        monkeypatch.setattr(time, "time", lambda: wall() + 3_600.0)
+        await cluster.stop(leader.number)
+        other = await cluster.leader()
+        assert other.road is not None
+        late_ms = wall() * 1000 - other.road.clock.now_ms()
+        assert abs(late_ms) < 1000 * WAIT_SECONDS, "it goes on from what the leader before had said"
 
 
 async def settled_traffic(road: Road, rounds: int) -> None:
