@@ -196,6 +196,11 @@ class BrokerProcess:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def ended(self) -> bool:
+        """Whether the process has ended by itself, and nobody has asked with which code (`wait`)."""
+        return self._process is not None and self._process.poll() is not None
+
+    @property
     def pid(self) -> int:
         """Process id of the broker."""
         return self._running.pid

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import trio
 
-from tests.e2e.chaos.checkers import judge
+from tests.e2e.chaos.checkers import judge, recovered
 from tests.e2e.chaos.cluster import Cluster
 from tests.e2e.chaos.faults import carry_out, plan
 from tests.e2e.chaos.history import CONFIRMED, GIVEN_BACK, HANDED, LOST, SETTLED, History
@@ -30,7 +30,7 @@ async def run(arguments: argparse.Namespace, folder: Path) -> list[str]:
     chance = random.Random(arguments.seed)
     steps = plan(chance, arguments.seconds, arguments.nodes, tuple(arguments.only))
     history = History(folder / "history.jsonl")
-    cluster = Cluster(folder, arguments.nodes, chance, tuple(arguments.option))
+    cluster = Cluster(folder, arguments.nodes, chance, tuple(arguments.option), spare=arguments.nodes > 1)
     problems: list[str] = []
     try:
         async with trio.open_nursery() as nursery:
@@ -46,7 +46,9 @@ async def run(arguments: argparse.Namespace, folder: Path) -> list[str]:
         history.close()
     problems += judge(history.events, TARGETS)
     counts = {kind: sum(event.kind == kind for event in history.events) for kind in COUNTED}
-    print(json.dumps({"seed": arguments.seed, "steps": len(steps), **counts, "problems": problems}))
+    counts["recovered"] = recovered(history.events)
+    figures = cluster.figures()
+    print(json.dumps({"seed": arguments.seed, "steps": len(steps), **counts, "nodes": figures, "problems": problems}))
     return problems
 
 
@@ -56,7 +58,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long faults come")
     parser.add_argument("--seed", type=int, default=None, help="makes the plan; default: the time")
     parser.add_argument("--nodes", type=int, default=3, choices=(1, 3, 5))
-    parser.add_argument("--rate", type=float, default=40.0, help="messages a second, of each of the eight producers")
+    parser.add_argument("--rate", type=float, default=25.0, help="messages a second, of each of the producers")
     parser.add_argument("--only", action="append", default=[], metavar="FAULT", help="only this fault; may be repeated")
     parser.add_argument("--option", action="append", default=[], help="one more option of sluicemq serve; repeated")
     parser.add_argument("--keep", type=Path, default=None, help="folder for data and history; default: a new one")

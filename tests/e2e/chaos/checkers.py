@@ -2,7 +2,8 @@
 
 They judge by what was promised: what was confirmed is not lost; what was acknowledged does not come again; a message is
 stored once, however often it was sent; a queue has the order of its producers; a key's messages are worked on one after
-the other; nobody gets a message early; of two workers that have one message at most one can settle it.
+the other; nobody gets a message early; of two workers that have one message at most one can settle it, and a lease is
+not over before its time; a transaction holds as a whole or not at all; a prepared message comes when it is decided.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 EXAMPLES_MAX = 5
 EARLY_SECONDS_MAX = 0.05
 """Clocks of two processes on one machine run apart by no more."""
+LEASE_SECONDS = 10.0
+"""What the workload's consumers ask for."""
+EXPIRED = "expired"
+SLEW_MAX = 0.06
+"""Log time may run faster than the clock by a little less, while it catches up with a wall clock that has jumped."""
 
 Identity = tuple[int, int]
 
@@ -97,7 +103,7 @@ def stored_twice(events: Sequence[Event], targets: Mapping[str, Sequence[str]]) 
         if event.kind == h.CONFIRMED:
             for queue in targets[event.queue]:
                 positions[queue, _name(event)].add(event.position)
-        elif event.kind == h.HANDED:
+        elif event.kind in (h.HANDED, h.AGAIN):
             positions[event.queue, _name(event)].add(event.position)
     return _told(
         "messages are stored more than once",
@@ -106,11 +112,14 @@ def stored_twice(events: Sequence[Event], targets: Mapping[str, Sequence[str]]) 
 
 
 def out_of_order(events: Sequence[Event], targets: Mapping[str, Sequence[str]]) -> list[str]:
-    """Positions that do not ascend with a producer's numbers, where it waits for each confirm before the next."""
+    """Positions that do not ascend with a producer's numbers, where it waits for each confirm before the next.
+
+    Transactions of one mover go on beside each other.
+    """
     del targets
     by_producer: dict[tuple[str, int], list[Event]] = defaultdict(list)
     for event in events:
-        if event.kind == h.CONFIRMED:
+        if event.kind == h.CONFIRMED and not event.transaction:
             by_producer[event.queue, event.producer].append(event)
     found = []
     for (queue, _), confirmed in by_producer.items():
@@ -143,8 +152,10 @@ def keys_overtaken(events: Sequence[Event], targets: Mapping[str, Sequence[str]]
 
 def early(events: Sequence[Event], targets: Mapping[str, Sequence[str]]) -> list[str]:
     """Handed out before its delay was over."""
+    jumps = any(event.kind == h.FAULT and event.text.startswith("clock") for event in events)
+    share = 1.0 - SLEW_MAX if jumps else 1.0
     due = {
-        (queue, _name(event)): event.at + event.delay - EARLY_SECONDS_MAX
+        (queue, _name(event)): event.at + event.delay * share - EARLY_SECONDS_MAX
         for event in events
         if event.kind == h.SENT and event.delay
         for queue in targets[event.queue]
@@ -157,6 +168,85 @@ def early(events: Sequence[Event], targets: Mapping[str, Sequence[str]]) -> list
             if event.kind == h.HANDED and event.at < due.get((event.queue, _name(event)), 0.0)
         ),
     )
+
+
+def leases_cut_short(events: Sequence[Event], targets: Mapping[str, Sequence[str]]) -> list[str]:
+    """Handed to somebody else because a lease ran out, before it can have."""
+    del targets
+    last: dict[tuple[str, Identity], Event] = {}
+    found = []
+    for event in events:
+        if event.kind != h.HANDED:
+            continue
+        name = event.queue, _name(event)
+        before = last.get(name)
+        # With the same number of deliveries the former one was never durable: no lease at all.
+        expired = before is not None and event.text == EXPIRED and event.delivery > before.delivery
+        if before is not None and expired and event.at - before.at < LEASE_SECONDS * (1 - SLEW_MAX):
+            found.append(f"{event.queue} {_name(event)} after {event.at - before.at:.3f} s, to {event.worker}")
+        last[name] = event
+    return _told("leases ended before their time", found)
+
+
+def torn(events: Sequence[Event], targets: Mapping[str, Sequence[str]]) -> list[str]:
+    """Transactions of which a part was done; and messages that two transactions settled."""
+    del targets
+    parts: dict[str, set[tuple[str, Identity]]] = defaultdict(set)
+    settles: dict[tuple[str, Identity], set[str]] = defaultdict(set)
+    settled: dict[str, tuple[str, Identity]] = {}
+    handed: set[tuple[str, Identity]] = set()
+    handed_last: dict[tuple[str, Identity], Event] = {}
+    taken: dict[str, Event] = {}
+    for event in events:
+        name = event.queue, _name(event)
+        if event.kind == h.HANDED:
+            handed.add(name)
+            handed_last[name] = event
+        if event.transaction and event.kind == h.SENT:
+            parts[event.transaction].add(name)
+        elif event.transaction and event.kind == h.SETTLES:
+            settles[name].add(event.transaction)
+            taken[event.transaction] = event
+        elif event.transaction and event.kind == h.SETTLED:
+            settled[event.transaction] = name
+    done = {transaction for transaction, names in parts.items() if names & handed}
+    halves = [
+        f"{transaction}: {sorted(names & handed)} came, {sorted(names - handed)} did not"
+        for transaction, names in parts.items()
+        if transaction in done and not names <= handed
+    ]
+    twice = [f"{name}: {sorted(those & done)}" for name, those in settles.items() if len(those & done) > 1]
+    again = [
+        f"{event.queue} {_name(event)} after {transaction}, to {handed_last[event.queue, _name(event)].worker}"
+        for transaction, event in taken.items()
+        if transaction in done and handed_last[event.queue, _name(event)].delivery > event.delivery
+    ]
+    return (
+        _told("transactions were done in part", halves)
+        + _told("messages were settled by two transactions", twice)
+        + _told("messages came again after a transaction that settled them", again)
+        + _told("transactions were confirmed and not done", (t for t in settled if t not in done))
+    )
+
+
+def undecided(events: Sequence[Event], targets: Mapping[str, Sequence[str]]) -> list[str]:
+    """Prepared messages that came before the sender's database had decided."""
+    del targets
+    prepared = {event.queue for event in events if event.kind == h.DECIDED}
+    decided: set[tuple[str, Identity]] = set()
+    found = []
+    for event in events:
+        if event.kind == h.DECIDED:
+            decided.add((event.queue, _name(event)))
+        elif event.kind == h.HANDED and event.queue in prepared and (event.queue, _name(event)) not in decided:
+            found.append(f"{event.queue} {_name(event)} to {event.worker}")
+    return _told("prepared messages came undecided", found)
+
+
+def recovered(events: Sequence[Event]) -> int:
+    """Return how many messages came whose sender never heard of a confirm: no fault, and good to know."""
+    confirmed = {_name(event) for event in events if event.kind == h.CONFIRMED}
+    return len({_name(event) for event in events if event.kind == h.HANDED} - confirmed)
 
 
 def errors(events: Sequence[Event], targets: Mapping[str, Sequence[str]]) -> list[str]:
@@ -173,6 +263,9 @@ CHECKERS: tuple[Callable[[Sequence[Event], Mapping[str, Sequence[str]]], list[st
     out_of_order,
     keys_overtaken,
     early,
+    leases_cut_short,
+    torn,
+    undecided,
     errors,
 )
 

@@ -26,13 +26,16 @@ LEADER = 0
 CALM_SECONDS = (1.5, 4.0)
 SLOW_SECONDS = (0.005, 0.05)
 RESET_CHANCES = (0.001, 0.01)
+CLOCK_SECONDS_MAX = 3_600.0
 
-ALONE = ("kill all", "freeze", "reset clients", "hold clients", "slow", "lossy")
+ALONE = ("kill all", "freeze", "reset clients", "hold clients", "slow", "lossy", "disk full", "clock")
 """What one broker on its own is put through."""
 TOGETHER = (
     *("kill leader", "kill one", "kill all", "freeze leader", "freeze one"),
     *("part leader", "part one", "bridge", "one way in", "one way out"),
     *("reset clients", "hold clients", "slow", "lossy", "wipe one"),
+    *("disk full leader", "disk full one", "disk full all", "clock leader", "clock one", "clocks"),
+    *("churn", "churn and kill leader", "move lead"),
 )
 """What several are put through."""
 
@@ -46,7 +49,7 @@ class Step:
         seconds: How long it lasts.
         kind: What it is.
         victim: Number of a broker; `LEADER` for the one that leads then.
-        amount: How much: seconds of delay, or a chance.
+        amount: How much: seconds of delay or of a clock's jump, or a chance.
 
     """
 
@@ -73,8 +76,14 @@ def plan(chance: random.Random, seconds: float, nodes: int, kinds: tuple[str, ..
             return steps
         kind = chance.choice(kinds)
         victim = LEADER if kind.endswith("leader") else chance.randint(1, nodes)
-        amount = chance.uniform(*(SLOW_SECONDS if kind == "slow" else RESET_CHANCES))
+        amount = chance.uniform(*_amounts_of(kind))
         steps.append(Step(calm, lasts, kind, victim, amount))
+
+
+def _amounts_of(kind: str) -> tuple[float, float]:
+    if kind.startswith("clock"):
+        return (-CLOCK_SECONDS_MAX, CLOCK_SECONDS_MAX)
+    return SLOW_SECONDS if kind == "slow" else RESET_CHANCES
 
 
 async def carry_out(steps: list[Step], cluster: Cluster, history: History) -> None:
@@ -84,8 +93,14 @@ async def carry_out(steps: list[Step], cluster: Cluster, history: History) -> No
         victim = step.victim or await cluster.leader() or 1
         history.add(h.FAULT, text=f"{step}, broker {victim}")
         await _BEGIN[step.kind.removesuffix(" leader").removesuffix(" one")](cluster, victim, step.amount)
+        if step.kind.startswith("churn"):
+            history.add(h.FAULT, text="the spare broker votes")
+            if step.victim == LEADER:
+                cluster.kill(await cluster.leader() or 1)
         await trio.sleep(step.seconds)
         await cluster.mend()
+        if step.kind.startswith("churn"):
+            await cluster.remove()
         history.add(h.FAULT, text="mended")
 
 
@@ -157,6 +172,35 @@ async def _lossy(cluster: Cluster, _victim: int, amount: float) -> None:
     cluster.network.everywhere(lose)
 
 
+async def _fill_disk(cluster: Cluster, victim: int, _amount: float) -> None:
+    cluster.fill_disk(victim)
+
+
+async def _fill_all_disks(cluster: Cluster, _victim: int, _amount: float) -> None:
+    for node in cluster.numbers:
+        cluster.fill_disk(node)
+
+
+async def _turn_clock(cluster: Cluster, victim: int, amount: float) -> None:
+    cluster.turn_clock(victim, amount)
+
+
+async def _turn_clocks(cluster: Cluster, _victim: int, amount: float) -> None:
+    """Every broker's clock jumps elsewhere, and the leader is killed: another clock counts from then on."""
+    for node in cluster.numbers:
+        cluster.turn_clock(node, amount * node / len(cluster.numbers) * (-1) ** node)
+    cluster.kill(await cluster.leader() or 1)
+
+
+async def _churn(cluster: Cluster, _victim: int, _amount: float) -> None:
+    await cluster.add()
+    await cluster.promote()
+
+
+async def _move_lead(cluster: Cluster, _victim: int, _amount: float) -> None:
+    await cluster.transfer(await cluster.leader() or 1)
+
+
 _BEGIN: dict[str, Callable[[Cluster, int, float], Awaitable[None]]] = {
     "kill": _kill,
     "kill all": _kill_all,
@@ -170,4 +214,11 @@ _BEGIN: dict[str, Callable[[Cluster, int, float], Awaitable[None]]] = {
     "hold clients": _hold_clients,
     "slow": _slow,
     "lossy": _lossy,
+    "disk full": _fill_disk,
+    "disk full all": _fill_all_disks,
+    "clock": _turn_clock,
+    "clocks": _turn_clocks,
+    "churn": _churn,
+    "churn and kill": _churn,
+    "move lead": _move_lead,
 }

@@ -19,15 +19,19 @@ SENT = "sent"
 CONFIRMED = "confirmed"
 """The broker said that it is stored."""
 REFUSED = "refused"
-"""The broker said that it is not stored."""
+"""The broker said that it is not stored; or it was part of something that was rolled back."""
 UNKNOWN = "unknown"
-"""Nobody knows, and the sender has given up."""
+"""Nobody knows whether the acknowledgement holds."""
+DECIDED = "decided"
+"""The sender's own database says that a prepared message is to come."""
 HANDED = "handed"
 """A worker has it in hand."""
 SETTLES = "settles"
 """A worker is about to acknowledge it."""
 SETTLED = "settled"
 """The broker said that the acknowledgement holds."""
+AGAIN = "again"
+"""Sent once more on purpose, and the broker said where its original is."""
 GIVEN_BACK = "given back"
 """A worker wants it to come again."""
 LOST = "lost"
@@ -53,6 +57,7 @@ class Event:
         delivery: How often it was granted, this time included.
         key: Its key.
         delay: Seconds that it shall wait.
+        transaction: Name of the transaction that this is part of.
         text: Anything else.
 
     """
@@ -67,6 +72,7 @@ class Event:
     delivery: int = 0
     key: str = ""
     delay: float = 0.0
+    transaction: str = ""
     text: str = ""
 
     @property
