@@ -11,7 +11,7 @@ The handshake, client on the left:
                         <-  WELCOME         version and limits chosen
     AUTHENTICATE        ->                  (repeated after each CHALLENGE)
                         <-  AUTHENTICATED
-    (CLUSTER_STATUS may be asked here, and is answered)
+    (CLUSTER_STATUS and LOOK_AT_QUEUES may be asked here, and are answered)
     OPEN                ->                  a new session, or a resumed one
                         <-  OPENED
     requests, SETTLE    <->  replies, DELIVER
@@ -74,6 +74,8 @@ TRANSITIONS: dict[tuple[State, Role, type[Message]], State] = {
     (State.AUTHENTICATED, _C, m.Open): State.OPENING,
     (State.AUTHENTICATED, _C, m.ClusterStatus): State.AUTHENTICATED,
     (State.AUTHENTICATED, _B, m.ClusterState): State.AUTHENTICATED,
+    (State.AUTHENTICATED, _C, m.LookAtQueues): State.AUTHENTICATED,
+    (State.AUTHENTICATED, _B, m.QueuesSeen): State.AUTHENTICATED,
     (State.OPENING, _B, m.Opened): State.OPEN,
 }
 """(state, who sends, what) -> next state, for the handshake. CLOSE is allowed everywhere and leads to CLOSED."""
@@ -126,6 +128,7 @@ REQUESTS: dict[type[Message], type[Message] | None] = {
     m.ShowTransaction: m.TransactionShown,
     m.OpenMailbox: m.MailboxOpened,
     m.Reply: m.Replied,
+    m.LookAtQueues: m.QueuesSeen,
 }
 """What a client may send once the connection is open, and what answers it (or ERROR); None = nothing does."""
 

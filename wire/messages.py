@@ -32,6 +32,7 @@ from sluicemq.wire.messages_of_cluster import *  # noqa: F403 - one vocabulary, 
 from sluicemq.wire.messages_of_failover import *  # noqa: F403
 from sluicemq.wire.messages_of_features import *  # noqa: F403
 from sluicemq.wire.messages_of_requests import *  # noqa: F403
+from sluicemq.wire.messages_of_stale_reads import *  # noqa: F403
 from sluicemq.wire.messages_of_transactions import *  # noqa: F403
 
 PROTOCOL_VERSION_MIN = 1

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from sluicemq.client import Client
+    from sluicemq.client import Client, StaleReads
 
 Answer = TypeVar("Answer")
 
@@ -24,6 +24,20 @@ def with_client(url: str, work: Callable[[Client], Awaitable[Answer]]) -> Answer
     async def main() -> Answer:
         async with connect(url, name="sluicemq", connect_timeout=CONNECT_SECONDS) as client:
             return await work(client)
+
+    clean_up_on_interrupt()
+    return trio.run(main)
+
+
+def with_stale_reads(url: str, work: Callable[[StaleReads], Awaitable[Answer]]) -> Answer:
+    """Do *work* with the first broker of *url* that answers, whether it leads or not; return what the work returned."""
+    import trio
+
+    from sluicemq.broker.commands.interrupts import clean_up_on_interrupt
+    from sluicemq.client import StaleReads
+
+    async def main() -> Answer:
+        return await work(StaleReads(url, name="sluicemq"))
 
     clean_up_on_interrupt()
     return trio.run(main)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from sluicemq.broker.commands.manners import json_option, on_terminal, print_json, print_table, url_option
+from sluicemq.broker.commands.manners import json_option, note, on_terminal, print_json, print_table, url_option
 from sluicemq.broker.commands.pausing import pausing, say_paused
 from sluicemq.broker.commands.set_options import settings_of
 
@@ -44,14 +44,24 @@ def declare(name: str, settings: tuple[str, ...], url: str, as_json: bool) -> No
         click.echo(f"  {setting}: {before} -> {after}")
 
 
+stale_option = click.option(
+    "--stale", is_flag=True, help="As the first broker of --url knows it that answers, whether it leads or not."
+)
+
+
 @command.command(name="ls")
+@stale_option
 @url_option
 @json_option
-def ls(url: str, as_json: bool) -> None:
+def ls(stale: bool, url: str, as_json: bool) -> None:
     """List all queues with what is in them."""
-    from sluicemq.broker.commands.asking import with_client
+    from sluicemq.broker.commands.asking import with_client, with_stale_reads
 
-    queues = with_client(url, lambda client: client.queues())
+    if stale:
+        queues = with_stale_reads(url, lambda reads: reads.queues())
+        _say_how_stale(queues)
+    else:
+        queues = with_client(url, lambda client: client.queues())
     if as_json:
         print_json(queues)
         return
@@ -65,7 +75,7 @@ def ls(url: str, as_json: bool) -> None:
                 queue["leased"],
                 queue["delayed"],
                 queue["dead"],
-                queue["consumers"],
+                queue.get("consumers"),
                 queue["published_total"],
                 queue["settled_total"],
                 _oldest(queue),
@@ -77,16 +87,22 @@ def ls(url: str, as_json: bool) -> None:
 
 @command.command(name="show")
 @click.argument("name")
+@stale_option
 @url_option
 @json_option
-def show(name: str, url: str, as_json: bool) -> None:
+def show(name: str, stale: bool, url: str, as_json: bool) -> None:
     """Show the state and the settings of one queue."""
-    from sluicemq.broker.commands.asking import with_client
+    from sluicemq.broker.commands.asking import with_client, with_stale_reads
 
-    queue = with_client(url, lambda client: client.queue_info(name))
+    if stale:
+        queue = with_stale_reads(url, lambda reads: reads.queue_info(name))
+        _say_how_stale([queue])
+    else:
+        queue = with_client(url, lambda client: client.queue_info(name))
     if as_json:
         print_json(queue)
         return
+    queue.pop("stale", None)
     settings = queue.pop("settings")
     created = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(queue.pop("created_at") / 1000))
     oldest = _oldest(queue)
@@ -230,6 +246,15 @@ def _confirm(question: str, yes: bool) -> None:
 def _short(body: str, characters_max: int = 60) -> str:
     line = "".join(letter if letter.isprintable() else "." for letter in body[: characters_max + 1])
     return line if len(body) <= characters_max else line[:characters_max] + "..."
+
+
+def _say_how_stale(queues: list[dict[str, Any]]) -> None:
+    """Tell who answered, and how far behind that may be."""
+    for mark in {queue["stale"]["node"]: queue["stale"] for queue in queues}.values():
+        heard = mark["heard_seconds"]
+        ago = "has never heard of a leader" if heard is None else f"heard of a leader {heard:.1f} s ago"
+        zxid = mark["applied_zxid"]
+        note(f"node {mark['node']} ({mark['role']}) {ago}; it has applied up to {zxid >> 32}:{zxid & 0xFFFFFFFF}")
 
 
 def _oldest(queue: dict[str, Any]) -> str:

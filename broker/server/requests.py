@@ -23,7 +23,8 @@ from sluicemq.broker.server.handshake import authenticate_peer, hello, open_sess
 from sluicemq.broker.server.replaying import replay
 from sluicemq.broker.server.resuming import CONSUMERS_MAX, CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX
 from sluicemq.broker.server.showing import SHOWN_HEAD_BYTES, SLICE_SECONDS, show, topic_name
-from sluicemq.broker.server.statistics import attached, queue_state, statistics_of
+from sluicemq.broker.server.stale_reads import look_at_queues
+from sluicemq.broker.server.statistics import QUEUE_STATE_BYTES, attached, queue_state, statistics_of
 from sluicemq.wire import messages as m
 from sluicemq.wire.errors import ConsumerNotFound, InvalidRequest, LimitReached
 
@@ -37,8 +38,6 @@ PRODUCERS_MAX = 1_000
 PEEK_MESSAGES_MAX = 10_000
 PEEK_BYTES_MAX = 8 * 1024 * 1024
 LIST_QUEUES_MAX = 1000
-QUEUE_STATE_BYTES = 4096
-"""No state of a queue takes more: so a page is cut to what the client's frames can hold."""
 
 
 # --- queues ---------------------------------------------------------------------------------------------------
@@ -348,6 +347,7 @@ HANDLERS: dict[type[Message], Handler] = {
     m.Discard: discard,
     m.Statistics: statistics,
     m.ClusterStatus: cluster.cluster_status,
+    m.LookAtQueues: look_at_queues,
     m.AddNode: cluster.add_node,
     m.RemoveNode: cluster.remove_node,
     m.PromoteNode: cluster.promote_node,

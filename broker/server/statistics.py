@@ -12,6 +12,7 @@ from sluicemq.broker.queues.pauses import PAUSED_PUBLISH, paused_names
 from sluicemq.broker.server.topics import settled_state, subscription_state, window_state
 
 if TYPE_CHECKING:
+    from sluicemq.broker.pipeline.ground import Ground
     from sluicemq.broker.pipeline.road import Road
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.server.listener import Server
@@ -20,30 +21,42 @@ ATTACHED_MAX = 100
 """Most consumers of a queue that are told one by one."""
 PUBLISHING = {Level.OK: "open", Level.SLOW: "slowed", Level.LOW: "refused", Level.RESERVE: "refused"}
 """What a producer meets, by the level of the disk."""
+QUEUE_STATE_BYTES = 4096
+"""No state of a queue takes more: so a page is cut to what the client's frames can hold."""
 
 
 def queue_state(road: Road, queue: Queue) -> dict[str, Any]:
-    """Return the state of one queue as plain values.
+    """Return the state of one queue as plain values, as the leader knows it.
 
     Messages that were sent to a consumer count as leased at once, also while the entry that says so is on its way to
     the disk. What was settled counts until its entry is applied, some milliseconds later, and so does the oldest age.
     """
     sent = road.dispatch.unapplied_messages(queue)
+    return {
+        **state_of(road.ground, queue, road.clock.now_ms()),
+        "ready": queue.ready - sent,
+        "leased": queue.leased + sent,
+        "consumers": road.dispatch.consumer_count(queue.id),
+        **road.shaping.state_of(queue),
+    }
+
+
+def state_of(ground: Ground, queue: Queue, now_ms: int = 0) -> dict[str, Any]:
+    """Return what every broker knows of a queue once it has applied what a leader has; *now_ms* 0: the log's time."""
+    now_ms = now_ms or ground.machine.log_time_ms
     oldest_ms = queue.oldest_published_ms
-    age = 0.0 if oldest_ms is None else max(0, road.clock.now_ms() - oldest_ms) / 1000
-    now_ms = road.clock.now_ms()
+    age = 0.0 if oldest_ms is None else max(0, now_ms - oldest_ms) / 1000
     history = queue.history
-    policy = road.machine.policies.holds_for(queue.vhost, queue.name)
+    policy = ground.machine.policies.holds_for(queue.vhost, queue.name)
     retained_ms = None if history is None else history.oldest_published_ms
     return {
         "name": queue.name,
         "settings": dict(queue.settings),
-        "ready": queue.ready - sent,
-        "leased": queue.leased + sent,
+        "ready": queue.ready,
+        "leased": queue.leased,
         "delayed": queue.delayed.messages,
         "dead": queue.dead.messages,
-        "publishing": "paused" if queue.paused & PAUSED_PUBLISH else PUBLISHING[road.space.view.level],
-        "consumers": road.dispatch.consumer_count(queue.id),
+        "publishing": "paused" if queue.paused & PAUSED_PUBLISH else PUBLISHING[ground.space.view.level],
         "published_total": queue.published_total,
         "settled_total": queue.settled_total,
         "redelivered_total": queue.redelivered_total,
@@ -57,15 +70,14 @@ def queue_state(road: Road, queue: Queue) -> dict[str, Any]:
         **window_state(queue.window),
         **settled_state(queue.settled_window),
         "oldest_age_seconds": age,
-        "pinned_bytes": road.reclaimer.pinned_bytes(queue.id),
+        "pinned_bytes": ground.reclaimer.pinned_bytes(queue.id),
         "retained": 0 if history is None else history.messages,
         "retained_bytes": 0 if history is None else history.bytes,
         "retained_age_seconds": 0.0 if retained_ms is None else max(0, now_ms - retained_ms) / 1000,
         "created_at": queue.created_ms,
         "paused": paused_names(queue.paused),
         "policy": "" if policy is None else policy.name,
-        **subscription_state(road, queue.id),
-        **road.shaping.state_of(queue),
+        **subscription_state(ground.machine, queue.id),
     }
 
 

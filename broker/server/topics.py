@@ -25,6 +25,7 @@ from sluicemq.wire.routes import destination_of
 
 if TYPE_CHECKING:
     from sluicemq.broker.pipeline.road import Road
+    from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.outcomes import Outcome
     from sluicemq.broker.queues.routing.topic import Topic
     from sluicemq.broker.queues.window import IdWindow
@@ -185,10 +186,10 @@ def settled_state(window: IdWindow | None) -> dict[str, Any]:
     }
 
 
-def subscription_state(road: Road, queue_id: int) -> dict[str, Any]:
+def subscription_state(machine: Machine, queue_id: int) -> dict[str, Any]:
     """Return what the state of a queue says beside, where it is a subscription; nothing where it is none."""
-    binding = road.machine.sources.binding_of(queue_id)
-    topic = road.machine.sources.topic_of(queue_id)
+    binding = machine.sources.binding_of(queue_id)
+    topic = machine.sources.topic_of(queue_id)
     if binding is None or topic is None:
         return {}
     filling = topic.fillings.get(queue_id)

@@ -43,11 +43,14 @@ DETOUR = (BROKER, m.Challenge(b"once more"), "authenticating", "welcomed")
 ASIDE = [
     (CLIENT, m.ClusterStatus(), "authenticated", "authenticated"),
     (BROKER, m.ClusterState(1, 1, "", []), "authenticated", "authenticated"),
+    (CLIENT, m.LookAtQueues(), "authenticated", "authenticated"),
+    (BROKER, m.QueuesSeen([], {}), "authenticated", "authenticated"),
 ]
-"""How the cluster is, is told without a session."""
+"""How the cluster is, and what any broker has, is told without a session."""
 
 CLIENT_SENDS_WHEN_OPEN = {
     "ClusterStatus",
+    "LookAtQueues",
     "AddNode",
     "RemoveNode",
     "PromoteNode",
@@ -100,6 +103,7 @@ CLIENT_SENDS_WHEN_OPEN = {
 }
 BROKER_SENDS_WHEN_OPEN = {
     "ClusterState",
+    "QueuesSeen",
     "ClusterChanged",
     "Declared",
     "Deleted",

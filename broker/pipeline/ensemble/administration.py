@@ -95,7 +95,10 @@ class Administration:
     @property
     def heard_seconds(self) -> float | None:
         """For how long this broker has not heard of a leader."""
-        return self._ensemble.heard_seconds
+        hearing, replica = self._ensemble.hearing, self._ensemble.replica
+        if replica.role is Role.LEADING and replica.phase is Phase.BROADCAST:
+            hearing.leader_at = trio.current_time()
+        return hearing.seconds_ago(trio.current_time())
 
     @property
     def exchanging(self) -> bool:

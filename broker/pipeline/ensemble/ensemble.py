@@ -119,7 +119,7 @@ class Ensemble:
         self._kept = trio.Event()
         self._told_addresses: dict[int, str] | None = None
         self._founded = False
-        self._hearing = Hearing()
+        self.hearing = Hearing()
         self._missing = trio.Event()
         self._reading = trio.CancelScope()
         self._nursery: trio.Nursery
@@ -234,8 +234,8 @@ class Ensemble:
         ground = self._ground
         ground.advance()
         machine = ground.machine
-        self._hearing.applied(machine.applied_zxid, machine.log_time_ms, self.replica.epoch, time.monotonic())
-        ground.heard = self._hearing.log_time
+        self.hearing.applied(machine.applied_zxid, machine.log_time_ms, self.replica.epoch, time.monotonic())
+        ground.heard = self.hearing.log_time
         self._after_applying()
 
     def again(self) -> None:
@@ -522,7 +522,7 @@ class Ensemble:
     def received(self, peer: int, message: Message) -> None:
         """A message came in."""
         if peer == self.replica.leader:
-            self._hearing.leader_at = trio.current_time()
+            self.hearing.leader_at = trio.current_time()
         self.driver.event(ev.Received(peer, message))
 
     def snapshot_failed(self, peer: int, session: int, reason: str) -> None:
@@ -567,13 +567,6 @@ class Ensemble:
         """
         undecided = self.road is None and self.leader in (None, self.node)
         return self._looking_since + UNDECIDED_SECONDS if undecided else -inf
-
-    @property
-    def heard_seconds(self) -> float | None:
-        """For how long this broker has not heard of a leader; 0 if it leads itself, None if it never has."""
-        if self.replica.role is Role.LEADING and self.replica.phase is Phase.BROADCAST:
-            self._hearing.leader_at = trio.current_time()
-        return self._hearing.seconds_ago(trio.current_time())
 
     def not_leader(self) -> NotLeader:
         """What a client is told that asks this broker while it does not lead."""

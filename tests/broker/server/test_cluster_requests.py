@@ -44,6 +44,8 @@ class Cluster:
         self.heard = {2: figures("following", 3 << 32 | 400, time_ms=8_500), 4: figures("observing", 2 << 32 | 9)}
         self.acknowledged = {2: 3 << 32 | 400, 4: 0}
         self.snapshots = {4: {"zxid": 3 << 32, "sent_bytes": 10, "snapshot_bytes": 90, "pages_bytes": 0}}
+        self.heard_seconds: float | None = 0.0
+        self.exchanging = False
         self.done: list[tuple[Any, ...]] = []
         self.error: SluiceError | None = None
 
@@ -167,10 +169,10 @@ async def test_the_status_may_be_asked_for_again_and_then_a_session_opened():
 # --- the commands -----------------------------------------------------------------------------------------------------
 
 
-async def run(port: Port, *words: str, exit_code: int = 0) -> str:
+async def run(port: Port, *words: str, exit_code: int = 0, group: str = "cluster") -> str:
     """Run a command in a thread, which has an event loop of its own."""
     runner = click.testing.CliRunner()
-    result = await trio.to_thread.run_sync(lambda: runner.invoke(command, ["cluster", *words, "--url", url_of(port)]))
+    result = await trio.to_thread.run_sync(lambda: runner.invoke(command, [group, *words, "--url", url_of(port)]))
     assert result.exit_code == exit_code, result.output
     return result.output
 

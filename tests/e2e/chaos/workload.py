@@ -18,7 +18,7 @@ import trio
 from sluicemq.client import connect
 from sluicemq.client.errors import LeaseLost, OutcomeUnknown, SluiceError
 from tests.e2e.chaos import history as h
-from tests.e2e.chaos.workload_of_transactions import FIRST_MOVER, HALVES, INPUTS, LEFT, RIGHT, Mover, Seller
+from tests.e2e.chaos.workload_of_transactions import FIRST_MOVER, HALVES, INPUTS, LEFT, RIGHT, Mover, Seller, insisting
 
 if TYPE_CHECKING:
     from sluicemq.client import Client
@@ -135,7 +135,7 @@ class Workload:
         facts = {"producer": producer, "number": number, "queue": "once"}
         body, name = json.dumps([producer, number]).encode(), f"{producer}-{number}"
         self._history.add(h.SENT, **facts)
-        receipt = await client.send("once", body, message_id=name, timeout=CALL_SECONDS)
+        receipt = await insisting(lambda: client.send("once", body, message_id=name, timeout=CALL_SECONDS))
         self._history.add(h.AGAIN, **facts, position=receipt.position)
 
     async def _move(self, number: int) -> None:
@@ -150,8 +150,8 @@ class Workload:
         self._history.add(h.SENT, **facts, delay=delay)
         name = f"{producer}-{number}" if destination == "once" else None
         try:
-            receipt = await sender.send(
-                body, key=key or None, delay=delay or None, message_id=name, timeout=CALL_SECONDS
+            receipt = await insisting(
+                lambda: sender.send(body, key=key or None, delay=delay or None, message_id=name, timeout=CALL_SECONDS)
             )
         except OutcomeUnknown as error:
             self._history.add(h.ERROR, text=f"send {facts}: {error!r:.300}")
@@ -204,6 +204,8 @@ class Workload:
         left: list[str] = []
         with trio.move_on_after(DRAIN_SECONDS_MAX):
             async with self._connect("drainer") as client:
+                # Senders have left, and somebody must answer for what they left undecided.
+                Seller(client, self._history, 0, random.Random(0), self._database)
                 empty = False
                 while True:
                     # What is decided afterwards is in its queue by the time that this is looked at; and twice, because

@@ -9,16 +9,25 @@ from __future__ import annotations
 
 import itertools
 import json
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack, suppress
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from sluicemq.client import Decision
-from sluicemq.client.errors import AlreadySettled, LeaseLost, OutcomeUnknown, SluiceError, TransactionDecided
+from sluicemq.client.errors import (
+    AlreadySettled,
+    LeaseLost,
+    OutcomeUnknown,
+    ResourceLow,
+    SluiceError,
+    TransactionDecided,
+)
 from tests.e2e.chaos import history as h
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Awaitable, Callable
 
     from sluicemq.client import Client, Transaction, Undecided
     from sluicemq.client.message import Message
@@ -32,6 +41,18 @@ UNDECIDED_SHARE = 0.2
 CALL_SECONDS = 120.0
 FIRST_MOVER = 1_000
 """Movers are producers too; their numbers begin here."""
+FULL_SECONDS = 0.2
+"""How long whoever is refused because a disk is full waits until it tries again."""
+
+Answer = TypeVar("Answer")
+
+
+async def insisting(send: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Send, again and again as long as it is refused because a disk is full."""
+    while True:
+        with suppress(ResourceLow):
+            return await send()
+        await trio.sleep(FULL_SECONDS)
 
 
 class Mover:
@@ -92,6 +113,11 @@ class Mover:
         except (LeaseLost, AlreadySettled) as error:
             self._refused(made)
             add(h.LOST, **taken, text=str(error))
+        except ResourceLow as error:
+            self._refused(made)
+            add(h.GIVEN_BACK, **taken, text=str(error))
+            await trio.sleep(FULL_SECONDS)
+            await message.nack()
         else:
             for queue, receipt in zip((LEFT, RIGHT), transaction.receipts, strict=True):
                 add(h.CONFIRMED, **made, queue=queue, position=receipt.position)
@@ -143,7 +169,8 @@ class Seller:
         add(h.SENT, **facts)
         half = self._client.prepare(HALVES, body, check=GROUP, check_after=CHECK_AFTER_SECONDS, timeout=CALL_SECONDS)
         try:
-            async with half:
+            async with AsyncExitStack() as stack:
+                await insisting(lambda: stack.enter_async_context(half))
                 await trio.sleep(self._chance.expovariate(20.0))
                 comes = self._chance.random() >= REGRET_SHARE
                 if self._database.setdefault(body, comes) is not comes:

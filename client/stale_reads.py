@@ -1,0 +1,92 @@
+"""Looking at queues through any broker: one that only follows, or while nobody leads. What it shows may be old.
+
+A client proper talks to the leader, whose answers hold. This needs no leader and opens no session: each call asks the
+brokers one after the other and takes the first answer, with a mark that says who answered and how stale that may be.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sluicemq.client.asking_any import ASK_SECONDS, ask_any
+from sluicemq.client.errors import ProtocolError
+from sluicemq.client.options import Duration, seconds_of
+from sluicemq.client.url import parse_url
+from sluicemq.wire import messages as m
+from sluicemq.wire.settings import check_name
+
+__all__ = ["StaleReads"]
+
+QUEUES_PER_PAGE = 1_000
+
+
+class StaleReads:
+    """Reads of a cluster that any of its brokers answers, whether it leads or not.
+
+        reads = StaleReads("sluicemq://10.0.0.2:7650,10.0.0.3:7650")
+        info = await reads.queue_info("orders")
+        if info["stale"]["heard_seconds"] > 10: ...
+
+    Each row has the key `stale`, a map: `node` (who answered), `role` ("leading", "following", "observing",
+    "looking"), `leader` (0: it knows none), `applied_zxid` (the last entry that it has applied), `heard_seconds` (for
+    how long it has not heard of a leader; 0.0 if it leads, None if it never has). What a row says was true when the
+    cluster was there in its log, and some of it may have changed since.
+
+    Args:
+        url: `sluicemq://HOST:PORT[,HOST:PORT...]`; brokers are asked in this order.
+        name: Shown by the broker's tools.
+        timeout: How long each broker may take to answer; seconds or timedelta.
+
+    Raises:
+        InvalidRequest: The URL is none.
+
+    """
+
+    def __init__(self, url: str, *, name: str = "", timeout: Duration = ASK_SECONDS) -> None:
+        self._url = parse_url(url)
+        self._name = name
+        self._seconds = seconds_of(timeout, "timeout")
+
+    async def queues(self) -> list[dict[str, Any]]:
+        """Return the state of every queue, sorted by name; keys as for `queue_info`. Large lists take several answers.
+
+        Raises:
+            ConnectionFailed: No broker answers; each stands in the text with its cause.
+            SluiceError: The brokers refuse to answer.
+
+        """
+        found: list[dict[str, Any]] = []
+        after = ""
+        while True:
+            seen = await self._ask(m.LookAtQueues(vhost=self._url.vhost, after=after, count_max=QUEUES_PER_PAGE))
+            found += _marked(seen)
+            if not seen.more or not seen.queues:
+                return found
+            after = str(seen.queues[-1]["name"])
+
+    async def queue_info(self, name: str) -> dict[str, Any]:
+        """Return the state of one queue.
+
+        Its keys are those of `Client.queue_info`, without `consumers` and `attached`, which only a leader knows; and
+        `stale`, see the class. `ready` counts what a leader may have sent to a consumer already.
+
+        Raises:
+            QueueNotFound: No queue of that name, as far as the brokers know that answer.
+            ConnectionFailed: No broker answers; each stands in the text with its cause.
+            SluiceError: The brokers refuse to answer.
+
+        """
+        seen = await self._ask(m.LookAtQueues(vhost=self._url.vhost, name=check_name(name)))
+        if len(seen.queues) != 1:
+            raise ProtocolError(f"the broker described {len(seen.queues)} queues instead of one")
+        return _marked(seen)[0]
+
+    async def _ask(self, request: m.LookAtQueues) -> m.QueuesSeen:
+        answer = await ask_any(self._url, request, name=self._name, seconds=self._seconds)
+        if not isinstance(answer, m.QueuesSeen):
+            raise ProtocolError(f"the broker answered with {type(answer).__name__}")
+        return answer
+
+
+def _marked(seen: m.QueuesSeen) -> list[dict[str, Any]]:
+    return [{**row, "stale": seen.mark} for row in seen.queues]
