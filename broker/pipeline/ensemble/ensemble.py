@@ -369,6 +369,8 @@ class Ensemble:
         self.fail(InternalError(text))
 
     def _hash(self, zxid: int) -> None:
+        if zxid == zxid_of(self.replica.epoch, 0):
+            self.hearing.epoch_began(zxid, self._ground.machine.log_time_ms)
         self.driver.event(ev.StateHashed(state_hash(self._ground.machine, zxid)))
 
     def _log_begins(self) -> None:

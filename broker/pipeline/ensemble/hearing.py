@@ -23,6 +23,10 @@ class Hearing:
         # Epoch of the last entry that was applied, and the log time at which its first one was.
         self._began = (0, 0)
 
+    def epoch_began(self, zxid: int, log_time_ms: int) -> None:
+        """The entry *zxid* with which an epoch begins is applied, and the log said this time until then."""
+        self._began = epoch_of(zxid), log_time_ms
+
     def applied(self, zxid: int, log_time_ms: int, epoch: int, monotonic: float) -> None:
         """Everything up to *zxid* is applied, the log says that it is *log_time_ms*, and the present epoch is *epoch*.
 

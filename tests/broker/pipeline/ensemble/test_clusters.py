@@ -65,7 +65,12 @@ async def test_a_new_leader_whose_wall_clock_is_an_hour_ahead_lets_no_delay_be_o
         leader = await cluster.leader()
         assert leader.road is not None
         await declare(leader.road)
-        await cluster.agree()
+        producer = await open_producer(leader.road)
+        others = [node for node in cluster.nodes.values() if node is not leader]
+        sequence = 0
+        while any(node.ensemble.hearing.log_time is None for node in others):
+            sequence += 1
+            await publish(leader.road, producer, sequence, [b"time goes on"])
         wall = time.time
         monkeypatch.setattr(time, "time", lambda: wall() + 3_600.0)
         await cluster.stop(leader.number)
