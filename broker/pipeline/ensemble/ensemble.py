@@ -11,7 +11,6 @@ clients or sockets.
 from __future__ import annotations
 
 import logging
-import time
 from contextlib import contextmanager
 from math import inf
 from typing import TYPE_CHECKING
@@ -234,7 +233,7 @@ class Ensemble:
         ground = self._ground
         ground.advance()
         machine = ground.machine
-        self.hearing.applied(machine.applied_zxid, machine.log_time_ms, self.replica.epoch, time.monotonic())
+        self.hearing.applied(machine.applied_zxid, machine.log_time_ms, self.replica.epoch, ground.monotonic())
         ground.heard = self.hearing.log_time
         self._after_applying()
 
