@@ -28,16 +28,21 @@ def handler_of(service: Service, engine: Engine, folder: Path) -> Handler:
 
     The work elsewhere comes first, then one transaction with the effect and the message's id. Whoever dies in between
     does the work once more: so what is elsewhere gets the message's id, and can tell.
+
+    The transaction runs in a thread, from begin to commit. In the event loop, one that waits for a row which another
+    task's transaction has changed would stop the loop, and with it the other task.
     """
     inbox = Inbox(service.name)
+
+    def write_down(message_id: str, order: Order) -> None:
+        with engine.begin() as connection, inbox.once(message_id, connection) as fresh:
+            if fresh:
+                books.write_down(connection, service.name, order, service.effect)
 
     async def handle(message: Message) -> None:
         order = Order.unpack(message.body)
         await do_work(service, order, message.attempt, folder)
-        with engine.begin() as connection:
-            async with inbox.once(message, connection) as fresh:
-                if fresh:
-                    books.write_down(connection, service.name, order, service.effect)
+        await trio.to_thread.run_sync(write_down, message.message_id, order)
 
     return handle
 
@@ -46,12 +51,14 @@ def canceller(engine: Engine) -> Handler:
     """Return what happens when the time to pay is over: what is not paid is cancelled, and stock hears of it."""
     outbox = Outbox(engine)
 
-    async def handle(message: Message) -> None:
-        order = Order.unpack(message.body)
+    def cancel(order: Order) -> None:
         with engine.begin() as connection:
             if books.change_state(connection, order.number, books.CANCELLED):
                 said = {"key": order.customer, "message_id": f"cancelled {order.number}"}
                 outbox.add(connection, "shop.cancelled", order.pack(), **said)  # type: ignore[arg-type]
+
+    async def handle(message: Message) -> None:
+        await trio.to_thread.run_sync(cancel, Order.unpack(message.body))
 
     return handle
 
