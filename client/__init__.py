@@ -24,6 +24,8 @@ from sluicemq.client.consumer import Consumer as Consumer
 from sluicemq.client.consumer_statistics import ConsumerStatistics as ConsumerStatistics
 from sluicemq.client.dead_letters import DeadLetter as DeadLetter
 from sluicemq.client.delays import DelayedMessage as DelayedMessage
+from sluicemq.client.explaining import Explanation as Explanation
+from sluicemq.client.explaining import LifeEvent as LifeEvent
 from sluicemq.client.half import Half as Half
 from sluicemq.client.handling import DeathNote as DeathNote
 from sluicemq.client.handling import Reject as Reject

@@ -248,13 +248,13 @@ class SegmentLog:
         """One entry, of the log proper or the live store, verified. Raises ZxidNotFound, LogCorrupt, LogReadFailed."""
         return self._reader.read(zxid)
 
-    def read_along(self, zxid: int, bytes_max: int = 256 * 1024) -> list[Record]:
+    def read_along(self, zxid: int, bytes_max: int = 256 * 1024, *, exact: bool = True) -> list[Record]:
         """One entry and its neighbours behind it, of the log proper or the live store, each verified.
 
-        The first is the one asked for; more follow until `bytes_max` (bytes on disk) is reached or the file that holds
-        it ends. In the live store, entries that are dead may be missing between them. Raises as `read`.
+        The first is the one asked for, or unless *exact* one shortly before where it would lie; more follow until
+        `bytes_max` (bytes on disk) is reached or the file ends. Dead ones may be missing between. Raises as `read`.
         """
-        return self._reader.read_along(zxid, bytes_max)
+        return self._reader.read_along(zxid, bytes_max, exact=exact)
 
     def read_after(self, zxid: int, bytes_max: int = 4 * 1024 * 1024) -> list[Record]:
         """Entries of the log proper that follow `zxid` in order, verified one by one and against each other.

@@ -106,9 +106,12 @@ class LogReader:
         """One entry, of the log or the live store. Raises ZxidNotFound, LogCorrupt, LogReadFailed."""
         return self._with_retry(lambda view: _record(self._find(_source_of(view, zxid), zxid)))
 
-    def read_along(self, zxid: int, bytes_max: int) -> list[Record]:
-        """One entry and those behind it in the same file, until `bytes_max` is reached. Raises as `read`."""
-        return self._with_retry(lambda view: self._read_along(_source_of(view, zxid), zxid, bytes_max))
+    def read_along(self, zxid: int, bytes_max: int, *, exact: bool = True) -> list[Record]:
+        """One entry and those behind it in the same file, until `bytes_max` is reached. Raises as `read`.
+
+        Unless *exact*, it need not exist: the answer begins somewhat before it, and may end there.
+        """
+        return self._with_retry(lambda view: self._read_along(_source_of(view, zxid), zxid, bytes_max, exact=exact))
 
     def place_after(self, zxid: int) -> Place:
         """The position directly after an entry of the log, or at the log's start. Raises as `read`."""
@@ -188,7 +191,7 @@ class LogReader:
         oldest = view.live[0] if view.live else view.segments[0]
         return ZxidNotFound(zxid, oldest.first_previous_zxid, view.segments[-1].last_zxid)
 
-    def _read_along(self, source: Segment | LiveFile, zxid: int, bytes_max: int) -> list[Record]:
+    def _read_along(self, source: Segment | LiveFile, zxid: int, bytes_max: int, *, exact: bool) -> list[Record]:
         start, span_end = source.span_of(zxid)
         end = source.end_offset
         window_bytes = min(self._read_bytes, span_end - start + bytes_max)
@@ -196,9 +199,9 @@ class LogReader:
         records: list[Record] = []
         total = 0
         for found in walk:
-            if found.kind == MARK or found.zxid < zxid:
+            if found.kind == MARK or (exact and found.zxid < zxid):
                 continue
-            if not records and found.zxid != zxid:
+            if exact and not records and found.zxid != zxid:
                 raise self._not_found(zxid)
             records.append(_record(found))
             total += found.end_offset - found.offset

@@ -129,6 +129,7 @@ REQUESTS: dict[type[Message], type[Message] | None] = {
     m.OpenMailbox: m.MailboxOpened,
     m.Reply: m.Replied,
     m.LookAtQueues: m.QueuesSeen,
+    m.Explain: m.Explained,
 }
 """What a client may send once the connection is open, and what answers it (or ERROR); None = nothing does."""
 

@@ -31,6 +31,7 @@ from sluicemq.wire.fields import (
 from sluicemq.wire.messages_of_cluster import *  # noqa: F403 - one vocabulary, in several modules for its length
 from sluicemq.wire.messages_of_failover import *  # noqa: F403
 from sluicemq.wire.messages_of_features import *  # noqa: F403
+from sluicemq.wire.messages_of_operators import *  # noqa: F403
 from sluicemq.wire.messages_of_requests import *  # noqa: F403
 from sluicemq.wire.messages_of_stale_reads import *  # noqa: F403
 from sluicemq.wire.messages_of_transactions import *  # noqa: F403

@@ -25,6 +25,7 @@ COMMANDS = {
     "queue": "queue",
     "topic": "topic",
     "delayed": "delayed",
+    "explain": "explain",
     "policy": "policy",
     "schedule": "schedule",
     "dead-letter": "dead_letter",

@@ -31,6 +31,7 @@ class ApplyStage:
         """Apply what is committed until *deadline* (`time.perf_counter`); return whether some is left."""
         ground = self._ground
         commit, machine, pool, road = ground.commit, ground.machine, ground.machine.pool, ground.road
+        note = ground.index.note
         while (proposed := commit.next_committed()) is not None:
             if pool is not None and pool.absent and (missing := machine.prefetch(proposed.entry)):
                 # Nothing is left to do until they are there: all that follows in the log stands behind this entry.
@@ -38,6 +39,7 @@ class ApplyStage:
                 ground.want(missing)
                 return False
             outcome = machine.apply(proposed.zxid, proposed.entry)
+            note(proposed.zxid, proposed.entry)
             if not proposed.zxid & HASH_MASK and self._differs(proposed.zxid):
                 return False  # nobody is told what follows from it
             if road is not None:

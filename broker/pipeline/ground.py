@@ -22,6 +22,7 @@ from sluicemq.broker.pipeline.append import AppendStage
 from sluicemq.broker.pipeline.apply import ApplyStage
 from sluicemq.broker.pipeline.bodies import Bodies
 from sluicemq.broker.pipeline.commit import Commits, CommitStage
+from sluicemq.broker.pipeline.explaining.index import LogIndex
 from sluicemq.broker.pipeline.keeping.disk_space import DiskSpace
 from sluicemq.broker.pipeline.keeping.old_files import check_old_files
 from sluicemq.broker.pipeline.keeping.paging import INDEX_MEMORY_BYTES_DEFAULT, Pager
@@ -89,6 +90,7 @@ class Ground:
         is_blocked: Whether proposals wait for something else than disk and apply: the lead is being handed over.
         heard: Log time in milliseconds, and the monotonic time at which it was the present one, as far as some leader
             has said so to this process: from there a leadership of this broker goes on.
+        index: Which stretches of the log tell of which messages.
         holds: While it is not 0, no file that is there now may leave the disk: somebody is sent a snapshot.
 
     Raises:
@@ -135,12 +137,13 @@ class Ground:
             assert self.machine.pool is not None
             self.pager = Pager(pages, self.machine.pool, bytes_max=index_memory_bytes_max, on_failure=self.fail)
             self.pager.on_filled = self._filled
+        self.index = LogIndex()
         self.failed = False
         self.turns = Turns()
         self.road: Road | None = None
         self.after_advance: Callable[[], None] = lambda: None
         if alone:
-            replay(log, self.machine, self.pager, self.restart)
+            replay(log, self.machine, self.pager, self.restart, self.index.note)
         check_old_files(log, self.machine, pages)
         self.space = DiskSpace(log, free_bytes_min=disk_free_bytes_min, disk_bytes=disk_bytes)
         self.append = AppendStage(log, on_durable=self._durable, on_failure=self.fail, space=self.space)

@@ -24,6 +24,7 @@ from sluicemq.broker.pipeline.acknowledging import AcknowledgingStage
 from sluicemq.broker.pipeline.checks import CheckStage
 from sluicemq.broker.pipeline.dispatch import DispatchStage
 from sluicemq.broker.pipeline.due import DueTimer
+from sluicemq.broker.pipeline.explaining.story import Explaining
 from sluicemq.broker.pipeline.filling import FillingStage
 from sluicemq.broker.pipeline.ground import SLICE_SECONDS, WAITING_ENTRIES_MAX, Ground
 from sluicemq.broker.pipeline.log_clock import LogClock
@@ -109,6 +110,7 @@ class Road:
         self.sessions = SessionStage(self)
         self.acknowledging = AcknowledgingStage(self)
         self.replay = ReplayStage(self)
+        self.explaining = Explaining(self)
         self.schedules = ScheduleStage(self)
         self.transactions = TransactionStage(self)
         self.checks = CheckStage(self)
@@ -206,13 +208,17 @@ class Road:
         self.settle.clock_changed()
         return self.dispatch.run(deadline)
 
+    async def catch_up(self) -> None:
+        """Wait until all that was proposed so far is applied: what consumers were sent is known to be theirs then."""
+        await self.ground.wait_applied(self._order.last_zxid)
+
     async def peek(self, queue_id: int, skip: int, count_max: int) -> list[Run]:
         """Return ready runs of the queue as `Machine.peek` does, wherever they lie.
 
         What consumers were sent before this call is not among them: its GRANTs are waited for, milliseconds.
         """
         if self.dispatch.has_unapplied_grants(queue_id):
-            await self.ground.wait_applied(self._order.last_zxid)
+            await self.catch_up()
         return await self.look(lambda: self.machine.peek(queue_id, skip, count_max))
 
     # --- of the ground ------------------------------------------------------------------------------------------------

@@ -465,7 +465,7 @@ class RunFifo:
         Takes about 3 µs, and more where one entry made many runs ready; raises ChunksMissing where it may lie in a
         chunk that is not in memory: `missing_place` names all of them.
         """
-        for base, rows, chunk in self._parts_of(place[0]):
+        for base, rows, chunk in self.parts_of(place[0]):
             if rows is None:
                 raise ChunksMissing([chunk] if chunk is not None else [])
             row = row_at(rows, place, max(self.head - base, 0))
@@ -477,9 +477,9 @@ class RunFifo:
 
     def missing_place(self, place: tuple[int, int, int]) -> list[Chunk]:
         """Return the chunks that `find_place` needs and that are not in memory."""
-        return [chunk for _, rows, chunk in self._parts_of(place[0]) if rows is None and chunk is not None]
+        return [chunk for _, rows, chunk in self.parts_of(place[0]) if rows is None and chunk is not None]
 
-    def _parts_of(self, ready: int) -> Iterator[tuple[int, bytes | bytearray | None, Chunk | None]]:
+    def parts_of(self, ready: int) -> Iterator[tuple[int, bytes | bytearray | None, Chunk | None]]:
         """Yield (ordinal of the first row, rows, chunk) of what may hold runs that became ready then."""
         chunks = self._chunks
         if chunks:

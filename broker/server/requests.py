@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from sluicemq.broker.queues.outcomes import ProducerOpened
-from sluicemq.broker.server import cluster, operating, replying, resuming, topics, transactions
+from sluicemq.broker.server import cluster, looking, operating, replying, resuming, topics, transactions
 from sluicemq.broker.server.answering import reply_with
 from sluicemq.broker.server.authorization import authorize
 from sluicemq.broker.server.cautions import cautions_of
@@ -357,6 +357,7 @@ HANDLERS: dict[type[Message], Handler] = {
     m.Subscribe: topics.subscribe,
     m.Unsubscribe: topics.unsubscribe,
     m.ListTopics: topics.list_topics,
+    **looking.HANDLERS,
     **operating.HANDLERS,
     **replying.HANDLERS,
     **resuming.HANDLERS,

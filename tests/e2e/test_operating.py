@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +13,7 @@ import pytest
 from sluicemq.client import NewMessage, connect
 from sluicemq.wire.errors import Conflict, InvalidRequest, QueueNotFound, QueuePaused, TopicNotFound
 from tests.e2e.broker_process import unused_port
+from tests.e2e.command_line import sluicemq
 
 if TYPE_CHECKING:
     from sluicemq.client import Client
@@ -38,17 +37,6 @@ def queue(request: pytest.FixtureRequest) -> str:
 
 async def waiting(client: Client, queue: str) -> list[str]:
     return [message.position async for message in client.delayed(queue)]
-
-
-def sluicemq(broker: BrokerProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "sluicemq.broker.cli", *arguments, "--url", broker.url],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        env=os.environ,
-        check=False,
-    )
 
 
 async def test_what_waits_is_listed_by_due_time_and_goes_or_comes_at_once_as_one_says(

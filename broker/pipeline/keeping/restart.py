@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from sluicemq.broker.queues.chunks import CHUNK_BYTES, ChunkPool
 from sluicemq.broker.queues.entries import decode_entry
@@ -36,12 +36,18 @@ from sluicemq.storage.record import record_size
 from sluicemq.wire.errors import InternalError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sluicemq.broker.pipeline.keeping.paging import Pager
+    from sluicemq.broker.queues.entry import Entry
     from sluicemq.storage.log import SegmentLog
     from sluicemq.storage.pagefile import PageFile
     from sluicemq.storage.record import Record
     from sluicemq.storage.snapshot_file import Snapshot, SnapshotInfo
     from sluicemq.storage.snapshots import SnapshotStore
+
+OnEntry: TypeAlias = "Callable[[int, Entry], None]"
+"""Hears of an entry that was applied: its zxid, and the entry."""
 
 logger = logging.getLogger("sluicemq.restart")
 
@@ -195,8 +201,12 @@ def _set_aside(store: SnapshotStore, restart: Restart) -> None:
         logger.warning("it was set aside as %s", name)
 
 
-def replay(log: SegmentLog, machine: Machine, pager: Pager | None, restart: Restart) -> None:
+def replay(
+    log: SegmentLog, machine: Machine, pager: Pager | None, restart: Restart, note: OnEntry = lambda _zxid, _entry: None
+) -> None:
     """Give *machine* everything in the log behind what it has applied; nothing of it has effects. Blocks.
+
+    *note* hears of each entry.
 
     Raises:
         InternalError: An entry cannot be applied.
@@ -206,7 +216,7 @@ def replay(log: SegmentLog, machine: Machine, pager: Pager | None, restart: Rest
     started = time.monotonic()
     zxid = max(machine.applied_zxid, log.start_zxid)
     while records := log.read_after(zxid, REPLAY_BYTES):
-        restart.replayed_bytes += apply_records(machine, pager, records)
+        restart.replayed_bytes += apply_records(machine, pager, records, note)
         restart.replayed_entries += len(records)
         zxid = records[-1].zxid
         if pager is not None:
@@ -214,8 +224,13 @@ def replay(log: SegmentLog, machine: Machine, pager: Pager | None, restart: Rest
     restart.replay_seconds = time.monotonic() - started
 
 
-def apply_records(machine: Machine, pager: Pager | None, records: list[Record]) -> int:
-    """Apply *records* in order; return their bytes on disk. Raises as `replay`."""
+def apply_records(
+    machine: Machine,
+    pager: Pager | None,
+    records: list[Record],
+    note: OnEntry = lambda _zxid, _entry: None,
+) -> int:
+    """Apply *records* in order, and *note* them; return their bytes on disk. Raises as `replay`."""
     pool = machine.pool
     total = 0
     for record in records:
@@ -225,6 +240,7 @@ def apply_records(machine: Machine, pager: Pager | None, records: list[Record]) 
                 while missing := machine.prefetch(entry):  # what is needed may show only in what was
                     pager.fill_now(missing)
             machine.apply(record.zxid, entry)
+            note(record.zxid, entry)
         except StorageError:
             raise  # it says itself which file fails, and why
         except Exception as error:

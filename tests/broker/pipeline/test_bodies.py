@@ -58,7 +58,7 @@ class Shelf:
         self._let_go.set()
         self._read, self._read_along = self.log.read, self.log.read_along
         self.log.read = self._watched_read  # type: ignore[method-assign]
-        self.log.read_along = self._watched_read_along  # type: ignore[method-assign]
+        self.log.read_along = self._watched_read_along  # type: ignore[method-assign, assignment]
 
     def put(self, count: int, body_bytes: int = 100, *, between: int = 0) -> list[int]:
         """Write batches, each with so many other entries behind it; return their zxids."""

@@ -1,0 +1,51 @@
+"""Reading through a queue's index from any place on, page by page, while it changes: whoever browses holds nothing.
+
+A place is where a run became ready; rows lie in that order. This module must not know who looks, nor what for.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sluicemq.broker.queues.chunks import RUN_BYTES, ChunksMissing, ready_at
+
+if TYPE_CHECKING:
+    from sluicemq.broker.queues.fifo import RunFifo
+    from sluicemq.broker.queues.runs import Run
+
+
+def ordinal_from(lane: RunFifo, ready: int) -> int:
+    """Return the ordinal of the first row whose run became ready with the entry *ready*, or later.
+
+    Raises:
+        ChunksMissing: It lies in a chunk that is not in memory.
+
+    """
+    found = lane.head
+    for base, rows, chunk in lane.parts_of(ready):
+        if rows is None:
+            raise ChunksMissing([chunk] if chunk is not None else [])
+        count = len(rows) // RUN_BYTES
+        row = bisect_left(range(count), ready, key=partial(ready_at, rows))
+        found = base + row
+        if row < count:
+            break
+    return max(found, lane.head)
+
+
+def read_rows(lane: RunFifo, ordinal: int, runs_max: int) -> tuple[list[Run], int]:
+    """Return at most *runs_max* runs from *ordinal* on, and the ordinal behind them; the same one at the end.
+
+    Raises:
+        ChunksMissing: The first of them lies in a chunk that is not in memory.
+
+    """
+    before = lane.read_ordinal
+    runs = lane.read(ordinal, runs_max)
+    following = max(lane.read_ordinal, ordinal)
+    lane.read_ordinal = before  # who looks is no reader for whom chunks are kept in memory
+    if not runs and (missing := lane.missing(ordinal, 1)):
+        raise ChunksMissing(missing)
+    return runs, following

@@ -1,0 +1,25 @@
+"""The command line as a user calls it, beside a broker that serves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.e2e.broker_process import BrokerProcess
+
+COMMAND_SECONDS_MAX = 30
+
+
+def sluicemq(broker: BrokerProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `sluicemq` with these arguments and the broker's address."""
+    return subprocess.run(
+        [sys.executable, "-m", "sluicemq.broker.cli", *arguments, "--url", broker.url],
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS_MAX,
+        env=os.environ,
+        check=False,
+    )
