@@ -36,7 +36,7 @@ from sluicemq.storage.record import (
 from sluicemq.storage.recovery import Recovered, carry_out, recover
 from sluicemq.storage.scan import BadPlaceError
 from sluicemq.storage.segment import Segment, SegmentHeader, install, segment_name
-from sluicemq.storage.spares import Spare, SparePool, write_zeros
+from sluicemq.storage.spares import Spare, SparePool
 from sluicemq.storage.sparse import SPARSE_NEW_NAME
 from sluicemq.storage.superblock import SUPERBLOCK_NAME, Generations, SuperblockStore, Truncation
 
@@ -543,7 +543,7 @@ class SegmentLog:
     ) -> None:
         segment = self._active
         try:
-            segment.file.pwritev(buffers, start)
+            segment.file.pwritev([*buffers, *segment.blank_behind(start, end)], start)
         except OSError as error:
             raise self._fail("write", segment.name, error) from error
         note = segment.index.note
@@ -565,7 +565,7 @@ class SegmentLog:
         segment.allocated_bytes = max(segment.allocated_bytes, end)
         if goal > end:
             try:
-                write_zeros(segment.file, end, goal)
+                segment.file.write_zeros(end, goal)
             except OSError as error:
                 if error.errno not in NO_SPACE:
                     raise self._fail("write", segment.name, error) from error

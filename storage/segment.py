@@ -78,6 +78,9 @@ class SegmentHeader:
         return version, cls(cluster, group, *rest)
 
 
+_BLANK_PAGE = bytes(PAGE_BYTES)
+
+
 class Segment:
     """An open segment. The log thread alone changes it; any thread may look places up and read the file.
 
@@ -136,6 +139,21 @@ class Segment:
         # The end is taken first: what is noted meanwhile lies behind it, and a walk up to there would find it.
         end = self.end_offset
         return self.index.span_of(zxid, end)
+
+    def blank_behind(self, start: int, end: int) -> tuple[bytes, ...]:
+        """What to write behind the range, which is about to be written at the segment's end: zeros up to a page's end.
+
+        A page that is not in memory has to be read before a part of it can be written, and the log would wait for that
+        beside its syncs; a whole page need not be read. Only where the range enters another page than it begins in.
+        """
+        blank_bytes = -end % PAGE_BYTES
+        if (
+            not blank_bytes
+            or (start - 1) // PAGE_BYTES == end // PAGE_BYTES
+            or end + blank_bytes > self.allocated_bytes
+        ):
+            return ()
+        return (_BLANK_PAGE[:blank_bytes],)
 
     def without_tail(self, zxid: int, offset: int, chain: bytes) -> Segment:
         """A copy of this segment that ends after this entry at this offset.

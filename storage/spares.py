@@ -23,11 +23,10 @@ if TYPE_CHECKING:
 
     from sluicemq.storage.files import Directory, File
 
-__all__ = ["READY_PREFIX", "UNFINISHED_PREFIX", "Spare", "SparePool", "write_zeros", "zero_range"]
+__all__ = ["READY_PREFIX", "UNFINISHED_PREFIX", "Spare", "SparePool", "zero_range"]
 
 UNFINISHED_PREFIX = "zeroing-"
 READY_PREFIX = "spare-"
-_ZERO_CHUNK = bytes(256 * 1024)
 
 
 class Spare(NamedTuple):
@@ -37,17 +36,11 @@ class Spare(NamedTuple):
     file: File
 
 
-def write_zeros(file: File, start: int, end: int) -> None:
-    """Write zeros over a byte range, without a sync. Raises OSError."""
-    whole, rest = divmod(end - start, len(_ZERO_CHUNK))
-    file.pwritev([_ZERO_CHUNK] * whole + ([_ZERO_CHUNK[:rest]] if rest else []), start)
-
-
 def zero_range(file: File, start: int, end: int, piece_bytes: int) -> None:
     """Write zeros over a byte range and sync, piece by piece. Raises OSError."""
     while start < end:
         piece_end = min(start + piece_bytes, end)
-        write_zeros(file, start, piece_end)
+        file.write_zeros(start, piece_end)
         file.sync()
         start = piece_end
 

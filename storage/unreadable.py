@@ -125,6 +125,11 @@ class AroundGaps:
         del buffers, offset
         raise OSError(errno.EBADF, "this file is only read")
 
+    def write_zeros(self, start: int, end: int) -> None:
+        """Refused."""
+        self.pwritev((), start)
+        del end
+
     def sync(self) -> None:
         """Refused."""
         self.pwritev((), 0)

@@ -190,6 +190,9 @@ class SimulatedFile:
             # A write that the power cut interrupts may still have reached the disk.
             may_finish()
 
+    def write_zeros(self, start: int, end: int) -> None:
+        self.pwritev([bytes(end - start)], start)
+
     def _write_within_capacity(self, data: bytes, offset: int) -> None:
         disk, inode = self._disk, self._inode
         missing = offset + len(data) - inode.current.size - disk.room_bytes()

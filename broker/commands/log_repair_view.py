@@ -67,6 +67,7 @@ class _Lengthened:
         self._file = file
         self._made_bytes = made_bytes
         self.pwritev = file.pwritev
+        self.write_zeros = file.write_zeros
         self.sync = file.sync
         self.truncate = file.truncate
         self.forget = file.forget

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import random
 import subprocess
@@ -166,6 +167,84 @@ def test_a_write_without_progress_is_an_error_not_a_loop(directory, monkeypatch)
 
     assert failed.value.errno == errno.EIO
     log.close()
+
+
+@pytest.mark.parametrize("problem", [0, errno.EINVAL, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("start", [0, 100])
+def test_zeros_are_written_past_the_memory_or_through_it_where_the_system_refuses(
+    directory, monkeypatch, problem: int, start: int
+):
+    file = directory.open("blank", create=True)
+    file.pwritev([b"x" * 20_000], 0)
+    real, flags = os.pwrite, []
+
+    def pwrite(descriptor, data, offset):
+        direct = fcntl.fcntl(descriptor, fcntl.F_GETFL) & getattr(os, "O_DIRECT", 0)
+        flags.append(bool(direct))
+        if direct and problem:
+            raise OSError(problem, "not here")
+        return real(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    file.write_zeros(start, 8192)
+    file.write_zeros(12288, 16384)
+    file.pwritev([b"y"], 20_000)
+
+    assert file.pread(30_000, 0) == b"x" * start + bytes(8192 - start) + b"x" * 4096 + bytes(4096) + b"x" * 3616 + b"y"
+    if hasattr(os, "O_DIRECT"):
+        # Refused once, it is not tried again; and it is never tried where a range does not fit.
+        assert flags == ([False] if start else []) + ([True, False] if problem else [True]) + (
+            [] if start else [not problem]
+        )
+    file.close()
+
+
+def test_a_disk_without_room_for_zeros_says_so(directory, monkeypatch):
+    file = directory.open("blank", create=True)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="full"):
+        file.write_zeros(0, 4096)
+    monkeypatch.setattr(os, "pwrite", lambda *_: 0)
+    with pytest.raises(OSError, match="no progress"):
+        file.write_zeros(0, 4096)
+    file.close()
+
+
+def test_a_group_that_enters_a_page_writes_all_of_it(directory):
+    log = open_log(directory, replace(SMALL, segment_bytes=65_536, initial_bytes=65_536))
+    written: list[tuple[int, int]] = []
+    real = log._active.file
+    log._active.file = Watched(real, written)
+    log.append(entries(zxid(1, 0), 1))
+    for counter in range(1, 100):
+        log.append([entry(zxid(1, counter))])
+    log._active.file = real
+    pages = {start // 4096 for start, _end in written}
+    for page in sorted(pages)[1:]:
+        first = next((start, end) for start, end in written if start // 4096 == page or end - 1 >= page * 4096)
+        assert first[1] % 4096 == 0, "nothing of it has to be read"
+    assert len(pages) > 1
+    assert len(all_entries(log)) == 100
+    log.close()
+
+
+class Watched:
+    """A file that notes which ranges are written."""
+
+    def __init__(self, file: File, written: list[tuple[int, int]]) -> None:
+        self._file = file
+        self._written = written
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def pwritev(self, buffers, offset):
+        self._written.append((offset, offset + sum(map(len, buffers))))
+        self._file.pwritev(buffers, offset)
 
 
 class BrokenFile:
