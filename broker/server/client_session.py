@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from sluicemq.broker.pipeline.sessions import Ending
+from sluicemq.broker.server.gathering import Gathering
 from sluicemq.broker.server.outbound import Outbound
 from sluicemq.wire.connection import Connection, Role, State
 from sluicemq.wire.errors import (
@@ -117,6 +118,7 @@ class ClientSession:
         self._reason = "connection closed by the client"
         self._ending = Ending.LOST
         self._stream = stream
+        self.gathering = Gathering(stream.socket)
         self._first = first
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
@@ -196,6 +198,7 @@ class ClientSession:
         socket = self._stream.socket
         connection = self.connection
         received: Callable[[], list[Received]] = partial(connection.receive, self._first)
+        drained = False
         while True:
             self.received_at = trio.current_time()
             try:
@@ -210,13 +213,17 @@ class ClientSession:
                 return "closed by the client"
             room = connection.writable(READ_BYTES_MAX)
             try:
+                await self.gathering.wait(connection.missing_bytes, drained=drained)
                 if room is not None:
                     # Straight to where the frame will stay: to copy megabytes in one go would hold the event loop.
                     count = await socket.recv_into(room)
+                    drained = count < len(room)
                     received = partial(connection.filled, count)
                 else:
-                    data = await socket.recv(min(READ_BYTES_MAX, connection.missing_bytes + READ_BYTES))
+                    size = min(READ_BYTES_MAX, connection.missing_bytes + READ_BYTES)
+                    data = await socket.recv(size)
                     count = len(data)
+                    drained = count < size
                     received = partial(connection.receive, data)
             except OSError as error:
                 self.outbound.abandon()

@@ -229,6 +229,7 @@ class Server:
             await trio.sleep(WATCH_SECONDS)
             now = trio.current_time()
             for session in list(self.sessions):
+                session.gathering.relax()
                 if session.connection.state is State.OPEN:
                     _look_after(session, now)
                 elif now - session.started_at > HANDSHAKE_SECONDS:

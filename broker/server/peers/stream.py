@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from sluicemq.broker.server.gathering import Gathering
 from sluicemq.broker.server.outbound import Outbound
 from sluicemq.wire.errors import ConnectionFailed, ProtocolError
 from sluicemq.wire.frames import FRAME_BYTES_BEFORE_OPEN, Frame, FrameReader, pack_frame
@@ -51,6 +52,8 @@ class PeerStream:
         self._stream = stream
         self._reader = FrameReader(FRAME_BYTES_BEFORE_OPEN)
         self._frames: deque[Frame] = deque()
+        self._gathering = Gathering(stream.socket)
+        self._took_all = False
         self._reading_since: float | None = None
         self._turn_began = 0.0
         self.outbound = Outbound(stream, hub, _nothing)
@@ -77,7 +80,8 @@ class PeerStream:
         self.outbound.put(pack_frame(message.TYPE, message.encode(), sum(map(len, parts))), parts)
 
     def beat(self, now: float, after_seconds: float) -> None:
-        """Say that we are here if nothing was said for so long."""
+        """Say that we are here if nothing was said for so long, and take what came of a frame by now."""
+        self._gathering.relax()
         outbound = self.outbound
         if not outbound.pending_bytes and now - outbound.sent_at >= after_seconds:
             outbound.put(_BEAT)
@@ -140,12 +144,16 @@ class PeerStream:
         self._reading_since = trio.current_time()
         try:
             room = reader.writable(READ_BYTES_MAX)
+            await self._gathering.wait(reader.missing_bytes, drained=self._took_all)
             if room is not None:
                 count = await socket.recv_into(room)
+                self._took_all = count < len(room)
                 self._frames.extend(reader.filled(count) if count else ())
             else:
-                data = await socket.recv(min(READ_BYTES_MAX, reader.missing_bytes + READ_BYTES))
+                size = min(READ_BYTES_MAX, reader.missing_bytes + READ_BYTES)
+                data = await socket.recv(size)
                 count = len(data)
+                self._took_all = count < size
                 self._frames.extend(reader.feed(data))
         except (OSError, trio.ClosedResourceError) as error:
             raise ConnectionFailed(f"the connection broke: {error}") from error
