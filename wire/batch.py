@@ -295,7 +295,7 @@ class Batch:
 
     """
 
-    __slots__ = ("_bodies", "_cut_end", "_places", "_sliced", "body_bytes", "columns", "count", "data")
+    __slots__ = ("_bodies", "_cut_end", "_places", "_sliced", "_uniform", "body_bytes", "columns", "count", "data")
 
     def __init__(self, data: bytes | memoryview) -> None:
         self.data = data
@@ -321,6 +321,7 @@ class Batch:
         self._places = places
         self._bodies: list[bytes] | None = None
         self._cut_end: tuple[int, int] | None = None
+        self._uniform: tuple[()] | tuple[UniformItem | None] = ()
         self._sliced: dict[int, list[Any]] = {}
 
     @property
@@ -462,7 +463,7 @@ class Batch:
         bodies = self._column(Column.BODIES)
         assert bodies is not None
         start_of_list = list_head(count)
-        items, body_bytes = self._items(bodies, uniform_item(bodies, self.count), first, end)
+        items, body_bytes = self._items(bodies, self._uniform_item(bodies), first, end)
         if len(items) * PINNED_SHARE < len(self.data):
             items = memoryview(bytes(items))
         lengths = [*map(len, columns), len(start_of_list) + len(items)]
@@ -493,7 +494,7 @@ class Batch:
                 columns.append(_packed_column(bit, [v for first, size in ranges for v in values[first : first + size]]))
         bodies = self._column(Column.BODIES)
         assert bodies is not None
-        uniform = uniform_item(bodies, self.count)
+        uniform = self._uniform_item(bodies)
         pieces: list[bytes | memoryview] = [list_head(count)]
         body_bytes = 0
         for first, size in ranges:
@@ -501,6 +502,12 @@ class Batch:
             pieces.append(items)
             body_bytes += item_bytes
         return _assemble(self.columns, count, [*columns, b"".join(pieces)], body_bytes)
+
+    def _uniform_item(self, bodies: memoryview) -> UniformItem | None:
+        """Return the shape of the bodies, kept: a batch that is split into single messages asks a thousand times."""
+        if not self._uniform:
+            self._uniform = (uniform_item(bodies, self.count),)
+        return self._uniform[0]
 
     def _items(self, bodies: memoryview, uniform: UniformItem | None, first: int, end: int) -> tuple[memoryview, int]:
         """Return the packed bodies *first* to *end - 1* without the head of their list, and how long they are."""

@@ -8,6 +8,7 @@ Must not know consumers, leases or the log.
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from sluicemq.wire.batch import Batch
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from sluicemq.broker.pipeline.bodies import Stored
     from sluicemq.broker.queues.runs import Run
 
+_history_of = itemgetter(7, 8, 11)  # deliveries, attempts and note
 HEAD_BYTES_MAX = 64
 """Most bytes that the head of a DELIVER has beside the numbers of its runs."""
 RUN_BYTES_MAX = 9 * RUN_NUMBERS
@@ -98,9 +100,9 @@ class Cargo:
             self._load_routed(runs, bodies)
             return
         # Per run as little as can be: there may be as many runs as messages.
-        granted = self.granted
         numbers, parts, room = self.frames[-1].numbers, self.frames[-1].parts, self._room
-        for position, run in enumerate(runs):
+        self._grant(runs)
+        for run in neighbours_joined(runs):
             stored = bodies[run.zxid]
             if run.whole:
                 size = len(stored.batch.data)
@@ -120,7 +122,6 @@ class Cargo:
                 whole = stored.batch.data if run.whole else b"".join(pieces)
                 self._put(run, stored, whole, run.first, run.size)
                 if self.too_large_bytes:
-                    self._grant(runs[position:])
                     return
                 numbers, parts, room = self.frames[-1].numbers, self.frames[-1].parts, self._room
             else:
@@ -135,7 +136,6 @@ class Cargo:
                     run.deliveries + 1,
                     run.attempts,
                 )
-            granted += (run.zxid, run.first, run.size)
         self._room = room
 
     def _load_routed(self, runs: Sequence[Run], bodies: Mapping[int, Stored]) -> None:
@@ -203,3 +203,25 @@ class Cargo:
             self._put(run, stored, batch.part(start, size), first + start, size, destination)
             if self.too_large_bytes:
                 return
+
+
+def neighbours_joined(runs: Sequence[Run]) -> Sequence[Run]:
+    """Return *runs* as they are sent: those that follow each other in a batch, with the same history, as one.
+
+    A queue that is ordered by key has a run a message, and what is cut out of a batch costs by the piece. Keys and
+    lifetimes, by which they differ here, are in the batch itself or of no interest to whoever gets the messages.
+    """
+    joined: list[Run] = []
+    last: Run | None = None
+    for run in runs:
+        if (
+            last is not None
+            and run[0] == last[0]
+            and run[2] == last[2] + last[3]
+            and _history_of(run) == _history_of(last)
+        ):
+            last = joined[-1] = last._replace(size=last[3] + run[3])
+        else:
+            joined.append(run)
+            last = run
+    return joined

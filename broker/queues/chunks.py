@@ -35,7 +35,7 @@ RUN_BYTES = ROW.size
 CHUNK_BYTES = CHUNK_RUNS * RUN_BYTES
 
 _ROW_WORDS, _ROW_LONGS = RUN_BYTES // 4, RUN_BYTES // 8
-_FIRST_WORD, _SIZE_WORD, _COUNT_WORD, _BYTES_WORD = 4, 5, 6, 7
+FIRST_WORD, _SIZE_WORD, _COUNT_WORD, _BYTES_WORD = 4, 5, 6, 7
 _LONG = Struct("=Q")
 _PART = Struct("=QQII")  # zxid, ready, first and size: the beginning of a row
 ZXID_OFFSET, READY_OFFSET, PUBLISHED_OFFSET, EXPIRES_OFFSET = 0, 8, 32, 48
@@ -309,10 +309,11 @@ class ChunkPool:
         return taken
 
 
-def column(rows: bytes | bytearray, row: int, word: int) -> list[int]:
-    """Return one 32-bit column of packed rows from *row* on, at 20 ns a row."""
+def column(rows: bytes | bytearray, row: int, word: int, end: int | None = None) -> list[int]:
+    """Return one 32-bit column of packed rows from *row* to before *end* (None: all), at 20 ns a row."""
+    stop = None if end is None else end * _ROW_WORDS
     with memoryview(rows) as view, view.cast("I") as words:
-        return words[row * _ROW_WORDS + word :: _ROW_WORDS].tolist()
+        return words[row * _ROW_WORDS + word : stop : _ROW_WORDS].tolist()
 
 
 def sizes(rows: bytes | bytearray, row: int = 0) -> list[int]:
@@ -353,20 +354,27 @@ def expires_ms_at(rows: bytes | bytearray, row: int) -> int:
     return long_at(rows, row, EXPIRES_OFFSET)
 
 
-def row_at(rows: bytes | bytearray, place: tuple[int, int, int], start: int) -> int | None:
-    """Return the row from *start* on that was appended with the message at this (ready, zxid, first)."""
+def row_at(rows: bytes | bytearray, place: tuple[int, int, int], start: int, *, in_order: bool = False) -> int | None:
+    """Return the row from *start* on that was appended with the message at this (ready, zxid, first).
+
+    With *in_order* only where runs are looked for that the batch itself made ready, which mostly lie in its order, and
+    the row lies where that order says: 100 times quicker than to find out that there is none.
+    """
     ready, zxid, first = place
     count = len(rows) // RUN_BYTES
 
-    row = bisect_left(range(count), ready, start, key=lambda at: ready_at(rows, at)) if start < count else count
-    if row == count or ready_at(rows, row) != ready:
-        return None
-    end = bisect_right(range(count), ready, row, key=lambda at: ready_at(rows, at))
-    if ready == zxid:
-        # Runs that the batch itself made ready lie in its order, mostly, and hold each message once.
-        at = bisect_right(range(count), first, row, end, key=lambda at: _PART.unpack_from(rows, at * RUN_BYTES)[2]) - 1
-        if at >= row and _holds(rows, at, zxid, first):
-            return at
+    with memoryview(rows) as view, view.cast("I") as words, view.cast("Q") as longs:
+        row = (
+            bisect_left(range(count), ready, start, key=lambda at: longs[at * _ROW_LONGS + 1])
+            if start < count
+            else count
+        )
+        if row == count or longs[row * _ROW_LONGS + 1] != ready:
+            return None
+        end = bisect_right(range(count), ready, row, key=lambda at: longs[at * _ROW_LONGS + 1])
+        if in_order:
+            at = bisect_right(range(count), first, row, end, key=lambda at: words[at * _ROW_WORDS + FIRST_WORD]) - 1
+            return at if at >= row and _holds(rows, at, zxid, first) else None
     zxids = long_column(rows, ZXID_OFFSET, row, end)
     found = -1
     try:
@@ -396,7 +404,7 @@ def summary_of(rows: bytes | bytearray) -> Summary:
     if run_sizes == counts:
         bytes_ = sum(byte_counts)
     else:
-        parts = zip(byte_counts, counts, column(rows, 0, _FIRST_WORD), run_sizes, strict=True)
+        parts = zip(byte_counts, counts, column(rows, 0, FIRST_WORD), run_sizes, strict=True)
         bytes_ = sum(starmap(span_bytes, parts))
     return Summary(
         sum(run_sizes), bytes_, *zxid_span(rows), published_ms_at(rows, 0), ready_at(rows, 0), expires_ms_at(rows, 0)

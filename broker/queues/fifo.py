@@ -248,17 +248,17 @@ class RunFifo:
         if ordinal == self.head:
             self.consume(1, run.size)
         else:
-            self._punch(ordinal, run.size)
+            base, _ = self._part(ordinal)
+            self._punch(base, 1 << (ordinal - base), run.size)
         return rest
 
-    def _punch(self, ordinal: int, messages: int) -> None:
-        """Let the row at *ordinal*, behind the first one, leave."""
-        base, _ = self._part(ordinal)
+    def _punch(self, base: int, mask: int, messages: int) -> None:
+        """Let the rows in *mask*, behind the first one, of the chunk that begins with this ordinal leave."""
         rows = self._rows(base)
         assert rows is not None, "the chunks that runs leave from are in memory"
         if self._holes is _NO_HOLES:
             self._holes = {}
-        self._holes[base] = h.with_hole(self._holes.get(base, h.NONE), ordinal - base, messages, rows)
+        self._holes[base] = h.with_holes(self._holes.get(base, h.NONE), mask, messages, rows)
         self.messages -= messages
 
     def clear(self) -> None:
@@ -460,19 +460,19 @@ class RunFifo:
         raise AssertionError("the sizes of all runs add up to the messages of the queue")
 
     def find_place(self, place: tuple[int, int, int]) -> int | None:
-        """Return the ordinal of the first run that is here and began with, or held, this (ready, zxid, first); or None.
+        """Return the ordinal of the first run that is here and began with, or held, this (ready, zxid, first), or None.
 
-        Takes about 3 µs, and more where one entry made many runs ready; raises ChunksMissing where it may lie in a
-        chunk that is not in memory: `missing_place` names all of them.
-        """
-        for base, rows, chunk in self.parts_of(place[0]):
-            if rows is None:
-                raise ChunksMissing([chunk] if chunk is not None else [])
-            row = row_at(rows, place, max(self.head - base, 0))
-            while row is not None and self._bits(base) >> row & 1:
-                row = row_at(rows, place, row + 1)  # one message may have come twice
-            if row is not None:
-                return base + row
+        Raises ChunksMissing where it may lie in a chunk that is not in memory: `missing_place` names all of them."""
+        # What a batch itself made ready is there once, and mostly where the batch's order says.
+        for in_order in (True, False) if place[0] == place[1] else (False,):
+            for base, rows, chunk in self.parts_of(place[0]):
+                if rows is None:
+                    raise ChunksMissing([chunk] if chunk is not None else [])
+                row = row_at(rows, place, max(self.head - base, 0), in_order=in_order)
+                while row is not None and self._bits(base) >> row & 1:
+                    row = row_at(rows, place, row + 1)  # one message may have come twice
+                if row is not None:
+                    return base + row
         return None
 
     def missing_place(self, place: tuple[int, int, int]) -> list[Chunk]:

@@ -35,9 +35,9 @@ class Holes(NamedTuple):
 NONE = Holes(0, 0)
 
 
-def with_hole(holes: Holes, row: int, messages: int, rows: bytes | bytearray) -> Holes:
-    """Return *holes* of the packed *rows* after the row number *row*, which had so many messages, left too."""
-    return noted(Holes(holes.bits | 1 << row, holes.messages + messages), rows)
+def with_holes(holes: Holes, mask: int, messages: int, rows: bytes | bytearray) -> Holes:
+    """Return *holes* of the packed *rows* after the rows in *mask*, which had so many messages, left too."""
+    return noted(Holes(holes.bits | mask, holes.messages + messages), rows)
 
 
 def noted(holes: Holes, rows: bytes | bytearray) -> Holes:

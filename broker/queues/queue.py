@@ -22,6 +22,7 @@ from sluicemq.broker.queues.notes import NoteTable
 from sluicemq.broker.queues.pauses import PAUSED_PUBLISH
 from sluicemq.broker.queues.returned import ReturnedRuns
 from sluicemq.broker.queues.runs import Run, by_place, bytes_in, expires_ms_of, joined, messages_in
+from sluicemq.broker.queues.taking import take_rows
 from sluicemq.broker.queues.windows import follow_windows, windows_of
 from sluicemq.wire.settings import QUEUE_SETTINGS_DEFAULT
 
@@ -373,9 +374,16 @@ class Queue:
 
         """
         taken: list[Run | int] = []
-        for ready, zxid, first, count in zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True):
-            run = self._take_within(ready, zxid, first, count)
-            taken.append(count if run is None else run)
+        position = 0
+        while position < len(flat):
+            runs = take_rows(self.lanes.main, flat, position, self.returned) if self.lanes.only_main else []
+            if not runs:
+                ready, zxid, first, count = flat[position : position + 4]
+                run = self._take_within(ready, zxid, first, count)
+                taken.append(count if run is None else run)
+                position += 4
+            taken += runs
+            position += 4 * len(runs)
         self._count_redelivered([run for run in taken if isinstance(run, Run)])
         return taken
 

@@ -51,6 +51,10 @@ class ReturnedRuns:
     def __len__(self) -> int:
         return len(self._by_place) + sum(map(len, self._copies.values()))
 
+    def __contains__(self, address: object) -> bool:
+        """Whether a run is here that begins with the message of this (zxid, index)."""
+        return address in self._places
+
     def __iter__(self) -> Iterator[Run]:
         """Yield all runs by place."""
         if not self._copies:

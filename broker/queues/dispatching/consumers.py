@@ -29,6 +29,7 @@ class Consumer:
         weight: Its share where shares differ; at least 1.
 
     Attributes:
+        identity: Session and number.
         line: Where it stands; set by the line that it joins.
         arrival: How many came to the line before it.
         eligible: Whether the mode of the queue lets it take part.
@@ -51,6 +52,7 @@ class Consumer:
         "held",
         "held_bytes",
         "held_messages",
+        "identity",
         "line",
         "listed",
         "next_tag",
@@ -67,6 +69,7 @@ class Consumer:
     def __init__(self, session: int, number: int, credit_messages: int, credit_bytes: int, weight: int = 1) -> None:
         self.session = session
         self.number = number
+        self.identity = (session, number)
         self.credit_messages = credit_messages
         self.credit_bytes = credit_bytes
         self.weight = weight
@@ -82,11 +85,6 @@ class Consumer:
         self.current = 0
         self.place = 0
         self.turn = 0
-
-    @property
-    def identity(self) -> tuple[int, int]:
-        """Session and number."""
-        return (self.session, self.number)
 
     @property
     def able(self) -> bool:

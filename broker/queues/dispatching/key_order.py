@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
+from heapq import heappop, heappush
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,7 @@ class KeyOrder:
         "_left",
         "_limit",
         "_line",
+        "_listings",
         "_messages_max",
         "_ordinal",
         "_passed_ranges",
@@ -98,7 +100,10 @@ class KeyOrder:
         self._line = line
         self._limit: int = line.settings["key_in_flight_max"]
         self._states: dict[int, KeyState] = {}
-        self._free: deque[KeyState] = deque()  # keys that may go on; each is judged again when it is met
+        # Keys that may go on, a heap: those first whose messages have waited longest, so that neighbours go together.
+        # Each is judged again when it is met.
+        self._free: list[tuple[int, int, KeyState]] = []
+        self._listings = 0
         # Keys of which more could be out, but the consumer that holds them has no credit.
         self._held_up: dict[tuple[int, int], dict[KeyState, None]] = {}
         self._waiting_for_chunk: dict[Chunk, list[KeyState]] = {}
@@ -308,11 +313,10 @@ class KeyOrder:
         while free:
             if self._over:
                 return False
-            state = free.popleft()
+            state = heappop(free)[2]
             state.listed = False
             if not self._serve(state):
-                state.listed = True
-                free.appendleft(state)
+                self._list(state)
                 return False
         return True
 
@@ -487,7 +491,13 @@ class KeyOrder:
             return
         if state.waits:
             if state.in_flight < self._limit:
-                state.listed = True
-                self._free.append(state)
+                self._list(state)
         elif not state.in_flight and self._states.get(state.key) is state:
             del self._states[state.key]
+
+    def _list(self, state: KeyState) -> None:
+        """List a key that may go on, at the place of the first of its messages that waits."""
+        state.listed = True
+        self._listings += 1
+        ordinal = None if state.returned else state.first_passed()
+        heappush(self._free, (-1 if ordinal is None else ordinal, self._listings, state))

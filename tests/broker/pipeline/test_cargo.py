@@ -73,6 +73,20 @@ def test_what_fits_one_frame_is_one_frame_with_whole_batches_untouched() -> None
     assert [part is batch.data for part, batch in zip(cargo.frames[0].parts, batches, strict=True)] == [True, True]
 
 
+def test_neighbours_of_a_batch_that_differ_only_in_their_keys_are_cut_out_of_it_together() -> None:
+    batch = Batch(encode_batch([b"%d" % number for number in range(8)]))
+    runs = [run_of(4, batch, first, 1)._replace(key=first + 1) for first in (1, 2, 3, 5, 6)]
+    runs[2] = runs[2]._replace(attempts=9)
+    cargo = Cargo(FRAME_BYTES_MIN)
+    cargo.load(runs, {4: Stored(batch, 1_000, 7, 4, batch.count)}, lambda _zxid: None)
+    assert cargo.granted == [4, 1, 1, 4, 2, 1, 4, 3, 1, 4, 5, 1, 4, 6, 1]
+    numbers = cargo.frames[0].numbers
+    rows = [numbers[place : place + RUN_NUMBERS] for place in range(0, len(numbers), RUN_NUMBERS)]
+    assert [(row[1], row[2], row[-1]) for row in rows] == [(1, 2, 1), (3, 1, 9), (5, 2, 1)]
+    tail = b"".join(cargo.frames[0].parts)
+    assert Batch(tail[: rows[0][3]]).bodies == [b"1", b"2"]
+
+
 def test_runs_that_fit_no_frame_together_go_into_several() -> None:
     pieces = [(Batch(encode_batch([bytes([number]) * 1500])), 0, 1) for number in range(5)]
     cargo, _ = loaded(FRAME_BYTES_MIN, pieces)

@@ -78,6 +78,15 @@ def test_the_next_of_a_key_comes_when_the_one_before_is_settled() -> None:
     assert place.deal() == {1: [1]}
 
 
+def test_keys_that_are_freed_go_on_in_the_order_in_which_their_messages_wait() -> None:
+    place = Place(ordering="key")
+    place.consume(1)
+    place.publish(RED, BLUE, GREEN, GREEN, BLUE, RED)
+    assert place.deal() == {1: [0, 1, 2]}
+    place.cluster.apply(e.Settle(1_000, place.session, 1, VERDICT_ACK, [1, 3], 0))
+    assert place.deal() == {1: [3, 4, 5]}
+
+
 def test_a_settlement_that_is_not_committed_frees_no_key() -> None:
     place = Place(ordering="key")
     place.consume(1)
