@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from sluicemq.broker.queues import dead_letters, retry
-from sluicemq.broker.queues.applying import dying, limiting, unsettling
+from sluicemq.broker.queues import dead_letters, halves, retry
+from sluicemq.broker.queues.applying import dying, identifying, limiting, unsettling
 from sluicemq.broker.queues.halves import Halves
 from sluicemq.broker.queues.keys import KeyStates
 from sluicemq.broker.queues.lanes import Lanes
@@ -23,6 +23,8 @@ from sluicemq.broker.queues.queue import Queue
 from sluicemq.broker.queues.routing.filling import Filling
 from sluicemq.broker.queues.routing.sources import Sources
 from sluicemq.broker.queues.routing.topic import Topic
+from sluicemq.broker.queues.sequences import Producers
+from sluicemq.broker.queues.window import IdWindow
 from tests.broker.queues.naive.running import chosen, problem
 
 
@@ -62,6 +64,7 @@ def _drop_tail(queue: Any, messages: int, bytes_: int, messages_max: int) -> lis
 
 
 _fail, _take_held, _match, _refuse_overflow = dying.fail, Filling.take_held, Topic.match, limiting.refuse_overflow
+_open = Producers.open
 _abandon, _delay = unsettling.abandon, retry.retry_delay_ms
 
 
@@ -90,9 +93,10 @@ def _unpark_at_any_time(states: Any, key: int) -> bool:
     return key not in states.waiting
 
 
-def _append_before_others(lanes: Any, run: Any) -> None:
+def _into_one_lane(lanes: Any, runs: Any) -> None:
     """Priorities are forgotten: all go to the lane of priority 0."""
-    lanes.main.append(run)
+    for run in runs:
+        lanes.main.append(run)
 
 
 def _held_twice(filling: Any) -> Any:
@@ -160,6 +164,36 @@ def _pause_no_topic(sources: Any, topic: Any) -> None:
     pass
 
 
+def _judge_nothing(window: Any, ids: bytes, zxid: int, log_time_ms: int, first: int = 0) -> list[int]:
+    """Ids are noted as if all of them were new."""
+    window.add(ids, zxid, log_time_ms)
+    return []
+
+
+def _any_scope(entry: Any, target: Any) -> Any:
+    return target.window if hasattr(entry, "ids") else None
+
+
+def _limit_nothing(window: Any, age_ms: int, ids_max: int, log_time_ms: int) -> None:
+    window.look_ms = window.look_ms and log_time_ms
+
+
+def _no_ids(machine: Any, entry: Any) -> Any:
+    return iter(())
+
+
+def _know_nothing(machine: Any, queue: Any, table: Any, tags: Any) -> list[int]:
+    return []
+
+
+def _note_nothing(machine: Any, zxid: int, queue: Any, ids: bytes) -> None:
+    pass
+
+
+def _open_beside(producers: Any, number: int, vhost: str, name: str, identity: str, now_ms: int) -> Any:
+    return _open(producers, number, vhost, "", identity, now_ms)
+
+
 def _within(*names: str) -> tuple[Any, ...]:
     """The modules of `applying` that know a function."""
     return tuple(import_module(f"sluicemq.broker.queues.applying.{name}") for name in names)
@@ -178,7 +212,7 @@ MUTANTS = (
     Mutant("a rejection counts twice", _within("dying", "unsettling"), "fail", _reject_counts_twice),
     Mutant("a poisoned key is not parked", _within("dying", "unsettling"), "fail", _park_nothing),
     Mutant("a parked key is delivered", (KeyStates,), "is_open", _unpark_at_any_time),
-    Mutant("priorities are forgotten", (Lanes,), "append", _append_before_others),
+    Mutant("priorities are forgotten", (Lanes,), "extend", _into_one_lane),
     Mutant("catching up repeats a message", (Filling,), "take_held", _held_twice),
     Mutant("only one subscription gets a message", (Topic,), "match", _match_one),
     Mutant(
@@ -205,6 +239,14 @@ MUTANTS = (
     ),
     Mutant("a half message can be decided again", (Halves,), "decide", _decide_nothing),
     Mutant("a transaction goes on without its leases", _within("transactions"), "_look_at_leases", _every_lease_holds),
+    Mutant("duplicates are stored", (IdWindow,), "judge", _judge_nothing),
+    Mutant("ids of another scope count", (identifying,), "window_for", _any_scope),
+    Mutant("a window keeps its first limits", (IdWindow,), "limit", _limit_nothing),
+    Mutant("a transaction does not look at ids", _within("transactions"), "_judged", _no_ids),
+    Mutant("nobody asks whether an id was settled", _within("settling"), "known_tags", _know_nothing),
+    Mutant("settled ids are forgotten", _within("settling"), "_remember_ids", _note_nothing),
+    Mutant("nobody loses a name", (Producers,), "open", _open_beside),
+    Mutant("questions never end", (halves,), "CHECKS_MAX", 1_000),
     Mutant("a paused topic delivers", (Sources,), "pause_changed", _pause_no_topic),
     Mutant("a hand-over is not noted", (LeaseTable,), "mark", _mark_nothing),
 )
