@@ -10,7 +10,7 @@ from tests.sim.campaign import EACH, chosen, run_many, summary
 from tests.sim.crash_points import crash_everywhere
 from tests.sim.faults import PROFILES
 from tests.sim.hunt import SEEDS_MAX, TABLE, hunt
-from tests.sim.mutants import MUTANTS
+from tests.sim.mutants_of_once import MUTANTS
 from tests.sim.report import describe, show_trace, shrink
 from tests.sim.simulation import Choice, run
 

@@ -1,5 +1,7 @@
 """Mistakes on purpose: each is one wrong line of the core, the driver, the machine or the disk, and must be found.
 
+Those in what has to happen once stand in `mutants_of_once`, which has the whole table.
+
 What a simulator is worth shows in what it finds. A mutant replaces one function for as long as a run lasts, so the
 product knows nothing of it. Each names the profile of faults that suits it; it is caught when any invariant breaks,
 and the table says after how many seeds, and by what. A mutant that survives is a hole in the simulator, or no mistake
@@ -58,6 +60,7 @@ class Mutant:
         profile: Faults under which it shows.
         nodes: How many; None: as the seed says.
         conditions: What machines and network must be like for it to show.
+        once: Whether clients must want things to happen once.
 
     """
 
@@ -66,6 +69,7 @@ class Mutant:
     profile: str = "crash"
     nodes: int | None = None
     conditions: Conditions = AS_DRAWN
+    once: bool = False
 
     @property
     def mood(self) -> str | None:

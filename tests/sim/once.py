@@ -153,6 +153,12 @@ class Archive:
         return found
 
 
+def known_before(machine: Machine, pick: Pick, hashes: bytes) -> list[int]:
+    """Return which messages of a pick have ids that were acknowledged, as `IdWindow.look` says it."""
+    window = machine.existing_queue(pick.queue_id).settled_window
+    return [] if window is None else window.look(hashes, machine.log_time_ms)
+
+
 def screened(machine: Machine, pick: Pick, hashes: bytes) -> tuple[list[int], Stretches]:
     """Look through what is to be delivered, as the leader does.
 
@@ -161,9 +167,7 @@ def screened(machine: Machine, pick: Pick, hashes: bytes) -> tuple[list[int], St
         the others its first tag and runs of (zxid, first, size).
 
     """
-    queue = machine.existing_queue(pick.queue_id)
-    window = queue.settled_window
-    numbers = [] if window is None else window.look(hashes, machine.log_time_ms)
+    numbers = known_before(machine, pick, hashes)
     places = [(run.zxid, run.first + offset) for run in pick.runs for offset in range(run.size)]
     stretches: Stretches = []
     for first, size in ranges_without(numbers, len(places)):

@@ -54,19 +54,29 @@ def invariant_of(entry: e.Entry) -> str:
     return INVARIANTS.get(type(entry), "account")
 
 
+Name = tuple[str, str | None]
+"""An id, with the key within which it is unique."""
+
+
 class Stored(NamedTuple):
     """A message of the history.
 
     Attributes:
         target: Number of the queue or topic that it was published to.
-        id: What makes it the same as others: its id, within its scope; None: nothing does.
+        id: Its id; None: it has none.
+        key: Its key, within which its id may be unique.
         time_ms: Log time of its entry.
 
     """
 
     target: int
-    id: tuple[str, str | None] | None
+    id: str | None
+    key: str | None
     time_ms: int
+
+    def name(self, settings: Mapping[str, Any]) -> Name | None:
+        """What makes it the same as others by these settings of a queue or topic; None: nothing does."""
+        return None if self.id is None else (self.id, self.key if settings["dedup_scope"] == "key" else None)
 
 
 class Sent(NamedTuple):
@@ -75,13 +85,13 @@ class Sent(NamedTuple):
     Attributes:
         queue: Number of the queue.
         id: As of `Stored`.
-        applied_zxid: Up to where the leader had applied when it sent; -1: it never sent.
+        applied_zxid: Up to where the leader had applied when it chose what to send; -1: it never sent.
         known: Whether it had applied an acknowledgement of this id, within the window at the time.
 
     """
 
     queue: int
-    id: tuple[str, str | None]
+    id: Name
     applied_zxid: int
     known: bool
 
@@ -99,13 +109,13 @@ class OnceAccount:
         self._weighed = weighed
         self._sent_at = sent
         self._stored: dict[Address, Stored] = {}
-        self._ids: dict[tuple[int, tuple[str, str | None]], list[Address]] = {}
+        self._ids: dict[tuple[int, Name], list[Address]] = {}
         self._duplicates: set[Address] = set()
         self._halves: dict[int, tuple[str, int, bytes]] = {}
         self._decided: dict[int, bool] = {}
         self._names: dict[str, int] = {}
         self._fenced: set[int] = set()
-        self._acknowledged: dict[tuple[int, tuple[str, str | None]], list[tuple[int, int]]] = {}
+        self._acknowledged: dict[tuple[int, Name], list[tuple[int, int]]] = {}
         self._granted: dict[Lease, Sent] = {}
 
     def is_stored(self, address: Address) -> bool:
@@ -153,45 +163,36 @@ class OnceAccount:
                 tags = tags_in(settlement.tags)
                 self._acknowledge(zxid, entry.session, settlement.consumer, tags, machine.log_time_ms)
         for target, count in parts:
-            age_ms, most, by_key = self._window_of(machine, target)
+            found = machine.queue(target) or machine.sources.get(target)
+            settings = None if found is None else found.settings
             for index in range(first, first + count):
                 id_ = ids[index] if ids else None
-                name = None if id_ is None else (id_, keys[index] if by_key else None)
-                self._stored[zxid, index] = Stored(target, name, machine.log_time_ms)
+                stored = self._stored[zxid, index] = Stored(target, id_, keys[index], machine.log_time_ms)
+                name = None if settings is None else stored.name(settings)
                 if index in known:
-                    self._duplicate(zxid, index, target, name, known[index])
-                elif name is not None and age_ms and not isinstance(entry, x.Prepare):
-                    self._new(zxid, index, target, name, age_ms, most, machine.log_time_ms)
+                    assert settings is not None, "who judges ids is there"
+                    self._duplicate(zxid, index, stored, known[index], settings)
+                elif name is not None and settings is not None and not isinstance(entry, x.Prepare):
+                    self._new(zxid, index, name, stored, settings)
             first += count
         if isinstance(entry, x.Prepare):
             self._halves[zxid] = entry.destination, entry.count, bytes(entry.payload)
 
-    def _window_of(self, machine: Machine, target: int) -> tuple[int, int, bool]:
-        """Return for how long ids count there, and how many: 0 for all; and whether they are those of a key."""
-        found = machine.queue(target) or machine.sources.get(target)
-        if found is None:
-            return 0, 0, False
-        settings = found.settings
-        return round(settings["dedup_window"] * 1000), settings["dedup_count"], settings["dedup_scope"] == "key"
-
-    def _duplicate(
-        self, zxid: int, index: int, target: int, name: tuple[str, str | None] | None, place: Address
-    ) -> None:
+    def _duplicate(self, zxid: int, index: int, stored: Stored, place: Address, settings: Mapping[str, Any]) -> None:
         del self._stored[zxid, index]
         self._duplicates.add((zxid, index))
-        original = self._stored.get(place)
-        if original is None or original.target != target or original.id != name or name is None:
+        original, name = self._stored.get(place), stored.name(settings)
+        if original is None or original.target != stored.target or original.name(settings) != name or name is None:
             raise Violation(
-                f"I20 windows: {show_zxid(zxid)} takes its message {index} for a duplicate of {place}, which is "
-                f"{original}, not {name}"
+                f"I20 windows: {show_zxid(zxid)} takes its message {index}, {stored}, for a duplicate of {place}, "
+                f"which is {original}"
             )
         self._weighed["I20"] += epoch_of(place[0]) != epoch_of(zxid)
 
-    def _new(
-        self, zxid: int, index: int, target: int, name: tuple[str, str | None], age_ms: int, most: int, now_ms: int
-    ) -> None:
-        before = self._ids.setdefault((target, name), [])
-        young = [place for place in before if self._stored[place].time_ms + age_ms > now_ms]
+    def _new(self, zxid: int, index: int, name: Name, stored: Stored, settings: Mapping[str, Any]) -> None:
+        before = self._ids.setdefault((stored.target, name), [])
+        age_ms, most = round(settings["dedup_window"] * 1000), settings["dedup_count"]
+        young = [place for place in before if self._stored[place].time_ms + age_ms > stored.time_ms]
         if young and (not most or most >= len(self._stored)):
             raise Violation(f"I20 windows: {show_zxid(zxid)} stores {name} at {index}, which {young[-1]} is already")
         before.append((zxid, index))
@@ -215,13 +216,14 @@ class OnceAccount:
         if place in self._duplicates:
             raise Violation(f"I20 windows: {show_zxid(zxid)} grants {place}, which was confirmed as a duplicate")
         stored = self._stored[place]
-        if not message["id"] or stored.id is None:
+        name = stored.name(queue["settings"])
+        if not message["id"] or name is None:
             return
         applied_zxid = self._sent_at.get(zxid, -1)
         age_ms = round(queue["settings"]["settled_window"] * 1000)
-        acknowledged = self._acknowledged.get((queue["id"], stored.id), ())
+        acknowledged = self._acknowledged.get((queue["id"], name), ())
         known = any(at_zxid <= applied_zxid and now_ms < at_ms + age_ms for at_zxid, at_ms in acknowledged)
-        self._granted[lease] = Sent(queue["id"], stored.id, applied_zxid, known)
+        self._granted[lease] = Sent(queue["id"], name, applied_zxid, known)
 
     def _settled(self, zxid: int, entry: e.Settle, value: Settled, machine: Machine) -> None:
         if entry.verdict == e.SETTLED_BEFORE:

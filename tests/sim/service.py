@@ -161,6 +161,8 @@ class Proposal:
     on_applied: Callable[[int, Outcome], None] | None = None
     on_refused: Callable[[], None] | None = None
     pick: Pick | None = None
+    looked_zxid: int = 0
+    """What was applied when somebody looked which messages of the pick need not be sent."""
     known: list[int] = dataclasses.field(default_factory=list)
     """Tags of the pick that need not be sent, because messages with their ids were acknowledged."""
     sent: once.Stretches | None = None
@@ -256,7 +258,7 @@ class Lead:
         self._outstanding.granted(pick.session, pick.consumer, pick.first_tag, last, pick.bytes, self._now + lease)
         deliver = self._clients.get(pick.session)
         if deliver is not None:
-            self._process.truth.delivers(self._process, zxid, self)
+            self._process.truth.delivers(self._process, zxid, self, reference.looked_zxid)
             sent = [(pick.first_tag, _named(pick))] if reference.sent is None else reference.sent
             for first_tag, runs in sent:
                 deliver(("deliver", pick.session, pick.consumer, first_tag, runs))
@@ -336,6 +338,7 @@ class Lead:
         proposal = Proposal(
             grant_of(pick, self._time_ms()),
             pick=pick,
+            looked_zxid=self._service.applied_zxid,
             on_applied=lambda _zxid, outcome: self._granted(pick, outcome),
         )
         queue = self._service.machine.queue(pick.queue_id)

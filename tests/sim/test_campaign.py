@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tests.sim.campaign import EACH, State, chosen, run_many, summary
 from tests.sim.faults import KIND_PROFILES
-from tests.sim.mutants import MUTANTS
+from tests.sim.mutants_of_once import MUTANTS
 from tests.sim.report import describe, shrink
 from tests.sim.simulation import Choice, run
 

@@ -66,7 +66,7 @@ class Truth:
         confirmed_zxid: The highest entry that was confirmed to any client.
         deaths: Why processes ended themselves, with how often.
         weighed: How often each invariant was looked at when it could have been broken.
-        sent: For each GRANT whose messages were sent, up to where its leader had applied then.
+        sent: For each GRANT whose messages were sent, up to where its leader had applied when it chose them.
 
     """
 
@@ -465,9 +465,9 @@ class Truth:
             )
         self.confirmed_zxid = max(self.confirmed_zxid, zxid)
 
-    def delivers(self, process: Process, zxid: int, lead: Lead) -> None:
-        """A leader sends messages to a consumer, under the GRANT at *zxid*."""
-        self.sent[zxid] = process.service.applied_zxid
+    def delivers(self, process: Process, zxid: int, lead: Lead, looked_zxid: int) -> None:
+        """A leader sends messages to a consumer, under the GRANT at *zxid*; it looked them through at *looked_zxid*."""
+        self.sent[zxid] = looked_zxid
         if lead.over or process.service.lead is not lead or not process.alive or epoch_of(zxid) != lead.epoch:
             raise self.broken(
                 "I17 nothing after the end",
