@@ -14,19 +14,12 @@ from rich.table import Table
 
 from sluicemq.examples.async_order.demo import ANSWERED, AT_ONCE, Outcome, Run, Shop
 from sluicemq.examples.async_order.picture import draw
-from sluicemq.examples.async_order.processes import DemoFailed
+from sluicemq.examples.common.processes import DemoFailed, leaves
 
 
 def percentile(values: list[float], percent: int) -> float:
     """Return the value that *percent* of all do not exceed."""
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else sum(values)
-
-
-def leaves(group: BaseExceptionGroup[DemoFailed]) -> list[BaseException]:
-    """Return the errors in a group, however deep."""
-    return [
-        leaf for each in group.exceptions for leaf in (leaves(each) if isinstance(each, BaseExceptionGroup) else [each])
-    ]
 
 
 def _in_words(values: list[float]) -> str:

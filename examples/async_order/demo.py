@@ -17,8 +17,8 @@ import trio
 from sluicemq.client import Client, connect
 from sluicemq.examples.async_order.audit import Books, read_books
 from sluicemq.examples.async_order.books import FRONT, Order, make_tables, open_books
-from sluicemq.examples.async_order.processes import PATIENCE_SECONDS, DemoFailed, Processes, free_port
 from sluicemq.examples.async_order.services import ADDRESSES_MENDED, DEADLINE, SERVICES, is_paid_in_time
+from sluicemq.examples.common.processes import PATIENCE_SECONDS, DemoFailed, Processes, free_port
 
 AT_ONCE, ANSWERED = "at-once", "answered"
 ATTEMPTS_MAX = 4

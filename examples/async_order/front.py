@@ -148,6 +148,7 @@ async def main(url: str, database: str, folder: Path, port: int, deadline_second
     config = Config()
     config.bind = [f"127.0.0.1:{port}"]
     config.accesslog = None
+    config.keep_alive_timeout = 60
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
         app = Front(url, database, folder, deadline_seconds).application()

@@ -21,6 +21,13 @@ class DemoFailed(Exception):
     """The demonstration could not be carried out; the text says why."""
 
 
+def leaves(group: BaseExceptionGroup[DemoFailed]) -> list[BaseException]:
+    """Return the errors in a group, however deep."""
+    return [
+        leaf for each in group.exceptions for leaf in (leaves(each) if isinstance(each, BaseExceptionGroup) else [each])
+    ]
+
+
 def free_port() -> int:
     """Return a port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

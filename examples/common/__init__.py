@@ -1,0 +1,1 @@
+"""What the larger examples share; nothing to copy from."""
