@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import trio
@@ -324,7 +325,9 @@ async def _end_when_failed(failed: trio.Event, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
+@cache
 def _version() -> str:
+    # Reading it takes 2 ms: much for whoever starts a broker in each of a thousand tests.
     from importlib.metadata import PackageNotFoundError, version
 
     try:

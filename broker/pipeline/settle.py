@@ -128,6 +128,11 @@ class SettleStage:
         """Return the consumers of a session that hold leases."""
         return self._outstanding.consumers_of(session)
 
+    def renew_all(self, session: int, seconds: float) -> None:
+        """Let all leases of a session end *seconds* from now."""
+        for consumer in self._outstanding.consumers_of(session):
+            self.extend(session, consumer, self._outstanding.tags_of(session, consumer), seconds)
+
     def extend(self, session: int, consumer: int, tags: list[int], seconds: float) -> list[int]:
         """Let the leases of *tags* end *seconds* from now; return the ranges whose leases were over."""
         check_ranges(tags)

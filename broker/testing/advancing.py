@@ -31,6 +31,8 @@ QUIET_SECONDS = 0.01
 """for so long at least,"""
 CLIENTS_SECONDS_MAX = 1.0
 """or when so much time has passed."""
+KEPT_SECONDS = 30.0
+"""So long after the move leases end that are kept: enough for clients to renew them."""
 ROUNDS_MAX = 1_000
 """Timers that may go off at one moment; those that are left go off at the next."""
 
@@ -50,8 +52,8 @@ class Advance:
         self._road = road
         self._server = server
 
-    async def run(self, seconds: float) -> None:
-        """Move the time on by so many seconds."""
+    async def run(self, seconds: float, *, keep_leases: bool) -> None:
+        """Move the time on by so many seconds; *keep_leases* of whoever is connected, as if they had been renewed."""
         clock, road = self._clock, self._road
         target = clock.current_time() + seconds
         # Who gets a lease on the way has it for the whole time: the client's clock stands still.
@@ -59,6 +61,9 @@ class Advance:
         try:
             await self._rest()
             await self._let_clients_act()  # what they have settled, but not sent yet, must not count as late
+            if keep_leases:
+                for session in self._server.sessions:
+                    road.settle.renew_all(session.session, KEPT_SECONDS)
             while (due := road.next_due()) is not None and due + STEP_SECONDS < target:
                 self._jump(due + STEP_SECONDS)
                 await self._step()

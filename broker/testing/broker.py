@@ -7,6 +7,7 @@ client may have to answer are `async`, with a blocking twin.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import signal
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 DISK_BYTES_DEFAULT = 256 * 1024 * 1024
 """Size of a disk in memory; what was never written of it takes none."""
+LOOK_SECONDS = 0.1
+"""How often is looked whether a broker still lives that is waited for."""
 START_SECONDS_MAX = 30.0
 """A start or an end that takes longer hangs."""
 DEFAULTS: dict[str, Any] = {
@@ -101,12 +104,18 @@ class _Life:
         surroundings = Surroundings(
             self._signals_of_test, self._clock.wall, self._clock.current_time, self._made, self._is_ready
         )
+        failure: Exception | None = None  # raised bare, not in the nursery's group
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            await serve_alone(
-                self._directory, self._config, sockets, disk_bytes=self._disk_bytes, surroundings=surroundings
-            )
+            try:
+                await serve_alone(
+                    self._directory, self._config, sockets, disk_bytes=self._disk_bytes, surroundings=surroundings
+                )
+            except Exception as error:  # noqa: BLE001 - as above
+                failure = error
             nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
 
     @contextlib.contextmanager
     def _signals_of_test(self) -> Iterator[AsyncIterator[int]]:
@@ -128,9 +137,9 @@ class _Life:
             session.outbound.abandon()
         self._nursery.cancel_scope.cancel()
 
-    async def _advance(self, seconds: float, done: Future[None]) -> None:
+    async def _advance(self, seconds: float, keep_leases: bool, done: Future[None]) -> None:
         try:
-            await Advance(self._clock, self._road, self._server).run(seconds)
+            await Advance(self._clock, self._road, self._server).run(seconds, keep_leases=keep_leases)
         except BaseException as error:
             done.set_exception(BrokerNotRunning("the broker ended while its time moved on"))
             if not isinstance(error, Exception):
@@ -168,13 +177,17 @@ class _Life:
         if self._thread.is_alive():
             raise RuntimeError(f"the broker did not end within {START_SECONDS_MAX:g} s")
 
-    def advance(self, seconds: float) -> None:
+    def advance(self, seconds: float, keep_leases: bool) -> None:
         with self._moving:
             done: Future[None] = Future()
             try:
-                self._token.run_sync_soon(self._nursery.start_soon, self._advance, seconds, done)
+                self._token.run_sync_soon(self._nursery.start_soon, self._advance, seconds, keep_leases, done)
             except trio.RunFinishedError:
                 raise BrokerNotRunning("the broker ended before its time moved on") from None
+            while not done.done():
+                concurrent.futures.wait([done], LOOK_SECONDS)
+                if not self._thread.is_alive() and not done.done():
+                    raise BrokerNotRunning("the broker ended before its time moved on")
             done.result()
 
 
@@ -312,6 +325,8 @@ class InProcessBroker:
             self.crash()
         finally:
             self._let_go()
+            if self._memory is not None:
+                self._memory = MemoryDisk(self._memory.bytes_max)
 
     def _hold(self) -> None:
         self._held = place.bind(HOST, self.port)
@@ -331,13 +346,13 @@ class InProcessBroker:
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
-    def _advance(self, seconds: float) -> None:
+    def _advance(self, seconds: float, keep_leases: bool) -> None:
         life = self._life
         if life is None:
             self._clock.ahead += seconds  # it passes for those too who are down
             return
         try:
-            life.advance(seconds)
+            life.advance(seconds, keep_leases)
         except BrokerNotRunning:
             _raise_if_died(life)
             raise

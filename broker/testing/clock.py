@@ -58,11 +58,12 @@ class BrokerClock:
 
     Args:
         clock: What the broker goes by.
-        move: Moves the time on by so many seconds, lets the broker do what is due meanwhile, and blocks until it has.
+        move: Moves the time on by so many seconds, lets the broker do what is due meanwhile, and blocks until it has;
+            told whether to keep leases.
 
     """
 
-    def __init__(self, clock: VirtualClock, move: Callable[[float], None]) -> None:
+    def __init__(self, clock: VirtualClock, move: Callable[[float, bool], None]) -> None:
         self._clock = clock
         self._move = move
 
@@ -75,7 +76,7 @@ class BrokerClock:
         """By how much it was moved on in all."""
         return self._clock.ahead
 
-    async def advance(self, duration: str | float | timedelta) -> None:
+    async def advance(self, duration: str | float | timedelta, *, keep_leases: bool = False) -> None:
         """Move the time on, and return when the broker has done all that became due meanwhile, in its order.
 
         It goes from one due time to the next: what is delayed is delivered, leases end, messages expire, schedules
@@ -88,6 +89,7 @@ class BrokerClock:
 
         Args:
             duration: "3 days", "1.5 h", "90 s", "1 day 2 hours", a timedelta, or seconds.
+            keep_leases: Treat connected consumers as if they had renewed their leases all the time: none of them ends.
 
         Raises:
             ValueError: It is no duration.
@@ -95,8 +97,8 @@ class BrokerClock:
 
         """
         seconds = seconds_of(duration)
-        await anyio.to_thread.run_sync(self._move, seconds)
+        await anyio.to_thread.run_sync(self._move, seconds, keep_leases)
 
-    def advance_blocking(self, duration: str | float | timedelta) -> None:
+    def advance_blocking(self, duration: str | float | timedelta, *, keep_leases: bool = False) -> None:
         """Move the time on as `advance` does, in a test without an event loop."""
-        self._move(seconds_of(duration))
+        self._move(seconds_of(duration), keep_leases)
