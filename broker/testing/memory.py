@@ -57,6 +57,14 @@ class _Content:
             block = self.blocks[number] = bytearray(BLOCK_BYTES)
         return block
 
+    def write_zeros(self, start: int, end: int) -> None:
+        for number in list(self.blocks):
+            first = number * BLOCK_BYTES
+            low, high = max(start, first), min(end, first + BLOCK_BYTES)
+            if low < high:
+                self._block_to_change(number)[low - first : high - first] = bytes(high - low)
+        self.size = max(self.size, end)
+
     def read(self, length: int, offset: int) -> bytes:
         end = min(offset + length, self.size)
         pieces: list[bytes | bytearray] = []
@@ -102,11 +110,19 @@ class MemoryFile:
     def pwritev(self, buffers: Sequence[bytes], offset: int) -> None:
         """Write all buffers. Raises OSError (ENOSPC): the disk is full."""
         data = b"".join(buffers)
-        grown = offset + len(data) - self._content.size
-        if grown > 0 and grown > self._disk.free_bytes():
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._make_room(offset + len(data))
         with memoryview(data) as view:
             self._content.write(view, offset)
+
+    def write_zeros(self, start: int, end: int) -> None:
+        """Write zeros; takes no memory. Raises as `pwritev`."""
+        self._make_room(end)
+        self._content.write_zeros(start, end)
+
+    def _make_room(self, size: int) -> None:
+        grown = size - self._content.size
+        if grown > 0 and grown > self._disk.free_bytes():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def pread(self, length: int, offset: int) -> bytes:
         """Read. Raises OSError (EBADF): it is closed."""

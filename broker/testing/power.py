@@ -58,6 +58,11 @@ class PoweredFile:
         with self._power:
             self._file.pwritev(buffers, offset)
 
+    def write_zeros(self, start: int, end: int) -> None:
+        """Write zeros."""
+        with self._power:
+            self._file.write_zeros(start, end)
+
     def pread(self, length: int, offset: int) -> bytes:
         """Read."""
         with self._power:

@@ -44,7 +44,7 @@ def test_whatever_is_done_it_holds_what_a_real_directory_holds(seed: int, tmp_pa
         name, target, size = rng.choice(NAMES), rng.choice(NAMES), rng.choice(SIZES)
         place = rng.choice((0, 1, 5_000, BLOCK_BYTES, 200_000))
         data = [rng.choice((bytes(size), rng.randbytes(size))), b"tail"]
-        deed = rng.choice(("write", "write", "write", "truncate", "rename", "unlink", "create"))
+        deed = rng.choice(("write", "write", "write", "zeros", "truncate", "rename", "unlink", "create"))
         outcomes = []
         for directory in (real, disk):
             try:
@@ -58,6 +58,8 @@ def test_whatever_is_done_it_holds_what_a_real_directory_holds(seed: int, tmp_pa
                     file = directory.open(name)
                     if deed == "write":
                         file.pwritev(data, place)
+                    elif deed == "zeros":
+                        file.write_zeros(place, place + size)
                     else:
                         file.truncate(size)
                     file.close()
