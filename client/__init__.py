@@ -13,6 +13,8 @@ if __name__ != "sluicemq.client":
         "name; importing it from the checkout would make every class twice"
     )
 
+from sluicemq.client.app import App as App
+from sluicemq.client.app import Depends as Depends
 from sluicemq.client.checkers import Checker as Checker
 from sluicemq.client.checkers import Decision as Decision
 from sluicemq.client.checkers import Undecided as Undecided

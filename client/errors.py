@@ -174,6 +174,12 @@ class TableMissing(NotFound):
     code = "table_missing"
 
 
+class Undecodable(InvalidRequest):
+    """A body does not mean what the codec expects: no attempt will ever succeed."""
+
+    code = "undecodable"
+
+
 def another(error: SluiceError) -> SluiceError:
     """Return an error equal to *error* with a traceback of its own.
 

@@ -121,6 +121,10 @@ class Runtime(abc.ABC):
         """Return a hop for *function*."""
 
     @abc.abstractmethod
+    def from_anywhere(self, function: Callable[[], None]) -> None:
+        """Let *function* run on the loop soon; legal from other threads and from signal handlers."""
+
+    @abc.abstractmethod
     async def run_hops(self) -> None:
         """Serve hops; the client runs it in a task of its own. May return at once where the loop does it alone."""
 

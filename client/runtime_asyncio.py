@@ -64,6 +64,10 @@ class AsyncioRuntime(Runtime):
         except Exception as error:  # noqa: BLE001 - the loop would only log it, and every caller would hang
             self.on_failure(error)
 
+    def from_anywhere(self, function: Callable[[], None]) -> None:
+        """Let *function* run on the loop soon."""
+        self.loop.call_soon_threadsafe(function)
+
     async def run_hops(self) -> None:
         """Return at once: the loop's own callbacks serve them."""
 

@@ -19,6 +19,7 @@ class TrioRuntime(Runtime):
 
     def __init__(self) -> None:
         self.now = trio.current_time
+        self._token = trio.lowlevel.current_trio_token()
         self._hops: list[Hop] = []
         self._hopper = Slot()
 
@@ -54,6 +55,10 @@ class TrioRuntime(Runtime):
     def _at_next_turn(self, hop: Hop) -> None:
         self._hops.append(hop)
         self.wake(self._hopper)
+
+    def from_anywhere(self, function: Callable[[], None]) -> None:
+        """Let *function* run on the loop soon."""
+        self._token.run_sync_soon(function)
 
     async def run_hops(self) -> None:
         """Serve hops."""

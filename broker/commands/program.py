@@ -22,6 +22,7 @@ COMMANDS = {
     "serve": "serve",
     "publish": "publish",
     "consume": "consume",
+    "run": "run",
     "queue": "queue",
     "topic": "topic",
     "delayed": "delayed",
