@@ -11,7 +11,7 @@ import json
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, Protocol
 
@@ -193,7 +193,9 @@ def codec_for(annotation: Any) -> Codec:
     )
 
 
-_codec_for_kind = lru_cache(maxsize=KINDS_MAX)(codec_for)
+@lru_cache(maxsize=KINDS_MAX)
+def _codec_for_kind(kind: Hashable) -> Codec:
+    return codec_for(kind)
 
 
 def decoded(codec: Codec, body: bytes) -> Any:

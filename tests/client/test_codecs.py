@@ -131,7 +131,7 @@ def test_values_of_which_nothing_is_known_are_encoded_by_their_type():
 def test_pydantic_validates_where_the_program_has_it():
     pydantic = library("pydantic")
 
-    class Paid(pydantic.BaseModel):
+    class Paid(pydantic.BaseModel):  # type: ignore[name-defined]
         order: int
         amount: float = pydantic.Field(gt=0)
 

@@ -82,7 +82,8 @@ class PolicyCalls(Base):
             settings: See `QueueSettings`.
 
         Returns:
-            `created`, `changed` or `unchanged`.
+            `created`, `changed` or `unchanged`. What may not have been meant goes to the log, such as a `dedup_window`
+            for subscriptions: a message is judged once, by the window of its topic.
 
         Raises:
             UnknownOption: No such setting.

@@ -385,7 +385,7 @@ async def test_a_queue_that_is_not_declared_must_exist(broker, queue):
 async def test_a_pydantic_model_is_validated(broker, client, queue):
     pydantic = library("pydantic")
 
-    class Paid(pydantic.BaseModel):
+    class Paid(pydantic.BaseModel):  # type: ignore[name-defined]
         amount: float = pydantic.Field(gt=0)
 
     app, seen = App(broker.url), Seen()

@@ -46,7 +46,7 @@ def test_an_annotation_that_names_nothing_is_refused():
     with pytest.raises(TypeError, match="'Nothing'"):
 
         @app.consumer("orders")
-        async def handle(value: Nothing):  # noqa: F821
+        async def handle(value: Nothing):  # type: ignore[name-defined]  # noqa: F821
             """Never called."""
 
 
