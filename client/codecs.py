@@ -142,7 +142,8 @@ class ValueCodec:
 
     def encode(self, value: Any) -> bytes:
         """Return the body for *value*, by its type."""
-        return _codec_for_kind(type(value)).encode(value)
+        kind: Hashable = type(value)  # type: ignore[assignment] # mypy doubts that types can be hashed
+        return _codec_for_kind(kind).encode(value)
 
     def decode(self, body: bytes) -> bytes:
         """Return the body."""

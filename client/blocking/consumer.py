@@ -10,6 +10,7 @@ from typing import Self
 from sluicemq.client.blocking.crossing import CROSS_MESSAGES_LOW, CrossingConsumer
 from sluicemq.client.blocking.io_thread import IoThread, now
 from sluicemq.client.blocking.message import Batch, Message, surely_held
+from sluicemq.client.consumer import Consumer as AsyncConsumer
 from sluicemq.client.consumer import OnLeaseLost
 from sluicemq.client.consumer_statistics import ConsumerStatistics
 from sluicemq.client.errors import another
@@ -24,7 +25,8 @@ class Consumer:
     however long a handler keeps its own thread.
     """
 
-    def __init__(self, io: IoThread, inner: CrossingConsumer) -> None:
+    def __init__(self, io: IoThread, inner: AsyncConsumer) -> None:
+        assert isinstance(inner, CrossingConsumer)
         self._io = io
         self._inner = inner
         self._taking = threading.Lock()

@@ -1,4 +1,4 @@
-"""Every call of the blocking client that returns a plain value.
+"""Every call of the blocking client that is not written by hand.
 
 Made by a test from `client`, see `tests/client/blocking/facade.py`; do not edit.
 """

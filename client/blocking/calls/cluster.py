@@ -1,4 +1,4 @@
-"""Calls that wait for their answer, as ClusterCalls has them.
+"""Calls as ClusterCalls has them.
 
 Made by a test from `sluicemq.client.cluster`, see `tests/client/blocking/facade.py`; do not edit.
 """

@@ -1,4 +1,4 @@
-"""Calls that wait for their answer, as DeadLetterCalls has them.
+"""Calls as DeadLetterCalls has them.
 
 Made by a test from `sluicemq.client.dead_letters`, see `tests/client/blocking/facade.py`; do not edit.
 """

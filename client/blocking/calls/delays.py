@@ -1,20 +1,39 @@
-"""Calls that wait for their answer, as DelayCalls has them.
+"""Calls as DelayCalls has them.
 
 Made by a test from `sluicemq.client.delays`, see `tests/client/blocking/facade.py`; do not edit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from sluicemq.client.blocking.calls._base import Base
-from sluicemq.client.delays import Named
+from sluicemq.client.blocking.reading import Listing
+from sluicemq.client.delays import DelayedMessage, Named
 from sluicemq.client.options import Duration
 
 
 class DelayCalls(Base):
     """These calls of the client."""
+
+    def delayed(
+        self, queue: str, *, since: datetime | None = None, until: datetime | None = None
+    ) -> Iterator[DelayedMessage]:
+        """Yield what waits in *queue*, or a topic, in the order in which it is due, a page at a time; nothing changes.
+
+        What comes or goes meanwhile may be among them or not.
+
+        Args:
+            queue: Name of the queue, or of a topic for what that delays.
+            since: Aware datetime: only what is due then or later.
+            until: Aware datetime: only what is due before.
+
+        Raises:
+            QueueNotFound: Neither a queue nor a topic of that name.
+            InvalidRequest: A time without a time zone.
+        """
+        return Listing(self._io, lambda: self._inner.delayed(queue, since=since, until=until))
 
     def cancel(self, queue: str, messages: Named | Iterable[Named]) -> int:
         """Drop delayed messages of *queue*; return how many of them still waited there.

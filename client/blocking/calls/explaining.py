@@ -1,4 +1,4 @@
-"""Calls that wait for their answer, as ExplainCalls has them.
+"""Calls as ExplainCalls has them.
 
 Made by a test from `sluicemq.client.explaining`, see `tests/client/blocking/facade.py`; do not edit.
 """

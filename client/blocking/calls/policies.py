@@ -1,4 +1,4 @@
-"""Calls that wait for their answer, as PolicyCalls has them.
+"""Calls as PolicyCalls has them.
 
 Made by a test from `sluicemq.client.policies`, see `tests/client/blocking/facade.py`; do not edit.
 """

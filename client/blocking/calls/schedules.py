@@ -1,4 +1,4 @@
-"""Calls that wait for their answer, as ScheduleCalls has them.
+"""Calls as ScheduleCalls has them.
 
 Made by a test from `sluicemq.client.schedules`, see `tests/client/blocking/facade.py`; do not edit.
 """

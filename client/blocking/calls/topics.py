@@ -1,4 +1,4 @@
-"""Calls that wait for their answer, as TopicCalls has them.
+"""Calls as TopicCalls has them.
 
 Made by a test from `sluicemq.client.topics`, see `tests/client/blocking/facade.py`; do not edit.
 """

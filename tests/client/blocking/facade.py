@@ -1,8 +1,8 @@
 """Writes the calls of the blocking client from the signatures and docstrings of the async one.
 
-What a call does is the same on both faces, so nobody writes it twice: each async method of `Client` and its bases that
-returns a plain value becomes a method that lets the I/O thread run it. What returns something with a face of its own
-(a producer, a message, an iterator) is written by hand in `client/blocking/client.py`.
+What a call does is the same on both faces, so nobody writes it twice: each public method of `Client` and its bases
+becomes one that lets the I/O thread run it, and gives what it returns a face for threads where it has one (`FACES`).
+Only what `client/blocking/client.py` has is written by hand: the life of a client, and sends, which must be fast.
 """
 
 from __future__ import annotations
@@ -21,6 +21,15 @@ from sluicemq.client.client import Client
 CHECKOUT = Path(__file__).resolve().parents[3]
 FOLDER = CHECKOUT / "client" / "blocking" / "calls"
 BY_HAND = CHECKOUT / "client" / "blocking" / "client.py"
+FACES = {
+    "Consumer": "consumer",
+    "Half": "transaction",
+    "PendingReply": "requesting",
+    "Producer": "producer",
+    "Replay": "reading",
+    "Transaction": "transaction",
+}
+"""What is returned with a face for threads -> the module of `client.blocking` that has it."""
 NOTICE = "Made by a test from `{module}`, see `tests/client/blocking/facade.py`; do not edit."
 
 
@@ -38,8 +47,9 @@ def modules() -> dict[str, str]:
                 bases.append((stem, name))
     imports = "\n".join(f"from sluicemq.client.blocking.calls.{stem} import {name}" for stem, name in bases)
     listed = ", ".join(name for _, name in bases)
+    notice = NOTICE.format(module="client")
     written["__init__.py"] = formatted(
-        f'"""Every call of the blocking client that returns a plain value.\n\n{NOTICE.format(module="client")}\n"""\n\n'
+        f'"""Every call of the blocking client that is not written by hand.\n\n{notice}\n"""\n\n'
         f'{imports}\n\n\nclass Calls({listed}):\n    """All of them."""\n'
     )
     written["_base.py"] = formatted(
@@ -51,7 +61,10 @@ def modules() -> dict[str, str]:
     return written
 
 
-def methods_of(kind: type) -> list[ast.AsyncFunctionDef]:
+Method = ast.AsyncFunctionDef | ast.FunctionDef
+
+
+def methods_of(kind: type) -> list[Method]:
     """Return the methods of *kind* that are to be written."""
     by_hand = {node.name for node in ast.walk(ast.parse(BY_HAND.read_text())) if isinstance(node, ast.FunctionDef)}
     tree = ast.parse(inspect.getsource(sys.modules[kind.__module__]))
@@ -59,16 +72,16 @@ def methods_of(kind: type) -> list[ast.AsyncFunctionDef]:
     return [
         node
         for node in found.body
-        if isinstance(node, ast.AsyncFunctionDef) and not node.name.startswith("_") and node.name not in by_hand
+        if isinstance(node, Method) and not node.name.startswith("_") and node.name not in by_hand
     ]
 
 
-def module_text(kind: type, name: str, methods: list[ast.AsyncFunctionDef]) -> str:
+def module_text(kind: type, name: str, methods: list[Method]) -> str:
     """Return one module, not formatted yet."""
     texts = [method_text(node) for node in methods]
     imports = imports_for(kind.__module__, methods)
     notice = NOTICE.format(module=kind.__module__)
-    head = f'"""Calls that wait for their answer, as {kind.__name__} has them.\n\n{notice}\n"""'
+    head = f'"""Calls as {kind.__name__} has them.\n\n{notice}\n"""'
     return (
         f"{head}\n\nfrom __future__ import annotations\n\n{imports}\n"
         "from sluicemq.client.blocking.calls._base import Base\n\n\n"
@@ -76,7 +89,7 @@ def module_text(kind: type, name: str, methods: list[ast.AsyncFunctionDef]) -> s
     )
 
 
-def method_text(node: ast.AsyncFunctionDef) -> str:
+def method_text(node: Method) -> str:
     """Return one method."""
     arguments = node.args
     passed = [argument.arg for argument in arguments.args[1:]]
@@ -84,22 +97,38 @@ def method_text(node: ast.AsyncFunctionDef) -> str:
     if arguments.kwarg is not None:
         passed.append(f"**{arguments.kwarg.arg}")
     assert arguments.vararg is None
-    assert node.returns is not None
     docstring = ast.get_docstring(node) or ""
     docstring = re.sub(r"\basync (?=with|for)", "", docstring)
     docstring = re.sub(r"\bawait (?=[a-z_]+[.(])", "", docstring)
     lines = [line and " " * 8 + line for line in docstring.splitlines()]
     several = len(lines) > 1
     quoted = '"""' + "\n".join(lines).lstrip() + ("\n" + " " * 8 if several else "") + '"""'
-    call = ", ".join([f"self._inner.{node.name}", *passed])
-    answer = "" if ast.unparse(node.returns) == "None" else "return "
-    return (
-        f"    def {node.name}({ast.unparse(arguments)}) -> {ast.unparse(node.returns)}:\n"
-        f"        {quoted}\n        {answer}self._io.call({call})\n"
-    )
+    returned, body = answer_of(node, passed)
+    return f"    def {node.name}({ast.unparse(arguments)}) -> {returned}:\n        {quoted}\n        {body}\n"
 
 
-def imports_for(module: str, methods: list[ast.AsyncFunctionDef]) -> str:
+def answer_of(node: Method, passed: list[str]) -> tuple[str, str]:
+    """Return the annotation of what the method returns, and the statement that returns it."""
+    assert node.returns is not None
+    returned = ast.unparse(node.returns)
+    called = f"self._inner.{node.name}"
+    if is_generator(node):
+        return returned.replace(
+            "AsyncIterator", "Iterator"
+        ), f"return Listing(self._io, lambda: {called}({', '.join(passed)}))"
+    how = "call" if isinstance(node, ast.AsyncFunctionDef) else "run"
+    answer = f"self._io.{how}({', '.join([called, *passed])})"
+    if returned in FACES:
+        return returned, f"return {returned}(self._io, {answer})"
+    return returned, answer if returned == "None" else f"return {answer}"
+
+
+def is_generator(node: Method) -> bool:
+    """Whether calling it makes an async iterator."""
+    return any(isinstance(part, ast.Yield) for part in ast.walk(node))
+
+
+def imports_for(module: str, methods: list[Method]) -> str:
     """Return the imports of all names in the signatures."""
     wanted = set()
     for node in methods:
@@ -107,7 +136,10 @@ def imports_for(module: str, methods: list[ast.AsyncFunctionDef]) -> str:
         for part in parts:
             wanted |= {name.id for name in ast.walk(part) if isinstance(name, ast.Name)}
     wanted -= set(dir(builtins))
-    lines = []
+    lines = [f"from sluicemq.client.blocking.{FACES[name]} import {name}" for name in sorted(wanted & set(FACES))]
+    if any(is_generator(node) for node in methods):
+        lines += ["from collections.abc import Iterator", "from sluicemq.client.blocking.reading import Listing"]
+    wanted -= {*FACES, "AsyncIterator"}
     tree = ast.parse(inspect.getsource(importlib.import_module(module)))
     for statement in ast.walk(tree):
         if isinstance(statement, ast.ImportFrom):

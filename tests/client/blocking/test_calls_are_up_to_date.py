@@ -66,6 +66,8 @@ def public(kind):
 
 @pytest.mark.parametrize(("original", "face"), FACES, ids=lambda kind: kind.__module__)
 def test_both_faces_have_the_same_names_and_parameters(original, face):
+    if os.environ.get("SLUICEMQ_TESTS_REWRITE"):
+        pytest.skip("what was just written is imported by the next run")
     wanted, found = public(original), public(face)
     assert set(wanted) <= set(found)
     for name, parameters in wanted.items():
