@@ -150,6 +150,7 @@ class DispatchStage:
             recipient, lease_seconds, frame_bytes_max, credit_messages, credit_bytes
         )
         self._queues_of_session.setdefault(session, {})[consumer] = queue_id
+        self._road.unused.came_or_left(queue_id)
         self._road.again()
 
     def restore(self, session: int, consumer: int, queue_id: int, held: list[Span]) -> None:
@@ -214,7 +215,7 @@ class DispatchStage:
         self.dispatcher.remove_consumer(session, consumer)
         queue_id = self.queue_of(session, consumer)
         if queue_id is not None:
-            self._road.unused.left(queue_id)
+            self._road.unused.came_or_left(queue_id)
         if not self._road.settle.holds(session, consumer):
             self.leases_over(session, consumer)
 

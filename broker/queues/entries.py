@@ -23,7 +23,16 @@ import msgpack
 
 from sluicemq.broker.queues.entries_of_cluster import Membership, NodeAddress
 from sluicemq.broker.queues.entries_of_publishing import Publish, PublishGrouped, PublishIdentified, shared_route
-from sluicemq.broker.queues.entries_of_queues import Alter, Cancel, Discard, ExpireQueue, Policy, Redrive, Reschedule
+from sluicemq.broker.queues.entries_of_queues import (
+    Alter,
+    Cancel,
+    Discard,
+    ExpireQueue,
+    MarkUsed,
+    Policy,
+    Redrive,
+    Reschedule,
+)
 from sluicemq.broker.queues.entries_of_sessions import Resume
 from sluicemq.broker.queues.entries_of_topics import Fill, Fire, Schedule, Subscribe, Unsubscribe
 from sluicemq.broker.queues.entries_of_transactions import Checked, Prepare, Resolve, Transaction
@@ -423,6 +432,7 @@ ENTRIES: dict[int, type[Entry]] = {
         Redrive,
         Discard,
         ExpireQueue,
+        MarkUsed,
         Transaction,
         Prepare,
         Resolve,

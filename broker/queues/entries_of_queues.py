@@ -142,3 +142,17 @@ class ExpireQueue(Entry):
     def header(self) -> bytes:
         """Return the header's bytes."""
         return pack(self.log_time_ms, self.queue, self.unused_since_ms)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MarkUsed(Entry):
+    """Somebody uses these *queues*, which expire, or did until now: what only their leader sees."""
+
+    KIND = 60
+    CHECKS: ClassVar[tuple[Check, ...]] = (number, numbers(64))
+
+    queues: list[int]
+
+    def header(self) -> bytes:
+        """Return the header's bytes."""
+        return pack(self.log_time_ms, self.queues)

@@ -506,6 +506,11 @@ def _discard(freeze: Freeze, machine: Machine, entry: q.Discard) -> None:
     _keep_queue(freeze, machine, entry.queue)
 
 
+def _mark_used(freeze: Freeze, machine: Machine, entry: q.MarkUsed) -> None:
+    for number in entry.queues:
+        _keep_queue(freeze, machine, number)
+
+
 def _expire_queue(freeze: Freeze, machine: Machine, entry: q.ExpireQueue) -> None:
     touching.dropped(freeze, machine, entry.queue)
 
@@ -573,6 +578,7 @@ TOUCHES: dict[type[e.Entry], Callable[[Freeze, Machine, Any], None]] = {
     q.Redrive: _redrive,
     q.Discard: _discard,
     q.ExpireQueue: _expire_queue,
+    q.MarkUsed: _mark_used,
     t.Subscribe: touching.subscribe,
     t.Unsubscribe: touching.unsubscribe,
     t.Fill: touching.fill,

@@ -75,7 +75,7 @@ class Queue:
         discarded_total: Dead letters that lay aside and were ever dropped, also by a repair.
         moved_total: Messages that ever went on to another queue.
         redelivered_total: Messages ever granted that had been granted before.
-        used_ms: Log time of the last declaration and, where the queue may expire, of the last message that came.
+        used_ms: Log time of the last declaration, of what MARK_USED said, and of the last message where it may expire.
         keys: Which keys must wait, where the queue is ordered by key; else None.
         tells_leases: Whether the leader wants to hear of all leases that end.
         is_limited: Whether it has a largest length or size.

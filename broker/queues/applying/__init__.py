@@ -30,7 +30,7 @@ from sluicemq.broker.queues.applying.sessions import resume, session_close, sess
 from sluicemq.broker.queues.applying.settling import settle
 from sluicemq.broker.queues.applying.topics import fill, subscribe, unsubscribe
 from sluicemq.broker.queues.applying.transactions import transaction
-from sluicemq.broker.queues.applying.unused import expire_queue
+from sluicemq.broker.queues.applying.unused import expire_queue, mark_used
 from sluicemq.broker.queues.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ APPLY: dict[type[e.Entry], Callable[[Machine, int, Any], Outcome]] = {
     q.Redrive: redrive,
     q.Discard: discard,
     q.ExpireQueue: expire_queue,
+    q.MarkUsed: mark_used,
     t.Subscribe: subscribe,
     t.Unsubscribe: unsubscribe,
     t.Fill: fill,

@@ -1,7 +1,8 @@
 """EXPIRE_QUEUE: a queue that nobody used for as long as its setting `expires` says goes, with everything in it.
 
 The leader knows who consumed it, and proposes this; here it is judged by what the log says: no message came and no
-declaration, and nobody holds a lease.
+declaration, and nobody holds a lease. What the leader alone sees it says now and then by MARK_USED, so that the next
+leader does not begin anew.
 """
 
 from __future__ import annotations
@@ -23,6 +24,16 @@ def used(machine: Machine, queue: Queue) -> tuple[Effect, ...]:
     """Note that somebody declared the queue; return what the leader hears where it may expire."""
     queue.used_ms = machine.log_time_ms
     return () if queue.settings["expires"] is None else (MayExpire(queue.id),)
+
+
+def mark_used(machine: Machine, zxid: int, entry: q.MarkUsed) -> Outcome:
+    """Note that these queues are used, as far as they are still there."""
+    del zxid
+    for number in entry.queues:
+        queue = machine.queue(number)
+        if queue is not None:
+            queue.used_ms = machine.log_time_ms
+    return Outcome(None)
 
 
 def expire_queue(machine: Machine, zxid: int, entry: q.ExpireQueue) -> Outcome:

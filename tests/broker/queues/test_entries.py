@@ -75,6 +75,7 @@ EXAMPLES: list[Entry] = [
     q.Redrive(1, 2, [8, 4, 0, 1], 0),
     q.Discard(1, 2, [8, 4, 0, 1]),
     q.ExpireQueue(1, 2, 3),
+    q.MarkUsed(1, [2, 3]),
     x.Transaction(
         1, 2, 3, 2, 6, [9, 2, 1, 1], [2, 0, 0, 0, 0, 1], ["eu"], 7, [1, 1, 0, 1, 4, 5], [""], b"ids", b"batch"
     ),

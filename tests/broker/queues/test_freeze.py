@@ -248,6 +248,7 @@ def entries_of(day: Day) -> dict[str, e.Entry]:
         "a dead letter goes back to where it died": q.Redrive(now, day.billing, strangers(day), 0),
         "a dead letter goes elsewhere": q.Redrive(now, day.billing, dead(day), day.orders),
         "dead letters are dropped": q.Discard(now, day.billing, dead(day) + strangers(day)),
+        "two queues are used, and one that is gone": q.MarkUsed(now + 5, [day.idle, day.orders, 9_999]),
         "a queue that nobody uses goes": q.ExpireQueue(now + 2_000, day.idle, now),
         "some delayed messages are due": e.Clock(later, 1),
         "all delayed messages are due": e.Clock(later + 10**6, 100),
@@ -491,6 +492,7 @@ def apply_any(story: Story, kind: type[e.Entry], a: int, b: int, c: int) -> None
             q.Discard: lambda: q.Discard(
                 now, any_queue("billing", queue), (strangers, dead)[c % 2](story)[: 4 * (b % 3)]
             ),
+            q.MarkUsed: lambda: q.MarkUsed(now, [queue, 9_999]),
             q.ExpireQueue: lambda: q.ExpireQueue(now + 1_000 * a, queue, now),
             brokers.Membership: lambda: brokers.Membership(now, b"voters"),
             brokers.NodeAddress: lambda: brokers.NodeAddress(now, 1 + a % 3, "10.0.0.2:7650" if b else ""),

@@ -42,6 +42,7 @@ APPLY: dict[type[e.Entry], Callable[[World, int, Any], Any]] = {
     q.Redrive: letters.redrive,
     q.Discard: letters.discard,
     q.ExpireQueue: settings.expire_queue,
+    q.MarkUsed: settings.mark_used,
     t.Subscribe: topics.subscribe,
     t.Unsubscribe: topics.unsubscribe,
     t.Fill: topics.fill,

@@ -119,6 +119,12 @@ def purge(world: World, zxid: int, entry: e.Purge) -> Any:
     return len(messages) + held
 
 
+def mark_used(world: World, zxid: int, entry: q.MarkUsed) -> Any:
+    for number in entry.queues:
+        if number in world.queues:
+            world.queues[number]["used"] = world.time
+
+
 def expire_queue(world: World, zxid: int, entry: q.ExpireQueue) -> Any:
     queue = world.queues.get(entry.queue)
     if queue is None:

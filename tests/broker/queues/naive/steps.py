@@ -212,6 +212,10 @@ class Steps(Road):
     def unpark(self, which: int, keys: list[int]) -> None:
         self.run(q.Alter(self.now, "/", "queue", self.a_queue(which)["name"], {"unpark": keys}))
 
+    @step(1, which=WHICH, other=WHICH)
+    def mark_used(self, which: int, other: int) -> None:
+        self.run(q.MarkUsed(self.now, [self.a_queue(which)["id"], 10**9 + other]))
+
     @step(1, which=WHICH, idle=One(0, 1_000, 5_000))
     def drop_unused(self, which: int, idle: int) -> None:
         queue = self.a_queue(which)
