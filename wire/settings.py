@@ -284,6 +284,7 @@ NOT_YET: frozenset[str] = frozenset(QUEUE_SETTINGS_DEFAULT) - {
     "dedup_count",
     "dedup_scope",
     "dedup_window",
+    "delivery_adaptive",
     "delivery_burst",
     "delivery_bytes_rate",
     "delivery_rate",

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from sluicemq.broker.commands.limits import limit_options, limit_pairs
 from sluicemq.broker.commands.manners import json_option, note, on_terminal, print_json, print_table, url_option
 from sluicemq.broker.commands.pausing import pausing, say_paused
 from sluicemq.broker.commands.set_options import settings_of
@@ -24,16 +25,17 @@ def command() -> None:
 @command.command(name="declare")
 @click.argument("name")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of the queue; may be repeated.")
+@limit_options
 @url_option
 @json_option
-def declare(name: str, settings: tuple[str, ...], url: str, as_json: bool) -> None:
+def declare(name: str, settings: tuple[str, ...], url: str, as_json: bool, **limits: str | None) -> None:
     """Make the queue NAME, or bring an existing one to the given settings.
 
     Settings that are not named stay as they are, in a new queue at their defaults.
     """
     from sluicemq.broker.commands.asking import with_client
 
-    wanted = settings_of(settings, "queue")
+    wanted = settings_of((*settings, *limit_pairs(limits)), "queue")
     declared = with_client(url, lambda client: client.declare_queue(name, **wanted))
     if as_json:
         changes = dict(declared.changes)
@@ -65,7 +67,18 @@ def ls(stale: bool, url: str, as_json: bool) -> None:
     if as_json:
         print_json(queues)
         return
-    columns = ("name", "ready", "leased", "delayed", "dead", "consumers", "published", "settled", "oldest")
+    columns = (
+        "name",
+        "ready",
+        "leased",
+        "delayed",
+        "dead",
+        "consumers",
+        "published",
+        "settled",
+        "oldest",
+        "drained in",
+    )
     print_table(
         columns,
         [
@@ -79,6 +92,7 @@ def ls(stale: bool, url: str, as_json: bool) -> None:
                 queue["published_total"],
                 queue["settled_total"],
                 _oldest(queue),
+                _drained(queue),
             )
             for queue in queues
         ],
@@ -109,7 +123,9 @@ def show(name: str, stale: bool, url: str, as_json: bool) -> None:
     queue.pop("oldest_age_seconds")
     attached = queue.pop("attached", [])
     retained_age = queue.pop("retained_age_seconds", 0.0)
+    shaped = _shaped_rows(queue, settings)
     rows = [(figure.replace("_", " "), str(value)) for figure, value in queue.items()]
+    rows += shaped
     rows += [("oldest", oldest)]
     rows += [("oldest retained", _age(retained_age))] if queue.get("retained") else []
     rows += [("created", created)]
@@ -125,6 +141,25 @@ def show(name: str, stale: bool, url: str, as_json: bool) -> None:
     ]
     rows += [(f"setting {setting}", str(value)) for setting, value in sorted(settings.items())]
     print_table(("figure", "value"), rows)
+
+
+def _shaped_rows(queue: dict[str, Any], settings: dict[str, Any]) -> list[tuple[str, str]]:
+    """Take what a queue's pace and limits are out of its figures, and return it for people."""
+    rows = [(f"{what} rate", f"{queue.pop(f'{what}_rate', 0.0):g}/s") for what in ("arrival", "delivery")]
+    if "delivery_rate_allowed" in queue:
+        allowed = queue.pop("delivery_rate_allowed")
+        rows.append(("delivery rate allowed", "unlimited" if allowed is None else f"{allowed:g}/s"))
+    rows.append(("drained in", _drained(queue)))
+    queue.pop("drain_seconds", None)
+    if settings.get("max_concurrency") is not None:
+        rows.append(("in flight", f"{queue['leased']} of {settings['max_concurrency']}"))
+    return rows
+
+
+def _drained(queue: dict[str, Any]) -> str:
+    """Return when a queue will be empty at its present pace; "-": nobody knows, or never."""
+    seconds = queue.get("drain_seconds")
+    return "-" if seconds is None else _age(seconds)
 
 
 @command.command(name="delete")

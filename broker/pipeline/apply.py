@@ -67,6 +67,7 @@ class ApplyStage:
 def _perform(road: Road, effect: Effect) -> None:
     """Do what an effect asks of the leader beyond its dispatcher, which follows it afterwards."""
     if type(effect) is Ready:
+        road.metering.touch(effect.queue_id)
         return
     if isinstance(effect, Retained):
         road.replay.changed(effect.queue_id)

@@ -345,6 +345,7 @@ class DispatchStage:
     def queue_gone(self, queue_id: int, name: str) -> None:
         """The queue was deleted: its consumers end. Called before the dispatcher hears of it: it knows who they are."""
         self._road.shaping.queue_gone(queue_id)
+        self._road.metering.queue_gone(queue_id)
         for session, consumer in sorted(self.dispatcher.consumers_of(queue_id)):
             recipient = self._consumers[session, consumer].recipient
             self.remove_consumer(session, consumer)
@@ -459,6 +460,9 @@ class DispatchStage:
         bytes_ = pick.bytes if messages == pick.messages else pick.bytes * messages // pick.messages
         last_tag = tag + messages - 1
         road.settle.granted(pick.session, pick.consumer, tag, last_tag, bytes_, found.lease_seconds)
+        road.metering.delivered(pick.queue_id, messages)
+        if road.shaping.gates:
+            road.shaping.delivered(pick.queue_id, pick.session, pick.consumer, tag, last_tag)
         queue = road.machine.queue(pick.queue_id)
         if queue is not None and queue.notes:
             note_frames(cargo.frames, pick.runs, queue.notes, notes_room(found.frame_bytes_max))

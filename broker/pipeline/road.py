@@ -28,6 +28,7 @@ from sluicemq.broker.pipeline.explaining.story import Explaining
 from sluicemq.broker.pipeline.filling import FillingStage
 from sluicemq.broker.pipeline.ground import SLICE_SECONDS, WAITING_ENTRIES_MAX, Ground
 from sluicemq.broker.pipeline.log_clock import LogClock
+from sluicemq.broker.pipeline.metering import MeteringStage
 from sluicemq.broker.pipeline.order import COUNTER_MAX, LoneOrder, Order, alone_with, refuse_unless_alone
 from sluicemq.broker.pipeline.produce import ProduceStage
 from sluicemq.broker.pipeline.replay import ReplayStage
@@ -105,6 +106,7 @@ class Road:
         self.fillings = FillingStage(self)
         self.unused = UnusedQueues(self)
         self.shaping = ShapingStage(self)
+        self.metering = MeteringStage(self)
         self.dispatch = DispatchStage(self)
         self.settle = SettleStage(self)
         self.sessions = SessionStage(self)
@@ -133,6 +135,7 @@ class Road:
         async with trio.open_nursery() as nursery:
             self.settle.start(nursery)
             self.shaping.start(nursery)
+            self.metering.start(nursery)
             self.sessions.start(nursery)
             self.acknowledging.start(nursery)
             self.unused.start(nursery)

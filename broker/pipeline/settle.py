@@ -46,6 +46,8 @@ CLOCK_ITEMS_MAX = 2_000
 TAGS_SPAN_MAX = 10_000_000
 """Most tags between the first and the last of one SETTLE or EXTEND."""
 VERDICTS = frozenset({VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_HANDED_OVER, VERDICT_REJECT})
+SAYS_OF_SERVICE = {VERDICT_ACK: False, VERDICT_NACK: True, VERDICT_REJECT: False}
+"""Whether a verdict says that the service had too much to do. A message that is rejected is wrong itself."""
 ENTRY_TAGS_MAX = 4_096
 """Most messages that one SETTLE entry settles: each may be a run of its own, at some microseconds a run."""
 ENTRY_RANGES_MAX = 1_024
@@ -115,6 +117,7 @@ class SettleStage:
         over = without(held, tags)
         if over:
             self._outstanding.take(session, consumer, over)
+            self._road.shaping.settled(session, consumer, over, None)
             self._road.dispatch.settled(session, consumer, over)
             self._propose(session, consumer, ABANDONED, over, reason=reason)
         kept = without(held, over)
@@ -176,6 +179,7 @@ class SettleStage:
             messages, _bytes = self._outstanding.take(session, consumer, tags)
             if verdict == VERDICT_ACK:
                 self.acknowledged_messages_total += messages
+            road.shaping.settled(session, consumer, tags, SAYS_OF_SERVICE.get(verdict))
             road.dispatch.settled(session, consumer, tags)
         self._propose(session, consumer, verdict, tags, due_ms, reason, on_outcome)
         # Behind the verdict on the road: whoever must hear that a consumer is over hears of its settlements first.
@@ -218,6 +222,7 @@ class SettleStage:
         messages, _bytes = self._outstanding.take(session, consumer, tags)
         if acknowledged:
             self.acknowledged_messages_total += messages
+        self._road.shaping.settled(session, consumer, tags, not acknowledged)
         self._road.dispatch.settled(session, consumer, tags)
         self._leases_over(session, consumer)
 
@@ -246,10 +251,12 @@ class SettleStage:
             if tags:
                 self._propose(session, consumer, ABANDONED, tags, reason="connection ended")
         self._outstanding.forget_session(session)
+        self._road.shaping.session_gone(session)
 
     def leases_gone(self, session: int, consumer: int, tags: list[int], reason: str) -> None:
         """The machine ended leases unasked (expired, queue deleted): the client must hear of it."""
         self._outstanding.take(session, consumer, tags)
+        self._road.shaping.settled(session, consumer, tags, None)
         self._leases_over(session, consumer)
         owner = self._owners.get(session)
         if owner is not None and reason != RESUMED:  # it asked for that, and has its answer
@@ -258,6 +265,7 @@ class SettleStage:
     def _expire(self) -> None:
         for session, consumer, tags in self._outstanding.expired(trio.current_time()):
             self._propose(session, consumer, EXPIRED, tags)
+            self._road.shaping.settled(session, consumer, tags, True)
             self._leases_over(session, consumer)
 
     # --- what is due ------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import trio
 from sluicemq.broker.pipeline.due import DueTimer
 from sluicemq.broker.queues.queue import Queue
 from sluicemq.broker.queues.shaping.admission import Admissions
+from sluicemq.broker.queues.shaping.deliveries import Deliveries
 from sluicemq.broker.queues.shaping.gates import Gates
 from sluicemq.wire.errors import InvalidRequest, PublishLimited
 from sluicemq.wire.shaping import rate_plan
@@ -44,6 +45,7 @@ class ShapingStage:
         self._road = road
         self.gates = Gates(self._local_time, began_ms=road.clock.now_ms())
         self.admissions = Admissions()
+        self._deliveries = Deliveries()
         self._timer = DueTimer(self._next_due, self._fire)
 
     def begin(self) -> None:
@@ -63,6 +65,26 @@ class ShapingStage:
         """The gates were asked: one may be due earlier than planned."""
         if len(self.gates):
             self._timer.changed(self.gates.next_due)
+
+    def delivered(self, queue_id: int, session: int, consumer: int, first_tag: int, last_tag: int) -> None:
+        """Messages of a queue were sent; to be told only where anybody asks how long they take."""
+        gate = self.gates.find(queue_id)
+        if gate is not None and gate.adaptive is not None:
+            self._deliveries.delivered(queue_id, session, consumer, first_tag, last_tag, trio.current_time())
+
+    def settled(self, session: int, consumer: int, tags: list[int], failed: bool | None) -> None:
+        """These tags were settled; *failed*: their messages come again; None: that says nothing about the service."""
+        if not self._deliveries:
+            return
+        now = trio.current_time()
+        queue_id, messages, seconds = self._deliveries.take(session, consumer, tags, now)
+        gate = self.gates.find(queue_id)
+        if messages and failed is not None and gate is not None and gate.adaptive is not None:
+            gate.adaptive.settled(messages, seconds, failed, now)
+
+    def session_gone(self, session: int) -> None:
+        """Nothing that the session has will be settled by it."""
+        self._deliveries.forget(session)
 
     def admit(self, wanted: Sequence[tuple[Queue | Topic, int]]) -> None:
         """Count so many messages as published to each of these, or to none.
@@ -106,16 +128,25 @@ class ShapingStage:
             messages_now=now,
             messages_max=most,
             waiting=target.ready if isinstance(target, Queue) else None,
+            drain_seconds=self._road.metering.pace(target).drain_seconds if isinstance(target, Queue) else None,
         )
 
     def state_of(self, queue: Queue) -> dict[str, Any]:
-        """Return what operators see of a queue's limits."""
-        known = self.admissions.find(queue.id)
-        return (
-            {}
-            if queue.settings["publish_limit"] is None
-            else {"publish_refused_total": 0 if known is None else known.refused_total}
-        )
+        """Return what operators see of a queue's pace and limits."""
+        pace = self._road.metering.pace(queue)
+        state: dict[str, Any] = {
+            "arrival_rate": round(pace.arriving, 3),
+            "delivery_rate": round(pace.delivering, 3),
+            "drain_seconds": None if pace.drain_seconds is None else round(pace.drain_seconds, 3),
+        }
+        self.look()
+        gate = self.gates.find(queue.id)
+        if gate is not None:
+            state["delivery_rate_allowed"] = None if gate.rate is None else round(gate.rate, 3)
+        if queue.settings["publish_limit"] is not None:
+            known = self.admissions.find(queue.id)
+            state["publish_refused_total"] = 0 if known is None else known.refused_total
+        return state
 
     def queue_gone(self, queue_id: int) -> None:
         """The queue was deleted."""

@@ -10,6 +10,8 @@ import pytest
 from sluicemq.client import connect
 from sluicemq.client.errors import PublishLimited, RequestTimeout
 from sluicemq.wire.errors import InvalidRequest
+from tests.e2e.adaptive_rates import Service
+from tests.e2e.adaptive_rates import measure as measure_adaptive
 from tests.e2e.rates import measure
 
 if TYPE_CHECKING:
@@ -171,3 +173,35 @@ async def test_topics_and_transactions_and_half_messages_keep_to_the_limit(broke
             with pytest.raises(PublishLimited):
                 async with client.prepare(plain, b"half", check="nobody"):
                     pass
+
+
+# --- the adaptive rate --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
+async def test_the_adaptive_rate_finds_what_a_service_can_take(broker: BrokerProcess, queue: str) -> None:
+    service = Service("refuses", 100.0, halves=False)
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        async with connect(broker.url) as client:
+            await measure_adaptive(client, queue, service, "refuses", seconds=7.0, messages=2_000)
+            allowed = (await client.queue_info(queue))["delivery_rate_allowed"]
+    # The machine may be busy, and the time is short: `python -m tests.e2e.adaptive_rates` is the measurement.
+    assert allowed == pytest.approx(100, rel=0.3)
+    assert sum(service.delivered[second] for second in (4, 5, 6)) / 3 == pytest.approx(100, rel=0.3)
+
+
+async def test_a_queue_says_how_fast_it_is_and_when_it_will_be_empty(broker: BrokerProcess, queue: str) -> None:
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        async with connect(broker.url) as client:
+            await client.declare_queue(queue, delivery_rate=100, max_concurrency=1_000)
+            async with client.producer(queue) as producer:
+                await producer.send_many([b"x"] * 1_000)
+            assert (await client.queue_info(queue))["drain_seconds"] is None
+            async with client.consumer(queue, credit=1_000) as consumer:
+                for _ in range(20):
+                    await (await consumer.receive(max_messages=1_000, max_wait=0.1)).ack()
+                    await anyio.sleep(0.1)
+                state = await client.queue_info(queue)
+            assert state["delivery_rate_allowed"] == 100
+            assert state["delivery_rate"] == pytest.approx(100, rel=0.2)
+            assert state["drain_seconds"] == pytest.approx(state["ready"] / 100, rel=0.3)

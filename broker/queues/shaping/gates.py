@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from sluicemq.broker.queues.shaping.adaptive import AdaptiveRate
 from sluicemq.broker.queues.shaping.buckets import Bucket
 from sluicemq.wire.shaping import RatePlan, rate_plan
 
@@ -59,6 +60,7 @@ class Gate:
     Attributes:
         queue: The queue; read, never changed.
         concurrency: Most messages that may be out; None: no limit.
+        adaptive: The rate that is found; None where the queue does not ask for it.
         due: When to ask again, as all gates know it; None while nobody waits.
 
     """
@@ -71,6 +73,7 @@ class Gate:
         "_plan",
         "_plan_until",
         "_share",
+        "adaptive",
         "concurrency",
         "due",
         "queue",
@@ -82,6 +85,7 @@ class Gate:
         self.queue = queue
         self.due: float | None = None
         self.concurrency: int | None = None
+        self.adaptive: AdaptiveRate | None = None
         self._messages: Bucket | None = None
         self._bytes: Bucket | None = None
         self._share = self._bytes_share = 0
@@ -100,7 +104,14 @@ class Gate:
         self.concurrency = settings["max_concurrency"]
         since = math.inf if fresh else max(now - self._gates.began, 0.0)
         self._plan = None if settings["delivery_rate"] is None else rate_plan(settings["delivery_rate"])
-        rate = self._planned_rate(now)
+        adaptive = settings["delivery_adaptive"]
+        if adaptive is None:
+            self.adaptive = None
+        elif self.adaptive is None:
+            self.adaptive = AdaptiveRate(adaptive, now)
+        elif self.adaptive.settings != adaptive:
+            self.adaptive.follow(adaptive)
+        rate = self._wanted_rate(now)
         self._messages = self._bucket(self._messages, rate, settings["delivery_burst"], since)
         self._bytes = self._bucket(self._bytes, settings["delivery_bytes_rate"], None, since)
 
@@ -112,6 +123,13 @@ class Gate:
             return Bucket(rate, burst, now, level=since if math.isinf(since) else since * rate)
         known.change(rate, burst, now)
         return known
+
+    def _wanted_rate(self, now: float) -> float | None:
+        """Return the rate that holds now: that of the plan, and no more than what the service can take."""
+        planned = self._planned_rate(now)
+        if self.adaptive is None:
+            return planned
+        return self.adaptive.rate if planned is None else min(planned, self.adaptive.rate)
 
     def _planned_rate(self, now: float) -> float | None:
         """Return the rate that the plan gives now, and note until when it does."""
@@ -136,7 +154,7 @@ class Gate:
         return None if self._messages is None or math.isinf(self._messages.rate) else self._messages.rate
 
     def _follow_plan(self) -> None:
-        rate = self._planned_rate(self._gates.now)
+        rate = self._wanted_rate(self._gates.now)
         if self._messages is not None and rate is not None and rate != self._messages.rate:
             self._messages.change(rate, self.settings["delivery_burst"], self._gates.now)
 
@@ -152,12 +170,15 @@ class Gate:
             if most <= 0:
                 return self._closed(math.inf)
         now = self._gates.now
-        if self._plan_until <= now:
+        adaptive = self.adaptive
+        if (adaptive is not None and adaptive.look(now, self.queue.leased + planned)) or self._plan_until <= now:
             self._follow_plan()
         bucket = self._messages
         if bucket is not None:
             tokens = bucket.room(now)
             if tokens < 1:
+                if adaptive is not None:
+                    adaptive.waited_for()
                 return self._closed(min(bucket.wait(1.0, now), self._plan_until))
             most = min(most, PLENTY if tokens == math.inf else int(tokens))
         bytes_most = PLENTY
@@ -188,6 +209,8 @@ class Gate:
 
     def took(self, messages: int, bytes_: int) -> None:
         """Note a pick."""
+        if self.adaptive is not None:
+            self.adaptive.delivered(messages)
         if self._messages is not None:
             self._messages.take(messages)
         if self._bytes is not None:

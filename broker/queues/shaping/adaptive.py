@@ -1,0 +1,214 @@
+"""The adaptive rate: how many messages a second a service can take, found by how it copes with them.
+
+Additive increase, multiplicative decrease: as long as messages are settled well and soon the rate grows, at first by
+doubling, later by steps that begin small and become larger the longer all goes well. Once too many fail, or take too
+long, it falls to a little below what was acknowledged of late; where many fail by no more than half at once. Messages
+that were delivered before a change say nothing about it. Where a queue builds up at the service, the rate falls to the
+pace at which it is worked off; where messages take too long by then, half of that goes until they do not. It grows only
+where messages wait for it: else nobody knows whether it could.
+
+It is told what happened and when, and must not know messages, nor who settles them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+RATE_FIRST = 10.0
+"""Where it begins, within its bounds."""
+INTERVAL_SECONDS = 0.5
+"""How often it decides; a bit later where less than `SETTLED_MIN` messages were settled."""
+SETTLED_MIN = 5
+PATIENCE_SECONDS = 2.0
+"""After so long a single settled message is evidence enough."""
+DOUBLING = 2.0
+STEP_SHARE = 0.01
+"""The first steps of growth, as a share of what was acknowledged when it fell last."""
+STEP_INTERVALS = 2
+"""After so many steps they double."""
+BEYOND_SHARE = 1.25
+BEYOND_GROWTH = 1.3
+"""Beyond so much of what was acknowledged then, the service is another one: the rate grows by this factor."""
+DECREASE = 0.95
+"""It falls to so much of what was acknowledged."""
+DECREASE_MAX = 0.5
+"""But to no less than so much of what it was,"""
+SURE = 20
+"""unless so many were acknowledged and none failed: that is its pace then."""
+FAILED_FREE = 1.0
+"""A failure now and then is none of too much work."""
+MEMORY = 0.5
+"""So much of what was judged counts in the next interval too: few messages a second fail one by one."""
+QUEUED_SHARE = 0.4
+"""Messages that take longer than so much of the latency that is allowed, beyond the shortest that was seen, queue."""
+CHANCE = 2.0
+"""Of few messages some may be late by chance: so many times the root of their number."""
+SHORTEST_GROWTH = 1.02
+"""By so much the shortest latency is forgotten at each decision: services change."""
+DRAIN_SHARE = 0.5
+DRAIN_INTERVAL_SECONDS = 0.1
+DRAIN_SECONDS_MAX = 4.0
+DRAINED_SHARE = 0.6
+"""A backlog is gone once messages take no longer than so much of the latency that is allowed."""
+
+
+class AdaptiveRate:
+    """The rate of one queue.
+
+    Args:
+        settings: A checked `delivery_adaptive`.
+        now: The present time.
+
+    Attributes:
+        settings: As above.
+
+    """
+
+    def __init__(self, settings: Mapping[str, float | None], now: float) -> None:
+        self._rate = RATE_FIRST
+        self._known: float | None = None
+        self._steps = 0
+        self._changed_at = now
+        self._draining_until: float | None = None
+        self._wanted = False
+        self._shortest = float("inf")
+        self._judged = self._failed = 0.0
+        self._begin(now)
+        self.follow(settings)
+
+    def follow(self, settings: Mapping[str, float | None]) -> None:
+        """Keep to other bounds and targets."""
+        self.settings = settings
+        self._min, self._max = settings["min"] or 0.0, settings["max"] or 0.0
+        self._latency = settings["latency"]
+        self._failures = settings["failures"] or 0.0
+        if self._latency is None:
+            self._draining_until = None
+        self._set(self._rate)
+
+    def _set(self, rate: float) -> None:
+        self._rate = min(max(rate, self._min), self._max)
+
+    def _begin(self, now: float) -> None:
+        self._since = now
+        self._delivered = self._acknowledged = self._settled = self._fresh = 0
+        self._seconds = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Messages a second that may go now."""
+        if self._draining_until is not None:
+            return max(self._rate * DRAIN_SHARE, self._min)
+        return self._rate
+
+    @property
+    def draining(self) -> bool:
+        """Whether a backlog at the service is waited for."""
+        return self._draining_until is not None
+
+    def waited_for(self) -> None:
+        """Messages wait for the rate."""
+        self._wanted = True
+
+    def delivered(self, messages: int) -> None:
+        """So many messages were delivered."""
+        self._delivered += messages
+
+    def settled(self, messages: int, seconds: float, failed: bool, now: float) -> None:
+        """So many messages were settled *seconds* after their delivery; *failed*: they will have to come again."""
+        self._settled += messages
+        if not failed:
+            self._acknowledged += messages
+        if now - seconds < self._changed_at:
+            return  # they were under way when it became what it is
+        self._fresh += messages
+        self._seconds += messages * seconds
+        self._judged += messages
+        if failed:
+            self._failed += messages
+
+    def look(self, now: float, out: int) -> bool:
+        """Decide if it is time to, while so many messages are *out*; return whether the rate is another one."""
+        elapsed = now - self._since
+        if self._draining_until is not None:
+            return elapsed >= DRAIN_INTERVAL_SECONDS and self._drain(elapsed, out, now)
+        latency = self._observed(elapsed, out)
+        if latency is None:
+            return False
+        before = self.rate
+        if self._failed > self._failures * self._judged + FAILED_FREE:
+            self._decrease(elapsed, now)
+        elif self._latency is not None and latency > self._latency:
+            self._decrease(elapsed, now)
+            self._draining_until = now + max(DRAIN_SECONDS_MAX, 4 * self._latency)
+        elif self._is_behind(latency):
+            self._fall_to_pace(elapsed, now)
+        elif self._wanted and self._fresh:
+            self._increase(now)
+        self._wanted = False
+        self._judged *= MEMORY
+        self._failed *= MEMORY
+        self._begin(now)
+        return self.rate != before
+
+    def _observed(self, elapsed: float, out: int) -> float | None:
+        """Return how long messages take, those included that still do; None: too early to say."""
+        enough = SETTLED_MIN if elapsed < PATIENCE_SECONDS else 1
+        if elapsed < INTERVAL_SECONDS or self._settled < enough:
+            return None
+        # What is settled soon is known soon: only what is out, too, tells how long all of it takes.
+        latency = max(self._seconds / self._fresh if self._fresh else 0.0, out * elapsed / self._settled)
+        self._shortest = min(self._shortest * SHORTEST_GROWTH, latency)
+        return latency
+
+    def _is_behind(self, latency: float) -> bool:
+        """Return whether messages queue at the service."""
+        if self._latency is None:
+            return False
+        return latency > self._shortest + QUEUED_SHARE * max(self._latency - self._shortest, 0.0)
+
+    def _fall_to_pace(self, elapsed: float, now: float) -> None:
+        pace = self._acknowledged / elapsed
+        self._steps = 0
+        if self._known is None or self._settled < self._delivered - CHANCE * self._delivered**0.5:
+            self._known = pace
+            self._set(min(self._rate, max(pace, self._lowest())))
+            self._changed_at = now
+
+    def _decrease(self, elapsed: float, now: float) -> None:
+        acknowledged = self._acknowledged / elapsed
+        rate = min(max(acknowledged * DECREASE, self._lowest()), self._rate * DECREASE)
+        self._known = max(acknowledged, rate)
+        self._set(rate)
+        self._steps = 0
+        self._judged = self._failed = 0.0
+        self._changed_at = now
+
+    def _lowest(self) -> float:
+        """Return how far the rate may fall at once."""
+        sure = self._acknowledged >= SURE and not self._failed
+        return 0.0 if sure else self._rate * DECREASE_MAX
+
+    def _increase(self, now: float) -> None:
+        if self._known is None:
+            self._set(self._rate * DOUBLING)
+            self._changed_at = now
+        elif self._rate > self._known * BEYOND_SHARE:
+            self._set(self._rate * BEYOND_GROWTH)
+            self._changed_at = now
+        else:
+            self._set(self._rate + self._known * STEP_SHARE * 2 ** (self._steps // STEP_INTERVALS))
+            self._steps += 1
+
+    def _drain(self, elapsed: float, out: int, now: float) -> bool:
+        assert self._draining_until is not None, "it drains"
+        assert self._latency is not None, "else nothing would be drained"
+        drained = out * elapsed <= DRAINED_SHARE * self._latency * self._settled
+        if drained or now >= self._draining_until:
+            self._draining_until = None
+            self._changed_at = now
+        self._begin(now)
+        return not self.draining
