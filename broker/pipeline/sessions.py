@@ -26,7 +26,7 @@ from sluicemq.broker.queues.dispatching.consumers import SPAN_MESSAGES_MAX
 from sluicemq.broker.queues.entries import SessionClose
 from sluicemq.broker.queues.entries_of_sessions import Resume
 from sluicemq.broker.queues.tags import Span
-from sluicemq.wire.errors import InvalidRequest
+from sluicemq.wire.errors import InvalidRequest, SessionNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -196,11 +196,15 @@ class SessionStage:
             on_outcome: Hears what of *tags* was settled or lost before; then `reattach` may follow.
 
         Raises:
+            SessionNotFound: The session has ended.
             InvalidRequest: The consumer reads another queue.
 
         """
         road = self._road
-        held = road.machine.sessions[session].leases.get(consumer)
+        known_session = road.machine.sessions.get(session)
+        if known_session is None:
+            raise SessionNotFound(f"session {session} has ended", session=session)
+        held = known_session.leases.get(consumer)
         known = held.queue_id if held is not None else road.dispatch.queue_of(session, consumer)
         if known is not None and known != queue.id:
             raise InvalidRequest(f"consumer {consumer} of this session reads another queue than {queue.name!r:.300}")

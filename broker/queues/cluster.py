@@ -30,6 +30,7 @@ class Cluster:
         configuration_zxid: The entry that said last who votes; 0 for none.
         configuration: What it said; empty for nothing.
         addresses: `host:port` by the number of the broker.
+        removed: Numbers of brokers that were removed, and not added since: they are not noted again by themselves.
 
     """
 
@@ -37,6 +38,7 @@ class Cluster:
         self.configuration_zxid = 0
         self.configuration = b""
         self.addresses: dict[int, str] = {}
+        self.removed: set[int] = set()
 
     def configured(self, zxid: int, configuration: bytes) -> None:
         """The entry *zxid* says who votes."""
@@ -46,17 +48,25 @@ class Cluster:
         """Note where a broker is reached; return whether there was room."""
         if not address:
             self.addresses.pop(node, None)
-        elif node in self.addresses or len(self.addresses) < NODES_MAX:
+            self.removed.add(node)
+            if len(self.removed) > NODES_MAX:
+                self.removed.remove(min(self.removed))
+            return True
+        if node in self.addresses or len(self.addresses) < NODES_MAX:
             self.addresses[node] = address
+            self.removed.discard(node)
         else:
             return False
         return True
 
     def frozen(self) -> FrozenCluster:
         """Return everything as it is now."""
-        return FrozenCluster(self.configuration_zxid, self.configuration, tuple(sorted(self.addresses.items())))
+        known = {**dict.fromkeys(self.removed, ""), **self.addresses}
+        return FrozenCluster(self.configuration_zxid, self.configuration, tuple(sorted(known.items())))
 
     def restore(self, configuration_zxid: int, configuration: bytes, addresses: Iterable[tuple[int, str]]) -> None:
         """Take over what an image held."""
         self.configured(configuration_zxid, configuration)
-        self.addresses = dict(addresses)
+        known = dict(addresses)
+        self.addresses = {node: address for node, address in known.items() if address}
+        self.removed = {node for node, address in known.items() if not address}

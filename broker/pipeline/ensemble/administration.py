@@ -182,6 +182,9 @@ class Administration:
         ):
             return False
         await self._ask(lambda asked: ev.AddVoter(asked, node), f"promoting node {node}")
+        road = self._ensemble.road
+        if peer is not None and road is not None and not road.over and node in road.machine.cluster.removed:
+            await self._propose_address(road, node, peer.address)
         return True
 
     async def transfer_lead(self, node: int, on_done: Callable[[], None]) -> None:

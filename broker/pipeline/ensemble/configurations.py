@@ -5,16 +5,19 @@ Equal configurations give equal bytes. This module must not know what a configur
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
 from sluicemq.broker.replication.membership import Configuration, Member
 from sluicemq.wire.errors import ProtocolError
 
+if TYPE_CHECKING:
+    from sluicemq.broker.queues.cluster import Cluster
+
 INCARNATION_BYTES = 16
 
-__all__ = ["pack_configuration", "unpack_configuration"]
+__all__ = ["configuration_of", "pack_configuration", "unpack_configuration"]
 
 
 def pack_configuration(configuration: Configuration) -> bytes:
@@ -46,3 +49,10 @@ def _members(rows: Any) -> frozenset[Member]:
         if type(incarnation) is not bytes or len(incarnation) != INCARNATION_BYTES:
             raise ValueError(f"{incarnation!r:.40} is no incarnation of node {node}")
     return found
+
+
+def configuration_of(cluster: Cluster) -> tuple[int, Configuration] | None:
+    """Return who votes by the machine's state, and the entry that said so; None where nobody did."""
+    if not cluster.configuration:
+        return None
+    return cluster.configuration_zxid, unpack_configuration(cluster.configuration)

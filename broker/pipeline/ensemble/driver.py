@@ -51,6 +51,10 @@ class Host(Protocol):
     def install(self, effect: fx.InstallSnapshot) -> None:
         """Put the received snapshot in the place of log and state, behind what the disk has to do before."""
 
+    @property
+    def exchanging(self) -> bool:
+        """Whether the log is just being replaced by another one."""
+
     def first_entry(self) -> None:
         """The log was empty, and its first entry is about to be written."""
 
@@ -352,9 +356,12 @@ class Driver:
 
     async def _read_for_learners(self) -> None:
         async for effect in self._reads_to_do:
+            log = self._view.log
             try:
                 entries = await trio.to_thread.run_sync(self._view.read_from_disk, effect.after, effect.bytes_max)
             except StorageError as error:
+                if self._host.exchanging or self._view.log is not log:
+                    continue  # read for a leadership that is over, from a log that was closed meanwhile
                 self._host.fail(error)
                 return
             self.event(ev.EntriesRead(effect.peer, effect.session, effect.after, entries))

@@ -11,19 +11,19 @@ clients or sockets.
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
 from math import inf
 from typing import TYPE_CHECKING
 
 import trio
 
 from sluicemq.broker.pipeline.ensemble.backlog import Backlog
-from sluicemq.broker.pipeline.ensemble.configurations import unpack_configuration
+from sluicemq.broker.pipeline.ensemble.configurations import configuration_of
 from sluicemq.broker.pipeline.ensemble.disk_queue import DiskQueue
 from sluicemq.broker.pipeline.ensemble.driver import Driver, EnsembleOrder
 from sluicemq.broker.pipeline.ensemble.hearing import Hearing
 from sluicemq.broker.pipeline.ensemble.links import Identity
 from sluicemq.broker.pipeline.ensemble.state_hashes import dump_of, state_hash
+from sluicemq.broker.pipeline.ensemble.stores import EnsembleStores
 from sluicemq.broker.pipeline.ensemble.view import View
 from sluicemq.broker.pipeline.road import Road
 from sluicemq.broker.queues.entries_of_cluster import NodeAddress
@@ -37,17 +37,14 @@ from sluicemq.storage.errors import StorageError
 from sluicemq.wire.errors import InternalError, NotLeader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from sluicemq.broker.pipeline.ensemble.links import Links, ReceivedSnapshot
     from sluicemq.broker.pipeline.ensemble.premises import Premises
     from sluicemq.broker.pipeline.ground import Ground
-    from sluicemq.broker.replication.membership import Configuration
     from sluicemq.broker.replication.messages import Message
     from sluicemq.broker.replication.options import Options
     from sluicemq.storage.log import SegmentLog
-    from sluicemq.storage.pagefile import PageFile
-    from sluicemq.storage.snapshots import SnapshotStore
 
 logger = logging.getLogger("sluicemq.ensemble")
 
@@ -60,8 +57,7 @@ UNDECIDED_SECONDS = 0.5
 
 
 class Ensemble:
-    """See the module. It is what the links tell (`LinkEvents`), where they find snapshots (`Stores`), and the driver's
-    host.
+    """See the module. It is what the links tell (`LinkEvents`), and the driver's host.
 
     Args:
         premises: The data directory; not open yet.
@@ -99,6 +95,7 @@ class Ensemble:
         self.address = address
         self._seeds = dict(seeds)
         self._premises = premises
+        self.stores = EnsembleStores(self, premises)
         self._on_failure = on_failure
         self._options = options
         self.road: Road | None = None
@@ -112,12 +109,12 @@ class Ensemble:
         self.reason = "started"
         self._links: Links
         self._received: ReceivedSnapshot | None = None
-        self._exchanging = False
+        self.exchanging = False
         self._leading: trio.CancelScope | None = None
         self._keeping: trio.CancelScope | None = None
         self._kept = trio.Event()
         self._told_addresses: dict[int, str] | None = None
-        self._founded = False
+        self._founded = self._forgetting_damaged = False
         self.hearing = Hearing()
         self._missing = trio.Event()
         self._reading = trio.CancelScope()
@@ -127,21 +124,20 @@ class Ensemble:
         self._incarnation = ground.log.incarnation
         self._cluster_id = ground.log.cluster_id
         self._damaged = bool(ground.log.superblock.current.damaged_from)
-        self._view = View(ground.log, _configuration_of(ground), ground.machine.applied_zxid)
-        found = {node: where for node, where in self._view.addresses.items() if where}
+        view = self.view = View(ground.log, configuration_of(ground.machine.cluster), ground.machine.applied_zxid)
+        found = {node: where for node, where in view.addresses.items() if where}
         self._hints = {**found, **self._seeds}
         self._backlog = Backlog(ground.machine.applied_zxid)
         self._disk = DiskQueue(ground.append, ground.log, lambda token: self.driver.persisted(token))
-        ground.restart.replayed_entries = self._view.behind_entries
-        ground.restart.replayed_bytes = self._view.behind_bytes
+        ground.restart.replayed_entries, ground.restart.replayed_bytes = view.behind_entries, view.behind_bytes
         if ground.snapshots is not None:
-            ground.snapshots.began_behind(self._view.behind_entries, self._view.behind_bytes)
+            ground.snapshots.began_behind(view.behind_entries, view.behind_bytes, view.last.zxid)
         self._settle_in(ground)
         self.replica = Replica(
             Member(node, self._incarnation),
             sorted(self._seeds),
             ground.log.promised_epoch,
-            self._view,
+            self.view,
             options,
             damaged_from=ground.log.superblock.current.damaged_from or None,
         )
@@ -152,7 +148,7 @@ class Ensemble:
     async def run(self, links: Links, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take part, until cancelled. Call `stop` afterwards."""
         self._links = links
-        self.driver = Driver(self.replica, self._view, self._backlog, self._disk, links, self)
+        self.driver = Driver(self.replica, self.view, self._backlog, self._disk, links, self)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             ground = self._ground
@@ -228,7 +224,7 @@ class Ensemble:
 
     def advance(self) -> None:
         """Apply what is committed."""
-        if self._exchanging:
+        if self.exchanging:
             return
         ground = self._ground
         ground.advance()
@@ -239,7 +235,7 @@ class Ensemble:
 
     def again(self) -> None:
         """Apply what is committed soon."""
-        if not self._exchanging:
+        if not self.exchanging:
             self._ground.again()
 
     def _after_applying(self) -> None:
@@ -251,7 +247,7 @@ class Ensemble:
     async def _read_back(self) -> None:
         """Read committed entries that are not in memory, and apply them, until cancelled."""
         while True:
-            wanted = None if self._exchanging else self._backlog.missing()
+            wanted = None if self.exchanging else self._backlog.missing()
             if wanted is None:
                 self._missing = trio.Event()
                 await self._missing.wait()
@@ -264,11 +260,11 @@ class Ensemble:
         try:
             records = await trio.to_thread.run_sync(ground.log.read_after, after, READ_BACK_BYTES)
         except StorageError as error:
-            if ground is self.ground and not self._exchanging:
+            if ground is self.ground and not self.exchanging:
                 self.fail(error)
                 await trio.sleep_forever()
             return
-        if ground is not self.ground or self._exchanging or not records:
+        if ground is not self.ground or self.exchanging or not records:
             return
         self._backlog.fill(after, [record for record in records if record.zxid <= upto])
         ground.advance()
@@ -277,7 +273,9 @@ class Ensemble:
 
     def repaired(self) -> None:
         """The log holds again all that it ever acknowledged: once that is noted, what was set aside has served."""
-        self._nursery.start_soon(self._forget_damaged)
+        if not self._forgetting_damaged:  # noted once more, where a new epoch came between
+            self._forgetting_damaged = True
+            self._nursery.start_soon(self._forget_damaged)
 
     async def _forget_damaged(self) -> None:
         await self.driver.until(lambda: self.replica.damaged_from is None)
@@ -300,6 +298,8 @@ class Ensemble:
         if effect.role is Role.LEADING and effect.phase is Phase.BROADCAST:
             self._leading = trio.CancelScope()
             self._nursery.start_soon(self._lead, effect.epoch, self._leading)
+        if effect.phase is Phase.BROADCAST:
+            self._links.forget_snapshots()
         joins = effect.phase in (Phase.SYNCHRONIZATION, Phase.BROADCAST) and effect.leader not in (None, self.node)
         if joins and not self._founded:
             assert effect.leader is not None
@@ -374,10 +374,10 @@ class Ensemble:
 
     def _log_begins(self) -> None:
         log = self._ground.log
-        self._view.begin_at(Position(log.start_zxid, log.chain_at(log.start_zxid)))
+        self.view.begin_at(Position(log.start_zxid, log.chain_at(log.start_zxid)))
 
     def _is_founded(self) -> bool:
-        return self._view.last.zxid > 0 or self._damaged
+        return self.view.last.zxid > 0 or self._damaged
 
     # --- another ground -----------------------------------------------------------------------------------------------
 
@@ -387,7 +387,7 @@ class Ensemble:
         assert received is not None, "a snapshot is installed that was never received"
         assert received.position == effect.position, "another snapshot than the last is installed"
         self._founded = True
-        self._view.install(effect.position, (received.configuration_zxid, received.configuration))
+        self.view.install(effect.position, (received.configuration_zxid, received.configuration))
         self._backlog.install(effect.position.zxid)
 
         def switch() -> None:
@@ -403,7 +403,7 @@ class Ensemble:
     def _join_cluster_of(self, leader: int) -> None:
         """Belong to the cluster of the leader, before the first entry."""
         peer = self.peers.get(leader)
-        if peer is None or peer.cluster_id == self._cluster_id or self._view.last.zxid:
+        if peer is None or peer.cluster_id == self._cluster_id or self.view.last.zxid:
             return
         cluster_id = peer.cluster_id
         logger.info("joining cluster %s of node %d", cluster_id.hex(), leader)
@@ -417,7 +417,7 @@ class Ensemble:
     async def _exchange_now(self, change: Callable[[], None], done: Callable[[], None]) -> None:
         ground = self._ground
         assert ground.road is None, "who leads follows nobody, and is sent no snapshot"
-        self._exchanging = True
+        self.exchanging = True
         try:
             assert self._keeping is not None
             self._reading.cancel()
@@ -433,8 +433,8 @@ class Ensemble:
             self.fail(error)
             return
         finally:
-            self._exchanging = False
-        self._view.use(new.log)
+            self.exchanging = False
+        self.view.use(new.log)
         new.after_advance = ground.after_advance
         self._settle_in(new)
         new.start()
@@ -449,7 +449,7 @@ class Ensemble:
         change()
         return self._premises.open(self.fail)
 
-    # --- Stores -------------------------------------------------------------------------------------------------------
+    # --- snapshots ----------------------------------------------------------------------------------------------------
 
     @property
     def log(self) -> SegmentLog:
@@ -457,38 +457,9 @@ class Ensemble:
         return self._premises.log
 
     @property
-    def snapshots(self) -> SnapshotStore:
-        """Snapshots beside it."""
-        return self._premises.snapshots
-
-    @property
-    def pages(self) -> PageFile:
-        """Pages that they name."""
-        return self._premises.pages
-
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """While it is entered, nothing that is there now leaves the disk."""
-        ground = self._ground
-        ground.holds += 1
-        try:
-            yield
-        finally:
-            ground.holds -= 1
-
-    def configuration_at(self, zxid: int) -> tuple[int, Configuration] | None:
-        """Return the last configuration at or before *zxid*, and its entry."""
-        return self._view.configuration_at(zxid)
-
-    def want_snapshot(self) -> None:
-        """Take a snapshot soon."""
-        if self.ground is not None and self.ground.snapshots is not None:
-            self.ground.snapshots.hurry()
-
-    @property
     def installing(self) -> bool:
         """A received snapshot is just taking the log's place, or the directory changes otherwise."""
-        return self._exchanging or (self._received is not None and self._received.position == self._view.start)
+        return self.exchanging or (self._received is not None and self._received.position == self.view.start)
 
     # --- LinkEvents ---------------------------------------------------------------------------------------------------
 
@@ -496,11 +467,6 @@ class Ensemble:
     def identity(self) -> Identity:
         """Who this broker is at the moment."""
         return Identity(self.node, self._incarnation, self._cluster_id, self._founded, self.address)
-
-    @property
-    def stores(self) -> Ensemble:
-        """For snapshots."""
-        return self
 
     def peer_up(self, peer: Identity, connection: int) -> None:
         """A connection is open."""
@@ -552,8 +518,11 @@ class Ensemble:
     @property
     def addresses(self) -> dict[int, str]:
         """Where every broker that is known is reached, by its number; this one too."""
-        known = {} if self.ground is None else self.ground.machine.cluster.addresses
-        return {**self._hints, **known, self.node: self.address}
+        if self.ground is None:
+            return {**self._hints, self.node: self.address}
+        cluster = self.ground.machine.cluster
+        hints = {node: address for node, address in self._hints.items() if node not in cluster.removed}
+        return {**hints, **cluster.addresses, self.node: self.address}
 
     @property
     def leader(self) -> int | None:
@@ -578,9 +547,15 @@ class Ensemble:
         return NotLeader(f"this broker does not lead; node {leader} does, at {address}", leader=leader, address=address)
 
     def _note_address(self, node: int, address: str) -> None:
-        """Let everybody know where a broker is reached, if this one leads and it is news."""
-        road = self.road
-        if road is not None and not road.over and road.machine.cluster.addresses.get(node) != address:
+        """Let everybody know where a broker is reached, if this one leads and it is news.
+
+        Who was removed, and runs on, is not noted again by itself; unless it votes after all.
+        """
+        road, configuration = self.road, self.replica.configuration
+        if road is None or road.over or road.machine.cluster.addresses.get(node) == address:
+            return
+        votes = configuration is not None and any(member.node == node for member in configuration.everybody)
+        if votes or node not in road.machine.cluster.removed:
             road.propose(NodeAddress(road.clock.now_ms(), node, address))
 
     def _tell_addresses(self) -> None:
@@ -588,10 +563,3 @@ class Ensemble:
         self._told_addresses = dict(known)
         self.on_addresses()
         self._links.connect_to({node: address for node, address in self.addresses.items() if node != self.node})
-
-
-def _configuration_of(ground: Ground) -> tuple[int, Configuration] | None:
-    cluster = ground.machine.cluster
-    if not cluster.configuration:
-        return None
-    return cluster.configuration_zxid, unpack_configuration(cluster.configuration)

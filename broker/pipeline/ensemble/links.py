@@ -105,6 +105,9 @@ class Links(Protocol):
         stream under way to the same peer is given up without a word.
         """
 
+    def forget_snapshots(self) -> None:
+        """This broker has its place without another snapshot: what came in of one that broke off may go."""
+
     def connect_to(self, addresses: Mapping[int, str]) -> None:
         """These are the other brokers that are known now, `host:port` by node: replaces what was said before.
 
@@ -143,6 +146,12 @@ class Stores(Protocol):
     @property
     def installing(self) -> bool:
         """A received snapshot is just taking the log's place: begin no other `Installation` now."""
+
+    def forget_incoming(self) -> None:
+        """Remove what was received of a snapshot and is not needed any more; from a worker thread.
+
+        Raises StorageError: the disk fails.
+        """
 
 
 class LinkEvents(Protocol):

@@ -187,6 +187,11 @@ class View:
         self._durable_zxid = position.zxid
         self._forget_places()
 
+    @property
+    def log(self) -> SegmentLog:
+        """The log on the disk at the moment."""
+        return self._log
+
     def use(self, log: SegmentLog) -> None:
         """The log is another object from now on, with the same entries."""
         self._log = log

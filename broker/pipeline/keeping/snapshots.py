@@ -111,6 +111,7 @@ class SnapshotStage:
         # Where the road's counters stood when the newest snapshot was frozen.
         self._bytes_then = -restart.replayed_bytes
         self._entries_then = -restart.replayed_entries
+        self._not_before_zxid = 0
         self._generation = 0
         self.figures = SnapshotFigures()
         if restart.snapshot is not None:
@@ -128,9 +129,12 @@ class SnapshotStage:
         self._one_at_a_time = trio.Lock()
         self._limiter = trio.CapacityLimiter(1)
 
-    def began_behind(self, entries: int, entry_bytes: int) -> None:
-        """So many entries lay behind the snapshot that this broker started from."""
-        self._entries_then, self._bytes_then = -entries, -entry_bytes
+    def began_behind(self, entries: int, entry_bytes: int, last_zxid: int) -> None:
+        """So many entries, up to *last_zxid*, lay behind the snapshot that this broker started from.
+
+        They are applied once others say that they are committed: a snapshot before that would hold next to nothing.
+        """
+        self._entries_then, self._bytes_then, self._not_before_zxid = -entries, -entry_bytes, last_zxid
 
     # --- when --------------------------------------------------------------------------------------------------------
 
@@ -175,6 +179,8 @@ class SnapshotStage:
         ground = self._ground
         if self._hurry_now:
             return True
+        if ground.machine.applied_zxid < self._not_before_zxid:
+            return False
         grown = ground.entry_bytes_total - self._bytes_then
         if grown < self._every_bytes and ground.entries_total - self._entries_then < self._every_entries:
             return False

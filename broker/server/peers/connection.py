@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("sluicemq.peers")
 
 QUEUE_BYTES_MAX = 64 * 1024 * 1024
-"""Most bytes that wait for one peer: several windows of the core, or the largest entry and a window."""
+"""Most bytes that wait for one peer: several windows of the core. Where frames are large, `FRAMES_MAX` of them."""
+FRAMES_MAX = 2
+"""The largest entry, and a window behind it: a bound that one entry alone exceeds would end every connection."""
 SILENCE_SECONDS = 4.0
 """A stream that was silent for so long ends its connection. Longer than a learner's patience with its leader, so that
 elections are the core's business."""
@@ -115,6 +117,7 @@ class PeerConnection:
         self._told: tuple[bytes, bool] | None = None
         control.allow(CONTROL_FRAME_BYTES_MAX)
         data.allow(frame_bytes_max)
+        self._queue_bytes_max = max(QUEUE_BYTES_MAX, FRAMES_MAX * frame_bytes_max)
 
     @property
     def queued_bytes(self) -> int:
@@ -175,7 +178,7 @@ class PeerConnection:
                 # A learner joins the leader's cluster before its first entry.
                 self._name_cluster(self._events.identity)
             self.data.outbound.put(packed.head, packed.tail)
-        if self.queued_bytes > QUEUE_BYTES_MAX:
+        if self.queued_bytes > self._queue_bytes_max:
             self.end(
                 HeartbeatLost(f"{self.queued_bytes} bytes wait for node {self.peer.node}: it does not read, cut off")
             )

@@ -135,6 +135,11 @@ class PeerMesh:
         if self._senders.get(sender.effect.peer) is sender:
             del self._senders[sender.effect.peer]
 
+    def forget_snapshots(self) -> None:
+        """What came in of a snapshot that broke off is not needed any more."""
+        if self._nursery is not None:
+            self._nursery.start_soon(self.receiver.forget)
+
     def connect_to(self, addresses: Mapping[int, str]) -> None:
         """These are the other brokers that are known now, `host:port` by node: replaces what was said before.
 

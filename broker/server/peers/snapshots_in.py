@@ -71,6 +71,17 @@ class SnapshotReceiver:
                 self._scope = None
             nursery.cancel_scope.cancel()
 
+    async def forget(self) -> None:
+        """Remove what is left of a snapshot that broke off; nothing where one comes in or is installed just now."""
+        stores = self._events.stores
+        if self.sink is not None or stores.installing:
+            return
+        async with self._one_at_a_time:
+            try:
+                await trio.to_thread.run_sync(stores.forget_incoming, limiter=self._limiter)
+            except DISK_ERRORS as error:
+                logger.warning("what came in of a snapshot stays: %s", error)
+
     async def _take(self, connection: PeerConnection, stream: PeerStream) -> None:
         offer, _tail = await stream.receive_message()
         expect(offer, SnapshotOffer)

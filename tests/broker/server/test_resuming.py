@@ -10,7 +10,7 @@ import trio
 
 from sluicemq.broker.pipeline import sessions
 from sluicemq.wire import messages as m
-from sluicemq.wire.errors import ConnectionFailed, ConsumerConflict, ConsumerNotFound, InvalidRequest
+from sluicemq.wire.errors import ConnectionFailed, ConsumerConflict, ConsumerNotFound, InvalidRequest, SessionNotFound
 from tests.broker.server.talk import open_port
 from tests.disk import SimulatedDisk
 
@@ -57,6 +57,18 @@ def resume(consumer: int, tags: list[int], **changes: Any) -> m.ResumeConsumer:
     """Return the request to go on with *tags*."""
     fields: dict[str, Any] = {"last_tag": 5, "credit_messages": 100, "credit_bytes": 1 << 30, "lease_seconds": 600.0}
     return m.ResumeConsumer(consumer, "orders", tags, **{**fields, **changes})
+
+
+@pytest.mark.trio
+async def test_a_consumer_of_a_session_that_has_ended_meanwhile_is_told_so():
+    async with worker_with_messages() as (port, worker, consumer):
+        await lose(port, worker)
+        back = await (await port.dial()).come_back(worker)
+        assert back.opened is not None
+        port.road.produce.close_session(back.opened.session, "an operator closed it")
+        await port.road.wait_idle()
+        with pytest.raises(SessionNotFound):
+            await back.ask(resume(consumer, [1, 1]))
 
 
 @pytest.mark.trio

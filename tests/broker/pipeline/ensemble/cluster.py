@@ -110,6 +110,7 @@ class Node:
         self._scope = trio.CancelScope()
         self._gone = trio.Event()
         self.known_addresses: Mapping[int, str] = {}
+        self.snapshots_forgotten = 0
 
     @property
     def road(self) -> Road | None:
@@ -185,12 +186,15 @@ class Node:
             if other is not self:
                 other.soon(lambda other=other: other.ensemble.peer_named(self.ensemble.identity))  # type: ignore[misc]
 
+    def forget_snapshots(self) -> None:
+        self.snapshots_forgotten += 1
+
     def connect_to(self, addresses: Mapping[int, str]) -> None:
         self.known_addresses = dict(addresses)
 
     def send_snapshot(self, effect: SendSnapshot) -> None:
         other = self.network.nodes.get(effect.peer)
-        stores = self.ensemble
+        stores = self.ensemble.stores
         snapshot = stores.snapshots.newest_good()
         if other is None or snapshot is None or snapshot.zxid < effect.start_zxid:
             stores.want_snapshot()

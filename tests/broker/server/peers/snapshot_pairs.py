@@ -14,6 +14,7 @@ import trio
 from sluicemq.broker.pipeline.road import LoneRoad
 from sluicemq.broker.replication.effects import SendSnapshot
 from sluicemq.broker.replication.membership import Configuration, Member
+from sluicemq.storage.installing import discard_incoming
 from sluicemq.storage.log import SegmentLog
 from sluicemq.storage.options import LogOptions
 from sluicemq.storage.pagefile import PageFile
@@ -64,6 +65,9 @@ class Keep:
 
     def want_snapshot(self) -> None:
         self.wanted += 1
+
+    def forget_incoming(self) -> None:
+        discard_incoming(self.log._directory)
 
 
 @asynccontextmanager

@@ -107,6 +107,7 @@ async def test_pings_overtake_megabytes_of_proposals():
 
 async def test_a_peer_that_does_not_read_is_cut_off(monkeypatch):
     monkeypatch.setattr(connection_module, "QUEUE_BYTES_MAX", 1 << 20)
+    monkeypatch.setattr(connection_module, "FRAMES_MAX", 0)
     async with brokers(1, 2) as (one, two):
         number = await connected(one, two)
         previous = Position(0, bytes(8))
@@ -122,6 +123,16 @@ async def test_a_peer_that_does_not_read_is_cut_off(monkeypatch):
             await trio.testing.wait_all_tasks_blocked()
         await one.events.until(lambda: one.events.count("down", 2) == 1)
         await two.events.until(lambda: two.events.count("down", 1) == 1)
+
+
+async def test_an_entry_that_is_larger_than_what_may_wait_passes_all_the_same(monkeypatch):
+    monkeypatch.setattr(connection_module, "QUEUE_BYTES_MAX", 1000)
+    async with brokers(1, 2) as (one, two):
+        number = await connected(one, two)
+        entry = seal(1, Position(0, bytes(8)), (1, b"", bytes(100_000)), PlainBodies())
+        one.say(2, core.Propose(1, number, 5, Position(0, bytes(8)), (entry,), 0))
+        await two.hears(1)
+        assert one.events.up_with(2) == number
 
 
 async def test_who_is_silent_is_given_up(mock_clock, monkeypatch):

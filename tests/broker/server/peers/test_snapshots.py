@@ -184,6 +184,29 @@ async def test_a_stream_that_broke_goes_on_where_it_was():
         assert sorted(await left_in(both.files.disk.restart())) == sorted(alive)
 
 
+async def test_what_is_left_of_a_stream_that_broke_goes_once_it_is_not_needed():
+    async with pair() as both:
+        await trade(both.road, 150)
+        await snapshot(both.road)
+        send(both.leader, 2)
+        receiver = both.learner.mesh.receiver
+        with trio.fail_after(10):
+            while receiver.sink is None or receiver.sink.wanted().snapshot_bytes < 12_000:
+                await trio.lowlevel.checkpoint()
+        connection = both.learner.mesh.connection_to(1)
+        assert connection is not None
+        connection.data.close()
+        await both.failed()
+        with trio.fail_after(10):
+            while receiver.sink is not None:
+                await trio.lowlevel.checkpoint()
+        assert any(name.startswith("incoming-") for name in both.files.disk.names()), "another stream would go on there"
+        both.learner.mesh.forget_snapshots()
+        with trio.fail_after(10):
+            while any(name.startswith("incoming-") for name in both.files.disk.names()):
+                await trio.lowlevel.checkpoint()
+
+
 # --- what breaks it off -----------------------------------------------------------------------------------------------
 
 

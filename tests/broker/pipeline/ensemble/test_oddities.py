@@ -1,0 +1,140 @@
+"""What seldom happens in a cluster: late reads, repeated repairs, brokers that come back after they were removed."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from sluicemq.broker.queues.cluster import NODES_MAX, Cluster
+from sluicemq.broker.queues.entries_of_cluster import NodeAddress
+from sluicemq.broker.replication import effects as fx
+from sluicemq.broker.replication.messages import Phase
+from sluicemq.storage.errors import LogClosed
+from tests.broker.pipeline.ensemble.cluster import WAIT_SECONDS, Node, open_cluster
+from tests.broker.pipeline.roads import declare, open_producer, publish
+
+if TYPE_CHECKING:
+    from sluicemq.broker.replication.history import Entry
+
+
+class SlowReads:
+    """The view's reads from the disk, which take until they are told to go on, and meet a closed log then."""
+
+    def __init__(self, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun = 0
+        self.go_on = threading.Semaphore(0)
+        self._node = node
+        monkeypatch.setattr(node.ensemble.view, "read_from_disk", self._read)
+
+    def _read(self, after: int, bytes_max: int) -> tuple[Entry, ...]:
+        del after, bytes_max
+        self.begun += 1
+        self.go_on.acquire(timeout=WAIT_SECONDS)
+        raise LogClosed
+
+    async def begin(self) -> None:
+        """Let a learner want something, and return when it is being read."""
+        before = self.begun
+        self._node.ensemble.driver._reads.send_nowait(fx.ReadEntries(9, 1, 1, 1))
+        await self._node.until(lambda: self.begun > before)
+
+
+@pytest.mark.trio
+async def test_a_read_for_a_learner_that_ends_while_the_log_is_exchanged_ends_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_cluster() as cluster:
+        leader = await cluster.leader()
+        reads = SlowReads(leader, monkeypatch)
+        await reads.begin()
+        leader.ensemble.exchanging = True
+        reads.go_on.release()
+        await reads.begin()
+        assert leader.failures == [], "the next one is read"
+        leader.ensemble.exchanging = False
+        reads.go_on.release()
+        await leader.until(lambda: bool(leader.failures))
+        assert [type(failure) for failure in leader.failures] == [LogClosed], "of a log that is in use it is the end"
+        leader.failures.clear()
+
+
+@pytest.mark.trio
+async def test_what_was_set_aside_is_forgotten_once_though_its_repair_is_noted_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_cluster() as cluster:
+        leader = await cluster.leader()
+        ensemble = leader.ensemble
+        times: list[None] = []
+        monkeypatch.setattr(ensemble._premises, "forget_damaged", lambda: times.append(None))
+        ensemble.repaired()
+        ensemble.repaired()
+        await leader.until(lambda: bool(times))
+        await leader.until(lambda: not ensemble._nursery.child_tasks or len(times) == 1)
+        assert len(times) == 1
+
+
+@pytest.mark.trio
+async def test_a_removed_broker_that_runs_on_is_not_noted_again_until_it_is_added() -> None:
+    async with open_cluster() as cluster:
+        leader = await cluster.leader()
+        await cluster.start(4, listed=False)
+        known = leader.led.machine.cluster
+        await leader.until(lambda: known.addresses.get(4) is not None)
+        address = known.addresses[4]
+        leader.led.propose(NodeAddress(leader.led.clock.now_ms(), 4, ""))
+        await leader.until(lambda: 4 not in known.addresses)
+        await cluster.stop(4)
+        late = await cluster.start(4, listed=False)
+        await late.until(lambda: late.ensemble.replica.phase is Phase.BROADCAST)
+        await cluster.agree()
+        assert 4 not in known.addresses
+        assert 4 not in leader.ensemble.addresses
+        leader.led.propose(NodeAddress(leader.led.clock.now_ms(), 4, address))
+        await leader.until(lambda: known.addresses.get(4) == address)
+        await cluster.agree()
+
+
+def test_who_was_removed_is_remembered_by_images_and_within_bounds() -> None:
+    cluster = Cluster()
+    assert cluster.moved(1, "a:1")
+    for node in range(2, NODES_MAX + 10):
+        assert cluster.moved(node, "")
+    assert len(cluster.removed) == NODES_MAX
+    other = Cluster()
+    other.restore(*cluster.frozen())
+    assert (other.addresses, other.removed) == ({1: "a:1"}, cluster.removed)
+    assert other.moved(NODES_MAX, "b:1")
+    assert NODES_MAX not in other.removed
+
+
+@pytest.mark.trio
+async def test_what_came_in_of_snapshots_is_forgotten_once_a_broker_has_its_place() -> None:
+    async with open_cluster() as cluster:
+        leader = await cluster.leader()
+        for node in cluster.nodes.values():
+            await node.until(lambda node=node: node.snapshots_forgotten > 0)  # type: ignore[misc]
+        assert leader.snapshots_forgotten == 1
+
+
+@pytest.mark.trio
+async def test_a_broker_that_begins_far_behind_takes_no_snapshot_before_it_has_caught_up() -> None:
+    async with open_cluster() as cluster:
+        leader = await cluster.leader()
+        await declare(leader.led)
+        producer = await open_producer(leader.led)
+        stage = leader.led.ground.snapshots
+        assert stage is not None
+        taken = stage.figures.taken
+        behind = leader.led.machine.applied_zxid + 40
+        stage.began_behind(1_000_000, 1 << 40, behind)
+        with trio.fail_after(WAIT_SECONDS):
+            for sequence in range(1, 100):
+                before = leader.led.machine.applied_zxid
+                await publish(leader.led, producer, sequence, [b"one more"])
+                if before + 10 < behind:
+                    assert stage.figures.taken == taken, "it would hold next to nothing"
+        await leader.until(lambda: stage.figures.taken > taken)
