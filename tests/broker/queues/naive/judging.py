@@ -7,6 +7,7 @@ from typing import Any
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
+from sluicemq.broker.queues import entries_of_sessions as s
 from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues import entries_of_transactions as x
 from tests.broker.queues.naive import (
@@ -24,6 +25,7 @@ from tests.broker.queues.naive.world import World
 APPLY: dict[type[e.Entry], Callable[[World, int, Any], Any]] = {
     e.SessionOpen: settling.session_open,
     e.SessionClose: settling.session_close,
+    s.Resume: settling.resume,
     e.ProducerOpen: publishing.producer_open,
     e.Publish: publishing.publish,
     e.PublishGrouped: publishing.publish,

@@ -46,6 +46,8 @@ def plain(outcome: o.Outcome) -> Any:
             return zxid, count, duplicate, spread(known)
         case o.Settled(lost, settled):
             return tags_in(lost), settled
+        case o.Resumed(lost, settled_tags, last_tag):
+            return tags_in(lost), tags_in(settled_tags), last_tag
         case o.Declared(number, done, changes):
             return number, done, changes
         case o.Subscribed(name, topic, done, changes):

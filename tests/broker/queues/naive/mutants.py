@@ -24,6 +24,7 @@ from sluicemq.broker.queues.routing.filling import Filling
 from sluicemq.broker.queues.routing.sources import Sources
 from sluicemq.broker.queues.routing.topic import Topic
 from sluicemq.broker.queues.sequences import Producers
+from sluicemq.broker.queues.sessions import Session
 from sluicemq.broker.queues.window import IdWindow
 from tests.broker.queues.naive.running import chosen, problem
 
@@ -190,6 +191,10 @@ def _note_nothing(machine: Any, zxid: int, queue: Any, ids: bytes) -> None:
     pass
 
 
+def _hear_nothing(session: Any, consumer: int, tags: Any) -> list[int]:
+    return []
+
+
 def _open_beside(producers: Any, number: int, vhost: str, name: str, identity: str, now_ms: int) -> Any:
     return _open(producers, number, vhost, "", identity, now_ms)
 
@@ -245,6 +250,7 @@ MUTANTS = (
     Mutant("a transaction does not look at ids", _within("transactions"), "_judged", _no_ids),
     Mutant("nobody asks whether an id was settled", _within("settling"), "known_tags", _know_nothing),
     Mutant("settled ids are forgotten", _within("settling"), "_remember_ids", _note_nothing),
+    Mutant("who comes back does not hear what holds", (Session,), "settled_of", _hear_nothing),
     Mutant("nobody loses a name", (Producers,), "open", _open_beside),
     Mutant("questions never end", (halves,), "CHECKS_MAX", 1_000),
     Mutant("a paused topic delivers", (Sources,), "pause_changed", _pause_no_topic),

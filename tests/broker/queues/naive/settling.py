@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues import entries_of_sessions as s
 from sluicemq.wire.errors import InvalidRequest, SessionNotFound
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_REJECT, VERDICT_RELEASE
 from tests.broker.queues.naive.dying import fail, note, young
@@ -44,6 +45,22 @@ def session_close(world: World, zxid: int, entry: e.SessionClose) -> Any:
         if queue["topic"] is not None and queue["session"] == entry.session:
             drop(world, queue)
     return count
+
+
+def resume(world: World, zxid: int, entry: s.Resume) -> Any:
+    """A client comes back and keeps what it names; the rest goes back, as if its connection had ended."""
+    if entry.session not in world.sessions:
+        return SessionNotFound
+    who = entry.session, entry.consumer
+    named = tags_in(entry.tags)
+    settled = [tag for tag in named if tag in world.answered.get(who, ())]
+    held = world.leases(*who)
+    lost = [tag for tag in named if tag not in held and tag not in settled]
+    over = [message for tag, message in held.items() if tag not in named]
+    if over:
+        queue = world.queues[over[0]["queue"]]
+        give_back(world, zxid, queue, tried(world, zxid, queue, over, "session_ended", entry.reason))
+    return lost, settled, world.last_tags[who] if held else 0
 
 
 # --- grants ---------------------------------------------------------------------------------------------------------
@@ -86,6 +103,7 @@ def grant(world: World, entry: e.Grant, undisturbed: bool, void: list[int], give
             queue["totals"]["redelivered"] += bool(message["deliveries"])
             holder = entry.session, entry.consumer
             id_ = ids.get(own_tag - entry.first_tag, b"")
+            world.last_tags[holder] = own_tag
             message.update(state="leased", holder=holder, tag=own_tag, handed=False, id=id_)
             if not lives:
                 message["deliveries"] += 1
@@ -104,6 +122,8 @@ def find_ready(queue: Queue, ready: int | None, addresses: list[Address]) -> lis
 # --- settlements ----------------------------------------------------------------------------------------------------
 
 VERDICTS = (1, 2, 3, 4, e.EXPIRED, e.ABANDONED)
+BY_CLIENTS = (VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_REJECT, e.SETTLED_BEFORE)
+"""Verdicts of which a client that comes back hears that they hold; what the broker settles by an id is one of them."""
 VERDICTS_JUDGED = (*VERDICTS, VERDICT_REJECT, e.SETTLED_BEFORE)
 
 
@@ -122,6 +142,8 @@ def settle(world: World, zxid: int, entry: e.Settle) -> Any:
         for message in messages:
             message["handed"] = True
         return lost, 0
+    if entry.verdict in BY_CLIENTS:
+        world.answered.setdefault((entry.session, entry.consumer), set()).update(tag for tag in tags if tag in held)
     if messages:
         end_leases(world, zxid, entry, world.queues[messages[0]["queue"]], messages)
     return lost, len(messages)

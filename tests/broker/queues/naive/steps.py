@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
+from sluicemq.broker.queues import entries_of_sessions as s
 from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_REJECT, VERDICT_RELEASE
 from tests.broker.queues.naive.choices import One, Some, Tuple, step
@@ -399,6 +400,19 @@ class Steps(Road):
     @step(2, which=WHICH)
     def acknowledge_all(self, which: int) -> None:
         self.settle(which, VERDICT_ACK, 0, 8, 0, "")
+
+    @step(2, which=WHICH, keeps=WHICH, more=WHICH, reason=REASONS)
+    def come_back(self, which: int, keeps: int, more: int, reason: str) -> None:
+        """A client goes on with a consumer, and with some of what it had; perhaps it names what it settled before."""
+        holders = sorted({m["holder"] for each in self.world.queues.values() for m in within(each, "leased")})
+        holders = holders or list(self.world.answered)
+        if holders:
+            session, consumer = holders[which % len(holders)]
+            tags = sorted(self.world.leases(session, consumer)) or [1]
+            first = 1 if more > 7 else tags[0]
+            last = tags[(len(tags) - 1) * (keeps % 4) // 3] + (more == 9)
+            named = [first, max(first, last)] if keeps else []
+            self.run(s.Resume(self.now, session, consumer, named, reason))
 
     @step(1, which=WHICH, reason=REASONS, chance=WHICH)
     def disconnect(self, which: int, reason: str, chance: int) -> None:

@@ -59,6 +59,8 @@ class World:
         queues: By number; subscriptions are queues with a topic.
         topics: By number.
         sessions: Their numbers.
+        answered: The tags that clients have settled, by session and consumer.
+        last_tags: The last tag that was leased to each consumer.
         producers: The zxids of what each published, in order, by number.
         names: The number of the producer that has a name.
         fenced: Numbers of the producers that lost a name to another, with the name.
@@ -80,6 +82,8 @@ class World:
         self.queues: dict[int, Queue] = {}
         self.topics: dict[int, Topic] = {}
         self.sessions: set[int] = set()
+        self.answered: dict[tuple[int, int], set[int]] = {}
+        self.last_tags: dict[tuple[int, int], int] = {}
         self.producers: dict[int, list[int]] = {}
         self.names: dict[str, int] = {}
         self.fenced: dict[int, str] = {}
