@@ -15,9 +15,12 @@ from sluicemq.client.blocking.calls import Calls
 from sluicemq.client.blocking.crossing import CrossingConsumer
 from sluicemq.client.blocking.io_thread import EXIT_SECONDS, Hosted, IoThread, io_thread
 from sluicemq.client.blocking.producer import Submitted, send, submit
+from sluicemq.client.blocking.relay import Relay
 from sluicemq.client.consumer import Consumer as AsyncConsumer
 from sluicemq.client.errors import ClientClosed, SluiceError
 from sluicemq.client.options import Body, Delivery, Duration, seconds_of
+from sluicemq.client.outbox.face import Outbox
+from sluicemq.client.outbox.relay import ATTEMPTS_MAX, LEASE_SECONDS, POLL_SECONDS, ROWS_MAX
 from sluicemq.client.producer import SEND_SECONDS, attributes_of
 from sluicemq.client.publisher import Publisher
 from sluicemq.client.receipts import Receipt
@@ -124,6 +127,30 @@ class Client(Calls):
         attributes = attributes_of(key, subject, headers, message_id, priority=priority)
         seconds = seconds_of(timeout, "timeout")
         return submit(self._io, self._publisher(destination), destination, body, attributes, seconds, None)
+
+    # --- outbox ---------------------------------------------------------------------------------------------------
+
+    def relay(
+        self,
+        outbox: Outbox,
+        *,
+        poll_interval: Duration = POLL_SECONDS,
+        lease: Duration = LEASE_SECONDS,
+        batch_messages: int = ROWS_MAX,
+        attempts_max: int = ATTEMPTS_MAX,
+    ) -> Relay:
+        """Return what sends the messages of *outbox*, on the I/O thread; arguments and errors as for `Outbox.relay`.
+
+        `relay.run()` runs it until Ctrl-C, or until the client is closed; `with relay:` runs it beside the block.
+        """
+        inner = outbox.relay(
+            self._inner,
+            poll_interval=poll_interval,
+            lease=lease,
+            batch_messages=batch_messages,
+            attempts_max=attempts_max,
+        )
+        return Relay(self._io, inner)
 
     # --- life -----------------------------------------------------------------------------------------------------
 

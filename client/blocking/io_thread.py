@@ -303,6 +303,14 @@ def io_thread() -> IoThread:
         return _current[0]
 
 
+def call(function: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run an async function of this library on the I/O thread, and return what it returns.
+
+    For what needs no client: `call(outbox.status)`, `call(probe_cluster, url)`.
+    """
+    return io_thread().call(function, *args, **kwargs)
+
+
 def _forget_thread(io: IoThread) -> None:
     global _starting
     _starting = threading.Lock()

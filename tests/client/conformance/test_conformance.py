@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import pytest
 
+from sluicemq.client.errors import LeaseLost
 from tests.client.conformance.faces import FACES, TASKS, THREADS, run
 from tests.client.conformance.stories import STORIES
 from tests.e2e.broker_process import BrokerProcess
@@ -83,3 +85,39 @@ def test_one_producer_sends_for_many(broker, face):
         assert len(by_sender) == (THREADS if face == "blocking" else TASKS)
 
     run(face, broker.url, story, before=before, after=after)
+
+
+def test_a_handler_that_blocks_for_longer_than_its_lease_loses_no_lease_silently(broker, face, caplog):
+    """On an event loop it loses the lease, and everybody is told; a thread of its own loses nothing."""
+    queue, told = "blocked", []
+    outcome = {}
+
+    async def before(client):
+        await client.declare_queue(queue, retry=[0.001])
+        await client.send(queue, b"long")
+
+    async def story(client, number):
+        if number:
+            return
+        async with client.consumer(queue, lease=0.6, on_lease_lost=told.append) as consumer:
+            message = await anext(consumer)
+            time.sleep(2.0)  # noqa: ASYNC251 - that is the mistake
+            try:
+                await message.ack(confirm=True)
+            except LeaseLost as error:
+                outcome["lost"] = error
+                again = await anext(consumer)
+                outcome["again"] = again.redelivery_reason
+                await again.ack(confirm=True)
+
+    async def after(client):
+        outcome["settled"] = (await client.queue_info(queue))["settled_total"]
+
+    run(face, broker.url, story, before=before, after=after)
+    assert outcome.pop("settled") == 1
+    if face == "blocking":
+        assert (told, outcome) == ([], {})
+    else:
+        assert outcome["again"] == "expired"
+        assert [error.queue for error in told] == [queue]
+        assert "the event loop was blocked for" in caplog.text
