@@ -146,8 +146,8 @@ def show(name: str, stale: bool, url: str, as_json: bool) -> None:
 def _shaped_rows(queue: dict[str, Any], settings: dict[str, Any]) -> list[tuple[str, str]]:
     """Take what a queue's pace and limits are out of its figures, and return it for people."""
     rows = [(f"{what} rate", f"{queue.pop(f'{what}_rate', 0.0):g}/s") for what in ("arrival", "delivery")]
-    if "delivery_rate_allowed" in queue:
-        allowed = queue.pop("delivery_rate_allowed")
+    if "delivery_rate_now" in queue:
+        allowed = queue.pop("delivery_rate_now")
         rows.append(("delivery rate allowed", "unlimited" if allowed is None else f"{allowed:g}/s"))
     rows.append(("drained in", _drained(queue)))
     queue.pop("drain_seconds", None)

@@ -142,7 +142,7 @@ class ShapingStage:
         self.look()
         gate = self.gates.find(queue.id)
         if gate is not None:
-            state["delivery_rate_allowed"] = None if gate.rate is None else round(gate.rate, 3)
+            state["delivery_rate_now"] = None if gate.rate is None else round(gate.rate, 3)
         if queue.settings["publish_limit"] is not None:
             known = self.admissions.find(queue.id)
             state["publish_refused_total"] = 0 if known is None else known.refused_total

@@ -16,6 +16,7 @@ from tests.e2e.rates import measure
 
 if TYPE_CHECKING:
     from tests.e2e.broker_process import BrokerProcess
+    from tests.e2e.conftest import StartBroker
 
 pytestmark = pytest.mark.anyio
 
@@ -122,7 +123,7 @@ async def test_who_does_not_want_to_wait_hears_at_once_how_long_it_would_take(
                 for _ in range(8):
                     group.start_soon(send)
             assert len(refusals) == 3
-            assert all(refusal.retryable and 0 < refusal.retry_after <= 80 for refusal in refusals)
+            assert all(refusal.retryable and 0 < (refusal.retry_after or 0) <= 80 for refusal in refusals)
             assert all(refusal.destination == queue and refusal.waiting in range(6) for refusal in refusals)
             with pytest.raises(PublishLimited, match="never more than 5 at once") as refused:
                 await producer.send_many([b"x"] * 6)
@@ -184,7 +185,7 @@ async def test_the_adaptive_rate_finds_what_a_service_can_take(broker: BrokerPro
     with anyio.fail_after(TEST_SECONDS_MAX):
         async with connect(broker.url) as client:
             await measure_adaptive(client, queue, service, "refuses", seconds=7.0, messages=2_000)
-            allowed = (await client.queue_info(queue))["delivery_rate_allowed"]
+            allowed = (await client.queue_info(queue))["delivery_rate_now"]
     # The machine may be busy, and the time is short: `python -m tests.e2e.adaptive_rates` is the measurement.
     assert allowed == pytest.approx(100, rel=0.3)
     assert sum(service.delivered[second] for second in (4, 5, 6)) / 3 == pytest.approx(100, rel=0.3)
@@ -202,6 +203,29 @@ async def test_a_queue_says_how_fast_it_is_and_when_it_will_be_empty(broker: Bro
                     await (await consumer.receive(max_messages=1_000, max_wait=0.1)).ack()
                     await anyio.sleep(0.1)
                 state = await client.queue_info(queue)
-            assert state["delivery_rate_allowed"] == 100
+            assert state["delivery_rate_now"] == 100
             assert state["delivery_rate"] == pytest.approx(100, rel=0.2)
             assert state["drain_seconds"] == pytest.approx(state["ready"] / 100, rel=0.3)
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
+async def test_limits_are_there_after_a_kill(start_broker: StartBroker) -> None:
+    limits = {
+        "delivery_rate": "5/s from 9 to 17; 50/s; in Europe/Berlin",
+        "delivery_burst": 7,
+        "max_concurrency": 3,
+        "delivery_adaptive": {"min": 1.0, "max": 100.0, "latency": 0.5, "failures": 0.02},
+        "publish_limit": "fixed_window 2/d",
+    }
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        broker = start_broker()
+        async with connect(broker.url) as client:
+            await client.declare_queue("limited", **limits)  # type: ignore[arg-type]
+        broker.kill()
+        broker = start_broker()
+        async with connect(broker.url) as client, client.producer("limited", when_limited="raise") as producer:
+            settings = (await client.queue_info("limited"))["settings"]
+            assert {name: settings[name] for name in limits} == limits
+            await producer.send_many([b"one", b"two"])
+            with pytest.raises(PublishLimited):
+                await producer.send(b"three")

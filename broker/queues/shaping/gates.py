@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PLENTY = 1 << 60
 """As good as no limit."""
+SAME_SECONDS = 1e-4
 PLAN_SECONDS = 900.0
 """A rate that depends on the time of day is looked up again at every quarter of an hour: clocks change at one."""
 
@@ -269,8 +270,8 @@ class Gates:
             gate.due = None
 
     def wake(self, gate: Gate, due: float) -> None:
-        """Let *gate* be due; infinity: never."""
-        if due < math.inf and (gate.due is None or due < gate.due):
+        """Let *gate* be due; infinity: never. The same time, found again, differs in its last digits."""
+        if due < math.inf and (gate.due is None or due < gate.due - SAME_SECONDS):
             gate.due = due
             heapq.heappush(self._due, (due, gate.queue.id))
 

@@ -219,7 +219,21 @@ async def test_nothing_goes_in_hours_at_rate_zero_and_nobody_looks_all_the_time(
         it.client.consume(it.queue)
         await it.passes(3_000.0)
         assert it.times == []
-        assert it.road.shaping.gates.next_due - trio.current_time() > 60
+        due = it.road.shaping.gates.next_due
+        assert due is not None
+        assert due - trio.current_time() > 60
+
+
+@pytest.mark.trio
+async def test_whoever_looks_often_while_a_gate_is_closed_leaves_nothing_behind(mock_clock):
+    async with story(mock_clock, delivery_rate="1/h", delivery_burst=1) as it:
+        await it.put(10)
+        consumer = it.client.consume(it.queue)
+        await it.client.take(1)
+        for number in range(100):
+            it.road.dispatch.set_credit(it.client.session, consumer, 50 + number, 1 << 30)
+            await it.passes(0.7)
+        assert len(it.road.shaping.gates._due) <= 2
 
 
 @pytest.mark.trio
@@ -251,3 +265,33 @@ async def test_a_queue_that_goes_takes_its_gate_along(mock_clock):
         await it.passes(5.0)
         assert len(it.road.shaping.gates) == 0
         assert it.road.shaping.gates.next_due is None
+
+
+@pytest.mark.trio
+async def test_an_adaptive_rate_grows_by_what_is_acknowledged_and_falls_by_what_is_not(mock_clock):
+    async with story(mock_clock, delivery_adaptive={"max": 200}) as it:
+        await it.put(*[500] * 4)
+        consumer = it.client.consume(it.queue, credit=10_000)
+        gate = it.road.shaping.gates
+
+        async def lives(seconds: float, verdict: int) -> float:
+            settled = len(it.client.received)
+            for _ in range(round(seconds / 0.1)):
+                await it.passes(0.1)
+                if len(it.client.received) > settled:
+                    tags = [it.client.received[settled].tag, it.client.received[-1].tag]
+                    settled = len(it.client.received)
+                    await it.client.settle(consumer, tags, verdict, 1_000.0 if verdict == m.VERDICT_NACK else None)
+            found = gate.find(it.queue.id)
+            assert found is not None
+            rate = found.rate
+            assert rate is not None
+            return rate
+
+        assert await lives(4.0, m.VERDICT_ACK) == 200
+        assert await lives(3.0, m.VERDICT_NACK) < 20
+        assert it.road.shaping.state_of(it.queue)["delivery_rate_now"] < 20
+        await it.becomes(delivery_adaptive=None)
+        await it.passes(0.1)
+        assert gate.find(it.queue.id) is None
+        assert not it.road.shaping._deliveries or it.queue.leased
