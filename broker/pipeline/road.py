@@ -143,16 +143,19 @@ class Road:
             nursery.start_soon(self.schedules.run)
             nursery.start_soon(self.checks.run)
 
-    def timer(self, next_due: Callable[[], float | None], fire: Callable[[], None]) -> DueTimer:
-        """Return a timer of a stage, which runs it."""
+    def timer(
+        self, next_due: Callable[[], float | None], fire: Callable[[], None], *, is_upkeep: bool = False
+    ) -> DueTimer:
+        """Return a timer of a stage, which runs it; *is_upkeep*: it goes off again and again, mostly for nothing."""
         made = DueTimer(next_due, fire)
-        self._timers.append(made)
+        if not is_upkeep:
+            self._timers.append(made)
         return made
 
     def next_due(self) -> float | None:
         """Return when the first of all timers goes off, in seconds on the trio clock; None: none of them ever does.
 
-        Where that depends on an entry that is under way, it does not count before that is applied.
+        Those of upkeep do not count, nor does what depends on an entry that is under way.
         """
         return min((due for timer in self._timers if (due := timer.next_due()) is not None), default=None)
 

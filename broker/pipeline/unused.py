@@ -51,7 +51,7 @@ class UnusedQueues:
         self._looks: list[tuple[int, int]] = []  # a heap of (log time, number)
         self._known: dict[int, int] = {}  # since when nobody is known to consume it, by number
         self._to_mark: dict[int, None] = {}  # of these it is to be said that they are used
-        self._timer = road.timer(self._next_look, self._look)
+        self._timer = road.timer(self._next_look, self._look, is_upkeep=True)
 
     def start(self, nursery: trio.Nursery) -> None:
         """Take up the queues that exist, and run the timer in *nursery*."""

@@ -1,7 +1,8 @@
 """How time is moved on within a running broker: from one due time to the next, until the wanted time has come.
 
 In one leap, three days would look like a broker that was away: schedules would skip their times, messages would expire
-before anybody could have had them. Runs within the broker's event loop.
+before anybody could have had them. Only unused queues are not looked at every few seconds, but when something else is
+due, and at the end. Runs within the broker's event loop.
 """
 
 from __future__ import annotations
