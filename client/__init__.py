@@ -35,6 +35,7 @@ from sluicemq.client.handling import Retry as Retry
 from sluicemq.client.inbox import Inbox as Inbox
 from sluicemq.client.message import Batch as Batch
 from sluicemq.client.message import Message as Message
+from sluicemq.client.operators import FoundMessage as FoundMessage
 from sluicemq.client.outbox.face import Outbox as Outbox
 from sluicemq.client.outbox.face import OutboxStatus as OutboxStatus
 from sluicemq.client.outbox.face import TroubledMessage as TroubledMessage

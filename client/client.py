@@ -27,7 +27,7 @@ from sluicemq.client.dead_letters import DeadLetterCalls
 from sluicemq.client.delays import DelayCalls
 from sluicemq.client.dialing import open_socket
 from sluicemq.client.errors import ClientClosed, InvalidRequest, ProtocolError, SluiceError, another
-from sluicemq.client.explaining import ExplainCalls
+from sluicemq.client.operators import OperatorCalls
 from sluicemq.client.options import Body, Delivery, Duration, count_of, seconds_of
 from sluicemq.client.outgoing import Pending
 from sluicemq.client.parts import Parts
@@ -67,7 +67,7 @@ class Client(
     ClusterCalls,
     TransactionCalls,
     RequestCalls,
-    ExplainCalls,
+    OperatorCalls,
 ):
     """A connection to a broker or a cluster; made by `connect`, used with `async with`.
 

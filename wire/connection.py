@@ -130,6 +130,8 @@ REQUESTS: dict[type[Message], type[Message] | None] = {
     m.Reply: m.Replied,
     m.LookAtQueues: m.QueuesSeen,
     m.Explain: m.Explained,
+    m.Search: m.Found,
+    m.Move: m.Moved,
 }
 """What a client may send once the connection is open, and what answers it (or ERROR); None = nothing does."""
 
@@ -158,7 +160,7 @@ OPEN_TYPES: dict[Role, frozenset[int]] = {
 }
 """Frame types that each role may send in state OPEN, besides CLOSE."""
 
-_WITH_BATCHES = (m.Transaction, m.Prepare, m.Check, m.TransactionShown, m.Reply, m.ReplyArrived)
+_WITH_BATCHES = (m.Transaction, m.Prepare, m.Check, m.TransactionShown, m.Reply, m.ReplyArrived, m.Found)
 MAY_HAVE_TAIL: frozenset[int] = _types((m.Publish, m.Deliver, m.Peeked, m.Replayed, m.Dead, m.Schedule, *_WITH_BATCHES))
 """Frame types that carry batches behind their head."""
 MUST_CORRELATE: frozenset[int] = _types((*(cls for cls, reply in REQUESTS.items() if reply is not None), *_REPLIES))

@@ -1,4 +1,4 @@
-"""`sluicemq queue`: declare, list, show, delete, purge and peek."""
+"""`sluicemq queue`: declare, list, show, delete and peek; commands that choose messages stand in `choosing`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from sluicemq.broker.commands import choosing
 from sluicemq.broker.commands.limits import limit_options, limit_pairs
 from sluicemq.broker.commands.manners import json_option, note, on_terminal, print_json, print_table, url_option
 from sluicemq.broker.commands.pausing import pausing, say_paused
@@ -19,7 +20,10 @@ SKIP_MAX = 1_000_000_000_000
 
 @click.group(name="queue")
 def command() -> None:
-    """Declare, list, show, delete, purge and peek into queues."""
+    """Declare, list, show and delete queues; look at, move, copy and purge their messages."""
+
+
+choosing.add_to(command)
 
 
 @command.command(name="declare")
@@ -179,23 +183,6 @@ def delete(name: str, if_empty: bool, yes: bool, url: str, as_json: bool) -> Non
         print_json({"name": name, "messages": messages})
     else:
         click.echo(f"{name}: deleted with {messages} messages")
-
-
-@command.command(name="purge")
-@click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask, also on a terminal.")
-@url_option
-@json_option
-def purge(name: str, yes: bool, url: str, as_json: bool) -> None:
-    """Drop the messages of NAME that are ready or delayed; those that a consumer holds stay."""
-    from sluicemq.broker.commands.asking import with_client
-
-    _confirm(f"Drop all messages of the queue {name}?", yes)
-    messages = with_client(url, lambda client: client.purge_queue(name))
-    if as_json:
-        print_json({"name": name, "messages": messages})
-    else:
-        click.echo(f"{name}: {messages} messages dropped")
 
 
 @pausing(command, "pause", resume=False)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from sluicemq.broker.queues.chunks import RUN_BYTES, ChunksMissing, ready_at
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sluicemq.broker.queues.fifo import RunFifo
     from sluicemq.broker.queues.runs import Run
 
@@ -35,17 +37,17 @@ def ordinal_from(lane: RunFifo, ready: int) -> int:
     return max(found, lane.head)
 
 
-def read_rows(lane: RunFifo, ordinal: int, runs_max: int) -> tuple[list[Run], int]:
-    """Return at most *runs_max* runs from *ordinal* on, and the ordinal behind them; the same one at the end.
+def read_rows(lane: RunFifo, ordinal: int, runs_max: int) -> tuple[list[Run], int, Sequence[int]]:
+    """Return at most *runs_max* runs from *ordinal* on, the ordinal behind them (at the end the same), and their own.
 
     Raises:
         ChunksMissing: The first of them lies in a chunk that is not in memory.
 
     """
     before = lane.read_ordinal
-    runs = lane.read(ordinal, runs_max)
+    ordinals, runs = lane.read_with_ordinals(ordinal, runs_max)
     following = max(lane.read_ordinal, ordinal)
     lane.read_ordinal = before  # who looks is no reader for whom chunks are kept in memory
     if not runs and (missing := lane.missing(ordinal, 1)):
         raise ChunksMissing(missing)
-    return runs, following
+    return runs, following, ordinals

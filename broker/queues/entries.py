@@ -9,8 +9,8 @@ All times are milliseconds since 1970 (`_ms`); `log_time_ms` is the time that th
 Ranges of tags are flat lists `[first, last, first, last, ...]`, both ends included. Runs of messages in a GRANT are
 flat lists `[zxid, first index, count, ...]`. Ranges of entries are flat lists of zxids, like those of tags.
 
-Others stand in `entries_of_publishing`, `entries_of_queues`, `entries_of_sessions`, `entries_of_topics` and
-`entries_of_transactions`.
+Others stand in `entries_of_moving`, `entries_of_publishing`, `entries_of_queues`, `entries_of_sessions`,
+`entries_of_topics` and `entries_of_transactions`.
 Those about the brokers stand in `entries_of_cluster`.
 """
 
@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Self
 import msgpack
 
 from sluicemq.broker.queues.entries_of_cluster import Membership, NodeAddress
+from sluicemq.broker.queues.entries_of_moving import Move
 from sluicemq.broker.queues.entries_of_publishing import Publish, PublishGrouped, PublishIdentified, shared_route
 from sluicemq.broker.queues.entries_of_queues import (
     Alter,
@@ -431,6 +432,7 @@ ENTRIES: dict[int, type[Entry]] = {
         Fire,
         Redrive,
         Discard,
+        Move,
         ExpireQueue,
         MarkUsed,
         Transaction,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_cluster as c
+from sluicemq.broker.queues import entries_of_moving as v
 from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues import entries_of_sessions as r
 from sluicemq.broker.queues import entries_of_topics as t
@@ -378,11 +379,10 @@ def _keep_queue(freeze: Freeze, machine: Machine, number: int) -> None:
 def _keep_dying(freeze: Freeze, machine: Machine, number: int) -> None:
     """Keep a queue whose messages may die, and the one that they go to then."""
     queue = machine.queue(number)
-    if queue is not None:
-        _keep_queue(freeze, machine, number)
-        target = dead_letter_queue(machine, queue)
-        if target is not None:
-            _keep_queue(freeze, machine, target.id)
+    _keep_queue(freeze, machine, number)
+    target = None if queue is None else dead_letter_queue(machine, queue)
+    if target is not None:
+        _keep_queue(freeze, machine, target.id)
 
 
 def _session_close(freeze: Freeze, machine: Machine, entry: e.SessionClose) -> None:
@@ -511,6 +511,13 @@ def _mark_used(freeze: Freeze, machine: Machine, entry: q.MarkUsed) -> None:
         _keep_queue(freeze, machine, number)
 
 
+def _move(freeze: Freeze, machine: Machine, entry: v.Move) -> None:
+    if entry.producer <= freeze.zxid:
+        freeze.keep(machine.producers.get(entry.producer))
+    _keep_queue(freeze, machine, entry.queue)
+    _keep_dying(freeze, machine, entry.to)
+
+
 def _expire_queue(freeze: Freeze, machine: Machine, entry: q.ExpireQueue) -> None:
     touching.dropped(freeze, machine, entry.queue)
 
@@ -577,6 +584,7 @@ TOUCHES: dict[type[e.Entry], Callable[[Freeze, Machine, Any], None]] = {
     q.Reschedule: _of_queue,
     q.Redrive: _redrive,
     q.Discard: _discard,
+    v.Move: _move,
     q.ExpireQueue: _expire_queue,
     q.MarkUsed: _mark_used,
     t.Subscribe: touching.subscribe,

@@ -195,6 +195,14 @@ class Redriven:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Moved:
+    """So many messages went where they should, or were copied, or dropped; *duplicate*: that was done before."""
+
+    count: int
+    duplicate: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Discarded:
     """So many dead letters are gone."""
 
@@ -220,6 +228,7 @@ Value: TypeAlias = (
     | SchedulePut
     | Fired
     | Redriven
+    | Moved
     | Discarded
     | Subscribed
     | Filled

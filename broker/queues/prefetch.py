@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues import entries_of_moving as v
 from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues import entries_of_transactions as x
@@ -21,6 +22,7 @@ from sluicemq.broker.queues.applying.forgetting import missing_of_forget
 from sluicemq.broker.queues.applying.halves import target_of, window_of
 from sluicemq.broker.queues.applying.identifying import missing_of_ids
 from sluicemq.broker.queues.applying.limiting import DROPPED_AT_ONCE_MAX, missing_of_room
+from sluicemq.broker.queues.applying.moving import missing_of_move
 from sluicemq.broker.queues.applying.operating import missing_to_follow
 from sluicemq.broker.queues.applying.settling import missing_known
 from sluicemq.broker.queues.applying.transactions import as_publish, as_settle, missing_of_judging
@@ -184,6 +186,7 @@ _MISSING: dict[type[e.Entry], Callable[[Machine, Any], list[Chunk]]] = {
     q.Reschedule: _missing_of_delayed,
     q.Redrive: missing_of_redrive,
     q.Discard: _missing_of_discard,
+    v.Move: missing_of_move,
     t.Subscribe: _missing_of_subscribe,
     t.Fill: prefetching.missing_of_fill,
     x.Transaction: _missing_of_transaction,

@@ -98,6 +98,8 @@ CLIENT_SENDS_WHEN_OPEN = {
     "OpenMailbox",
     "Reply",
     "Explain",
+    "Search",
+    "Move",
     "Ping",
     "Pong",
     "Close",
@@ -143,6 +145,8 @@ BROKER_SENDS_WHEN_OPEN = {
     "MailboxOpened",
     "Replied",
     "Explained",
+    "Found",
+    "Moved",
     "ReplyArrived",
     "Deliver",
     "LeasesLost",
@@ -314,7 +318,7 @@ def test_only_messages_with_batches_have_a_tail(cls):
         state = next(state for state in State if allowed(state, sender, cls))
     pair = pair_in(state)
     if cls.TYPE in MAY_HAVE_TAIL:
-        of_transactions = {m.Transaction, m.Prepare, m.Check, m.TransactionShown, m.Reply, m.ReplyArrived}
+        of_transactions = {m.Transaction, m.Prepare, m.Check, m.TransactionShown, m.Reply, m.ReplyArrived, m.Found}
         assert cls in {m.Publish, m.Deliver, m.Peeked, m.Replayed, m.Dead, m.Schedule} | of_transactions
         assert bytes(pair.pass_over(sender, sample_of(cls), correlation=1, tail=b"batches").tail) == b"batches"
         return

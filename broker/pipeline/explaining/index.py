@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
+from sluicemq.broker.queues.entries_of_moving import Move
 from sluicemq.broker.queues.entries_of_sessions import Resume
 from sluicemq.broker.queues.entries_of_topics import FILL_NUMBERS, Fill, Unsubscribe
 from sluicemq.broker.queues.entries_of_transactions import Prepare, Resolve, Transaction
@@ -135,7 +136,9 @@ def _note_grant(stretch: Stretch, entry: e.Grant) -> None:
     stretch.name(entry.runs[::3])
 
 
-def _note_placed(stretch: Stretch, entry: e.GrantPlaced | q.Cancel | q.Reschedule | q.Redrive | q.Discard) -> None:
+def _note_placed(
+    stretch: Stretch, entry: e.GrantPlaced | q.Cancel | q.Reschedule | q.Redrive | q.Discard | Move
+) -> None:
     stretch.name(entry.runs[1::4])
 
 
@@ -190,6 +193,7 @@ _NOTING: dict[type[Entry], Callable[[Stretch, Any], None]] = {
     q.Reschedule: _note_placed,
     q.Redrive: _note_placed,
     q.Discard: _note_placed,
+    Move: _note_placed,
     Transaction: _note_transaction,
     Prepare: _note_prepare,
     Resolve: _note_resolve,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
+from sluicemq.broker.queues.entries_of_moving import Move
 from sluicemq.broker.queues.entries_of_sessions import Resume
 from sluicemq.broker.queues.entries_of_topics import FILL_NUMBERS, Fill
 from sluicemq.broker.queues.entries_of_transactions import Resolve, Transaction
@@ -199,6 +200,15 @@ class Life:
         if self.names(entry.runs):
             self.tell(zxid, entry, "discarded", entry.queue)
 
+    def _move(self, zxid: int, entry: Move) -> None:
+        if self.names(entry.runs):
+            self.ready.append(zxid)
+            if entry.to:
+                self.queues[entry.to] = None
+                self.tell(zxid, entry, "copied" if entry.keep else "moved", entry.queue, to=entry.to)
+            else:
+                self.tell(zxid, entry, "purged", entry.queue)
+
     def _fill(self, zxid: int, entry: Fill) -> None:
         flat = entry.runs
         for place in range(0, len(flat), FILL_NUMBERS):
@@ -247,6 +257,7 @@ _TAKING: dict[type[Entry], Callable[[Life, int, Any], None]] = {
     q.Reschedule: Life._reschedule,
     q.Redrive: Life._redrive,
     q.Discard: Life._discard,
+    Move: Life._move,
     Fill: Life._fill,
     Resolve: Life._resolve,
     e.Purge: Life._purge,

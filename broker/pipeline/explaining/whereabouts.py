@@ -163,7 +163,7 @@ class Whereabouts:
             if left <= 0:
                 self.complete = False
                 return None, 0
-            runs, following = await self._road.look(partial(read_rows, fifo, ordinal, STEP_RUNS))
+            runs, following, _ = await self._road.look(partial(read_rows, fifo, ordinal, STEP_RUNS))
             for run in runs:
                 if self._is_in(run):
                     return run, left

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_cluster as c
+from sluicemq.broker.queues import entries_of_moving as v
 from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues import entries_of_sessions as s
 from sluicemq.broker.queues import entries_of_topics as t
@@ -22,6 +23,7 @@ from sluicemq.broker.queues.applying.delaying import cancel, reschedule
 from sluicemq.broker.queues.applying.forgetting import forget
 from sluicemq.broker.queues.applying.granting import grant, grant_identified, grant_placed
 from sluicemq.broker.queues.applying.halves import checked, prepare, resolve
+from sluicemq.broker.queues.applying.moving import move
 from sluicemq.broker.queues.applying.operating import alter, policy
 from sluicemq.broker.queues.applying.producers import producer_close, producer_open, producer_open_unlimited
 from sluicemq.broker.queues.applying.publishing import publish, publish_grouped, publish_identified
@@ -65,6 +67,7 @@ APPLY: dict[type[e.Entry], Callable[[Machine, int, Any], Outcome]] = {
     q.Policy: policy,
     q.Redrive: redrive,
     q.Discard: discard,
+    v.Move: move,
     q.ExpireQueue: expire_queue,
     q.MarkUsed: mark_used,
     t.Subscribe: subscribe,

@@ -12,7 +12,8 @@ from sluicemq.broker.queues import dead_letters as letters
 from sluicemq.broker.queues.applying.dying import without_expiry
 from sluicemq.broker.queues.applying.limiting import make_room, missing_of_room, refuse_overflow
 from sluicemq.broker.queues.applying.refusals import queue_not_found
-from sluicemq.broker.queues.outcomes import Discarded, Effect, Outcome, Ready, Redriven, Removed, Returned
+from sluicemq.broker.queues.applying.taking import take_ready
+from sluicemq.broker.queues.outcomes import Discarded, Effect, Outcome, Ready, Redriven
 from sluicemq.broker.queues.runs import Run, bytes_in, messages_in
 from sluicemq.wire.errors import Conflict
 
@@ -57,7 +58,7 @@ def redrive(machine: Machine, zxid: int, entry: q.Redrive) -> Outcome:
             letters.revive(queue, without_expiry(machine, queue, runs), zxid)
         else:
             letters.discard(queue, runs, "moved")
-            moved, removed = _take(queue, group.strangers)
+            moved, removed = take_ready(queue, group.strangers)
             queue.gone(moved, "moved")
             effects += removed
             runs += moved
@@ -129,24 +130,6 @@ def _refusal(machine: Machine, queue: Queue, chosen: dict[int, _Chosen]) -> Slui
     return None
 
 
-def _take(queue: Queue, strangers: list[Run]) -> tuple[list[Run], list[Effect]]:
-    """Take ready messages out; also return what the leader hears of them and of what is left of their runs."""
-    taken: list[Run] = []
-    effects: list[Effect] = []
-    for part in strangers:
-        whole = letters.find_ready(queue, part.ready, part.zxid, part.first)
-        if whole is None or queue.take_part(part) is None:
-            continue  # named twice
-        taken.append(part)
-        end, whole_end = part.first + part.size, whole.first + whole.size
-        rest = [run for first, size in ((whole.first, part.first - whole.first), (end, whole_end - end)) if size > 0
-                for run in [whole._replace(first=first, size=size)] if queue.returned.holds(run)]  # fmt: skip
-        effects.append(Removed(queue.id, [whole]))
-        if rest:
-            effects.append(Returned(queue.id, rest))
-    return taken, effects
-
-
 def discard(machine: Machine, zxid: int, entry: q.Discard) -> Outcome:
     """Drop dead letters."""
     queue = machine.queue(entry.queue)
@@ -154,7 +137,7 @@ def discard(machine: Machine, zxid: int, entry: q.Discard) -> Outcome:
         return Outcome(None, queue_not_found(entry.queue))
     runs = letters.take_dead(queue, letters.find_dead(queue, entry.runs), zxid)
     letters.discard(queue, runs, "purged")
-    dropped, effects = _take(queue, letters.find_strangers(queue, entry.runs))
+    dropped, effects = take_ready(queue, letters.find_strangers(queue, entry.runs))
     queue.gone(dropped, "purged")
     machine.due_changed(queue)
     return Outcome(Discarded(messages_in(runs) + messages_in(dropped)), None, tuple(effects))

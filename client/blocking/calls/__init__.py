@@ -8,6 +8,7 @@ from sluicemq.client.blocking.calls.cluster import ClusterCalls
 from sluicemq.client.blocking.calls.dead_letters import DeadLetterCalls
 from sluicemq.client.blocking.calls.delays import DelayCalls
 from sluicemq.client.blocking.calls.explaining import ExplainCalls
+from sluicemq.client.blocking.calls.operators import OperatorCalls
 from sluicemq.client.blocking.calls.policies import PolicyCalls
 from sluicemq.client.blocking.calls.request_calls import RequestCalls
 from sluicemq.client.blocking.calls.schedules import ScheduleCalls
@@ -25,6 +26,7 @@ class Calls(
     ClusterCalls,
     TransactionCalls,
     RequestCalls,
+    OperatorCalls,
     ExplainCalls,
 ):
     """All of them."""

@@ -17,6 +17,7 @@ from sluicemq.broker.queues import entries_of_sessions as r
 from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues import entries_of_transactions as x
 from sluicemq.broker.queues.entries import ENTRIES, RESERVED_KINDS, Entry, EntryUnknown, decode_entry
+from sluicemq.broker.queues.entries_of_moving import READY, Move
 
 number = st.integers(0, 2**64 - 1)
 small = st.integers(0, 2**32 - 1)
@@ -74,6 +75,7 @@ EXAMPLES: list[Entry] = [
     t.Fire(1, 2, 3, 4, 1),
     q.Redrive(1, 2, [8, 4, 0, 1], 0),
     q.Discard(1, 2, [8, 4, 0, 1]),
+    Move(1, 5, 1, 2, 3, False, READY, [8, 4, 0, 1]),
     q.ExpireQueue(1, 2, 3),
     q.MarkUsed(1, [2, 3]),
     x.Transaction(

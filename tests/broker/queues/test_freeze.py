@@ -21,6 +21,7 @@ from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues import entries_of_transactions as x
 from sluicemq.broker.queues import freeze as freeze_module
 from sluicemq.broker.queues.applying import APPLY
+from sluicemq.broker.queues.entries_of_moving import DEAD, READY, Move
 from sluicemq.broker.queues.freeze import TOUCHES
 from sluicemq.broker.queues.halves import HALVES_ID
 from sluicemq.broker.queues.image import load
@@ -128,6 +129,11 @@ class Day(Story):
         self.decided = self.prepare(self.billing)
         self.apply(x.Resolve(self.now, self.decided, False))
         self.machine.check()
+
+    def moved(self, queue: int, to: int, runs: list[int], state: int = READY, *, keep: bool = False) -> Move:
+        producer = self.machine.producers.get(self.producer)
+        sequence = 1 if producer is None else producer.last + 1
+        return Move(self.now, self.producer, sequence, queue, to, keep, state, runs)
 
     def prepare(self, target: int, route: str = "", due_ms: int = 0) -> int:
         return self.apply(self.prepared(target, route, due_ms))
@@ -247,6 +253,10 @@ def entries_of(day: Day) -> dict[str, e.Entry]:
         "a dead letter is redriven": q.Redrive(now, day.billing, dead(day), 0),
         "a dead letter goes back to where it died": q.Redrive(now, day.billing, strangers(day), 0),
         "a dead letter goes elsewhere": q.Redrive(now, day.billing, dead(day), day.orders),
+        "messages are moved": day.moved(day.orders, day.billing, ready_in(day.machine, day.orders)),
+        "messages are copied": day.moved(day.orders, day.billing, ready_in(day.machine, day.orders), keep=True),
+        "chosen messages are dropped": day.moved(day.orders, 0, ready_in(day.machine, day.orders)),
+        "chosen dead letters are moved": day.moved(day.billing, day.orders, dead(day), DEAD),
         "dead letters are dropped": q.Discard(now, day.billing, dead(day) + strangers(day)),
         "two queues are used, and one that is gone": q.MarkUsed(now + 5, [day.idle, day.orders, 9_999]),
         "a queue that nobody uses goes": q.ExpireQueue(now + 2_000, day.idle, now),
@@ -318,6 +328,13 @@ def dead(day: Story) -> list[int]:
     """All dead letters that lie aside in the queue billing."""
     queue = day.machine.find_queue("/", "billing")
     return [] if queue is None else [n for run in queue.dead.runs() for n in (run.ready, run.zxid, run.first, run.size)]
+
+
+def ready_in(machine: Machine, number: int) -> list[int]:
+    """All ready messages of the queue."""
+    queue = machine.queue(number)
+    runs = [] if queue is None else queue.peek(0, 1000)
+    return [n for run in runs for n in (run.ready, run.zxid, run.first, run.size)]
 
 
 def strangers(day: Story) -> list[int]:
@@ -488,6 +505,11 @@ def apply_any(story: Story, kind: type[e.Entry], a: int, b: int, c: int) -> None
             ),
             q.Redrive: lambda: q.Redrive(
                 now, any_queue("billing", queue), (strangers, dead)[c % 2](story)[: 4 * b], 0 if a % 2 else queue
+            ),
+            Move: lambda: Move(
+                *(now, producer, 1 + getattr(machine.producers.get(producer), "last", 0)),
+                *(any_queue("billing", queue), 0 if b % 3 == 0 else queue, bool(a % 2 and b % 3)),
+                *((DEAD, dead(story)[: 4 * b]) if c % 2 else (READY, strangers(story)[: 4 * b])),
             ),
             q.Discard: lambda: q.Discard(
                 now, any_queue("billing", queue), (strangers, dead)[c % 2](story)[: 4 * (b % 3)]

@@ -10,8 +10,10 @@ from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues import entries_of_sessions as s
 from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues import entries_of_transactions as x
+from sluicemq.broker.queues.entries_of_moving import Move
 from tests.broker.queues.naive import (
     letters,
+    moving,
     publishing,
     schedules,
     settings,
@@ -43,6 +45,7 @@ APPLY: dict[type[e.Entry], Callable[[World, int, Any], Any]] = {
     q.Policy: settings.put_policy,
     q.Redrive: letters.redrive,
     q.Discard: letters.discard,
+    Move: moving.move,
     q.ExpireQueue: settings.expire_queue,
     q.MarkUsed: settings.mark_used,
     t.Subscribe: topics.subscribe,

@@ -71,6 +71,8 @@ def plain(outcome: o.Outcome) -> Any:
             | o.Discarded(value)
         ):
             return value
+        case o.Moved(count, duplicate):
+            return count, duplicate
         case Prepared(zxid, count, duplicate):
             return zxid, count, duplicate
         case ChecksDue(asked, parked):

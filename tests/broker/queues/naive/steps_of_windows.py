@@ -9,7 +9,8 @@ from sluicemq.broker.pipeline.identities import hashes_of
 from sluicemq.broker.queues import entries as e
 from tests.broker.queues.naive.choices import One, step
 from tests.broker.queues.naive.steps import BUSY, GROUPS, SUBSCRIPTIONS, WHICH
-from tests.broker.queues.naive.steps_of_transactions import IDS, Group, StepsOfTransactions, cycled
+from tests.broker.queues.naive.steps_of_moving import StepsOfMoving
+from tests.broker.queues.naive.steps_of_transactions import IDS, Group, cycled
 from tests.broker.queues.naive.windows import holder_of
 from tests.broker.queues.naive.world import BYTES_A_MESSAGE
 
@@ -25,7 +26,7 @@ SETTLED: tuple[dict[str, Any], ...] = ({"settled_window": 1.0}, {"settled_window
 NAMES = One("", "seller", "buyer")
 
 
-class AllSteps(StepsOfTransactions):
+class AllSteps(StepsOfMoving):
     """All steps that there are."""
 
     @step(2, name=One("orders", "orders", "mail", *SUBSCRIPTIONS), settings=One(*DEDUPS, *SETTLED))

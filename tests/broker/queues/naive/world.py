@@ -90,6 +90,7 @@ class World:
         self.policies: dict[str, dict[str, Any]] = {}
         self.schedules: dict[str, dict[str, Any]] = {}
         self.halves: dict[int, dict[str, Any]] = {}
+        self.moved: dict[int, int] = {}
         self.decided: dict[int, tuple[bool, int]] = {}
         self.following: int | None = None
         self.deleted = 0
