@@ -47,8 +47,13 @@ async def run(arguments: argparse.Namespace, folder: Path) -> list[str]:
     problems += judge(history.events, TARGETS)
     counts = {kind: sum(event.kind == kind for event in history.events) for kind in COUNTED}
     counts["recovered"] = recovered(history.events)
-    figures = cluster.figures()
-    print(json.dumps({"seed": arguments.seed, "steps": len(steps), **counts, "nodes": figures, "problems": problems}))
+    told = {
+        "seed": arguments.seed,
+        "steps": len(steps),
+        **counts,
+        "late_seconds_max": round(cluster.late_seconds_max, 2),
+    }
+    print(json.dumps({**told, "nodes": cluster.figures(), "problems": problems}))
     return problems
 
 

@@ -33,6 +33,7 @@ CHANGE_SECONDS_MAX = 60.0
 """How long is tried to change who votes."""
 AGAIN_SECONDS = 0.2
 SAMPLE_SECONDS = 2.0
+LATENESS_SECONDS = 0.1
 SMALL_FILES = (
     *("--segment-bytes", "512KiB", "--spares-max", "1", "--disk-free-bytes-min", "1MiB"),
     *("--snapshot-every-bytes", "1MiB"),
@@ -54,6 +55,7 @@ class Cluster:
         numbers: Those that belong to the cluster for good.
         spare: Number of the broker that does not; 0 without one.
         problems: What brokers did that none should do.
+        late_seconds_max: For how long this process got no processor, at worst: with seconds, times prove nothing.
 
     """
 
@@ -85,6 +87,7 @@ class Cluster:
         self._frozen: set[int] = set()
         self._may_end: set[int] = set()
         self._wiped: set[int] = set()
+        self.late_seconds_max = 0.0
         self._samples: dict[int, list[tuple[int, int, int]]] = {node: [] for node in everybody}
 
     def _faults_of(self, node: int) -> Path:
@@ -95,6 +98,13 @@ class Cluster:
         await self.network.serve(nursery)
         await self.begin(self.numbers)
         nursery.start_soon(self._sample)
+        nursery.start_soon(self._look_at_lateness)
+
+    async def _look_at_lateness(self) -> None:
+        while True:
+            due = trio.current_time() + LATENESS_SECONDS
+            await trio.sleep_until(due)
+            self.late_seconds_max = max(self.late_seconds_max, trio.current_time() - due)
 
     async def _sample(self) -> None:
         """Note memory and descriptors of every broker, until cancelled."""
