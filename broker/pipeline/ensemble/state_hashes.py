@@ -1,8 +1,9 @@
 """A digest of the machine that costs next to nothing, taken by every broker after the same entries.
 
 The digest of a whole state costs as much as the state is large, which an event loop cannot afford while it serves. What
-is hashed here is what every entry moves: counts and sums by queue, and how far producers are. A machine that has judged
-one entry differently shows it there. Nothing of it depends on what lies in memory and what on pages.
+is hashed here is what every entry moves, counts and sums by queue, and how far producers are; and a share of what the
+queues hold, another one each time (`contents`). A machine that has judged one entry differently shows it there. Nothing
+of it depends on what lies in memory and what on pages.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
+from sluicemq.broker.pipeline.ensemble.contents import contents
 from sluicemq.broker.replication.agreement import StateHash
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ LOOKED_AT_MAX = 500
 """Most queues, sessions, producers and topics that each digest takes in: which queues moves on from digest to digest,
 producers are those that were heard last."""
 DIGEST_BYTES = 16
+TURN_BITS = 12
+"""Places of the log between which so many bits differ have turns of their own."""
 
 
 def state_hash(machine: Machine, zxid: int) -> StateHash:
@@ -38,6 +42,7 @@ def state_hash(machine: Machine, zxid: int) -> StateHash:
         "sessions": [len(machine.sessions), sorted(islice(machine.sessions, LOOKED_AT_MAX))],
         "producers": [len(machine.producers), [_heard(one) for one in _latest(machine)]],
         "topics": [(topic.id, topic.name, topic.published_total) for topic in islice(machine.sources, LOOKED_AT_MAX)],
+        **contents(machine, zxid >> TURN_BITS),
     }
     digests = tuple((name, _digest(value)) for name, value in parts.items())
     return StateHash(zxid, _digest([digest for _, digest in digests]), digests)
@@ -75,7 +80,7 @@ def _some(queues: list[Any], zxid: int) -> Iterable[Any]:
     """Return at most `LOOKED_AT_MAX` of them; others the next time."""
     if len(queues) <= LOOKED_AT_MAX:
         return queues
-    start = (zxid >> 12) * LOOKED_AT_MAX % len(queues)
+    start = (zxid >> TURN_BITS) * LOOKED_AT_MAX % len(queues)
     return [*queues[start : start + LOOKED_AT_MAX], *queues[: max(0, start + LOOKED_AT_MAX - len(queues))]]
 
 

@@ -117,7 +117,8 @@ class Mover:
             self._refused(made)
             add(h.GIVEN_BACK, **taken, text=str(error))
             await trio.sleep(FULL_SECONDS)
-            await message.nack()
+            with suppress(LeaseLost):
+                await message.nack()
         else:
             for queue, receipt in zip((LEFT, RIGHT), transaction.receipts, strict=True):
                 add(h.CONFIRMED, **made, queue=queue, position=receipt.position)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from sluicemq.broker.pipeline import apply
+from sluicemq.broker.pipeline.ensemble import state_hashes
 from sluicemq.broker.queues.cluster import NODES_MAX, Cluster
 from sluicemq.broker.queues.entries_of_cluster import NodeAddress
 from sluicemq.broker.replication import effects as fx
@@ -109,6 +111,34 @@ def test_who_was_removed_is_remembered_by_images_and_within_bounds() -> None:
     assert (other.addresses, other.removed) == ({1: "a:1"}, cluster.removed)
     assert other.moved(NODES_MAX, "b:1")
     assert NODES_MAX not in other.removed
+
+
+@pytest.mark.trio
+async def test_a_follower_of_which_one_message_lies_elsewhere_ends_itself_with_a_dump(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(apply, "HASH_MASK", 0xF)
+    monkeypatch.setattr(state_hashes, "TURN_BITS", 4)
+    async with open_cluster() as cluster:
+        leader = await cluster.leader()
+        await declare(leader.led)
+        producer = await open_producer(leader.led)
+        await publish(leader.led, producer, 1, [b"one", b"two"])
+        await cluster.agree()
+        follower = next(node for node in cluster.nodes.values() if node is not leader)
+        assert follower.ensemble.ground is not None
+        ((_, lane),) = follower.ensemble.ground.machine.find_queue("/", "orders").lanes.items()
+        lane._open[0] ^= 1  # no count shows it
+        sequence = 1
+        with trio.fail_after(WAIT_SECONDS):
+            while not follower.failures:
+                sequence += 1
+                await publish(leader.led, producer, sequence, [b"goes on"])
+        assert "differs" in str(follower.failures[0])
+        assert "contents" in str(follower.failures[0])
+        assert any(name.startswith("diverged-") for name in follower.disk.names())
+        assert all(not node.failures for node in cluster.nodes.values() if node is not follower)
+        follower.failures.clear()
 
 
 @pytest.mark.trio
