@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from sluicemq.broker.pipeline.due import DueTimer
-from sluicemq.broker.queues.shaping.meters import Counters, Meter
+from sluicemq.broker.queues.shaping.meters import Counters, Meter, Pace
 
 if TYPE_CHECKING:
     from sluicemq.broker.pipeline.road import Road
     from sluicemq.broker.queues.queue import Queue
-    from sluicemq.broker.queues.shaping.meters import Pace
 
 READ_SECONDS = 1.0
 READ_QUEUES_MAX = 1_000
@@ -67,15 +66,16 @@ class MeteringStage:
         self._touched.discard(queue_id)
 
     def _counters(self, queue: Queue) -> Counters:
-        return Counters(queue.published_total, self._delivered.get(queue.id, 0), queue.ready)
+        ready = queue.ready - self._road.dispatch.unapplied_messages(queue)
+        return Counters(queue.published_total, self._delivered.get(queue.id, 0), ready)
 
     def pace(self, queue: Queue) -> Pace:
         """Return how fast messages of *queue* come and go."""
         meter = self._meters.get(queue.id)
         if meter is None:
-            meter = self._meters[queue.id] = Meter(self._counters(queue), trio.current_time())
-        else:
-            meter.read(self._counters(queue), trio.current_time())
+            # Nothing has happened there; whoever lists all queues makes none of them cost anything.
+            return Pace(0.0, 0.0, None if queue.ready else 0.0)
+        meter.read(self._counters(queue), trio.current_time())
         return meter.pace()
 
     def _read(self) -> None:
