@@ -36,6 +36,8 @@ DECREASE = 0.95
 """It falls to so much of what was acknowledged."""
 DECREASE_MAX = 0.5
 """But to no less than so much of what it was,"""
+LOADED_SHARE = 0.8
+"""Where less of the rate was used, what was acknowledged says what was asked for, and nothing of what could be done."""
 SURE = 20
 """unless so many were acknowledged and none failed: that is its pace then."""
 FAILED_FREE = 1.0
@@ -170,7 +172,12 @@ class AdaptiveRate:
             return False
         return latency > self._shortest + QUEUED_SHARE * max(self._latency - self._shortest, 0.0)
 
+    def _is_loaded(self, elapsed: float) -> bool:
+        return self._delivered >= LOADED_SHARE * self._rate * elapsed
+
     def _fall_to_pace(self, elapsed: float, now: float) -> None:
+        if not self._is_loaded(elapsed):
+            return
         pace = self._acknowledged / elapsed
         self._steps = 0
         if self._known is None or self._settled < self._delivered - CHANCE * self._delivered**0.5:
@@ -181,7 +188,8 @@ class AdaptiveRate:
     def _decrease(self, elapsed: float, now: float) -> None:
         acknowledged = self._acknowledged / elapsed
         rate = min(max(acknowledged * DECREASE, self._lowest()), self._rate * DECREASE)
-        self._known = max(acknowledged, rate)
+        if self._is_loaded(elapsed):
+            self._known = max(acknowledged, rate)
         self._set(rate)
         self._steps = 0
         self._judged = self._failed = 0.0

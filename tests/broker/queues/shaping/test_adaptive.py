@@ -87,3 +87,16 @@ def test_messages_that_never_end_are_seen_though_none_of_them_is_settled():
         rate.settled(1, 0.01, False, now)
         rate.look(now, 10 * step)  # nine of ten are stuck
     assert rate.rate < RATE_FIRST
+
+
+def test_what_is_asked_of_a_service_at_a_quiet_time_says_nothing_of_what_it_can_do():
+    rate = adaptive(min=5, max=200, latency=0.4)
+    now = 0.0
+    for step in range(1, 31):  # six messages a second, and the third half second is a slow one
+        now = step / 10
+        if step % 5 in {2, 3, 4}:
+            rate.delivered(1)
+            rate.waited_for()
+            rate.settled(1, 0.5 if step in {12, 13, 14} else 0.2, False, now)
+        rate.look(now, 1)
+    assert lives(rate, now, 4.0) == 200.0, "then many come, and it doubles as at the beginning"
