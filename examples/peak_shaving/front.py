@@ -28,8 +28,6 @@ from sluicemq.examples.peak_shaving.plan import DIRECT, EXTRAS, PATIENCE_SECONDS
 
 LOOK_SECONDS = 0.25
 """How often the front looks how long the line is: what it tells customers is as old as that at most."""
-PACE_SECONDS = 3.0
-"""Over how long the pace of the line is averaged."""
 UNIMPORTANT_FROM_SECONDS = 4.0
 """While payments wait for longer than this, points and recommendations stand back."""
 
@@ -47,7 +45,6 @@ class Front:
             trust_env=False,
         )
         self.line: dict[str, Any] = {}
-        self.pace = 0.0
         self.client: Client
         self.payments: Producer
         self.extras: Producer
@@ -70,11 +67,8 @@ class Front:
         """Know how long it is, and let what is unimportant stand back while it is long."""
         stands_back = False
         while True:
-            before, self.line = self.line, await self.client.queue_info(PAYMENTS)
-            if before:
-                paid = self.line["settled_total"] - before["settled_total"]
-                self.pace += (paid / LOOK_SECONDS - self.pace) * LOOK_SECONDS / PACE_SECONDS
-            is_long = self.wait_seconds(self.line["ready"]) > UNIMPORTANT_FROM_SECONDS
+            self.line = await self.client.queue_info(PAYMENTS)
+            is_long = (self.line["drain_seconds"] or 0.0) > UNIMPORTANT_FROM_SECONDS
             if is_long and not stands_back:
                 await self.client.pause_queue(EXTRAS, deliver=True)
             elif stands_back and not is_long:
@@ -84,7 +78,8 @@ class Front:
 
     def wait_seconds(self, position: int) -> float:
         """Return how long the one at *position* of the line will wait, by the pace of the last seconds."""
-        return position / self.pace if self.pace else 0.0
+        pace = self.line.get("delivery_rate", 0.0)
+        return float(position / pace) if pace else 0.0
 
     # --- the payment in the request ---
 

@@ -49,11 +49,11 @@ class Plan:
 def settings_of_payments(plan: Plan) -> QueueSettings:
     """Return how the line before the payment service is set up: this is what replaces code.
 
-    The service gets what it bears and no more, so many payments at a time. Only so many orders a second come in, for a
-    customer would rather come again than wait for an hour.
+    Nobody tells the line what the service bears: it finds out by how long payments take. At most so many are there at a
+    time, and only so many orders a second come in, for a customer would rather come again than wait for an hour.
     """
     return {
-        "delivery_rate": 24.0,
+        "delivery_adaptive": {"min": 5, "max": 200, "latency": 0.8},
         "max_concurrency": 20,
         "publish_limit": f"token_bucket {plan.admitted}/s burst {plan.admitted_burst}",
         "dedup_window": 3600.0,

@@ -210,7 +210,7 @@ class Sale:
                 line, extras = await client.queue_info(PAYMENTS), await client.queue_info(EXTRAS)
                 waiting = line["ready"] + line["leased"] + line["delayed"] if run.shop == QUEUED else report["waiting"]
                 answered, self._answered = self._answered, []
-                pace = line.get("delivery_rate_now") if run.shop == QUEUED else None
+                pace = line.get("delivery_rate_allowed") if run.shop == QUEUED else None
                 run.samples.append(
                     Sample(
                         at=trio.current_time() - started,

@@ -41,6 +41,8 @@ PRINTED = {
     "half_message": ["asked about o-2", "ship o-1", "ship o-2"],
     "outbox_with_sqlalchemy": ["placed: o-1", "placed: o-3"],
     "inbox": ["booked", "known already", "sum: 42"],
+    "request_reply": ["apples cost 1.20", "plums: no such product"],
+    "blocking_in_threads": ["sent 2000", "done 2000"],
     "asyncio_with_fastapi": ["202 cat.jpg", "thumbnail of cat.jpg"],
     "three_brokers": ["killed the leader", "the longest wait was below 5 seconds", "received 300 of 300"],
 }
@@ -73,3 +75,15 @@ def test_an_example_prints_what_it_promises(name: str, broker_url: str, tmp_path
 
 def test_every_small_example_is_run() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} - {"__init__"} == set(PRINTED)
+
+
+def test_the_tests_of_a_user_pass() -> None:
+    outcome = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / "your_tests")],
+        cwd=EXAMPLES.parent,
+        capture_output=True,
+        text=True,
+        timeout=PROGRAM_SECONDS_MAX,
+        check=False,
+    )
+    assert "2 passed" in outcome.stdout, outcome.stdout + outcome.stderr
