@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from sluicemq.broker.queues.browsing import ordinal_from, read_rows
+from sluicemq.broker.queues.delayed_looking import look_delayed
 from sluicemq.broker.queues.runs import PRIORITY_MAX, Run
 from sluicemq.wire.errors import InvalidRequest
 from sluicemq.wire.message_ids import default_message_id
@@ -305,7 +306,7 @@ def _delayed(road: Road, queue: Queue, cursor: list[int]) -> _Pieces:
     """Cursor: when it is due, and how many messages that are due then were passed."""
     del road
     due_ms, skip = cursor or (0, 0)
-    runs = queue.delayed.look(due_ms, None, skip, STEP_RUNS)
+    runs = look_delayed(queue.delayed, due_ms, None, skip, STEP_RUNS)
     pieces: list[_Piece] = []
     for run in runs:
         skip = skip if run.ready == due_ms else 0

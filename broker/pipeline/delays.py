@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import trio
 
 from sluicemq.broker.queues.applying.delaying import refuse_change
+from sluicemq.broker.queues.delayed_looking import look_delayed
 from sluicemq.broker.queues.entries_of_queues import Cancel, Reschedule
 from sluicemq.broker.queues.outcomes import Cancelled, Outcome
 from sluicemq.broker.queues.routing.topic import Topic
@@ -46,7 +47,7 @@ async def look(
     road: Road, queue: Queue | Topic, from_ms: int, to_ms: int | None, skip: int, count_max: int
 ) -> list[Run]:
     """Return what waits in the queue, in due order, wherever it lies."""
-    return await road.look(lambda: queue.delayed.look(from_ms, to_ms, skip, count_max))
+    return await road.look(lambda: look_delayed(queue.delayed, from_ms, to_ms, skip, count_max))
 
 
 async def cancel(road: Road, queue: Queue | Topic, flat: list[int]) -> int:

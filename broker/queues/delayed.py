@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import delayed_rows as r
@@ -32,13 +33,10 @@ from sluicemq.broker.queues.chunks import (
     ROW,
     RUN_BYTES,
     Chunk,
-    ChunksMissing,
     FifoImage,
     long_at,
     long_column,
-    sizes,
 )
-from sluicemq.broker.queues.looking import look_at
 from sluicemq.broker.queues.runs import Run, bytes_in, messages_in
 
 if TYPE_CHECKING:
@@ -46,6 +44,8 @@ if TYPE_CHECKING:
 
     from sluicemq.broker.queues.chunks import ChunkPool
 
+LATE_CHUNKS = 16
+"""So many chunks take at once what gathered beside them while they were not in memory."""
 NEAR_CHUNKS = 2
 """Chunks in front that are the last to be paged out: they are due next."""
 
@@ -54,6 +54,7 @@ _NO_CHUNKS: list[Chunk] = []
 _NO_TIMES: list[int] = []
 _NO_BUFFERS: list[bytearray] = []
 _NO_ROWS = bytearray()
+_NOTHING_LATE: dict[Chunk, None] = {}
 
 
 def buffer_rows_max(base: int) -> int:
@@ -85,6 +86,7 @@ class DelayedRuns:
         "_front",
         "_head",
         "_last_ms",
+        "_late",
         "_offset",
         "_open",
         "_pool",
@@ -108,6 +110,7 @@ class DelayedRuns:
         self._front: Chunk | None = None  # the first chunk, once it is known that its rows are in order
         self._last_ms = 0  # nothing is due later
         self._emptied = False
+        self._late = _NOTHING_LATE  # chunks that were not in memory when their buffers became full
 
     # --- adding ----------------------------------------------------------------------------------------------------
 
@@ -209,6 +212,8 @@ class DelayedRuns:
         """Put the first *end* of packed *rows* into the buffers of the sealed chunks to which their times belong."""
         buffers = self._buffers
         self._count_buffered(end * RUN_BYTES)
+        if self._late:
+            self.merge_late()
         for number, start, stop in self._shares(times, end):
             buffer = buffers[number]
             if buffer is _NO_ROWS:
@@ -223,7 +228,25 @@ class DelayedRuns:
         if rows <= CHUNK_RUNS // 8:  # mostly
             return False
         chunk = self._chunks[number]
-        return chunk.data is not None and rows > buffer_rows_max(chunk.base)
+        if rows <= buffer_rows_max(chunk.base):
+            return False
+        if chunk.data is None:
+            if self._late is _NOTHING_LATE:
+                self._late = {}
+            self._late[chunk] = None
+        return chunk.data is not None
+
+    def merge_late(self) -> None:
+        """Let chunks that are in memory now take what gathered beside them while they were not."""
+        for chunk in list(self._late):
+            if chunk.data is not None:
+                del self._late[chunk]
+                if chunk.fifo is self:
+                    self._merge(self._chunks.index(chunk))
+
+    def missing_late(self) -> list[Chunk]:
+        """Return chunks that are not in memory though their buffers are full: some of them, if they are many."""
+        return [chunk for chunk in islice(self._late, LATE_CHUNKS) if chunk.data is None]
 
     def _count_buffered(self, bytes_: int) -> None:
         if self._pool is not None:
@@ -345,6 +368,7 @@ class DelayedRuns:
         self._count_buffered(-sum(map(len, self._buffers)))
         self._chunks, self._firsts, self._buffers, self._open = _NO_CHUNKS, _NO_TIMES, _NO_BUFFERS, _NO_ROWS
         self._front = None
+        self._late = _NOTHING_LATE
         self._head = self.messages = 0
         self.next_due_ms = None
 
@@ -425,52 +449,6 @@ class DelayedRuns:
         return min((first_ms, *long_column(self._buffers[0], self._offset)))
 
     # --- looking -----------------------------------------------------------------------------------------------------
-
-    def look(self, from_ms: int, to_ms: int | None, skip: int, messages_max: int) -> list[Run]:
-        """Return what waits from *from_ms* to before *to_ms* (None: for ever), in order, behind the first *skip*.
-
-        Raises:
-            ChunksMissing: Some of it lies in a chunk that is not in memory.
-
-        """
-        found: list[Run] = []
-        first = max(bisect_left(self._firsts, from_ms) - 1, 0)
-        for number, rows in enumerate(self._live(first), first):
-            if number < len(self._chunks):
-                chunk = self._chunks[number]
-                if to_ms is not None and number and self._firsts[number] >= to_ms:
-                    break
-                # All of it is passed over: no need to look.
-                whole = number and self._firsts[number] >= from_ms
-                held = chunk.messages + (sum(sizes(self._buffers[number])) if self._buffers[number] else 0)
-                inside = number + 1 < len(self._chunks) and (to_ms is None or self._firsts[number + 1] <= to_ms)
-                if whole and inside and held <= skip:
-                    skip -= held
-                    continue
-                if rows is None:
-                    raise ChunksMissing(self._missing_looked_at(number, to_ms, skip + messages_max))
-            assert rows is not None, "open rows are in memory"
-            count = len(rows) // RUN_BYTES
-            start = r.behind(rows, from_ms - 1, 0, count, self._offset) if from_ms else 0
-            end = count if to_ms is None else r.behind(rows, to_ms - 1, start, count, self._offset)
-            skip, messages_max = look_at(
-                map(Run._make, ROW.iter_unpack(rows[start * RUN_BYTES : end * RUN_BYTES])), found, skip, messages_max
-            )
-            if not messages_max:
-                break
-        return found
-
-    def _missing_looked_at(self, number: int, to_ms: int | None, messages: int) -> list[Chunk]:
-        """Return the chunks that are not in memory among those from *number* on that hold so many messages."""
-        missing: list[Chunk] = []
-        for place in range(number, len(self._chunks)):
-            if missing and (messages <= 0 or (to_ms is not None and self._firsts[place] >= to_ms)):
-                break
-            chunk = self._chunks[place]
-            if chunk.data is None:
-                missing.append(chunk)
-            messages -= chunk.messages
-        return missing
 
     def count_bytes(self) -> int:
         """Return about how many bytes all runs take; `missing_bytes` was filled before."""

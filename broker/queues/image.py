@@ -284,7 +284,7 @@ class _Loader:
         elif place == s.DEAD:
             queue.dead = RunFifo.restored(image, self._pool)
         elif place == s.EXPIRING:
-            queue.lanes.put_expiring(DelayedRuns.restored(image, None, EXPIRES_OFFSET))
+            queue.lanes.put_expiring(DelayedRuns.restored(image, self._pool, EXPIRES_OFFSET))
         elif place == s.RETAINED:
             assert queue.history is not None, "retained runs belong to a queue that retains"
             queue.history.runs = RetainedRuns.restored(image, self._pool)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 NEVER = (1 << 64) - 1
 """`RunFifo.expiry_ms` of a lane with a run that never expires."""
-EXPIRING_MESSAGES_MAX = 1_000_000  # frozen by the log's format, see `MachineLimits`: it shows in the state
-"""Most messages of one queue that are known to expire before one in front of them: 64 MB at most."""
+EXPIRING_MESSAGES_MAX = 10_000_000  # frozen by the log's format, see `MachineLimits`: it shows in the state
+"""Most messages of one queue that are known to expire before one in front of them: 640 MB at most, mostly on pages."""
 _READ_RUNS_MIN = 4
 
 _zxid_of = itemgetter(0)
@@ -46,9 +46,9 @@ class Lanes:
 
     Attributes:
         main: The lane of priority 0.
-        expiring: The runs that expire before one in front of them, in the order of time; None before the first. They
-            stay in memory, 64 bytes each and `EXPIRING_MESSAGES_MAX` messages at most: what any entry may put into its
-            middle must not wait for a page.
+        expiring: The runs that expire before one in front of them, in the order of time; None before the first. Any
+            entry may put some into its middle and must not wait for a page: then they wait beside their chunk, however
+            many they are, until an entry that can wait comes (`missing_watched`).
         has_expiry: Whether anything ever expired or may.
 
     """
@@ -139,7 +139,8 @@ class Lanes:
 
         As far as there is room for that; the others go when they are in front, and not before.
         """
-        expiring = self.expiring or DelayedRuns(None, EXPIRES_OFFSET)
+        expiring = self.expiring or DelayedRuns(self._pool, EXPIRES_OFFSET)
+        expiring.merge_late()
         watched: list[Run] = []
         messages = 0
         for run in runs:
@@ -189,9 +190,14 @@ class Lanes:
             if (lane.front_expires_ms() or NEVER) <= log_time_ms:
                 missing += lane.missing(lane.head, runs_max)
         if self.expiring is not None:
+            missing += self.expiring.missing_due(log_time_ms, runs_max)
             for run in self.expiring.look_due(log_time_ms, runs_max):
                 missing += self.lane(run.priority).missing_place((run.ready, run.zxid, run.first))
         return list(dict.fromkeys(missing))
+
+    def missing_watched(self) -> list[Chunk]:
+        """Return chunks that are not in memory and that are to take what gathered beside them."""
+        return [] if self.expiring is None else self.expiring.missing_late()
 
     # --- taking ----------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from sluicemq.broker.queues.policies import POLICIES_ID
 from sluicemq.broker.queues.retry import retry_times
 from sluicemq.broker.queues.routing import prefetching
 from sluicemq.broker.queues.tags import count_tags, ranges_problem
+from sluicemq.wire.messages import VERDICT_ACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +91,8 @@ def _missing_of_publish(machine: Machine, entry: e.Publish) -> list[Chunk]:
 
 
 def _missing_of_placed_batch(queue: Queue, entry: e.Publish) -> list[Chunk]:
-    missing: list[Chunk] = missing_of_room(queue, entry.count) if queue.is_limited else []
+    missing: list[Chunk] = queue.lanes.missing_watched()
+    missing += missing_of_room(queue, entry.count) if queue.is_limited else []
     if queue.history is not None:
         missing += queue.history.missing_of_publish(len(entry.payload))
     if isinstance(entry, e.PublishGrouped):
@@ -102,13 +104,13 @@ def _missing_of_placed_batch(queue: Queue, entry: e.Publish) -> list[Chunk]:
 def _missing_of_settle(machine: Machine, entry: e.Settle) -> list[Chunk]:
     if entry.verdict == e.SETTLED_BEFORE:
         return missing_known(machine, entry)
-    if not entry.due_time_ms:
-        return []
     session = machine.sessions.get(entry.session)
     table = None if session is None else session.leases.get(entry.consumer)
     queue = None if table is None else machine.queue(table.queue_id)
     if queue is None or ranges_problem(entry.tags) is not None:
         return []
+    if not entry.due_time_ms:
+        return [] if entry.verdict == VERDICT_ACK else queue.lanes.missing_watched()
     if entry.due_time_ms != e.BY_RETRY_POLICY:
         return queue.delayed.missing(entry.due_time_ms, count_tags(entry.tags))
     assert table is not None, "the queue was found by it"

@@ -15,6 +15,7 @@ import trio
 
 from sluicemq.broker.queues import dead_letters as letters
 from sluicemq.broker.queues.browsing import ordinal_from, read_rows
+from sluicemq.broker.queues.delayed_looking import look_delayed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -85,7 +86,9 @@ class Whereabouts:
             if found is not None:
                 return found
         for due_ms in due:
-            runs = await self._road.look(partial(queue.delayed.look, due_ms, due_ms + 1, 0, SAME_TIME_MESSAGES_MAX))
+            runs = await self._road.look(
+                partial(look_delayed, queue.delayed, due_ms, due_ms + 1, 0, SAME_TIME_MESSAGES_MAX)
+            )
             delayed = self._delayed(runs)
             if delayed is not None:
                 return delayed
@@ -144,7 +147,7 @@ class Whereabouts:
                     return self._found(state, queue, run)
         skip = 0
         while left > 0:
-            runs = await self._road.look(partial(queue.delayed.look, 0, None, skip, STEP_RUNS))
+            runs = await self._road.look(partial(look_delayed, queue.delayed, 0, None, skip, STEP_RUNS))
             delayed = self._delayed(runs)
             if delayed is not None or not runs:
                 return delayed

@@ -128,4 +128,6 @@ def missing_of_forget(machine: Machine, entry: e.Forget) -> list[Chunk]:
     if queue.history is not None:
         indexes.append(queue.history.runs)
     missing = [chunk for index in indexes for chunk in missing_runs(index, lost)]
+    if queue.lanes.expiring is not None:
+        missing += missing_delayed(queue.lanes.expiring, lost)
     return missing + missing_delayed(queue.delayed, lost)

@@ -14,6 +14,7 @@ from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.chunks import CHUNK_RUNS, RUN_BYTES, Chunk, ChunksMissing, FifoImage, Page
 from sluicemq.broker.queues.delayed import DelayedRuns, buffer_rows_max
 from sluicemq.broker.queues.delayed_check import check_delayed
+from sluicemq.broker.queues.delayed_looking import look_delayed
 from sluicemq.broker.queues.image import live_runs, load
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.broker.queues.outcomes import Deleted, Purged
@@ -141,12 +142,12 @@ class Paged:
         while True:
             self.pager.disturb()
             try:
-                return self.delayed.look(from_ms, to_ms, skip, messages_max)
+                return look_delayed(self.delayed, from_ms, to_ms, skip, messages_max)
             except ChunksMissing as missing:
                 # As the pager of a broker does, which drops nothing while somebody waits for it.
                 self.pager.fill(missing.chunks)
                 try:
-                    return self.delayed.look(from_ms, to_ms, skip, messages_max)
+                    return look_delayed(self.delayed, from_ms, to_ms, skip, messages_max)
                 except ChunksMissing:
                     continue
 
@@ -277,6 +278,24 @@ def test_a_delay_into_the_middle_needs_the_chunk_of_its_time_only_when_what_gath
     paged.delayed.add(due_ms, [single(200_000)])
     assert paged.pager.pool.buffered_bytes == 0
     check_delayed(paged.delayed)
+
+
+def test_what_cannot_wait_for_a_page_gathers_beside_its_chunk_until_that_is_back() -> None:
+    paged = long_wait()
+    chunks = chunks_of(paged.delayed)
+    due_ms = 10 * (2 * CHUNK_RUNS + 7)
+    count = 3 * CHUNK_RUNS
+    for zxid in range(count):
+        paged.delayed.add(due_ms, [single(100_000 + zxid)])
+    assert paged.delayed.missing_late() == chunks[2:3]
+    before = paged.delayed.next_due_ms, paged.delayed.messages
+    paged.pager.fill(paged.delayed.missing_late())
+    paged.delayed.merge_late()
+    assert paged.delayed.missing_late() == []
+    assert paged.pager.pool.buffered_bytes == 0
+    assert (paged.delayed.next_due_ms, paged.delayed.messages) == before
+    assert max(chunk.rows for chunk in chunks_of(paged.delayed)) <= CHUNK_RUNS
+    paged.settle_accounts()
 
 
 def test_a_delay_behind_the_paged_out_ones_needs_none() -> None:
