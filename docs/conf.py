@@ -47,7 +47,10 @@ def _public_names(module_name: str) -> str:
         if (
             name.startswith("_")
             or inspect.ismodule(value)
-            or not getattr(value, "__module__", "").startswith("sluicemq")
+            or not (inspect.isclass(value) or inspect.isfunction(value))
+            or not value.__module__.startswith("sluicemq")
+            # What another page of the client shows already.
+            or (value.__module__.startswith("sluicemq.client.") and not value.__module__.startswith(module_name))
         ):
             continue
         kind = "autoclass" if inspect.isclass(value) else "autofunction"

@@ -44,6 +44,8 @@ Hook = TypeVar("Hook", bound=Callable[[], Any])
 class App:
     """A service: its consumers, what it publishes, and its life from start to drain.
 
+    For example::
+
         app = App("sluicemq://127.0.0.1:7650")
 
         @app.consumer("orders", concurrency=8, max_deliveries=5)

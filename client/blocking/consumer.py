@@ -65,6 +65,7 @@ class Consumer:
             except Empty:
                 if not inner.is_open:
                     self._raise_end()
+                io.check_thread()
                 io.post(inner.want)
                 message = crossed.get()
             if message is None:

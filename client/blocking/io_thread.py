@@ -185,7 +185,7 @@ class IoThread:
             RequestTimeout: It did not end in time.
 
         """
-        self._check_thread()
+        self.check_thread()
         call = _Call(make, on_abandoned)
         self.post(call.start)
         try:
@@ -200,7 +200,7 @@ class IoThread:
 
     def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run the plain *function* on the loop, and return what it returns or raise what it raises."""
-        self._check_thread()
+        self.check_thread()
         results: list[T] = []
         errors: list[BaseException] = []
         waiting = Waiting()
@@ -218,7 +218,8 @@ class IoThread:
             raise errors[0]
         return results[0]
 
-    def _check_thread(self) -> None:
+    def check_thread(self) -> None:
+        """Raise RuntimeError on the I/O thread itself, where a call that waits would wait for ever."""
         if threading.get_ident() == self._ident and self.error is None:
             raise RuntimeError(
                 "a blocking client was called on its own I/O thread, for which the call would wait for ever: leave it "

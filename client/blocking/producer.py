@@ -63,6 +63,7 @@ class Submitted:
         if not self.done:
             if self._io.error is not None:
                 raise another(self._io.error)
+            self._io.check_thread()
             with _one_waits:
                 if self._waiting is None:
                     self._waiting = Waiting()
@@ -258,6 +259,7 @@ class Producer:
 
 def raise_error(io: IoThread, publisher: Publisher) -> None:
     """Raise what would make a send fail, before anything of it is kept."""
+    io.check_thread()
     error = io.error or publisher.error
     if error is not None:
         raise another(error)

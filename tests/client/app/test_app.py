@@ -99,6 +99,7 @@ async def test_what_a_handler_raises_decides_from_any_depth(broker, client, queu
             raise Retry("not yet", delay=0)
         async with anyio.create_task_group() as group:
             group.start_soon(deeper, attempt)
+            group.start_soon(anyio.lowlevel.checkpoint)
 
     async def deeper(attempt):
         if attempt == 3:

@@ -89,8 +89,9 @@ def test_one_producer_sends_for_many(broker, face):
 
 def test_a_handler_that_blocks_for_longer_than_its_lease_loses_no_lease_silently(broker, face, caplog):
     """On an event loop it loses the lease, and everybody is told; a thread of its own loses nothing."""
-    queue, told = "blocked", []
-    outcome = {}
+    queue = "blocked"
+    told: list[LeaseLost] = []
+    outcome: dict[str, object] = {}
 
     async def before(client):
         await client.declare_queue(queue, retry=[0.001])
