@@ -2,7 +2,7 @@
 
 Brokers in processes of their own, one cluster, measured by what `sluicemq bench` measures a single one with. Beside the
 rate it says how much CPU time each broker took for a million messages, warm-up included, because on a machine that does
-other things too that is what can be compared.
+other things too that is what can be compared. With `--hogs` such a machine is made: nobody may lose the lead by that.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import secrets
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -72,12 +73,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5.0, help="how long each mode is measured")
     parser.add_argument("--size", type=int, default=100, help="bytes of a body")
     parser.add_argument("--batch", type=int, default=1000, help="messages a call")
+    parser.add_argument("--hogs", type=int, default=0, help="processes that do nothing but take CPU time")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--profile", type=Path, help="folder for a profile of each broker's event loop")
     arguments = parser.parse_args()
     modes = arguments.modes or ["publish", "through", "latency"]
     if unknown := set(modes) - set(MODES):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    hogs: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory(prefix="three-nodes-", dir=Path.cwd()) as folder:
         brokers = Brokers(Path(folder), arguments.nodes)
         if arguments.profile is not None:
@@ -86,12 +89,16 @@ def main() -> int:
         try:
             brokers.start()
             brokers.leader()
+            hogs += [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(arguments.hogs)]
             for _ in range(arguments.rounds):
                 for mode in modes:
                     print(json.dumps(measure(brokers, mode, arguments)), flush=True)
             for node in brokers.nodes.values():
                 node.stop()
         finally:
+            for hog in hogs:
+                hog.kill()
+                hog.wait()
             brokers.end()
     return 0
 

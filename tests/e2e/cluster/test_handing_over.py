@@ -1,0 +1,85 @@
+"""The lead goes from broker to broker while workers are at work: no message is given to a second worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from sluicemq.client import connect
+from tests.e2e.cluster.processes import Cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sluicemq.client import Client
+
+pytestmark = pytest.mark.trio
+
+MESSAGES = 400
+PAUSE_SECONDS = 0.005
+WORK_SECONDS = 0.02
+WORKERS = 5
+CHANGES = 3
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    three = Cluster(tmp_path)
+    three.prepare(1, 2, 3)
+    three.start(1, 2, 3)
+    yield three
+    three.end()
+
+
+class Shop:
+    """Who publishes, who works, and what went through whose hands."""
+
+    def __init__(self) -> None:
+        self.begun: list[bytes] = []
+        self.published = 0
+
+    async def publish(self, url: str) -> None:
+        async with connect(url) as client, client.producer("orders") as producer:
+            for number in range(MESSAGES):
+                await producer.send(b"%d" % number)
+                self.published += 1
+                await trio.sleep(PAUSE_SECONDS)
+
+    async def work(self, client: Client) -> None:
+        async with client.consumer("orders", credit=20) as consumer:
+            async for message in consumer:
+                self.begun.append(message.body)
+                await trio.sleep(WORK_SECONDS)
+                await message.ack()
+
+    @property
+    def done(self) -> bool:
+        return len(set(self.begun)) == MESSAGES
+
+
+async def test_no_message_is_begun_twice_while_the_lead_is_handed_over(cluster: Cluster) -> None:
+    shop = Shop()
+    with trio.fail_after(120):
+        async with connect(cluster.url) as client:
+            await client.declare_queue("orders")
+            async with trio.open_nursery() as nursery:
+                for _ in range(WORKERS):
+                    nursery.start_soon(_worker, shop, cluster.url)
+                nursery.start_soon(shop.publish, cluster.url)
+                for change in range(1, CHANGES + 1):
+                    while shop.published < change * MESSAGES // (CHANGES + 1):  # noqa: ASYNC110 - others publish
+                        await trio.sleep(PAUSE_SECONDS)
+                    leader = await cluster.leader()
+                    await client.transfer_lead(leader % 3 + 1)
+                while not shop.done:  # noqa: ASYNC110 - others work
+                    await trio.sleep(PAUSE_SECONDS)
+                nursery.cancel_scope.cancel()
+    assert sorted(shop.begun, key=int) == [b"%d" % number for number in range(MESSAGES)]
+
+
+async def _worker(shop: Shop, url: str) -> None:
+    async with connect(url) as client:
+        await shop.work(client)
