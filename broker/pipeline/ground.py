@@ -86,6 +86,7 @@ class Ground:
         after_advance: Called at the end of each turn of applying and dispatching.
         on_durable: Called with the zxid up to which the log is durable; alone, that is committed too.
         on_log_begins: Called when the log proper begins later than before.
+        needed_by_others: Returns the entry behind which another broker reads on in the log, as far as is known.
         on_hash_due: Called with the zxid that was just applied, at places where brokers compare their states.
         is_blocked: Whether proposals wait for something else than disk and apply: the lead is being handed over.
         heard: Log time in milliseconds, and the monotonic time at which it was the present one, as far as some leader
@@ -150,6 +151,7 @@ class Ground:
         self.commit: Commits = CommitStage()
         self.on_durable: Callable[[int], None] = self._durable_alone
         self.on_log_begins: Callable[[], None] = lambda: None
+        self.needed_by_others: Callable[[], int | None] = lambda: None
         self.on_hash_due: Callable[[int], None] | None = None
         self.heard: tuple[int, float] | None = None
         self.holds = 0

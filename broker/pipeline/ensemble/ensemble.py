@@ -22,6 +22,7 @@ from sluicemq.broker.pipeline.ensemble.disk_queue import DiskQueue
 from sluicemq.broker.pipeline.ensemble.driver import Driver, EnsembleOrder
 from sluicemq.broker.pipeline.ensemble.hearing import Hearing
 from sluicemq.broker.pipeline.ensemble.links import Identity
+from sluicemq.broker.pipeline.ensemble.reading_on import ReadingOn
 from sluicemq.broker.pipeline.ensemble.state_hashes import dump_of, state_hash
 from sluicemq.broker.pipeline.ensemble.stores import EnsembleStores
 from sluicemq.broker.pipeline.ensemble.view import View
@@ -103,6 +104,7 @@ class Ensemble:
         self.on_road: Callable[[Road | None, NotLeader | None], None] = lambda road, reason: None
         self.on_leader: Callable[[], None] = lambda: None
         self._looking_since = -inf
+        self._reading_on = ReadingOn()
         self.on_ground: Callable[[Ground], None] = lambda ground: None
         self.ground: Ground | None = None
         self.peers: dict[int, Identity] = {}
@@ -207,6 +209,7 @@ class Ensemble:
         ground.commit = self._backlog
         ground.on_durable = lambda _zxid: self._disk.durable()
         ground.on_log_begins = self._log_begins
+        ground.needed_by_others = lambda: self._reading_on.needed_after(self.replica, self.view.start.zxid)
         ground.on_hash_due = self._hash
         ground.is_blocked = lambda: self.driver.held > 0
         self.on_ground(ground)
@@ -317,8 +320,7 @@ class Ensemble:
         if self.road is not None:
             self.road = None
             self._links.flush()  # the others hear of it before clients knock at their doors
-            leader = self.leader
-            address = "" if leader is None else self.addresses.get(leader, "")
+            leader, address = self.leader, self.addresses.get(self.leader or 0, "")
             reason = f"this broker no longer leads: {effect.reason}"
             self.on_road(None, NotLeader(reason, leader=leader, address=address))
 
@@ -480,6 +482,7 @@ class Ensemble:
 
     def peer_down(self, peer: int, connection: int) -> None:
         """A connection has ended."""
+        self._reading_on.note(self.replica, self.view.start.zxid)
         self.driver.event(ev.PeerDown(peer, connection))
 
     def peer_refused(self, peer: int) -> None:

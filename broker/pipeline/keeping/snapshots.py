@@ -50,6 +50,8 @@ RETRY_SECONDS = 30.0
 KEPT = 2
 HURRY_SECONDS = 2.0
 """Least pause between snapshots that are taken only because the disk is low."""
+LOG_FOR_OTHERS_BYTES_MAX = 4 * 1024 * 1024 * 1024
+"""So much of the log is kept for brokers that lag, or are away; and never more than is free besides."""
 HURRY_SHARE = 10
 """Such a pause is at least so many times what the last snapshot took."""
 
@@ -290,9 +292,23 @@ class SnapshotStage:
     async def _forget_what_is_older(self, kept: tuple[SnapshotInfo, ...]) -> None:
         """Let the log proper begin at the older of two snapshots; one alone does not carry it: it may rot."""
         if len(kept) == KEPT:
-            zxid = kept[-1].zxid
+            zxid = await self._begins_at(kept[-1].zxid)
             await self._ground.append.run_on_log_thread(lambda: self._ground.log.begin_at(zxid))
             self._ground.on_log_begins()
+
+    async def _begins_at(self, zxid: int) -> int:
+        """Return where the log is to begin, which could begin at *zxid*: earlier where another broker needs more.
+
+        Without these entries it would be sent a snapshot and all that lives, and under load it would need another one
+        when that is there. But they are kept only as long as there is room.
+        """
+        ground, log = self._ground, self._ground.log
+        needed = ground.needed_by_others()
+        if needed is None or not log.start_zxid <= needed < zxid:
+            return zxid
+        kept_bytes = await trio.to_thread.run_sync(log.bytes_after, needed, limiter=self._limiter)
+        has_room = kept_bytes < min(LOG_FOR_OTHERS_BYTES_MAX, ground.space.view.free_bytes)
+        return needed if has_room else zxid
 
     def _give_up(self, reason: str, bytes_then: int, entries_then: int) -> None:
         logger.warning("a snapshot failed, and is tried again in %.0f s or later: %s", RETRY_SECONDS, reason)

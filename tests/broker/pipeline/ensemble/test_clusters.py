@@ -11,6 +11,7 @@ import trio.testing
 
 from sluicemq.broker.pipeline import ground
 from sluicemq.broker.pipeline.ensemble import ensemble
+from sluicemq.broker.pipeline.keeping import snapshots
 from sluicemq.broker.pipeline.road import Road
 from sluicemq.broker.replication import events as ev
 from sluicemq.broker.replication.effects import RoleChanged
@@ -148,7 +149,8 @@ async def test_a_leadership_that_ends_just_as_it_would_begin_to_serve_never_does
 
 
 @pytest.mark.trio
-async def test_a_broker_that_missed_too_much_is_sent_a_snapshot_and_goes_on() -> None:
+async def test_a_broker_that_missed_too_much_is_sent_a_snapshot_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "LOG_FOR_OTHERS_BYTES_MAX", 1)
     async with open_cluster() as cluster:
         leader = await cluster.leader()
         await declare(leader.led)
@@ -169,6 +171,29 @@ async def test_a_broker_that_missed_too_much_is_sent_a_snapshot_and_goes_on() ->
         await settled_traffic(other.led, 3)
         await cluster.start(leader.number)
         await cluster.agree()
+
+
+@pytest.mark.trio
+async def test_a_broker_that_was_away_reads_on_in_the_log_that_is_kept_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_cluster() as cluster:
+        leader = await cluster.leader()
+        await declare(leader.led)
+        await cluster.agree()
+        late = next(number for number in cluster.nodes if number != leader.number)
+        await settled_traffic(leader.led, 10)
+        await cluster.agree()
+        reached_zxid = cluster.nodes[late].ensemble.replica.durable_zxid
+        await cluster.stop(late)
+        snapshots_taken = leader.led.snapshots
+        assert snapshots_taken is not None
+        await settled_traffic(leader.led, 300)
+        assert snapshots_taken.figures.taken > 2, "without anybody away the log would begin later"
+        assert leader.led.log.start_zxid <= reached_zxid
+        sent: list[object] = []
+        monkeypatch.setattr(leader, "send_snapshot", sent.append)
+        await cluster.start(late)
+        await cluster.agree()
+        assert not sent
 
 
 @pytest.mark.trio
