@@ -140,7 +140,7 @@ class ShapingStage:
             "drain_seconds": None if pace.drain_seconds is None else round(pace.drain_seconds, 3),
         }
         self.look()
-        gate = self.gates.find(queue.id)
+        gate = self.gates.of(queue)  # also where nobody has consumed yet
         if gate is not None:
             state["delivery_rate_now"] = None if gate.rate is None else round(gate.rate, 3)
         if queue.settings["publish_limit"] is not None:

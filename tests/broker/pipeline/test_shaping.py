@@ -89,6 +89,7 @@ async def test_at_ten_a_second_messages_come_one_by_one_at_even_times(mock_clock
 @pytest.mark.trio
 async def test_a_burst_goes_at_once_and_the_rest_at_the_rate(mock_clock):
     async with story(mock_clock, delivery_rate=10, delivery_burst=25) as it:
+        assert it.road.shaping.state_of(it.queue)["delivery_rate_now"] == 10, "before anybody consumes"
         await it.put(100)
         began = trio.current_time()
         it.client.consume(it.queue, credit=1_000)
