@@ -19,7 +19,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.broker.queues.chunks import CHUNK_BYTES, RUN_BYTES, Chunk, Page, Summary
-from sluicemq.broker.queues.window_index import KEY_MASK, LEAF_MAX, NUMBER_MASK, WindowIndex
+from sluicemq.broker.queues.window_index import KEY_MASK, LEAF_MAX, NUMBER_MASK, HeldIndex, WindowIndex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,7 +88,8 @@ class WindowImage(NamedTuple):
         chunks: The sealed chunks. Their rows never change, but may leave the memory once they have a page.
         open_rows: The rows behind them; they grow meanwhile, so they must be copied, never viewed.
         open_bytes: How many bytes of them count.
-        fingerprints: The window's index, which grows meanwhile; what it holds too much does no harm.
+        fingerprints: The window's index, which grows meanwhile; what it holds too much does no harm. What the image
+            needs of it stays as long as the image is there.
 
     """
 
@@ -101,7 +102,7 @@ class WindowImage(NamedTuple):
     chunks: tuple[WindowChunk, ...]
     open_rows: bytearray
     open_bytes: int
-    fingerprints: WindowIndex
+    fingerprints: HeldIndex
 
 
 class IdWindow:
@@ -399,7 +400,7 @@ class IdWindow:
         """Return what it is at this moment; rows are not copied."""
         chunks = tuple(self._chunks.values())
         numbers = self.numbers()
-        return WindowImage(*numbers, chunks, self._open, len(self._open), self._index)
+        return WindowImage(*numbers, chunks, self._open, len(self._open), self._index.held(self._first * PARTS))
 
     def numbers(self) -> tuple[int, int, int, int, int, int]:
         """Return all that decides beside the rows: the first fields of `WindowImage`."""
@@ -419,7 +420,7 @@ class IdWindow:
             self._chunks[chunk.number] = chunk
             if self._pool is not None:
                 self._pool.add(chunk)
-        self._index = image.fingerprints
+        self._index = image.fingerprints.index
 
     def _hashes_by_part(self, read_back: Callable[[Chunk], bytes] | None) -> Iterator[tuple[int, list[int]]]:
         rows_per_part = _part_bytes() // ROW_BYTES

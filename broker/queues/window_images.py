@@ -50,7 +50,7 @@ def pack_windows(packer: Packer, owner: int, windows: list[tuple[int, WindowImag
                 assert data is not None, "the rows of a chunk are in memory or on a page"
                 packer.add(s.WINDOW_CHUNKS, (*known, s.NO_PAGE, 0), data)
             yield from packer.flush_full()
-        for piece in image.fingerprints.pieces():
+        for piece in image.fingerprints.index.pieces():
             packer.add(s.WINDOW_INDEXES, (owner, kind, *map(len, piece)), *piece)
             yield from packer.flush_full()
 
@@ -100,7 +100,9 @@ class WindowLoader:
             rows = bytearray(all_rows[start : start + bytes_])
             start += bytes_
             floor, floor_ms, look_ms, confirmed = numbers
-            image = WindowImage(scope, number, floor, floor_ms, look_ms, confirmed, (), rows, bytes_, WindowIndex())
+            image = WindowImage(
+                scope, number, floor, floor_ms, look_ms, confirmed, (), rows, bytes_, WindowIndex().held(0)
+            )
             self._windows[owner, kind] = image, [], chunks
             self._indexes[owner, kind] = []
         assert start == len(all_rows), "ids and windows agree"
@@ -140,7 +142,7 @@ class WindowLoader:
             assert window is not None, "who has ids wants them"
             assert window.scope == image.scope, "ids are of the scope that the settings name"
             index = WindowIndex.of_pieces(self._indexes.pop((owner, kind)))
-            window.restore(image._replace(chunks=tuple(chunks), fingerprints=index))
+            window.restore(image._replace(chunks=tuple(chunks), fingerprints=index.held(0)))
             if kind == PUBLISHED:
                 target.window = window
             else:

@@ -8,7 +8,7 @@ search so short an array, and to shift its end, is the work of C. About 9 bytes 
 What it says is "perhaps": who finds a number looks into that part. It is derived from the rows, so it is in no digest;
 it is in images, because to make it anew from the rows takes 2 µs an id, while nobody may publish. Entries too many, of
 parts that are gone or not there yet, do no harm: so it is packed while it changes, as long as nothing is left out. They
-are swept away bit by bit. This module must not know rows.
+are swept away bit by bit, but for those of parts that an image still has. This module must not know rows.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,13 +54,23 @@ class WindowIndex:
 
     """
 
-    __slots__ = ("_swept", "directory", "leaves", "shift")
+    __slots__ = ("_held", "_swept", "directory", "leaves", "shift")
 
     def __init__(self) -> None:
         self.directory: array[int] = array("I", [0])
         self.leaves: list[array[int]] = [array("Q")]
         self.shift = 64
         self._swept = 0
+        self._held: WeakSet[HeldIndex] = WeakSet()
+
+    def held(self, first: int) -> HeldIndex:
+        """Return it as somebody needs it: as long as that object lives, what belongs to part *first* on stays."""
+        held = HeldIndex(self, first)
+        self._held.add(held)
+        return held
+
+    def _first_held(self, first: int) -> int:
+        return min((first, *(held.first for held in self._held)))
 
     def pieces(self) -> Iterator[IndexPiece]:
         """Yield all entries; those that are added between two pieces may be in it, those that stay are in it."""
@@ -139,7 +150,7 @@ class WindowIndex:
         place = hash_ >> self.shift
         old = self.directory[place]
         leaf = self.leaves[old]
-        self._sweep(leaf, number, first)
+        self._sweep(leaf, number, self._first_held(first))
         if len(leaf) < LEAF_FILL:
             return
         low, high = self._span(place)
@@ -159,7 +170,7 @@ class WindowIndex:
 
     def sweep(self, leaves: int, number: int, first: int) -> None:
         """Drop what belongs to parts before *first* from so many leaves; the next call goes on behind them."""
-        place = self._swept
+        place, first = self._swept, self._first_held(first)
         for _ in range(min(leaves, len(self.leaves))):
             if place >= len(self.leaves):
                 place = 0
@@ -186,3 +197,19 @@ class WindowIndex:
             size *= 2
         low = place & -size
         return low, low + size
+
+
+class HeldIndex:
+    """An index that somebody is about to pack.
+
+    Attributes:
+        index: As it is now.
+        first: The first part whose entries stay.
+
+    """
+
+    __slots__ = ("__weakref__", "first", "index")
+
+    def __init__(self, index: WindowIndex, first: int) -> None:
+        self.index = index
+        self.first = first

@@ -114,6 +114,26 @@ def test_an_index_is_packed_while_ids_go_on_coming(monkeypatch: pytest.MonkeyPat
     assert len(again) >= 60_000
 
 
+def test_what_leaves_the_window_while_it_is_packed_is_known_by_the_image() -> None:
+    window = IdWindow(0, 60_000, 5_000)
+    batches = [hashes_of([f"{batch}-{number}" for number in range(500)], None, 0) for batch in range(60)]
+    for number, ids in enumerate(batches[:20]):
+        window.judge(ids, number + 1, 1_000)
+    image = window.image()
+    for number, ids in enumerate(batches[20:]):
+        window.judge(ids, number + 21, 1_000)
+    packed = [(depths, sizes, entries) for depths, sizes, entries in image.fingerprints.index.pieces()]
+    again = IdWindow(0, 60_000, 5_000)
+    rows = image.open_rows[: image.open_bytes]
+    again.restore(image._replace(fingerprints=WindowIndex.of_pieces(packed).held(0), open_rows=rows))
+    again.check(None)
+    assert again.look(batches[12], 1_000) == [0, 500, 13, 0], "they count until what follows is replayed"
+    del image, again
+    for number, ids in enumerate(batches):
+        window.judge(ids, number + 61, 61_001)
+    assert len(window._index) <= 3 * window.ids, "nobody holds them any more"
+
+
 def test_what_left_the_window_leaves_the_index_too() -> None:
     window = IdWindow(0, 60_000, 5_000)
     for batch in range(200):
