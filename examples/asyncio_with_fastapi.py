@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import httpx
+import httpx2
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 
@@ -50,7 +50,7 @@ async def upload(name: str, request: Request) -> dict[str, str]:
 
 
 @app.exception_handler(SluiceError)
-async def not_now(_request: Request, error: Exception) -> JSONResponse:
+def not_now(_request: Request, error: Exception) -> JSONResponse:
     """Say what is temporary, so that the caller tries again."""
     if isinstance(error, SluiceError) and error.retryable:
         return JSONResponse({"error": str(error)}, status_code=503)
@@ -60,8 +60,8 @@ async def not_now(_request: Request, error: Exception) -> JSONResponse:
 async def main() -> None:
     """Call the application without a web server."""
     async with lifespan(app):
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://shop") as web:
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://shop") as web:
             answer = await web.post("/pictures/cat.jpg")
             print(answer.status_code, answer.json()["accepted"])
         await app.state.made.wait()

@@ -94,7 +94,7 @@ class _Life:
                 place.close(sockets)
             if not self._wanted:
                 raise RuntimeError("it stopped by itself: its log (sluicemq.node) says why")
-        except BaseException as error:  # noqa: BLE001 - it goes to whoever waits in the test's thread
+        except BaseException as error:  # noqa: ASYNC103, BLE001 - it goes to whoever waits in the test's thread
             self._error = None if self._wanted else error
         if not self._ready.done():
             self._ready.set_exception(self._error or BrokerNotRunning("the broker ended while it started"))
@@ -140,7 +140,7 @@ class _Life:
     async def _advance(self, seconds: float, keep_leases: bool, done: Future[None]) -> None:
         try:
             await Advance(self._clock, self._road, self._server).run(seconds, keep_leases=keep_leases)
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103 - the last line raises it again, where it is no mistake
             done.set_exception(BrokerNotRunning("the broker ended while its time moved on"))
             if not isinstance(error, Exception):
                 raise

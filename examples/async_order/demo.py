@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
+import httpx2
 import trio
 
 from sluicemq.client import Client, connect
@@ -153,9 +153,9 @@ class Shop:
     async def _visit(self, variant: str, path: str) -> None:
         """Customers come at their rate, whether the shop keeps up or not."""
         run = self.outcome.runs[variant]
-        limits = httpx.Limits(max_connections=None)
+        limits = httpx2.Limits(max_connections=None)
         base = f"http://127.0.0.1:{self._port}"
-        async with httpx.AsyncClient(base_url=base, timeout=PATIENCE_SECONDS, limits=limits, trust_env=False) as web:
+        async with httpx2.AsyncClient(base_url=base, timeout=PATIENCE_SECONDS, limits=limits, trust_env=False) as web:
             await web.get("/health")
             started = trio.current_time()
             run.started = time.time()
@@ -165,7 +165,7 @@ class Shop:
                     order = Order(f"{variant}/{number:05}", f"{variant}/customer-{number % 30}", 20 + number * 7 % 180)
                     nursery.start_soon(self._order, web, run, path, order, number)
 
-    async def _order(self, web: httpx.AsyncClient, run: Run, path: str, order: Order, number: int) -> None:
+    async def _order(self, web: httpx2.AsyncClient, run: Run, path: str, order: Order, number: int) -> None:
         at, before = time.time(), trio.current_time()
         answer = await web.post(path, content=order.pack())
         run.answers.append((at, trio.current_time() - before, answer.is_success))

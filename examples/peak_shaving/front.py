@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve
@@ -38,10 +38,10 @@ class Front:
     def __init__(self, url: str, folder: Path, payment_port: int) -> None:
         self.url = url
         self.database = open_stock(folder)
-        self.payment = httpx.AsyncClient(
+        self.payment = httpx2.AsyncClient(
             base_url=f"http://127.0.0.1:{payment_port}",
             timeout=PATIENCE_SECONDS,
-            limits=httpx.Limits(max_connections=None),
+            limits=httpx2.Limits(max_connections=None),
             trust_env=False,
         )
         self.line: dict[str, Any] = {}
@@ -90,7 +90,7 @@ class Front:
             return JSONResponse({"sold out": order}, status_code=410)
         try:
             answer = await self.payment.post("/charges", params={"order": order})
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             return JSONResponse({"error": "the payment service does not answer"}, status_code=504)
         if not answer.is_success:
             return JSONResponse({"error": "the payment service refuses"}, status_code=502)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
+import httpx2
 import trio
 
 from sluicemq.client import Client, connect
@@ -154,12 +154,12 @@ class Sale:
     # --- one sale ---
 
     async def _sell(self, run: Run, path: str, processes: Processes) -> None:
-        limits = httpx.Limits(max_connections=None)
+        limits = httpx2.Limits(max_connections=None)
         base = f"http://127.0.0.1:{self._front}"
         done = trio.Event()
         async with (
             connect(self._url, name="operator") as client,
-            httpx.AsyncClient(base_url=base, timeout=30, limits=limits, trust_env=False) as web,
+            httpx2.AsyncClient(base_url=base, timeout=30, limits=limits, trust_env=False) as web,
             trio.open_nursery() as watching,
         ):
             await web.get("/health")
@@ -176,7 +176,7 @@ class Sale:
         if not done.is_set():
             raise DemoFailed(f"payments still wait after {DRAIN_SECONDS_MAX:g} s")
 
-    async def _customer(self, web: httpx.AsyncClient, run: Run, path: str, order: str) -> None:
+    async def _customer(self, web: httpx2.AsyncClient, run: Run, path: str, order: str) -> None:
         for tried in range(1, TRIES_MAX + 1):
             before = trio.current_time()
             self._arrived += 1
@@ -203,7 +203,7 @@ class Sale:
         base = f"http://127.0.0.1:{self._payment}"
         started = trio.current_time()
         last_served = arrived_before = 0
-        async with httpx.AsyncClient(base_url=base, timeout=30, trust_env=False) as web:
+        async with httpx2.AsyncClient(base_url=base, timeout=30, trust_env=False) as web:
             for turn in range(1, 10**6):
                 await trio.sleep_until(started + turn * SAMPLE_SECONDS)
                 report = (await web.get("/report")).json()
@@ -233,7 +233,7 @@ class Sale:
 
     async def _audit(self, run: Run) -> None:
         base = f"http://127.0.0.1:{self._payment}"
-        async with httpx.AsyncClient(base_url=base, timeout=30, trust_env=False) as web:
+        async with httpx2.AsyncClient(base_url=base, timeout=30, trust_env=False) as web:
             charges: dict[str, int] = (await web.get("/report")).json()["charges"]
         database = open_stock(self.folder)
         (run.sold,) = database.execute("SELECT COUNT(*) FROM sales WHERE shop = ?", (run.shop,)).fetchone()

@@ -9,7 +9,7 @@ import contextlib
 import signal
 import sys
 
-import httpx
+import httpx2
 import trio
 
 from sluicemq.client import Consumer, Retry, connect
@@ -19,14 +19,14 @@ TASKS = 40
 """More than the service bears: what it gets is the queue's business, not ours."""
 
 
-async def pay(consumer: Consumer, web: httpx.AsyncClient) -> None:
+async def pay(consumer: Consumer, web: httpx2.AsyncClient) -> None:
     """Charge each order under its number, so that a second try charges nothing."""
     async for message in consumer:
         async with message:
             order = message.body.decode()
             try:
                 answer = await web.post("/charges", params={"order": order, "key": order})
-            except httpx.HTTPError as error:
+            except httpx2.HTTPError as error:
                 raise Retry from error
             if not answer.is_success:
                 raise Retry
@@ -46,9 +46,9 @@ async def main(url: str, payment_port: int, queue: str) -> None:
         consumer = await stack.enter_async_context(client.consumer(queue, credit=TASKS))
         nursery = await stack.enter_async_context(trio.open_nursery())
         if queue == PAYMENTS:
-            limits = httpx.Limits(max_connections=None)
+            limits = httpx2.Limits(max_connections=None)
             base = f"http://127.0.0.1:{payment_port}"
-            web = httpx.AsyncClient(base_url=base, timeout=30, limits=limits, trust_env=False)
+            web = httpx2.AsyncClient(base_url=base, timeout=30, limits=limits, trust_env=False)
             for _ in range(TASKS):
                 nursery.start_soon(pay, consumer, web)
         else:
