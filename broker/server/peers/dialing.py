@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from sluicemq.broker.server.outbound import Hub
 
 DIAL_SECONDS = 2.0
-"""How long one try may take, to the answer."""
+"""How long a host may take to take a connection, and its broker to answer at first."""
+ANSWER_SECONDS_MAX = 16.0
+"""How long a broker may take to answer that took longer than it should before: one that is overwhelmed answers late,
+and giving up just before it does would go on for ever."""
 PAUSE_SECONDS_MIN = 0.05
 PAUSE_SECONDS_MAX = 1.0
 """Longest pause between two tries: who comes back is found within a second, and finds us at once."""
@@ -39,6 +42,12 @@ class NobodyListens(ConnectionFailed):
     """The host answers, but no broker does: it refused or reset the connection, or closed it without a word."""
 
     code = "nobody_listens"
+
+
+class AnswersLate(ConnectionFailed):
+    """The host took the connection, and its broker did not answer in time: it is frozen, or overwhelmed."""
+
+    code = "answers_late"
 
 
 class Backoff:
@@ -65,12 +74,20 @@ class Backoff:
 
 
 async def open_stream(
-    address: str, own: Identity, node: int, connection: int, kind: int, hub: Hub, server_version: str
+    address: str,
+    own: Identity,
+    node: int,
+    connection: int,
+    kind: int,
+    hub: Hub,
+    server_version: str,
+    answer_seconds: float = DIAL_SECONDS,
 ) -> tuple[PeerStream, Identity]:
     """Return a stream of this kind to *node* at *address*, and who answered.
 
     Raises:
         NobodyListens: No broker is there, but its host is.
+        AnswersLate: It did not answer within *answer_seconds*.
         ConnectionFailed: It could not be reached, for whatever other reason, or within `DIAL_SECONDS`.
         SluiceError: It refused, or is not who was called.
 
@@ -82,6 +99,7 @@ async def open_stream(
             host, port = parse_address(address)
             # Happy eyeballs would wait for a second address while the first one is merely slow: that is fine here.
             stream = PeerStream(await trio.open_tcp_stream(host, port), hub)
+        with trio.fail_after(answer_seconds):
             asked = hello(own, node, connection, kind, server_version)
             stream.outbound.put(PEER_PREFACE)
             stream.put(asked)
@@ -95,7 +113,9 @@ async def open_stream(
         done = True
         return stream, peer
     except trio.TooSlowError:
-        raise ConnectionFailed(f"node {node} at {address} did not answer within {DIAL_SECONDS:.0f} s") from None
+        if stream is not None:
+            raise AnswersLate(f"node {node} at {address} did not answer within {answer_seconds:.0f} s") from None
+        raise ConnectionFailed(f"node {node} at {address} took no connection within {DIAL_SECONDS:.0f} s") from None
     except OSError as error:
         # ConnectionFailed is one too: the stream ended before an answer.
         if isinstance(error, ConnectionFailed) or _gone(error):

@@ -26,8 +26,11 @@ from sluicemq.broker.server.outbound import Hub
 from sluicemq.broker.server.peers import handshake
 from sluicemq.broker.server.peers.connection import PeerConnection
 from sluicemq.broker.server.peers.dialing import (
+    ANSWER_SECONDS_MAX,
+    DIAL_SECONDS,
     REFUSED_SECONDS,
     SHORT_LIFE_SECONDS,
+    AnswersLate,
     Backoff,
     NobodyListens,
     open_stream,
@@ -302,11 +305,12 @@ class PeerMesh:
         """Open a connection to *known*. Raises as `open_stream`; cancelled when another connection came first."""
         own, node, number = self.events.identity, known.node, self._new_number()
         known.answered = False
-        control, peer = await open_stream(known.address, own, node, number, STREAM_CONTROL, self.hub, self._version)
+        told = self.hub, self._version, known.answer_seconds
+        control, peer = await open_stream(known.address, own, node, number, STREAM_CONTROL, *told)
         data: PeerStream | None = None
         try:
             known.answered = True
-            data, again = await open_stream(known.address, own, node, number, STREAM_DATA, self.hub, self._version)
+            data, again = await open_stream(known.address, own, node, number, STREAM_DATA, *told)
             if again.incarnation != peer.incarnation:
                 raise ConnectionFailed(f"node {node} was replaced by another one while it was called")
             known.check_wanted()
@@ -442,6 +446,7 @@ class _Peer:
         connection: The one.
         half: What was opened to us and is not whole yet.
         answered: Our own call was answered on its control stream.
+        answer_seconds: How long it may take to answer the next time.
         unconnected: Set while there is no connection.
         scope: Of the dialing task.
 
@@ -454,6 +459,7 @@ class _Peer:
         self.connection: PeerConnection | None = None
         self.half: _Half | None = None
         self.answered = False
+        self.answer_seconds = DIAL_SECONDS
         self.unconnected = trio.Event()
         self.unconnected.set()
         self.scope = trio.CancelScope()
@@ -527,6 +533,9 @@ class _Peer:
             self._tell(error)
             self._mesh.events.peer_refused(self.node)
             self._mesh.flush()
+        except AnswersLate as error:
+            self._tell(error)
+            self.answer_seconds = min(ANSWER_SECONDS_MAX, 2 * self.answer_seconds)
         except SluiceError as error:
             self._tell(error)
             pause = 0.0 if error.retryable else REFUSED_SECONDS
@@ -537,6 +546,7 @@ class _Peer:
             await self._mesh.serve(self, connection)
             if trio.current_time() - connection.up_at > SHORT_LIFE_SECONDS:
                 self._backoff.reset()
+                self.answer_seconds = DIAL_SECONDS
         elif pause:
             directed = self._directed
             with trio.move_on_after(pause):

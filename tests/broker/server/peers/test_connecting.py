@@ -10,6 +10,8 @@ from sluicemq.broker.pipeline.peer_messages import seal
 from sluicemq.broker.replication import messages as core
 from sluicemq.broker.replication.history import Entry, Position
 from sluicemq.broker.server.peers import connection as connection_module
+from sluicemq.broker.server.peers import mesh as mesh_module
+from sluicemq.broker.server.peers.dialing import AnswersLate, NobodyListens
 from tests.broker.server.peers.pair import Node, PlainBodies, brokers, commit, connected, ping, vote
 
 pytestmark = pytest.mark.trio
@@ -133,6 +135,23 @@ async def test_an_entry_that_is_larger_than_what_may_wait_passes_all_the_same(mo
         one.say(2, core.Propose(1, number, 5, Position(0, bytes(8)), (entry,), 0))
         await two.hears(1)
         assert one.events.up_with(2) == number
+
+
+async def test_who_answers_late_is_given_longer_and_longer(monkeypatch):
+    patience: list[float] = []
+
+    async def late(*arguments):
+        patience.append(arguments[-1])
+        await trio.lowlevel.checkpoint()
+        if len(patience) == 6:
+            raise NobodyListens("it is gone")
+        raise AnswersLate("not yet")
+
+    monkeypatch.setattr(mesh_module, "open_stream", late)
+    async with brokers(1) as (one,):
+        one.mesh.connect_to({2: "127.0.0.1:1"})
+        await one.events.until(lambda: one.events.count("refused", 2) == 1)
+        assert patience == [2.0, 4.0, 8.0, 16.0, 16.0, 16.0]
 
 
 async def test_who_is_silent_is_given_up(mock_clock, monkeypatch):
