@@ -171,7 +171,7 @@ _add(
 # --- half messages ----------------------------------------------------------------------------------------------------
 
 
-def _decide_again(self: Halves, half: Any, committed: bool, now_ms: int) -> None:
+def _decide_again(self: Halves, half: Any, *decided: Any) -> None:
     """The half message stays, as if nobody had decided."""
 
 

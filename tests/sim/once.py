@@ -14,6 +14,7 @@ from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_transactions as x
 from sluicemq.broker.queues.halves import Half
 from sluicemq.broker.queues.window import KNOWN_NUMBERS, NO_ID, ranges_without
+from sluicemq.wire.settings import DEDUP_SCOPES
 
 if TYPE_CHECKING:
     import random
@@ -183,7 +184,7 @@ def screened(machine: Machine, pick: Pick, hashes: bytes) -> tuple[list[int], St
 
 
 def transacting(machine: Machine, time_ms: int, arguments: Sequence[Any]) -> x.Transaction | None:
-    """Return the entry for a transaction; None where a queue of it is not there."""
+    """Return the entry for a transaction; None where a queue or topic of it is not there."""
     producer, sequence, session, consumer, verdict, tags, parts, payload = arguments
     flat: list[int] = []
     groups: list[int] = []
@@ -191,12 +192,12 @@ def transacting(machine: Machine, time_ms: int, arguments: Sequence[Any]) -> x.T
     ids = ids_of(payload)
     first = 0
     for name, count in parts:
-        queue = machine.find_queue(VHOST, name)
-        if queue is None:
+        target = machine.find_queue(VHOST, name) or machine.sources.find(VHOST, name)
+        if target is None:
             return None
-        scope = 0 if queue.window is None or not ids else queue.window.scope + 1
+        scope = 0 if target.window is None or not ids else target.window.scope + 1
         hashes += hashes_of(ids[first : first + count], None, scope - 1) if scope else NO_ID * count
-        flat += (queue.id, count, 0, scope)
+        flat += (target.id, count, 0, scope)
         groups += (count, 0, 0, 0, 0, 0)
         first += count
     settlements = [consumer, verdict, 0, len(tags) // 2, *tags]
@@ -224,7 +225,9 @@ def preparing(machine: Machine, time_ms: int, arguments: Sequence[Any]) -> x.Pre
     if target is None:
         return None
     fields = (time_ms, target.id, producer, sequence, count, count, deal, GROUP, CHECK_AFTER_MS)
-    return x.Prepare(*fields, 0, [count, 0, 0, 0, 0, 0], [], payload)
+    ids, scope = ids_of(payload), DEDUP_SCOPES.index(target.settings["dedup_scope"])
+    hashes = hashes_of(ids, None, scope)
+    return x.Prepare(*fields, 0, [count, 0, 0, 0, 0, 0], [], payload, scope=scope + 1, ids=hashes)
 
 
 def due_checks(machine: Machine, time_ms: int) -> x.Checked | None:

@@ -140,7 +140,7 @@ class OnceAccount:
             elif isinstance(outcome.error, LeaseLost):
                 self._weighed["I21"] += 1
         elif isinstance(entry, x.Resolve) and isinstance(outcome.value, Resolved):
-            self._resolved(zxid, entry, outcome.value)
+            self._resolved(zxid, entry, outcome.value, machine)
         elif isinstance(entry, e.Settle) and isinstance(outcome.value, Settled):
             self._settled(zxid, entry, outcome.value, machine)
 
@@ -197,7 +197,7 @@ class OnceAccount:
             raise Violation(f"I20 windows: {show_zxid(zxid)} stores {name} at {index}, which {young[-1]} is already")
         before.append((zxid, index))
 
-    def _resolved(self, zxid: int, entry: x.Resolve, value: Resolved) -> None:
+    def _resolved(self, zxid: int, entry: x.Resolve, value: Resolved, machine: Machine) -> None:
         if entry.half not in self._halves:
             raise Violation(f"I22 half messages: {show_zxid(zxid)} decides {show_zxid(entry.half)}, never prepared")
         self._weighed["I22"] += value.again or epoch_of(entry.half) != epoch_of(zxid)
@@ -205,8 +205,25 @@ class OnceAccount:
             raise Violation(
                 f"I22 half messages: {show_zxid(entry.half)} is decided twice, at last by {show_zxid(zxid)}"
             )
-        if value.again == (value.messages > 0) and value.committed:
-            raise Violation(f"I22 half messages: {show_zxid(entry.half)} comes {value.messages} times again")
+        known = spread(value.known)
+        _, count, _ = self._halves[entry.half]
+        if value.messages != (0 if value.again or not value.committed else count - len(known)):
+            raise Violation(f"I22 half messages: of {show_zxid(entry.half)} come {value.messages} messages")
+        if value.committed and not value.again:
+            self._committed(entry.half, count, known, machine)
+
+    def _committed(self, half: int, count: int, known: Mapping[int, Address], machine: Machine) -> None:
+        """Ids of half messages count from the commit on."""
+        for index in range(count):
+            stored = self._stored[half, index]._replace(time_ms=machine.log_time_ms)
+            found = machine.queue(stored.target) or machine.sources.get(stored.target)
+            assert found is not None, "nobody deletes queues here"
+            self._stored[half, index] = stored
+            name = stored.name(found.settings)
+            if index in known:
+                self._duplicate(half, index, stored, known[index], found.settings)
+            elif name is not None:
+                self._new(half, index, name, stored, found.settings)
 
     def leases(self, zxid: int, lease: Lease, message: Message, queue: Queue, now_ms: int) -> None:
         """A GRANT leases a message."""

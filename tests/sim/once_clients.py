@@ -13,6 +13,7 @@ from sluicemq.broker.queues.outcomes_of_transactions import Prepared, Resolved, 
 from sluicemq.wire.errors import LeaseLost, SluiceError, TransactionDecided
 from sluicemq.wire.messages import VERDICT_ACK
 from tests.sim.clients import Client, Consumer
+from tests.sim.features import TOPIC
 from tests.sim.once import DONE, GROUP, PAID
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ class Sender(Client):
         random = self.world.random
         count = random.randint(1, 3)
         parts = [(DONE, count), (PAID, random.randint(1, 2))][: 1 + (random.random() < 0.7)]
+        features = self.habits.features
+        if features is not None and features.has_topic and random.random() < 0.3:
+            parts.append((TOPIC, random.randint(1, 2)))
         random.shuffle(parts)
         messages = sum(size for _, size in parts)
         payload = self.new_payload(b"%s/t%d" % (self.name.encode(), self.seen.transactions_begun), messages)

@@ -77,8 +77,8 @@ def plain(outcome: o.Outcome) -> Any:
             return zxid, count, duplicate
         case ChecksDue(asked, parked):
             return asked, parked
-        case Resolved(committed, again, messages):
-            return committed, again, messages
+        case Resolved(committed, again, messages, known):
+            return committed, again, messages, spread(known)
     return outcome.value
 
 

@@ -153,7 +153,7 @@ def _never_expire(machine: Any, zxid: int, queue: Any, runs: Any) -> Any:
     return runs, []
 
 
-def _decide_nothing(halves: Any, half: Any, committed: bool, now_ms: int) -> None:
+def _decide_nothing(halves: Any, half: Any, *decided: Any) -> None:
     pass
 
 

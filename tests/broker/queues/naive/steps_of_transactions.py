@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.pipeline.identities import hashes_of
 from sluicemq.broker.queues import entries_of_transactions as x
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_NACK, VERDICT_REJECT
+from sluicemq.wire.settings import DEDUP_SCOPES
 from tests.broker.queues.naive.choices import One, Some, Tuple, step
 from tests.broker.queues.naive.steps import BUSY, DELAY, GROUPS, LIFETIME, RANK, ROUTE, WHICH, Steps
 from tests.broker.queues.naive.windows import holder_of
 from tests.broker.queues.naive.world import BYTES_A_MESSAGE, chunks_of, is_keyed, within
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 IDS = Some(One(None, None, "a", "b", "c", "d"), 5)
 NEVER_ASKED_MS = 4_000_000_000
 Group = tuple[int, int, int, int, str]
 
 
-def cycled(ids: list[str | None], count: int) -> list[str | None]:
+def cycled(ids: Sequence[str | None], count: int) -> list[str | None]:
     """So many of *ids*, one after the other."""
     return [ids[index % len(ids)] for index in range(count)]
 
 
-def cycled_parts(ids: list[str | None], counts: list[int]) -> list[str | None]:
+def cycled_parts(ids: Sequence[str | None], counts: list[int]) -> list[str | None]:
     return [id_ for count in counts for id_ in cycled(ids, count)]
 
 
@@ -107,15 +111,39 @@ class StepsOfTransactions(Steps):
         if again == 9:
             self.run(entry)
 
-    @step(2, which=WHICH, to_topic=One(False, True), groups=GROUPS, check_after=One(NEVER_ASKED_MS, 0, 500))
-    def prepare(self, which: int, to_topic: bool, groups: list[Group], check_after: int = NEVER_ASKED_MS) -> None:
+    @step(
+        2,
+        which=WHICH,
+        to_topic=One(False, True),
+        groups=GROUPS,
+        check_after=One(NEVER_ASKED_MS, 0, 500),
+        ids=IDS,
+    )
+    def prepare(
+        self,
+        which: int,
+        to_topic: bool,
+        groups: list[Group],
+        check_after: int = NEVER_ASKED_MS,
+        ids: Sequence[str | None] = (None,),
+    ) -> None:
+        """Its ids are hashed though there may be no window yet."""
         number = self.a_target(which, to_topic)
         routes: list[str] = []
         flat = self.groups_for(number, groups, routes)
         messages = sum(flat[::6])
         sequence = len(self.world.producers[self.producer]) + 1
         fields = self.now, number, self.producer, sequence, messages, messages, "destination", "group", check_after
-        self.run(x.Prepare(*fields, 0, flat, routes, b"x" * messages * BYTES_A_MESSAGE))
+        holder = holder_of(self.world, number)
+        scope = 0 if holder is None else DEDUP_SCOPES.index(holder["settings"]["dedup_scope"])
+        keys: list[str | None] = [str(group[3]) for group in groups for _ in range(group[0])]
+        hashes = hashes_of(cycled(ids, messages), keys, scope)
+        payload = b"x" * messages * BYTES_A_MESSAGE
+        if not any(hashes):
+            hashes = b""
+        zxid, answer = self.run(x.Prepare(*fields, 0, flat, routes, payload, scope=scope + 1, ids=hashes))
+        if isinstance(answer, tuple):
+            self.note_names(zxid, cycled(ids, messages), keys)
 
     @step(3, which=WHICH, commit=One(True, True, False))
     def resolve(self, which: int, commit: bool) -> None:

@@ -133,6 +133,8 @@ def prepare(world: World, zxid: int, entry: x.Prepare) -> Any:
         "name": target["name"],
         "to_topic": entry.target in world.topics,
         "messages": messages,
+        "scope": entry.scope,
+        "ids": ids_in(entry.ids),
         "after": max(entry.check_after_ms, CHECK_AFTER_MS_MIN),
         "checks": 0,
         "next": world.time + max(entry.check_after_ms, CHECK_AFTER_MS_MIN),
@@ -145,8 +147,10 @@ def resolve(world: World, zxid: int, entry: x.Resolve) -> Any:
     if half is None:
         if entry.half not in world.decided:
             return TransactionNotFound
-        committed, _ = world.decided[entry.half]
-        return (committed, True, 0) if committed == entry.commit else TransactionDecided
+        committed, _, known = world.decided[entry.half]
+        return (committed, True, 0, known) if committed == entry.commit else TransactionDecided
+    messages: list[Message] = []
+    known = {}
     if entry.commit:
         # If it was deleted meanwhile, the one that has its name gets the message.
         found = world.topics if half["to_topic"] else world.queues
@@ -154,11 +158,16 @@ def resolve(world: World, zxid: int, entry: x.Resolve) -> Any:
         number = half["target"] if half["target"] in found else next(iter(named), None)
         if number is None:
             return QueueNotFound
-        come_in(world, zxid, [(number, half["messages"])], retains=False)
+        # Ids count from the commit on: what is never committed makes nothing a duplicate.
+        window = window_for(world, number, half["scope"] - 1)
+        known = {} if window is None else window.judge(half["ids"], entry.half, world.time)
+        messages = [m for m in half["messages"] if m["index"] not in known]
+        if messages:
+            come_in(world, zxid, [(number, messages)], retains=False)
     del world.halves[entry.half]
-    world.decided[entry.half] = entry.commit, world.time
+    world.decided[entry.half] = entry.commit, world.time, known
     world.decided = {each: what for each, what in world.decided.items() if what[1] + DAY_MS > world.time}
-    return entry.commit, False, len(half["messages"]) if entry.commit else 0
+    return entry.commit, False, len(messages), known
 
 
 def checked(world: World, zxid: int, entry: x.Checked) -> Any:

@@ -67,7 +67,7 @@ class World:
         policies: By name.
         schedules: By name.
         halves: Half messages that nobody has decided, by number.
-        decided: What was decided about the others, and when.
+        decided: What was decided about the others, when, and which of their messages were there before.
         following: Whether queues have to follow a change of the policies, and since when.
         deleted: Messages that went with their queue, or with the topic that delayed them.
         born: Messages ever published, each once for each queue that got it when it was ready.
@@ -91,7 +91,7 @@ class World:
         self.schedules: dict[str, dict[str, Any]] = {}
         self.halves: dict[int, dict[str, Any]] = {}
         self.moved: dict[int, int] = {}
-        self.decided: dict[int, tuple[bool, int]] = {}
+        self.decided: dict[int, tuple[bool, int, dict[int, Address]]] = {}
         self.following: int | None = None
         self.deleted = 0
         self.born = 0
