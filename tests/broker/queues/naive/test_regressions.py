@@ -96,6 +96,17 @@ def test_the_oldest_makes_room_in_a_queue_ordered_by_key_and_not_what_is_left_of
     )
 
 
+def test_of_those_of_a_key_that_became_ready_together_any_may_be_first() -> None:
+    live(
+        [
+            ("publish_to_topic", {"which": 0, "groups": [(6, 2_500, 0, 2, ""), (1, 700, 0, 2, "")]}),
+            ("time_passes", {"ms": 5_000}),
+            ("deliver", {"most": 2}),
+        ],
+        news={"ordering": "key", "key_in_flight_max": 2},
+    )
+
+
 @pytest.mark.parametrize("how", ["declared", "subscribed"])
 def test_messages_of_a_key_go_as_soon_as_several_may_be_out(how: str) -> None:
     settings = {"key_in_flight_max": 3}
