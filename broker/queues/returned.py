@@ -117,7 +117,7 @@ class ReturnedRuns:
                 place: Place = self._by_place.keys()[index]
                 run: Run = self._by_place[place]
                 if first + count > run.first + run.size:
-                    return None
+                    continue  # neighbours in their batch may differ in priority
                 self._drop(place)
                 before, run = run.split(first - run.first)
                 self.add(before)
@@ -137,8 +137,8 @@ class ReturnedRuns:
             index = self._by_place.bisect_right((rank, ready, zxid, first)) - 1
             if index >= 0 and self._by_place.keys()[index][:3] == (rank, ready, zxid):
                 run: Run = self._by_place.peekitem(index)[1]
-                inside: bool = first < run.first + run.size
-                return run if inside else None
+                if first < run.first + run.size:  # else the rest of its batch has another priority
+                    return run
         return None
 
     def take_parts(self, run: Run) -> list[Run]:
