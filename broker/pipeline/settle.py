@@ -217,12 +217,12 @@ class SettleStage:
         for piece in pieces:
             road.propose(kind(now_ms, session, consumer, verdict, piece, due_ms, reason), on_applied=on_outcome)
 
-    def settled_elsewhere(self, session: int, consumer: int, tags: list[int], acknowledged: bool) -> None:
-        """A transaction settled these: they are outstanding no more, and credit returns."""
+    def settled_elsewhere(self, session: int, consumer: int, tags: list[int], verdict: int) -> None:
+        """A transaction gave these their verdict: they are outstanding no more, and credit returns."""
         messages, _bytes = self._outstanding.take(session, consumer, tags)
-        if acknowledged:
+        if verdict == VERDICT_ACK:
             self.acknowledged_messages_total += messages
-        self._road.shaping.settled(session, consumer, tags, not acknowledged)
+        self._road.shaping.settled(session, consumer, tags, SAYS_OF_SERVICE.get(verdict))
         self._road.dispatch.settled(session, consumer, tags)
         self._leases_over(session, consumer)
 

@@ -30,7 +30,7 @@ from sluicemq.broker.queues.routing.topic import Topic
 from sluicemq.broker.queues.tags import count_tags
 from sluicemq.wire.batch import DELIVERY_COLUMNS, Batch, Column
 from sluicemq.wire.errors import BatchTooLarge, InvalidRequest, TransactionNotFound
-from sluicemq.wire.messages import TRANSACTION_PARTS_MAX, TRANSACTION_SETTLED_MAX, VERDICT_ACK, VERDICT_NACK
+from sluicemq.wire.messages import TRANSACTION_PARTS_MAX, TRANSACTION_SETTLED_MAX, VERDICT_NACK
 from sluicemq.wire.positions import format_position
 from sluicemq.wire.routes import below
 from sluicemq.wire.settings import DEDUP_SCOPES
@@ -177,7 +177,7 @@ class TransactionStage:
             if isinstance(outcome.value, Transacted) and not outcome.value.duplicate:
                 road.produce.published_messages_total += outcome.value.count
                 for each in settlements:
-                    road.settle.settled_elsewhere(session, each.consumer, each.tags, each.verdict == VERDICT_ACK)
+                    road.settle.settled_elsewhere(session, each.consumer, each.tags, each.verdict)
             on_outcome(outcome)
 
         zxid = road.propose(entry, bytes(entry.payload), on_applied=on_applied)

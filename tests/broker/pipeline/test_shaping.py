@@ -11,7 +11,7 @@ import trio.testing
 
 from sluicemq.broker.pipeline.log_clock import LogClock
 from sluicemq.wire import messages as m
-from sluicemq.wire.errors import InvalidRequest
+from sluicemq.wire.errors import InvalidRequest, PublishLimited
 from tests.broker.pipeline.roads import Client, declare, open_producer, open_road, publish
 
 if TYPE_CHECKING:
@@ -296,3 +296,39 @@ async def test_an_adaptive_rate_grows_by_what_is_acknowledged_and_falls_by_what_
         await it.passes(0.1)
         assert gate.find(it.queue.id) is None
         assert not it.road.shaping._deliveries or it.queue.leased
+
+
+@pytest.mark.trio
+async def test_messages_that_a_transaction_rejects_say_nothing_against_the_service(mock_clock):
+    async with story(mock_clock, delivery_adaptive={"max": 200}) as it:
+        await it.put(500, 500)
+        consumer = it.client.consume(it.queue, credit=10_000)
+        settled = 0
+
+        async def lives(seconds: float, verdict: int) -> float:
+            nonlocal settled
+            for _ in range(round(seconds / 0.1)):
+                await it.passes(0.1)
+                arrived = it.client.received[settled:]
+                if arrived:
+                    settled = len(it.client.received)
+                    tags = [arrived[0].tag, arrived[-1].tag]
+                    it.road.settle.settled_elsewhere(it.client.session, consumer, tags, verdict)
+            rate = it.road.shaping.state_of(it.queue)["delivery_rate_now"]
+            assert isinstance(rate, float)
+            return rate
+
+        assert await lives(3.0, m.VERDICT_REJECT) > 100
+        assert await lives(1.5, m.VERDICT_NACK) < 100
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("window", [0, 3_600])
+async def test_what_is_sent_again_is_not_counted_again(mock_clock, window):
+    async with story(mock_clock, publish_limit="fixed_window 10/min", dedup_window=window) as it:
+        await it.put(10)
+        again = await publish(it.road, it.producer, it.sequence, [b"x" * 100] * 10)
+        assert again.error is None
+        assert again.value.duplicate
+        with pytest.raises(PublishLimited):
+            await it.put(1)
