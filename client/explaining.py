@@ -92,7 +92,8 @@ class ExplainCalls(Asking):
             key: Its key, where the queue has `dedup_scope="key"`.
 
         Raises:
-            MessageNotFound: No message is known by that name, or its batch is not in the log any more.
+            MessageNotFound: No message is known by that name, or its batch is not in the log any more, or it was not
+                published to *queue*.
             QueueNotFound: No queue of that name.
 
         """

@@ -56,7 +56,7 @@ async def _explain(session: ClientSession, message: m.Explain, correlation: int,
     zxid, index = message.zxid, message.index
     if message.message_id:
         zxid, index = await explaining.find(message.message_id, message.key or None, target)
-    story = await explaining.explain(session.vhost, zxid, index)
+    story = await explaining.explain(session.vhost, zxid, index, target)
     session.reply(correlation, m.Explained(story.facts, story.events, story.places, story.status))
 
 

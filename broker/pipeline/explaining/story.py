@@ -116,11 +116,13 @@ class Explaining:
 
     # --- its life ---------------------------------------------------------------------------------------------------
 
-    async def explain(self, vhost: str, zxid: int, index: int) -> Story:
+    async def explain(self, vhost: str, zxid: int, index: int, target: Queue | Topic | None = None) -> Story:
         """Return the story of the message *index* of the entry *zxid*.
 
+        With *target*, the queue or topic that it was published to: whoever asks may know of no others.
+
         Raises:
-            MessageNotFound: No such message was published, or nothing of its batch is left in the log.
+            MessageNotFound: No such message was published, or not there, or nothing of its batch is left in the log.
             InternalError: The log cannot be read.
 
         """
@@ -132,6 +134,12 @@ class Explaining:
             raise MessageNotFound(
                 f"the log holds no message at {position}: it was never published, or it is settled and what the log "
                 "kept of its batch was given back to the disk",
+                position=position,
+            )
+        if target is not None and target.id != _destination(origin, index):
+            position = format_position(GROUP, zxid, index)
+            raise MessageNotFound(
+                f"the message at {position} was not published to {target.name!r:.300}: leave the name out",
                 position=position,
             )
         await self._reach_back(zxid)
@@ -217,11 +225,7 @@ class Explaining:
     def _targets(self, origin: Origin, index: int, facts: dict[str, Any]) -> list[Queue]:
         """Return the queues that the message was for, as they are now; say in *facts* what it was published to."""
         machine = self._road.machine
-        number = end = 0
-        for target, count in targets_of(origin.entry):
-            number, end = target, end + count
-            if index < end:
-                break
+        number = _destination(origin, index)
         queue, topic = machine.queue(number), machine.sources.get(number)
         facts["destination"] = queue.name if queue is not None else topic.name if topic is not None else ""
         if queue is not None:
@@ -326,6 +330,16 @@ class Explaining:
         if not facts["destination"]:
             return "gone with its queue"
         return "gone" if facts["history_complete"] else "gone, at a time of which the log holds nothing any more"
+
+
+def _destination(origin: Origin, index: int) -> int:
+    """Return the number of the queue or topic that the message *index* was published to."""
+    number = end = 0
+    for target, count in targets_of(origin.entry):
+        number, end = target, end + count
+        if index < end:
+            break
+    return number
 
 
 def _is_hex(text: str) -> bool:

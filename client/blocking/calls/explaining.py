@@ -29,7 +29,8 @@ class ExplainCalls(Base):
             key: Its key, where the queue has `dedup_scope="key"`.
 
         Raises:
-            MessageNotFound: No message is known by that name, or its batch is not in the log any more.
+            MessageNotFound: No message is known by that name, or its batch is not in the log any more, or it was not
+                published to *queue*.
             QueueNotFound: No queue of that name.
         """
         return self._io.call(self._inner.explain, message, message_id=message_id, queue=queue, key=key)
