@@ -11,6 +11,7 @@ It is local, kept in memory only, and reaches as far back as the log proper does
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,11 @@ STRETCH_BYTES = 1024 * 1024
 CONSUMERS_MAX = 64
 """Most consumers whose tags are kept apart in one stretch; with more, the stretch is read for all of them."""
 STRETCHES_MAX = 40_000
-"""Most stretches that are kept, some 500 bytes each; older ones are forgotten, as if their entries were gone."""
+"""Most stretches that are kept, some 500 bytes each and 32 a consumer; older ones are forgotten, as if their entries
+were gone."""
 _NONE = 1 << 64
+_CONSUMER = struct.Struct("=QQ")
+_NOBODY: frozenset[int] = frozenset()
 
 
 class Stretch:
@@ -45,21 +49,44 @@ class Stretch:
         first: The first of them.
         last: The last of them.
         low: The lowest entry whose messages were named, and *high* the highest; *low* > *high*: none were.
-        tags: The lowest and highest tags that were settled, by (session, consumer); None: of anybody.
+        tags: The lowest and highest tags that were settled, by (session, consumer); None: of anybody, or it is packed.
         sessions: Sessions that ended, or came back.
         queues: Queues of which all messages may have gone at once; 0: of any.
 
     """
 
-    __slots__ = ("bytes", "entries", "first", "high", "last", "low", "queues", "sessions", "tags")
+    __slots__ = ("_consumers", "_spans", "bytes", "first", "high", "last", "low", "queues", "sessions", "tags")
 
     def __init__(self, first: int) -> None:
         self.first = self.last = first
-        self.entries = self.bytes = 0
+        self.bytes = 0
         self.low, self.high = _NONE, 0
         self.tags: dict[tuple[int, int], tuple[int, int]] | None = {}
-        self.sessions: set[int] = set()
-        self.queues: set[int] = set()
+        self.sessions: set[int] | frozenset[int] = _NOBODY
+        self.queues: set[int] | frozenset[int] = _NOBODY
+        # Once packed: consumers, and their tags in the same order. As a dict they are eight times as large.
+        self._consumers: bytes | None = None
+        self._spans = b""
+
+    def pack(self) -> None:
+        """Nothing is added any more: take less memory."""
+        if self.tags is not None:
+            self._consumers = b"".join([_CONSUMER.pack(*key) for key in self.tags])
+            self._spans = b"".join([_CONSUMER.pack(*span) for span in self.tags.values()])
+            self.tags = None
+
+    def _span_of(self, session: int, consumer: int) -> tuple[int, ...] | None:
+        """Return the lowest and highest tag of a consumer that were settled."""
+        tags = self.tags  # read in another thread than it is packed in
+        if tags is not None:
+            return tags.get((session, consumer))
+        if self._consumers is None:
+            return 0, _NONE
+        wanted = _CONSUMER.pack(session, consumer)
+        place = self._consumers.find(wanted)
+        while place > 0 and place % _CONSUMER.size:  # it lies across two of them
+            place = self._consumers.find(wanted, place + 1)
+        return None if place < 0 else _CONSUMER.unpack_from(self._spans, place)
 
     def may_name(self, zxid: int) -> bool:
         """Whether messages of the entry *zxid* may have been named."""
@@ -67,9 +94,9 @@ class Stretch:
 
     def may_settle(self, session: int, consumer: int, tag: int) -> bool:
         """Whether this lease may have ended."""
-        if session in self.sessions or self.tags is None:
+        if session in self.sessions:
             return True
-        span = self.tags.get((session, consumer))
+        span = self._span_of(session, consumer)
         return span is not None and span[0] <= tag <= span[1]
 
     def name(self, zxids: list[int]) -> None:
@@ -103,6 +130,8 @@ class LogIndex:
     def note(self, zxid: int, entry: Entry) -> None:
         """An entry was applied."""
         if self._left <= 0:
+            if self.stretches:
+                self.stretches[-1].pack()
             self.stretches.append(Stretch(zxid))
             if len(self.stretches) > STRETCHES_MAX:
                 self.stretches.popleft()
@@ -168,16 +197,16 @@ def _note_resolve(stretch: Stretch, entry: Resolve) -> None:
 
 
 def _note_session(stretch: Stretch, entry: e.SessionClose | Resume) -> None:
-    stretch.sessions.add(entry.session)
+    stretch.sessions = {*stretch.sessions, entry.session}
 
 
 def _note_queue(stretch: Stretch, entry: e.Purge | e.Forget | q.ExpireQueue) -> None:
-    stretch.queues.add(entry.queue)
+    stretch.queues = {*stretch.queues, entry.queue}
 
 
 def _note_name(stretch: Stretch, entry: e.Delete | Unsubscribe) -> None:
     del entry
-    stretch.queues.add(0)
+    stretch.queues = {*stretch.queues, 0}
 
 
 _NOTING: dict[type[Entry], Callable[[Stretch, Any], None]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -113,6 +114,31 @@ def test_what_cannot_concern_a_message_is_not_read() -> None:
     read_life(log, list(index.stretches), life)  # type: ignore[arg-type] # all that is read of a log
     assert [event.what for event in life.events] == ["leased"]
     assert log.reads == 1
+
+
+def test_what_many_consumers_settled_is_kept_in_little_memory_and_found() -> None:
+    consumers = range(1, 1 + index_module.CONSUMERS_MAX)
+    settles: list[Entry] = [
+        e.Settle(3, 1 << 32, consumer, VERDICT_ACK, [1_000 * consumer, 1_000 * consumer + 9], 0, "")
+        for consumer in consumers
+    ]
+    count = 100
+    tracemalloc.start()
+    try:
+        index = LogIndex()
+        for number in range(index_module.STRETCH_ENTRIES * count):
+            index.note(FIRST + number, settles[number % len(settles)])
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken / count < 500 + 40 * len(settles)
+    packed, open_ = index.stretches[0], index.stretches[-1]
+    for stretch in (packed, open_):
+        for consumer in consumers:
+            assert stretch.may_settle(1 << 32, consumer, 1_000 * consumer + 9)
+            assert not stretch.may_settle(1 << 32, consumer, 1_000 * consumer + 10)
+        assert not stretch.may_settle(1 << 32, len(settles) + 1, 1_009)
+        assert not stretch.may_settle(1, 1 << 32, 1_009)
 
 
 def test_what_was_reclaimed_is_said_to_be_missing() -> None:
