@@ -283,7 +283,10 @@ class Requests:
 
         def on_reply(_reply: WireMessage | None, _tail: memoryview | None, error: SluiceError | None) -> None:
             if error is not None and session.error is None:
-                log.warning("replies to requests do not arrive: %s", error)
+                # The next request asks for the mailbox once more: whoever refused it may have thought better of it.
+                self._has_mailbox = False
+                self._link.remove(self)
+                self.failed(error)
 
         session.request(m.OpenMailbox(mailbox=self._mailbox), on_reply)
 
