@@ -95,7 +95,7 @@ class MsgpackCodec:
 
     def decode(self, body: bytes) -> Any:
         """Return the value."""
-        return msgpack.unpackb(body)
+        return msgpack.unpackb(body, strict_map_key=False)
 
 
 class DataclassCodec:

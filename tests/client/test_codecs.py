@@ -45,6 +45,10 @@ def test_plain_values_come_back_from_json_and_msgpack(value):
         assert codec.decode(codec.encode(value)) == value
 
 
+def test_msgpack_takes_back_keys_that_are_no_text():
+    assert codecs.MSGPACK.decode(codecs.MSGPACK.encode({7: "seven", b"x": [1]})) == {7: "seven", b"x": [1]}
+
+
 @given(st.binary(), st.text())
 def test_bytes_and_text_come_back(body, text):
     assert codecs.BYTES.decode(codecs.BYTES.encode(body)) == body
