@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
@@ -37,7 +36,11 @@ LOOKED_RUNS_MAX = 5_000
 LOOKED_BYTES_MAX = 16 * 1024 * 1024
 """and most bytes of batches that are read."""
 LOAD_RUNS = 64
-"""Runs whose batches are read together."""
+"""Most runs whose batches are read together,"""
+LOAD_MESSAGES_MAX = 4_000
+"""most messages of them, some milliseconds' worth,"""
+LOAD_BYTES_MAX = 1024 * 1024
+"""and most bytes of those batches; but one run at least."""
 STEP_RUNS = 500
 TURN_SECONDS = 0.002
 _RETURNED, _LANE = 0, 1
@@ -160,7 +163,7 @@ async def browse(road: Road, queue: Queue, state: str, wanted: Filter, cursor: l
     page = _Browsing(road, state, wanted, count_max, cursor)
     while True:
         read = await road.look(partial(_checked, reading, road, queue, page.cursor))
-        for group in _groups(read.pieces):
+        for group in _groups(read.pieces) if wanted.needs_batches else [read.pieces]:
             if await page.take(group):
                 return page.page()
         page.cursor = read.cursor
@@ -237,8 +240,17 @@ def _checked(
 
 
 def _groups(pieces: list[_Piece]) -> Iterator[list[_Piece]]:
-    following = iter(pieces)
-    while group := list(islice(following, LOAD_RUNS)):
+    """Yield the pieces in groups whose batches may be in memory, and looked at, at once."""
+    group: list[_Piece] = []
+    messages = bytes_ = 0
+    for piece in pieces:
+        messages += piece.run.size
+        bytes_ += piece.run.batch_bytes
+        if group and (len(group) == LOAD_RUNS or messages > LOAD_MESSAGES_MAX or bytes_ > LOAD_BYTES_MAX):
+            yield group
+            group, messages, bytes_ = [], piece.run.size, piece.run.batch_bytes
+        group.append(piece)
+    if group:
         yield group
 
 
