@@ -57,6 +57,7 @@ class Mailboxes:
         self._sessions: dict[Box, ClientSession] = {}
         self._held: dict[Box, deque[_Held]] = {}
         self._held_count = self._held_bytes = 0
+        self._first_until_ms = 0
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -140,6 +141,7 @@ class Mailboxes:
             self.dropped_total += 1
             return REPLY_DROPPED
         self._held.setdefault(box, deque()).append(held)
+        self._first_until_ms = min(self._first_until_ms, held.until_ms)
         self._held_count += 1
         self._held_bytes += held.bytes
         return REPLY_HELD
@@ -148,7 +150,10 @@ class Mailboxes:
         return self._held_count >= HELD_REPLIES_MAX or self._held_bytes + bytes_ > HELD_BYTES_MAX
 
     def _drop_old(self, now_ms: int) -> None:
-        """Drop what nobody came for in time; looked at only when room is needed."""
+        """Drop what nobody came for in time; looked at only when room is needed, and when there may be any."""
+        if now_ms < self._first_until_ms:
+            return
+        first_until_ms = now_ms + HELD_MS_MAX
         for box, held in list(self._held.items()):
             kept = deque(reply for reply in held if reply.until_ms > now_ms)
             for reply in held:
@@ -157,8 +162,10 @@ class Mailboxes:
                     self.dropped_total += 1
             if kept:
                 self._held[box] = kept
+                first_until_ms = min(first_until_ms, min(reply.until_ms for reply in kept))
             else:
                 del self._held[box]
+        self._first_until_ms = first_until_ms
 
     def _let_go(self, reply: _Held) -> None:
         self._held_count -= 1

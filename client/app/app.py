@@ -247,7 +247,10 @@ class App:
         return function
 
     def on_shutdown(self, function: Hook) -> Hook:
-        """Call the decorated function when all handlers have ended, while the app is still connected."""
+        """Call the decorated function when all handlers have ended, while the app is still connected.
+
+        Not where an error ends the app: what must be closed in any case belongs into the `lifespan`.
+        """
         self.shutdown_hooks.append(function)
         return function
 
