@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from sluicemq.broker.queues.browsing import ordinal_from, read_rows
+from sluicemq.broker.queues.browsing import ordinal_from, read_leases, read_rows
 from sluicemq.broker.queues.delayed_looking import look_delayed
 from sluicemq.broker.queues.runs import PRIORITY_MAX, Run
 from sluicemq.wire.errors import InvalidRequest
@@ -267,10 +267,8 @@ def _ready(road: Road, queue: Queue, cursor: list[int]) -> _Pieces:
         raise ValueError("no priority")
     following = [rank, _LANE] if part == _RETURNED else [rank + 1, _RETURNED] if priority else []
     if part == _RETURNED:
-        behind = tuple(place) or (0, 0, 0)
-        runs = [
-            run for run in queue.returned if run.priority == priority and (run.ready, run.zxid, run.first) >= behind
-        ]
+        ready, zxid, first = place or (0, 0, 0)
+        runs = queue.returned.some_of(priority, ready, zxid, first, STEP_RUNS + 1)
         pieces = [
             _Piece(run, lambda count, run=run: [rank, _RETURNED, run.ready, run.zxid, run.first + count])  # type: ignore[misc]
             for run in runs[:STEP_RUNS]
@@ -332,20 +330,12 @@ def _leased(road: Road, queue: Queue, cursor: list[int]) -> _Pieces:
     """Cursor: session, consumer and tag."""
     del road
     session, consumer, tag = cursor or (0, 0, 0)
-    pieces: list[_Piece] = []
-    for holder in sorted(queue.leases):
-        if holder < (session, consumer):
-            continue
-        for first_tag, run, _ in queue.leases[holder].pieces():
-            if holder == (session, consumer) and first_tag < tag:
-                if first_tag + run.size <= tag:
-                    continue
-                run, first_tag = run.split(tag - first_tag)[1], tag
-            if len(pieces) == STEP_RUNS:
-                return _Pieces(pieces, [*holder, first_tag])
-            place = (*holder, first_tag)
-            pieces.append(_Piece(run, lambda count, at=place: [at[0], at[1], at[2] + count], place))  # type: ignore[misc]
-    return _Pieces(pieces, [])
+    leased, following = read_leases(queue, (session, consumer, tag), STEP_RUNS)
+    pieces = [
+        _Piece(run, lambda count, at=place: [at[0], at[1], at[2] + count], place)  # type: ignore[misc]
+        for place, run in leased
+    ]
+    return _Pieces(pieces, [] if following is None else list(following))
 
 
 _READING: dict[str, Callable[[Road, Queue, list[int]], _Pieces]] = {

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sluicemq.broker.queues.fifo import RunFifo
+    from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.queues.runs import Run
 
 
@@ -51,3 +52,26 @@ def read_rows(lane: RunFifo, ordinal: int, runs_max: int) -> tuple[list[Run], in
     if not runs and (missing := lane.missing(ordinal, 1)):
         raise ChunksMissing(missing)
     return runs, following, ordinals
+
+
+def read_leases(
+    queue: Queue, place: tuple[int, int, int], runs_max: int
+) -> tuple[list[tuple[tuple[int, int, int], Run]], tuple[int, int, int] | None]:
+    """Return at most *runs_max* leased runs from *place* on, each with its own, and the next place (None: the end).
+
+    A place is (session, consumer, tag); (0, 0, 0) lies before all.
+    """
+    found: list[tuple[tuple[int, int, int], Run]] = []
+    for holder in sorted(queue.leases):
+        if holder < place[:2]:
+            continue
+        from_tag = place[2] if holder == place[:2] else 0
+        for first_tag, run, _ in queue.leases[holder].pieces(from_tag):
+            if first_tag + run.size <= from_tag:
+                continue
+            if len(found) == runs_max:
+                return found, (*holder, first_tag)
+            if first_tag < from_tag:
+                first_tag, run = from_tag, run.split(from_tag - first_tag)[1]
+            found.append(((*holder, first_tag), run))
+    return found, None

@@ -9,7 +9,7 @@ verdict does.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.broker.queues.runs import Run, messages_in, size_of
@@ -220,9 +220,10 @@ class LeaseTable:
             add_range(tags, first, first + run.size - 1)
         return tags
 
-    def pieces(self) -> Iterator[tuple[int, Run, int]]:
-        """Yield (first tag, run, mark) of each lease, by tag."""
-        for block in self._blocks:
+    def pieces(self, from_tag: int = 0) -> Iterator[tuple[int, Run, int]]:
+        """Yield (first tag, run, mark) of each lease, by tag; perhaps some that end before *from_tag*, but few."""
+        begin = bisect_right(self._blocks, from_tag, key=_first_tag) - 1 if from_tag else 0
+        for block in islice(self._blocks, max(begin, 0), None):
             yield from zip(block.firsts, block.runs, block.handed, strict=True)
 
     def _cut(self, first: int, last: int) -> tuple[list[int], list[Run], bytearray]:

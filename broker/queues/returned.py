@@ -10,7 +10,7 @@ place the least. This module must not know sessions.
 from __future__ import annotations
 
 from bisect import insort
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from sortedcontainers import SortedDict
@@ -70,6 +70,23 @@ class ReturnedRuns:
         """Return the run in front of a priority."""
         key = next(self._by_place.irange((PRIORITY_MAX - priority,)), None) if self._by_place else None
         return self._by_place[key] if key is not None and key[0] == PRIORITY_MAX - priority else None
+
+    def some_of(self, priority: int, ready: int, zxid: int, first: int, count_max: int) -> list[Run]:
+        """Return at most *count_max* runs of a priority, by place, from this message on, which may lie within one."""
+        rank = PRIORITY_MAX - priority
+        places = self._by_place.irange((rank, ready, zxid, first), (rank + 1,), (True, False))
+        before = next(self._by_place.irange((rank, ready, zxid), (rank, ready, zxid, first), (True, False), True), None)
+        runs = chain.from_iterable(
+            (self._by_place[place], *self._copies.get(place, ()))
+            for place in (places if before is None else chain((before,), places))
+        )
+        here = ready, zxid, first
+        rest = (
+            run if run.place[1:] >= here else run.split(first - run.first)[1]
+            for run in runs
+            if run.place[1:] >= here or run.first + run.size > first
+        )
+        return list(islice(rest, count_max))
 
     def add(self, run: Run) -> None:
         """Put *run* at its place."""

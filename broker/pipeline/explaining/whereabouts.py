@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import trio
 
 from sluicemq.broker.queues import dead_letters as letters
-from sluicemq.broker.queues.browsing import ordinal_from, read_rows
+from sluicemq.broker.queues.browsing import ordinal_from, read_leases, read_rows
 from sluicemq.broker.queues.delayed_looking import look_delayed
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Whereabouts:
             thorough: Look through the queue where these do not find it.
 
         """
-        leased = self._leased(queue)
+        leased = await self._leased(queue)
         if leased is not None:
             return leased
         for place in ready:
@@ -106,13 +106,16 @@ class Whereabouts:
                     return self._found("dead", queue, run)
         return None
 
-    def _leased(self, queue: Queue) -> Found | None:
-        for (session, consumer), table in queue.leases.items():
-            for first_tag, run, _ in table.pieces():
+    async def _leased(self, queue: Queue) -> Found | None:
+        following: tuple[int, int, int] | None = (0, 0, 0)
+        while following is not None:
+            leased, following = read_leases(queue, following, STEP_RUNS)
+            for (session, consumer, first_tag), run in leased:
                 if self._is_in(run):
                     facts = {"session": session, "consumer": consumer, "tag": first_tag + self._index - run.first}
                     found = self._found("leased", queue, run)
                     return found._replace(facts={**found.facts, **facts})
+            await self._others_turn()
         return None
 
     def _delayed(self, runs: Iterable[Run]) -> Found | None:

@@ -6,8 +6,8 @@ import pytest
 
 from sluicemq.broker.pipeline import browsing
 from sluicemq.broker.pipeline.browsing import Filter, browse
-from sluicemq.wire.messages import FOUND_READY
-from tests.broker.pipeline.roads import declare, open_producer, open_road, publish
+from sluicemq.wire.messages import FOUND_LEASED, FOUND_READY, VERDICT_RELEASE
+from tests.broker.pipeline.roads import Client, declare, open_producer, open_road, publish
 
 pytestmark = pytest.mark.trio
 
@@ -71,3 +71,40 @@ async def test_a_batch_that_is_larger_than_that_is_read_alone(monkeypatch):
 async def test_small_batches_are_read_together(monkeypatch):
     loads, _ = await searched(browsing.LOAD_RUNS + 1, [b"x"], monkeypatch)
     assert loads == [browsing.LOAD_RUNS, 1]
+
+
+async def test_what_is_leased_and_what_came_back_is_seen_once_whatever_a_page_holds(monkeypatch):
+    monkeypatch.setattr(browsing, "STEP_RUNS", 3)
+    async with open_road() as road:
+        queue = await declare(road)
+        producer = await open_producer(road)
+        zxids = [(await publish(road, producer, number + 1, [b"x"] * 5)).value.zxid for number in range(8)]
+        clients = [await Client(road).open() for _ in range(2)]
+        consumers = [client.consume(queue, credit=20) for client in clients]
+        for client in clients:
+            await client.take(20)
+        await road.wait_idle()
+
+        async def seen(state: str, count: int) -> list[tuple[int, int]]:
+            found: list[tuple[int, int]] = []
+            cursor: list[int] = []
+            while True:
+                page = await browse(road, queue, state, Filter(), cursor, count)
+                found += [(run.zxid, index) for run in page.runs for index in range(run.first, run.first + run.size)]
+                if state == FOUND_LEASED:
+                    assert len(page.holders) == len(page.runs)
+                cursor = page.cursor
+                if not cursor:
+                    return found
+
+        everything = sorted((zxid, index) for zxid in zxids for index in range(5))
+        for count in (1, 4, 7, 100):
+            assert sorted(await seen(FOUND_LEASED, count)) == everything
+            assert await seen(FOUND_READY, count) == []
+        for client, consumer in zip(clients, consumers, strict=True):
+            client.cancel(consumer)
+            await client.settle(consumer, [1, 20], VERDICT_RELEASE)
+        await road.wait_idle()
+        for count in (1, 4, 7, 100):
+            assert await seen(FOUND_READY, count) == everything
+            assert await seen(FOUND_LEASED, count) == []

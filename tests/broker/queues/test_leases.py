@@ -129,3 +129,15 @@ def test_grants_fill_blocks_and_then_begin_new_ones() -> None:
     middle = table.take([BLOCK_PIECES - 5, BLOCK_PIECES + 105])
     assert middle.messages == 111
     assert middle.lost == []
+
+
+def test_reading_on_from_a_tag_begins_near_it() -> None:
+    table = table_with(*[(2, 3)] * (2 * BLOCK_PIECES))
+    pieces = list(table.pieces())
+    last = pieces[-1][0]
+    for tag in (0, 1, 2, 5, last // 2, last, last + 9):
+        found = list(table.pieces(tag))
+        assert [piece for piece in found if piece[0] + piece[1].size > tag] == [
+            piece for piece in pieces if piece[0] + piece[1].size > tag
+        ]
+        assert len(found) <= sum(piece[0] >= tag for piece in pieces) + 2 * BLOCK_PIECES

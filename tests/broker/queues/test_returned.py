@@ -39,3 +39,17 @@ def test_a_part_is_taken_whatever_its_neighbours_priority(returned: ReturnedRuns
     assert (taken.first, taken.size, taken.priority) == (2, 1, 0)
     assert [(run.first, run.size) for run in returned] == [(0, 1), (1, 1), (3, 1)]
     assert returned.messages == 3
+
+
+def test_what_came_back_is_read_on_from_any_place(returned: ReturnedRuns) -> None:
+    for number in range(1, 6):
+        returned.add(Run(ZXID + number, READY + number, 0, 2, 2, 20, 0))
+    ordinary = [run for run in returned if run.priority == 0]
+    assert [run.zxid for run in returned.some_of(1, 0, 0, 0, 9)] == [ZXID]
+    assert returned.some_of(0, 0, 0, 0, 9) == ordinary
+    for number, run in enumerate(ordinary):
+        following = ordinary[number + 1 :]
+        assert returned.some_of(0, run.ready, run.zxid, run.first + run.size, 2) == following[:2]
+        rest = run.split(1)[1]
+        assert returned.some_of(0, run.ready, run.zxid, run.first + 1, 2) == [rest, *following][:2]
+    assert ReturnedRuns().some_of(0, 0, 0, 0, 9) == []
