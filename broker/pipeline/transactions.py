@@ -142,7 +142,8 @@ class TransactionStage:
         made: list[_Part] = []
         if parts:
             batch, made = self._parts(sender.vhost, parts, data, now_ms)
-            self._admit([part.target for part in made], [count for _, count in parts])
+            if not 0 < sender.sequence <= known.last:  # what is sent again was counted when it was stored
+                self._admit([part.target for part in made], [count for _, count in parts])
         flat: list[int] = []
         groups: list[int] = []
         routes: list[str] = []

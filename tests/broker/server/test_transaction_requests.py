@@ -18,6 +18,7 @@ from sluicemq.wire.errors import (
     LeaseLost,
     LimitReached,
     ProducerNotFound,
+    PublishLimited,
     QueueNotFound,
     SequenceGap,
     SluiceError,
@@ -107,3 +108,20 @@ async def test_half_messages_of_nobody_and_groups_without_end_are_refused() -> N
             assert isinstance(await peer.ask(m.RegisterChecker(group=f"g{number}")), m.CheckerRegistered)
         assert await refused(peer, m.RegisterChecker(group="one too many")) is LimitReached
         assert await refused(peer, m.RegisterChecker(group="")) is InvalidRequest
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("window", [0, 3_600])
+async def test_a_transaction_that_is_sent_again_is_not_counted_again(window: int) -> None:
+    async with open_port() as port:
+        peer = await port.connect()
+        await peer.declare(publish_limit="token_bucket 3/d burst 3", dedup_window=window)
+        producer = await peer.open_producer()
+
+        def transaction(sequence: int) -> m.Transaction:
+            return m.Transaction(producer=producer, sequence=sequence, destinations=["orders"], counts=[3])
+
+        done = await peer.ask(transaction(1), BATCH)
+        again = await peer.ask(transaction(1), BATCH)
+        assert (again.duplicate, again.zxid) == (True, done.zxid)
+        assert await refused(peer, transaction(2), BATCH) is PublishLimited
