@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from sluicemq.broker.pipeline.due import DueTimer
 from sluicemq.broker.queues.shaping.meters import Counters, Meter, Pace
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ class MeteringStage:
         self._delivered: dict[int, int] = {}
         self._touched: set[int] = set()
         self._due: float | None = None
-        self._timer = DueTimer(lambda: self._due, self._read)
+        self._timer = road.timer(lambda: self._due, self._read, is_upkeep=True)
 
     def start(self, nursery: trio.Nursery) -> None:
         """Run the timer in *nursery*."""

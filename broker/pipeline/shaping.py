@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo
 
 import trio
 
-from sluicemq.broker.pipeline.due import DueTimer
 from sluicemq.broker.queues.queue import Queue
 from sluicemq.broker.queues.shaping.admission import Admissions
 from sluicemq.broker.queues.shaping.deliveries import Deliveries
@@ -46,7 +45,7 @@ class ShapingStage:
         self.gates = Gates(self._local_time, began_ms=road.clock.now_ms())
         self.admissions = Admissions()
         self._deliveries = Deliveries()
-        self._timer = DueTimer(self._next_due, self._fire)
+        self._timer = road.timer(self._next_due, self._fire)
 
     def begin(self) -> None:
         """The leadership begins: what another one delivered just before counts as if it had used up every burst."""

@@ -206,3 +206,17 @@ def test_durations_are_read_as_people_write_them(text: str, seconds: float) -> N
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"is no duration|is no time to move on by"):
         seconds_of(text)
+
+
+@pytest.mark.trio
+async def test_a_queue_that_delivers_slowly_does_so_while_the_time_moves(sluicemq: InProcessBroker) -> None:
+    async with connect(sluicemq.url) as client, trio.open_nursery() as nursery:
+        await client.declare_queue("jobs", delivery_rate="6/min", delivery_burst=1)
+        worker = Worker()
+        await nursery.start(worker.run, client, "jobs")
+        async with client.producer("jobs") as producer:
+            await producer.send_many([b"%d" % number for number in range(20)])
+        await sluicemq.clock.advance("1 min 1 s")
+        # One at once, and one every ten seconds.
+        assert worker.bodies == [b"%d" % number for number in range(7)]
+        nursery.cancel_scope.cancel()
