@@ -46,13 +46,14 @@ async def look_at_queues(session: ClientSession, message: Message, correlation: 
     count_max = max(1, min(message.count_max, m.STALE_QUEUES_PAGE_MAX, fitting))
     queues = ground.machine.queues_of(vhost, message.after, count_max + 1)
     page: list[dict[str, Any]] = []
+    mark = mark_of(session)  # before: others have their turn between the rows, and none may be older than this says
     started = time.perf_counter()
     for queue in queues[:count_max]:
         page.append(state_of(ground, queue))
         if time.perf_counter() - started > SLICE_SECONDS:
             await trio.lowlevel.checkpoint()
             started = time.perf_counter()
-    session.reply(correlation, m.QueuesSeen(page, mark_of(session), len(queues) > count_max))
+    session.reply(correlation, m.QueuesSeen(page, mark, len(queues) > count_max))
 
 
 def ground_of(session: ClientSession) -> Ground:

@@ -7,6 +7,8 @@ import json
 import pytest
 import trio
 
+from sluicemq.broker.server import stale_reads
+from sluicemq.broker.server.statistics import state_of
 from sluicemq.client import StaleReads, connect
 from sluicemq.wire.errors import QueueNotFound, Unavailable
 from tests.broker.server.talk import Port, open_port
@@ -101,3 +103,18 @@ async def test_the_command_says_who_answered():
         told = json.loads((await run(port, "show", "orders", "--stale", "--json", group="queue")).splitlines()[-1])
         assert told["stale"]["role"] == "following"
         await trio.lowlevel.checkpoint()
+
+
+async def test_what_is_shown_is_never_older_than_its_mark_says(monkeypatch: pytest.MonkeyPatch):
+    async with open_port() as port:
+        await fill(port)
+        cluster = follow(port, heard_seconds=0.75)
+
+        def show_and_go_on(ground, queue):
+            # What others do between the rows of a page that takes a while.
+            monkeypatch.setattr(cluster, "figures", figures("looking", 3 << 32 | 501, leader=0))
+            return state_of(ground, queue)
+
+        monkeypatch.setattr(stale_reads, "state_of", show_and_go_on)
+        rows = await StaleReads(url_of(port)).queues()
+        assert [row["stale"]["role"] for row in rows] == ["following", "following"]
