@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import statistics
 import sys
 import time
@@ -58,6 +59,7 @@ def table_of(outcome: Outcome) -> Table:
 def command(orders: int, rate: float, database: str, folder: Path, picture: Path | None) -> None:
     """Take the same orders two ways, kill a worker and the broker on the way, and audit the books."""
     console = Console()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave no process behind
     started = time.monotonic()
 
     def say(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -60,6 +61,7 @@ DEFAULT = Plan()
 def command(normal: float, factor: float, seconds: float, pieces: int, folder: Path, picture: Path | None) -> None:
     """Sell the same things to the same crowd, without a queue in front of the payment service and with one."""
     console = Console()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave no process behind
     started = time.monotonic()
     plan = Plan(normal=normal, factor=factor, sale_seconds=seconds, pieces=pieces)
 
