@@ -130,10 +130,6 @@ class Lanes:
         if unseen:
             self.watch(unseen)
 
-    def append(self, run: Run) -> None:
-        """Put *run* behind all others of its priority."""
-        self.extend((run,))
-
     def watch(self, runs: Iterable[Run]) -> None:
         """Note when *runs* expire that are not, or will not be, seen in front of a lane when they do.
 
