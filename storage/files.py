@@ -175,13 +175,13 @@ write_vector = os.pwritev if hasattr(os, "pwritev") else _join_and_write
 
 
 @contextlib.contextmanager
-def _direct_writes(descriptor: int) -> Iterator[None]:
-    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
-    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT)
+def _opened_for_direct_writes(descriptor: int) -> Iterator[int]:
+    """Open a file once more: other threads read by *descriptor*, and direct reads must begin and end as writes do."""
+    direct = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_CLOEXEC | os.O_DIRECT)
     try:
-        yield
+        yield direct
     finally:
-        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
+        os.close(direct)
 
 
 class RealFile:
@@ -208,18 +208,19 @@ class RealFile:
         """Write zeros; past the page cache where the file system takes that, which saves nearly all of its CPU time."""
         if self._direct and not (start | end) % ZEROS_ALIGNMENT_BYTES:
             try:
-                with _direct_writes(self._descriptor):
-                    self._write_zeros(start, end)
+                with _opened_for_direct_writes(self._descriptor) as descriptor:
+                    self._write_zeros(descriptor, start, end)
                 return
             except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOENT):
                     raise
-                self._direct = False  # a file system that does not know it
-        self._write_zeros(start, end)
+                self._direct = False  # a file system that does not know it, or a machine without /proc
+        self._write_zeros(self._descriptor, start, end)
 
-    def _write_zeros(self, start: int, end: int) -> None:
+    @staticmethod
+    def _write_zeros(descriptor: int, start: int, end: int) -> None:
         while start < end:
-            count = os.pwrite(self._descriptor, _ZEROS[: min(end - start, len(_ZEROS))], start)
+            count = os.pwrite(descriptor, _ZEROS[: min(end - start, len(_ZEROS))], start)
             if count == 0:
                 raise OSError(errno.EIO, "write made no progress")
             start += count

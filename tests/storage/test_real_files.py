@@ -199,6 +199,28 @@ def test_zeros_are_written_past_the_memory_or_through_it_where_the_system_refuse
     file.close()
 
 
+def test_others_read_the_file_while_zeros_are_written(directory, monkeypatch):
+    file = directory.open("blank", create=True)
+    file.pwritev([b"x" * 20_000], 0)
+    real_write, real_read, flags = os.pwrite, os.pread, []
+
+    def pread(descriptor, length, offset):
+        # Not every file system refuses a direct read that begins anywhere.
+        flags.append(fcntl.fcntl(descriptor, fcntl.F_GETFL) & getattr(os, "O_DIRECT", 0))
+        return real_read(descriptor, length, offset)
+
+    def pwrite(descriptor, data, offset):
+        assert file.pread(7, 8195) == b"x" * 7
+        return real_write(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    file.write_zeros(0, 8192)
+    assert flags == [0]
+    file.close()
+
+
 def test_a_disk_without_room_for_zeros_says_so(directory, monkeypatch):
     file = directory.open("blank", create=True)
 

@@ -22,8 +22,9 @@ class BadSectors:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._bad: dict[int, set[int]] = {}
-        self._pread, self._write = os.pread, files.write_vector
+        self._pread, self._pwrite, self._write = os.pread, os.pwrite, files.write_vector
         monkeypatch.setattr(os, "pread", self.pread)
+        monkeypatch.setattr(os, "pwrite", self.pwrite)
         monkeypatch.setattr(files, "write_vector", self.write)
 
     def strike(self, path: Path, offset: int, length: int = 1) -> None:
@@ -37,7 +38,12 @@ class BadSectors:
         return self._pread(descriptor, length, offset)
 
     def write(self, descriptor: int, buffers, offset: int) -> int:
-        written = self._write(descriptor, buffers, offset)
+        return self._written(descriptor, self._write(descriptor, buffers, offset), offset)
+
+    def pwrite(self, descriptor: int, data, offset: int) -> int:
+        return self._written(descriptor, self._pwrite(descriptor, data, offset), offset)
+
+    def _written(self, descriptor: int, written: int, offset: int) -> int:
         bad = self._bad.get(os.fstat(descriptor).st_ino, set())
         bad.difference_update(range(-(-offset // SECTOR), (offset + written) // SECTOR))
         return written
