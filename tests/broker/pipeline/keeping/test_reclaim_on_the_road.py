@@ -6,12 +6,10 @@ import random
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
-from unittest import mock
 
 import pytest
 import trio
 
-from sluicemq.broker.pipeline import road as road_module
 from sluicemq.broker.pipeline.road import LoneRoad
 from sluicemq.storage.live import LiveKind
 from sluicemq.storage.log import SegmentLog
@@ -41,16 +39,16 @@ async def open_road(disk: SimulatedDisk, *, hours_later: float = 0.0) -> AsyncIt
     def wall() -> float:
         return time.monotonic() + 1_700_000_000 + hours_later * HOUR
 
-    with mock.patch.object(road_module, "time", mock.Mock(wraps=time, time=wall)):
-        road = LoneRoad(
-            log,
-            node_id=1,
-            cache_bytes_max=1 << 16,
-            on_failure=failures.append,
-            pages=pages,
-            snapshots=SnapshotStore(disk, log.cluster_id),
-            snapshot_every_bytes=SEGMENT_BYTES // 4,
-        )
+    road = LoneRoad(
+        log,
+        node_id=1,
+        cache_bytes_max=1 << 16,
+        on_failure=failures.append,
+        pages=pages,
+        snapshots=SnapshotStore(disk, log.cluster_id),
+        snapshot_every_bytes=SEGMENT_BYTES // 4,
+        wall=wall,
+    )
     try:
         async with trio.open_nursery() as nursery:
             try:
