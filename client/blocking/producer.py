@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from sluicemq.client.blocking.io_thread import IoThread, Waiting, now
-from sluicemq.client.errors import RequestTimeout, SluiceError, another
+from sluicemq.client.errors import InternalError, RequestTimeout, SluiceError, another
 from sluicemq.client.options import Body, Duration, seconds_of
 from sluicemq.client.outgoing import Attributes, OutgoingBatch, Pending
 from sluicemq.client.producer import (
@@ -344,17 +344,21 @@ def _enter(
 ) -> None:
     try:
         publisher.enter(pending, destination, body, attributes, size_bytes, acks)
-    except SluiceError as error:
+    except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
         _fail(publisher, pending, error)
 
 
 def _enter_whole(publisher: Publisher, pending: Pending, batch: OutgoingBatch) -> None:
     try:
         publisher.enter_whole(pending, batch)
-    except SluiceError as error:
+    except Exception as error:  # noqa: BLE001 - likewise
         _fail(publisher, pending, error)
 
 
-def _fail(publisher: Publisher, pending: Pending, error: SluiceError) -> None:
+def _fail(publisher: Publisher, pending: Pending, error: Exception) -> None:
+    if not isinstance(error, SluiceError):
+        problem = InternalError(f"a send failed inside the client: {error!r}; please report it")
+        problem.__cause__ = error
+        error = problem
     pending.error = error
     publisher.runtime.wake(pending)

@@ -10,7 +10,8 @@ import time
 import pytest
 
 from sluicemq.client.blocking import connect
-from sluicemq.client.errors import ClientClosed, LeaseLost, QueueNotFound, RequestTimeout
+from sluicemq.client.errors import ClientClosed, InternalError, LeaseLost, QueueNotFound, RequestTimeout
+from sluicemq.client.publisher import Publisher
 from tests.client.conformance.stories import WAIT_SECONDS
 from tests.e2e.broker_process import BrokerProcess
 
@@ -194,3 +195,18 @@ def test_a_broker_that_restarts_is_only_a_longer_wait_for_threads(tmp_path, queu
                 assert outcome[0].body == b"after"
                 outcome[0].ack(confirm=True)
             broker.stop()
+
+
+@pytest.mark.parametrize("send", ["send", "send_many"])
+def test_a_mistake_of_the_client_itself_reaches_the_thread_that_waits(client, queue, monkeypatch, send):
+    def mistaken(*_args):
+        raise KeyError("nonsense")
+
+    monkeypatch.setattr(Publisher, "enter", mistaken)
+    monkeypatch.setattr(Publisher, "enter_whole", mistaken)
+    with client.producer(queue) as producer:
+        thread, outcome = started(lambda: getattr(producer, send)(b"x" if send == "send" else [b"x"]))
+        ended(thread)
+    (error,) = outcome
+    assert isinstance(error, InternalError)
+    assert "nonsense" in str(error)
