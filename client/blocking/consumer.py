@@ -109,11 +109,12 @@ class Consumer:
             SluiceError: The consumer is over, for example because its queue was deleted.
 
         """
-        owner, slices = self._io.await_(
-            lambda: self._inner.receive_detached(max_messages, max_wait),
-            on_abandoned=lambda found: Batch(self._io, *found).settle_all(RELEASE),
-        )
-        return Batch(self._io, owner, slices)
+
+        async def receive() -> Batch:
+            # A batch from here on: one that Ctrl-C keeps from whoever called is missed when it is collected.
+            return Batch(self._io, *await self._inner.receive_detached(max_messages, max_wait))
+
+        return self._io.await_(receive, on_abandoned=lambda batch: batch.settle_all(RELEASE))
 
     # --- verdicts on more than one message ------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
+import sys
 import threading
 import time
 from _thread import allocate_lock
@@ -17,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
-from sluicemq.client.errors import ClientForked, RequestTimeout, SluiceError, another
+from sluicemq.client.errors import ClientClosed, ClientForked, RequestTimeout, SluiceError, another
 from sluicemq.client.forks import watch
 
 log = logging.getLogger("sluicemq.client")
@@ -145,10 +146,13 @@ class IoThread:
 
         Raises:
             ClientForked: This is the child of a fork.
+            ClientClosed: The interpreter is being torn down, as when a finalizer of a global object calls.
 
         """
         if self.error is not None:
             raise another(self.error)
+        if sys.is_finalizing():  # daemon threads do not run any more: whoever waited for one would wait for ever
+            raise ClientClosed("the process ends, and the client's I/O thread has ended")
         self._inbox.append((function, args))
         if not self._woken:
             self._woken = True
@@ -189,14 +193,12 @@ class IoThread:
         call = _Call(make, on_abandoned)
         self.post(call.start)
         try:
-            ended = call.waiting.wait(seconds)
-        except BaseException:
+            if not call.waiting.wait(seconds):
+                raise RequestTimeout(f"the client's I/O thread did not answer within {seconds:g} seconds")
+            return call.outcome()
+        except BaseException:  # a Ctrl-C too that comes when the answer is there already
             self.post(call.abandon)
             raise
-        if not ended:
-            self.post(call.abandon)
-            raise RequestTimeout(f"the client's I/O thread did not answer within {seconds:g} seconds")
-        return call.outcome()
 
     def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run the plain *function* on the loop, and return what it returns or raise what it raises."""
@@ -297,9 +299,16 @@ _starting = threading.Lock()
 
 
 def io_thread() -> IoThread:
-    """Return the I/O thread of this process, started with the first blocking client."""
+    """Return the I/O thread of this process, started with the first blocking client.
+
+    Raises:
+        ClientClosed: The interpreter is being torn down, and no thread can start any more.
+
+    """
     with _starting:
         if not _current:
+            if sys.is_finalizing():
+                raise ClientClosed("the process ends, and no I/O thread can start any more")
             _current.append(IoThread())
         return _current[0]
 

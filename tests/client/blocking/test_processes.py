@@ -11,6 +11,7 @@ import textwrap
 import pytest
 
 from sluicemq.client.blocking import connect
+from sluicemq.client.blocking.io_thread import _Call
 from sluicemq.client.errors import ClientForked
 from tests.e2e.broker_process import BrokerProcess
 
@@ -63,6 +64,43 @@ def test_a_program_that_just_ends_has_sent_and_settled_everything(broker):
     with connect(broker.url) as client:
         info = client.queue_info("exit")
         assert (info["ready"], info["leased"], info["settled_total"]) == (2_000, 0, 1)
+
+
+def test_a_finalizer_that_runs_after_all_threads_have_ended_is_refused_and_does_not_hang(broker):
+    process = program(
+        broker,
+        """
+        client.declare_queue("farewell")
+
+        class Farewell:
+            def __del__(self):
+                for last in (lambda: client.send("farewell", b"bye"), lambda: connect("sluicemq://127.0.0.1:1").open()):
+                    try:
+                        last()
+                    except Exception as error:
+                        print(type(error).__name__)
+
+        farewell = Farewell()
+        farewell.itself = farewell
+        """,
+    )
+    assert said(process) == "ClientClosed\nClientClosed\n"
+
+
+def test_ctrl_c_when_a_batch_has_come_already_gives_it_back_at_once(broker, monkeypatch):
+    def interrupted(call):
+        raise KeyboardInterrupt
+
+    with connect(broker.url) as client:
+        client.declare_queue("arrived")
+        client.send("arrived", b"x")
+        with client.consumer("arrived") as consumer:
+            with monkeypatch.context() as patch:
+                patch.setattr(_Call, "outcome", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    consumer.receive()
+            with consumer.receive() as batch:
+                assert [(message.body, message.attempt) for message in batch] == [(b"x", 1)]
 
 
 def test_ctrl_c_interrupts_a_thread_that_waits_for_a_message_and_loses_nothing(broker):
