@@ -117,7 +117,10 @@ class Station:
         assert self._limiter is not None
         async with message:
             self.handler.decode(message)
-            result = await self.handler(message, self._limiter)
+            try:
+                result = await self.handler(message, self._limiter)
+            except SystemExit as error:  # else the message would end each process that gets it, without an attempt
+                raise RuntimeError(f"the handler left with SystemExit({error.code!r})") from error
             if result is None:
                 return
             if message.wants_reply:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -117,6 +118,27 @@ async def test_what_a_handler_raises_decides_from_any_depth(broker, client, queu
     assert seen == [(1, None), (2, "ValueError: no luck"), (3, "not yet"), (4, "in a task")]
     (letter,) = await client.dead_letters(queue)
     assert (letter.death.reason, letter.death.error) == ("rejected", "never")
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+async def test_a_handler_that_exits_has_failed_like_any_other_and_the_service_goes_on(broker, client, queue, in_thread):
+    seen = Seen(2)
+    app = App(broker.url, on_error=lambda error, _message: seen.add(str(error)))
+
+    def exits(_body: bytes):
+        sys.exit(2)
+
+    async def exits_on_the_loop(_body: bytes):
+        sys.exit(2)
+
+    app.consumer(queue, retry=[0.001], max_deliveries=2)(exits if in_thread else exits_on_the_loop)
+
+    async with running(app):
+        await client.send(queue, b"poison")
+        await seen.complete.wait()
+    assert seen == ["the handler left with SystemExit(2)"] * 2
+    (letter,) = await client.dead_letters(queue)
+    assert (letter.death.reason, letter.death.attempts) == ("max_deliveries", 2)
 
 
 async def test_what_cannot_be_decoded_dies_at_once_with_the_reason(broker, client, queue):
