@@ -409,7 +409,7 @@ class Client(
     def _alive(self) -> Parts:
         parts = self._parts
         if parts is None or self._closed:
-            raise ClientClosed("the client is closed" if self._closed else "enter the client with 'async with' first")
+            raise ClientClosed("the client is closed" if self._closed else "the client is not open: enter it first")
         if parts.link.failure is not None:
             raise another(parts.link.failure)
         return parts

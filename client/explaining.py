@@ -101,7 +101,11 @@ class ExplainCalls(Asking):
             raise TypeError("name the message either by its position or by its message_id")
         zxid = index = 0
         if message is not None:
-            _, zxid, index = parse_position(message if isinstance(message, str) else message.position)
+            position = message if isinstance(message, str) else getattr(message, "position", None)
+            if not isinstance(position, str):
+                kind = type(message).__name__
+                raise TypeError(f"message must be a position or what has one, such as a receipt, not {kind}")
+            _, zxid, index = parse_position(position)
         elif not message_id:
             raise InvalidRequest("message_id is empty")
         reply = await self._ask(

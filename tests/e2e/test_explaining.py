@@ -136,6 +136,8 @@ async def test_what_the_log_does_not_hold_is_not_made_up(broker: BrokerProcess, 
                     await client.explain(position)
             with pytest.raises(MessageNotFound):
                 await client.explain(message_id="0000000000000000")
+            with pytest.raises(TypeError, match="not int"):
+                await client.explain(5)  # type: ignore[arg-type]
             await client.purge_queue(queue)
             assert (await client.explain(receipt)).status == "purged"
             await client.delete_queue(queue)
