@@ -17,6 +17,8 @@ from sluicemq.client.errors import RetriesExhausted, SluiceError
 REPEAT_BACKOFF = Backoff(0.1, 2.0)
 LIMITED_BACKOFF = Backoff(0.01, 1.0)
 """Added to the time that the broker names for what it does not take yet, so that not all who wait come together."""
+LIMITED_SECONDS_MAX = 5.0
+"""So long a producer waits at most before it asks again whether its destination takes more."""
 
 
 class Series:
@@ -58,8 +60,12 @@ class Retrying:
         return (error.retry_after or 0.0) + REPEAT_BACKOFF.delay(failures, self._chance)
 
     def pause_limited(self, error: SluiceError, failures: int) -> float:
-        """Return likewise for what is beyond a limit of publishing: the broker knows when it is not."""
-        return (error.retry_after or 0.0) + LIMITED_BACKOFF.delay(failures, self._chance)
+        """Return likewise for what is beyond a limit of publishing: the broker knows when it is not.
+
+        But limits are lifted, and queues deleted: so it is asked again now and then.
+        """
+        wait = min(error.retry_after or 0.0, LIMITED_SECONDS_MAX)
+        return wait + LIMITED_BACKOFF.delay(failures, self._chance)
 
     def series(self) -> Series:
         """Return waits of their own, for something that is tried again and again."""

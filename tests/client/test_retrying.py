@@ -13,8 +13,8 @@ from sluicemq.client import connect
 from sluicemq.client.backoff import Backoff
 from sluicemq.client.breaker import CLOSED_BACKOFF, FAILURES_MAX, OPEN_BACKOFF, CircuitBreaker, State
 from sluicemq.client.budget import RetryBudget
-from sluicemq.client.errors import NotLeader, OutcomeUnknown, QueueFull, RetriesExhausted, Unavailable
-from sluicemq.client.retrying import REPEAT_BACKOFF, Retrying
+from sluicemq.client.errors import NotLeader, OutcomeUnknown, PublishLimited, QueueFull, RetriesExhausted, Unavailable
+from sluicemq.client.retrying import LIMITED_SECONDS_MAX, REPEAT_BACKOFF, Retrying
 from sluicemq.wire import messages as m
 from tests.client.conftest import virtual_time
 from tests.client.scripted_broker import SILENCE
@@ -140,3 +140,9 @@ async def test_no_call_on_a_message_waits_for_ever(broker, anyio_backend) -> Non
             with pytest.raises(OutcomeUnknown, match="was not answered within 5 seconds"):
                 await call
             assert anyio.current_time() - began == pytest.approx(5, abs=0.5)
+
+
+@pytest.mark.parametrize(("told", "waited"), [(0.5, 0.5), (554.0, LIMITED_SECONDS_MAX)])
+def test_who_waits_for_a_limit_asks_now_and_then_whether_it_was_lifted(told: float, waited: float) -> None:
+    retrying = Retrying(never, never)
+    assert retrying.pause_limited(PublishLimited("too much", retry_after=told), 1) == waited
