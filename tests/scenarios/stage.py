@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 
     from sluicemq.broker.replication.messages import Message
 
+# The stories count on these times, whatever the defaults are.
 STEPS_MAX = 20_000
 """A scenario that does not settle within so many steps never will."""
 Way = tuple[int, int]
@@ -71,7 +72,7 @@ class Stage:
 
     def __init__(self) -> None:
         self._shells: dict[int, Shell] = {}
-        self._options = Options()
+        self._options = Options(ping_seconds=0.25, leader_seconds=1.0, follower_seconds=1.5)
         self._now = 0.0
         self._begun = 0.0
         self._channels: dict[Way, deque[events.Event]] = {}
