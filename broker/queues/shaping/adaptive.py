@@ -36,6 +36,8 @@ DECREASE = 0.95
 """It falls to so much of what was acknowledged."""
 DECREASE_MAX = 0.5
 """But to no less than so much of what it was,"""
+USEFUL_SHARE = 0.5
+"""Where no more than this succeed, of few, what succeeded says nothing either."""
 LOADED_SHARE = 0.8
 """Where less of the rate was used, what was acknowledged says what was asked for, and nothing of what could be done."""
 SURE = 20
@@ -188,7 +190,9 @@ class AdaptiveRate:
     def _decrease(self, elapsed: float, now: float) -> None:
         acknowledged = self._acknowledged / elapsed
         rate = min(max(acknowledged * DECREASE, self._lowest()), self._rate * DECREASE)
-        if self._is_loaded(elapsed):
+        if self._acknowledged <= USEFUL_SHARE * self._settled and self._settled < SURE:
+            self._known = None  # a service that is dead, or nearly, says nothing of what it can do when it is back
+        elif self._is_loaded(elapsed):
             self._known = max(acknowledged, rate)
         self._set(rate)
         self._steps = 0

@@ -71,6 +71,20 @@ def test_a_dead_service_that_works_again_is_found_again():
     assert lives(rate, 20.0, 20.0) > 400
 
 
+def test_a_service_that_was_dead_for_a_while_has_its_rate_back_soon():
+    rate = adaptive()
+    lives(rate, 0.0, 4.0)
+    assert lives(rate, 4.0, 10.0, failed=True) < 3
+    now = 14.0
+    while now < 30.0:  # one message at a time, as long as there are few a second
+        now += 1 / rate.rate
+        rate.waited_for()
+        rate.delivered(1)
+        rate.settled(1, 0.01, False, now)
+        rate.look(now, 1)
+    assert rate.rate > 100
+
+
 def test_other_bounds_hold_at_once():
     rate = adaptive()
     lives(rate, 0.0, 5.0)
