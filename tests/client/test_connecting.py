@@ -140,7 +140,7 @@ async def test_options_are_checked_before_anything_happens():
 
 async def test_a_client_is_used_inside_its_block_only(broker):
     client = connect(broker.url)
-    with pytest.raises(ClientClosed, match="async with"):
+    with pytest.raises(ClientClosed, match="is not open: enter it first"):
         await client.queues()
     async with client:
         await client.queues()
