@@ -32,7 +32,8 @@ def command(data: Path, orders: int, as_json: bool) -> None:
     lost.
     """
     from sluicemq.broker.commands.interrupts import clean_up_on_interrupt
-    from sluicemq.examples.first_look.demo import SERVICES, DemoFailed, percentile, run_demo
+    from sluicemq.examples.common.figures import percentile
+    from sluicemq.examples.first_look.demo import SERVICES, DemoFailed, run_demo
 
     clean_up_on_interrupt()
     try:

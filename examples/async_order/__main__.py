@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import statistics
 import sys
 import time
 from pathlib import Path
@@ -15,12 +14,8 @@ from rich.table import Table
 
 from sluicemq.examples.async_order.demo import ANSWERED, AT_ONCE, Outcome, Run, Shop
 from sluicemq.examples.async_order.picture import draw
+from sluicemq.examples.common.figures import percentile
 from sluicemq.examples.common.processes import DemoFailed, leaves
-
-
-def percentile(values: list[float], percent: int) -> float:
-    """Return the value that *percent* of all do not exceed."""
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else sum(values)
 
 
 def _in_words(values: list[float]) -> str:

@@ -5,7 +5,6 @@ python -m sluicemq.examples.async_order [--orders N] [--rate R] [--database URL]
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from sluicemq.client import Client, connect
 from sluicemq.examples.async_order.audit import Books, read_books
 from sluicemq.examples.async_order.books import FRONT, Order, make_tables, open_books
 from sluicemq.examples.async_order.services import ADDRESSES_MENDED, DEADLINE, SERVICES, is_paid_in_time
-from sluicemq.examples.common.processes import PATIENCE_SECONDS, DemoFailed, Processes, free_port
+from sluicemq.examples.common.processes import PATIENCE_SECONDS, DemoFailed, Processes, free_port, make_empty
 
 AT_ONCE, ANSWERED = "at-once", "answered"
 ATTEMPTS_MAX = 4
@@ -96,7 +95,7 @@ class Shop:
             DemoFailed: It could not be carried out.
 
         """
-        self._make_folder()
+        make_empty(self.folder, MARKER)
         for name in {FRONT, *(each.name for each in SERVICES)}:
             make_tables(open_books(self.database, self.folder, name), (AT_ONCE, ANSWERED))
         with Processes(self.folder) as processes:
@@ -122,19 +121,8 @@ class Shop:
             self.outcome.complaints.append(f"{refused} customers were turned away")
         return self.outcome
 
-    def _make_folder(self) -> None:
-        if self.folder.exists() and any(self.folder.iterdir()):
-            if not (self.folder / MARKER).exists():
-                raise DemoFailed(f"{self.folder} is not empty and no earlier demonstration's: choose another folder")
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / MARKER).touch()
-
     async def _start(self, processes: Processes) -> None:
-        address = self._url.removeprefix("sluicemq://")
-        options = ["serve", "--data", str(self.folder / "broker"), "--listen", address, "--log-level", "warning"]
-        processes.start("broker", "sluicemq.broker.cli", options)
-        await processes.listening("broker", int(address.rpartition(":")[2]))
+        await processes.start_broker(self._url)
         async with connect(self._url, connect_timeout=PATIENCE_SECONDS) as client:
             await client.declare_topic("shop", dedup_window=86_400.0)
             for service in SERVICES:

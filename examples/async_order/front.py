@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import trio
-from hypercorn.config import Config
-from hypercorn.trio import serve
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
@@ -33,6 +30,7 @@ from sluicemq.examples.async_order.services import (
     TryAgain,
     do_work,
 )
+from sluicemq.examples.common.serving import serve_until_told
 
 
 class Front:
@@ -138,22 +136,7 @@ class Front:
 
 async def main(url: str, database: str, folder: Path, port: int, deadline_seconds: float) -> None:
     """Serve until SIGTERM."""
-    stop = trio.Event()
-
-    async def watch() -> None:
-        with trio.open_signal_receiver(signal.SIGTERM) as signals:
-            async for _ in signals:
-                stop.set()
-
-    config = Config()
-    config.bind = [f"127.0.0.1:{port}"]
-    config.accesslog = None
-    config.keep_alive_timeout = 60
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch)
-        app = Front(url, database, folder, deadline_seconds).application()
-        await serve(app, config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
-        nursery.cancel_scope.cancel()
+    await serve_until_told(Front(url, database, folder, deadline_seconds).application(), port)
 
 
 if __name__ == "__main__":

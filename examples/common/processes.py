@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -35,6 +36,21 @@ def free_port() -> int:
         return port
 
 
+def make_empty(folder: Path, marker: str) -> None:
+    """Make *folder*, or empty what an earlier demonstration left in it; *marker* is the name of the file that tells.
+
+    Raises:
+        DemoFailed: It holds something else.
+
+    """
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / marker).exists():
+            raise DemoFailed(f"{folder} is not empty and no earlier demonstration's: choose another folder")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / marker).touch()
+
+
 class Processes:
     """Programs by name, each with a log of its own in *folder*; all are gone when the block is left."""
 
@@ -47,6 +63,13 @@ class Processes:
         """Start `python -m module arguments`."""
         self._commands[name] = [sys.executable, "-m", module, *arguments]
         self.start_again(name)
+
+    async def start_broker(self, url: str) -> None:
+        """Start a broker for this URL, named "broker", with its data in the folder; returns when it listens."""
+        address = url.removeprefix("sluicemq://")
+        options = ["serve", "--data", str(self.folder / "broker"), "--listen", address, "--log-level", "warning"]
+        self.start("broker", "sluicemq.broker.cli", options)
+        await self.listening("broker", int(address.rpartition(":")[2]))
 
     def start_again(self, name: str) -> None:
         """Start what was killed, as it was started before."""

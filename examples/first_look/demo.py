@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import sqlite3
-import statistics
 import subprocess
 import sys
 import time
@@ -267,11 +266,6 @@ def run_demo(directory: Path, orders: int = 200) -> Outcome:
 
     """
     return Demo(directory, orders).run()
-
-
-def percentile(values: list[float], percent: int) -> float:
-    """Return the value that *percent* of all do not exceed."""
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else sum(values)
 
 
 if __name__ == "__main__":

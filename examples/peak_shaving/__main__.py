@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from sluicemq.examples.common.figures import percentile
 from sluicemq.examples.common.processes import DemoFailed, leaves
 from sluicemq.examples.peak_shaving.picture import draw
 from sluicemq.examples.peak_shaving.plan import DIRECT, QUEUED, Plan
-from sluicemq.examples.peak_shaving.sale import Run, Sale, percentile
+from sluicemq.examples.peak_shaving.sale import Run, Sale
 from sluicemq.examples.peak_shaving.view import WORDS, in_one_line, view_of
 
 

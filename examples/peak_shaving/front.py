@@ -6,7 +6,6 @@ python -m sluicemq.examples.peak_shaving.front BROKER-URL FOLDER PORT PAYMENT-PO
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -15,8 +14,6 @@ from typing import Any
 
 import httpx2
 import trio
-from hypercorn.config import Config
-from hypercorn.trio import serve
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
@@ -24,6 +21,7 @@ from starlette.routing import Route
 
 from sluicemq.client import Client, Producer, connect
 from sluicemq.client.errors import PublishLimited
+from sluicemq.examples.common.serving import serve_until_told
 from sluicemq.examples.peak_shaving.plan import DIRECT, EXTRAS, PATIENCE_SECONDS, PAYMENTS, QUEUED, open_stock
 
 LOOK_SECONDS = 0.25
@@ -139,21 +137,7 @@ class Front:
 
 async def main(url: str, folder: Path, port: int, payment_port: int) -> None:
     """Serve until SIGTERM."""
-    stop = trio.Event()
-
-    async def watch() -> None:
-        with trio.open_signal_receiver(signal.SIGTERM) as signals:
-            async for _ in signals:
-                stop.set()
-
-    config = Config()
-    config.bind = [f"127.0.0.1:{port}"]
-    config.graceful_timeout = 0.5
-    config.keep_alive_timeout = 60
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch)
-        await serve(Front(url, folder, payment_port).application(), config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
-        nursery.cancel_scope.cancel()
+    await serve_until_told(Front(url, folder, payment_port).application(), port)
 
 
 if __name__ == "__main__":

@@ -10,17 +10,16 @@ is asked for.
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections import Counter
 
 import trio
-from hypercorn.config import Config
-from hypercorn.trio import serve
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+
+from sluicemq.examples.common.serving import serve_until_told
 
 SLOTS = 5
 SECONDS = 0.2
@@ -69,22 +68,8 @@ class Payment:
 async def main(port: int) -> None:
     """Serve until SIGTERM."""
     payment = Payment()
-    stop = trio.Event()
-
-    async def watch() -> None:
-        with trio.open_signal_receiver(signal.SIGTERM) as signals:
-            async for _ in signals:
-                stop.set()
-
-    config = Config()
-    config.bind = [f"127.0.0.1:{port}"]
-    config.graceful_timeout = 0.5
-    config.keep_alive_timeout = 60
     routes = [Route("/charges", payment.charge, methods=["POST"]), Route("/report", payment.report)]
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch)
-        await serve(Starlette(routes=routes), config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
-        nursery.cancel_scope.cancel()
+    await serve_until_told(Starlette(routes=routes), port)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import statistics
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +11,7 @@ import httpx2
 import trio
 
 from sluicemq.client import Client, connect
-from sluicemq.examples.common.processes import DemoFailed, Processes, free_port
+from sluicemq.examples.common.processes import DemoFailed, Processes, free_port, make_empty
 from sluicemq.examples.peak_shaving.plan import DIRECT, EXTRAS, PAYMENTS, QUEUED, Plan, open_stock, settings_of_payments
 
 MARKER = ".sluicemq-sale"
@@ -57,7 +55,6 @@ class Run:
         samples: How it went, over time.
         answers: What customers were told, by status code.
         seconds: How long each answer took.
-        estimates: What those who were queued were told they would wait, and did, in seconds.
         charged: Orders that were charged.
         charged_twice: Those of them that were charged more than once.
         told_wrong: Customers who were charged and told that it failed.
@@ -70,7 +67,6 @@ class Run:
     samples: list[Sample] = field(default_factory=list)
     answers: Counter[int] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
-    estimates: list[float] = field(default_factory=list)
     charged: int = 0
     charged_twice: int = 0
     told_wrong: int = 0
@@ -111,7 +107,7 @@ class Sale:
             DemoFailed: It could not be done.
 
         """
-        self._make_folder()
+        make_empty(self.folder, MARKER)
         database = open_stock(self.folder)
         for shop in self.runs:
             database.execute("INSERT INTO stock VALUES (?, ?)", (shop, self.plan.pieces))
@@ -129,19 +125,8 @@ class Sale:
         database.close()
         return self.runs
 
-    def _make_folder(self) -> None:
-        if self.folder.exists() and any(self.folder.iterdir()):
-            if not (self.folder / MARKER).exists():
-                raise DemoFailed(f"{self.folder} is not empty and no earlier demonstration's: choose another folder")
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / MARKER).touch()
-
     async def _start(self, processes: Processes) -> None:
-        address = self._url.removeprefix("sluicemq://")
-        options = ["serve", "--data", str(self.folder / "broker"), "--listen", address, "--log-level", "warning"]
-        processes.start("broker", "sluicemq.broker.cli", options)
-        await processes.listening("broker", int(address.rpartition(":")[2]))
+        await processes.start_broker(self._url)
         async with connect(self._url) as client:
             await client.declare_queue(PAYMENTS, **settings_of_payments(self.plan))
             await client.declare_queue(EXTRAS)
@@ -194,8 +179,6 @@ class Sale:
             else:
                 self._failed.discard(order)
             run.answers[answer.status_code] += 1
-            if answer.status_code == 202:
-                run.estimates.append(answer.json()["wait_seconds"])
             return
 
     async def _watch(self, run: Run, client: Client, done: trio.Event) -> None:
@@ -210,7 +193,7 @@ class Sale:
                 line, extras = await client.queue_info(PAYMENTS), await client.queue_info(EXTRAS)
                 waiting = line["ready"] + line["leased"] + line["delayed"] if run.shop == QUEUED else report["waiting"]
                 answered, self._answered = self._answered, []
-                pace = line.get("delivery_rate_allowed") if run.shop == QUEUED else None
+                pace = line["delivery_rate_now"] if run.shop == QUEUED else None
                 run.samples.append(
                     Sample(
                         at=trio.current_time() - started,
@@ -243,8 +226,3 @@ class Sale:
         run.told_wrong = len(self._failed & set(charges))
         run.oversold = max(0, run.sold - self.plan.pieces)
         self._arrived, self._answered, self._failed = 0, [], set()
-
-
-def percentile(values: list[float], percent: int) -> float:
-    """Return the value that *percent* of all do not exceed."""
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else sum(values)

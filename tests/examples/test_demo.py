@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from sluicemq.examples.common.figures import percentile
 from sluicemq.examples.first_look.common import handle_once, open_database
-from sluicemq.examples.first_look.demo import Demo, DemoFailed, percentile
+from sluicemq.examples.first_look.demo import Demo, DemoFailed
 
 
 @pytest.mark.timeout(60)
