@@ -7,7 +7,7 @@ any message. Must not know who asked.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from sluicemq.client.errors import RequestFailed, SluiceError
 from sluicemq.client.options import Body, check_attributes, owned_body
@@ -27,33 +27,11 @@ CORRELATION_HEADER = "correlation-id"
 """Header by which a reply in a queue says what it replies to: that of the request, else the request's message id."""
 ERROR_HEADER = "sluicemq-error"
 """Header of a reply in a queue that says that the request failed; its body is empty."""
-NUMBER_MAX = 2**63 - 1
-
-
-class ReplyAddress(NamedTuple):
-    """Where a reply goes: a mailbox, the number of the request, and until when it is wanted, in the broker's time."""
-
-    mailbox: bytes
-    number: int
-    deadline_ms: int
-
-
-def address_of(headers: Mapping[str, Any], published_ms: int) -> ReplyAddress | None:
-    """Return the mailbox that a request's headers name; None: they name none, or nonsense."""
-    value = headers.get(m.REQUEST_HEADER)
-    if not isinstance(value, (list, tuple)) or len(value) != 3:
-        return None
-    mailbox, number, milliseconds = value
-    if not isinstance(mailbox, bytes) or len(mailbox) != m.MAILBOX_BYTES:
-        return None
-    if not all(type(each) is int and 0 <= each <= NUMBER_MAX for each in (number, milliseconds)):
-        return None
-    return ReplyAddress(mailbox, number, min(published_ms + milliseconds, NUMBER_MAX))
 
 
 def wants_reply(headers: Mapping[str, Any], published_ms: int) -> bool:
     """Whether a message with these headers is a request to which a reply can go."""
-    return isinstance(headers.get(REPLY_TO_HEADER), str) or address_of(headers, published_ms) is not None
+    return isinstance(headers.get(REPLY_TO_HEADER), str) or m.reply_address(headers, published_ms) is not None
 
 
 class Replying:
@@ -83,7 +61,7 @@ class Replying:
         """Reply to a request; return whether somebody may get it; see `Message.reply`."""
         owned = owned_body(body)
         check_attributes(None, None, headers, None)
-        address = address_of(request_headers, published_ms)
+        address = m.reply_address(request_headers, published_ms)
         if address is not None:
             tail = None if error is not None else encode_batch([owned], headers=None if headers is None else [headers])
             answer = await self._link.request(_message(address, error), timeout=self._seconds, tail=tail)
@@ -105,13 +83,13 @@ class Replying:
 
     def fail_soon(self, request_headers: Mapping[str, Any], published_ms: int, reason: str) -> None:
         """Tell whoever waits for the reply that there will be none, without waiting for the broker."""
-        address = address_of(request_headers, published_ms)
+        address = m.reply_address(request_headers, published_ms)
         session = self._link.session
         if address is not None and session is not None:
             session.request(_message(address, RequestFailed(reason)), _ignore)
 
 
-def _message(address: ReplyAddress, error: RequestFailed | None) -> m.Reply:
+def _message(address: m.ReplyAddress, error: RequestFailed | None) -> m.Reply:
     return m.Reply(
         mailbox=address.mailbox,
         number=address.number,

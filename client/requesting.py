@@ -173,9 +173,9 @@ class Requests:
         self.runtime = runtime
         self._timers = timers
         self._link = link
-        self._mailbox = secrets.token_bytes(m.MAILBOX_BYTES)
+        self._secret = secrets.token_bytes(m.MAILBOX_SECRET_BYTES)
+        self._mailbox = m.mailbox_of(self._secret)
         self._pending: dict[int, PendingReply] = {}
-        self._number = 0
         self._has_mailbox = False
         self._sent = self._replied = self._failed = self._timed_out = self._late = 0
 
@@ -219,7 +219,8 @@ class Requests:
         if not self._has_mailbox:
             self._has_mailbox = True
             self._link.add(self)
-        self._number = number = self._number + 1
+        # By chance: whoever serves one request cannot reply to the next one, which somebody else serves.
+        number = secrets.randbits(m.REQUEST_NUMBER_BITS)
         milliseconds = max(round(seconds * 1000), 1)
         headers = {**(attributes.headers or {}), m.REQUEST_HEADER: [self._mailbox, number, milliseconds]}
         deadline = self.runtime.now() + seconds
@@ -288,7 +289,7 @@ class Requests:
                 self._link.remove(self)
                 self.failed(error)
 
-        session.request(m.OpenMailbox(mailbox=self._mailbox), on_reply)
+        session.request(m.OpenMailbox(secret=self._secret), on_reply)
 
     def session_lost(self, error: SluiceError) -> None:
         """Nothing: who replies meanwhile, replies to the mailbox."""

@@ -6,29 +6,41 @@ with the header `REQUEST_HEADER`; its reply goes to the mailbox that stands ther
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any, NamedTuple
 
 from sluicemq.wire.fields import Message, binary, map_of_text, message, optional, text, unsigned, wire_field
 
 __all__ = [
     "MAILBOX_BYTES",
+    "MAILBOX_SECRET_BYTES",
     "REPLY_DELIVERED",
     "REPLY_DROPPED",
     "REPLY_HELD",
     "REPLY_LATE",
     "REQUEST_HEADER",
+    "REQUEST_NUMBER_BITS",
     "MailboxOpened",
     "OpenMailbox",
     "Replied",
     "Reply",
+    "ReplyAddress",
     "ReplyArrived",
+    "mailbox_of",
+    "reply_address",
 ]
 
 REQUEST_HEADER = "sluicemq-request"
 """Header of a request: a list of the mailbox, the number of the request, and for how many milliseconds from when it was
 published somebody waits for the reply."""
 MAILBOX_BYTES = 16
-"""Bytes of a mailbox's name: chosen by chance, so that only who got a request can reply to it."""
+"""Bytes of a mailbox's name: nobody guesses it, so that only who got a request can reply to it."""
+MAILBOX_SECRET_BYTES = 32
+"""Bytes of what opens a mailbox: chosen by chance by its owner, and told to nobody but brokers."""
+REQUEST_NUMBER_BITS = 63
+"""Of the number of a request: by chance as well, so that it stands for the right to reply to this one."""
+_NUMBER_MAX = (1 << REQUEST_NUMBER_BITS) - 1
 
 REPLY_DELIVERED = "delivered"
 """The reply is on its way to whoever asked."""
@@ -42,14 +54,45 @@ REPLY_DROPPED = "dropped"
 _mailbox = binary(MAILBOX_BYTES)
 
 
+def mailbox_of(secret: bytes) -> bytes:
+    """Return the name of the mailbox that *secret* opens: the first bytes of its SHA-256.
+
+    The name stands in every request. It does not say the secret: so who can read a request can reply to it, but can
+    never have the replies; and every broker sees whose the mailbox is without ever having heard of it.
+    """
+    return sha256(secret).digest()[:MAILBOX_BYTES]
+
+
+class ReplyAddress(NamedTuple):
+    """Where a reply goes: a mailbox, the number of the request, and until when it is wanted, in the broker's time."""
+
+    mailbox: bytes
+    number: int
+    deadline_ms: int
+
+
+def reply_address(headers: Mapping[str, Any], published_ms: int) -> ReplyAddress | None:
+    """Return the mailbox that the headers of a request name; None: they name none, or nonsense."""
+    value = headers.get(REQUEST_HEADER)
+    if not isinstance(value, (list, tuple)) or len(value) != 3:
+        return None
+    mailbox, number, milliseconds = value
+    if not isinstance(mailbox, bytes) or len(mailbox) != MAILBOX_BYTES:
+        return None
+    if not all(type(each) is int and 0 <= each <= _NUMBER_MAX for each in (number, milliseconds)):
+        return None
+    return ReplyAddress(mailbox, number, min(published_ms + milliseconds, _NUMBER_MAX))
+
+
 @message(170)
 class OpenMailbox(Message):
-    """Send here what is replied to this mailbox, from now on. Answered by MAILBOX_OPENED.
+    """Send here what is replied to the mailbox of this secret, from now on. Answered by MAILBOX_OPENED.
 
-    A session has one. What was held for it comes at once.
+    Its name is the first 16 bytes of the SHA-256 of *secret*, 32 bytes of chance. A session has one mailbox, and takes
+    it over from an earlier connection. What was held for it comes at once.
     """
 
-    mailbox: bytes = wire_field(2, _mailbox)
+    secret: bytes = wire_field(2, binary(MAILBOX_SECRET_BYTES))
 
 
 @message(171)

@@ -1,9 +1,10 @@
 """Replies to requests: who gets them, without the log, and what is held for who is away for a moment.
 
-A requester opens a mailbox on its connection. A reply is passed to that connection; where it is gone, or does not read,
-the reply is held in memory, bounded in number, bytes and time, until the mailbox is opened again: the client does so
-when it is back, here or at the next leader. What nobody waits for any more is dropped and counted. Must not know what a
-reply says.
+A requester opens a mailbox on its connection; that it may is known here. A reply is passed to that connection; where it
+is gone, or does not read, the reply is held in memory, bounded in number, bytes and time, until the mailbox is opened
+again: the client does so when it is back, here or at the next leader. No mailbox has more than is left free for all
+others: so one requester that has died takes half of the room, and the next one half of what is left; there is always
+some for those who live. What nobody waits for any more is dropped and counted. Must not know what a reply says.
 """
 
 from __future__ import annotations
@@ -11,22 +12,26 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sluicemq.wire.errors import Conflict, MessageTooLarge
+import msgpack
+
+from sluicemq.wire.errors import MessageTooLarge
 from sluicemq.wire.messages import REPLY_DELIVERED, REPLY_DROPPED, REPLY_HELD, REPLY_LATE, ReplyArrived
 
 if TYPE_CHECKING:
     from sluicemq.broker.server.client_session import ClientSession
 
-HELD_REPLIES_MAX = 10_000
-"""Most replies that are held for requesters that are away."""
-HELD_BYTES_MAX = 16 * 1024 * 1024
-"""Most bytes of them."""
+HELD_REPLIES_MAX = 20_000
+"""Most replies that are held for requesters that are away: one of them may have no more than are left free."""
+HELD_BYTES_MAX = 32 * 1024 * 1024
+"""Most bytes of them, likewise."""
 HELD_MS_MAX = 60_000
 """None is held for longer, however late its deadline."""
+LOOK_MS_MIN = 100
+"""Old replies are looked for no more often than this."""
 FRAME_ROOM_BYTES = 4 * 1024
 """Room in a frame beside the body of a reply."""
-ERROR_BYTES = 4 * 1024
-"""What a reply without a body counts as."""
+REPLY_OVERHEAD_BYTES = 512
+"""Memory that a held reply takes beside what it says."""
 
 Box = tuple[str, bytes]
 """A mailbox: its vhost and its name."""
@@ -36,10 +41,17 @@ class _Held(NamedTuple):
     until_ms: int
     arrived: ReplyArrived
     data: bytes
+    bytes: int
 
-    @property
-    def bytes(self) -> int:
-        return len(self.data) + ERROR_BYTES
+
+class _Box:
+    """What is held for one mailbox."""
+
+    __slots__ = ("bytes", "replies")
+
+    def __init__(self) -> None:
+        self.replies: deque[_Held] = deque()
+        self.bytes = 0
 
 
 class Mailboxes:
@@ -48,14 +60,15 @@ class Mailboxes:
     Attributes:
         passed_total: Replies that were sent on to who waits for them.
         late_total: Replies that were dropped because their deadline had passed.
-        dropped_total: Replies that were dropped because too many were held, or nobody came for them in time.
+        dropped_total: Replies that were dropped because too many were held, there or in all, or nobody came for them in
+            time.
 
     """
 
     def __init__(self) -> None:
         self.passed_total = self.late_total = self.dropped_total = 0
         self._sessions: dict[Box, ClientSession] = {}
-        self._held: dict[Box, deque[_Held]] = {}
+        self._held: dict[Box, _Box] = {}
         self._held_count = self._held_bytes = 0
         self._first_until_ms = 0
 
@@ -68,21 +81,13 @@ class Mailboxes:
         return self._held_count
 
     def open(self, session: ClientSession, name: bytes, now_ms: int) -> None:
-        """Let *session* have the mailbox *name*, which may have belonged to an earlier connection of the same client.
-
-        Raises:
-            Conflict: It belongs to somebody else.
-
-        """
-        box = session.vhost, name
-        before = self._sessions.get(box)
-        if before is not None and before.identity != session.identity:
-            raise Conflict("the mailbox belongs to somebody else: choose its name by chance")
+        """Let *session*, which has shown that it may, have the mailbox *name*, also if an earlier connection has it."""
+        before = self._sessions.get((session.vhost, name))
         if before is not None and before is not session:
             before.mailbox = b""
         self.close(session)
         session.mailbox = name
-        self._sessions[box] = session
+        self._sessions[session.vhost, name] = session
         self.pass_held(session, now_ms)
 
     def close(self, session: ClientSession) -> None:
@@ -95,15 +100,14 @@ class Mailboxes:
         """Send what is held for the mailbox of *session*, as far as it takes that now."""
         box = session.vhost, session.mailbox
         held = self._held.get(box)
-        while held and session.takes_more():
-            reply = held.popleft()
-            self._let_go(reply)
+        while held is not None and session.takes_more():
+            reply = held.replies.popleft()
+            self._let_go(box, held, reply)
             if reply.until_ms <= now_ms or not _fits(session, reply.data):
                 self.dropped_total += 1
             else:
                 self._send(session, reply.arrived, reply.data)
-        if held is not None and not held:
-            del self._held[box]
+            held = self._held.get(box)
 
     def reply(
         self,
@@ -134,20 +138,26 @@ class Mailboxes:
         if session is not None and session.takes_more() and box not in self._held:
             self._send(session, arrived, data)
             return REPLY_DELIVERED
-        held = _Held(min(deadline_ms, now_ms + HELD_MS_MAX), arrived, bytes(data))
-        if self._is_full(held.bytes):
+        size = REPLY_OVERHEAD_BYTES + len(data) + (len(msgpack.packb(error)) if error else 0)
+        if self._is_full(box, size):
             self._drop_old(now_ms)
-        if self._is_full(held.bytes):
+        if self._is_full(box, size):
             self.dropped_total += 1
             return REPLY_DROPPED
-        self._held.setdefault(box, deque()).append(held)
-        self._first_until_ms = min(self._first_until_ms, held.until_ms)
+        until_ms = min(deadline_ms, now_ms + HELD_MS_MAX)
+        held = self._held.setdefault(box, _Box())
+        held.replies.append(_Held(until_ms, arrived, bytes(data), size))
+        held.bytes += size
+        self._first_until_ms = min(self._first_until_ms, until_ms)
         self._held_count += 1
-        self._held_bytes += held.bytes
+        self._held_bytes += size
         return REPLY_HELD
 
-    def _is_full(self, bytes_: int) -> bool:
-        return self._held_count >= HELD_REPLIES_MAX or self._held_bytes + bytes_ > HELD_BYTES_MAX
+    def _is_full(self, box: Box, bytes_: int) -> bool:
+        """Whether one more reply of so many bytes would give *box* more than is left free for others."""
+        held = self._held.get(box)
+        count, size = (len(held.replies), held.bytes) if held is not None else (0, 0)
+        return count >= HELD_REPLIES_MAX - self._held_count or size + bytes_ > HELD_BYTES_MAX - self._held_bytes
 
     def _drop_old(self, now_ms: int) -> None:
         """Drop what nobody came for in time; looked at only when room is needed, and when there may be any."""
@@ -155,21 +165,21 @@ class Mailboxes:
             return
         first_until_ms = now_ms + HELD_MS_MAX
         for box, held in list(self._held.items()):
-            kept = deque(reply for reply in held if reply.until_ms > now_ms)
-            for reply in held:
+            replies, held.replies = held.replies, deque(reply for reply in held.replies if reply.until_ms > now_ms)
+            for reply in replies:
                 if reply.until_ms <= now_ms:
-                    self._let_go(reply)
+                    self._let_go(box, held, reply)
                     self.dropped_total += 1
-            if kept:
-                self._held[box] = kept
-                first_until_ms = min(first_until_ms, min(reply.until_ms for reply in kept))
-            else:
-                del self._held[box]
-        self._first_until_ms = first_until_ms
+            first_until_ms = min([first_until_ms, *(reply.until_ms for reply in held.replies)])
+        self._first_until_ms = max(first_until_ms, now_ms + LOOK_MS_MIN)
 
-    def _let_go(self, reply: _Held) -> None:
+    def _let_go(self, box: Box, held: _Box, reply: _Held) -> None:
+        """*reply* is not among those of *held* any more."""
+        held.bytes -= reply.bytes
         self._held_count -= 1
         self._held_bytes -= reply.bytes
+        if not held.replies:
+            self._held.pop(box, None)
 
     def _send(self, session: ClientSession, arrived: ReplyArrived, data: bytes | memoryview) -> None:
         self.passed_total += 1

@@ -21,16 +21,16 @@ def open_mailbox(session: ClientSession, message: Message, correlation: int, tai
     del tail
     assert isinstance(message, m.OpenMailbox)
     authorize(session.identity, "request", (session.vhost, "vhost", session.vhost))
-    _check_mailbox(message.mailbox)
+    _check_bytes("the secret of a mailbox", message.secret, m.MAILBOX_SECRET_BYTES)
     session.reply(correlation, m.MailboxOpened())
-    session.server.mailboxes.open(session, message.mailbox, session.road.clock.now_ms())
+    session.server.mailboxes.open(session, m.mailbox_of(message.secret), session.road.clock.now_ms())
 
 
 def reply(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
     """REPLY: passed on at once; REPLIED says what became of it."""
     assert isinstance(message, m.Reply)
     authorize(session.identity, "reply", (session.vhost, "vhost", session.vhost))
-    _check_mailbox(message.mailbox)
+    _check_bytes("the name of a mailbox", message.mailbox, m.MAILBOX_BYTES)
     if (message.error is None) != bool(tail):
         raise InvalidRequest("a reply has either a body or an error")
     data: bytes | memoryview = b""
@@ -46,9 +46,9 @@ def reply(session: ClientSession, message: Message, correlation: int, tail: memo
     session.reply(correlation, m.Replied(outcome))
 
 
-def _check_mailbox(mailbox: bytes) -> None:
-    if len(mailbox) != m.MAILBOX_BYTES:
-        raise InvalidRequest(f"a mailbox has {m.MAILBOX_BYTES} bytes, not {len(mailbox)}")
+def _check_bytes(what: str, value: bytes, wanted: int) -> None:
+    if len(value) != wanted:
+        raise InvalidRequest(f"{what} has {wanted} bytes, not {len(value)}")
 
 
 HANDLERS: dict[type[Message], Handler] = {m.OpenMailbox: open_mailbox, m.Reply: reply}

@@ -17,7 +17,8 @@ from tests.broker.server.talk import Peer, Refused, open_port
 
 pytestmark = pytest.mark.trio
 
-MAILBOX = bytes(range(m.MAILBOX_BYTES))
+SECRET = bytes(range(m.MAILBOX_SECRET_BYTES))
+MAILBOX = m.mailbox_of(SECRET)
 FAILED = error_to_wire(RequestFailed("no such product"))
 
 
@@ -42,7 +43,7 @@ def arrived(peer: Peer) -> list[int]:
 async def test_a_reply_goes_straight_to_the_connection_that_has_the_mailbox():
     async with open_port() as port:
         asker, service = await port.connect(), await port.connect()
-        await asker.ask(m.OpenMailbox(MAILBOX))
+        await asker.ask(m.OpenMailbox(SECRET))
         entries = port.road.entries_total
         assert await answer(service, 7) == m.REPLY_DELIVERED
         assert await answer(service, 8, error=FAILED) == m.REPLY_DELIVERED
@@ -55,14 +56,14 @@ async def test_a_reply_goes_straight_to_the_connection_that_has_the_mailbox():
 async def test_what_is_replied_while_the_requester_is_away_comes_when_it_is_back():
     async with open_port() as port:
         asker, service = await port.connect(), await port.connect()
-        await asker.ask(m.OpenMailbox(MAILBOX))
+        await asker.ask(m.OpenMailbox(SECRET))
         await asker.stream.aclose()
         while len(port.server.mailboxes):
             await service.ask(m.Statistics())
         assert await answer(service, 1) == m.REPLY_HELD
         assert await answer(service, 2) == m.REPLY_HELD
         again = await port.connect()
-        await again.ask(m.OpenMailbox(MAILBOX))
+        await again.ask(m.OpenMailbox(SECRET))
         await again.ask(m.Statistics())
         assert arrived(again) == [1, 2]
         assert port.server.mailboxes.held == 0
@@ -71,8 +72,8 @@ async def test_what_is_replied_while_the_requester_is_away_comes_when_it_is_back
 async def test_a_connection_that_is_not_known_to_be_dead_yet_loses_the_mailbox_to_the_next_one():
     async with open_port() as port:
         before, after, service = [await port.connect() for _ in range(3)]
-        await before.ask(m.OpenMailbox(MAILBOX))
-        await after.ask(m.OpenMailbox(MAILBOX))
+        await before.ask(m.OpenMailbox(SECRET))
+        await after.ask(m.OpenMailbox(SECRET))
         assert await answer(service, 1) == m.REPLY_DELIVERED
         await before.stream.aclose()
         assert await answer(service, 2) == m.REPLY_DELIVERED
@@ -84,33 +85,86 @@ async def test_a_connection_that_is_not_known_to_be_dead_yet_loses_the_mailbox_t
 async def test_a_late_reply_is_dropped_and_counted():
     async with open_port() as port:
         asker, service = await port.connect(), await port.connect()
-        await asker.ask(m.OpenMailbox(MAILBOX))
+        await asker.ask(m.OpenMailbox(SECRET))
         assert await answer(service, 1, deadline_ms=1) == m.REPLY_LATE
         figures = (await asker.ask(m.Statistics())).values
         assert (arrived(asker), figures["replies_late_total"], figures["replies_total"]) == ([], 1, 0)
 
 
-async def test_what_is_held_is_bounded_and_old_replies_make_room(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(mailboxes, "HELD_REPLIES_MAX", 2)
+async def test_who_has_read_a_request_can_reply_to_it_but_never_have_the_replies():
     async with open_port() as port:
-        boxes = port.server.mailboxes
-        now_ms = round(time.time() * 1000)
-        assert boxes.reply(("/", MAILBOX), 1, now_ms + 10, None, b"x", now_ms) == m.REPLY_HELD
-        assert boxes.reply(("/", MAILBOX), 2, now_ms + 30_000, None, b"x", now_ms) == m.REPLY_HELD
-        assert boxes.reply(("/", MAILBOX), 3, now_ms + 20, None, b"x", now_ms) == m.REPLY_DROPPED
-        assert boxes.reply(("/", b"o" * 16), 4, now_ms + 30, None, b"x", now_ms + 10) == m.REPLY_HELD
-        assert (boxes.held, boxes.dropped_total) == (2, 2)
-        asker = await port.connect()
-        await asker.ask(m.OpenMailbox(MAILBOX))
-        await asker.ask(m.Statistics())
-        assert arrived(asker) == [2]
+        asker, thief, service = [await port.connect() for _ in range(3)]
+        await asker.ask(m.OpenMailbox(SECRET))
+        for guess in (MAILBOX + MAILBOX, MAILBOX.ljust(m.MAILBOX_SECRET_BYTES, b"\0")):
+            await thief.ask(m.OpenMailbox(guess))
+        assert await answer(service, 1) == m.REPLY_DELIVERED
+        await asker.stream.aclose()
+        while len(port.server.mailboxes) > 1:
+            await service.ask(m.Statistics())
+        assert await answer(service, 2) == m.REPLY_HELD, "also while its owner is away"
+        await thief.ask(m.OpenMailbox(MAILBOX + MAILBOX))
+        again = await port.connect()
+        await again.ask(m.OpenMailbox(SECRET))
+        await again.ask(m.Statistics())
+        assert (arrived(asker), arrived(thief), arrived(again)) == ([1], [], [2])
+
+
+class Holding:
+    """Mailboxes whose owners are all away, and what became of the replies to them."""
+
+    def __init__(self) -> None:
+        self.boxes = mailboxes.Mailboxes()
+        self.now_ms = 1_000_000
+
+    def reply(self, owner: str, *, ms: int = 30_000, body: bytes = b"x", error: dict[str, Any] | None = None) -> str:
+        return self.boxes.reply(("/", owner.encode()), 1, self.now_ms + ms, error, b"" if error else body, self.now_ms)
+
+    def fill(self, owner: str, **what: Any) -> int:
+        """Reply until nothing more is held; return how many are."""
+        before = self.boxes.held
+        while self.reply(owner, **what) == m.REPLY_HELD:
+            pass
+        return self.boxes.held - before
+
+
+async def test_no_requester_that_has_died_takes_all_the_room_for_held_replies(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(mailboxes, "HELD_REPLIES_MAX", 120)
+    holding = Holding()
+    assert holding.fill("dead") == 60, "half of the room"
+    assert holding.fill("dead too") == 30, "half of what was left"
+    assert holding.reply("lives") == m.REPLY_HELD
+    assert holding.boxes.dropped_total == 2
+
+
+@pytest.mark.parametrize("what", [{"body": b"x" * 10_000}, {"error": {**FAILED, "anything": "x" * 10_000}}])
+async def test_the_bytes_of_what_one_requester_is_held_for_are_bounded_too(
+    what: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(mailboxes, "HELD_BYTES_MAX", 1_000_000)
+    holding = Holding()
+    assert 40 <= holding.fill("dead", **what) <= 50
+    assert holding.reply("lives", **what) == m.REPLY_HELD
+
+
+async def test_old_replies_make_room(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(mailboxes, "HELD_REPLIES_MAX", 4)
+    holding = Holding()
+    assert holding.reply("a", ms=200) == m.REPLY_HELD
+    assert holding.reply("a", ms=400) == m.REPLY_HELD
+    assert holding.reply("a") == m.REPLY_DROPPED
+    holding.now_ms += 200
+    assert holding.reply("a") == m.REPLY_HELD
+    assert (holding.boxes.held, holding.boxes.dropped_total) == (2, 2)
+    holding.now_ms += 60_000
+    holding.fill("b")
+    assert (holding.boxes.held, holding.boxes.dropped_total) == (2, 5), "what was there is older than a minute"
 
 
 async def test_a_requester_that_does_not_read_gets_its_replies_when_it_does():
     body = b"x" * 1_000_000
     async with open_port(send_bytes=8_192) as port:
         asker, service = await port.connect(receive_bytes=8_192), await port.connect()
-        await asker.ask(m.OpenMailbox(MAILBOX))
+        await asker.ask(m.OpenMailbox(SECRET))
         asker.reading = trio.Event()
         outcomes = [await answer(service, number, body) for number in range(10)]
         assert outcomes[0] == m.REPLY_DELIVERED
@@ -123,7 +177,7 @@ async def test_a_requester_that_does_not_read_gets_its_replies_when_it_does():
 async def test_a_reply_that_fits_no_frame_of_the_requester_is_refused_to_who_replies():
     async with open_port() as port:
         asker, service = await port.connect(frame_bytes_max=FRAME_BYTES_MIN), await port.connect()
-        await asker.ask(m.OpenMailbox(MAILBOX))
+        await asker.ask(m.OpenMailbox(SECRET))
         with pytest.raises(MessageTooLarge):
             await answer(service, 1, b"x" * FRAME_BYTES_MIN)
         await asker.ask(m.Statistics())
@@ -148,7 +202,7 @@ async def test_a_reply_that_makes_no_sense_is_refused(fields: dict[str, Any], ta
 async def test_bytes_that_are_no_batch_end_the_connection_of_who_sent_them_only():
     async with open_port() as port:
         asker, service = await port.connect(), await port.connect()
-        await asker.ask(m.OpenMailbox(MAILBOX))
+        await asker.ask(m.OpenMailbox(SECRET))
         with pytest.raises(Refused):
             await service.ask(m.Reply(MAILBOX, 1, soon()), b"no batch")
         await asker.ask(m.Statistics())
