@@ -22,6 +22,7 @@ from sluicemq.client.client import Client as Client
 from sluicemq.client.client import connect as connect
 from sluicemq.client.cluster import ClusterReport as ClusterReport
 from sluicemq.client.cluster_probe import probe_cluster as probe_cluster
+from sluicemq.client.cluster_probe import wait_for_cluster as wait_for_cluster
 from sluicemq.client.consumer import Consumer as Consumer
 from sluicemq.client.consumer_statistics import ConsumerStatistics as ConsumerStatistics
 from sluicemq.client.dead_letters import DeadLetter as DeadLetter

@@ -38,6 +38,31 @@ class ClusterReport:
     nodes: list[dict[str, Any]]
     changing: bool
 
+    def lacks(self, *, lag_seconds_max: float | None = None) -> list[str]:
+        """Return what the cluster lacks, a sentence each; nothing where somebody leads and who votes is reachable.
+
+        Args:
+            lag_seconds_max: A voter that is further behind than this is named too. Default: lag is not looked at.
+
+        """
+        voters = [each for each in self.nodes if each["voter"]]
+        missing = [str(each["id"]) for each in voters if not each["reachable"]]
+        lacks = [f"nobody leads, as far as node {self.node} knows"] if self.leader is None else []
+        if missing:
+            lacks.append(f"not reachable from node {self.node}: {', '.join(missing)}")
+        if lag_seconds_max is not None:
+            lacks += [
+                f"node {each['id']} is {_behind(each)} behind"
+                for each in voters
+                if each["reachable"]
+                and not (each["lag_seconds"] is not None and each["lag_seconds"] <= lag_seconds_max)
+            ]
+        return lacks
+
+
+def _behind(row: dict[str, Any]) -> str:
+    return "an unknown time" if row["lag_seconds"] is None else f"{row['lag_seconds']:.1f} s"
+
 
 class ClusterCalls(Asking):
     """The calls of a client that are about the cluster; `Client` has them."""

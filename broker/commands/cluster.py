@@ -7,13 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sluicemq.broker.commands.manners import EXIT_FAILED, json_option, note, print_json, print_table, url_option
+from sluicemq.broker.commands.manners import (
+    EXIT_FAILED,
+    SecondsRange,
+    json_option,
+    note,
+    print_json,
+    print_table,
+    url_option,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from sluicemq.client import Client
     from sluicemq.client.cluster import ClusterReport
+
+WAIT_SECONDS_MAX = 86_400.0
 
 COLUMNS = (
     "id",
@@ -38,20 +48,29 @@ def command() -> None:
 
 
 @command.command(name="status")
+@click.option(
+    "--wait",
+    "wait_seconds",
+    type=SecondsRange(0.0, WAIT_SECONDS_MAX),
+    metavar="SECONDS",
+    help="Wait for at most so long until somebody leads, and all who vote are reachable and caught up.",
+)
 @url_option
 @json_option
-def status(url: str, as_json: bool) -> None:
+def status(url: str, wait_seconds: float | None, as_json: bool) -> None:
     """Show every broker of the cluster, as the first one of --url that answers knows it.
 
-    Exit code 1: nobody leads, or not all who vote are reachable.
+    Exit code 1: nobody leads, or not all who vote are reachable (with --wait: and caught up).
     """
     import trio
 
     from sluicemq.broker.commands.interrupts import clean_up_on_interrupt
-    from sluicemq.client.cluster_probe import probe_cluster
+    from sluicemq.client.cluster_probe import LAG_SECONDS_MAX, probe_cluster, wait_for_cluster
 
     async def ask() -> ClusterReport:
-        return await probe_cluster(url, name="sluicemq")
+        if wait_seconds is None:
+            return await probe_cluster(url, name="sluicemq")
+        return await wait_for_cluster(url, timeout_seconds=wait_seconds, name="sluicemq")
 
     clean_up_on_interrupt()
     report = trio.run(ask)
@@ -65,12 +84,10 @@ def status(url: str, as_json: bool) -> None:
                 note(f"node {each['id']} is sent a snapshot: {sent} bytes so far, its state alone has {whole}")
         if report.changing:
             note("a change of who votes is on its way")
-    missing = [each["id"] for each in report.nodes if each["voter"] and not each["reachable"]]
-    if report.leader is None:
-        note(f"nobody leads, as far as node {report.node} knows")
-    if missing:
-        note(f"not reachable from node {report.node}: {', '.join(map(str, missing))}")
-    if report.leader is None or missing:
+    lacks = report.lacks(lag_seconds_max=None if wait_seconds is None else LAG_SECONDS_MAX)
+    for lack in lacks:
+        note(lack)
+    if lacks:
         raise SystemExit(EXIT_FAILED)
 
 

@@ -15,7 +15,7 @@ from sluicemq.broker.commands.program import command
 from sluicemq.broker.pipeline.ensemble.cluster import entries_between
 from sluicemq.broker.pipeline.ensemble.links import Identity
 from sluicemq.broker.replication.membership import Configuration, Member
-from sluicemq.client import ClusterReport, connect, probe_cluster
+from sluicemq.client import ClusterReport, connect, probe_cluster, wait_for_cluster
 from sluicemq.wire import messages as m
 from sluicemq.wire.errors import Conflict, ConnectionFailed, InvalidRequest, NotFound, SluiceError, Unavailable
 from sluicemq.wire.peers_of_links import NodeFigures
@@ -113,6 +113,45 @@ async def test_when_nobody_answers_each_is_named_with_its_cause():
         await probe_cluster("sluicemq://127.0.0.1:1,127.0.0.1:2")
 
 
+class Recovering(Cluster):
+    """Node 2 catches up once it was seen to lag, and node 3 comes back after that."""
+
+    def bytes_behind(self, zxid: int) -> int | None:
+        if self.heard[2].last_zxid == self.figures.last_zxid:
+            self.reachable.add(3)
+            self.heard[3] = self.heard[2]
+        self.heard[2] = figures("following", self.figures.last_zxid)
+        return super().bytes_behind(zxid)
+
+
+async def test_who_waits_is_told_when_nothing_is_lacking_any_more():
+    async with open_port() as port:
+        port.server.cluster = Recovering()
+        with trio.fail_after(10):
+            report = await wait_for_cluster(url_of(port), timeout_seconds=60)
+        assert report.lacks(lag_seconds_max=0.0) == []
+        assert report.leader == 1
+
+
+async def test_who_waited_in_vain_is_told_what_is_lacking():
+    async with open_port() as port:
+        port.server.cluster = cluster = Cluster()
+        report = await wait_for_cluster(url_of(port), timeout_seconds=0.0)
+        assert report.lacks() == ["not reachable from node 1: 3"]
+        assert report.lacks(lag_seconds_max=1.0) == ["not reachable from node 1: 3", "node 2 is 1.5 s behind"]
+        cluster.figures = figures("looking", 3 << 32 | 500, leader=0)
+        report = await wait_for_cluster(url_of(port), timeout_seconds=0.0)
+        assert report.lacks()[0] == "nobody leads, as far as node 1 knows"
+    with trio.fail_after(10), pytest.raises(ConnectionFailed):
+        await wait_for_cluster("sluicemq://127.0.0.1:1", timeout_seconds=0.1)
+
+
+async def test_waiting_for_a_broker_on_its_own_ends_at_once():
+    async with open_port() as port:
+        with trio.fail_after(10), pytest.raises(Conflict, match="runs on its own"):
+            await wait_for_cluster(url_of(port), timeout_seconds=3600)
+
+
 async def test_changes_are_made_and_their_repetition_changes_nothing():
     async with open_port() as port:
         port.server.cluster = cluster = Cluster()
@@ -191,6 +230,7 @@ async def test_the_status_as_a_table_and_as_json():
         assert "3:500" in shown
         assert "not reachable from node 1: 3" in shown
         assert "node 4 is sent a snapshot: 10 bytes so far" in shown
+        assert "node 2 is 1.5 s behind" in await run(port, "status", "--wait", "0", exit_code=1)
         cluster.reachable.add(3)
         told = json.loads((await run(port, "status", "--json")).splitlines()[-1])
         assert [each["last_zxid"] for each in told["nodes"]][:2] == [3 << 32 | 500, 3 << 32 | 400]
