@@ -104,6 +104,9 @@ from sluicemq.wire.errors import (
     QueuePaused as QueuePaused,
 )
 from sluicemq.wire.errors import (
+    RequestDied as RequestDied,
+)
+from sluicemq.wire.errors import (
     RequestFailed as RequestFailed,
 )
 from sluicemq.wire.errors import (

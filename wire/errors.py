@@ -40,6 +40,7 @@ The tree::
     |- ClientClosed                 the client or the producer or the consumer was closed
     |- RequestTimeout (TimeoutError)
     |- RequestFailed                whoever served the request says that it failed
+    |  `- RequestDied               its last attempt failed: it became a dead letter
     `- InternalError                our bug: please report it
 
 Catch by what you can do next: `error.retryable` says that the same call may succeed later, `error.retry_after`
@@ -87,6 +88,7 @@ __all__ = [
     "QueueFull",
     "QueueNotFound",
     "QueuePaused",
+    "RequestDied",
     "RequestFailed",
     "RequestTimeout",
     "ResourceLow",
@@ -479,6 +481,12 @@ class RequestFailed(SluiceError):
     """Whoever served the request replied that it failed; the text is theirs."""
 
     code = "request_failed"
+
+
+class RequestDied(RequestFailed):
+    """The request's last attempt failed, and it became a dead letter of `queue`; `reason` is what that attempt said."""
+
+    code = "request_died"
 
 
 class InternalError(SluiceError):

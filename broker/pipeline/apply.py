@@ -8,7 +8,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from sluicemq.broker.queues.outcomes import FillsUp, LeasesGone, MayExpire, Published, QueueGone, Ready, Retained
+from sluicemq.broker.queues.outcomes import (
+    FillsUp,
+    GivenUp,
+    LeasesGone,
+    MayExpire,
+    Published,
+    QueueGone,
+    Ready,
+    Retained,
+)
 from sluicemq.broker.queues.window import KNOWN_NUMBERS
 
 if TYPE_CHECKING:
@@ -77,6 +86,8 @@ def _perform(road: Road, effect: Effect) -> None:
         road.unused.watch(effect.queue_id)
     elif isinstance(effect, FillsUp):
         road.fillings.want(effect.queue_id)
+    elif isinstance(effect, GivenUp):
+        road.given_up.note(effect)
     elif isinstance(effect, QueueGone):
         road.dispatch.queue_gone(effect.queue_id, effect.name)
         road.replay.changed(effect.queue_id)

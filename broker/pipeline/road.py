@@ -26,6 +26,7 @@ from sluicemq.broker.pipeline.dispatch import DispatchStage
 from sluicemq.broker.pipeline.due import DueTimer
 from sluicemq.broker.pipeline.explaining.story import Explaining
 from sluicemq.broker.pipeline.filling import FillingStage
+from sluicemq.broker.pipeline.given_up import GivenUpStage
 from sluicemq.broker.pipeline.ground import SLICE_SECONDS, WAITING_ENTRIES_MAX, Ground
 from sluicemq.broker.pipeline.log_clock import LogClock
 from sluicemq.broker.pipeline.metering import MeteringStage
@@ -116,6 +117,7 @@ class Road:
         self.schedules = ScheduleStage(self)
         self.transactions = TransactionStage(self)
         self.checks = CheckStage(self)
+        self.given_up = GivenUpStage(self)
         ground.road = self
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -142,6 +144,7 @@ class Road:
             nursery.start_soon(self.fillings.run)
             nursery.start_soon(self.schedules.run)
             nursery.start_soon(self.checks.run)
+            nursery.start_soon(self.given_up.run)
 
     def timer(
         self, next_due: Callable[[], float | None], fire: Callable[[], None], *, is_upkeep: bool = False

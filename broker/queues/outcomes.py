@@ -319,6 +319,23 @@ class LeasesOver(NamedTuple):
     keys: list[int]
 
 
+class GivenUp(NamedTuple):
+    """Messages with a lifetime became dead letters because their last attempt failed: who sent one may wait for it.
+
+    Attributes:
+        queue_id: Where.
+        runs: The messages.
+        met: What the last attempt met, one of the kinds of `notes`.
+        text: What whoever had it said.
+
+    """
+
+    queue_id: int
+    runs: list[Run]
+    met: int
+    text: str
+
+
 class SessionGone(NamedTuple):
     """The session is over, with all its consumers."""
 
@@ -337,6 +354,7 @@ Effect: TypeAlias = (
     | LeasesOver
     | SessionGone
     | MayExpire
+    | GivenUp
 )
 
 

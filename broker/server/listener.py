@@ -111,6 +111,8 @@ class Server:
         self._session_count_changed = trio.Event()
         self._any_session = trio.Event()
         self.use(known)
+        if road is not None:
+            road.given_up.requesters = self.mailboxes
 
     # --- leaderships --------------------------------------------------------------------------------------------------
 
@@ -126,6 +128,7 @@ class Server:
         road.produce.batch_bytes_max = self.config.batch_bytes_max
         road.produce.batch_messages_max = self.config.batch_messages_max
         road.produce.stopping = self._stopping
+        road.given_up.requesters = self.mailboxes
         self.leader_changed()
 
     def leader_changed(self) -> None:

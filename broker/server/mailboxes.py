@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
 
-from sluicemq.wire.errors import MessageTooLarge
+from sluicemq.wire.errors import MessageTooLarge, error_to_wire
 from sluicemq.wire.messages import REPLY_DELIVERED, REPLY_DROPPED, REPLY_HELD, REPLY_LATE, ReplyArrived
 
 if TYPE_CHECKING:
     from sluicemq.broker.server.client_session import ClientSession
+    from sluicemq.wire.errors import SluiceError
+    from sluicemq.wire.messages import ReplyAddress
 
 HELD_REPLIES_MAX = 20_000
 """Most replies that are held for requesters that are away: one of them may have no more than are left free."""
@@ -152,6 +154,10 @@ class Mailboxes:
         self._held_count += 1
         self._held_bytes += size
         return REPLY_HELD
+
+    def fail(self, vhost: str, address: ReplyAddress, error: SluiceError, now_ms: int) -> None:
+        """Tell whoever waits at *address* that no reply will come, and why; see `given_up.Requesters`."""
+        self.reply((vhost, address.mailbox), address.number, address.deadline_ms, error_to_wire(error), b"", now_ms)
 
     def _is_full(self, box: Box, bytes_: int) -> bool:
         """Whether one more reply of so many bytes would give *box* more than is left free for others."""

@@ -37,6 +37,7 @@ class PendingReply:
         Raises:
             RequestTimeout: No reply in time; with *timeout*, it may still come.
             RequestFailed: Whoever served the request says that it failed.
+            RequestDied: Its last attempt failed, and nobody tries again; a `RequestFailed` as well.
             SluiceError: The request could not be sent.
 
         """

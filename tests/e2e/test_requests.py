@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import anyio
 import pytest
 
 from sluicemq.client import Reject, connect
-from sluicemq.client.errors import LimitReached, QueueNotFound, RequestFailed, RequestTimeout
+from sluicemq.client.errors import LimitReached, QueueNotFound, RequestDied, RequestFailed, RequestTimeout
 from sluicemq.client.replying import CORRELATION_HEADER, REPLY_TO_HEADER
 from tests.e2e.broker_process import unused_port
 
@@ -77,6 +78,26 @@ async def test_a_refusal_reaches_whoever_asked_with_its_reason(broker: BrokerPro
             with pytest.raises(RequestFailed, match="no such product"):
                 await client.request(queue, b"unknown")
             assert (await client.request(queue, b"known")).body == b"price of known"
+            tasks.cancel_scope.cancel()
+
+
+async def test_whoever_asked_hears_at_once_that_the_last_attempt_failed(broker: BrokerProcess, queue: str) -> None:
+    async def fail(client: Client, queue: str, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        async with client.consumer(queue) as consumer:
+            task_status.started()
+            async for message in consumer:
+                with suppress(ZeroDivisionError):
+                    async with message:
+                        raise ZeroDivisionError("nobody can do that")
+
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        async with connect(broker.url) as client, connect(broker.url) as service, anyio.create_task_group() as tasks:
+            await client.declare_queue(queue, max_deliveries=3, retry_delay=0)
+            await tasks.start(fail, service, queue)
+            with pytest.raises(RequestDied, match=r"after 3 attempts; .*ZeroDivisionError: nobody can do") as raised:
+                await client.request(queue, b"1/0", timeout=2 * TEST_SECONDS_MAX)
+            assert raised.value.fields["queue"] == queue
+            assert isinstance(raised.value, RequestFailed), "who expects a refusal need not know of this one"
             tasks.cancel_scope.cancel()
 
 

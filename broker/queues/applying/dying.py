@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sluicemq.broker.queues import notes
 from sluicemq.broker.queues.applying.fitting import fitted
 from sluicemq.broker.queues.keys import KEYS_PARKED_MAX
-from sluicemq.broker.queues.outcomes import Effect, Ready
+from sluicemq.broker.queues.outcomes import Effect, GivenUp, Ready
 from sluicemq.broker.queues.runs import expires_ms_of
 
 if TYPE_CHECKING:
@@ -103,23 +103,29 @@ def without_old(machine: Machine, zxid: int, queue: Queue, runs: list[Run]) -> t
     return [run for run in runs if not 0 < run.expires_ms <= now_ms], grow_old(machine, zxid, queue, old)
 
 
-def fail(machine: Machine, zxid: int, queue: Queue, runs: list[Run], kind: int, text: str) -> list[Effect]:
+def fail(
+    machine: Machine, zxid: int, queue: Queue, runs: list[Run], kind: int, text: str, met: int = 0
+) -> list[Effect]:
     """Let *runs* die because their last attempt failed, and their keys go on as the queue wants it.
 
     With `poison_key` "skip", messages that have used up their attempts go behind the last of their key instead, as new
-    ones; those that were rejected die.
+    ones; those that were rejected die. *met* is what the last attempt met, where nobody said that none would succeed:
+    then the leader hears of messages that somebody may wait for.
     """
     keys, poison = queue.keys, queue.settings["poison_key"]
-    if keys is None or poison == "dead_letter":
-        return die(machine, zxid, queue, runs, kind, text)
-    if poison == "park":
-        for run in runs:
+    skipped = (
+        [run for run in runs if run.key]
+        if keys is not None and poison == "skip" and kind == notes.MAX_DELIVERIES
+        else []
+    )
+    dying = [run for run in runs if not run.key] if skipped else runs
+    if keys is not None and poison == "park":
+        for run in dying:
             if run.key and len(keys.parked) < KEYS_PARKED_MAX:
                 keys.parked[run.key] = None
-        return die(machine, zxid, queue, runs, kind, text)
-    skipped = [run for run in runs if run.key and kind == notes.MAX_DELIVERIES]
-    dying = [run for run in runs if not run.key] if skipped else runs
     effects = die(machine, zxid, queue, dying, kind, text)
+    if met and (awaited := [run for run in dying if run.expires_ms > machine.log_time_ms]):
+        effects.append(GivenUp(queue.id, awaited, met, text))
     if skipped:
         skipped = queue.annotated(skipped, kind, "", text, machine.log_time_ms)
         queue.make_ready([run._replace(deliveries=0, attempts=0) for run in skipped], zxid)

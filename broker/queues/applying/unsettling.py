@@ -108,7 +108,7 @@ def _tried(
         dying = [run for run, count in zip(back, counts, strict=True) if count and run.attempts >= attempts_max]
         if dying:
             back = [run for run, count in zip(back, counts, strict=True) if not count or run.attempts < attempts_max]
-            effects = fail(machine, zxid, queue, by_place(dying), notes.MAX_DELIVERIES, text)
+            effects = fail(machine, zxid, queue, by_place(dying), notes.MAX_DELIVERIES, text, kind)
     back, old = without_old(machine, zxid, queue, back)
     return back, [*effects, *old]
 

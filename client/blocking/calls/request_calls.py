@@ -48,6 +48,7 @@ class RequestCalls(Base):
         Raises:
             RequestTimeout: No reply in time. The request may be worked on, or have been.
             RequestFailed: Whoever served it says that it failed.
+            RequestDied: Its last attempt failed, and nobody tries again; a `RequestFailed` as well.
             LimitReached: 10,000 requests of this client wait already.
             QueueNotFound: No queue of that name. And whatever else `send` raises.
         """
