@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.chunks import ChunkPool
 
 LATE_CHUNKS = 16
-"""So many chunks take at once what gathered beside them while they were not in memory."""
+"""So many chunks take at once what gathered beside them while they were not in memory: one trip to the disk for all."""
 NEAR_CHUNKS = 2
 """Chunks in front that are the last to be paged out: they are due next."""
 
@@ -87,6 +87,7 @@ class DelayedRuns:
         "_head",
         "_last_ms",
         "_late",
+        "_late_is_long",
         "_offset",
         "_open",
         "_pool",
@@ -111,11 +112,12 @@ class DelayedRuns:
         self._last_ms = 0  # nothing is due later
         self._emptied = False
         self._late = _NOTHING_LATE  # chunks that were not in memory when their buffers became full
+        self._late_is_long = False  # more than a chunk waits beside one of them
 
     # --- adding ----------------------------------------------------------------------------------------------------
 
     def add(self, due_ms: int, runs: list[Run]) -> None:
-        """Let *runs* wait until *due_ms*. It is quicker, and takes less memory, where `missing` was filled before."""
+        """Let *runs* wait until *due_ms*. It takes less memory where `missing_late` was filled before."""
         assert runs, "there is something to delay"
         self.add_rows(r.packed(due_ms, runs, self._offset), [due_ms] * len(runs), messages_in(runs))
 
@@ -139,32 +141,6 @@ class DelayedRuns:
         if self.next_due_ms is None or first_ms < self.next_due_ms:
             self.next_due_ms = first_ms
         self.messages += messages
-
-    def missing(self, due_ms: int, runs_max: int) -> list[Chunk]:
-        """Return the chunks that are not in memory and that `add` of at most so many runs wants there."""
-        return self.missing_of([due_ms] * runs_max)
-
-    def missing_of(self, times: Sequence[int]) -> list[Chunk]:
-        """Return the chunks that are not in memory and that `add_rows` of these times wants: their buffers are full."""
-        if not self._chunks or not times or times[0] >= self._last_ms:
-            return []
-        border_ms = self._due_at(self._open, 0) if self._open else self._last_ms
-        missing = []
-        for number, start, end in self._shares(times, bisect_left(times, border_ms)):
-            chunk = self._chunks[number]
-            full = len(self._buffers[number]) // RUN_BYTES + end - start > buffer_rows_max(chunk.base)
-            if chunk.data is None and full:
-                missing.append(chunk)
-        return missing
-
-    def _shares(self, times: Sequence[int], end: int) -> Iterator[tuple[int, int, int]]:
-        """Yield which of the first *end* times belong to which sealed chunk, as (chunk, from, to), the last first."""
-        firsts = self._firsts
-        while end:
-            number = max(bisect_right(firsts, times[end - 1]) - 1, 0)
-            start = bisect_left(times, firsts[number], 0, end) if number else 0
-            yield number, start, end
-            end = start
 
     def _append(self, rows: bytes | bytearray) -> None:
         """Put packed *rows* behind all others."""
@@ -210,23 +186,38 @@ class DelayedRuns:
 
     def _insert_sealed(self, rows: bytes, times: Sequence[int], end: int) -> None:
         """Put the first *end* of packed *rows* into the buffers of the sealed chunks to which their times belong."""
-        buffers = self._buffers
         self._count_buffered(end * RUN_BYTES)
         if self._late:
             self.merge_late()
-        for number, start, stop in self._shares(times, end):
+        firsts, buffers = self._firsts, self._buffers
+        last = len(firsts) - 1
+        few_bytes = CHUNK_RUNS // 8 * RUN_BYTES
+        full: list[int] = []
+        number = start = 0
+        # Often hardly two neighbours go to the same chunk, so this is what a delay of its own costs.
+        while start < end:
+            number = bisect_right(firsts, times[start], number) - 1
+            if number < 0:
+                number = 0
+            stop = end
+            if number < last:
+                behind_ms = firsts[number + 1]
+                stop = start + 1
+                if stop < end and times[stop] < behind_ms:
+                    stop = bisect_left(times, behind_ms, stop, end)
             buffer = buffers[number]
             if buffer is _NO_ROWS:
                 buffer = buffers[number] = bytearray()
             buffer += rows[start * RUN_BYTES : stop * RUN_BYTES]
-            if self._is_full(number):
-                self._merge(number)  # chunks behind this one move, but they have had their share
+            if len(buffer) > few_bytes and self._is_full(number):
+                full.append(number)
+            start = stop
+        for number in reversed(full):  # chunks behind one that is replaced move
+            self._merge(number)
 
     def _is_full(self, number: int) -> bool:
         """Return whether a chunk in memory is to take what its buffer holds."""
         rows = len(self._buffers[number]) // RUN_BYTES
-        if rows <= CHUNK_RUNS // 8:  # mostly
-            return False
         chunk = self._chunks[number]
         if rows <= buffer_rows_max(chunk.base):
             return False
@@ -234,6 +225,7 @@ class DelayedRuns:
             if self._late is _NOTHING_LATE:
                 self._late = {}
             self._late[chunk] = None
+            self._late_is_long = self._late_is_long or rows > CHUNK_RUNS
         return chunk.data is not None
 
     def merge_late(self) -> None:
@@ -243,9 +235,16 @@ class DelayedRuns:
                 del self._late[chunk]
                 if chunk.fifo is self:
                     self._merge(self._chunks.index(chunk))
+        if not self._late:
+            self._late_is_long = False
 
     def missing_late(self) -> list[Chunk]:
-        """Return chunks that are not in memory though their buffers are full: some of them, if they are many."""
+        """Return chunks that are not in memory and that should be before anything is added: their buffers are full.
+
+        None as long as they are few, and what is beside each is no more than a chunk: then they can wait for others.
+        """
+        if len(self._late) < LATE_CHUNKS and not self._late_is_long:
+            return []
         return [chunk for chunk in islice(self._late, LATE_CHUNKS) if chunk.data is None]
 
     def _count_buffered(self, bytes_: int) -> None:
@@ -369,6 +368,7 @@ class DelayedRuns:
         self._chunks, self._firsts, self._buffers, self._open = _NO_CHUNKS, _NO_TIMES, _NO_BUFFERS, _NO_ROWS
         self._front = None
         self._late = _NOTHING_LATE
+        self._late_is_long = False
         self._head = self.messages = 0
         self.next_due_ms = None
 

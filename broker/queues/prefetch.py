@@ -28,9 +28,8 @@ from sluicemq.broker.queues.applying.settling import missing_known
 from sluicemq.broker.queues.applying.transactions import as_publish, as_settle, missing_of_judging
 from sluicemq.broker.queues.dead_letters import missing_dead
 from sluicemq.broker.queues.policies import POLICIES_ID
-from sluicemq.broker.queues.retry import retry_times
 from sluicemq.broker.queues.routing import prefetching
-from sluicemq.broker.queues.tags import count_tags, ranges_problem
+from sluicemq.broker.queues.tags import ranges_problem
 from sluicemq.wire.messages import VERDICT_ACK
 
 if TYPE_CHECKING:
@@ -59,8 +58,7 @@ def _missing_of_placed(machine: Machine, entry: e.GrantPlaced) -> list[Chunk]:
 
 def _missing_of_delayed(machine: Machine, entry: q.Cancel | q.Reschedule) -> list[Chunk]:
     queue = machine.queue(entry.queue) or machine.sources.get(entry.queue)
-    due_ms = max(entry.due_ms, machine.log_time_ms) if isinstance(entry, q.Reschedule) else None
-    return [] if queue is None else missing_delayed(queue, entry.runs, due_ms)
+    return [] if queue is None else missing_delayed(queue, entry.runs)
 
 
 def _missing_of_declare(machine: Machine, entry: e.Declare | t.Subscribe) -> list[Chunk]:
@@ -96,8 +94,7 @@ def _missing_of_placed_batch(queue: Queue, entry: e.Publish) -> list[Chunk]:
     if queue.history is not None:
         missing += queue.history.missing_of_publish(len(entry.payload))
     if isinstance(entry, e.PublishGrouped):
-        times = sorted(due_ms for due_ms in entry.groups[1 :: e.GROUP_NUMBERS] if due_ms > entry.log_time_ms)
-        missing += queue.delayed.missing_of(times)
+        missing += queue.delayed.missing_late()
     return list(dict.fromkeys(missing))
 
 
@@ -111,14 +108,7 @@ def _missing_of_settle(machine: Machine, entry: e.Settle) -> list[Chunk]:
         return []
     if not entry.due_time_ms:
         return [] if entry.verdict == VERDICT_ACK else queue.lanes.missing_watched()
-    if entry.due_time_ms != e.BY_RETRY_POLICY:
-        return queue.delayed.missing(entry.due_time_ms, count_tags(entry.tags))
-    assert table is not None, "the queue was found by it"
-    missing: dict[Chunk, None] = {}
-    now_ms = max(machine.log_time_ms, entry.log_time_ms)
-    for due_ms, runs in retry_times(queue.settings, now_ms, table.look(entry.tags)).items():
-        missing.update(dict.fromkeys(queue.delayed.missing(due_ms, runs)))
-    return list(missing)
+    return queue.delayed.missing_late()
 
 
 def _missing_of_clock(machine: Machine, entry: e.Clock) -> list[Chunk]:

@@ -131,10 +131,9 @@ def _take(where: Queue | Topic, flat: list[int]) -> list[Run]:
     return taken
 
 
-def missing_delayed(queue: Queue | Topic, flat: list[int], due_ms: int | None = None) -> list[Chunk]:
-    """Return the chunks that are not in memory and that taking these out needs, or putting them back until *due_ms*."""
+def missing_delayed(queue: Queue | Topic, flat: list[int]) -> list[Chunk]:
+    """Return the chunks that are not in memory and that taking these out needs, or putting them back."""
     places = zip(flat[::4], flat[1::4], strict=True)
     missing = [chunk for place, _ in groupby(sorted(places)) for chunk in queue.delayed.missing_removed(*place)]
-    if due_ms is not None:
-        missing += queue.delayed.missing(due_ms, len(flat) // 4)
+    missing += queue.delayed.missing_late()
     return list(dict.fromkeys(missing))

@@ -18,7 +18,7 @@ from sluicemq.broker.queues.applying.identifying import (
 from sluicemq.broker.queues.applying.limiting import make_room, refuse_overflow
 from sluicemq.broker.queues.applying.refusals import queue_not_found
 from sluicemq.broker.queues.applying.routing import publish_to_topic
-from sluicemq.broker.queues.delayed_rows import packed_columns
+from sluicemq.broker.queues.delayed_rows import order_of, packed_columns
 from sluicemq.broker.queues.entry import GROUP_NUMBERS
 from sluicemq.broker.queues.outcomes import Outcome, Published, Ready, Retained
 from sluicemq.broker.queues.pauses import refuse_paused
@@ -240,7 +240,7 @@ def _place_in_bulk(machine: Machine, zxid: int, entry: e.Publish, queue: Queue, 
     if ready:
         queue.make_ready(ready, zxid)
     if len(ready) < len(times):
-        order = sorted(range(len(times)), key=times.__getitem__)[len(ready) :]
+        order = order_of(times)[len(ready) :]
         times, firsts, sizes = (list(map(column.__getitem__, order)) for column in (times, firsts, sizes))
         rows = packed_columns(like, times, firsts, sizes)
         queue.delayed.add_rows(rows, times, entry.count - messages_in(ready))

@@ -21,8 +21,7 @@ def missing_of_published(machine: Machine, topic: Topic, entry: e.Publish) -> li
     if topic.history is not None:
         missing += topic.history.missing_of_publish(len(entry.payload))
     if isinstance(entry, e.PublishGrouped):
-        times = sorted(due_ms for due_ms in entry.groups[1 :: e.GROUP_NUMBERS] if due_ms > entry.log_time_ms)
-        missing += topic.delayed.missing_of(times)
+        missing += topic.delayed.missing_late()
     routes = {"", *entry.routes} if isinstance(entry, e.PublishGrouped) else {""}
     missing += _missing_of_room(machine, topic, routes, entry.count)
     return list(dict.fromkeys(missing))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.chunks import CHUNK_RUNS, RUN_BYTES, Chunk, ChunksMissing, FifoImage, Page
-from sluicemq.broker.queues.delayed import DelayedRuns, buffer_rows_max
+from sluicemq.broker.queues.delayed import LATE_CHUNKS, DelayedRuns, buffer_rows_max
 from sluicemq.broker.queues.delayed_check import check_delayed
 from sluicemq.broker.queues.delayed_looking import look_delayed
 from sluicemq.broker.queues.image import live_runs, load
@@ -123,7 +123,7 @@ class Paged:
 
     def add(self, due_ms: int, runs: list[Run]) -> None:
         self.pager.disturb()
-        self.pager.fill(self.delayed.missing(due_ms, len(runs)))
+        self.pager.fill(self.delayed.missing_late())
         self.delayed.add(due_ms, runs)
 
     def take_due(self, until_ms: int, runs_max: int) -> list[Run]:
@@ -256,7 +256,7 @@ def long_wait(chunks: int = 5) -> Paged:
 def test_messages_of_one_delay_never_need_a_chunk() -> None:
     paged = Paged(1)
     for zxid in range(1, 4 * CHUNK_RUNS):
-        assert paged.delayed.missing(10 * zxid, 100) == []
+        assert paged.delayed.missing_late() == []
         paged.delayed.add(10 * zxid, [single(zxid)])
         for chunk in list(paged.pager.pool.resident):
             page_out(paged.pager, chunk)
@@ -264,19 +264,19 @@ def test_messages_of_one_delay_never_need_a_chunk() -> None:
     assert [chunk.rows for chunk in chunks_of(paged.delayed)] == [CHUNK_RUNS] * 3
 
 
-def test_a_delay_into_the_middle_needs_the_chunk_of_its_time_only_when_what_gathered_beside_it_is_full() -> None:
-    paged = long_wait()
+def test_delays_into_the_middle_need_no_chunk_until_many_have_full_buffers() -> None:
+    """One trip to the disk for all of them, instead of one for each."""
+    paged = long_wait(2 * LATE_CHUNKS)
     chunks = chunks_of(paged.delayed)
-    due_ms = 10 * (2 * CHUNK_RUNS + 7)
-    rows_max = buffer_rows_max(chunks[2].base)
-    for zxid in range(rows_max):
-        assert paged.delayed.missing(due_ms, 1) == []
-        paged.delayed.add(due_ms, [single(100_000 + zxid)])
-    assert paged.pager.pool.buffered_bytes == rows_max * RUN_BYTES
-    assert paged.delayed.missing(due_ms, 1) == chunks[2:3]
-    paged.pager.fill(chunks[2:3])
-    paged.delayed.add(due_ms, [single(200_000)])
-    assert paged.pager.pool.buffered_bytes == 0
+    for number in range(LATE_CHUNKS):
+        assert paged.delayed.missing_late() == []
+        due_ms = chunks[2 * number].base + 7
+        for zxid in range(buffer_rows_max(chunks[2 * number].base) + 1):
+            paged.delayed.add(due_ms, [single(100_000 + zxid)])
+    assert paged.delayed.missing_late() == chunks[0 : 2 * LATE_CHUNKS : 2]
+    paged.pager.fill(paged.delayed.missing_late())
+    paged.delayed.add(chunks[1].base + 7, [single(200_000)])
+    assert paged.pager.pool.buffered_bytes == RUN_BYTES, "all but the new one have found their places"
     check_delayed(paged.delayed)
 
 
@@ -284,10 +284,12 @@ def test_what_cannot_wait_for_a_page_gathers_beside_its_chunk_until_that_is_back
     paged = long_wait()
     chunks = chunks_of(paged.delayed)
     due_ms = 10 * (2 * CHUNK_RUNS + 7)
-    count = 3 * CHUNK_RUNS
-    for zxid in range(count):
+    for zxid in range(CHUNK_RUNS):
         paged.delayed.add(due_ms, [single(100_000 + zxid)])
-    assert paged.delayed.missing_late() == chunks[2:3]
+    assert paged.delayed.missing_late() == []
+    for zxid in range(2 * CHUNK_RUNS):
+        paged.delayed.add(due_ms, [single(200_000 + zxid)])
+    assert paged.delayed.missing_late() == chunks[2:3], "more than a chunk is too much"
     before = paged.delayed.next_due_ms, paged.delayed.messages
     paged.pager.fill(paged.delayed.missing_late())
     paged.delayed.merge_late()
@@ -298,10 +300,11 @@ def test_what_cannot_wait_for_a_page_gathers_beside_its_chunk_until_that_is_back
     paged.settle_accounts()
 
 
-def test_a_delay_behind_the_paged_out_ones_needs_none() -> None:
+def test_a_delay_behind_the_paged_out_ones_waits_for_none() -> None:
     paged = long_wait()
-    assert paged.delayed.missing(10 * 5 * CHUNK_RUNS + 25, 1) == []
     paged.delayed.add(10 * 5 * CHUNK_RUNS + 25, [single(99_999)])
+    assert paged.pager.pool.buffered_bytes == 0
+    assert paged.delayed.missing_late() == []
     check_delayed(paged.delayed)
 
 

@@ -155,7 +155,7 @@ def test_delayed_rows_on_pages_and_beside_them_give_up_what_a_list_does(
             zxid += runs
             rows = [Run(number, 0, 0, 2, 2, 20, 7) for number in range(first, zxid + 1)]
             if seed % 2:
-                pager.fill(delayed.missing(due_ms, runs))
+                pager.fill(delayed.missing_late())
             delayed.add(due_ms, rows)
         pager.fill(delayed.missing_due(taken_until, 5))
         delayed.take_due(taken_until, 5)
