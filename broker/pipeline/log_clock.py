@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 SLEW_RATE_MAX = 0.05
 """Log time runs at most this fraction faster or slower than the monotonic clock while it catches up."""
+HEARD_LATE_MILLISECONDS_MAX = 250
+"""What was heard of a leader's time was under way for as long as this at most; the wall clock is within it, or wrong."""
 ALARM_MILLISECONDS = 60_000
 """A difference to wall time beyond this raises the alarm."""
 
@@ -23,8 +25,10 @@ class LogClock:
         wall: Seconds since 1970, such as `time.time`.
         monotonic: Seconds that never jump, such as `time.monotonic`.
         heard: A log time in milliseconds, and what *monotonic* said when it was the present one: what a broker that
-            followed knows of the time of whoever led before. Log time goes on from there, whatever *wall* says. None:
-            nothing is known; then *wall* counts, since time goes on while nobody leads.
+            followed knows of the time of whoever led before. Log time goes on from there, unless *wall* is so little
+            later that the difference is what the news took to arrive: a log time that starts late runs fast until it
+            has caught up, and what is delayed in that while would come early. None: nothing is known; then *wall*
+            counts, since time goes on while nobody leads.
         alarm: Called once with the difference in milliseconds when wall time and log time drift far apart.
 
     """
@@ -46,7 +50,9 @@ class LogClock:
         now_ms = wall() * 1000.0
         if heard is not None:
             heard_ms, heard_at = heard
-            now_ms = heard_ms + (self._last_monotonic - heard_at) * 1000.0
+            heard_now_ms = heard_ms + (self._last_monotonic - heard_at) * 1000.0
+            if not 0.0 <= now_ms - heard_now_ms <= HEARD_LATE_MILLISECONDS_MAX:
+                now_ms = heard_now_ms
         self._now_ms = max(float(last_log_time_ms), now_ms)
 
     def now_ms(self) -> int:

@@ -49,6 +49,15 @@ def test_log_time_goes_on_from_what_the_last_leader_said_whatever_the_wall_clock
     assert clock.now_ms() == 1_000_000
 
 
+def test_what_is_delayed_under_a_new_leader_does_not_come_early_because_it_heard_the_time_late() -> None:
+    clocks = Clocks()
+    heard = (999_800, clocks.monotonic)  # it is 1,000,000 by now: the news took a fifth of a second
+    clock = LogClock(0, wall=lambda: clocks.wall, monotonic=lambda: clocks.monotonic, heard=heard)
+    published = clock.now_ms()
+    clocks.pass_time(2.0)
+    assert clock.now_ms() - published == 2_000
+
+
 @pytest.mark.parametrize("jump", [3600.0, -3600.0])
 def test_a_jump_of_the_wall_clock_is_followed_slowly_and_raises_one_alarm(jump: float) -> None:
     clocks = Clocks()
