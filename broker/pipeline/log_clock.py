@@ -11,7 +11,7 @@ from collections.abc import Callable
 SLEW_RATE_MAX = 0.05
 """Log time runs at most this fraction faster or slower than the monotonic clock while it catches up."""
 HEARD_LATE_MILLISECONDS_MAX = 250
-"""What was heard of a leader's time was under way for as long as this at most; the wall clock is within it, or wrong."""
+"""What was heard of a leader's time was under way for at most so long: a wall clock ahead by more is wrong."""
 ALARM_MILLISECONDS = 60_000
 """A difference to wall time beyond this raises the alarm."""
 
