@@ -82,6 +82,8 @@ async def serve_clustered(
         disk_bytes=disk_bytes,
         snapshot_every_bytes=config.snapshot_every_bytes,
         snapshot_every_entries=config.snapshot_every_entries,
+        history_retention_seconds=config.history_retention_seconds,
+        history_bytes_max=config.history_bytes_max,
         reclaim_bytes_per_second_max=config.reclaim_bytes_per_second_max,
         scrub_bytes_per_second=config.scrub_bytes_per_second,
         session_grace_seconds=config.session_grace_seconds,

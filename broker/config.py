@@ -54,6 +54,7 @@ SEGMENT_BYTES_MIN = 256 * KIB
 SEGMENT_BYTES_MAX = 1024 * MIB
 SEGMENT_BYTES_STEP = 4096
 NODE_ID_MAX = 65_535
+HISTORY_SECONDS_MAX = 100_000_000.0
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
@@ -110,6 +111,14 @@ class BrokerConfig:
     """So many bytes a second are read and written at most, about, to give back what is dead in old files of the log;
     half of it while one segment waits. More than is published, or the disk fills."""
 
+    history_retention_seconds: float = 0.0
+    """What is settled is kept so long in the log, so that `explain` can tell of it: 86400 for a day. It takes as much
+    disk as was published since, and is the first thing that goes when the disk fills. 0: no matter how old, where
+    `history_bytes_max` is set; else nothing is kept but what the last two snapshots need."""
+
+    history_bytes_max: int = 0
+    """At most so many bytes of settled log are kept, in whole files. 0: any number, within that time."""
+
     scrub_bytes_per_second: int = MIB
     """So many bytes a second are read at most to find what rots on the disk before it is needed: pages, snapshots, the
     log and what is left of it. One pass every six hours, or as long as it takes. 0: never."""
@@ -164,6 +173,7 @@ class BrokerConfig:
         self._check_place()
         self._check_sizes(room)
         for name, minimum, maximum in (
+            ("history_retention_seconds", 0.0, HISTORY_SECONDS_MAX),
             ("heartbeat_seconds", 0.1, 3600.0),
             ("session_grace_seconds", 0.0, 3600.0),
             ("drain_seconds", 0.0, 3600.0),
@@ -236,6 +246,7 @@ class BrokerConfig:
             ("snapshot_every_bytes", self.snapshot_every_bytes, KIB, 1 << 40),
             ("snapshot_every_entries", self.snapshot_every_entries, 1, 1 << 40),
             ("reclaim_bytes_per_second_max", self.reclaim_bytes_per_second_max, 64 * KIB, 1 << 40),
+            ("history_bytes_max", self.history_bytes_max, 0, 1 << 50),
             ("scrub_bytes_per_second", self.scrub_bytes_per_second, 0, 1 << 40),
             ("connections_max", self.connections_max, 1, 1_000_000),
             ("batch_bytes_max", self.batch_bytes_max, 1024, min(BATCH_BYTES_MAX, room)),
@@ -438,6 +449,8 @@ SETTINGS = (
     Setting("snapshot_every_bytes", parse_bytes, "SIZE", "Bytes of log between two snapshots of the state."),
     Setting("snapshot_every_entries", _parse_integer, "N", "Or entries of the log, whichever comes first."),
     Setting("reclaim_bytes_per_second_max", parse_bytes, "SIZE", "Bytes a second to give dead parts of the disk back."),
+    Setting("history_retention_seconds", _parse_seconds, "S", "How long settled entries are kept for `explain`."),
+    Setting("history_bytes_max", parse_bytes, "SIZE", "Most bytes of them. 0: any number within that time."),
     Setting("scrub_bytes_per_second", parse_bytes, "SIZE", "Bytes a second read to find what rots. 0: never."),
     Setting("connections_max", _parse_integer, "N", "Most connections at once."),
     Setting("frame_bytes_max", parse_bytes, "SIZE", "Largest frame on a connection."),

@@ -25,7 +25,7 @@ from sluicemq.storage.installing import Installation, finish_installation
 from sluicemq.storage.live import LiveFile, OpenFiles
 from sluicemq.storage.live_store import LiveStore
 from sluicemq.storage.options import LogOptions, LogStatistics, RecoveryReport
-from sluicemq.storage.reading import LogReader, View
+from sluicemq.storage.reading import LogReader, View, WholeFile
 from sluicemq.storage.record import (
     HEAD_BYTES,
     PADDING,
@@ -405,9 +405,8 @@ class SegmentLog:
         """Let the log proper begin at the segment that holds the entry after `zxid`; returns how many segments became
         live store. Durable.
 
-        Nothing is removed and every entry can still be read, but `read_after` and recovery no longer know the older
-        segments. The last segment always stays. Call it only for what a durable snapshot covers. Raises LogWriteFailed,
-        LogClosed.
+        Every entry can still be read, but `read_after` and recovery no longer know the older segments. The last segment
+        always stays. Call it only for what a durable snapshot covers. Raises LogWriteFailed, LogClosed.
         """
         self._check_usable()
         segments = self._reader.segments
@@ -431,6 +430,10 @@ class SegmentLog:
         LogCorrupt, LogReadFailed.
         """
         return self._reader.live_files()
+
+    def whole_files(self) -> list[WholeFile]:
+        """The log proper and the whole segments in front of it, without a gap, oldest first. From any thread."""
+        return self._reader.whole_files()
 
     def walk_live(self, file: LiveFile) -> Iterator[Record]:
         """All entries of a file of the live store, verified one by one and against each other, in bounded reads.

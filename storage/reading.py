@@ -13,6 +13,7 @@ from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from sluicemq.storage.errors import LogCorrupt, LogReadFailed, ZxidNotFound
+from sluicemq.storage.live import LiveKind
 from sluicemq.storage.pages import PAGE_BYTES
 from sluicemq.storage.record import MARK, Record
 from sluicemq.storage.scan import BadPlaceError, Found, Walk
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from sluicemq.storage.live import LiveFile
     from sluicemq.storage.segment import Segment
 
-__all__ = ["CURSORS_MAX", "LogReader", "Place", "View"]
+__all__ = ["CURSORS_MAX", "LogReader", "Place", "View", "WholeFile"]
 
 _Answer = TypeVar("_Answer")
 
@@ -38,6 +39,25 @@ class Place(NamedTuple):
     zxid: int
     offset: int
     chain: bytes
+
+
+class WholeFile(NamedTuple):
+    """A segment as the log wrote it, of which nothing is left out.
+
+    Attributes:
+        sequence: Its number.
+        first_zxid: The lowest zxid that an entry in it could have.
+        last_zxid: The highest one.
+        bytes: What it takes on the disk; of the log proper, what is written of it.
+        in_log: Whether it is of the log proper.
+
+    """
+
+    sequence: int
+    first_zxid: int
+    last_zxid: int
+    bytes: int
+    in_log: bool
 
 
 class View(NamedTuple):
@@ -137,6 +157,26 @@ class LogReader:
     def live_files(self) -> list[LiveFile]:
         """The live store; it is known then how far each file reaches. Reads indexes if need be. Raises as `read`."""
         return self._with_retry(_with_known_ends)
+
+    def whole_files(self) -> list[WholeFile]:
+        """The log proper, and in front of it the segments of the live store that were never rewritten, without a gap.
+
+        In the order of their entries; looks at no file.
+        """
+        view = self.view
+        found = [
+            WholeFile(each.header.sequence, each.first_previous_zxid + 1, each.last_zxid, each.end_offset, in_log=True)
+            for each in view.segments
+        ]
+        found.reverse()
+        for live in reversed(view.live):
+            behind = found[-1]
+            if live.kind is not LiveKind.DENSE or live.last_sequence + 1 != behind.sequence:
+                break
+            first, last = live.first_previous_zxid + 1, behind.first_zxid - 1
+            found.append(WholeFile(live.last_sequence, first, last, live.bytes, in_log=False))
+        found.reverse()
+        return found
 
     def walk_live(self, live: LiveFile) -> Iterator[Record]:
         """All entries of a file of the live store, verified one by one and against each other, in bounded reads.

@@ -94,6 +94,8 @@ class AppendStage:
         self._stopping_soon = threading.Event()
         self.on_low: Callable[[], None] | None = None
         """Called in the event loop again and again while the disk is so low that publishing is refused."""
+        self.on_tight: Callable[[], None] | None = None
+        """Called in the event loop again and again while the disk is so low that history is to go."""
         self._spares_thread = threading.Thread(target=self._mind_the_disk, name="sluicemq-spares", daemon=True)
 
     def start(self) -> None:
@@ -273,8 +275,10 @@ class AppendStage:
         try:
             while not self._stopping:
                 self.space.look()
+                assert self._token is not None
+                if self.space.is_tight and self.on_tight is not None:
+                    self._token.run_sync_soon(self.on_tight, idempotent=True)
                 if self.space.refusing and self.on_low is not None:
-                    assert self._token is not None
                     self._token.run_sync_soon(self.on_low, idempotent=True)
                 if self.space.may_prepare():
                     self._prepare_spare()

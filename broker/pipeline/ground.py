@@ -24,6 +24,7 @@ from sluicemq.broker.pipeline.bodies import Bodies
 from sluicemq.broker.pipeline.commit import Commits, CommitStage
 from sluicemq.broker.pipeline.explaining.index import LogIndex
 from sluicemq.broker.pipeline.keeping.disk_space import DiskSpace
+from sluicemq.broker.pipeline.keeping.history import History
 from sluicemq.broker.pipeline.keeping.old_files import check_old_files
 from sluicemq.broker.pipeline.keeping.paging import INDEX_MEMORY_BYTES_DEFAULT, Pager
 from sluicemq.broker.pipeline.keeping.reclaim import RECLAIM_BYTES_PER_SECOND_DEFAULT, Reclaimer
@@ -73,6 +74,8 @@ class Ground:
         snapshots: Where the machine is written down from time to time; the start reads the newest. None: never.
         snapshot_every_bytes: A snapshot after so many bytes of entries.
         snapshot_every_entries: Or after so many entries.
+        history_retention_seconds: Settled entries are kept so long, for those who read them; 0: no matter how old.
+        history_bytes_max: And at most so many bytes of them; 0: any number. Both 0: none.
         reclaim_bytes_per_second_max: Bytes a second read and written to give back what a snapshot says is dead.
         scrub_bytes_per_second: Bytes a second read to find what rots, where there are *snapshots*; 0: none.
         session_grace_seconds: How long a session is kept whose connection was lost, also by a leader that begins.
@@ -115,6 +118,8 @@ class Ground:
         snapshots: SnapshotStore | None = None,
         snapshot_every_bytes: int = EVERY_BYTES_DEFAULT,
         snapshot_every_entries: int = EVERY_ENTRIES_DEFAULT,
+        history_retention_seconds: float = 0.0,
+        history_bytes_max: int = 0,
         reclaim_bytes_per_second_max: int = RECLAIM_BYTES_PER_SECOND_DEFAULT,
         scrub_bytes_per_second: int = 0,
         wall: Callable[[], float] = time.time,
@@ -158,6 +163,13 @@ class Ground:
         self.is_blocked: Callable[[], bool] = lambda: False
         self.bodies = Bodies(log, cache_bytes_max=cache_bytes_max)
         self.apply = ApplyStage(self)
+        self.history = History(
+            log,
+            self.space,
+            seconds=history_retention_seconds,
+            bytes_max=history_bytes_max,
+            now_ms=lambda: self.machine.log_time_ms,
+        )
         self.reclaimer = Reclaimer(
             log,
             pages=pages,
@@ -165,6 +177,7 @@ class Ground:
             on_failure=self.fail,
             wait_for_readers=self.bodies.wait_for_readers,
             is_held=lambda: self.holds > 0,
+            kept_behind=self.history.kept_behind,
         )
         self.snapshots: SnapshotStage | None = None
         if snapshots is not None:
@@ -178,6 +191,8 @@ class Ground:
             )
             self.snapshots.on_taken = self.reclaimer.offer
             self.append.on_low = self.snapshots.hurry
+            if self.history.wanted:
+                self.append.on_tight = self._tight
         self.scrub: Scrub | None = None
         if snapshots is not None and self.snapshots is not None and scrub_bytes_per_second:
             self.scrub = Scrub(
@@ -237,6 +252,11 @@ class Ground:
         if not self.failed:
             self.failed = True
             self.on_failure(error)
+
+    def _tight(self) -> None:
+        """History makes room on the disk, unless there is none or somebody sees to it already."""
+        if self.snapshots is not None and self.history.bytes and self.reclaimer.is_idle:
+            self.snapshots.trim()
 
     # --- what came ----------------------------------------------------------------------------------------------------
 

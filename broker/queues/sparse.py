@@ -29,7 +29,17 @@ from sluicemq.wire.errors import SluiceError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["SPARSE_VERSION", "Body", "Kept", "LeftOver", "Ranges", "SurvivorsMissing", "left_of", "read_left_over"]
+__all__ = [
+    "SPARSE_VERSION",
+    "Body",
+    "Kept",
+    "LeftOver",
+    "Ranges",
+    "SurvivorsMissing",
+    "left_of",
+    "read_left_over",
+    "time_of",
+]
 
 SPARSE_VERSION = 2
 
@@ -105,6 +115,14 @@ def left_of(body: Body, alive: Ranges, digest: int) -> Body:
     flat = [number for piece in alive for number in piece]
     packed: bytes = msgpack.packb((kind, version, header, digest, flat))
     return Body(SPARSE, SPARSE_VERSION, packed, part)
+
+
+def time_of(kind: int, header: bytes) -> int:
+    """Return the log time in ms of an entry, rewritten or not: the first thing that each header says."""
+    if kind == SPARSE:
+        header = msgpack.unpackb(header)[2]
+    time_ms: int = msgpack.unpackb(header, strict_map_key=False)[0]
+    return time_ms
 
 
 def read_left_over(version: int, header: bytes | memoryview, payload: bytes | memoryview) -> LeftOver:

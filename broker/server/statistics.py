@@ -124,6 +124,7 @@ def statistics_of(server: Server) -> dict[str, Any]:
         "live_bytes": log.live_bytes,
         "live_bytes_alive": reclaimed.live_bytes,
         "live_bytes_pinned": reclaimed.pinned_bytes,
+        "history_bytes": reclaimed.history_bytes,
         "reclaim_working": road.reclaimer.working,
         "reclaim_passes_total": reclaimed.passes,
         "reclaim_abandoned_total": reclaimed.abandoned,

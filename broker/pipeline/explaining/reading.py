@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgpack
-
 from sluicemq.broker.pipeline.explaining.index import STRETCH_BYTES, LogIndex, Stretch
 from sluicemq.broker.pipeline.explaining.life import KINDS
 from sluicemq.broker.queues.entries import SPARSE, decode_entry
 from sluicemq.broker.queues.entries_with_batches import BATCH_KINDS, BatchEntry
-from sluicemq.broker.queues.sparse import Ranges, read_left_over
+from sluicemq.broker.queues.sparse import Ranges, read_left_over, time_of
 from sluicemq.storage.errors import ZxidNotFound
 from sluicemq.wire.message_ids import COUNT_BITS, EPOCH_MS, NODE_MASK, moment_of
 
@@ -119,7 +117,8 @@ def find_id(log: SegmentLog, number: int) -> tuple[int, int] | None:
     try:
         while low < high:
             middle = (low + high) // 2
-            if _time_of(log.read_along(middle, 1, exact=False)[0]) < given_ms - ID_AHEAD_MS:
+            record = log.read_along(middle, 1, exact=False)[0]
+            if time_of(record.kind, record.header) < given_ms - ID_AHEAD_MS:
                 low = middle + 1
             else:
                 high = middle
@@ -131,7 +130,7 @@ def find_id(log: SegmentLog, number: int) -> tuple[int, int] | None:
             if not records:
                 return None
             for record in records:
-                if _time_of(record) > given_ms + ID_BEHIND_MS:
+                if time_of(record.kind, record.header) > given_ms + ID_BEHIND_MS:
                     return None
                 found = _index_of(record, number)
                 if found is not None:
@@ -142,15 +141,6 @@ def find_id(log: SegmentLog, number: int) -> tuple[int, int] | None:
     except ZxidNotFound:
         return None  # behind the last entry, or in front of what is left
     return None
-
-
-def _time_of(record: Record) -> int:
-    """Return the log time of an entry, which is the first thing that each says."""
-    header = record.header
-    if record.kind == SPARSE:
-        header = msgpack.unpackb(header)[2]
-    time_ms: int = msgpack.unpackb(header, strict_map_key=False)[0]
-    return time_ms
 
 
 def _index_of(record: Record, number: int) -> int | None:

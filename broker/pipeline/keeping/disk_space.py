@@ -34,6 +34,10 @@ FREE_BYTES_MIN_DEFAULT = 256 * MIB
 DISK_SHARE = 10
 RESERVE_SEGMENTS = 1
 """Prepared segments that publishing leaves to settlements, where two or more are kept ready."""
+HISTORY_MARKS = 3
+"""While less than so many times the mark is free, settled history is given up; publishers are slowed below twice."""
+HISTORY_SEGMENTS = 2
+"""And while there is no room for so many segments."""
 SEGMENTS_MIN = 4
 """A disk that holds fewer segments than this cannot spare one: there the mark alone is the reserve."""
 LOOK_SECONDS = 1.0
@@ -103,6 +107,7 @@ class DiskSpace:
     Attributes:
         free_bytes_min: The mark.
         floor_bytes: Segments are not prepared out of this: it is for snapshots and pages.
+        tight_bytes: Below this settled history goes (`history`), so that there is room before anybody is slowed.
         refusing: Whether publishing is refused.
         pause_seconds: See `View`.
         low_total: How often it became so low that publishing was refused.
@@ -115,6 +120,7 @@ class DiskSpace:
         self.free_bytes_min = free_bytes_min
         self.floor_bytes = free_bytes_min // 2
         self._segment_bytes = self._spares.segment_bytes
+        self.tight_bytes = max(HISTORY_MARKS * free_bytes_min, HISTORY_SEGMENTS * self._segment_bytes)
         spares_max = self._spares.spares_max
         self._reserve = min(RESERVE_SEGMENTS, spares_max - 1)
         self._can_reserve = spares_max > 0 and (disk_bytes is None or disk_bytes >= SEGMENTS_MIN * self._segment_bytes)
@@ -132,6 +138,11 @@ class DiskSpace:
         self.pause_seconds = 0.0
         self.low_total = 0
         self.view = View(Level.OK, 0, free_bytes_min)
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether settled history is to go, as the last look found the disk."""
+        return self.view.free_bytes < self.tight_bytes
 
     # --- for requests --------------------------------------------------------------------------------------------
 

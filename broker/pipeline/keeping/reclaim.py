@@ -75,6 +75,7 @@ class FileFigures(NamedTuple):
         bytes: Its size on disk.
         live_bytes: About how many of them are alive.
         live_messages: About how many messages are alive.
+        is_history: Whether the file stays whole for those who read what is settled.
 
     """
 
@@ -85,6 +86,7 @@ class FileFigures(NamedTuple):
     bytes: int
     live_bytes: int
     live_messages: int
+    is_history: bool = False
 
     @property
     def dead_bytes(self) -> int:
@@ -94,7 +96,7 @@ class FileFigures(NamedTuple):
     @property
     def pinned_bytes(self) -> int:
         """Dead bytes that stay on disk because something else in the file is alive."""
-        return self.dead_bytes if self.live_messages else 0
+        return self.dead_bytes if self.live_messages and not self.is_history else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,11 @@ class ReclaimFigures:
         return sum(each.live_bytes for each in self.files)
 
     @property
+    def history_bytes(self) -> int:
+        """What of it stays whole for those who read what is settled."""
+        return sum(each.bytes for each in self.files if each.is_history)
+
+    @property
     def pinned_bytes(self) -> int:
         """What of it is dead and stays because something else in its file is alive."""
         return sum(each.pinned_bytes for each in self.files)
@@ -163,6 +170,8 @@ class Reclaimer:
         wait_for_readers: Returns when everybody who chose messages to read before the call has read them.
         is_held: Asked before each change, in the thread: whether all files have to stay for a while; then the rest of
             the pass waits for the next snapshot.
+        kept_behind: Asked at the start of each pass, in the thread: the entry behind which all files stay whole for
+            those who read what is settled; None: they need none.
         pace: How the thread keeps itself slow; by default *bytes_per_second_max* and `pace.SHARE_MAX`.
 
     """
@@ -176,6 +185,7 @@ class Reclaimer:
         on_failure: Callable[[BaseException], None],
         wait_for_readers: Callable[[], Awaitable[None]],
         is_held: Callable[[], bool] = lambda: False,
+        kept_behind: Callable[[], int | None] = lambda: None,
         pace: Pace | None = None,
     ) -> None:
         self._log = log
@@ -184,6 +194,7 @@ class Reclaimer:
         self._on_failure = on_failure
         self._wait_for_readers = wait_for_readers
         self._is_held = is_held
+        self._kept_behind = kept_behind
         self._target_bytes = 2 * log.entry_bytes_max
         self._offer: _Offer | None = None
         self._wake = trio.Event()
@@ -244,6 +255,11 @@ class Reclaimer:
             self.working = False
             offer.snapshot.close()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way and nothing waits."""
+        return not self.working and self._offer is None
+
     def figures(self) -> ReclaimFigures:
         """Return what is known and was done."""
         return self._figures
@@ -296,6 +312,9 @@ class Reclaimer:
         """Count what is alive, remember it as figures, and return what is to be done."""
         # In this order: what leaves the log proper meanwhile is among the files, and not expected to be.
         start_zxid = self._log.start_zxid
+        kept_behind = self._kept_behind()
+        if kept_behind is not None:
+            through_zxid = min(through_zxid, kept_behind)
         live_files = self._log.live_files()
         spans = [Span(each.first_zxid, each.last_zxid) for each in live_files]
         found = Liveness(spans, self._read_page, start_zxid)
@@ -318,7 +337,7 @@ class Reclaimer:
                 snapshot.zxid,
                 found.missing_runs,
             )
-        self._show(stored, found)
+        self._show(stored, found, kept_behind)
         free = [each for each in stored if (each.first_sequence, each.last_sequence) not in self._held]
         return plan(free, through_zxid=through_zxid, target_bytes=self._target_bytes, runs_max=RUNS_MAX)
 
@@ -438,9 +457,12 @@ class Reclaimer:
         old = self._figures
         self._figures = replace(old, **{name: getattr(old, name) + value for name, value in more.items()})
 
-    def _show(self, stored: list[StoredFile], found: Liveness) -> None:
+    def _show(self, stored: list[StoredFile], found: Liveness, kept_behind: int | None) -> None:
         files = tuple(
-            FileFigures(*each[:6], live_messages=found.messages[number]) for number, each in enumerate(stored)
+            FileFigures(
+                *each[:6], found.messages[number], is_history=kept_behind is not None and each.last_zxid > kept_behind
+            )
+            for number, each in enumerate(stored)
         )
         with self._guard:
             self._figures = replace(self._figures, files=files, missing_runs=found.missing_runs)

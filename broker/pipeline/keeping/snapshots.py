@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from sluicemq.storage.errors import DiskFull, format_zxid
+from sluicemq.storage.errors import DiskFull, StorageError, format_zxid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,6 +126,9 @@ class SnapshotStage:
         self._hurries_left = 0
         self._hurrying = False  # from the proposal of an entry to the end of the snapshot that it is for
         self._hurry_now = False
+        self._kept: tuple[SnapshotInfo, ...] = ()
+        self._offer_again = False
+        self._trim_at = 0.0
         self._renewals_left = 0
         self._wake = trio.Event()
         self._one_at_a_time = trio.Lock()
@@ -163,6 +166,22 @@ class SnapshotStage:
             # A snapshot needs an entry that is newer than the last one's.
             ground.renew_then(self._take_now)
 
+    def trim(self) -> None:
+        """Settled history is to go: let the files be looked at again, with the newest snapshot that there is.
+
+        Call it again and again until it has gone.
+        """
+        now = trio.current_time()
+        if now < self._trim_at:
+            return
+        self._trim_at = now + HURRY_SECONDS
+        if len(self._kept) == KEPT:
+            self._offer_again = True
+            self._wake.set()
+        elif not self._hurrying:  # nothing was written down yet since the start
+            self._hurrying = True
+            self._ground.renew_then(self._take_now)
+
     def renew(self) -> None:
         """A kept snapshot or the log behind it rots: take as many as are kept, so that a start needs neither."""
         self._renewals_left = KEPT
@@ -193,6 +212,9 @@ class SnapshotStage:
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
+            if self._offer_again:
+                self._offer_again = False
+                await self._offer_kept()
             if self._is_due():
                 hurried, self._hurry_now = self._hurry_now, False
                 taken = self.figures.taken
@@ -242,10 +264,23 @@ class SnapshotStage:
                 return None
             await self._forget_what_is_older(kept)
             self._note(info, time.monotonic() - started)
-            if self.on_taken is not None and len(kept) == KEPT:
-                snapshot = await trio.to_thread.run_sync(self._store.open, info, limiter=self._limiter)
-                self.on_taken(snapshot, kept[-1].zxid)
+            self._kept = kept
+            await self._offer()
             return info
+
+    async def _offer(self) -> None:
+        if self.on_taken is not None and len(self._kept) == KEPT:
+            snapshot = await trio.to_thread.run_sync(self._store.open, self._kept[0], limiter=self._limiter)
+            self.on_taken(snapshot, self._kept[-1].zxid)
+
+    async def _offer_kept(self) -> None:
+        """Offer once more what was offered last."""
+        async with self._one_at_a_time:
+            try:
+                await self._offer()
+            except StorageError as error:
+                # It was whole when it was taken. The next one will do, and the scrub tells what rots.
+                logger.warning("settled history stays until the next snapshot: %s", error)
 
     async def _freeze_and_write(self) -> tuple[SnapshotInfo, tuple[SnapshotInfo, ...]]:
         ground = self._ground

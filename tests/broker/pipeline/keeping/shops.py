@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from sluicemq.broker.pipeline.bodies import Bodies
+from sluicemq.broker.pipeline.keeping.disk_space import DiskSpace
+from sluicemq.broker.pipeline.keeping.history import History
 from sluicemq.broker.pipeline.keeping.pace import Pace
 from sluicemq.broker.pipeline.keeping.reclaim import Reclaimer
 from sluicemq.broker.queues import entries as e
@@ -65,12 +67,18 @@ class Shop:
         seed: int = 1,
         known: Known | None = None,
         pace: Pace | None = None,
+        history_seconds: float = 0.0,
+        history_bytes: int = 0,
     ) -> None:
         self.rng = random.Random(seed)
         self.disk = disk or SimulatedDisk(self.rng)
         self.known = known or Known()
         self.log = SegmentLog.open(self.disk, options=OPTIONS)
         self.snapshots = SnapshotStore(self.disk, self.log.cluster_id)
+        self.space = DiskSpace(self.log)
+        self.history = History(
+            self.log, self.space, seconds=history_seconds, bytes_max=history_bytes, now_ms=lambda: self.now_ms
+        )
         self.failures: list[BaseException] = []
         self.reclaimer = Reclaimer(
             self.log,
@@ -78,6 +86,7 @@ class Shop:
             on_failure=self.failures.append,
             wait_for_readers=_nobody_reads,
             pace=pace or unhurried(),
+            kept_behind=self.history.kept_behind,
         )
         self.machine = self._recover()
         self.epoch = (self.log.last_zxid >> 32) + 1
@@ -184,9 +193,9 @@ class Shop:
         with self.snapshots.newest_good() as snapshot:
             self.reclaimer.work_through(snapshot, self.kept[-1].zxid)
 
-    def restart(self) -> Shop:
+    def restart(self, **settings: Any) -> Shop:
         """Return the shop as it comes up after a power cut of the disk."""
-        return Shop(self.disk.crash(), seed=self.rng.randrange(1 << 30), known=self.known)
+        return Shop(self.disk.crash(), seed=self.rng.randrange(1 << 30), known=self.known, **settings)
 
     # --- looking ---------------------------------------------------------------------------------------------------
 

@@ -49,7 +49,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def road_on(disk: SimulatedDisk, failures: list[BaseException] | None = None) -> AsyncIterator[LoneRoad]:
+async def road_on(
+    disk: SimulatedDisk, failures: list[BaseException] | None = None, **settings: int
+) -> AsyncIterator[LoneRoad]:
     """A road whose prepared segments are ready. Without *failures* none is expected."""
     log = SegmentLog.open(disk, options=OPTIONS)
     told: list[BaseException] = [] if failures is None else failures
@@ -60,6 +62,7 @@ async def road_on(disk: SimulatedDisk, failures: list[BaseException] | None = No
         on_failure=told.append,
         disk_free_bytes_min=MARK,
         snapshots=SnapshotStore(disk, log.cluster_id),
+        **settings,
     )
     async with trio.open_nursery() as nursery:
         try:
@@ -140,6 +143,31 @@ async def road_rolls(road: LoneRoad) -> None:
     rolls = road.log.statistics().rolls
     while road.log.statistics().rolls == rolls:
         client = await Client(road).open()
+        client.leave()
+
+
+@pytest.mark.trio
+async def test_settled_history_makes_room_before_anybody_is_slowed_or_refused():
+    disk = SimulatedDisk(1)
+    everything = {"history_bytes_max": 1 << 30, "snapshot_every_bytes": SEGMENT_BYTES // 2}
+    async with road_on(disk, **everything) as road:
+        queue = await declare(road)
+        producer = await open_producer(road)
+        client = await Client(road).open()
+        consumer = client.consume(queue, credit=MESSAGES)
+        for sequence in range(1, 21):
+            await publish(road, producer, sequence, [b"x" * 1000] * 30)
+            await client.take(30 * sequence)
+            await client.settle(consumer, [30 * sequence - 29, 30 * sequence])
+        await road.write_down()
+        await until(lambda: road.reclaimer.is_idle)
+        history = road.reclaimer.figures().history_bytes
+        assert history > 4 * SEGMENT_BYTES
+        disk.capacity_bytes = disk.used_bytes() + 2 * MARK + SEGMENT_BYTES // 2  # a stranger takes the rest
+        await until(lambda: road.reclaimer.figures().history_bytes < history and not road.space.is_tight)
+        assert road.reclaimer.figures().history_bytes > 0, "no more went than was missing"
+        assert road.space.view.level is Level.OK
+        assert road.space.low_total == 0
         client.leave()
 
 
