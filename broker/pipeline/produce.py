@@ -30,6 +30,7 @@ from sluicemq.broker.queues.entries import (
 from sluicemq.broker.queues.outcomes import Outcome, Published
 from sluicemq.broker.queues.pauses import refuse_paused
 from sluicemq.broker.queues.routing.topic import Topic
+from sluicemq.broker.queues.shaping.admission import NOT_LIMITED
 from sluicemq.wire.batch import (
     BATCH_BYTES_DEFAULT,
     BATCH_MESSAGES_MAX,
@@ -156,9 +157,10 @@ class ProduceStage:
         self._road.space.refuse_publish()
         batch = self.checked_batch(data, [target])
         road = self._road
+        admission = NOT_LIMITED
         if target.settings["publish_limit"] is not None and not 0 < sequence <= known.last:
             # What is sent again where ids count comes this far, and was counted when it was stored.
-            road.shaping.admit([(target, batch.count)])
+            admission = road.shaping.admission([(target, batch.count)])
         payload = bytes(batch.data)  # the same object
         now_ms = road.clock.now_ms()
         common = (now_ms, target.id, producer, sequence, batch.count, batch.body_bytes, None, payload)
@@ -169,6 +171,7 @@ class ProduceStage:
         elif acks == ACKS_LEADER and not judges_ids:  # what ids say of it, only apply knows
             on_outcome = at_leader = AtLeader(batch.count, on_outcome, entry.id_base)
         zxid = road.propose(entry, payload, on_applied=on_outcome)
+        admission.use()
         road.bodies.add(zxid, entry)
         if at_leader is not None and zxid:
             road.acknowledging.at_leader(zxid, at_leader)

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import trio
 
 from sluicemq.broker.queues.queue import Queue
-from sluicemq.broker.queues.shaping.admission import Admissions
+from sluicemq.broker.queues.shaping.admission import Admission, Admissions
 from sluicemq.broker.queues.shaping.deliveries import Deliveries
 from sluicemq.broker.queues.shaping.gates import Gates
 from sluicemq.wire.errors import InvalidRequest, PublishLimited
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sluicemq.broker.pipeline.road import Road
     from sluicemq.broker.queues.routing.topic import Topic
-    from sluicemq.broker.queues.shaping.admission import Admitted, Refusal
+    from sluicemq.broker.queues.shaping.admission import Limiter, Refusal
 
 logger = logging.getLogger("sluicemq.shaping")
 
@@ -85,8 +85,8 @@ class ShapingStage:
         """Nothing that the session has will be settled by it."""
         self._deliveries.forget(session)
 
-    def admit(self, wanted: Sequence[tuple[Queue | Topic, int]]) -> None:
-        """Count so many messages as published to each of these, or to none.
+    def admission(self, wanted: Sequence[tuple[Queue | Topic, int]]) -> Admission:
+        """Return the right to publish so many messages to each of these; it counts once it is used.
 
         Raises:
             PublishLimited: One of them takes no more for now.
@@ -95,7 +95,7 @@ class ShapingStage:
         now = self._road.clock.now_ms() / 1000
         machine = self._road.machine
         self.admissions.forget_unless(lambda id_: (machine.queue(id_) or machine.sources.get(id_)) is not None)
-        admitted: list[tuple[Admitted, int]] = []
+        admitted: list[tuple[Limiter, int]] = []
         for target, messages in wanted:
             said = target.settings["publish_limit"]
             if said is None:
@@ -105,9 +105,8 @@ class ShapingStage:
             if refusal is not None:
                 known.refused_total += 1
                 raise self._limited(target, messages, said, refusal)
-            admitted.append((known, messages))
-        for known, messages in admitted:
-            known.limiter.take(messages, now)
+            admitted.append((known.limiter, messages))
+        return Admission(admitted, now)
 
     def _limited(self, target: Queue | Topic, messages: int, said: str, refusal: Refusal) -> PublishLimited:
         now, most, seconds = refusal

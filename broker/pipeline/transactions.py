@@ -27,6 +27,7 @@ from sluicemq.broker.queues.notes import TEXT_CHARACTERS_MAX
 from sluicemq.broker.queues.outcomes import Outcome
 from sluicemq.broker.queues.outcomes_of_transactions import Prepared, Transacted
 from sluicemq.broker.queues.routing.topic import Topic
+from sluicemq.broker.queues.shaping.admission import NOT_LIMITED
 from sluicemq.broker.queues.tags import count_tags
 from sluicemq.wire.batch import DELIVERY_COLUMNS, Batch, Column
 from sluicemq.wire.errors import BatchTooLarge, InvalidRequest, TransactionNotFound
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from sluicemq.broker.pipeline.road import Road
     from sluicemq.broker.queues.queue import Queue
+    from sluicemq.broker.queues.shaping.admission import Admission
 
 OnOutcome = Callable[[Outcome], None]
 
@@ -140,10 +142,11 @@ class TransactionStage:
         _check_size(len(parts), sum(count_tags(each.tags) for each in settlements))
         batch = None
         made: list[_Part] = []
+        admission = NOT_LIMITED
         if parts:
             batch, made = self._parts(sender.vhost, parts, data, now_ms)
             if not 0 < sender.sequence <= known.last:  # what is sent again was counted when it was stored
-                self._admit([part.target for part in made], [count for _, count in parts])
+                admission = self._admission([part.target for part in made], [count for _, count in parts])
         flat: list[int] = []
         groups: list[int] = []
         routes: list[str] = []
@@ -182,17 +185,17 @@ class TransactionStage:
             on_outcome(outcome)
 
         zxid = road.propose(entry, bytes(entry.payload), on_applied=on_applied)
+        admission.use()
         if batch is not None:
             road.bodies.add(zxid, entry)
 
-    def _admit(self, targets: Sequence[Queue | Topic], counts: Sequence[int]) -> None:
-        """Count what goes to each target that is limited, all of it or nothing. Raises `PublishLimited`."""
+    def _admission(self, targets: Sequence[Queue | Topic], counts: Sequence[int]) -> Admission:
+        """Return the right to publish to each target that is limited. Raises `PublishLimited`."""
         wanted: dict[int, tuple[Queue | Topic, int]] = {}
         for target, count in zip(targets, counts, strict=True):
             if target.settings["publish_limit"] is not None:
                 wanted[target.id] = target, count + wanted.get(target.id, (target, 0))[1]
-        if wanted:
-            self._road.shaping.admit(list(wanted.values()))
+        return self._road.shaping.admission(list(wanted.values())) if wanted else NOT_LIMITED
 
     def _judges_ids(self, vhost: str, destination: str) -> bool:
         machine = self._road.machine
@@ -275,7 +278,7 @@ class TransactionStage:
         road.space.refuse_publish()
         batch = road.produce.checked_batch(data, [target])
         part = self._part(target, destination, batch, batch.count, now_ms)
-        self._admit([target], [batch.count])
+        admission = self._admission([target], [batch.count])
         # Whether a window judges them shows when it is committed: one may begin meanwhile.
         scope = DEDUP_SCOPES.index(target.settings["dedup_scope"])
         entry = Prepare(
@@ -302,6 +305,7 @@ class TransactionStage:
             on_outcome(outcome)
 
         zxid = road.propose(entry, bytes(entry.payload), on_applied=on_applied)
+        admission.use()
         road.bodies.add(zxid, entry)
 
     def resolve(self, vhost: str, number: int, commit: bool, on_outcome: OnOutcome) -> None:

@@ -209,6 +209,27 @@ class Admitted:
         self.limiter: Limiter = _LIMITERS[limit.algorithm](limit, now)
 
 
+class Admission(NamedTuple):
+    """The right to publish: what is refused afterwards for another reason does not use it, and counts nowhere.
+
+    Attributes:
+        admitted: So many messages, by what counts them.
+        now: When it was given; to be used at the same moment.
+
+    """
+
+    admitted: list[tuple[Limiter, int]]
+    now: float
+
+    def use(self) -> None:
+        """Count the messages: they are on the road."""
+        for limiter, messages in self.admitted:
+            limiter.take(messages, self.now)
+
+
+NOT_LIMITED = Admission([], 0.0)
+
+
 class Admissions:
     """The limiters of all queues and topics that have one, by number."""
 

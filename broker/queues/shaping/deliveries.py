@@ -17,16 +17,17 @@ class Deliveries:
     """What is delivered and not settled, of all consumers of queues with an adaptive rate."""
 
     def __init__(self) -> None:
-        self._ledgers: dict[tuple[int, int], tuple[int, TagLedger]] = {}
+        self._sessions: dict[int, dict[int, tuple[int, TagLedger]]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._ledgers)
+        return bool(self._sessions)
 
     def delivered(self, queue_id: int, session: int, consumer: int, first: int, last: int, now: float) -> None:
         """Note that the tags *first* to *last* were delivered now."""
-        known = self._ledgers.get((session, consumer))
+        consumers = self._sessions.setdefault(session, {})
+        known = consumers.get(consumer)
         if known is None:
-            known = self._ledgers[session, consumer] = queue_id, TagLedger()
+            known = consumers[consumer] = queue_id, TagLedger()
         known[1].append(Span(first, last, 0, (now, 0)))
 
     def take(self, session: int, consumer: int, tags: Sequence[int], now: float) -> tuple[int, int, float]:
@@ -34,7 +35,8 @@ class Deliveries:
 
         Tags that are not there are passed over; the queue of a consumer that has none is 0.
         """
-        known = self._ledgers.get((session, consumer))
+        consumers = self._sessions.get(session, {})
+        known = consumers.get(consumer)
         if known is None:
             return 0, 0, 0.0
         queue_id, ledger = known
@@ -45,10 +47,11 @@ class Deliveries:
                 messages += len(span)
                 seconds += len(span) * (now - span.key[0])
         if not len(ledger):
-            del self._ledgers[session, consumer]
+            del consumers[consumer]
+            if not consumers:
+                del self._sessions[session]
         return queue_id, messages, seconds / messages if messages else 0.0
 
     def forget(self, session: int) -> None:
         """Forget all that consumers of a session have."""
-        for known in [known for known in self._ledgers if known[0] == session]:
-            del self._ledgers[known]
+        self._sessions.pop(session, None)

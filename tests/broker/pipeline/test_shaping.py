@@ -11,7 +11,7 @@ import trio.testing
 
 from sluicemq.broker.pipeline.log_clock import LogClock
 from sluicemq.wire import messages as m
-from sluicemq.wire.errors import InvalidRequest, PublishLimited
+from sluicemq.wire.errors import InvalidRequest, PublishLimited, QueueFull
 from tests.broker.pipeline.roads import Client, declare, open_producer, open_road, publish
 
 if TYPE_CHECKING:
@@ -330,5 +330,18 @@ async def test_what_is_sent_again_is_not_counted_again(mock_clock, window):
         again = await publish(it.road, it.producer, it.sequence, [b"x" * 100] * 10)
         assert again.error is None
         assert again.value.duplicate
+        with pytest.raises(PublishLimited):
+            await it.put(1)
+
+
+@pytest.mark.trio
+async def test_what_is_refused_for_another_reason_does_not_count(mock_clock):
+    async with story(mock_clock, publish_limit="fixed_window 10/min", max_length=5, overflow="reject") as it:
+        with pytest.raises(QueueFull):
+            await it.put(9)
+        it.sequence -= 1
+        await it.put(5)
+        await it.becomes(publish_limit="fixed_window 10/min", max_length=100, overflow="reject")
+        await it.put(5)
         with pytest.raises(PublishLimited):
             await it.put(1)
