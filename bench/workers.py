@@ -7,6 +7,7 @@ import os
 import select
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ DEFAULTS: dict[str, Any] = {
     "every": False,
     "patient": False,
     "rate": 1000,
+    "pids": [],
+    "signal": 0,
+    "settle_seconds": 1.5,
 }
 
 
@@ -41,10 +45,10 @@ class Worker:
         )
         self._rest = b""
 
-    def begin(self, do: str, port: int, queue: str, **task: Any) -> None:
+    def begin(self, do: str, ports: Sequence[int], queue: str, **task: Any) -> None:
         """Give a task and wait until its measured part begins."""
         assert self._process.stdin is not None
-        line = json.dumps({**DEFAULTS, **task, "do": do, "port": port, "queue": queue})
+        line = json.dumps({**DEFAULTS, **task, "do": do, "ports": list(ports), "queue": queue})
         self._process.stdin.write(line.encode() + b"\n")
         self._process.stdin.flush()
         self._read()
@@ -53,9 +57,9 @@ class Worker:
         """Wait for the result of the task that was begun."""
         return self._read()
 
-    def run(self, do: str, port: int, queue: str, **task: Any) -> dict[str, Any]:
+    def run(self, do: str, ports: Sequence[int], queue: str, **task: Any) -> dict[str, Any]:
         """Give a task and wait for its result."""
-        self.begin(do, port, queue, **task)
+        self.begin(do, ports, queue, **task)
         return self.result()
 
     def _read(self) -> dict[str, Any]:

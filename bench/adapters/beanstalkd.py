@@ -8,6 +8,7 @@ So its place is one in flight; its rates stand beside those of batches for compl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -44,8 +45,8 @@ class BeanstalkClient:
 
     backend = "asyncio"
 
-    def __init__(self, port: int, queue: str, kind: str = "") -> None:
-        self._client = greenstalk.Client(("127.0.0.1", port), encoding=None, use=queue, watch=queue)
+    def __init__(self, ports: Sequence[int], queue: str, kind: str = "") -> None:
+        self._client = greenstalk.Client(("127.0.0.1", ports[0]), encoding=None, use=queue, watch=queue)
         self._jobs: list[greenstalk.Job] = []
 
     async def __aenter__(self) -> Self:

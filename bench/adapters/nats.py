@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +27,9 @@ from bench.adapters.base import IDLE_SECONDS
 from bench.servers import Server
 
 PENDING_MAX = 8000
+PENDING_BYTES_MAX = 64 << 20
+REPLICATED = "replicated"
+"""The kind of queue that three servers keep."""
 
 
 def find_program() -> str | None:
@@ -34,6 +38,10 @@ def find_program() -> str | None:
     return (
         str(beside) if beside.exists() else shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin")
     )
+
+
+async def _ignore(_error: Exception) -> None:
+    """Calls raise what concerns them; the rest is reconnecting, which is not worth a traceback each."""
 
 
 class NatsServer(Server):
@@ -63,13 +71,17 @@ class NatsClient:
 
     backend = "asyncio"
 
-    def __init__(self, port: int, queue: str, kind: str = "") -> None:
-        self._url = f"nats://127.0.0.1:{port}"
+    def __init__(self, ports: Sequence[int], queue: str, kind: str = "") -> None:
+        self._urls = [f"nats://127.0.0.1:{port}" for port in ports]
         self._queue = queue
+        self._replicas = 3 if kind == REPLICATED else 1
         self._last: Any = None
 
     async def __aenter__(self) -> Self:
-        self._connection = await nats.connect(self._url, pending_size=64 * 1024 * 1024)
+        # In the given order: who measures decides whether the first connection is to the leader.
+        self._connection = await nats.connect(
+            self._urls, pending_size=PENDING_BYTES_MAX, dont_randomize=True, error_cb=_ignore
+        )
         self._jetstream = self._connection.jetstream(timeout=30, publish_async_max_pending=PENDING_MAX)
         return self
 
@@ -80,9 +92,10 @@ class NatsClient:
 
     async def declare(self) -> None:
         """Make a stream with file storage."""
-        await self._jetstream.add_stream(
-            StreamConfig(name=self._queue, subjects=[self._queue], storage=StorageType.FILE, num_replicas=1)
+        config = StreamConfig(
+            name=self._queue, subjects=[self._queue], storage=StorageType.FILE, num_replicas=self._replicas
         )
+        await self._jetstream.add_stream(config)
 
     async def delete(self) -> None:
         """Remove the stream."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -23,8 +24,8 @@ class AioPikaClient:
 
     backend = "asyncio"
 
-    def __init__(self, port: int, queue: str, kind: str) -> None:
-        self._url = f"amqp://guest:guest@127.0.0.1:{port}/"
+    def __init__(self, ports: Sequence[int], queue: str, kind: str) -> None:
+        self._url = f"amqp://guest:guest@127.0.0.1:{ports[0]}/"
         self._queue = queue
         self._kind = kind
         self._messages: deque[AbstractIncomingMessage] = deque()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,8 +27,8 @@ class PikaClient:
 
     backend = "asyncio"
 
-    def __init__(self, port: int, queue: str, kind: str) -> None:
-        self._parameters = pika.ConnectionParameters("127.0.0.1", port, heartbeat=0)
+    def __init__(self, ports: Sequence[int], queue: str, kind: str) -> None:
+        self._parameters = pika.ConnectionParameters("127.0.0.1", ports[0], heartbeat=0)
         self._queue = queue
         self._kind = kind
         self._sent = 0

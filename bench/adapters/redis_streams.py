@@ -10,6 +10,7 @@ XACK leaves entries in the stream, as our log does; who wants the memory back ad
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -52,8 +53,8 @@ class RedisClient:
 
     backend = "asyncio"
 
-    def __init__(self, port: int, queue: str, kind: str = "") -> None:
-        self._redis: Any = redis.Redis("127.0.0.1", port, protocol=2)
+    def __init__(self, ports: Sequence[int], queue: str, kind: str = "") -> None:
+        self._redis: Any = redis.Redis("127.0.0.1", ports[0], protocol=2)
         self._queue = queue
         self._ids: list[bytes] = []
 

@@ -8,6 +8,7 @@ Best practice: `send_many` with a few calls in flight; `receive` and one ack for
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
@@ -34,8 +35,8 @@ class SluiceClient:
 
     backend = "trio"
 
-    def __init__(self, port: int, queue: str, kind: str = "") -> None:
-        self._url = f"sluicemq://127.0.0.1:{port}"
+    def __init__(self, ports: Sequence[int], queue: str, kind: str = "") -> None:
+        self._url = "sluicemq://" + ",".join(f"127.0.0.1:{port}" for port in ports)
         self._queue = queue
         self._stack = AsyncExitStack()
         self._producer: Producer | None = None

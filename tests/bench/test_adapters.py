@@ -25,15 +25,15 @@ def test_what_was_published_is_consumed(system: System, tmp_path: Path) -> None:
     try:
         server.start()
         worker = Worker(system.name)
-        worker.run("declare", server.port, "story")
-        published = worker.run("publish", server.port, "story", messages=MESSAGES, seconds=30.0, in_flight=1)
-        single = worker.run("one", server.port, "story", messages=10, seconds=30.0)
+        worker.run("declare", server.ports, "story")
+        published = worker.run("publish", server.ports, "story", messages=MESSAGES, seconds=30.0, in_flight=1)
+        single = worker.run("one", server.ports, "story", messages=10, seconds=30.0)
         there = published["messages"] + single["messages"] + single["warmed"]
-        consumed = worker.run("consume", server.port, "story", messages=there, seconds=30.0)
+        consumed = worker.run("consume", server.ports, "story", messages=there, seconds=30.0)
         assert consumed["messages"] == there
-        again = worker.run("consume", server.port, "story", messages=1, seconds=0.1)
+        again = worker.run("consume", server.ports, "story", messages=1, seconds=0.1)
         assert again["messages"] == 0, "what was acknowledged came again"
-        worker.run("delete", server.port, "story")
+        worker.run("delete", server.ports, "story")
         assert server.usage().cpu_seconds > 0
     finally:
         if worker is not None:
