@@ -73,10 +73,9 @@ class ClusterScenarios(Scenarios):
         """Kill and freeze the leader under publishes at an even rate, and see for how long they stop."""
         for fault in FAULTS:
             for spot in (LEADER, OTHER):
-                for system in systems:
-                    if spot == LEADER or system.name != OURS_CLUSTERED:
-                        self._each("failover", self._measure_fault(fault, spot), [system], self._faults.rounds,
-                                   fault=fault, spot=spot, rate=self._faults.rate)  # fmt: skip
+                asked = [system for system in systems if spot == LEADER or system.name != OURS_CLUSTERED]
+                settings = {"fault": fault, "spot": spot, "rate": self._faults.rate}
+                self._each("failover", self._measure_fault(fault, spot), asked, self._faults.rounds, **settings)
 
     def _measure_fault(self, fault: str, spot: str) -> Callable[[System], Record]:
         number = FAULTS[fault]

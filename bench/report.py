@@ -58,6 +58,7 @@ class Results:
         self.left_out: list[str] = content["left_out"]
         self.seconds: float = content["seconds"]
         self.quick: bool = content["quick"]
+        self.parts: int = content.get("parts", 1)
         self.records: list[Record] = content["records"]
         names = {record["system"] for record in self.records}
         self.systems = [system for system in among if system.name in names]
@@ -169,8 +170,10 @@ def facts_text(results: Results) -> str:
     libraries = ", ".join(f"{name} {version}" for name, version in facts["libraries"].items())
     cores = f"{facts['processors']} cores of {facts['processor']}, {facts['memory_bytes'] / 2**30:.0f} GiB of memory"
     machine = f"{cores}, Linux {facts['kernel']}, {facts['file_system']}"
+    parts = f" in {results.parts} parts, each with servers of its own" if results.parts > 1 else ""
+    quick = ", quick" if results.quick else ""
     lines = [
-        f"- {facts['date']}, commit {facts['commit']}, {results.seconds:.0f} s{', quick' if results.quick else ''}",
+        f"- {facts['date']}, commit {facts['commit']}, {results.seconds:.0f} s{parts}{quick}",
         f"- {machine}; servers and clients share the cores",
         f"- Python {facts['python']}; {libraries}",
         f"- {servers}",
