@@ -1,7 +1,8 @@
-"""SQLAlchemy's engines as the relay's database. Imported only when one is there."""
+"""SQLAlchemy's blocking engines as the relay's database. Imported only when one is there; see `engines_async`."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -9,10 +10,9 @@ from typing import Any, TypeVar, cast
 import anyio
 import anyio.to_thread
 from sqlalchemy import Connection, Engine
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from sluicemq.client.outbox.database import CONNECTIONS_MAX, MISSING, Database, MakeSteps
-from sluicemq.client.sql.alchemy import AlchemyConnection, dialect_of
+from sluicemq.client.sql.alchemy import ASYNCHRONOUS_HALF, AlchemyConnection, dialect_of
 from sluicemq.client.sql.connections import perform
 
 T = TypeVar("T")
@@ -22,7 +22,11 @@ def engine_database(where: object) -> Database | None:
     """Return the database of an engine, or None if it is no engine."""
     if isinstance(where, Engine):
         return EngineDatabase(where)
-    return AsyncEngineDatabase(where) if isinstance(where, AsyncEngine) else None
+    if ASYNCHRONOUS_HALF not in sys.modules:
+        return None
+    from sluicemq.client.outbox.engines_async import async_engine_database
+
+    return async_engine_database(where)
 
 
 class EngineDatabase(Database):
@@ -41,7 +45,7 @@ class EngineDatabase(Database):
 
     def _transact(self, make_steps: MakeSteps[T]) -> T:
         with self._engine.begin() as connection:
-            return _performed(make_steps, connection)
+            return performed(make_steps, connection)
 
     def listener(self) -> Callable[[], Any] | None:
         """Return what opens one, where the driver is psycopg."""
@@ -58,36 +62,7 @@ class EngineDatabase(Database):
         """Nothing: the engine is the user's."""
 
 
-class AsyncEngineDatabase(Database):
-    """An `AsyncEngine`, which works under asyncio only."""
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        dialect_of(engine.dialect.name)
-        self._engine = engine
-
-    async def transact(self, make_steps: MakeSteps[T]) -> T:
-        """Run the steps in a transaction of their own."""
-        # Not left half way, as in a worker thread: a cancelled rollback would leave the connection in its transaction.
-        with anyio.CancelScope(shield=True):
-            async with self._engine.begin() as connection:
-                outcome: T = await connection.run_sync(partial(_performed, make_steps))
-        return outcome
-
-    def listener(self) -> Callable[[], Any] | None:
-        """Return what opens a connection of psycopg's blocking kind to the same place, whatever the engine's driver."""
-        return self._listen if self._engine.dialect.name == "postgresql" else None
-
-    def _listen(self) -> Any:
-        import psycopg
-
-        url = self._engine.url
-        parts: dict[str, Any] = {**url.query, **url.translate_connect_args(username="user", database="dbname")}
-        return psycopg.connect(**parts)
-
-    async def aclose(self) -> None:
-        """Nothing: the engine is the user's."""
-
-
-def _performed(make_steps: MakeSteps[T], connection: Connection) -> T:
+def performed(make_steps: MakeSteps[T], connection: Connection) -> T:
+    """Run the steps on *connection*, and return what they did."""
     face = AlchemyConnection(connection)
     return perform(face, make_steps(face.dialect), check=False, missing=MISSING)

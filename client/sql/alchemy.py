@@ -1,34 +1,44 @@
-"""Either database through SQLAlchemy 2, Core and ORM, blocking and asynchronous. Imported only when it is there."""
+"""Either database through SQLAlchemy 2, Core and ORM, blocking. Imported only when it is there.
+
+It must not import SQLAlchemy's asynchronous half, which fails where its library `greenlet` is not installed: see
+`alchemy_async`.
+"""
 
 from __future__ import annotations
 
 import sqlite3
-from functools import lru_cache, partial
-from typing import Any, TypeVar, cast
+import sys
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, NestedTransaction, TextClause, text
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
 from sluicemq.client.errors import InvalidRequest, TransactionRequired
-from sluicemq.client.sql.connections import AsyncSqlConnection, Patience, SqlConnection, perform
+from sluicemq.client.sql.connections import Patience, SqlConnection
 from sluicemq.client.sql.sqlite import BusyPatience
-from sluicemq.client.sql.steps import DIALECTS, Dialect, Mark, Result, Steps
+from sluicemq.client.sql.steps import DIALECTS, Dialect, Mark, Result
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from sluicemq.client.sql.connections import AsyncSqlConnection
+
+ASYNCHRONOUS_HALF = "sqlalchemy.ext.asyncio"
+"""Loaded before we are called, where anybody has one of its objects."""
 STATEMENTS_KEPT_MAX = 500
 
 
 def alchemy_connection(connection: object) -> SqlConnection | AsyncSqlConnection | None:
     """Return the face of *connection*, or None if it is neither connection nor session of SQLAlchemy."""
-    if isinstance(connection, (scoped_session, async_scoped_session)):
-        connection = connection()  # the session of this thread or task
+    if isinstance(connection, scoped_session):
+        connection = connection()  # the session of this thread
     if isinstance(connection, (Connection, Session)):
         return AlchemyConnection(connection)
-    if isinstance(connection, (AsyncConnection, AsyncSession)):
-        return AlchemyAsyncConnection(connection)
-    return None
+    if ASYNCHRONOUS_HALF not in sys.modules:
+        return None
+    from sluicemq.client.sql.alchemy_async import alchemy_async_connection
+
+    return alchemy_async_connection(connection)
 
 
 def dialect_of(name: str) -> Dialect:
@@ -112,23 +122,3 @@ class AlchemyConnection(SqlConnection):
         """Return how to wait for a lock of SQLite in pieces."""
         driver = self._core().connection.driver_connection
         return BusyPatience(driver) if isinstance(driver, sqlite3.Connection) else None
-
-
-class AlchemyAsyncConnection(AsyncSqlConnection):
-    """An `AsyncConnection` or `AsyncSession`, which work under asyncio only."""
-
-    def __init__(self, connection: AsyncConnection | AsyncSession) -> None:
-        self._owner = connection
-        bind = connection.get_bind() if isinstance(connection, AsyncSession) else connection
-        self.dialect = dialect_of(bind.dialect.name)
-        self._sync: AlchemyConnection | None = None
-
-    async def perform(self, steps: Steps[T], *, check: bool, missing: str) -> T:
-        """Run *steps*; arguments and errors as for `perform`."""
-        run = cast("Any", partial(self._perform, steps, check, missing))
-        return cast("T", await self._owner.run_sync(run))
-
-    def _perform(self, steps: Steps[T], check: bool, missing: str, connection: Connection | Session) -> T:
-        if self._sync is None:  # kept, because it holds the savepoint from one operation to the next
-            self._sync = AlchemyConnection(connection)
-        return perform(self._sync, steps, check=check, missing=missing)
