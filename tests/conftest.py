@@ -1,4 +1,5 @@
-"""What every test can lean on: the hypothesis profiles, and how a test names a program that the machine may lack.
+"""What every test can lean on: the hypothesis profiles, how a test names a program that the machine may lack, and that
+nothing runs beside a test that is marked `alone`.
 
 It must not know any part of the product but the plugin that users have; other fixtures that start brokers live beside
 the tests that use them.
@@ -8,11 +9,17 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from tests.alone import Turns
+
 INSIST_VARIABLE = "SLUICEMQ_TESTS_INSIST"
+
+TURNS = pytest.StashKey[Turns]()
 
 # `ci` gives the same verdict for the same code. `dev` looks at new examples in every run, and remembers failing ones.
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
@@ -30,11 +37,29 @@ def needs(program: str, command: str) -> pytest.MarkDecorator:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, by name, every test whose programs are not there."""
+    """Skip, by name, every test whose programs are not there; put last what has to run alone."""
     for item in items:
         lacking = _lacking(item)
         if lacking and not os.environ.get(INSIST_VARIABLE):
             item.add_marker(pytest.mark.skip(reason=f"{item.name} {lacking}"))
+    items.sort(key=_is_alone)  # stable: all others stay in their order
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Wait for the test's turn where others run at the same time; outside of its timeout, since others may be slow."""
+    turns = item.config.stash.get(TURNS, None)
+    if turns is None:
+        return (yield)
+    turns.begin(alone=_is_alone(item))
+    try:
+        return (yield)
+    finally:
+        turns.end(stay_alone=nextitem is not None and _is_alone(nextitem))
+
+
+def _is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -57,3 +82,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Have the fixture `sluicemq` also where the checkout was installed before it had an entry point for it."""
     if not config.pluginmanager.has_plugin("sluicemq"):
         config.pluginmanager.import_plugin("sluicemq.broker.testing.pytest_plugin")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Share turns with the processes that run the other tests, if there are any: pytest-xdist's workers."""
+    config = session.config
+    if hasattr(config, "workerinput"):
+        turns = config.stash[TURNS] = Turns(Path(config.option.basetemp).parent)
+        config.add_cleanup(turns.close)

@@ -188,7 +188,7 @@ def test_half_a_surrogate_pair_is_refused_on_both_sides():
         m.DeclareQueue("q", {"\ud800": 1}).encode()
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, 2**64, -(2**63) - 1], ids=repr)
+@pytest.mark.parametrize("value", [object(), {1, 2}, 2**64, -(2**63) - 1], ids=["object", "set", "2**64", "-2**63-1"])
 def test_what_msgpack_cannot_carry_is_the_senders_error(value):
     with pytest.raises(InvalidRequest, match="DeclareQueue"):
         m.DeclareQueue("q", {"retry_delay": value}).encode()
