@@ -11,13 +11,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.broker_process import BrokerProcess
+from tests.e2e.running import broker as broker
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DEFAULT_URL = "sluicemq://127.0.0.1:7650"
@@ -50,26 +50,18 @@ def programs() -> list[Program]:
     return found
 
 
-@pytest.fixture(scope="module")
-def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A broker on an empty directory, for all documents together, as a reader who follows them would have it."""
-    with BrokerProcess(tmp_path_factory.mktemp("broker") / "data") as broker:
-        yield broker.url
-        broker.stop()
-
-
 def test_the_readme_shows_a_whole_program() -> None:
     assert any(program.document.name == "README.md" for program in programs())
 
 
 @pytest.mark.parametrize("program", programs(), ids=str)
-def test_a_printed_program_runs(program: Program, broker_url: str, tmp_path: Path) -> None:
+def test_a_printed_program_runs(program: Program, broker: BrokerProcess, tmp_path: Path) -> None:
     script = tmp_path / program.document.name.replace(".md", ".py")
-    script.write_text(program.text.replace(DEFAULT_URL, broker_url), encoding="utf-8")
+    script.write_text(program.text.replace(DEFAULT_URL, broker.url), encoding="utf-8")
     outcome = subprocess.run(
         [sys.executable, str(script)],
         cwd=tmp_path,
-        env=os.environ | {"SLUICEMQ_URL": broker_url},
+        env=os.environ | {"SLUICEMQ_URL": broker.url},
         capture_output=True,
         text=True,
         timeout=PROGRAM_SECONDS_MAX,

@@ -46,12 +46,15 @@ def table_of(outcome: Outcome) -> Table:
 @click.command()
 @click.option("--orders", type=click.IntRange(20, 10_000), default=240, show_default=True)
 @click.option("--rate", type=click.FloatRange(1, 1000), default=40.0, show_default=True, help="Orders a second.")
+@click.option(
+    "--deadline", type=click.FloatRange(1, 600), default=8.0, show_default=True, help="Seconds for paying an order."
+)
 @click.option("--database", default="sqlite", show_default=True, help="Or postgresql+psycopg://...")
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path), default="sluicemq-demo/shop")
 @click.option(
     "--picture", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Default: in the folder."
 )
-def command(orders: int, rate: float, database: str, folder: Path, picture: Path | None) -> None:
+def command(orders: int, rate: float, deadline: float, database: str, folder: Path, picture: Path | None) -> None:
     """Take the same orders two ways, kill a worker and the broker on the way, and audit the books."""
     console = Console()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave no process behind
@@ -61,7 +64,7 @@ def command(orders: int, rate: float, database: str, folder: Path, picture: Path
         print(f"{time.monotonic() - started:5.1f} s  {text}", file=sys.stderr, flush=True)
 
     try:
-        outcome = trio.run(Shop(folder, orders, rate, database, say=say).run)
+        outcome = trio.run(Shop(folder, orders, rate, database, deadline, say=say).run)
     except* DemoFailed as failed:
         raise click.ClickException(" ".join(str(error) for error in leaves(failed))) from None
     console.print(table_of(outcome))

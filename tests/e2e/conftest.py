@@ -1,4 +1,4 @@
-"""Brokers for the tests of this folder."""
+"""Brokers for the tests of this folder, and both event loops for those that use the client."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.e2e.broker_process import BrokerProcess
+from tests.e2e.running import broker as broker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,13 +16,16 @@ if TYPE_CHECKING:
 StartBroker = Callable[..., BrokerProcess]
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
-    """One broker for all tests of a module; it must survive them and end with 0, without a traceback."""
-    process = BrokerProcess(tmp_path_factory.mktemp("broker") / "data")
-    with process:
-        yield process
-        process.stop()
+@pytest.fixture(params=["trio", "asyncio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """The event loop on which a test marked `anyio` runs."""
+    return str(request.param)
+
+
+@pytest.fixture
+def queue(request: pytest.FixtureRequest) -> str:
+    """A queue name of the test's own, since all tests of the module share one broker; without brackets, for shells."""
+    return str(request.node.name).translate(str.maketrans("[]", "--"))
 
 
 @pytest.fixture

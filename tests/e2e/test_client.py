@@ -31,17 +31,6 @@ CONDITION_SECONDS_MAX = 20.0
 TEST_SECONDS_MAX = 90.0
 
 
-@pytest.fixture(params=["trio", "asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def queue(request: pytest.FixtureRequest) -> str:
-    """A queue name of the test's own, since all tests of the module share one broker."""
-    return request.node.name
-
-
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> bool:
     """Ask until *condition* is true; false where that takes too long."""
     with anyio.move_on_after(CONDITION_SECONDS_MAX):

@@ -24,16 +24,6 @@ pytestmark = pytest.mark.anyio
 TEST_SECONDS_MAX = 60.0
 
 
-@pytest.fixture(params=["trio", "asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def queue(request: pytest.FixtureRequest) -> str:
-    return request.node.name.translate(str.maketrans("[]", "--"))
-
-
 def told(life: Explanation) -> list[str]:
     return [event.what for event in life.events]
 

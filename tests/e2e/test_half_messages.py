@@ -11,9 +11,7 @@ import pytest
 from sluicemq.client import Decision, Undecided, connect
 from sluicemq.wire.errors import QueueFull, QueueNotFound, TransactionDecided, TransactionNotFound
 from tests.e2e.broker_process import unused_port
-from tests.e2e.test_client import anyio_backend as anyio_backend
 from tests.e2e.test_client import eventually, wait_counts
-from tests.e2e.test_client import queue as queue
 from tests.e2e.test_transactions import bodies
 
 if TYPE_CHECKING:

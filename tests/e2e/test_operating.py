@@ -25,16 +25,6 @@ pytestmark = pytest.mark.anyio
 TEST_SECONDS_MAX = 60.0
 
 
-@pytest.fixture(params=["trio", "asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def queue(request: pytest.FixtureRequest) -> str:
-    return request.node.name.translate(str.maketrans("[]", "--"))
-
-
 async def waiting(client: Client, queue: str) -> list[str]:
     return [message.position async for message in client.delayed(queue)]
 

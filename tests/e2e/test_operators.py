@@ -23,16 +23,6 @@ pytestmark = pytest.mark.anyio
 TEST_SECONDS_MAX = 60.0
 
 
-@pytest.fixture(params=["trio", "asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def queue(request: pytest.FixtureRequest) -> str:
-    return request.node.name.translate(str.maketrans("[]", "--"))
-
-
 async def fill(client: Client, queue: str, count: int, batch: int = 100) -> None:
     """Messages with their number as body, three keys, and every tenth with a header."""
     await client.declare_queue(queue)

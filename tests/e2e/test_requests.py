@@ -25,16 +25,6 @@ pytestmark = pytest.mark.anyio
 TEST_SECONDS_MAX = 60.0
 
 
-@pytest.fixture(params=["trio", "asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def queue(request: pytest.FixtureRequest) -> str:
-    return request.node.name.translate(str.maketrans("[]", "--"))
-
-
 async def serve(client: Client, queue: str, *, task_status: anyio.abc.TaskStatus[None]) -> None:
     """Answer with the price of what is asked for; what has none is refused."""
     async with client.consumer(queue) as consumer:

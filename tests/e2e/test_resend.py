@@ -22,11 +22,6 @@ pytestmark = pytest.mark.anyio
 TEST_SECONDS_MAX = 60.0
 
 
-@pytest.fixture(params=["trio", "asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 class Line:
     """A line between client and broker of which either direction can be cut off; what is cut off is swallowed."""
 

@@ -23,17 +23,6 @@ pytestmark = pytest.mark.anyio
 TEST_SECONDS_MAX = 60.0
 
 
-@pytest.fixture(params=["trio", "asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def queue(request: pytest.FixtureRequest) -> str:
-    """A queue name of the test's own, since all tests of the module share one broker."""
-    return request.node.name
-
-
 @pytest.mark.parametrize(("rate", "burst"), [(20, 1), (20, 50), (20_000, None)])
 async def test_the_rate_holds_and_so_does_the_burst(
     broker: BrokerProcess, queue: str, rate: float, burst: int | None

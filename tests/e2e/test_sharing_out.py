@@ -19,17 +19,6 @@ pytestmark = pytest.mark.anyio
 TEST_SECONDS_MAX = 60.0
 
 
-@pytest.fixture(params=["trio", "asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def queue(request: pytest.FixtureRequest) -> str:
-    """A queue name of the test's own, since all tests of the module share one broker."""
-    return request.node.name
-
-
 async def fill(client: Client, queue: str, count: int, keys: tuple[str, ...] = ()) -> None:
     messages = [NewMessage(b"%d" % number, key=keys[number % len(keys)] if keys else None) for number in range(count)]
     async with client.producer(queue) as producer:

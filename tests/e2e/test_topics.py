@@ -28,15 +28,9 @@ pytestmark = pytest.mark.anyio
 TEST_SECONDS_MAX = 60.0
 
 
-@pytest.fixture(params=["trio", "asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
-def topic(request: pytest.FixtureRequest) -> str:
-    """A name of the test's own, since all tests of the module share one broker."""
-    return str(request.node.name).replace("[", "-").replace("]", "")
+def topic(queue: str) -> str:
+    return queue
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:

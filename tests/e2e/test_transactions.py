@@ -21,8 +21,6 @@ from sluicemq.wire.errors import (
     QueuePaused,
 )
 from tests.e2e.broker_process import unused_port
-from tests.e2e.test_client import anyio_backend as anyio_backend
-from tests.e2e.test_client import queue as queue
 from tests.e2e.test_client import wait_counts
 
 if TYPE_CHECKING:

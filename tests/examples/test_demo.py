@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,16 +10,13 @@ import pytest
 from sluicemq.examples.common.figures import percentile
 from sluicemq.examples.first_look.common import handle_once, open_database
 from sluicemq.examples.first_look.demo import Demo, DemoFailed
+from tests.examples.programs import run_python
 
 
 @pytest.mark.timeout(60)
 def test_two_kills_lose_no_accepted_order(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "sluicemq.broker.cli", "demo", "--data", str(tmp_path), "--orders", "60", "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    arguments = ("-m", "sluicemq.broker.cli", "demo", "--data", tmp_path, "--orders", "60", "--json")
+    done = run_python(*arguments)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["accepted"] == 60

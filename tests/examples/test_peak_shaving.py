@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,21 +9,13 @@ import pytest
 from sluicemq.examples.peak_shaving.plan import DIRECT, QUEUED, Plan
 from sluicemq.examples.peak_shaving.sale import Run, Sample
 from sluicemq.examples.peak_shaving.view import in_one_line, sparkline, view_of
+from tests.examples.programs import run_demonstration
 
 
 @pytest.mark.timeout(250)
 def test_behind_the_queue_nothing_is_oversold_and_nobody_is_charged_twice(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "sluicemq.examples.peak_shaving", "--seconds", "4", "--pieces", "100"]
-    outcome = subprocess.run(
-        [*command, "--folder", str(tmp_path / "sale"), "--picture", str(tmp_path / "picture.png")],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    outcome = run_demonstration("peak_shaving", tmp_path, "--seconds", "2", "--pieces", "60", seconds_max=240)
     assert "customers told: queued" in outcome.stdout
-    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_customers_come_ten_times_as_often_while_the_sale_lasts() -> None:

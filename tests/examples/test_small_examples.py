@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.broker_process import BrokerProcess
+from tests.e2e.running import broker as broker
+from tests.examples.programs import run_python
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-PROGRAM_SECONDS_MAX = 60
 
 PRINTED = {
     "hello_queue": ["received hello", "received queue", "received world"],
@@ -49,24 +46,9 @@ PRINTED = {
 """By example, what lines it must print, or parts of lines; in whatever order where several tasks print."""
 
 
-@pytest.fixture(scope="module")
-def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with BrokerProcess(tmp_path_factory.mktemp("broker") / "data") as broker:
-        yield broker.url
-        broker.stop()
-
-
 @pytest.mark.parametrize("name", PRINTED)
-def test_an_example_prints_what_it_promises(name: str, broker_url: str, tmp_path: Path) -> None:
-    outcome = subprocess.run(
-        [sys.executable, str(EXAMPLES / f"{name}.py")],
-        cwd=tmp_path,
-        env=os.environ | {"SLUICEMQ_URL": broker_url},
-        capture_output=True,
-        text=True,
-        timeout=PROGRAM_SECONDS_MAX,
-        check=False,
-    )
+def test_an_example_prints_what_it_promises(name: str, broker: BrokerProcess, tmp_path: Path) -> None:
+    outcome = run_python(EXAMPLES / f"{name}.py", folder=tmp_path, url=broker.url)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     for expected in PRINTED[name]:
         assert any(expected in line for line in outcome.stdout.splitlines()), (expected, outcome.stdout)
@@ -78,12 +60,6 @@ def test_every_small_example_is_run() -> None:
 
 
 def test_the_tests_of_a_user_pass() -> None:
-    outcome = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / "your_tests")],
-        cwd=EXAMPLES.parent,
-        capture_output=True,
-        text=True,
-        timeout=PROGRAM_SECONDS_MAX,
-        check=False,
-    )
+    arguments = ("-m", "pytest", "-q", "-p", "no:cacheprovider", EXAMPLES / "your_tests")
+    outcome = run_python(*arguments, folder=EXAMPLES.parent)
     assert "2 passed" in outcome.stdout, outcome.stdout + outcome.stderr

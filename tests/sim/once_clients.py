@@ -6,6 +6,7 @@ read that database is asked. Like all clients they know nothing of nodes, and ta
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.queues.outcomes import ProducerOpened
@@ -27,7 +28,32 @@ TOLD_SHARE = 0.6
 """and so often until it has said so."""
 
 
-class Sender(Client):
+class Producing(Client):
+    """Has a producer, whose number lasts until it is given up: then the next one is opened before anything is sent."""
+
+    def __init__(self, name: str, wire: Wire, seen: Seen) -> None:
+        super().__init__(name, wire, seen)
+        self._number: int | None = None
+        self._sequence = 0
+        self._busy = False
+
+    @abstractmethod
+    def _next(self) -> None:
+        """Go on with what is to be sent next."""
+
+    def _open(self) -> None:
+        name = self.name if self.habits.named else ""
+        self.call(("producer", self.name, name), self._opened, lambda: self.later(self._open))
+
+    def _opened(self, value: Any) -> None:
+        if isinstance(value, ProducerOpened):
+            self._number, self._sequence = value.producer, 0
+            self._next()
+        else:
+            self.later(self._open)
+
+
+class Sender(Producing):
     """One life of a consumer's producer: transactions one after the other, each sent again until it is answered.
 
     Should the consumer die, what is under way goes on here, as if a network had held it back.
@@ -36,10 +62,7 @@ class Sender(Client):
     def __init__(self, owner: AnsweringConsumer) -> None:
         super().__init__(owner.name, owner.wire, owner.seen)
         self._owner = owner
-        self._number: int | None = None
-        self._sequence = 0
         self._waiting: list[tuple[int, int, list[int]]] = []
-        self._busy = False
 
     def settle(self, session: int, consumer: int, tags: list[int]) -> None:
         """Acknowledge these and publish an answer, in one."""
@@ -70,17 +93,6 @@ class Sender(Client):
         payload = self.new_payload(b"%s/t%d" % (self.name.encode(), self.seen.transactions_begun), messages)
         self.seen.transactions_begun += 1
         self._send(payload, ("transact", self._number, self._sequence + 1, session, consumer, VERDICT_ACK, tags, parts))
-
-    def _open(self) -> None:
-        name = self.name if self.habits.named else ""
-        self.call(("producer", self.name, name), self._opened, lambda: self.later(self._open))
-
-    def _opened(self, value: Any) -> None:
-        if isinstance(value, ProducerOpened):
-            self._number, self._sequence = value.producer, 0
-            self._next()
-        else:
-            self.later(self._open)
 
     def _send(self, payload: bytes, request: tuple[Any, ...]) -> None:
         self.call(
@@ -131,7 +143,7 @@ class AnsweringConsumer(Consumer):
         self._sender.settle(session, consumer, tags)
 
 
-class Seller(Client):
+class Seller(Producing):
     """Sells: prepares a message, decides in its own database, says so; or dies before."""
 
     def __init__(self, name: str, wire: Wire, seen: Seen, queue: str, deals: int) -> None:
@@ -139,9 +151,6 @@ class Seller(Client):
         self.queue = queue
         self.left = deals
         self.healthy = False
-        self._number: int | None = None
-        self._sequence = 0
-        self._busy = False
         self.later(self._next, seconds=1.0)
 
     @property
@@ -165,17 +174,6 @@ class Seller(Client):
         self.seen.deals[payload] = deal
         count = self.seen.attempted[payload]
         self._prepare(deal, ("prepare", self.queue, self._number, self._sequence + 1, count, payload, deal))
-
-    def _open(self) -> None:
-        name = self.name if self.habits.named else ""
-        self.call(("producer", self.name, name), self._opened, lambda: self.later(self._open))
-
-    def _opened(self, value: Any) -> None:
-        if isinstance(value, ProducerOpened):
-            self._number, self._sequence = value.producer, 0
-            self._next()
-        else:
-            self.later(self._open)
 
     def _prepare(self, deal: str, request: tuple[Any, ...]) -> None:
         self.call(

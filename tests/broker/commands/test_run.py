@@ -11,7 +11,7 @@ import time
 import pytest
 
 from sluicemq.client.blocking import connect
-from tests.e2e.broker_process import BrokerProcess
+from tests.e2e.running import broker as broker
 from tests.postgres import library
 
 PROCESS_SECONDS_MAX = 60
@@ -40,13 +40,6 @@ async def handle(text: str):
 def down():
     print("down", flush=True)
 """
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory):
-    with BrokerProcess(tmp_path_factory.mktemp("broker") / "data") as process:
-        yield process
-        process.stop()
 
 
 @pytest.fixture

@@ -8,16 +8,9 @@ import anyio
 import pytest
 
 from sluicemq.client import connect
-from tests.e2e.broker_process import BrokerProcess
+from tests.e2e.running import broker as broker
 
 TEST_SECONDS_MAX = 60
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory):
-    with BrokerProcess(tmp_path_factory.mktemp("broker") / "data") as process:
-        yield process
-        process.stop()
 
 
 @pytest.fixture

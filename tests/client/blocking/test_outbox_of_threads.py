@@ -9,14 +9,7 @@ import pytest
 from sluicemq.client import Inbox, Outbox, probe_cluster
 from sluicemq.client.blocking import call, connect
 from sluicemq.client.errors import TableMissing
-from tests.e2e.broker_process import BrokerProcess
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory):
-    with BrokerProcess(tmp_path_factory.mktemp("broker") / "data") as process:
-        yield process
-        process.stop()
+from tests.e2e.running import broker as broker
 
 
 def test_what_is_added_in_a_transaction_is_sent_and_takes_effect_once(broker, tmp_path):

@@ -13,17 +13,10 @@ import pytest
 from sluicemq.client.blocking import connect
 from sluicemq.client.blocking.io_thread import _Call
 from sluicemq.client.errors import ClientForked
-from tests.e2e.broker_process import BrokerProcess
+from tests.e2e.running import broker as broker
 
 PROGRAM_SECONDS_MAX = 60
 CHILD_SECONDS_MAX = 10
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory):
-    with BrokerProcess(tmp_path_factory.mktemp("broker") / "data") as process:
-        yield process
-        process.stop()
 
 
 def program(broker, text, *, first_line=""):

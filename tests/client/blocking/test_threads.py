@@ -14,13 +14,7 @@ from sluicemq.client.errors import ClientClosed, InternalError, LeaseLost, Queue
 from sluicemq.client.publisher import Publisher
 from tests.client.conformance.stories import WAIT_SECONDS
 from tests.e2e.broker_process import BrokerProcess
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory):
-    with BrokerProcess(tmp_path_factory.mktemp("broker") / "data") as process:
-        yield process
-        process.stop()
+from tests.e2e.running import broker as broker
 
 
 @pytest.fixture

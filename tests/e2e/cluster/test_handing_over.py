@@ -8,13 +8,10 @@ import pytest
 import trio
 
 from sluicemq.client import connect
-from tests.e2e.cluster.processes import Cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from sluicemq.client import Client
+    from tests.e2e.cluster.processes import Cluster
 
 pytestmark = pytest.mark.trio
 
@@ -23,15 +20,6 @@ PAUSE_SECONDS = 0.005
 WORK_SECONDS = 0.02
 WORKERS = 5
 CHANGES = 3
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    three = Cluster(tmp_path)
-    three.prepare(1, 2, 3)
-    three.start(1, 2, 3)
-    yield three
-    three.end()
 
 
 class Shop:

@@ -15,7 +15,7 @@ from tests.e2e.broker_process import BrokerProcess
 from tests.e2e.cluster.processes import Cluster, row_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
     from sluicemq.client import Client
@@ -26,13 +26,8 @@ SMALL = ("--segment-bytes", "256KiB", "--snapshot-every-bytes", "256KiB", "--sna
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    """Three brokers on empty directories."""
-    three = Cluster(tmp_path, SMALL)
-    three.prepare(1, 2, 3)
-    three.start(1, 2, 3)
-    yield three
-    three.end()
+def options() -> Iterable[str]:
+    return SMALL
 
 
 async def publish(client: Client, first: int, last: int, *, body_bytes: int = 100) -> list[bytes]:

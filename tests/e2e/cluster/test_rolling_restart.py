@@ -8,27 +8,15 @@ import pytest
 import trio
 
 from sluicemq.client import connect
-from tests.e2e.cluster.processes import Cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from sluicemq.client import Client
+    from tests.e2e.cluster.processes import Cluster
 
 pytestmark = pytest.mark.trio
 
 PAUSE_SECONDS = 0.005
 """Between two messages: about 200 a second."""
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    three = Cluster(tmp_path)
-    three.prepare(1, 2, 3)
-    three.start(1, 2, 3)
-    yield three
-    three.end()
 
 
 class Traffic:
