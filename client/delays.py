@@ -100,7 +100,6 @@ class DelayCalls(Asking):
         Raises:
             QueueNotFound: Neither a queue nor a topic of that name.
             InvalidRequest: A text that is no position.
-            Conflict: A topic that retains messages: what it delays stays as it was published.
             OutcomeUnknown: The connection broke before the answer. Asking again does no harm.
 
         """
@@ -131,7 +130,6 @@ class DelayCalls(Asking):
         Raises:
             QueueNotFound: Neither a queue nor a topic of that name.
             InvalidRequest: A text that is no position, or not just one of *at* and *delay*.
-            Conflict: As for `cancel`.
             OutcomeUnknown: The connection broke before the answer. Asking again does no harm.
 
         """

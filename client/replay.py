@@ -113,7 +113,7 @@ class Replay:
         self._place = begin.place
         self._group = 0
         self._asked: _Asked | None = None
-        self._page: Iterator[tuple[Run, int]] = iter(())
+        self._page: Iterator[tuple[Run, int, Place]] = iter(())
         self._topic = ""
         self._ended = False
         self._waiting = False
@@ -121,7 +121,8 @@ class Replay:
 
     @property
     def position(self) -> str | None:
-        """Where another replay would go on: behind the last message that was handed out.
+        """Where another replay would go on: behind the last message that was handed out, which the position of that
+        message itself does not say where it became visible later than it was stored.
 
         None before the first one, unless the replay began at a position.
         """
@@ -139,8 +140,7 @@ class Replay:
             if self._ended:
                 raise StopAsyncIteration
             self._page = await self._next_page()
-        run, offset = found
-        self._place = (self._group, run.zxid, run.first_index + offset + 1)
+        run, offset, self._place = found
         return PeekedMessage.of(run, offset, self._group, self.queue, self._topic)
 
     async def receive(self, max_messages: int = PAGE_MESSAGES) -> list[PeekedMessage]:
@@ -153,15 +153,15 @@ class Replay:
             messages = [await anext(self)]
         except StopAsyncIteration:
             return []
-        for run, offset in islice(self._page, most - 1):
-            self._place = (self._group, run.zxid, run.first_index + offset + 1)
+        for run, offset, place in islice(self._page, most - 1):
+            self._place = place
             messages.append(PeekedMessage.of(run, offset, self._group, self.queue, self._topic))
         return messages
 
     # --- pages ----------------------------------------------------------------------------------------------------
 
-    async def _next_page(self) -> Iterator[tuple[Run, int]]:
-        """Return the messages of the next page, and ask for the one behind it.
+    async def _next_page(self) -> Iterator[tuple[Run, int, Place]]:
+        """Return the messages of the next page, each with the place behind it, and ask for the one behind it.
 
         Raises:
             RequestTimeout: No answer in time; never when following.
@@ -189,7 +189,13 @@ class Replay:
             self._ended = True
         elif self._link.session is not None:
             self._ask(self._link.session)
-        return ((run, offset) for run in runs for offset in range(run.count))
+        numbers = replayed.places or [number for run in runs for number in (run.zxid, run.first_index)]
+        group = self._group
+        return (
+            (run, offset, (group, zxid, index + offset + 1))
+            for run, zxid, index in zip(runs, numbers[::2], numbers[1::2], strict=False)
+            for offset in range(run.count)
+        )
 
     async def _answer_in_time(self) -> Answer:
         with anyio.move_on_after(self._request_seconds):

@@ -144,8 +144,9 @@ class TopicCalls(Asking):
             name: Name of the subscription: it stays until `unsubscribe`, and consumers share it. Its pattern and
                 settings converge to those given. None: a temporary one that ends with this client, or when the
                 connection breaks; the client makes it anew, and what was published meanwhile is missed.
-            start: "now"; or "beginning": with all that the topic retains; or an aware datetime: with what was published
-                then or later; or a position: with that message. Does not matter if the subscription exists.
+            start: "now"; or "beginning": with all that the topic retains; or an aware datetime: with what became
+                visible then or later; or a position: with that message, and all that became visible since it was
+                stored. Does not matter if the subscription exists.
             settings: Of the queue, see `QueueSettings`.
 
         Returns:

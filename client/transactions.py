@@ -82,7 +82,9 @@ class Transaction:
         Raises:
             TypeError: An argument has the wrong type.
             MessageTooLarge: The message is larger than the broker takes.
-            BatchTooLarge: The transaction would be larger than the broker takes.
+            BatchTooLarge: The transaction would be larger than one batch, which it travels and is stored as: more
+                messages or bytes than the error's `messages_max` and `batch_bytes_max` say. What it holds already stays
+                in it: commit that, and send the rest in another transaction.
             Conflict: The transaction is over.
 
         """
@@ -313,7 +315,8 @@ class Transaction:
             parts = list(self._parts())
         if len(parts) > m.TRANSACTION_PARTS_MAX:
             raise BatchTooLarge(
-                f"a transaction for {len(parts)} destinations; allowed are {m.TRANSACTION_PARTS_MAX}",
+                f"a transaction for {len(parts)} destinations; allowed are {m.TRANSACTION_PARTS_MAX}: "
+                "commit in smaller steps",
                 destinations=len(parts),
                 destinations_max=m.TRANSACTION_PARTS_MAX,
             )
@@ -352,7 +355,8 @@ class Transaction:
             reasons.append(verdict.reason)
         if settled > m.TRANSACTION_SETTLED_MAX:
             raise BatchTooLarge(
-                f"a transaction that settles {settled} messages; allowed are {m.TRANSACTION_SETTLED_MAX}",
+                f"a transaction that settles {settled} messages; allowed are {m.TRANSACTION_SETTLED_MAX}: commit in "
+                "smaller steps",
                 settled=settled,
                 settled_max=m.TRANSACTION_SETTLED_MAX,
             )

@@ -308,8 +308,10 @@ class Peeked(Message):
 class Replay(Message):
     """Read what a queue or topic retains, settled or not, without leases or any change. Answered by REPLAYED.
 
-    It begins with the message at (*zxid*, *index*), or the next one behind; with *from_ms* with the first one published
-    then or later instead. It ends before (*end_zxid*, *end_index*) and before what was published at *end_ms* or later,
+    Messages come in the order in which they became visible. Their places are the addresses of most; that of a prepared
+    message is by the entry that committed it, that of what a topic delayed by the entry that made it ready. It begins
+    at the place (*zxid*, *index*), or the next one behind; with *from_ms* with the first one visible then or later
+    instead. It ends before the place (*end_zxid*, *end_index*) and before what became visible at *end_ms* or later,
     where these are given. (0, 0) is the oldest one that is retained, whatever was before; any other beginning from
     which not everything is retained any more is refused with `position_expired`. Other requests of the connection are
     answered meanwhile.
@@ -333,7 +335,8 @@ class Replayed(Message):
 
     The next REPLAY goes on at (*next_zxid*, *next_index*). *more*: there may be more before the end that was asked for.
     *complete*: nothing more can ever come before that end. *last_zxid* and *last_index*: the place behind the newest
-    message that is retained. *destinations* and *topic* as in PEEKED.
+    message that is retained. *destinations* and *topic* as in PEEKED. *places*: of each run that of its first message,
+    two integers; those of the others follow. Empty: they are the messages' addresses.
     """
 
     runs: list[int] = wire_field(2, numbers(64, multiple_of=RUN_NUMBERS))
@@ -345,6 +348,7 @@ class Replayed(Message):
     complete: bool = wire_field(14, boolean, default=False)
     destinations: list[str] = wire_field(15, list_of(text()), default=[])
     topic: str = wire_field(17, text(NAME_BYTES_MAX), default="")
+    places: list[int] = wire_field(18, numbers(64, multiple_of=2), default=[])
 
 
 # --- producers ------------------------------------------------------------------------------------------------

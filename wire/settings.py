@@ -196,7 +196,8 @@ class TopicSettings(TypedDict, total=False):
     Attributes:
         ttl: Seconds after which a message expires in the subscriptions, see `QueueSettings`.
         message_bytes_max: Largest body of a message; default None: what the broker takes.
-        retention: Keep every message for replay, and for subscriptions that begin in the past; default None.
+        retention: Keep every message for replay, and for subscriptions that begin in the past, from when it is ready;
+            default None.
         dedup_window: How long a message with the id of an earlier one is a duplicate, see `QueueSettings`; what is one
             goes to no subscription.
         dedup_count: Most ids that this looks back at, likewise.

@@ -289,7 +289,7 @@ class Bodies:
                 else:
                     records = [self._log.read(zxid)]
             except ZxidNotFound as error:
-                raise given_up(zxid, zxid) from error
+                raise given_up((zxid, 0), (zxid + 1, 0)) from error
             for record in records:
                 if record.kind not in BATCH_KINDS and record.kind != SPARSE:
                     continue
@@ -306,9 +306,9 @@ class Bodies:
         return found
 
 
-def given_up(first_zxid: int, last_zxid: int) -> MessageNotFound:
-    """Return what is told to whoever asks for messages of these entries, which are gone."""
-    position, following = format_position(GROUP, first_zxid, 0), format_position(GROUP, last_zxid + 1, 0)
+def given_up(first: tuple[int, int], behind: tuple[int, int]) -> MessageNotFound:
+    """Return what is told to whoever asks for messages from the place *first* to that *behind* them: they are gone."""
+    position, following = format_position(GROUP, *first), format_position(GROUP, *behind)
     return MessageNotFound(
         f"the messages at {position} are not on the broker's disk any more, as after a repair of its log that gave "
         f"them up; what follows begins at {following} or later",

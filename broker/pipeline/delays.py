@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
-from sluicemq.broker.queues.applying.delaying import refuse_change
 from sluicemq.broker.queues.delayed_looking import look_delayed
 from sluicemq.broker.queues.entries_of_queues import Cancel, Reschedule
 from sluicemq.broker.queues.outcomes import Cancelled, Outcome
@@ -68,9 +67,6 @@ async def reschedule(road: Road, queue: Queue | Topic, flat: list[int], due_ms: 
 
 
 async def _change(road: Road, queue: Queue | Topic, flat: list[int], due_ms: int | None) -> int:
-    refusal = refuse_change(queue) if isinstance(queue, Topic) else None
-    if refusal is not None:
-        raise refusal
     if len(flat) // 4 > NAMED_RUNS_MAX:
         raise LimitReached(
             f"{len(flat) // 4} runs in one request; allowed are {NAMED_RUNS_MAX}: send several",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sluicemq.broker.pipeline.bodies import Stored
     from sluicemq.broker.pipeline.road import Road
-    from sluicemq.broker.queues.routing.filling import Filling, Mark
+    from sluicemq.broker.queues.routing.filling import Filling
     from sluicemq.broker.queues.routing.topic import Topic
     from sluicemq.broker.queues.runs import Run
 
@@ -48,7 +48,6 @@ class Wanted(NamedTuple):
         pattern: By the routes of messages.
         keyed: Whether rows have keys.
         ttl_ms: For how long messages live, by their topic; 0: for ever.
-        mark: The first message that was delayed when the subscription was made, see `routing.filling`.
         now_ms: What has expired by then is not wanted any more.
 
     """
@@ -56,7 +55,6 @@ class Wanted(NamedTuple):
     pattern: str
     keyed: bool
     ttl_ms: int
-    mark: Mark | None
     now_ms: int
 
 
@@ -119,15 +117,14 @@ class FillingStage:
             page: Page = await road.look(
                 lambda: history.read(filling.next, messages_max=PIECE_MESSAGES_MAX, bytes_max=PIECE_BYTES_MAX, end=end)
             )
-        except GivenUp as hole:
-            self._tell(given_up(hole.first_zxid, hole.last_zxid))
-            return [], min(Place(hole.last_zxid + 1, 0), end), False
+        except GivenUp as error:
+            self._tell(given_up(*error.hole))
+            return [], min(error.hole.end, end), False
         found = await self._load(page.runs)
         wanted = Wanted(
             topic.bindings[queue_id].pattern,
             queue.settings["ordering"] == "key",
             round(float(topic.settings["ttl"] or 0) * 1000),
-            filling.mark,
             road.clock.now_ms(),
         )
         pairs = [(run, found[run.zxid].undecoded()) for run in page.runs if run.zxid in found]
@@ -162,7 +159,7 @@ def matching_rows(pairs: list[tuple[Run, Stored]], wanted: Wanted) -> tuple[list
             if rows and rows[-FILL_NUMBERS] == run.zxid and rows[-8] + rows[-7] == first and tuple(rows[-3:]) == shared:
                 rows[-7] += count
             elif len(rows) >= PIECE_ROWS_MAX * FILL_NUMBERS:
-                return rows, Place(run.zxid, first)
+                return rows, Place(run.ready, run.note + first - run.first)
             else:
                 rows += (run.zxid, first, count, *facts, *shared)
     return rows, None
@@ -179,25 +176,18 @@ def _matching(
         batch, begin = Batch(b"".join(stored.part_pieces(run.first, run.size))), run.first
         route = stored.routed(run.first, run.size)[0][2]
     numbers, texts = ([1], [route]) if route else routes_of(batch, "") if route is None else (None, [])
-    # As it was when it came in: delays count from the entry's own time.
+    # What the topic retains was visible: however long a message was delayed, that is over.
     groups = groups_of(batch, stored.published_ms, with_keys=wanted.keyed, routes=numbers)
     groups = groups or [batch.count, 0, 0, 0, 0, 0]
     start, end = run.first, run.first + run.size
     first = begin
-    for size, due_ms, own_ttl_ms, priority, key, route in zip(*(iter(groups),) * GROUP_NUMBERS, strict=True):
+    for size, _due_ms, own_ttl_ms, priority, key, route in zip(*(iter(groups),) * GROUP_NUMBERS, strict=True):
         low, high = max(first, start), min(first + size, end)
-        waits = due_ms > run.published_ms
-        if waits and wanted.mark is not None:
-            # What is not due before the mark was delayed still, and comes when it is ready.
-            due, zxid, index = wanted.mark
-            if (due_ms, run.zxid) > (due, zxid):
-                high = low
-            elif (due_ms, run.zxid) == (due, zxid):
-                high = min(high, index)
         first += size
         if low >= high or not trie.match(texts[route - 1] if route else ""):
             continue
         ttl_ms = min(own_ttl_ms or wanted.ttl_ms, wanted.ttl_ms or own_ttl_ms)
-        expires_ms = (due_ms if waits else run.published_ms) + ttl_ms if ttl_ms else 0
+        # What was delayed lives from when it was due: it knows until when.
+        expires_ms = run.expires_ms or (run.published_ms + ttl_ms if ttl_ms else 0)
         if not 0 < expires_ms <= wanted.now_ms:
             yield low, high - low, (expires_ms, priority, key)

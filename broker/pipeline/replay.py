@@ -31,9 +31,9 @@ class Range(NamedTuple):
 
     Attributes:
         place: Where to begin; `START`: with the oldest message, whatever was before.
-        from_ms: With what was published then or later instead.
+        from_ms: With what became visible then or later instead.
         end: Where to end, before that message.
-        end_ms: Where to end, before what was published then or later.
+        end_ms: Where to end, before what became visible then or later.
         messages_max: Most messages.
         bytes_max: Most bytes, about; at least one message comes where there is one.
 
@@ -92,8 +92,8 @@ class ReplayStage:
                 end=wanted.end,
                 end_ms=wanted.end_ms,
             )
-        except GivenUp as hole:
-            raise given_up(hole.first_zxid, hole.last_zxid) from None
+        except GivenUp as error:
+            raise given_up(*error.hole) from None
         return Found(queue.id, page, history.end)
 
     def is_complete(self, found: Found, wanted: Range) -> bool:
@@ -103,7 +103,7 @@ class ReplayStage:
         return wanted.end_ms is not None and self._road.clock.now_ms() >= wanted.end_ms
 
     async def wait(self, found: Found, deadline: float) -> bool:
-        """Wait until something more was published than was *found*, or until *deadline*; return whether it was."""
+        """Wait until something more became visible than was *found*, or until *deadline*; return whether it did."""
         machine = self._road.machine
         queue = machine.queue(found.queue_id) or machine.sources.get(found.queue_id)
         if queue is None or queue.history is None or queue.history.end != found.last:

@@ -345,13 +345,14 @@ def _flat(settlement: Settlement) -> list[int]:
 def _check_size(parts: int, settled: int) -> None:
     if parts > TRANSACTION_PARTS_MAX:
         raise BatchTooLarge(
-            f"a transaction for {parts} destinations; allowed are {TRANSACTION_PARTS_MAX}",
+            f"a transaction for {parts} destinations; allowed are {TRANSACTION_PARTS_MAX}: commit in smaller steps",
             destinations=parts,
             destinations_max=TRANSACTION_PARTS_MAX,
         )
     if settled > TRANSACTION_SETTLED_MAX:
         raise BatchTooLarge(
-            f"a transaction that settles {settled} messages; allowed are {TRANSACTION_SETTLED_MAX}",
+            f"a transaction that settles {settled} messages; allowed are {TRANSACTION_SETTLED_MAX}: "
+            "commit in smaller steps",
             settled=settled,
             settled_max=TRANSACTION_SETTLED_MAX,
         )

@@ -23,11 +23,16 @@ if TYPE_CHECKING:
 
 def forget_runs(fifo: RunFifo, lost: LostEntries) -> list[Run]:
     """Take all runs of *lost* entries out of *fifo* and return them in order; `missing_runs` was filled before."""
-    gone: list[Run] = []
+    return [run for _, run in forget_with_ordinals(fifo, lost)]
+
+
+def forget_with_ordinals(fifo: RunFifo, lost: LostEntries) -> list[tuple[int, Run]]:
+    """Do what `forget_runs` does; return each run with the ordinal that it had."""
+    gone: list[tuple[int, Run]] = []
     for ordinal in _ordinals_of(fifo, lost):
         run = fifo.run_at(ordinal)
         fifo.remove(ordinal, run.first, run.size)
-        gone.append(run)
+        gone.append((ordinal, run))
     return gone
 
 

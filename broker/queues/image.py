@@ -428,7 +428,7 @@ def live_runs(sections: Iterable[tuple[int, bytes]]) -> Iterator[LiveRuns]:
 
     """
     heads: dict[tuple[int, int], tuple[int, tuple[int, int] | None]] = {}
-    histories: dict[int, tuple[int, int, int]] = {}
+    covered: dict[int, tuple[int, int, int]] = {}
     sharing: set[int] = set()
     ended = False
     for kind, data in sections:
@@ -441,14 +441,14 @@ def live_runs(sections: Iterable[tuple[int, bytes]]) -> Iterator[LiveRuns]:
             _head_of(columns)
         elif kind == s.BINDINGS:
             sharing.update(columns["queue"], columns["topic"])
-        elif kind in (s.QUEUES, s.TOPICS):
+        elif kind == s.QUEUES:  # what a topic delays is not among what it retains
             places = zip(columns["id"], columns["retained"], strict=True)
-            histories.update((queue_id, _covered_by(place)) for queue_id, place in places if place is not None)
+            covered.update((queue_id, _covered_by(place)) for queue_id, place in places if place is not None)
         elif kind == s.INDEXES:
             parts = _live_in_indexes(columns, heads)
         elif kind == s.CHUNKS:
             parts = _live_in_chunks(columns, heads)
-        parts = _once(parts, histories)
+        parts = _once(parts, covered)
         yield from _marked(parts, sharing) if sharing else parts
     if not ended:
         raise ImageDamaged("the image has no section `end`: what it keeps alive is not known")
@@ -460,18 +460,18 @@ def _marked(parts: Iterable[LiveRuns], sharing: set[int]) -> Iterator[LiveRuns]:
 
 
 def _covered_by(place: Sequence[int]) -> tuple[int, int, int]:
-    """Return the last entry that is not retained any more, and behind that the first and last of strangers."""
-    lost, first, last = (place[column] for column in _HISTORY_COLUMNS)
-    return lost, max(first, lost + 1), last
+    """Return the last entry that is not retained any more, and the first and last of strangers; (1, 0): none."""
+    lost, first, last, done = (place[column] for column in _HISTORY_COLUMNS)
+    return (lost, first, last) if first and done >= lost else (lost, 1, 0)
 
 
-def _once(parts: Iterable[LiveRuns], histories: dict[int, tuple[int, int, int]]) -> Iterator[LiveRuns]:
+def _once(parts: Iterable[LiveRuns], covered: dict[int, tuple[int, int, int]]) -> Iterator[LiveRuns]:
     """Yield *parts* without what is retained for sure: all that is behind what was lost, but for what may be strange.
 
     Messages that are held back are a subscription's, and never retained by it.
     """
     for part in parts:
-        history = histories.get(part.queue)
+        history = covered.get(part.queue)
         summary = part.summary
         if history is None or part.place == "held":
             yield part
@@ -595,5 +595,5 @@ def _place_of(place: int) -> str:
 
 
 _PLACES = ("ready", "delayed", "retained", "dead", "expiring", "held")
-_HISTORY_COLUMNS = 1, 6, 7  # within the column `retained`: see `History.places`
+_HISTORY_COLUMNS = 1, 6, 7, 8  # within the column `retained`: see `History.places`
 _queue_of = itemgetter(0)

@@ -69,11 +69,6 @@ def _missing_of_declare(machine: Machine, entry: e.Declare | t.Subscribe) -> lis
     return queue.missing_bytes()
 
 
-def _missing_of_subscribe(machine: Machine, entry: t.Subscribe) -> list[Chunk]:
-    """One that exists converges like a queue that is declared."""
-    return prefetching.missing_of_subscribe(machine, entry) + _missing_of_declare(machine, entry)
-
-
 def _missing_of_discard(machine: Machine, entry: q.Discard) -> list[Chunk]:
     queue = machine.queue(entry.queue)
     return [] if queue is None else missing_dead(queue, entry.runs)
@@ -156,6 +151,8 @@ def _missing_of_resolve(machine: Machine, entry: x.Resolve) -> list[Chunk]:
         return []
     fields = (entry.log_time_ms, target.id, half.producer, half.sequence, half.messages, 0, None, b"")
     missing = _missing_of_publish(machine, e.PublishGrouped(*fields, list(half.groups), list(half.routes)))
+    if target.history is not None:
+        missing = missing + target.history.missing_of_publish(half.batch_bytes)
     window = window_of(half, target)
     if window is not None:
         missing = missing + window.missing(half.ids, max(machine.log_time_ms, entry.log_time_ms))
@@ -179,7 +176,7 @@ _MISSING: dict[type[e.Entry], Callable[[Machine, Any], list[Chunk]]] = {
     q.Redrive: missing_of_redrive,
     q.Discard: _missing_of_discard,
     v.Move: missing_of_move,
-    t.Subscribe: _missing_of_subscribe,
+    t.Subscribe: _missing_of_declare,
     t.Fill: prefetching.missing_of_fill,
     x.Transaction: _missing_of_transaction,
     x.Resolve: _missing_of_resolve,

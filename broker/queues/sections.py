@@ -95,7 +95,7 @@ import msgpack
 
 from sluicemq.wire.errors import SluiceError
 
-FORMAT = 6
+FORMAT = 7
 """Version of the format as a whole: which sections there are, and in which order."""
 
 MACHINE, QUEUES, INDEXES, CHUNKS, RETURNED, SESSIONS, LEASES, PRODUCERS, END, NOTES = range(1, 11)

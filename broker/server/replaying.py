@@ -7,16 +7,18 @@ client's other requests. Must not know how a queue retains.
 from __future__ import annotations
 
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import trio
 
+from sluicemq.broker.pipeline.bodies import given_up
 from sluicemq.broker.pipeline.replay import Range
-from sluicemq.broker.queues.history import Place
+from sluicemq.broker.queues.history import Place, place_behind, place_of
 from sluicemq.broker.server.authorization import authorize
 from sluicemq.broker.server.showing import SHOWN_HEAD_BYTES, show, topic_name
 from sluicemq.wire import messages as m
-from sluicemq.wire.errors import LimitReached
+from sluicemq.wire.errors import LimitReached, MessageNotFound
 
 if TYPE_CHECKING:
     from sluicemq.broker.pipeline.replay import Found
@@ -75,11 +77,17 @@ async def _replay(session: ClientSession, message: m.Replay, correlation: int) -
 async def _show(session: ClientSession, found: Found, wanted: Range, frame_room: int, correlation: int) -> None:
     page = found.page
     topic = topic_name(session.road, found.queue_id)
-    shown = await show(session.road.bodies, page.runs, wanted.bytes_max, frame_room, topic)
+    try:
+        shown = await show(session.road.bodies, page.runs, wanted.bytes_max, frame_room, topic)
+    except MessageNotFound as error:
+        run = page.runs[0]
+        raise error if run.ready == run.zxid else given_up((run.zxid, run.first), place_behind(run)) from None
     place, more = page.next, page.more
     if shown.runs and (len(shown.runs) < len(page.runs) or shown.runs[-1].size < page.runs[-1].size):
-        last = shown.runs[-1]
-        place, more = Place(last.zxid, last.first + last.size), True
+        place, more = place_behind(shown.runs[-1]), True
     complete = not more and session.road.replay.is_complete(found, wanted)
-    reply = m.Replayed(shown.numbers, *place, more, *found.last, complete, shown.destinations, topic)
+    places: list[int] = []
+    if any(place_of(run) != (run.zxid, run.first) for run in shown.runs):
+        places.extend(chain.from_iterable(map(place_of, shown.runs)))
+    reply = m.Replayed(shown.numbers, *place, more, *found.last, complete, shown.destinations, topic, places)
     session.reply(correlation, reply, shown.parts)

@@ -82,6 +82,60 @@ async def test_it_goes_where_its_topic_leads_when_it_is_committed(broker: Broker
             await message.ack(confirm=True)
 
 
+async def test_replay_has_it_where_it_was_committed_also_after_a_restart(start_broker: StartBroker, queue: str) -> None:
+    broker = await anyio.to_thread.run_sync(lambda: start_broker(port=unused_port()))
+    everything = [b"before", b"meanwhile", b"half", b"after"]
+    async with connect(broker.url) as client:
+        await client.declare_queue(queue, retention={"seconds": 600})
+        await client.send(queue, b"before")
+        async with client.prepare(queue, b"never", check=queue) as never:
+            never.leave_undecided()
+        follower = client.replay(queue, follow=True)
+        assert (await anext(follower)).body == b"before"
+        async with client.prepare(queue, b"half", check=queue) as half:
+            await client.send(queue, b"meanwhile")
+            assert (await anext(follower)).body == b"meanwhile", "what is undecided is passed over"
+        message = await anext(follower)
+        assert (message.body, message.position) == (b"half", half.receipt.position)
+        after = await client.send(queue, b"after")
+        assert [each.body async for each in client.replay(queue)] == everything
+        assert [each.body async for each in client.replay(queue, str(follower.position))] == [b"after"]
+        assert [each.body async for each in client.replay(queue, half.receipt.position)] == everything[1:]
+        assert [each.body async for each in client.replay(queue, to=after.position)] == everything[:3]
+        await never.rollback()
+    await anyio.to_thread.run_sync(broker.kill)
+    await anyio.to_thread.run_sync(broker.start)
+    async with connect(broker.url) as client:
+        assert [each.body async for each in client.replay(queue)] == everything
+        assert await bodies(client, queue) == everything
+        assert [each.body async for each in client.replay(queue)] == everything, "settled or not"
+
+
+async def test_whoever_begins_in_the_past_gets_it_once_in_its_place(broker: BrokerProcess, queue: str) -> None:
+    async with connect(broker.url) as client:
+        await client.declare_topic(queue, retention={"seconds": 600})
+        half = client.prepare(f"{queue}.eu", b"half", check=queue)
+        late = client.prepare(f"{queue}.eu", b"late", check=queue)
+        async with half, late:
+            await client.send(f"{queue}.eu", b"first")
+            await client.send(f"{queue}.us", b"elsewhere")
+            await half.commit()
+            second = await client.send(f"{queue}.eu", b"second")
+            await client.subscribe(f"{queue}.eu", f"{queue}-all", start="beginning")
+            await client.subscribe(f"{queue}.eu", f"{queue}-second", start=second.position)
+        await client.subscribe(f"{queue}.eu", f"{queue}-late", start=half.receipt.position)
+        for name, expected in (
+            ("all", [b"first", b"half", b"second", b"late"]),
+            ("second", [b"second", b"late"]),
+            ("late", [b"first", b"half", b"second", b"late"]),
+        ):
+            async with client.consumer(f"{queue}-{name}") as consumer:
+                assert [(await anext(consumer)).body for _ in expected] == expected
+        found = [message async for message in client.replay(queue)]
+        assert [message.body for message in found] == [b"first", b"elsewhere", b"half", b"second", b"late"]
+        assert found[2].destination == f"{queue}.eu"
+
+
 async def test_delays_count_from_when_it_was_prepared(broker: BrokerProcess, queue: str) -> None:
     async with connect(broker.url) as client:
         await client.declare_queue(queue)

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from sluicemq.client import NewMessage, connect
-from sluicemq.wire.errors import Conflict, InvalidRequest, QueueNotFound, QueuePaused, TopicNotFound
+from sluicemq.wire.errors import InvalidRequest, QueueNotFound, QueuePaused, TopicNotFound
 from tests.e2e.broker_process import unused_port
 from tests.e2e.command_line import sluicemq
 
@@ -374,14 +374,51 @@ async def test_what_a_topic_delays_is_listed_and_goes_or_comes_at_once_as_one_sa
                 assert sorted(message.destination for message in got) == [f"{queue}.eu.2", f"{queue}.eu.3"]
             (state,) = [topic for topic in await client.topics() if topic["name"] == queue]
             assert (state["delayed"], state["cancelled_total"], state["unrouted_total"]) == (0, 2, 0)
-            # A subscription that begins in the past would not know of it.
-            await client.declare_topic(queue, retention={"seconds": 60})
-            kept = await client.send(queue, b"kept", delay=3_600)
-            assert await waiting(client, queue) == [kept.position]
-            with pytest.raises(Conflict, match="retains messages"):
-                await client.cancel(queue, kept)
-            with pytest.raises(Conflict, match="retains messages"):
-                await client.reschedule(queue, kept, delay=0)
+
+
+async def test_whoever_comes_later_to_a_topic_gets_what_it_delayed_when_that_became_ready_and_nothing_cancelled(
+    broker: BrokerProcess, queue: str
+) -> None:
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        async with connect(broker.url) as client:
+            await client.declare_topic(queue, retention={"seconds": 600})
+            cancelled, soon, later = [await client.send(queue, b"%d" % n, delay=3_600) for n in range(3)]
+            usual = await client.send(queue, b"usual")
+            assert [message.body async for message in client.replay(queue)] == [b"usual"]
+            follower = client.replay(queue, usual.position, follow=True)
+            assert (await anext(follower)).body == b"usual"
+            await client.subscribe(queue, f"{queue}-early", start="beginning")
+            assert await client.cancel(queue, cancelled) == 1
+            assert await client.reschedule(queue, soon, delay=0) == 1
+            assert (await anext(follower)).body == b"1"
+            last = await client.send(queue, b"last")
+            assert await client.reschedule(queue, later, delay=0) == 1
+            assert [(await anext(follower)).body for _ in range(2)] == [b"last", b"2"]
+            await client.subscribe(queue, f"{queue}-late", start="beginning")
+            await client.subscribe(queue, f"{queue}-behind", start=last.position)
+            everything = [b"usual", b"1", b"last", b"2"]
+            for name, expected in (("early", everything), ("late", everything), ("behind", everything[2:])):
+                async with client.consumer(f"{queue}-{name}") as consumer:
+                    assert [(await anext(consumer)).body for _ in expected] == expected
+                assert (await client.queue_info(f"{queue}-{name}"))["published_total"] == len(expected)
+            replay = client.replay(queue)
+            assert [message.body for message in await replay.receive(3)] == everything[:3]
+            assert [message.body async for message in client.replay(queue, str(replay.position))] == everything[3:]
+
+
+async def test_a_queue_retains_what_it_delays_as_it_was_published_also_what_is_cancelled(
+    broker: BrokerProcess, queue: str
+) -> None:
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        async with connect(broker.url) as client:
+            await client.declare_queue(queue, retention={"seconds": 600})
+            cancelled, soon = [await client.send(queue, body, delay=3_600) for body in (b"cancelled", b"soon")]
+            await client.send(queue, b"usual")
+            assert await client.cancel(queue, cancelled) == 1
+            assert await client.reschedule(queue, soon, delay=0) == 1
+            async with client.consumer(queue) as consumer:
+                assert [(await anext(consumer)).body for _ in range(2)] == [b"usual", b"soon"]
+            assert [message.body async for message in client.replay(queue)] == [b"cancelled", b"soon", b"usual"]
 
 
 async def test_a_paused_topic_takes_nothing_and_its_subscriptions_give_nothing_also_after_a_restart(

@@ -196,7 +196,7 @@ def _seen_early(machine: Machine, zxid: int, entry: Any, real: Any = APPLY[x.Pre
     if half is None or queue is None:
         return outcome
     arrival = Arrival(half.run, half.groups, half.routes)
-    return outcome._replace(effects=tuple(into_queue(machine, zxid, queue, arrival, retain=False)))
+    return outcome._replace(effects=tuple(into_queue(machine, zxid, queue, arrival)))
 
 
 _add(

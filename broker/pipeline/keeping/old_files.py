@@ -151,12 +151,14 @@ class _Search:
     def look_at(self, queue: Queue) -> None:
         """Find what is missing of one queue: each message once, the retained ones among those that are retained.
 
-        What came from elsewhere is not retained, so what lies between the first and last of that is compared.
+        What came from elsewhere is not retained, and what was prepared may be though it is older than all that is: so
+        what lies between the first and last of such messages is compared.
         """
         through = _ZXID_MAX
         if queue.history is not None:
             through = queue.history.lost.zxid
-            self._strangers = max(queue.history.strangers[0], through + 1), queue.history.strangers[1]
+            low, high, done_zxid = queue.history.strangers
+            self._strangers = (low, high) if low and done_zxid >= through else _NOBODY
             self._seen = Coverage(SEEN_BATCHES_MAX)
             self._add_index(queue.id, queue.history.runs.image(), _ZXID_MAX)
         for lane in (*queue.lanes, queue.dead):
@@ -171,13 +173,11 @@ class _Search:
         self._strangers = _NOBODY
 
     def look_at_topic(self, topic: Topic) -> None:
-        """Find what is missing of what a topic itself holds, in the same way."""
-        through = _ZXID_MAX
+        """Find what is missing of what a topic itself holds: what it retains is delayed no more."""
         if topic.history is not None:
             self._add_index(topic.id, topic.history.runs.image(), _ZXID_MAX)
-            through = topic.history.lost.zxid
         if topic.delayed.messages and (delayed := topic.delayed.image()) is not None:
-            self._add_index(topic.id, delayed, through)
+            self._add_index(topic.id, delayed, _ZXID_MAX)
         for filling in topic.fillings.values():
             if filling.held.messages:
                 self._add_index(filling.queue, filling.held.image(), _ZXID_MAX)

@@ -10,7 +10,6 @@ from sluicemq.broker.queues.applying.refusals import queue_not_found
 from sluicemq.broker.queues.keeping_order import line_up
 from sluicemq.broker.queues.outcomes import Cancelled, LeasesOver, Outcome
 from sluicemq.broker.queues.runs import Run, joined, messages_in
-from sluicemq.wire.errors import Conflict
 
 if TYPE_CHECKING:
     from sluicemq.broker.queues import entries_of_queues as q
@@ -66,26 +65,8 @@ def reschedule(machine: Machine, zxid: int, entry: q.Reschedule) -> Outcome:
     return Outcome(Cancelled(messages), None, effects)
 
 
-def refuse_change(topic: Topic) -> Conflict | None:
-    """Return why nothing that a topic delays can be changed, if it retains what is published.
-
-    A subscription that begins in the past knows from the batches alone what was ready when, and would get what was
-    cancelled, or miss what came early.
-    """
-    if topic.history is None:
-        return None
-    return Conflict(
-        f"topic {topic.name!r:.300} retains messages for subscriptions that begin in the past, so what it delays stays "
-        "as it was published: use a topic without retention, or a queue, for what you may want to take back",
-        topic=topic.name,
-    )
-
-
 def _cancel_of_topic(machine: Machine, entry: q.Cancel, topic: Topic) -> Outcome:
     """Drop messages that a topic delays; they were nobody's yet."""
-    refusal = refuse_change(topic)
-    if refusal is not None:
-        return Outcome(None, refusal)
     taken = _take(topic, entry.runs)
     for run in taken:
         topic.routes.release(run.note, run.size)
@@ -97,9 +78,6 @@ def _cancel_of_topic(machine: Machine, entry: q.Cancel, topic: Topic) -> Outcome
 
 def _reschedule_of_topic(machine: Machine, entry: q.Reschedule, topic: Topic) -> Outcome:
     """Let messages that a topic delays be due at another time; those due at once are routed by the next CLOCK."""
-    refusal = refuse_change(topic)
-    if refusal is not None:
-        return Outcome(None, refusal)
     taken = _take(topic, entry.runs)
     due_ms = max(entry.due_ms, machine.log_time_ms)
     _put_off(topic, _living_from(taken, due_ms), due_ms)

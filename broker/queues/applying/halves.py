@@ -139,9 +139,9 @@ def resolve(machine: Machine, zxid: int, entry: Resolve) -> Outcome:
     if not arrival.runs():
         pass  # all of it was there before
     elif queue is not None:
-        effects = into_queue(machine, zxid, queue, arrival, retain=False)
+        effects = into_queue(machine, zxid, queue, arrival)
     elif topic is not None:
-        effects = into_topic(machine, zxid, topic, arrival, retain=False)
+        effects = into_topic(machine, zxid, topic, arrival)
     else:
         return Outcome(
             None,

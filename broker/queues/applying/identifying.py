@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.entry import GROUP_NUMBERS
-from sluicemq.broker.queues.runs import Run
+from sluicemq.broker.queues.runs import Run, joined, messages_in
 from sluicemq.broker.queues.window import KNOWN_NUMBERS, IdWindow, ranges_without
 
 if TYPE_CHECKING:
@@ -109,8 +109,14 @@ def cut_pieces(pieces: list[Piece], ranges: list[tuple[int, int]]) -> Iterator[P
 def retain(history: History, zxid: int, entry: e.Publish, known: list[int], log_time_ms: int) -> None:
     """Retain what of the batch is new."""
     batch = Run(zxid, zxid, 0, entry.count, entry.count, len(entry.payload), log_time_ms)
-    if not known:
-        history.append(batch)
-        return
-    for first, size in ranges_without(known, entry.count):
-        history.append(batch._replace(first=first, size=size))
+    ranges = ranges_without(known, entry.count) if known else ((0, entry.count),)
+    history.append([batch._replace(first=first, size=size) for first, size in ranges])
+
+
+def retain_runs(history: History, zxid: int, runs: list[Run], log_time_ms: int) -> None:
+    """Retain *runs*, all of one batch, which the entry *zxid* made visible, whatever entry stored them."""
+    of_batch, _, _, _, count, batch_bytes, *_ = runs[0]
+    if messages_in(runs) == count:
+        history.append([Run(of_batch, zxid, 0, count, count, batch_bytes, log_time_ms)])
+    else:
+        history.append(joined([Run(of_batch, zxid, *run[2:6], log_time_ms) for run in runs]))

@@ -11,7 +11,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from sluicemq.broker.queues.applying.identifying import cut_pieces, pieces_of
+from sluicemq.broker.queues.applying.identifying import cut_pieces, pieces_of, retain_runs
 from sluicemq.broker.queues.applying.limiting import make_room, refuse_overflow
 from sluicemq.broker.queues.applying.routing import deliver
 from sluicemq.broker.queues.entry import GROUP_NUMBERS
@@ -191,16 +191,10 @@ class Demand:
 # --- it comes --------------------------------------------------------------------------------------------------------
 
 
-def into_queue(machine: Machine, zxid: int, queue: Queue, arrival: Arrival, *, retain: bool) -> list[Effect]:
+def into_queue(machine: Machine, zxid: int, queue: Queue, arrival: Arrival) -> list[Effect]:
     """Put an arrival where it waits in a queue, because of the entry *zxid*; others make room.
 
-    Args:
-        machine: The machine.
-        zxid: The entry.
-        queue: Where it comes into.
-        arrival: What comes.
-        retain: Whether the queue may retain it: not what was stored long before.
-
+    It may have been stored long before, by another entry: to those who read what is retained it comes now.
     """
     now_ms = machine.log_time_ms
     share, _, _ = share_of(arrival, queue.settings["ttl"], now_ms)
@@ -209,10 +203,7 @@ def into_queue(machine: Machine, zxid: int, queue: Queue, arrival: Arrival, *, r
         share = Share(*([run._replace(priority=0) for run in runs] for runs in share))
     queue.used_ms = now_ms
     effects: list[Effect] = []
-    if retain:
-        queue.arrive([*share.ready, *share.waiting])
-    else:
-        queue.arrive_from_elsewhere([*share.ready, *share.waiting])
+    queue.arrive([*share.ready, *share.waiting])
     if share.ready:
         queue.make_ready(share.ready, zxid)
         effects.append(Ready(queue.id))
@@ -220,15 +211,14 @@ def into_queue(machine: Machine, zxid: int, queue: Queue, arrival: Arrival, *, r
         queue.delayed.add(due_ms, list(runs))
     if queue.is_limited:
         effects += make_room(machine, zxid, queue, share.messages)
-    if retain and queue.history is not None:
-        for run in arrival.runs():
-            queue.history.append(run)
+    if queue.history is not None:
+        retain_runs(queue.history, zxid, arrival.runs(), now_ms)
         effects.append(Retained(queue.id))
     machine.due_changed(queue)
     return effects
 
 
-def into_topic(machine: Machine, zxid: int, topic: Topic, arrival: Arrival, *, retain: bool) -> list[Effect]:
+def into_topic(machine: Machine, zxid: int, topic: Topic, arrival: Arrival) -> list[Effect]:
     """Hand an arrival to those who match now, and let the rest of it wait in the topic; likewise."""
     share, ready_routes, waiting_routes = share_of(arrival, topic.settings["ttl"], machine.log_time_ms)
     topic.published_total += share.messages
@@ -240,9 +230,8 @@ def into_topic(machine: Machine, zxid: int, topic: Topic, arrival: Arrival, *, r
     ]
     for due_ms, runs in groupby(sorted(waiting, key=_due_of), key=_due_of):
         topic.delayed.add(due_ms, list(runs))
-    if retain and topic.history is not None:
-        for run in arrival.runs():
-            topic.history.append(run)
+    if topic.history is not None and ready:
+        retain_runs(topic.history, zxid, ready, machine.log_time_ms)
         effects.append(Retained(topic.id))
     machine.due_changed(topic)
     return effects

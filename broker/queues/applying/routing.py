@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.applying.fitting import fitted
-from sluicemq.broker.queues.applying.identifying import look_for_known, pieces_of, record_ids, retain
+from sluicemq.broker.queues.applying.identifying import look_for_known, pieces_of, record_ids, retain_runs
 from sluicemq.broker.queues.applying.limiting import make_room, refuse_overflow
 from sluicemq.broker.queues.outcomes import Effect, Outcome, Published, Ready, Retained
 from sluicemq.broker.queues.pauses import refuse_paused
@@ -74,8 +74,8 @@ def publish_to_topic(machine: Machine, zxid: int, entry: e.Publish, topic: Topic
         held.sort(key=_due_of)
         for due_ms, runs in groupby(held, key=_due_of):
             topic.delayed.add(due_ms, list(runs))
-    if topic.history is not None and rows:
-        retain(topic.history, zxid, entry, known, now_ms)
+    if topic.history is not None and ready:
+        retain_runs(topic.history, zxid, ready, now_ms)
         effects.append(Retained(topic.id))
     machine.due_changed(topic)
     return Outcome(Published(zxid, entry.count, False, known, id_base=entry.id_base), None, tuple(effects))
@@ -168,5 +168,8 @@ def release(machine: Machine, zxid: int, topic: Topic, left: int) -> tuple[int, 
             ready.append(run._replace(ready=zxid, note=0))
             targets.append(topic.match(route))
     effects = deliver(machine, zxid, topic, ready, targets)
+    if topic.history is not None and ready:
+        topic.history.append_released(ready, zxid, machine.log_time_ms)
+        effects.append(Retained(topic.id))
     machine.due_changed(topic)
     return taken, messages_in(ready), effects

@@ -147,7 +147,7 @@ def subscribe(machine: Machine, zxid: int, entry: t.Subscribe) -> Outcome:
     if entry.start != t.START_NOW:
         assert topic.history is not None, "a start in the past was judged"
         place = _start_of(topic.history, entry)
-        topic.begin_filling(Filling(queue.id, place, zxid, topic.pending_mark, machine.pool))
+        topic.begin_filling(Filling(queue.id, place, zxid, machine.pool))
         machine.due_changed(topic)
         effects = (FillsUp(queue.id),)
     changes = compare_settings(None, settings).changes

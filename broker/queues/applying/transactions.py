@@ -73,9 +73,9 @@ def _arrive(machine: Machine, zxid: int, part: Part, arrival: Arrival) -> list[E
     if not arrival.runs():
         return []
     if queue is not None:
-        return into_queue(machine, zxid, queue, arrival, retain=True)
+        return into_queue(machine, zxid, queue, arrival)
     assert topic is not None, "it was asked for before"
-    return into_topic(machine, zxid, topic, arrival, retain=True)
+    return into_topic(machine, zxid, topic, arrival)
 
 
 def _done_before(machine: Machine, zxid: int, entry: Transaction) -> Transacted:

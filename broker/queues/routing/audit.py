@@ -26,7 +26,7 @@ def canonical(topic: Topic) -> Iterator[Any]:
         yield topic.history.places()
         yield topic.history.runs.pieces()
     for number, filling in sorted(topic.fillings.items()):
-        yield number, filling.next, filling.end_zxid, filling.done, filling.mark
+        yield number, filling.next, filling.end_zxid, filling.done
         yield filling.held.pieces()
 
 

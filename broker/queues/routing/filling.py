@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 HELD_MOVED_MAX = 2_000
 """Most held rows that one FILL lets go. Frozen by the log's format."""
 
-Mark = tuple[int, int, int]
-"""(due time, zxid, first): what is due before it was ready before the subscription, the rest was not."""
-
 
 class FrozenFilling(NamedTuple):
     """A filling as it was at one moment."""
@@ -35,7 +32,6 @@ class FrozenFilling(NamedTuple):
     next: Place
     end_zxid: int
     done: bool
-    mark: Mark | None
     held: FifoImage
 
 
@@ -45,29 +41,24 @@ class Filling:
     Args:
         queue: Number of the subscription.
         place: Where the first piece begins.
-        end_zxid: The SUBSCRIBE entry: what was published before it is caught up with.
-        mark: The first message that was delayed then; None: none was.
+        end_zxid: The SUBSCRIBE entry: what became visible before it is caught up with.
         pool: Keeps accounts of the chunks of `held`.
 
     Attributes:
         queue: As above.
         next: Where the next piece begins.
         end_zxid: As above.
-        mark: As above.
         done: Whether all pieces are through, so that only held rows are left.
         held: Rows that came meanwhile, in order.
 
     """
 
-    __slots__ = ("done", "end_zxid", "held", "mark", "next", "queue")
+    __slots__ = ("done", "end_zxid", "held", "next", "queue")
 
-    def __init__(
-        self, queue: int, place: Place, end_zxid: int, mark: Mark | None, pool: ChunkPool | None = None
-    ) -> None:
+    def __init__(self, queue: int, place: Place, end_zxid: int, pool: ChunkPool | None = None) -> None:
         self.queue = queue
         self.next = place
         self.end_zxid = end_zxid
-        self.mark = mark
         self.done = False
         self.held = RunFifo(pool)
 
@@ -84,18 +75,17 @@ class Filling:
 
     def frozen(self) -> FrozenFilling:
         """Return a copy that nothing changes any more."""
-        return FrozenFilling(self.queue, self.next, self.end_zxid, self.done, self.mark, self.held.image())
+        return FrozenFilling(self.queue, self.next, self.end_zxid, self.done, self.held.image())
 
     @classmethod
     def restored(cls, queue: int, numbers: list[int], pool: ChunkPool | None) -> Filling:
         """Return the filling of an image, see `numbers_of`; `held` is replaced when its index follows."""
-        zxid, index, end_zxid, done, has_mark, *mark = numbers
-        filling = cls(queue, Place(zxid, index), end_zxid, (mark[0], mark[1], mark[2]) if has_mark else None, pool)
+        zxid, index, end_zxid, done = numbers
+        filling = cls(queue, Place(zxid, index), end_zxid, pool)
         filling.done = bool(done)
         return filling
 
 
 def numbers_of(filling: FrozenFilling) -> list[int]:
     """Return all of it but what is held, as an image keeps it."""
-    mark = filling.mark
-    return [*filling.next, filling.end_zxid, int(filling.done), int(mark is not None), *(mark or (0, 0, 0))]
+    return [*filling.next, filling.end_zxid, int(filling.done)]

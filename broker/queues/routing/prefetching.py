@@ -8,11 +8,13 @@ from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues.applying.identifying import missing_of_ids
 from sluicemq.broker.queues.applying.limiting import missing_of_room
+from sluicemq.broker.queues.runs import bytes_in
 
 if TYPE_CHECKING:
     from sluicemq.broker.queues.chunks import Chunk
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.routing.topic import Topic
+    from sluicemq.broker.queues.runs import Run
 
 
 def missing_of_published(machine: Machine, topic: Topic, entry: e.Publish) -> list[Chunk]:
@@ -40,19 +42,14 @@ def _missing_of_room(machine: Machine, topic: Topic, routes: set[str], count: in
 def missing_of_clock(machine: Machine, topic: Topic, log_time_ms: int, items_max: int) -> list[Chunk]:
     """What is due, and what was retained long enough; asked again once what is due is there, because of its routes."""
     missing = topic.delayed.missing_due(log_time_ms, items_max)
+    due: list[Run] = []
     if not missing:
         due = topic.delayed.look_due(log_time_ms, items_max)
         messages = sum(run.size for run in due)
         missing += _missing_of_room(machine, topic, {topic.routes.text(run.note) for run in due}, messages)
     if topic.history is not None:
-        missing += topic.history.missing_due(log_time_ms, items_max)
+        missing += topic.history.missing_due(log_time_ms, items_max, bytes_in(due))
     return missing
-
-
-def missing_of_subscribe(machine: Machine, entry: t.Subscribe) -> list[Chunk]:
-    """A subscription that begins in the past notes the first message that waits for its time."""
-    topic = machine.sources.find(entry.vhost, entry.topic)
-    return [] if topic is None or entry.start == t.START_NOW else topic.delayed.missing_due((1 << 64) - 1, 1)
 
 
 def missing_of_fill(machine: Machine, entry: t.Fill) -> list[Chunk]:

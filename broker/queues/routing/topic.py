@@ -2,7 +2,8 @@
 
 A topic holds no messages for anybody: its subscriptions, which are queues, do. But messages that were published with a
 delay are its own until they are ready, because they go to the subscriptions of that moment; so it remembers their
-routes, each text once. And it may retain everything for replay and for subscriptions that begin in the past.
+routes, each text once. And it may retain everything for replay and for subscriptions that begin in the past, from when
+it is ready: what was delayed has its place there among what became ready then, and what was cancelled has none.
 
 This module must not know entries, queues' insides or the log.
 """
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from sluicemq.broker.queues.chunks import ChunkPool, FifoImage
-    from sluicemq.broker.queues.routing.filling import Filling, FrozenFilling, Mark
+    from sluicemq.broker.queues.routing.filling import Filling, FrozenFilling
     from sluicemq.broker.queues.window import IdWindow, WindowImage
 
 ROUTES_MAX = 100_000
@@ -246,12 +247,6 @@ class Topic:
             None if self.window is None else self.window.look_ms or None,
         )
         return min((time for time in times if time is not None), default=None)
-
-    @property
-    def pending_mark(self) -> Mark | None:
-        """The first message that waits for its time, for `Filling`; its row is in memory. None: there is none."""
-        runs = self.delayed.look_due((1 << 64) - 1, 1)
-        return (runs[0].ready, runs[0].zxid, runs[0].first) if runs else None
 
     # --- changes ---------------------------------------------------------------------------------------------------
 

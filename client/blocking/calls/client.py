@@ -110,12 +110,15 @@ class QueueCalls(Base):
         """Return what the queue retains, to be read with `for`: also what is settled, without leases.
 
         Needs the setting `retention`. Nothing changes by it, and any number of replays read beside each other and
-        beside consumers. It goes on after a reconnect where it was.
+        beside consumers. It goes on after a reconnect where it was. Messages come in the order in which they became
+        visible: prepared ones as of their commit, and those that a topic delays once they are ready. A queue retains
+        at once also what it delays, and what is cancelled there.
 
         Args:
             queue: The queue.
-            from_: Begin with this position (the message is included), with what was published at this time (an aware
-                datetime) or later, or with the oldest message that is retained: "start".
+            from_: Begin with this position (the message is included, with all that became visible since it was
+                stored), with what became visible at this time (an aware datetime) or later, or with the oldest message
+                that is retained: "start".
             to: End before this position or time; None: with the newest message when the replay begins.
             follow: Wait for what is published later, until *to* if that is given. Then no timeout ends it.
 

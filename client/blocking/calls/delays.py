@@ -45,7 +45,6 @@ class DelayCalls(Base):
         Raises:
             QueueNotFound: Neither a queue nor a topic of that name.
             InvalidRequest: A text that is no position.
-            Conflict: A topic that retains messages: what it delays stays as it was published.
             OutcomeUnknown: The connection broke before the answer. Asking again does no harm.
         """
         return self._io.call(self._inner.cancel, queue, messages)
@@ -69,7 +68,6 @@ class DelayCalls(Base):
         Raises:
             QueueNotFound: Neither a queue nor a topic of that name.
             InvalidRequest: A text that is no position, or not just one of *at* and *delay*.
-            Conflict: As for `cancel`.
             OutcomeUnknown: The connection broke before the answer. Asking again does no harm.
         """
         return self._io.call(self._inner.reschedule, queue, messages, at=at, delay=delay)

@@ -128,7 +128,7 @@ async def test_what_a_repair_gave_up_is_told_with_the_position_to_go_on_at():
             await read_all(road, Place(zxids[40], 0))
         assert told.value.fields["position"] == format_position(0, zxids[50], 0)
         following = told.value.fields["next_position"]
-        assert following == format_position(0, zxids[59] + 1, 0)
+        assert following == format_position(0, zxids[59], 1)
         assert await read_all(road, Place(zxids[59] + 1, 0)) == zxids[60:]
 
 

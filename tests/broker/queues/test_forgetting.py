@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.fifo import RunFifo
 from sluicemq.broker.queues.giving_up import forget_runs, missing_runs
-from sluicemq.broker.queues.history import GivenUp, History, Place
+from sluicemq.broker.queues.history import GivenUp, History, Hole, Place
 from sluicemq.broker.queues.image import load
 from sluicemq.broker.queues.lost import LostEntries, problem_of
 from sluicemq.broker.queues.outcomes import Declared, Forgotten, LeasesGone, Outcome
@@ -128,6 +128,11 @@ def test_ranges_say_exactly_what_lies_in_them(numbers: list[int], low: int, high
 # --- what is retained ---------------------------------------------------------------------------------------------
 
 
+def hole(first: int, last: int) -> Hole:
+    """That of batches of one message each."""
+    return Hole(Place(first, 0), Place(last, 1))
+
+
 class Retaining(Broker):
     """The queue retains for 100 seconds."""
 
@@ -158,7 +163,7 @@ def test_a_reader_that_comes_to_what_was_given_up_is_told_where_it_ends() -> Non
     assert broker.read(Place(batches[1], 0)) == (batches[1:4], True)
     with pytest.raises(GivenUp) as told:
         broker.history.read(Place(batches[3], 1), messages_max=9, bytes_max=99)
-    assert (told.value.first_zxid, told.value.last_zxid) == (batches[4], batches[5])
+    assert told.value.hole == hole(batches[4], batches[5])
     assert broker.read(Place(batches[5] + 1, 0)) == (batches[6:], False)
     assert broker.read(Place(batches[1], 0), end=Place(batches[4], 0)) == (batches[1:4], False), "it ends before"
     assert broker.read(Place(batches[5], 0)) == ([], True), "in the middle of what is gone"
@@ -192,9 +197,9 @@ def test_a_hole_goes_with_the_batches_behind_it() -> None:
         broker.now += 10_000
         batches.append(broker.publish())
     forget(broker, batches[1], batches[1], batches[3], batches[4])
-    assert broker.history.holes == [(batches[1], batches[1]), (batches[3], batches[4])]
+    assert broker.history.holes == [hole(batches[1], batches[1]), hole(batches[3], batches[4])]
     broker.clock(131_000)
-    assert broker.history.holes == [(batches[3], batches[4])]
+    assert broker.history.holes == [hole(batches[3], batches[4])]
     broker.clock(10**9)
     assert broker.history.holes == []
 
@@ -216,7 +221,7 @@ def test_what_is_given_up_later_may_reach_around_what_was_before() -> None:
     batches = [broker.publish() for _ in range(9)]
     forget(broker, batches[4], batches[4])
     forget(broker, batches[3], batches[5])
-    assert broker.history.holes == [(batches[3], batches[5])]
+    assert broker.history.holes == [hole(batches[3], batches[5])]
 
 
 def test_an_image_knows_the_holes() -> None:
@@ -228,7 +233,7 @@ def test_an_image_knows_the_holes() -> None:
     queue = machine.queue(broker.orders)
     assert queue is not None
     assert queue.history is not None
-    assert queue.history.holes == [(batches[4], batches[4]), (batches[6], batches[7])]
+    assert queue.history.holes == [hole(batches[4], batches[4]), hole(batches[6], batches[7])]
 
 
 def test_a_retained_message_that_was_settled_is_given_up_once() -> None:
@@ -299,7 +304,7 @@ def test_only_the_chunks_that_lose_something_are_needed(monkeypatch: pytest.Monk
     pager = WhimsicalPager(random.Random(1))
     history = History({"seconds": 1}, pool=pager.pool)
     for number in range(1, 402):
-        history.append(Run(number, number, 0, 1, 1, 10, 7))
+        history.append([Run(number, number, 0, 1, 1, 10, 7)])
     for chunk in list(pager.pool.resident):
         chunk.page = pager.write(chunk.page_data)
         pager.pool.drop(chunk)

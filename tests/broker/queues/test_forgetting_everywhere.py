@@ -13,7 +13,7 @@ from sluicemq.broker.queues import entries_of_topics as t
 from sluicemq.broker.queues.delayed import DelayedRuns
 from sluicemq.broker.queues.delayed_check import check_delayed
 from sluicemq.broker.queues.giving_up import forget_delayed, missing_delayed
-from sluicemq.broker.queues.history import Place
+from sluicemq.broker.queues.history import Hole, Place
 from sluicemq.broker.queues.image import load
 from sluicemq.broker.queues.lost import LostEntries
 from sluicemq.broker.queues.outcomes import Forgotten, LeasesOver, Outcome, Published, Removed
@@ -107,13 +107,24 @@ def test_a_topic_gives_up_what_it_delays_with_the_routes_and_what_it_retains() -
     broker = BrokerWithTopic(retention={"seconds": 1_000})
     broker.publish("eu.paid", due_ms=5_000)
     lost = broker.publish("us.paid", "eu.paid", due_ms=3_000)
-    last = broker.publish("eu.paid")
-    assert forget(broker, lost).value == Forgotten(2, 1)
+    broker.publish("eu.paid")
+    other = broker.publish("eu.paid", due_ms=2_000)
+    gone = broker.publish("us.paid", "us.paid", "us.paid", due_ms=2_000)
+    kept = broker.publish("eu.paid", due_ms=2_000)
+    broker.clock(2_000)
+    released = broker.zxid
+    assert forget(broker, lost).value == Forgotten(2, 0), "what is delayed is retained once it is ready"
+    assert forget(broker, gone).value == Forgotten(0, 1)
     assert [text for _, text, _ in broker.topic.routes.items()] == ["eu.paid"]
     assert broker.machine.next_due_ms() == 5_000
-    assert broker.topic.history is not None
-    assert broker.topic.history.holes == [(lost, lost)]
-    assert broker.topic.history.end == Place(last, 1)
+    history = broker.topic.history
+    assert history is not None
+    assert history.holes == [Hole(Place(released, 1), Place(released, 4))], "of what became ready in one entry, a part"
+    assert history.end == Place(released, 5)
+    (before,) = history.read(Place(released, 0), messages_max=9, bytes_max=99).runs
+    (behind,) = history.read(Place(released, 4), messages_max=9, bytes_max=99).runs
+    assert (before.zxid, behind.zxid) == (other, kept)
+    history.check()
     again = load(broker.machine.freeze().pack(lambda: True))
     assert again.state_hash() == broker.machine.state_hash()
 

@@ -138,7 +138,7 @@ def test_what_has_to_go_needs_no_more_in_memory_than_the_chunks_it_begins_in(
     gone = history.expire(now_ms, runs_max)  # would fail on a chunk that is not there
     if bytes_max is None:
         assert len(missing) <= -(-gone // CHUNK_RUNS_OF_TESTS)
-        assert gone == min(runs_max, len({zxid for zxid, _, ms in shelf.messages if ms <= now_ms - 1_000}))
+        assert gone == min(runs_max, len({at[0] for _, _, ms, at in shelf.messages if ms <= now_ms - 1_000}))
 
 
 # --- the setting --------------------------------------------------------------------------------------------------
@@ -222,22 +222,36 @@ def test_only_a_queue_that_retains_says_so() -> None:
 
 
 class Shelf:
-    """A history on whimsical pages, and the same messages as a plain list of (zxid, index, published_ms)."""
+    """A history on whimsical pages, and the same messages as a plain list of (entry, number, time, address): where each
+    became visible, when, and where it lies. Of five batches three came as usual, one was prepared long before, and one
+    is two that a CLOCK entry released.
+    """
 
     def __init__(self, seed: int, batches: list[int], dropped: int) -> None:
         self.pager = WhimsicalPager(random.Random(seed))
         self.history = History({"seconds": 1}, pool=self.pager.pool)
-        self.messages: list[tuple[int, int, int]] = []
+        self.messages: list[tuple[int, int, int, tuple[int, int]]] = []
         for number, count in enumerate(batches):
             zxid, ms = 10 * number + 10, 100 * (number // 3)
-            self.history.append(Run(zxid, zxid, 0, count, count, 10 * count, ms))
-            self.messages += [(zxid, index, ms) for index in range(count)]
-        gone = min(dropped, len(batches))
-        for _ in range(gone):
+            stored = Run(zxid - 7, zxid - 7, 0, count, count, 10 * count, max(0, ms - 50))
+            match number % 5:
+                case 3:
+                    self.history.append([stored._replace(ready=zxid, published_ms=ms)])
+                    addresses = [(zxid - 7, index) for index in range(count)]
+                case 4:
+                    other = stored._replace(zxid=zxid - 9, ready=ms, first=2, size=1, batch_count=3, batch_bytes=30)
+                    self.history.append_released([stored._replace(ready=ms), other], zxid, ms)
+                    addresses = [*((zxid - 7, index) for index in range(count)), (zxid - 9, 2)]
+                case _:
+                    self.history.append([Run(zxid, zxid, 0, count, count, 10 * count, ms)])
+                    addresses = [(zxid, index) for index in range(count)]
+            self.messages += [(zxid, index, ms, address) for index, address in enumerate(addresses)]
+        for _ in range(min(dropped, len(self.history.runs))):
             while missing := self.history.missing(1):
                 self.pager.fill(missing)
             self.history._drop(1 << 60, 1)
-        self.messages = [each for each in self.messages if each[0] >= 10 * gone + 10]
+        self.messages = [each for each in self.messages if each[:2] >= self.history.lost]
+        assert len(self.messages) == self.history.messages
         rng = random.Random(seed)
         for chunk in list(self.pager.pool.resident):
             if rng.random() < 0.7:
@@ -256,7 +270,11 @@ class Shelf:
         while more:
             page = self.ask(lambda place=place: self.history.read(place, **bounds))
             assert page.next >= place
-            yield [(run.zxid, run.first + offset) for run in page.runs for offset in range(run.size)]
+            addresses = {each[:2]: each[3] for each in self.messages}
+            for run in page.runs:
+                for offset in range(run.size):
+                    assert addresses[run.ready, run.note + offset] == (run.zxid, run.first + offset)
+            yield [(run.ready, run.note + offset) for run in page.runs for offset in range(run.size)]
             place, more = page.next, page.more
 
 
@@ -293,7 +311,7 @@ def test_pages_hold_exactly_what_lies_between_two_places(
     shelf = Shelf(seed, batches, dropped)
     wanted = [
         (zxid, index)
-        for zxid, index, ms in shelf.messages
+        for zxid, index, ms, _ in shelf.messages
         if (zxid, index) >= begin and (end is None or (zxid, index) < end) and (end_ms is None or ms < end_ms)
     ]
     found: list[tuple[int, int]] = []
@@ -313,11 +331,11 @@ def test_pages_hold_exactly_what_lies_between_two_places(
     dropped=st.integers(0, 30),
     ms=st.integers(0, 1_100),
 )
-def test_the_place_of_a_time_is_that_of_the_first_message_published_then_or_later(
+def test_the_place_of_a_time_is_that_of_the_first_message_visible_then_or_later(
     seed: int, batches: list[int], dropped: int, ms: int
 ) -> None:
     shelf = Shelf(seed, batches, dropped)
-    later = [Place(zxid, index) for zxid, index, published_ms in shelf.messages if published_ms >= ms]
+    later = [Place(zxid, index) for zxid, index, visible_ms, _ in shelf.messages if visible_ms >= ms]
     assert shelf.ask(lambda: shelf.history.place_at(ms)) == (later[0] if later else shelf.history.end)
     oldest = shelf.messages[0] if shelf.messages else None
     assert shelf.ask(shelf.history.oldest) == (shelf.history.lost if oldest is None else Place(*oldest[:2]))

@@ -308,7 +308,7 @@ class Steps(Road):
         if self.fits(name, settings):
             place = (0, 0)
             if start == t.START_POSITION:
-                history = [address(m) for each in self.world.topics.values() for m in each["history"] or []]
+                history = [m["place"] for each in self.world.topics.values() for m in each["history"] or []]
                 place = history[at % len(history)] if history else (0, 0)
             self.run(t.Subscribe(self.now, "/", topic, pattern, name, settings, 0, start, *place))
 
@@ -341,13 +341,14 @@ class Steps(Road):
         rows: list[int] = []
         for message in lacking[:most]:
             lifetimes = [each for each in (message["ttl"], ttl_of_topic) if each]
-            begins = max(message["due"], message["published"])
-            expires = begins + min(lifetimes) if lifetimes else 0
+            expires = message["visible"] + min(lifetimes) if lifetimes else 0
+            if message["due"] > message["published"] and message["expires"]:
+                expires = message["expires"]  # it was delayed, and lives from when it was due
             if wants(subscription, message["route"]) and not 0 < expires <= self.now:
-                batch = message["count"], message["count"] * BYTES_A_MESSAGE, message["published"]
+                batch = message["count"], message["count"] * BYTES_A_MESSAGE, message["visible"]
                 rows += (*address(message), 1, *batch, expires, message["priority"], message["key"])
         done = len(lacking) <= most
-        (from_zxid, from_index), behind = filling["next"], (filling["end"], 0) if done else address(lacking[most])
+        (from_zxid, from_index), behind = filling["next"], (filling["end"], 0) if done else lacking[most]["place"]
         return t.Fill(self.now, subscription["id"], from_zxid, from_index, rows, behind[0], behind[1], done)
 
     # --- consuming -----------------------------------------------------------------------------------------------
@@ -450,13 +451,18 @@ class Steps(Road):
 
     @step(3, which=WHICH, start=WHICH, count=One(1, 2, 5))
     def cancel(self, which: int, start: int, count: int) -> None:
-        queue = self.a_queue_with(which, "delayed")
+        queue = self.one_with_delayed(which)
         self.run(q.Cancel(self.now, queue["id"], self.some_delayed(queue, start, count)))
 
     @step(3, which=WHICH, start=WHICH, count=One(1, 2, 5), delay=One(-100, 0, 300, 3_000))
     def reschedule(self, which: int, start: int, count: int, delay: int) -> None:
-        queue = self.a_queue_with(which, "delayed")
+        queue = self.one_with_delayed(which)
         self.run(q.Reschedule(self.now, queue["id"], self.some_delayed(queue, start, count), self.now + delay))
+
+    def one_with_delayed(self, which: int) -> Queue:
+        """A queue or a topic."""
+        holders = (*self.world.queues.values(), *self.world.topics.values())
+        return self.one_of([holder for holder in holders if within(holder, "delayed")], which)
 
     def some_delayed(self, queue: Queue, start: int, count: int) -> list[int]:
         """A few that wait, some of which may be named with another time than theirs."""

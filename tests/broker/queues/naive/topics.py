@@ -29,7 +29,6 @@ from tests.broker.queues.naive.world import (
     World,
     address,
     milliseconds,
-    within,
 )
 
 
@@ -39,7 +38,7 @@ def publish_to_topic(world: World, zxid: int, topic: Topic, messages: list[Messa
     for subscription, part in shares(world, topic, messages):
         if part and is_too_much(subscription, len(part)):
             return QueueFull
-    into_topic(world, zxid, topic, messages, retains=True)
+    into_topic(world, zxid, topic, messages)
     return None
 
 
@@ -52,17 +51,22 @@ def shares(world: World, topic: Topic, messages: list[Message]) -> list[tuple[Qu
     ]
 
 
-def into_topic(world: World, zxid: int, topic: Topic, messages: list[Message], *, retains: bool) -> None:
+def into_topic(world: World, zxid: int, topic: Topic, messages: list[Message]) -> None:
     """They come in, now that nothing stands against it."""
     ttl = milliseconds(topic["settings"]["ttl"])
     messages = [{**m, "expires": expiry(world, m, ttl)} for m in messages]
     topic["published"] += len(messages)
     hand_out(world, zxid, topic, [m for m in messages if m["due"] <= world.time])
+    remember(world, topic, [(m, (zxid, m["index"])) for m in messages if m["due"] <= world.time])
     for message in sorted((m for m in messages if m["due"] > world.time), key=lambda m: m["due"]):
         topic["messages"].append(message)
         world.wait(message, message["due"])
-    if retains and topic["history"] is not None:
-        topic["history"] += messages
+
+
+def remember(world: World, topic: Topic, messages: list[tuple[Message, Address]]) -> None:
+    """Messages become visible at these places, and are retained."""
+    if topic["history"] is not None:
+        topic["history"] += [{**m, "place": place, "visible": world.time} for m, place in messages]
 
 
 def hand_out(world: World, zxid: int, topic: Topic, messages: list[Message]) -> None:
@@ -114,7 +118,6 @@ def subscribe(world: World, zxid: int, entry: t.Subscribe) -> Any:
         queue["filling"] = {
             "next": topic["lost"] if entry.start == t.START_BEGINNING else begins,
             "end": zxid,
-            "pending": {address(m) for m in within(topic, "delayed")},
             "done": False,
             "held": [],
         }
@@ -153,11 +156,7 @@ def to_fill(world: World, subscription: Queue) -> list[Message]:
     """What of the past the subscription lacks still, in order."""
     filling = subscription["filling"]
     topic = world.topics[subscription["topic"]]
-    return [
-        m
-        for m in topic["history"] or []
-        if filling["next"] <= address(m) < (filling["end"], 0) and address(m) not in filling["pending"]
-    ]
+    return [m for m in topic["history"] or [] if filling["next"] <= m["place"] < (filling["end"], 0)]
 
 
 def fill(world: World, zxid: int, entry: t.Fill) -> Any:

@@ -63,12 +63,12 @@ def refusals(world: World, targets: Targets, freed: Counter[int]) -> OneOf | Non
     return OneOf(reasons) if reasons else None
 
 
-def come_in(world: World, zxid: int, targets: Targets, *, retains: bool) -> None:
+def come_in(world: World, zxid: int, targets: Targets) -> None:
     for number, messages in targets:
         if number in world.queues:
             into_queue(world, zxid, world.queues[number], messages)
         else:
-            into_topic(world, zxid, world.topics[number], messages, retains=retains)
+            into_topic(world, zxid, world.topics[number], messages)
 
 
 def transaction(world: World, zxid: int, entry: x.Transaction) -> Any:
@@ -102,7 +102,7 @@ def transaction(world: World, zxid: int, entry: x.Transaction) -> Any:
     for settlement in settlements:
         consumer, verdict, due, tags, reason = settlement
         settle(world, zxid, e.SettleJudged(entry.log_time_ms, entry.session, consumer, verdict, tags, due, reason))
-    come_in(world, zxid, targets, retains=True)
+    come_in(world, zxid, targets)
     return zxid, entry.count, False, known
 
 
@@ -163,7 +163,7 @@ def resolve(world: World, zxid: int, entry: x.Resolve) -> Any:
         known = {} if window is None else window.judge(half["ids"], entry.half, world.time)
         messages = [m for m in half["messages"] if m["index"] not in known]
         if messages:
-            come_in(world, zxid, [(number, messages)], retains=False)
+            come_in(world, zxid, [(number, messages)])
     del world.halves[entry.half]
     world.decided[entry.half] = entry.commit, world.time, known
     world.decided = {each: what for each, what in world.decided.items() if what[1] + DAY_MS > world.time}

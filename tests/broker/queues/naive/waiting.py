@@ -9,8 +9,8 @@ from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.wire.errors import QueueNotFound
 from tests.broker.queues.naive.dying import young
 from tests.broker.queues.naive.settings import follow_policies
-from tests.broker.queues.naive.topics import hand_out
-from tests.broker.queues.naive.world import Message, Queue, World, chunks_of, is_old, waiting, within
+from tests.broker.queues.naive.topics import hand_out, remember
+from tests.broker.queues.naive.world import Message, Queue, Topic, World, chunks_of, is_old, waiting, within
 
 
 def clock(world: World, zxid: int, entry: e.Clock) -> int:
@@ -52,10 +52,12 @@ def release(world: World, zxid: int, number: int, due: int) -> int:
     alive = [m for m in messages if not is_old(m, world.time)]
     topic["expired"] += len(messages) - len(alive)
     hand_out(world, zxid, topic, alive)
+    already = sum(m["place"][0] == zxid for m in topic["history"] or [])
+    remember(world, topic, [(m, (zxid, already + number)) for number, m in enumerate(alive)])
     return len(alive)
 
 
-def take_delayed(queue: Queue, runs: list[int]) -> list[Message]:
+def take_delayed(queue: Queue | Topic, runs: list[int]) -> list[Message]:
     """What still waits of `[due, zxid, first, size, ...]`, in the order in which it is due."""
     found: list[Message] = []
     for due, zxid, first, size in chunks_of(runs, 4):
@@ -66,25 +68,30 @@ def take_delayed(queue: Queue, runs: list[int]) -> list[Message]:
 
 def cancel(world: World, zxid: int, entry: q.Cancel) -> Any:
     queue = world.queues.get(entry.queue)
-    if queue is None:
+    holder = queue or world.topics.get(entry.queue)
+    if holder is None:
         return QueueNotFound
-    messages = take_delayed(queue, entry.runs)
+    messages = take_delayed(holder, entry.runs)
     for message in messages:
-        world.gone(queue, message, "purged")
+        if queue is not None:
+            world.gone(queue, message, "purged")
+        else:  # they were nobody's, and never will be
+            holder["messages"] = [m for m in holder["messages"] if m is not message]
     return len(messages)
 
 
 def reschedule(world: World, zxid: int, entry: q.Reschedule) -> Any:
     queue = world.queues.get(entry.queue)
-    if queue is None:
+    holder = queue or world.topics.get(entry.queue)
+    if holder is None:
         return QueueNotFound
-    messages = take_delayed(queue, entry.runs)
+    messages = take_delayed(holder, entry.runs)
     for message in messages:
-        if message["expires"] and not message["deliveries"]:  # it has not begun to live
+        if message["expires"] and not message.get("deliveries"):  # it has not begun to live
             message["expires"] += max(entry.due_ms, world.time) - message["due"]
-    if entry.due_ms > world.time:
+    if entry.due_ms > world.time or queue is None:  # a topic's are handed out by the next CLOCK
         for message in sorted(messages, key=lambda m: (m["zxid"], m["index"])):
-            world.wait(message, entry.due_ms)
+            world.wait(message, max(entry.due_ms, world.time))
     else:
         for message in messages:
             world.come_back(queue, message, zxid)

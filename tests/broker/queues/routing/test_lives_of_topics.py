@@ -56,6 +56,7 @@ class Topics(RuleBasedStateMachine):
         self.sequence = 0
         self.subscriptions: dict[str, Subscription] = {}
         self.published: list[tuple[Address, str]] = []
+        self.visible: list[tuple[Address, Address, str]] = []  # where each became visible, in that order
         self.waiting: list[tuple[int, Address, str]] = []  # due, in the order of becoming ready
         self.log: dict[int, tuple[bytes, int]] = {}
         self.unrouted = 0
@@ -71,9 +72,10 @@ class Topics(RuleBasedStateMachine):
         self.zxid += 1
         return self.machine.apply(self.zxid, entry)
 
-    def ready(self, messages: list[tuple[Address, str]]) -> None:
-        """Messages become ready, in this order."""
-        for address, route in messages:
+    def ready(self, messages: list[tuple[Address, Address, str]]) -> None:
+        """Messages become ready at these places, in this order."""
+        self.visible += messages
+        for _, address, route in messages:
             got = [found for found in self.subscriptions.values() if matches(found.pattern, route)]
             self.unrouted += not got
             for subscription in got:
@@ -108,7 +110,7 @@ class Topics(RuleBasedStateMachine):
             if delay:
                 self.waiting.append((now + delay * 100, (self.zxid, index), route))
             else:
-                ready.append(((self.zxid, index), route))
+                ready.append(((self.zxid, index), (self.zxid, index), route))
         self.waiting.sort(key=lambda each: each[0])
         self.ready(ready)
 
@@ -121,7 +123,7 @@ class Topics(RuleBasedStateMachine):
         assert gone == len(before) or items_max < 100 or self.waiting[gone][0] > self.now, "all that is due is ready"
         assert all(due <= self.now for due, _, _ in self.waiting[:gone]), "nothing is early"
         due, self.waiting = self.waiting[:gone], self.waiting[gone:]
-        self.ready([(address, route) for _, address, route in due])
+        self.ready([((self.zxid, number), address, route) for number, (_, address, route) in enumerate(due)])
 
     def delayed(self) -> list[Address]:
         topic = self.machine.sources.get(self.topic)
@@ -154,11 +156,8 @@ class Topics(RuleBasedStateMachine):
         assert isinstance(made, Subscribed)
         queue = self.machine.find_queue("/", made.name)
         assert queue is not None
-        pending = {address for _, address, _ in self.waiting}
         past = [
-            address
-            for address, route in self.published
-            if old and address >= beginning and address not in pending and matches(pattern, route)
+            address for place, address, route in self.visible if old and place >= beginning and matches(pattern, route)
         ]
         self.subscriptions[made.name] = Subscription(queue.id, pattern, session, past)
         self.subscriptions[made.name].catching_up = old
@@ -185,7 +184,7 @@ class Topics(RuleBasedStateMachine):
         end = Place(filling.end_zxid, 0)
         page = topic.history.read(filling.next, messages_max=messages_max, bytes_max=10**9, end=end)
         pairs = [(run, self.stored(run.zxid)) for run in page.runs]
-        wanted = Wanted(topic.bindings[subscription.number].pattern, False, 0, filling.mark, self.now)
+        wanted = Wanted(topic.bindings[subscription.number].pattern, False, 0, self.now)
         rows, cut = matching_rows(pairs, wanted)
         assert cut is None
         entry = t.Fill(self.now, subscription.number, *filling.next, rows, *page.next, not page.more)
