@@ -30,7 +30,13 @@ def draw(outcome: Outcome, target: Path) -> None:
         if text != "redriven":
             answers.axvline(at - started, color=COLORS[ANSWERED], linewidth=0.8, linestyle=":")
             answers.annotate(
-                text, (at - started, 0.02), xycoords=("data", "axes fraction"), rotation=90, va="bottom", fontsize=8
+                text,
+                (at - started, 0.5),
+                xycoords=("data", "axes fraction"),
+                rotation=90,
+                va="center",
+                ha="right",
+                fontsize=8,
             )
     answers.set_yscale("log")
     answers.set(xlabel="order placed after, s", ylabel="answered after, s", title="How long a customer waits")
@@ -52,6 +58,7 @@ def draw(outcome: Outcome, target: Path) -> None:
     done.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, frameon=False)
     names = list(outcome.redelivered)
     again.bar(names, [outcome.redelivered[name] for name in names], color=COLORS[ANSWERED])
-    again.set(ylabel="deliveries", title=f"Delivered again, by service ({outcome.redriven} dead letters redriven)")
+    again.tick_params(axis="x", rotation=30)
+    again.set(ylabel="deliveries", title=f"Delivered again ({outcome.redriven} dead letters redriven)")
     figure.savefig(target, dpi=110)
     pyplot.close(figure)

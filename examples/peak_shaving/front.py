@@ -66,13 +66,18 @@ class Front:
         stands_back = False
         while True:
             self.line = await self.client.queue_info(PAYMENTS)
-            is_long = (self.line["drain_seconds"] or 0.0) > UNIMPORTANT_FROM_SECONDS
+            is_long = self.is_long()
             if is_long and not stands_back:
                 await self.client.pause_queue(EXTRAS, deliver=True)
             elif stands_back and not is_long:
                 await self.client.resume_queue(EXTRAS)
             stands_back = is_long
             await trio.sleep(LOOK_SECONDS)
+
+    def is_long(self) -> bool:
+        """Return whether who comes now waits for so long that the unimportant should stand back."""
+        # Not `drain_seconds`, which is unknown while the line grows.
+        return self.wait_seconds(self.line["ready"]) > UNIMPORTANT_FROM_SECONDS
 
     def wait_seconds(self, position: int) -> float:
         """Return how long the one at *position* of the line will wait, by the pace of the last seconds."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sluicemq.examples.peak_shaving.front import Front
 from sluicemq.examples.peak_shaving.plan import DIRECT, QUEUED, Plan
 from sluicemq.examples.peak_shaving.sale import Run, Sample
 from sluicemq.examples.peak_shaving.view import in_one_line, sparkline, view_of
@@ -22,6 +23,15 @@ def test_customers_come_ten_times_as_often_while_the_sale_lasts() -> None:
     arrivals = list(Plan(normal=10, factor=10, before_seconds=2, sale_seconds=3).arrivals())
     assert sum(at < 2 for at in arrivals) == pytest.approx(20, abs=1)
     assert sum(at >= 2 for at in arrivals) == pytest.approx(300, abs=1)
+
+
+@pytest.mark.parametrize(("ready", "is_long"), [(0, False), (90, False), (110, True)])
+def test_the_unimportant_stands_back_behind_a_long_line_also_while_it_grows(
+    tmp_path: Path, ready: int, is_long: bool
+) -> None:
+    front = Front("sluicemq://127.0.0.1:1", tmp_path, 1)
+    front.line = {"ready": ready, "delivery_rate": 25.0, "drain_seconds": None}
+    assert front.is_long() is is_long
 
 
 @pytest.mark.parametrize(
