@@ -141,6 +141,8 @@ class ShapingStage:
         gate = self.gates.of(queue)  # also where nobody has consumed yet
         if gate is not None:
             state["delivery_rate_now"] = None if gate.rate is None else round(gate.rate, 3)
+            if gate.adaptive is not None and gate.adaptive.latency_allowed is not None:
+                state["delivery_latency_allowed"] = round(gate.adaptive.latency_allowed, 4)
         if queue.settings["publish_limit"] is not None:
             known = self.admissions.find(queue.id)
             state["publish_refused_total"] = 0 if known is None else known.refused_total

@@ -7,6 +7,11 @@ that were delivered before a change say nothing about it. Where a queue builds u
 pace at which it is worked off; where messages take too long by then, half of that goes until they do not. It grows only
 where messages wait for it: else nobody knows whether it could.
 
+A latency that is set and that the service cannot reach at any rate would let the rate fall for ever. So it is measured
+against the shortest one that was seen, where there was next to nothing to do: less than twice that is not asked for.
+Since a queue that never ends would raise the shortest one too, half of the rate goes for a moment now and then, as far
+as it matters what it is; what messages take then, without taking longer and longer, is the service's own time.
+
 It is told what happened and when, and must not know messages, nor who settles them.
 """
 
@@ -52,6 +57,30 @@ CHANCE = 2.0
 """Of few messages some may be late by chance: so many times the root of their number."""
 SHORTEST_GROWTH = 1.02
 """By so much the shortest latency is forgotten at each decision: services change."""
+ALLOWED_FACTOR = 2.0
+"""A latency that is set is taken to be so many times the shortest that was seen, where it is less: at no rate would
+messages take less than that one,"""
+ALLOWED_SECONDS_MIN = 0.03
+"""or to be this long: messages go in slices, and those of a slice wait for each other."""
+SLOW_SECONDS = 0.25
+"""Of a service that takes longer than this nothing is counted until what was delivered before a change is done."""
+PROBE_SECONDS = 20.0
+PROBE_SHORTEST = 60.0
+"""After so long, or so many times the shortest latency, that is measured anew where it decides."""
+PROBE_LENGTH = 4.0
+"""For so many times that,"""
+PROBE_SECONDS_MIN = 0.4
+"""and no less than this, the rate is half of itself: what queues at the service is worked off, and the rest tells."""
+STEADY = 1.15
+"""Messages that take no longer than so many times what others took just before do not queue."""
+STEADY_MIN = 3
+"""So many are evidence enough."""
+NEAR_SHORTEST = 1.1
+"""A latency up to so many times the shortest one is the same,"""
+SHORTEST_MAX = 1.5
+"""and more than so many times what was measured last is not believed unless it is measured anew,"""
+LEARNED_MAX = 4.0
+"""nor more than this at once: half of the rate may be just what the service does, and no less queues there."""
 DRAIN_SHARE = 0.5
 DRAIN_INTERVAL_SECONDS = 0.1
 DRAIN_SECONDS_MAX = 4.0
@@ -79,6 +108,11 @@ class AdaptiveRate:
         self._draining_until: float | None = None
         self._wanted = False
         self._shortest = float("inf")
+        self._measured = float("inf")
+        self._measured_at = now
+        self._drain_halves_at = now
+        self._halves = [(0, 0.0), (0, 0.0)]
+        self._probing = False
         self._judged = self._failed = 0.0
         self._begin(now)
         self.follow(settings)
@@ -92,6 +126,13 @@ class AdaptiveRate:
         if self._latency is None:
             self._draining_until = None
         self._set(self._rate)
+
+    @property
+    def latency_allowed(self) -> float | None:
+        """Seconds that messages may take, on the mean: what is set, or more where that cannot be; None: any."""
+        if self._latency is None or self._shortest == float("inf"):
+            return self._latency
+        return max(self._latency, self._shortest * ALLOWED_FACTOR, ALLOWED_SECONDS_MIN)
 
     def _set(self, rate: float) -> None:
         self._rate = min(max(rate, self._min), self._max)
@@ -126,6 +167,10 @@ class AdaptiveRate:
         self._settled += messages
         if not failed:
             self._acknowledged += messages
+        if self._draining_until is not None:
+            later = now >= self._drain_halves_at
+            count, taken = self._halves[later]
+            self._halves[later] = count + messages, taken + messages * seconds
         if now - seconds < self._changed_at:
             return  # they were under way when it became what it is
         self._fresh += messages
@@ -139,15 +184,21 @@ class AdaptiveRate:
         elapsed = now - self._since
         if self._draining_until is not None:
             return elapsed >= DRAIN_INTERVAL_SECONDS and self._drain(elapsed, out, now)
-        latency = self._observed(elapsed, out)
+        if SLOW_SECONDS < self._shortest < now - self._changed_at and self._since <= self._changed_at:
+            self._begin(now)  # what was done until now was delivered before it changed
+            return False
+        latency = self._observed(elapsed, out, now)
         if latency is None:
             return False
         before = self.rate
+        allowed = self.latency_allowed
         if self._failed > self._failures * self._judged + FAILED_FREE:
             self._decrease(elapsed, now)
-        elif self._latency is not None and latency > self._latency:
+        elif allowed is not None and latency > allowed:
             self._decrease(elapsed, now)
-            self._draining_until = now + max(DRAIN_SECONDS_MAX, 4 * self._latency)
+            self._begin_draining(now, max(DRAIN_SECONDS_MAX, 4 * allowed))
+        elif self._is_probe_due(now):
+            self._begin_draining(now, max(PROBE_SECONDS_MIN, PROBE_LENGTH * self._shortest), probing=True)
         elif self._is_behind(latency):
             self._fall_to_pace(elapsed, now)
         elif self._wanted and self._fresh:
@@ -158,21 +209,37 @@ class AdaptiveRate:
         self._begin(now)
         return self.rate != before
 
-    def _observed(self, elapsed: float, out: int) -> float | None:
+    def _observed(self, elapsed: float, out: int, now: float) -> float | None:
         """Return how long messages take, those included that still do; None: too early to say."""
         enough = SETTLED_MIN if elapsed < PATIENCE_SECONDS else 1
         if elapsed < INTERVAL_SECONDS or self._settled < enough:
             return None
         # What is settled soon is known soon: only what is out, too, tells how long all of it takes.
         latency = max(self._seconds / self._fresh if self._fresh else 0.0, out * elapsed / self._settled)
-        self._shortest = min(self._shortest * SHORTEST_GROWTH, latency)
+        if latency <= self._measured * NEAR_SHORTEST:
+            self._measured = min(self._measured, latency)
+            self._measured_at = now
+        self._shortest = min(self._shortest * SHORTEST_GROWTH, latency, self._measured * SHORTEST_MAX)
         return latency
 
     def _is_behind(self, latency: float) -> bool:
         """Return whether messages queue at the service."""
-        if self._latency is None:
+        allowed = self.latency_allowed
+        if allowed is None:
             return False
-        return latency > self._shortest + QUEUED_SHARE * max(self._latency - self._shortest, 0.0)
+        return latency > self._shortest + QUEUED_SHARE * max(allowed - self._shortest, 0.0)
+
+    def _is_probe_due(self, now: float) -> bool:
+        """Return whether the shortest latency, by which it is judged, was not seen for long."""
+        if self._latency is None or self.latency_allowed == self._latency:
+            return False
+        return now - self._measured_at > max(PROBE_SECONDS, PROBE_SHORTEST * self._shortest)
+
+    def _begin_draining(self, now: float, seconds: float, *, probing: bool = False) -> None:
+        self._draining_until = now + seconds
+        self._drain_halves_at = now + seconds / 2
+        self._halves = [(0, 0.0), (0, 0.0)]
+        self._probing = probing
 
     def _is_loaded(self, elapsed: float) -> bool:
         return self._delivered >= LOADED_SHARE * self._rate * elapsed
@@ -217,10 +284,23 @@ class AdaptiveRate:
 
     def _drain(self, elapsed: float, out: int, now: float) -> bool:
         assert self._draining_until is not None, "it drains"
-        assert self._latency is not None, "else nothing would be drained"
-        drained = out * elapsed <= DRAINED_SHARE * self._latency * self._settled
+        allowed = self.latency_allowed
+        assert allowed is not None, "else nothing would be drained"
+        drained = not self._probing and out * elapsed <= DRAINED_SHARE * allowed * self._settled
+        if not drained and now >= self._draining_until:
+            self._learn_shortest(now)
         if drained or now >= self._draining_until:
             self._draining_until = None
             self._changed_at = now
         self._begin(now)
         return not self.draining
+
+    def _learn_shortest(self, now: float) -> None:
+        """Take what messages took at half of the rate to be the service's own time, unless even so they queued."""
+        (before, seconds_before), (after, seconds_after) = self._halves
+        self._measured_at = now
+        if before < STEADY_MIN or after < STEADY_MIN:
+            return
+        latency = seconds_after / after
+        if latency <= STEADY * seconds_before / before:
+            self._shortest = self._measured = min(latency, self._measured * LEARNED_MAX)

@@ -33,6 +33,9 @@ class Service:
         chance: Where its irregularity comes from.
         workers: How many messages it handles at a time, if it lets them queue.
 
+    Attributes:
+        took: How long each message took, where they queue.
+
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Service:
         self._free_at = [0.0] * workers
         self._tokens = 2.0
         self._at = 0.0
+        self.took: list[float] = []
 
     def handles(self, now: float) -> tuple[float, bool]:
         """Take one message; return when it is settled, and whether that is a nack."""
@@ -52,6 +56,7 @@ class Service:
             begin = max(heapq.heappop(self._free_at), now)
             done = begin + len(self._free_at) / capacity * self._chance.uniform(0.8, 1.2) + 1 / capacity
             heapq.heappush(self._free_at, done)
+            self.took.append(done - now)
             return done, False
         self._tokens = min(self._tokens + (now - self._at) * capacity, max(capacity * 0.05, 2.0))
         self._at = now

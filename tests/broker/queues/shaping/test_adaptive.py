@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from sluicemq.broker.queues.shaping.adaptive import DECREASE_MAX, RATE_FIRST, AdaptiveRate
+from sluicemq.broker.queues.shaping.adaptive import ALLOWED_SECONDS_MIN, DECREASE_MAX, RATE_FIRST, AdaptiveRate
 from sluicemq.wire.shaping import ADAPTIVE_DEFAULT
 from tests.broker.queues.shaping.services import HALVES_AT, RECOVERS_AT, Service, halving, live, sent_within
 
@@ -18,6 +18,42 @@ def test_it_finds_the_capacity_within_ten_seconds_and_follows_it(kind, latency, 
     for changed_at, able in ((0.0, capacity), (HALVES_AT, capacity / 2), (RECOVERS_AT, capacity)):
         found = sent_within(sent, changed_at + 10.0, changed_at + 15.0)
         assert found == pytest.approx(able, rel=0.1), f"ten seconds after {changed_at}"
+
+
+@pytest.mark.parametrize("workers", [1, 4, 10, 50])
+@pytest.mark.parametrize("share", [0.02, 0.5, 1.0, 1.5, 3.0])
+def test_a_latency_that_is_too_short_for_the_service_does_not_keep_it_from_its_capacity(share, workers):
+    capacity = 200.0
+    own = (workers + 1) / capacity
+    service = Service("queues", lambda _now: capacity, random.Random(1), workers)
+    found = sent_within(live(service, latency=share * own, end=20.0), 10.0, 20.0)
+    assert found == pytest.approx(capacity, rel=0.1)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_where_the_latency_is_too_short_it_follows_the_capacity_as_well(workers):
+    sent = live(Service("queues", halving(1_000.0), random.Random(1), workers), latency=0.001)
+    for changed_at, able in ((0.0, 1_000.0), (HALVES_AT, 500.0), (RECOVERS_AT, 1_000.0)):
+        assert sent_within(sent, changed_at + 10.0, changed_at + 15.0) == pytest.approx(able, rel=0.1)
+
+
+@pytest.mark.parametrize("workers", [1, 10, 50])
+def test_what_queues_at_the_service_does_not_become_longer_and_longer(workers):
+    own = (workers + 1) / 200.0
+    service = Service("queues", lambda _now: 200.0, random.Random(1), workers)
+    live(service, latency=own, end=200.0)
+    longest = max(service.took[len(service.took) // 2 :])
+    assert longest < 5 * own + 0.1, "though it is the rate alone that says what the shortest latency is"
+
+
+def test_it_says_which_latency_it_goes_by():
+    rate = adaptive(latency=0.5, max=1_000)
+    assert rate.latency_allowed == 0.5, "nothing is known"
+    lives(rate, 0.0, 3.0)
+    assert rate.latency_allowed == 0.5
+    rate.follow({**ADAPTIVE_DEFAULT, "latency": 0.001})
+    assert rate.latency_allowed == ALLOWED_SECONDS_MIN
+    assert adaptive().latency_allowed is None
 
 
 def adaptive(**settings: float | None) -> AdaptiveRate:
