@@ -153,6 +153,8 @@ def _shaped_rows(queue: dict[str, Any], settings: dict[str, Any]) -> list[tuple[
     if "delivery_rate_now" in queue:
         allowed = queue.pop("delivery_rate_now")
         rows.append(("delivery rate allowed", "unlimited" if allowed is None else f"{allowed:g}/s"))
+    if "delivery_latency_allowed" in queue:
+        rows.append(("latency allowed", f"{queue.pop('delivery_latency_allowed'):g} s"))
     rows.append(("drained in", _drained(queue)))
     queue.pop("drain_seconds", None)
     if settings.get("max_concurrency") is not None:
