@@ -11,7 +11,9 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import signal
+import sys
 import threading
+import traceback
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -55,6 +57,10 @@ DEFAULTS: dict[str, Any] = {
 _OWN = ("data", "listen", "node_id", "peers", "advertise")
 
 
+FRAMES_SHOWN_MAX = 8
+"""Of a broker that does not start in time so many of the innermost calls are shown."""
+
+
 class BrokerNotRunning(RuntimeError):
     """The broker was stopped, crashed, or never started: `start` it first."""
 
@@ -78,6 +84,7 @@ class _Life:
         self._moving = threading.Lock()
         self._error: BaseException | None = None
         self._token: trio.lowlevel.TrioToken
+        self._task: trio.lowlevel.Task | None = None
         self._nursery: trio.Nursery
         self._signals: trio.MemorySendChannel[int]
         self._road: Road
@@ -101,6 +108,7 @@ class _Life:
 
     async def _main(self, sockets: list[socket.socket]) -> None:
         self._token = trio.lowlevel.current_trio_token()
+        self._task = trio.lowlevel.current_task()
         surroundings = Surroundings(
             self._signals_of_test, self._clock.wall, self._clock.current_time, self._made, self._is_ready
         )
@@ -159,9 +167,31 @@ class _Life:
         self._thread.start()
         try:
             self._ready.result(START_SECONDS_MAX)
-        except BaseException:
+        except BaseException as error:
             self._wanted = True  # the exception tells it
-            raise
+            if not isinstance(error, concurrent.futures.TimeoutError) or self._ready.done():
+                raise
+            where = self._where()
+            self._give_up()
+            raise BrokerNotRunning(
+                f"the broker did not start within {START_SECONDS_MAX:g} s; the innermost last, it was at\n{where}"
+            ) from None
+
+    def _where(self) -> str:
+        """Return what the broker is doing: where its main task waits, or where its thread is if that is elsewhere."""
+        thread = sys._current_frames().get(self._thread.ident or 0)
+        stack = [] if thread is None else traceback.extract_stack(thread)
+        task = self._task
+        if task is not None and any("generate_runner" in frame.name or "get_events" in frame.name for frame in stack):
+            stack = traceback.StackSummary.extract(task.iter_await_frames())
+        return "".join(traceback.format_list(stack[-FRAMES_SHOWN_MAX:])) or "its end"
+
+    def _give_up(self) -> None:
+        """Let whatever hangs in its start end, if it can: its directory and its port are wanted again."""
+        if self._task is not None:
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(lambda: self._nursery.cancel_scope.cancel())
+            self._thread.join(LOOK_SECONDS)
 
     def kill(self) -> None:
         self._end(self._cut)

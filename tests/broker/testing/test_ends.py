@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from sluicemq.broker.testing import BrokerDied, BrokerNotRunning, InProcessBroker
+from sluicemq.broker.testing import broker as broker_module
 from sluicemq.broker.testing.advancing import Advance
 from sluicemq.broker.testing.memory import MemoryFile
 from sluicemq.client import connect
@@ -106,3 +107,29 @@ def test_what_is_down_can_be_ended_again_and_again(sluicemq: InProcessBroker) ->
     assert "down" in repr(sluicemq)
     sluicemq.close()
     sluicemq.close()
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_a_broker_that_does_not_start_in_time_says_what_it_was_doing(
+    blocks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+
+    async def read_a_disk_that_does_not_answer(*_arguments: object, **_more: object) -> None:
+        if blocks:
+            released.wait(10.0)
+        else:
+            await trio.sleep_forever()
+
+    monkeypatch.setattr(broker_module, "serve_alone", read_a_disk_that_does_not_answer)
+    monkeypatch.setattr(broker_module, "START_SECONDS_MAX", 0.2)
+    threads = threading.active_count()
+    broker = InProcessBroker()
+    with pytest.raises(BrokerNotRunning, match=r"within 0\.2 s(.|\n)*in read_a_disk_that_does_not_answer"):
+        broker.start()
+    released.set()
+    broker.close()
+    for thread in threading.enumerate():
+        if thread.name.startswith("sluicemq:"):
+            thread.join(5.0)
+    assert threading.active_count() <= threads, "nothing of it is left"
