@@ -14,10 +14,10 @@ from itertools import starmap
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from sluicemq.broker.queues.chunks import EXPIRES_OFFSET, ROW
+from sluicemq.broker.queues.chunks import EXPIRES_OFFSET, ROW, RUN_BYTES
 from sluicemq.broker.queues.delayed import DelayedRuns
 from sluicemq.broker.queues.fifo import RunFifo
-from sluicemq.broker.queues.runs import expires_ms_of, size_of
+from sluicemq.broker.queues.runs import expires_ms_of, first_of, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,7 +32,6 @@ EXPIRING_MESSAGES_MAX = 10_000_000  # frozen by the log's format, see `MachineLi
 _READ_RUNS_MIN = 4
 
 _zxid_of = itemgetter(0)
-_first_of = itemgetter(2)
 
 # What every queue with one priority refers to, never changed.
 _NO_LANES: dict[int, RunFifo] = {}
@@ -228,6 +227,21 @@ class Lanes:
                 return run if run.first <= first < run.first + run.size else None
         return None
 
+    def fronts_within(self, ready: int, zxid: int, first: int, end: int) -> list[Run]:
+        """Return the runs in front of a lane with messages *first* to *end* of a batch, as `ReturnedRuns.within` does.
+
+        Nowhere else a run stays in its lane when a part of it leaves.
+        """
+        runs: list[Run] = []
+        for lane in self:
+            for base, rows, _ in lane.parts_of(ready):
+                assert rows is not None, "the chunks of a run that is wanted are in memory"
+                if base <= lane.head < base + len(rows) // RUN_BYTES:
+                    run = lane.first()
+                    if run is not None and (run.ready, run.zxid) == (ready, zxid):
+                        runs += [run] if run.first < end and first < run.first + run.size else []
+        return runs
+
     def take_placed(self, ready: int, zxid: int, first: int, count: int) -> tuple[Run, list[Run]] | None:
         """Take *count* messages out of one run, wherever it is; also return what is left of it and left the lane."""
         for lane in self:
@@ -270,7 +284,7 @@ def _take_front(lane: RunFifo, flat: list[int]) -> list[Run]:
     if not runs or runs[0][0] != flat[0]:
         return []
     zxids, firsts, counts = flat[::3], flat[1::3], flat[2::3]
-    if len(runs) < wanted or list(map(_zxid_of, runs)) != zxids or list(map(_first_of, runs)) != firsts:
+    if len(runs) < wanted or list(map(_zxid_of, runs)) != zxids or list(map(first_of, runs)) != firsts:
         return []
     if list(map(size_of, runs)) == counts:
         lane.consume(wanted, sum(counts))

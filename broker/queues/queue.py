@@ -22,7 +22,7 @@ from sluicemq.broker.queues.notes import NoteTable
 from sluicemq.broker.queues.pauses import PAUSED_PUBLISH
 from sluicemq.broker.queues.returned import ReturnedRuns
 from sluicemq.broker.queues.runs import Run, by_place, bytes_in, expires_ms_of, joined, messages_in
-from sluicemq.broker.queues.taking import take_rows
+from sluicemq.broker.queues.taking import take_left, take_rows
 from sluicemq.broker.queues.windows import follow_windows, windows_of
 from sluicemq.wire.settings import QUEUE_SETTINGS_DEFAULT
 
@@ -370,7 +370,7 @@ class Queue:
             flat: `[ready, zxid, first, count, ...]`: neighbouring messages within one run.
 
         Returns:
-            As `take` does.
+            As `take` does; where only parts of a run are left, those, and how many messages are not there between them.
 
         """
         taken: list[Run | int] = []
@@ -378,9 +378,9 @@ class Queue:
         while position < len(flat):
             runs = take_rows(self.lanes.main, flat, position, self.returned) if self.lanes.only_main else []
             if not runs:
-                ready, zxid, first, count = flat[position : position + 4]
-                run = self._take_within(ready, zxid, first, count)
-                taken.append(count if run is None else run)
+                place = flat[position : position + 4]
+                run = self._take_within(*place)
+                taken += [run] if run else take_left(self.lanes, self.returned, place, self._take_within)
                 position += 4
             taken += runs
             position += 4 * len(runs)

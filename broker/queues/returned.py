@@ -158,6 +158,16 @@ class ReturnedRuns:
                     return run
         return None
 
+    def within(self, ready: int, zxid: int, first: int, end: int) -> list[Run]:
+        """Return the runs that became ready with *ready* and hold messages of the batch *zxid*, *first* to *end*."""
+        runs: list[Run] = []
+        for rank in range(PRIORITY_MAX + 1) if self._places else ():
+            begin = self._by_place.bisect_right((rank, ready, zxid, first)) - 1
+            runs += self._by_place.values()[max(begin, 0) : self._by_place.bisect_left((rank, ready, zxid, end))]
+        return [
+            run for run in runs if run.place[1:3] == (ready, zxid) and run.first < end and first < run.first + run.size
+        ]
+
     def take_parts(self, run: Run) -> list[Run]:
         """Take out what is here of *run*, whole or in parts: all runs that begin where it had messages."""
         if not self._places:

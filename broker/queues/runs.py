@@ -116,6 +116,7 @@ class Run(NamedTuple):
         )
 
 
+first_of = itemgetter(2)
 size_of = itemgetter(3)
 """`run.size`, for loops that run in C."""
 expires_ms_of = itemgetter(10)

@@ -1,8 +1,8 @@
 """Many runs leave an index of ready runs at once, from anywhere in it, at the cost of a few.
 
 A queue that is ordered by key hands out messages whose neighbours must wait: each is a run of its own, and most lie
-close behind each other. To look for each of them, and to note each hole, cost ten times as much. This module must not
-know queues or leases.
+close behind each other. To look for each of them, and to note each hole, cost ten times as much. What was dropped in
+part since it was chosen leaves in the parts that are left (`take_left`). This module must not know queues or leases.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues.chunks import FIRST_WORD, ROW, RUN_BYTES, column
-from sluicemq.broker.queues.runs import Run, messages_in
+from sluicemq.broker.queues.runs import Run, first_of, messages_in
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Callable, Container
 
     from sluicemq.broker.queues.fifo import RunFifo
+    from sluicemq.broker.queues.lanes import Lanes
+    from sluicemq.broker.queues.returned import ReturnedRuns
 
 NEAR_ROWS = 128
 """So many rows are looked at for the next run that is wanted, before it is looked for by its place."""
@@ -83,3 +85,33 @@ def _leave(fifo: RunFifo, base: int, mask: int, taken: list[Run]) -> None:
     else:
         fifo._punch(base, mask & ~(1 << front), messages_in(taken[1:]))
         fifo.consume(1, taken[0].size)
+
+
+def take_left(
+    lanes: Lanes, returned: ReturnedRuns, place: list[int], take: Callable[[int, int, int, int], Run | None]
+) -> list[Run | int]:
+    """Take what is left of a run of which something went since it was named, in order, each message once.
+
+    What `Lanes.missing_placed` names was filled before.
+
+    Args:
+        lanes: Where a part may lie in front.
+        returned: Where all other parts lie.
+        place: `[ready, zxid, first, count]` of the run as it was.
+        take: Takes a part of one run out; None where it is not there.
+
+    Returns:
+        Runs, and how many messages are not there before, between and behind them.
+
+    """
+    ready, zxid, first, count = place
+    end = first + count
+    taken: list[Run | int] = []
+    parts = [*returned.within(ready, zxid, first, end), *lanes.fronts_within(ready, zxid, first, end)]
+    for part in sorted(parts, key=first_of):
+        begin, behind = max(part.first, first), min(part.first + part.size, end)
+        if begin < behind:
+            taken += [begin - first] if begin > first else []
+            taken.append(take(ready, zxid, begin, behind - begin) or behind - begin)
+            first = behind
+    return [*taken, end - first] if first < end else taken

@@ -6,10 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import queue as queues
+from sluicemq.broker.queues.dispatching.dispatcher import Dispatcher, Pick
+from sluicemq.broker.queues.image import load
+from sluicemq.broker.queues.outcomes import Declared, Granted, Published
 from sluicemq.broker.queues.queue import Queue
 from sluicemq.broker.queues.runs import Run
 from tests.broker.paged import make_chunks_small
+from tests.broker.queues.routing.test_topics import Broker
 
 MESSAGES = 12
 
@@ -75,3 +80,56 @@ def test_what_lies_in_front_leaves_without_a_hole() -> None:
     assert not queue.main.has_holes
     taken_of(queue, [(1, 8, 1), (1, 9, 1)])
     assert queue.main.has_holes
+
+
+def published(broker: Broker, queue: Queue, dispatcher: Dispatcher) -> int:
+    outcome = broker.try_publish("", "", "", topic=queue.id)
+    dispatcher.on_effects(outcome.effects)
+    return broker.get(Published, outcome).zxid
+
+
+def placed(pick: Pick, now: int) -> e.GrantPlaced:
+    places = [number for run in pick.runs for number in (run.ready, run.zxid, run.first, run.size)]
+    return e.GrantPlaced(now, pick.queue_id, pick.session, pick.consumer, pick.first_tag, places)
+
+
+@pytest.mark.parametrize("overflow", ["drop_head", "dead_letter"])
+def test_a_batch_whose_front_was_dropped_on_its_way_to_a_consumer_still_goes_before_the_next(overflow: str) -> None:
+    broker = Broker()
+    declared = broker.declare("parcels", max_length=4, overflow=overflow)
+    queue = broker.machine.existing_queue(broker.get(Declared, declared).queue_id)
+    dispatcher = Dispatcher(broker.machine)
+    dispatcher.add_consumer(broker.session, 1, queue.id, 100, 10_000)
+
+    first = published(broker, queue, dispatcher)
+    of_first = dispatcher.next_pick()
+    second = published(broker, queue, dispatcher)  # of six messages two are too many
+    of_second = dispatcher.next_pick()
+    assert of_first is not None
+    assert of_second is not None
+    voids = [broker.get(Granted, broker.apply(placed(pick, broker.now))).void for pick in (of_first, of_second)]
+
+    assert voids == [[1, 2], []], "what is there is leased"
+    table = queue.leases[broker.session, 1]
+    leased = [(tag, run.zxid, run.first, run.size) for tag, run, _ in table.pieces()]
+    assert leased == [(3, first, 2, 1), (4, second, 0, 3)]
+    assert queue.ready == 0
+    assert load(broker.machine.freeze().pack(lambda: True)).state_hash() == broker.machine.state_hash()
+
+
+def test_all_that_is_left_of_a_run_is_taken_wherever_it_lies() -> None:
+    queue = Queue(1, "/", "orders", {}, 0)
+    for zxid in (1, 2):
+        run = Run(zxid, zxid, 0, MESSAGES, MESSAGES, 100, 1_000)
+        queue.arrive([run])
+        queue.make_ready([run], zxid)
+    gone = [(2, 0, 1), (2, 3, 2), (2, 7, 1), (1, 0, 4)]
+    taken_of(queue, gone)
+
+    found = taken_of(queue, [(2, 0, MESSAGES), (1, 2, 5)])
+    assert [run[2:4] if isinstance(run, Run) else run for run in found] == [
+        *(1, (1, 2), 2, (5, 2), 1, (8, 4)),
+        *(2, (4, 3)),
+    ]
+    assert [(run.zxid, run.first, run.size) for run in queue.peek(0, 100)] == [(1, 7, 5)]
+    assert taken_of(queue, [(2, 3, 4)]) == [4], "nothing is left"

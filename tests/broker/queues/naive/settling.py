@@ -88,18 +88,21 @@ def grant(world: World, entry: e.Grant, undisturbed: bool, void: list[int], give
     ids = ids_in(entry.ids) if isinstance(entry, e.GrantIdentified) else {}
     tag = entry.first_tag
     for ready, addresses in named(entry):
-        tags = range(tag, tag + len(addresses))
+        wanted = list(zip(addresses, range(tag, tag + len(addresses)), strict=True))
         tag += len(addresses)
-        is_void = tags[0] in void
-        assert all((each in void) == is_void for each in tags), "a run is leased or void as a whole"
-        assert lives or is_void, "nothing is leased to a session that has ended"
-        if is_void and (lives or not given_back.issuperset(addresses)):
+        assert lives or all(own_tag in void for _, own_tag in wanted), "nothing is leased to a session that has ended"
+        had = [(place, own) for place, own in wanted if own not in void or (not lives and place in given_back)]
+        if len(had) < len(wanted):
             assert not undisturbed, "what is granted at once is there"
+            assert not had or ready is not None, "a run in front is leased or void as a whole"
+            lost = [place for place, _ in wanted if place not in {place for place, _ in had}]
+            assert ready is None or queue is None or nothing_there(queue, ready, lost), "what is there is leased"
+        if not had:
             continue
         assert queue is not None, "nothing is leased of a queue that is gone"
-        found = find_ready(queue, ready, addresses)
-        assert len(found) == len(addresses), "what is leased was ready"
-        for message, own_tag in zip(found, tags, strict=True):
+        found = find_ready(queue, ready, [place for place, _ in had])
+        assert len(found) == len(had), "what is leased was ready"
+        for message, (_, own_tag) in zip(found, had, strict=True):
             queue["totals"]["redelivered"] += bool(message["deliveries"])
             holder = entry.session, entry.consumer
             id_ = ids.get(own_tag - entry.first_tag, b"")
@@ -108,6 +111,11 @@ def grant(world: World, entry: e.Grant, undisturbed: bool, void: list[int], give
             if not lives:
                 message["deliveries"] += 1
                 world.give_back(message)
+
+
+def nothing_there(queue: Queue, ready: int, addresses: list[Address]) -> bool:
+    """Whether none of these is ready where it became ready; one that died in several subscriptions may be."""
+    return all(m["note"] is not None and m["note"][1] for m in find_ready(queue, ready, addresses))
 
 
 def find_ready(queue: Queue, ready: int | None, addresses: list[Address]) -> list[Message]:
