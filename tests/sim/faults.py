@@ -657,10 +657,13 @@ class Nemesis:
             node.wipe()
 
     def _change_under_way(self) -> bool:
-        """Whether any node knows of a change of voters that is not through."""
+        """Whether any node knows of a change of voters that is not through, or will when it is started again."""
         committed = self._truth.configuration
         running = [node.process for node in self._nodes.values() if node.process is not None]
-        return any(process.replica.configuration not in (None, committed) for process in running)
+        if any(process.replica.configuration not in (None, committed) for process in running):
+            return True
+        left = [node.voters_left for node in self._nodes.values() if node.process is None and node.voters_left]
+        return any(who != committed and not self._truth.is_committed_entry(zxid) for zxid, who in left)
 
 
 TRAPPED: tuple[type[m.Message], ...] = (

@@ -20,6 +20,7 @@ from tests.sim.driver import Process
 from tests.sim.log_thread import DiskSpeed, Ledger
 
 if TYPE_CHECKING:
+    from sluicemq.broker.replication.membership import Configuration
     from sluicemq.broker.replication.messages import Message
     from tests.sim.network import Network
     from tests.sim.snapshots import Image
@@ -123,6 +124,8 @@ class Node:
         """The power goes off after so many operations of the disk, when the next snapshot is installed."""
         self.loses_writes = False
         """The disk has not done some of what it said it did."""
+        self.voters_left: tuple[int, Configuration] | None = None
+        """Who votes by the end of the last process's log, and the entry that says so."""
 
     @property
     def listening(self) -> bool:
@@ -164,6 +167,7 @@ class Node:
             return
         self.world.say(self.number, "loses power" if power else "is killed")
         process.end()
+        self.voters_left = process.memory.configuration_at(process.memory.last.zxid)
         self.process = None
         self.paused = False
         self.host_up = not power
@@ -191,6 +195,7 @@ class Node:
             return
         self.world.say(self.number, "is stopped in good order")
         process.end()
+        self.voters_left = process.memory.configuration_at(process.memory.last.zxid)
         with contextlib.suppress(StorageError, OSError, PowerCut):
             process.log.close()
         self.process = None
@@ -216,6 +221,7 @@ class Node:
         self.ledger = Ledger()
         self.loses_writes = False
         self.damaged_from = None
+        self.voters_left = None
         self.listed = ()
         self.refuses_to_start = None
 

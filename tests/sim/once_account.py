@@ -1,6 +1,7 @@
 """What has to happen once: a ledger of ids, transactions, half messages and names, against what clients saw.
 
 - I20: within a window, messages of one id are stored once; a duplicate is told where the original lies, whoever leads.
+  A window knows what came since its queue or topic has it, nothing of before.
 - I21: a transaction holds as a whole or not at all: nothing of one that was refused is in the history, all of one that
   was confirmed is.
 - I22: a half message is seen by nobody before it is committed, and ends as the database of its sellers says, once.
@@ -190,6 +191,8 @@ class OnceAccount:
         self._weighed["I20"] += epoch_of(place[0]) != epoch_of(zxid)
 
     def _new(self, zxid: int, index: int, name: Name, stored: Stored, settings: Mapping[str, Any]) -> None:
+        if not settings["dedup_window"]:
+            return  # a window that is declared later on begins empty
         before = self._ids.setdefault((stored.target, name), [])
         age_ms, most = round(settings["dedup_window"] * 1000), settings["dedup_count"]
         young = [place for place in before if self._stored[place].time_ms + age_ms > stored.time_ms]

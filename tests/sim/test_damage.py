@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sluicemq.broker.replication import events as ev
 from tests.sim import damage
 from tests.sim.history import Account
 from tests.sim.simulation import Choice, Simulation
@@ -71,3 +72,24 @@ def test_a_damaged_node_that_begins_with_what_is_left_votes_for_nobody_until_it_
     assert run.world.run_until(60.0, run._is_one), "two whole logs are, and teach the third"
     assert run.truth.repaired == 1
     Account(run.truth.committed).compare(run.seen)
+
+
+def test_nobody_damages_a_disk_while_the_log_of_a_node_that_is_down_ends_with_a_change_of_voters() -> None:
+    run = Simulation(7, CHOICE)
+    run._begin()
+    run.world.run_until(3.0)
+    leader = run.nemesis.leader()
+    assert leader is not None, "somebody leads"
+    assert leader.process is not None
+    gone, other = (node for node in run.nodes.values() if node is not leader)
+    assert run.nemesis._may_damage(other), "two whole logs are left"
+
+    leader.process.event(ev.RemoveVoter("remove", gone.number))
+    leader.crash(power=False)
+    leader.stopped = True
+    assert not run.nemesis._may_damage(other), "it may be one of two that vote, as soon as the leader is back"
+
+    leader.start()
+    assert run.world.run_until(20.0, lambda: run.nemesis._may_damage(other) or run.nemesis._may_damage(gone)), (
+        "it is settled whether the change goes through"
+    )

@@ -43,6 +43,14 @@ SEEDS = [
         Choice(features=True, once=False),
         id="producers sent all batches behind a lost one again and again, and keys went one message at a time",
     ),
+    pytest.param(
+        6002442, Choice(features=True), id="an id that came before its queue had a window was looked for in the window"
+    ),
+    pytest.param(
+        6003282, Choice(features=False), id="a disk was lost while a node that was down knew of a change of voters"
+    ),
+    pytest.param(6003604, Choice(features=True), id="the rest of a batch whose head was dropped fell behind the next"),
+    pytest.param(6003924, Choice(features=True), id="the same where what is too much becomes a dead letter"),
 ]
 
 

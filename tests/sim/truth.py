@@ -105,6 +105,10 @@ class Truth:
         """Who votes, by the committed history."""
         return self._voters
 
+    def is_committed_entry(self, zxid: int) -> bool:
+        """Whether the committed history has the entry."""
+        return zxid in self._position
+
     def broken(self, invariant: str, text: str) -> Violation:
         """Return the exception that ends the run."""
         return Violation(f"{invariant}: {text}")
