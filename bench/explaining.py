@@ -1,7 +1,8 @@
 """How long `explain` takes with a long log behind it: `python -m bench.explaining [--messages N] [--batch N]`.
 
 Publishes to one queue, consumes a part of it, and asks for the lives of messages all over: settled ones, leased ones,
-ready ones, by position and by id, each several times; before and after a restart of the broker.
+ready ones, by position and by id, each several times; before and after a restart of the broker. `--history 100GiB`
+keeps all of the log whole.
 """
 
 from __future__ import annotations
@@ -88,8 +89,10 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=10_000_000)
     parser.add_argument("--batch", type=int, default=1_000)
     parser.add_argument("--consumed", type=int, default=0, help="messages to consume; default: a fifth")
+    parser.add_argument("--history", default="0", metavar="SIZE", help="history_bytes_max of the broker (0)")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, BrokerProcess(Path(folder) / "data") as broker:
+    serve_options = ["--history-bytes-max", options.history]
+    with tempfile.TemporaryDirectory() as folder, BrokerProcess(Path(folder) / "data", options=serve_options) as broker:
         consumed = options.consumed or options.messages // 5
         found = trio.run(fill, broker.url, options.messages, options.batch, consumed)
         trio.run(ask, broker.url, found)

@@ -188,24 +188,30 @@ class Client(
 
         Args:
             name: The queue.
-            count: Most messages to return; the broker may return fewer.
+            count: Most messages to return. Where they do not fit one answer the rest is asked for, and what comes and
+                goes meanwhile may be seen twice or not at all.
             skip: How many ready messages to pass over.
 
         Raises:
             QueueNotFound: No queue of that name.
 
         """
-        link = self._link()
-        request = m.Peek(
-            name=check_name(name),
-            skip=count_of(skip, "skip", minimum=0, maximum=2**64 - 1),
-            count_max=count_of(count, "count"),
-        )
-        answer = await link.request(request, timeout=self._request_seconds)
-        peeked = answer.message
-        assert isinstance(peeked, m.Peeked)
-        group = 0 if link.session is None or link.session.welcome is None else link.session.welcome.group_id
-        return peeked_messages(peeked.runs, answer.tail, group, name, peeked.topic, peeked.destinations)
+        check_name(name)
+        skip = count_of(skip, "skip", minimum=0, maximum=2**64 - 1)
+        count_of(count, "count")
+        found: list[PeekedMessage] = []
+        while len(found) < count:
+            link = self._link()
+            request = m.Peek(name=name, skip=skip + len(found), count_max=count - len(found))
+            answer = await link.request(request, timeout=self._request_seconds)
+            peeked = answer.message
+            assert isinstance(peeked, m.Peeked)
+            group = 0 if link.session is None or link.session.welcome is None else link.session.welcome.group_id
+            page = peeked_messages(peeked.runs, answer.tail, group, name, peeked.topic, peeked.destinations)
+            if not page:
+                break
+            found += page
+        return found
 
     def replay(
         self, queue: str, from_: str | datetime = START, to: str | datetime | None = None, *, follow: bool = False

@@ -29,7 +29,8 @@ class LifeEvent:
     Attributes:
         what: `accepted`, `leased`, `attempt_began`, `acknowledged`, `nacked`, `rejected`, `given_back`,
             `lease_expired`, `session_ended`, `rescheduled`, `cancelled`, `redriven`, `discarded`, `moved`, `copied`,
-            `purged`, `queue_gone`, `settled_before`, `committed`, `rolled_back`, `caught_up` or `given_up`.
+            `purged`, `queue_gone` (nobody used it), `queue_deleted`, `settled_before`, `committed`, `rolled_back`,
+            `caught_up` or `given_up`.
         at: When: an aware UTC datetime, by the broker's clock.
         zxid: The entry of the log that did it.
         queue: In which queue; "" where that is gone, or it was in none.
@@ -108,17 +109,21 @@ class ExplainCalls(Asking):
             _, zxid, index = parse_position(position)
         elif not message_id:
             raise InvalidRequest("message_id is empty")
-        reply = await self._ask(
-            m.Explain(
-                zxid=zxid,
-                index=index,
-                message_id=message_id or "",
-                name="" if queue is None else check_name(queue),
-                key=key or "",
-            )
+        asked = m.Explain(
+            zxid=zxid,
+            index=index,
+            message_id=message_id or "",
+            name="" if queue is None else check_name(queue),
+            key=key or "",
         )
-        assert isinstance(reply, m.Explained)
-        facts = reply.facts
+        facts: dict[str, Any] = {"history_read_zxid": 0}
+        while True:
+            reply = await self._ask(asked)
+            assert isinstance(reply, m.Explained)
+            read_zxid, facts = facts["history_read_zxid"], reply.facts
+            # Of a long log the broker reads a part for each question: it is asked again as long as it gets on.
+            if facts["history_read_zxid"] <= read_zxid:
+                break
         return Explanation(
             position=str(facts["position"]),
             message_id=str(facts["message_id"]),

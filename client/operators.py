@@ -291,6 +291,13 @@ def _search(queue: str, state: str, wanted: Wanted) -> _Search:
         raise TypeError(
             f"unknown: {', '.join(sorted(unknown))}; messages are chosen by {', '.join(Wanted.__annotations__)}"
         )
+    for name in ("message_id", "key", "subject"):
+        value = wanted.get(name)
+        if not isinstance(value, str | None):
+            raise InvalidRequest(f"{name} is {value!r:.80}; it must be a text")
+    headers = wanted.get("headers")
+    if headers is not None and not (isinstance(headers, Mapping) and all(isinstance(each, str) for each in headers)):
+        raise InvalidRequest(f"headers is {headers!r:.80}; it must map names to values")
     after, before = wanted.get("after"), wanted.get("before")
     return _Search(
         check_name(queue),
@@ -298,7 +305,7 @@ def _search(queue: str, state: str, wanted: Wanted) -> _Search:
         wanted.get("message_id"),
         wanted.get("key"),
         wanted.get("subject"),
-        dict(wanted.get("headers") or {}),
+        dict(headers or {}),
         0 if after is None else _ms(after, "after"),
         None if before is None else _ms(before, "before"),
     )
@@ -306,7 +313,7 @@ def _search(queue: str, state: str, wanted: Wanted) -> _Search:
 
 def _ms(moment: datetime, name: str) -> int:
     if not isinstance(moment, datetime) or moment.utcoffset() is None:
-        raise InvalidRequest(f"{name} must be a datetime with a time zone")
+        raise InvalidRequest(f"{name} is {moment!r:.80}; it must be a datetime with a time zone")
     return max((moment - _EPOCH) // timedelta(milliseconds=1), 0)
 
 

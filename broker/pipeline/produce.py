@@ -330,8 +330,8 @@ class ProduceStage:
 
     def delete_queue(self, vhost: str, name: str, if_empty: bool, on_outcome: OnOutcome) -> None:
         """Delete a queue with everything in it."""
-        self.find_queue(vhost, name)
-        entry = Delete(self._road.clock.now_ms(), vhost, QUEUE, name, if_empty)
+        queue = self.find_queue(vhost, name)
+        entry = Delete(self._road.clock.now_ms(), vhost, QUEUE, name, if_empty, queue.id)
         self._road.propose(entry, on_applied=on_outcome)
 
     def purge_queue(self, vhost: str, name: str, on_outcome: OnOutcome) -> None:

@@ -249,5 +249,5 @@ class TopicStage:
 
         """
         road = self._road
-        road.produce.find_queue(vhost, name)
-        road.propose(Unsubscribe(road.clock.now_ms(), vhost, name), on_applied=on_outcome)
+        queue = road.produce.find_queue(vhost, name)
+        road.propose(Unsubscribe(road.clock.now_ms(), vhost, name, queue.id), on_applied=on_outcome)

@@ -350,19 +350,24 @@ class Declare(Entry):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Delete(Entry):
-    """A queue shall go, with its messages; with *if_empty* only when it holds none."""
+    """A queue shall go, with its messages; with *if_empty* only when it holds none.
+
+    *queue* is the number that it had when this was proposed, for those who read the log: names go with their queues.
+    """
 
     KIND = 11
-    CHECKS: ClassVar[tuple[Check, ...]] = (_number, _name, text(16), text(), boolean)
+    VERSION = 2
+    CHECKS: ClassVar[tuple[Check, ...]] = (_number, _name, text(16), text(), boolean, _number)
 
     vhost: str
     object_kind: str
     name: str
     if_empty: bool
+    queue: int = 0
 
     def header(self) -> bytes:
         """Return the header's bytes."""
-        return _pack(self.log_time_ms, self.vhost, self.object_kind, self.name, self.if_empty)
+        return _pack(self.log_time_ms, self.vhost, self.object_kind, self.name, self.if_empty, self.queue)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

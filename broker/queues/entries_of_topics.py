@@ -80,17 +80,19 @@ START_POSITION = 2
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Unsubscribe(Entry):
-    """A subscription goes, with its messages."""
+    """A subscription goes, with its messages. *queue* is its number, as in DELETE."""
 
     KIND = 27
-    CHECKS: ClassVar[tuple[Check, ...]] = (number, name, text())
+    VERSION = 2
+    CHECKS: ClassVar[tuple[Check, ...]] = (number, name, text(), number)
 
     vhost: str
     name: str
+    queue: int = 0
 
     def header(self) -> bytes:
         """Return the header's bytes."""
-        return pack(self.log_time_ms, self.vhost, self.name)
+        return pack(self.log_time_ms, self.vhost, self.name, self.queue)
 
 
 FILL_NUMBERS = 9

@@ -28,6 +28,8 @@ FOUND_MESSAGES_MAX = 10_000
 """Most messages in one FOUND with bodies and without."""
 FOUND_BYTES_MAX = 4 * 1024 * 1024
 """Most bytes of messages in one FOUND, unless a single one is larger."""
+FRAME_SHARE = 4
+"""The places of what was found take at most one part in so many of a frame."""
 ANSWERING_MAX = 64
 """Most requests of one connection that are answered beside each other."""
 
@@ -91,7 +93,9 @@ async def _search(session: ClientSession, message: m.Search, correlation: int) -
         message.to_ms,
         message.until_zxid,
     )
-    count_max = max(1, min(message.count_max, FOUND_MESSAGES_MAX))
+    # Each may be a run of its own, and what a small frame says of runs must leave it room for messages.
+    runs_max = session.connection.frame_bytes_max // (FRAME_SHARE * 9 * m.FOUND_NUMBERS)
+    count_max = max(1, min(message.count_max, FOUND_MESSAGES_MAX, runs_max))
     # One page at a time: a connection holds no more than that, however many searches it has sent.
     async with session.page_at_a_time:
         await session.outbound.wait_room()

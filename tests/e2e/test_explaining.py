@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from sluicemq.client import NewMessage, Reject, connect
-from sluicemq.client.errors import MessageNotFound
+from sluicemq.client.errors import Conflict, MessageNotFound
 from tests.e2e.broker_process import unused_port
 from tests.e2e.command_line import sluicemq
 
@@ -131,7 +131,16 @@ async def test_what_the_log_does_not_hold_is_not_made_up(broker: BrokerProcess, 
             await client.purge_queue(queue)
             assert (await client.explain(receipt)).status == "purged"
             await client.delete_queue(queue)
-            assert (await client.explain(receipt)).status in ("purged", "gone with its queue")
+            assert (await client.explain(receipt)).status == "purged"
+            await client.declare_queue(queue)
+            receipt = await client.send(queue, b"x")
+            with pytest.raises(Conflict):
+                await client.delete_queue(queue, if_empty=True)
+            assert told(await client.explain(receipt)) == ["accepted"], "what was refused did not happen"
+            await client.delete_queue(queue)
+            life = await client.explain(receipt)
+            assert (told(life), life.status) == (["accepted", "queue_deleted"], "queue_deleted")
+            assert life.events[-1].facts["name"] == queue
 
 
 async def test_a_restart_changes_nothing_of_the_story(start_broker: StartBroker) -> None:
@@ -151,6 +160,43 @@ async def test_a_restart_changes_nothing_of_the_story(start_broker: StartBroker)
             assert [life.status for life in after[1:]] == ["ready in orders"] * 2
             assert all(life.complete for life in after)
             assert (await client.explain(message_id=receipts[0].message_id)).position == receipts[0].position
+
+
+async def test_history_tells_what_was_settled_long_before_the_last_snapshots(start_broker: StartBroker) -> None:
+    small = ["--segment-bytes", "256KiB", "--snapshot-every-bytes", "128KiB"]
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        start = partial(start_broker, port=unused_port(), options=[*small, "--history-bytes-max", "1GiB"])
+        broker = await anyio.to_thread.run_sync(start)
+        async with connect(broker.url) as client:
+            await client.declare_queue("orders")
+            receipt = await client.send("orders", b"x")
+            async with client.consumer("orders") as consumer:
+                await (await anext(consumer)).ack(confirm=True)
+                async with client.producer("orders") as producer:
+                    for _ in range(100):
+                        await producer.send_many([bytes(1_000)] * 20)
+                        for message in await consumer.receive(20):
+                            await message.ack()
+            before = await client.explain(receipt)
+            assert (told(before), before.complete) == (["accepted", "leased", "acknowledged"], True)
+        await anyio.to_thread.run_sync(broker.stop)
+        await anyio.to_thread.run_sync(broker.start)
+        async with connect(broker.url) as client:
+            life = await client.explain(receipt)
+            assert (life.events, life.complete) == (before.events, True)
+            assert (await client.explain(message_id=receipt.message_id)).events == before.events
+        await anyio.to_thread.run_sync(broker.stop)
+        # Whoever switches it off gets the disk back with the next snapshots, and is told that nothing is known.
+        forgetful = await anyio.to_thread.run_sync(partial(start_broker, port=unused_port(), options=small))
+        async with connect(forgetful.url) as client, client.producer("orders") as producer:
+            for _ in range(40):
+                await producer.send_many([bytes(1_000)] * 20)
+            while True:
+                try:
+                    life = await client.explain(receipt)
+                except MessageNotFound:
+                    break
+                await anyio.sleep(0.01)
 
 
 async def test_the_command_line_tells_it_too(broker: BrokerProcess, queue: str) -> None:

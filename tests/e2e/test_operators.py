@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
 from sluicemq.client import NewMessage, Reject, connect
 from sluicemq.client.errors import Conflict, InvalidRequest, QueueFull, QueueNotFound
+from sluicemq.wire import messages as m
 from tests.e2e.command_line import sluicemq
+from tests.e2e.wire_client import WireClient
 
 if TYPE_CHECKING:
     from sluicemq.client import Client
@@ -170,6 +172,50 @@ async def test_what_does_not_fit_is_refused_with_its_reason(broker: BrokerProces
                 await client.move(queue, f"{queue}-small", state="leased")
             with pytest.raises(TypeError, match="colour"):
                 await client.search(queue, colour="red")  # type: ignore[call-arg]
+
+
+async def test_places_of_many_messages_fit_small_frames_page_by_page(broker: BrokerProcess, queue: str) -> None:
+    async with connect(broker.url) as client:
+        await fill(client, queue, 300, batch=1)
+
+    def look() -> tuple[int, int]:
+        cursor: list[int] = []
+        found = pages = 0
+        with WireClient(broker.url, frame_bytes_max=8 * 1024) as small:
+            while pages == 0 or cursor:
+                search = m.Search(queue, "ready", cursor=cursor, count_max=10_000, bodies=pages % 2 == 0)
+                reply = small.request(search, m.Found)
+                cursor = reply.cursor
+                found += sum(reply.places[3 :: m.FOUND_NUMBERS])
+                pages += 1
+        return found, pages
+
+    found, pages = await anyio.to_thread.run_sync(look)
+    assert found == 300
+    assert pages > 5
+
+
+async def test_a_look_at_large_messages_shows_all_that_were_asked_for(broker: BrokerProcess, queue: str) -> None:
+    with anyio.fail_after(TEST_SECONDS_MAX):
+        async with connect(broker.url) as client:
+            await client.declare_queue(queue)
+            for n in range(4):
+                await client.send(queue, bytes([n]) * 2_500_000)
+            assert [message.body[0] for message in await client.peek(queue, 4)] == [0, 1, 2, 3]
+            assert [message.body[0] for message in await client.peek(queue, 2, skip=1)] == [1, 2]
+            assert len(await client.peek(queue, 100)) == 4
+            await client.purge_queue(queue)
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"key": 5}, {"message_id": b"x"}, {"headers": 5}, {"headers": {1: "x"}}, {"after": 5}]
+)
+async def test_a_wrong_choice_is_refused_with_its_value(broker: BrokerProcess, wanted: dict[str, Any]) -> None:
+    (value,) = wanted.values()
+    async with connect(broker.url) as client:
+        with pytest.raises(InvalidRequest) as refused:
+            await client.search("orders", **wanted)
+    assert repr(value) in refused.value.text
 
 
 async def test_the_command_line_does_the_same(broker: BrokerProcess, queue: str) -> None:

@@ -6,14 +6,20 @@ publishing entries lie those that were named, and which tags of which consumers.
 stretches that may be part of it. Exact where queues are first in, first out; where old messages come again and again
 among new ones it names more stretches than need be, never fewer.
 
-It is local, kept in memory only, and reaches as far back as the log proper does. Must not know what entries do.
+Stretches make chapters, which say the same of all of theirs together. Where many chapters are known, only they stay in
+memory, and the stretches of some; those of the others are made again from the log when somebody asks. So are chapters
+of what was written before the start: history may be long, and a start reads none of it.
+
+It is local, kept in memory only, and reaches as far back as the whole files of the log do. Must not know what entries
+do.
 """
 
 from __future__ import annotations
 
 import struct
-from collections import deque
-from typing import TYPE_CHECKING
+from bisect import bisect_right
+from collections import OrderedDict
+from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
@@ -23,9 +29,10 @@ from sluicemq.broker.queues.entries_of_topics import FILL_NUMBERS, Fill, Unsubsc
 from sluicemq.broker.queues.entries_of_transactions import Prepare, Resolve, Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any
 
+    from sluicemq.broker.pipeline.explaining.life import Life
     from sluicemq.broker.queues.entries import Entry
 
 STRETCH_ENTRIES = 256
@@ -34,9 +41,17 @@ STRETCH_BYTES = 1024 * 1024
 """A stretch ends when it holds so many bytes of batches."""
 CONSUMERS_MAX = 64
 """Most consumers whose tags are kept apart in one stretch; with more, the stretch is read for all of them."""
+CHAPTER_STRETCHES = 256
+"""Most stretches of one chapter."""
+CHAPTER_BYTES = 64 * 1024 * 1024
+"""A chapter ends when it holds so many bytes of batches."""
+NAMES_MAX = 1_000
+"""Most sessions, and most queues, that are kept apart in one chapter."""
 STRETCHES_MAX = 40_000
-"""Most stretches that are kept, some 500 bytes each and 32 a consumer; older ones are forgotten, as if their entries
-were gone."""
+"""Most stretches that are in memory, some 500 bytes each and 32 a consumer; those of other chapters are read again when
+they are wanted."""
+CHAPTERS_MAX = 16_384
+"""Most chapters, some 1,000 bytes each and 32 a consumer; the oldest are forgotten too."""
 _NONE = 1 << 64
 _CONSUMER = struct.Struct("=QQ")
 _NOBODY: frozenset[int] = frozenset()
@@ -99,6 +114,31 @@ class Stretch:
         span = self._span_of(session, consumer)
         return span is not None and span[0] <= tag <= span[1]
 
+    def may_tell(self, life: Life) -> bool:
+        """Whether it may tell of a message."""
+        return (
+            self.low <= life.zxid <= self.high
+            or any(self.may_settle(*lease) for lease in life.leases)
+            or bool(self.queues and (0 in self.queues or not self.queues.isdisjoint(life.queues)))
+        )
+
+    def absorb(self, other: Stretch) -> None:
+        """Tell of all that *other*, which follows and is not packed yet, tells of."""
+        self.last = other.last
+        self.bytes += other.bytes
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        if other.queues:
+            self.queues = {*self.queues, *other.queues}
+            if len(self.queues) > NAMES_MAX:
+                self.queues = {0}
+        if other.sessions:
+            self.sessions = {*self.sessions, *other.sessions}
+        if other.tags is None or len(self.sessions) > NAMES_MAX:
+            self.tags, self.sessions = None, _NOBODY
+        elif self.tags is not None:
+            for (session, consumer), span in other.tags.items():
+                self.settle(session, consumer, list(span))
+
     def name(self, zxids: list[int]) -> None:
         """Note that messages of these entries were named."""
         if zxids:
@@ -106,7 +146,7 @@ class Stretch:
 
     def settle(self, session: int, consumer: int, tags: list[int]) -> None:
         """Note that tags, ranges of them, were settled."""
-        if self.tags is None or not tags:
+        if not tags or self.tags is None:
             return
         key = session, consumer
         low, high = self.tags.get(key, (_NONE, 0))
@@ -115,46 +155,180 @@ class Stretch:
             self.tags = None
 
 
-class LogIndex:
-    """The stretches of the log that were applied since the start, and those in front that were read meanwhile."""
+class Chapter:
+    """Stretches that follow one another, and what they tell of as one: a few numbers that stay when they are forgotten.
 
-    def __init__(self) -> None:
-        self.stretches: deque[Stretch] = deque()
-        self._left = 0
+    Attributes:
+        behind: The entry that it begins behind: it knows of everything from there to `last`.
+        all: What they may tell of, together; of one that is still written not yet of the last stretch.
+        stretches: They; None: forgotten, they are in the log.
+        open: Whether it is still written.
+
+    """
+
+    __slots__ = ("all", "behind", "open", "stretches")
+
+    def __init__(self, behind: int) -> None:
+        self.behind = behind
+        self.all = Stretch(behind + 1)
+        self.stretches: list[Stretch] | None = []
+        self.open = True
 
     @property
-    def first_zxid(self) -> int | None:
-        """The first entry that it knows."""
-        return self.stretches[0].first if self.stretches else None
+    def last(self) -> int:
+        """The last entry that it knows."""
+        return self.stretches[-1].last if self.stretches else self.all.last
+
+    def close(self) -> None:
+        """Nothing follows: the last stretch counts too."""
+        if self.open and self.stretches:
+            self.all.absorb(self.stretches[-1])
+            self.stretches[-1].pack()
+        self.all.pack()
+        self.open = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another stretch would be too much."""
+        assert self.stretches is not None, "what is written is not forgotten"
+        return len(self.stretches) >= CHAPTER_STRETCHES or self.all.bytes >= CHAPTER_BYTES
+
+    def begin(self, zxid: int) -> Stretch:
+        """Begin a stretch with this entry."""
+        assert self.stretches is not None, "what is written is not forgotten"
+        if self.stretches:
+            self.all.absorb(self.stretches[-1])
+            self.stretches[-1].pack()
+        stretch = Stretch(zxid)
+        self.stretches.append(stretch)
+        return stretch
+
+
+class Writer:
+    """Writes one chapter, entry by entry.
+
+    Args:
+        behind: It begins behind this entry.
+        whole: Never mind how many there are.
+
+    """
+
+    def __init__(self, behind: int, *, whole: bool = False) -> None:
+        self.chapter = Chapter(behind)
+        self._whole = whole
+        self._stretch: Stretch | None = None
+        self._left = 0
+
+    def note(self, zxid: int, entry: Entry | None, batch_bytes: int = 0) -> bool:
+        """Note an entry, or that there is one with so many bytes of messages; return False where the chapter is full.
+
+        Then nothing was noted.
+        """
+        stretch = self._stretch
+        if self._left <= 0 or stretch is None:
+            if self.chapter.is_full and not self._whole:
+                self.chapter.close()
+                return False
+            self._stretch = stretch = self.chapter.begin(zxid)
+            self._left = STRETCH_ENTRIES
+        self._left -= 1
+        stretch.last = zxid
+        stretch.bytes += batch_bytes
+        noting = None if entry is None else _NOTING.get(type(entry))
+        if noting is not None:
+            noting(stretch, entry)
+        if stretch.bytes >= STRETCH_BYTES:
+            self._left = 0
+        return True
+
+
+class Gap(NamedTuple):
+    """Entries of which nothing is known: those behind *behind*, up to *last*."""
+
+    behind: int
+    last: int
+
+
+class LogIndex:
+    """The chapters of the log that were applied since the start, and those in front that were read meanwhile."""
+
+    def __init__(self) -> None:
+        self.chapters: list[Chapter] = []
+        self._writer: Writer | None = None
+        # Chapters whose stretches are in memory and need not be, the least recently used one first.
+        self._used: OrderedDict[int, Chapter] = OrderedDict()
+        self._stretches = 0
 
     def note(self, zxid: int, entry: Entry) -> None:
         """An entry was applied."""
-        if self._left <= 0:
-            if self.stretches:
-                self.stretches[-1].pack()
-            self.stretches.append(Stretch(zxid))
-            if len(self.stretches) > STRETCHES_MAX:
-                self.stretches.popleft()
-            self._left = STRETCH_ENTRIES
-        self._left -= 1
-        stretch = self.stretches[-1]
-        stretch.last = zxid
-        noting = _NOTING.get(type(entry))
-        if noting is not None:
-            noting(stretch, entry)
-            if stretch.bytes >= STRETCH_BYTES:
-                self._left = 0
+        writer = self._writer
+        if writer is not None and writer.note(zxid, entry):
+            return
+        behind = zxid - 1
+        if writer is not None:
+            behind = writer.chapter.last
+            self._remember(writer.chapter)
+        self._writer = writer = Writer(behind)
+        writer.note(zxid, entry)
+        self.chapters.append(writer.chapter)
+        if len(self.chapters) > CHAPTERS_MAX:
+            self._forget(self.chapters.pop(0))
 
-    def put_in_front(self, stretches: Iterable[Stretch]) -> None:
-        """Take in stretches that lie in front of all others, and were read from the log."""
-        for stretch in reversed(list(stretches)):
-            if len(self.stretches) < STRETCHES_MAX and (not self.stretches or stretch.last < self.stretches[0].first):
-                self.stretches.appendleft(stretch)
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def part_behind(self, zxid: int, last_zxid: int) -> Chapter | Gap | None:
+        """Return what knows of the entries behind *zxid*, or how far nothing does; None: *last_zxid* is reached."""
+        if zxid >= last_zxid:
+            return None
+        place = bisect_right(self.chapters, zxid, key=_behind)
+        before = self.chapters[place - 1] if place else None
+        if before is not None and before.last > zxid:
+            return before
+        begins = 0 if before is None else before.last
+        return Gap(begins, self.chapters[place].behind if place < len(self.chapters) else last_zxid)
+
+    def put(self, chapter: Chapter) -> None:
+        """Take in what was read from the log, unless it is known meanwhile."""
+        place = bisect_right(self.chapters, chapter.behind, key=_behind)
+        before = self.chapters[place - 1] if place else None
+        following = self.chapters[place] if place < len(self.chapters) else None
+        if before is not None and before.behind == chapter.behind and before.last == chapter.last:
+            if before.stretches is None:
+                before.stretches = chapter.stretches  # it was forgotten
+                self._remember(before)
+            return
+        begins, ends = 0 if before is None else before.last, chapter.last if following is None else following.behind
+        if begins <= chapter.behind and chapter.last <= ends:
+            self.chapters.insert(place, chapter)
+            self._remember(chapter)
+
+    def use(self, chapter: Chapter) -> None:
+        """The stretches of a chapter are read: keep them rather than others'."""
+        if id(chapter) in self._used:
+            self._used.move_to_end(id(chapter))
 
     def forget_before(self, zxid: int) -> None:
-        """The log begins behind *zxid*: stretches of what was before can be read no more."""
-        while self.stretches and self.stretches[0].last <= zxid:
-            self.stretches.popleft()
+        """Entries up to *zxid* can be read no more, or not all of them."""
+        while self.chapters and self.chapters[0].last <= zxid and not self.chapters[0].open:
+            self._forget(self.chapters.pop(0))
+
+    def _remember(self, chapter: Chapter) -> None:
+        assert chapter.stretches is not None, "it was just written"
+        self._used[id(chapter)] = chapter
+        self._stretches += len(chapter.stretches)
+        while self._stretches > STRETCHES_MAX and len(self._used) > 1:
+            self._forget(next(iter(self._used.values())))
+
+    def _forget(self, chapter: Chapter) -> None:
+        if self._used.pop(id(chapter), None) is not None:
+            assert chapter.stretches is not None, "it is kept"
+            self._stretches -= len(chapter.stretches)
+        chapter.all.last = chapter.last
+        chapter.stretches = None
+
+
+def _behind(chapter: Chapter) -> int:
+    return chapter.behind
 
 
 def _note_publish(stretch: Stretch, entry: e.Publish) -> None:
@@ -200,13 +374,8 @@ def _note_session(stretch: Stretch, entry: e.SessionClose | Resume) -> None:
     stretch.sessions = {*stretch.sessions, entry.session}
 
 
-def _note_queue(stretch: Stretch, entry: e.Purge | e.Forget | q.ExpireQueue) -> None:
+def _note_queue(stretch: Stretch, entry: e.Purge | e.Forget | q.ExpireQueue | e.Delete | Unsubscribe) -> None:
     stretch.queues = {*stretch.queues, entry.queue}
-
-
-def _note_name(stretch: Stretch, entry: e.Delete | Unsubscribe) -> None:
-    del entry
-    stretch.queues = {*stretch.queues, 0}
 
 
 _NOTING: dict[type[Entry], Callable[[Stretch, Any], None]] = {
@@ -232,7 +401,9 @@ _NOTING: dict[type[Entry], Callable[[Stretch, Any], None]] = {
     e.Purge: _note_queue,
     e.Forget: _note_queue,
     q.ExpireQueue: _note_queue,
-    e.Delete: _note_name,
-    Unsubscribe: _note_name,
+    e.Delete: _note_queue,
+    Unsubscribe: _note_queue,
 }
 """What tells of messages, by class of entry."""
+NOTED_KINDS = frozenset(cls.KIND for cls, noting in _NOTING.items() if noting is not _note_publish)
+"""Kinds of entries of which more is noted than how large they are."""

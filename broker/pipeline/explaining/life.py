@@ -13,7 +13,7 @@ from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues.entries_of_moving import Move
 from sluicemq.broker.queues.entries_of_sessions import Resume
-from sluicemq.broker.queues.entries_of_topics import FILL_NUMBERS, Fill
+from sluicemq.broker.queues.entries_of_topics import FILL_NUMBERS, Fill, Unsubscribe
 from sluicemq.broker.queues.entries_of_transactions import Resolve, Transaction
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_HANDED_OVER, VERDICT_NACK, VERDICT_REJECT, VERDICT_RELEASE
 
@@ -33,8 +33,15 @@ VERDICTS = {
     e.SETTLED_BEFORE: "settled_before",
 }
 """What a verdict is called; `attempt_began` is no end of a lease."""
-FINAL = frozenset(("acknowledged", "settled_before", "purged", "discarded", "cancelled", "queue_gone", "rolled_back"))
+FINAL = frozenset(
+    (
+        *("acknowledged", "settled_before", "purged", "discarded", "cancelled"),
+        *("queue_gone", "queue_deleted", "rolled_back"),
+    )
+)
 """After these nothing comes in that queue."""
+DONE = frozenset(("acknowledged", "settled_before", "discarded", "cancelled"))
+"""Of these there is no doubt: a transaction may be void, and a purge leaves what was held just then."""
 EVENTS_MAX = 1_000
 """Most events that are told of one message; the first ones and the last ones are."""
 
@@ -76,9 +83,15 @@ class Life:
         ready: Entries that may have made it ready, newest last: where it may lie in a queue.
         left_out: Events that were too many.
 
+    Args:
+        zxid: The entry that published it.
+        index: Its index there.
+        all_known: Whether `queues` holds every queue that got the message when it was published.
+
     """
 
-    def __init__(self, zxid: int, index: int) -> None:
+    def __init__(self, zxid: int, index: int, *, all_known: bool = False) -> None:
+        self._all_known = all_known
         self.zxid = zxid
         self.index = index
         self.events: list[Event] = []
@@ -102,6 +115,17 @@ class Life:
         taking = _TAKING.get(type(entry))
         if taking is not None:
             taking(self, zxid, entry)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more can come: each of its queues was told that it is done with, by somebody who held it."""
+        if not self._all_known or self.leases:
+            return False
+        last = {event.queue: event for event in self.events if event.queue}
+        return all(
+            (event := last.get(queue)) is not None and event.what in DONE and "transaction" not in event.facts
+            for queue in self.queues
+        )
 
     @property
     def is_over_in(self) -> set[int]:
@@ -233,6 +257,10 @@ class Life:
         if entry.queue in self.queues and entry.queue not in self.is_over_in:
             self.tell(zxid, entry, "queue_gone", entry.queue)
 
+    def _deleted(self, zxid: int, entry: e.Delete | Unsubscribe) -> None:
+        if entry.queue in self.queues and entry.queue not in self.is_over_in:
+            self.tell(zxid, entry, "queue_deleted", entry.queue, name=entry.name)
+
     def _forget(self, zxid: int, entry: e.Forget) -> None:
         ranges = zip(entry.entries[::2], entry.entries[1::2], strict=True)
         if any(first <= self.zxid <= last for first, last in ranges):
@@ -262,6 +290,8 @@ _TAKING: dict[type[Entry], Callable[[Life, int, Any], None]] = {
     Resolve: Life._resolve,
     e.Purge: Life._purge,
     q.ExpireQueue: Life._queue_gone,
+    e.Delete: Life._deleted,
+    Unsubscribe: Life._deleted,
     e.Forget: Life._forget,
 }
 """What tells of messages, by class of entry."""

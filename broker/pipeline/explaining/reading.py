@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from sluicemq.broker.pipeline.explaining.index import STRETCH_BYTES, LogIndex, Stretch
+from sluicemq.broker.pipeline.explaining.index import NOTED_KINDS, Chapter, Stretch, Writer
 from sluicemq.broker.pipeline.explaining.life import KINDS
-from sluicemq.broker.queues.entries import SPARSE, decode_entry
+from sluicemq.broker.queues.entries import SPARSE, ProducerOpen, decode_entry
 from sluicemq.broker.queues.entries_with_batches import BATCH_KINDS, BatchEntry
 from sluicemq.broker.queues.sparse import Ranges, read_left_over, time_of
 from sluicemq.storage.errors import ZxidNotFound
+from sluicemq.storage.record import record_size
 from sluicemq.wire.message_ids import COUNT_BITS, EPOCH_MS, NODE_MASK, moment_of
 
 if TYPE_CHECKING:
@@ -54,6 +55,18 @@ def read_origin(log: SegmentLog, zxid: int) -> Origin | None:
     return _origin(record)
 
 
+def read_vhost(log: SegmentLog, producer: int) -> str | None:
+    """Return the vhost of a producer, as the entry says that opened it; None: it is not in the log any more. Blocks."""
+    try:
+        record = log.read(producer)
+    except ZxidNotFound:
+        return None
+    if record.kind != ProducerOpen.KIND:
+        return None
+    opened = decode_entry(record.kind, record.kind_version, record.header, record.payload)
+    return opened.vhost if isinstance(opened, ProducerOpen) else None
+
+
 def _origin(record: Record) -> Origin | None:
     if record.kind == SPARSE:
         left = read_left_over(record.kind_version, record.header, record.payload)
@@ -65,30 +78,36 @@ def _origin(record: Record) -> Origin | None:
     return Origin(entry, None)
 
 
-def read_front(log: SegmentLog, before_zxid: int) -> list[Stretch]:
-    """Return the stretches of the log proper that lie in front of *before_zxid*. Blocks, seconds if there are many."""
-    front = LogIndex()
-    zxid = log.start_zxid
-    while records := log.read_after(zxid, READ_BYTES):
-        for record in records:
-            if record.zxid >= before_zxid:
-                return list(front.stretches)
-            front.note(record.zxid, decode_entry(record.kind, record.kind_version, record.header, record.payload))
-        zxid = records[-1].zxid
-    return list(front.stretches)
+def read_chapter(log: SegmentLog, behind: int, last: int, *, whole: bool = False) -> tuple[Chapter | None, int]:
+    """Return a chapter of the entries behind *behind*, up to *last* or its usual size, and how many bytes were read.
+
+    With *whole* it holds all of them, however many there are. None: there are no entries, or not all any more. Blocks.
+    """
+    writer, read_bytes = Writer(behind, whole=whole), 0
+    try:
+        for record in _records(log, behind, last):
+            decoded = None
+            if record.kind in NOTED_KINDS:
+                decoded = decode_entry(record.kind, record.kind_version, record.header, record.payload)
+            batch_bytes = 0 if decoded is not None else len(record.payload)
+            if not writer.note(record.zxid, decoded, batch_bytes):
+                break
+            read_bytes += record_size(len(record.header) + len(record.payload))
+    except ZxidNotFound:
+        return None, read_bytes
+    chapter = writer.chapter
+    chapter.close()
+    return (chapter if chapter.stretches else None), read_bytes
 
 
 def read_life(log: SegmentLog, stretches: Sequence[Stretch], life: Life) -> int:
     """Give *life* all that *stretches* tell of it; return the zxid from which on they could be read. Blocks."""
     from_zxid = 0
     for stretch in stretches:
-        if stretch.last <= life.zxid:
-            continue
-        wanted = stretch.may_name(life.zxid) or any(stretch.may_settle(*lease) for lease in life.leases)
-        if not wanted and not (stretch.queues and (0 in stretch.queues or not stretch.queues.isdisjoint(life.queues))):
+        if stretch.last <= life.zxid or not stretch.may_tell(life):
             continue
         try:
-            for record in _records(log, stretch):
+            for record in _records(log, stretch.first - 1, stretch.last):
                 if record.zxid > life.zxid and record.kind in KINDS:
                     life.take(
                         record.zxid, decode_entry(record.kind, record.kind_version, record.header, record.payload)
@@ -155,15 +174,27 @@ def _index_of(record: Record, number: int) -> int | None:
     return index if 0 <= index < entry.count else None
 
 
-def _records(log: SegmentLog, stretch: Stretch) -> Iterator[Record]:
-    records = log.read_along(stretch.first, STRETCH_BYTES)
-    while True:
-        for record in records:
-            if record.zxid > stretch.last:
-                return
-            yield record
-        if records[-1].zxid >= stretch.last:
-            return
-        records = log.read_after(records[-1].zxid, READ_BYTES)
-        if not records:
-            return
+def _records(log: SegmentLog, behind: int, last: int) -> Iterator[Record]:
+    """Yield the entries behind *behind*, up to *last*, of whole files.
+
+    Raises:
+        ZxidNotFound: The first ones are not all there any more.
+
+    """
+    files = log.whole_files()
+    if files[0].first_zxid > behind + 1:
+        raise ZxidNotFound(behind + 1, files[0].first_zxid - 1, files[-1].last_zxid)
+    for file in files:
+        at, end = max(behind + 1, file.first_zxid), min(last, file.last_zxid)
+        size = READ_BYTES
+        while at <= end:
+            # It begins somewhat before the place that was asked for: with an entry that is larger than all this, even.
+            found = [record for record in log.read_along(at, size, exact=False) if at <= record.zxid]
+            if not found:
+                if size > log.entry_bytes_max:
+                    break
+                size *= 4
+            for record in found:
+                at = record.zxid + 1
+                if record.zxid <= end:
+                    yield record

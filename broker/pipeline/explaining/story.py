@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
+from sluicemq.broker.pipeline.explaining.hearing import Hearing
 from sluicemq.broker.pipeline.explaining.life import EVENTS_MAX, Life
-from sluicemq.broker.pipeline.explaining.reading import Origin, find_id, read_front, read_life, read_origin
+from sluicemq.broker.pipeline.explaining.reading import Origin, find_id, read_origin, read_vhost
 from sluicemq.broker.pipeline.explaining.whereabouts import Whereabouts
 from sluicemq.broker.pipeline.identities import BY_KEY, hashes_of
 from sluicemq.broker.queues.chunks import ChunksMissing
@@ -69,6 +70,7 @@ class Explaining:
     def __init__(self, road: Road) -> None:
         self._road = road
         self._limiter = trio.CapacityLimiter(EXPLAINED_AT_ONCE_MAX)
+        self._hearing = Hearing(road.log, road.ground.index, self._read)
 
     # --- which message ----------------------------------------------------------------------------------------------
 
@@ -129,7 +131,7 @@ class Explaining:
         road = self._road
         await road.catch_up()
         origin = None if zxid > road.machine.applied_zxid else await self._read(read_origin, zxid)
-        if origin is None or index >= origin.entry.count or not self._is_of(vhost, origin):
+        if origin is None or index >= origin.entry.count or not await self._is_of(vhost, origin):
             position = format_position(GROUP, zxid, index)
             raise MessageNotFound(
                 f"the log holds no message at {position}: it was never published, or it is settled and what the log "
@@ -142,42 +144,42 @@ class Explaining:
                 f"the message at {position} was not published to {target.name!r:.300}: leave the name out",
                 position=position,
             )
-        await self._reach_back(zxid)
-        life = Life(zxid, index)
         facts = self._facts(origin, zxid, index)
         targets = self._targets(origin, index, facts)
-        life.queues.update(dict.fromkeys(queue.id for queue in targets))
-        from_zxid = await self._read(read_life, list(road.ground.index.stretches), life)
-        first = road.ground.index.first_zxid or road.machine.applied_zxid
-        complete = first <= zxid + 1 and not from_zxid
+        # Subscriptions that are gone are known by nobody: of a topic's message something may always come.
+        life = Life(zxid, index, all_known=bool(targets) and "topic" not in facts)
+        # Also a queue that is gone: the log says when it went.
+        life.queues.update(dict.fromkeys(queue.id for queue in targets) or {_destination(origin, index): None})
+        heard = await self._hearing.hear(life, road.machine.applied_zxid)
+        # A deletion that was refused stands in the log like any other; numbers of queues come only once.
+        life.events = [
+            each for each in life.events if each.what != "queue_deleted" or road.machine.queue(each.queue) is None
+        ]
+        complete = heard.from_zxid <= zxid
         places = await self._places(life, facts, complete=complete)
         events = [{"what": "accepted", "zxid": zxid, "at_ms": facts["published_ms"], "queue": facts["destination"]}]
         if facts.get("duplicate_of"):
             events[0]["duplicate_of"] = facts["duplicate_of"]
         events += map(self._told, life.events)
         facts["history_complete"] = complete
-        facts["history_from_zxid"] = max(from_zxid, min(first, road.machine.applied_zxid))
+        facts["history_from_zxid"] = heard.from_zxid
+        facts["history_read_zxid"] = heard.read_zxid
         facts["events_left_out"] = life.left_out
         if life.left_out:
             assert len(life.events) <= EVENTS_MAX, "the rest is left out"
-        return Story(facts, events, places, self._status(life, facts, places))
+        return Story(facts, events, places, self._status(life, facts, places, targets))
 
-    def _is_of(self, vhost: str, origin: Origin) -> bool:
-        """Whether the message is one that clients of *vhost* may know of."""
+    async def _is_of(self, vhost: str, origin: Origin) -> bool:
+        """Whether the message is one that clients of *vhost* may know of; where nobody knows any more, it is not."""
         machine = self._road.machine
         numbers = [target for target, _ in targets_of(origin.entry)]
         found = [target for number in numbers if (target := machine.queue(number) or machine.sources.get(number))]
-        return all(target.vhost == vhost for target in found)
-
-    async def _reach_back(self, zxid: int | None) -> None:
-        """Read what of the log lies between *zxid* and what the index knows; None: that is enough."""
-        ground = self._road.ground
-        index, log = ground.index, ground.log
-        index.forget_before(log.start_zxid)
-        first = index.first_zxid
-        before = ground.machine.applied_zxid + 1 if first is None else first
-        if zxid is not None and zxid < before and log.start_zxid < before - 1:
-            index.put_in_front(await self._read(read_front, before))
+        if found:
+            return all(target.vhost == vhost for target in found)
+        # All that it was published to is gone. Whoever published it was of the same vhost.
+        opened = origin.entry.producer
+        producer = machine.producers.get(opened)
+        return vhost == (await self._read(read_vhost, opened) if producer is None else producer.vhost)
 
     async def _read(self, read: Any, *arguments: Any) -> Any:
         """Return what *read* finds in the log, in a thread."""
@@ -317,14 +319,15 @@ class Explaining:
         session = self._road.machine.sessions.get(number)
         return "" if session is None else session.client_name
 
-    def _status(self, life: Life, facts: dict[str, Any], places: list[dict[str, Any]]) -> str:
+    def _status(self, life: Life, facts: dict[str, Any], places: list[dict[str, Any]], targets: list[Queue]) -> str:
         if places:
             return ", ".join(f"{place['state']} in {place['queue']}" for place in places)
         if facts.get("duplicate_of"):
             return f"a duplicate of {facts['duplicate_of']}, not stored"
         if life.events and life.events[-1].what != "leased":
             return life.events[-1].what
-        ttl_ms = facts.get("ttl_ms", 0)
+        ttls_ms = [round(float(queue.settings["ttl"]) * 1000) for queue in targets if queue.settings["ttl"] is not None]
+        ttl_ms = min(filter(None, (facts.get("ttl_ms", 0), max(ttls_ms, default=0))), default=0)
         if ttl_ms and facts.get("due_ms", facts["published_ms"]) + ttl_ms <= self._road.machine.log_time_ms:
             return "expired"
         if not facts["destination"]:

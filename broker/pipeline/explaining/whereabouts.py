@@ -16,6 +16,7 @@ import trio
 from sluicemq.broker.queues import dead_letters as letters
 from sluicemq.broker.queues.browsing import ordinal_from, read_leases, read_rows
 from sluicemq.broker.queues.delayed_looking import look_delayed
+from sluicemq.wire.batch import PRIORITY_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -139,9 +140,9 @@ class Whereabouts:
     # --- where the log does not say it ------------------------------------------------------------------------------
 
     async def _look_through(self, queue: Queue) -> Found | None:
-        for back in queue.returned:
-            if self._is_in(back):
-                return self._found("ready", queue, back)
+        back = await self._in_returned(queue)
+        if back is not None:
+            return self._found("ready", queue, back)
         left = LOOKED_RUNS_MAX
         for state, fifos in (("ready", list(queue.lanes)), ("dead", [queue.dead])):
             for fifo in fifos:
@@ -158,6 +159,19 @@ class Whereabouts:
             left -= len(runs)
             await self._others_turn()
         self.complete = False
+        return None
+
+    async def _in_returned(self, queue: Queue) -> Run | None:
+        """Look for it among what came back, some at a time: all may have."""
+        for priority in range(PRIORITY_MAX + 1):
+            ready = zxid = first = 0
+            while runs := queue.returned.some_of(priority, ready, zxid, first, STEP_RUNS):
+                for run in runs:
+                    if self._is_in(run):
+                        return run
+                last = runs[-1]
+                ready, zxid, first = last.ready, last.zxid, last.first + last.size
+                await self._others_turn()
         return None
 
     async def _in_fifo(self, fifo: RunFifo, left: int) -> tuple[Run | None, int]:

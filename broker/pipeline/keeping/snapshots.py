@@ -329,7 +329,7 @@ class SnapshotStage:
         if len(kept) == KEPT:
             zxid = await self._begins_at(kept[-1].zxid)
             await self._ground.append.run_on_log_thread(lambda: self._ground.log.begin_at(zxid))
-            self._ground.index.forget_before(self._ground.log.start_zxid)
+            self._ground.index.forget_before(self._ground.log.whole_files()[0].first_zxid - 1)
             self._ground.on_log_begins()
 
     async def _begins_at(self, zxid: int) -> int:

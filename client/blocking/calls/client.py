@@ -96,7 +96,8 @@ class QueueCalls(Base):
 
         Args:
             name: The queue.
-            count: Most messages to return; the broker may return fewer.
+            count: Most messages to return. Where they do not fit one answer the rest is asked for, and what comes and
+                goes meanwhile may be seen twice or not at all.
             skip: How many ready messages to pass over.
 
         Raises:
