@@ -95,7 +95,7 @@ Broadcast (`broadcast`, `progress`): one order
     B1 Leader: zxid is the next of the epoch; append and propose at once, without waiting for the disk.
     B2 Learner: append, sync (many with one), Ack(z).
     B3 Leader: whatever a quorum and the leader itself have durably, from `(e, 0)` on, is committed, with everything
-       before it; learners hear of it with the next message.
+       before it; learners hear of it with the next message, or after `tell_commit_seconds` without one.
 
 Within broadcast also: reads (`reads`), changes of voters (`membership`, `changes`), handing over the lead and the
 planned end of an epoch (`handover`), a leader whose own disk hangs (`own_disk`), states that differ (`agreement`).

@@ -93,6 +93,7 @@ class Leading:
         self._give_up_at = local.now + local.options.discovery_seconds
         self._ping_number = 0
         self._ping_at = local.now + local.options.ping_seconds
+        self._tell_commit_at = math.inf
         for peer, information in knocks:
             self._introduce(peer, information)
         self._choose_epoch()
@@ -107,7 +108,7 @@ class Leading:
     @property
     def wake_at(self) -> float:
         """When `wake` has something to do."""
-        times = [self._ping_at]
+        times = [self._ping_at, self._tell_commit_at]
         if self.broadcast is None:
             times.append(self._give_up_at)
         if self.handover is not None:
@@ -132,6 +133,10 @@ class Leading:
         self.requests.wake()
         if local.now >= self._ping_at:
             self.ping()
+        if local.now >= self._tell_commit_at:
+            self._tell_commit_at = math.inf
+            for learner in self.learners.values():
+                learner.tell_commit()
         for learner in self.learners.values():
             if learner.retry_at is not None and local.now >= learner.retry_at:
                 learner.send_snapshot()
@@ -311,8 +316,17 @@ class Leading:
                 self.phase = Phase.BROADCAST
             self.requests.committed()
         for learner in self.learners.values():
-            learner.tell_commit()
+            if learner.owed_commit:
+                self._owe_commit(learner)
         self.requests.try_to_hand_over()
+
+    def _owe_commit(self, learner: Learner) -> None:
+        """B3: the next proposal is likely to tell *learner*; that the epoch is established it hears at once."""
+        patience_seconds = self._local.options.tell_commit_seconds
+        if not patience_seconds or not learner.knows_established:
+            learner.tell_commit()
+        elif self._tell_commit_at == math.inf:
+            self._tell_commit_at = self._local.now + patience_seconds
 
     def heard_lately(self, member: Member) -> bool:
         """Say whether *member* has said something in this epoch within the leader's patience."""

@@ -159,12 +159,22 @@ class Learner:
         """Say that its state is not what the others have."""
         self._local.send(self.peer, Diverged(self.epoch, self.connection, self.session, state, agreeing))
 
-    def tell_commit(self) -> None:
-        """B3: tell what is committed, unless the next proposal or acknowledgement will bring an occasion."""
+    @property
+    def owed_commit(self) -> bool:
+        """Whether more is committed than it was told, and no proposal or acknowledgement is on its way to tell it."""
         progress = self.progress
         if not self.planned or progress.state is ProgressState.SNAPSHOT or not progress.idle:
-            return
-        if self._told_commit_zxid < self._local.committed_zxid:
+            return False
+        return self._told_commit_zxid < self._local.committed_zxid
+
+    @property
+    def knows_established(self) -> bool:
+        """Whether it was told that the leader's own epoch is committed."""
+        return self._told_commit_zxid >= zxid_of(self.epoch, 0)
+
+    def tell_commit(self) -> None:
+        """B3: tell what is committed, if nothing else has told it meanwhile."""
+        if self.owed_commit:
             commit = self._tell_commit()
             self._local.send(self.peer, Commit(self.epoch, self.connection, self.session, commit))
 

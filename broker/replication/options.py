@@ -19,6 +19,8 @@ class Options:
         follower_seconds: A learner that did not hear its leader for so long looks for another one. It is longer than
             `leader_seconds` by more than two clocks can drift apart, so that the old leader has stopped before a new
             one is sought.
+        tell_commit_seconds: How long a leader that has nothing else to say keeps to itself what is committed: the next
+            proposal mostly says it too, and a message of its own would cost both sides as much as that. 0: nothing.
         own_disk_seconds: A leader steps down when its own disk has not made durable for so long what a quorum has.
         change_seconds: How long the first record of a change of voters may stay uncommitted until it is taken back.
         transfer_seconds: How long the lead may take to be handed over before proposals are accepted again.
@@ -41,6 +43,7 @@ class Options:
     ping_seconds: float = 0.2
     leader_seconds: float = 0.7
     follower_seconds: float = 1.0
+    tell_commit_seconds: float = 0.01
     own_disk_seconds: float = 2.0
     change_seconds: float = 5.0
     transfer_seconds: float = 5.0
@@ -55,8 +58,11 @@ class Options:
     counter_max: int = 0xF000_0000
 
     def __post_init__(self) -> None:
-        if not 0 < self.ping_seconds < self.leader_seconds < self.follower_seconds:
-            raise ValueError("pings must be more frequent than a leader's patience, and that shorter than a follower's")
+        if not 0 <= self.tell_commit_seconds < self.ping_seconds < self.leader_seconds < self.follower_seconds:
+            raise ValueError(
+                "pings must be more frequent than a leader's patience, that must be shorter than a follower's, and "
+                "tell_commit_seconds shorter than the pause between pings, which tell the same"
+            )
         if not 0 < self.notify_seconds_min <= self.notify_seconds_max:
             raise ValueError("the pause between votes must be positive and must not shrink")
         if not 0 < self.message_bytes_max <= self.window_bytes_max <= self.uncommitted_bytes_max:

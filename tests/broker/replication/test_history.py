@@ -98,6 +98,7 @@ def test_people_read_epoch_and_counter() -> None:
         {"ping_seconds": 2.0},
         {"leader_seconds": 1.5},
         {"ping_seconds": 0.0},
+        {"tell_commit_seconds": 0.2},
         {"notify_seconds_min": 3.0},
         {"message_bytes_max": 16 * 1024 * 1024},
         {"uncommitted_bytes_max": 1},

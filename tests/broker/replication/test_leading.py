@@ -10,6 +10,7 @@ from sluicemq.broker.replication.membership import Configuration, Member
 from sluicemq.broker.replication.messages import (
     Ack,
     AckEpoch,
+    Commit,
     FollowerInfo,
     Method,
     NewEpoch,
@@ -313,3 +314,36 @@ def test_a_learner_that_has_promised_more_is_taught_in_a_new_epoch_also_if_it_do
     assert bench.status == (Role.LEADING, Phase.DISCOVERY), "everything was committed, so it begins anew at once"
     done = bench.hear(THIRD, FollowerInfo(2, LINK[THIRD], 7, Member(THIRD, b"first")))
     assert [one.epoch for one in only(done, effects.SavePromise)] == [10]
+
+
+# --- telling what is committed ----------------------------------------------------------------------------------
+
+
+def test_what_is_committed_is_told_with_the_next_proposal_instead_of_by_a_message_of_its_own() -> None:
+    bench, committed = _leader_with_one_committed()
+    done = bench.step(events.Propose("second", "second"))
+    assert [one.commit for one in said(done, Propose)] == [committed]
+    bench.now += 0.01
+    assert not said(bench.step(events.Wake()), Commit), "it was told already"
+
+
+def test_what_is_committed_is_told_soon_where_no_proposal_follows() -> None:
+    bench, committed = _leader_with_one_committed()
+    assert bench.replica.wake_at == pytest.approx(bench.now + 0.01)
+    bench.now += 0.01
+    assert [one.commit for one in said(bench.step(events.Wake()), Commit)] == [committed]
+    bench.now += 0.01
+    assert not said(bench.step(events.Wake()), Commit), "once is enough"
+
+
+def _leader_with_one_committed() -> tuple[Bench, int]:
+    """Return a leader whose first proposal a follower has, and where it stands."""
+    bench = Bench()
+    bench.lead()
+    bench.step(events.Propose("first", "first"))
+    bench.disk()
+    zxid = bench.replica.last.zxid
+    done = bench.hear(THIRD, Ack(2, LINK[THIRD], 5, zxid))
+    assert bench.replica.committed_zxid == zxid
+    assert not said(done, Commit), "nothing is told at once"
+    return bench, zxid

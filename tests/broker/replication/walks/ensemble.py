@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from sluicemq.broker.replication.history import (
@@ -115,9 +116,10 @@ class Ensemble:
         return state
 
     def _first(self, member: Member, members: list[Member]) -> int:
-        options = Options()
+        options = Options(tell_commit_seconds=0.0)  # time stands still here
         if self.bounds.message_entries:
-            options = Options(message_bytes_max=self.bounds.message_entries * (ENTRY_BYTES + ENTRY_OVERHEAD_BYTES))
+            message_bytes_max = self.bounds.message_entries * (ENTRY_BYTES + ENTRY_OVERHEAD_BYTES)
+            options = replace(options, message_bytes_max=message_bytes_max)
         log, promised_epoch = Log(), 0
         if not self.bounds.votes:
             log = _log(STARTS[self.bounds.start][member.node - 1], members)
