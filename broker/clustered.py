@@ -107,6 +107,7 @@ async def serve_clustered(
     server.cluster = administration
     # What a turn brings forth leaves with its end, whether for clients or for other brokers.
     server.hub.lead(mesh.hub)
+    mesh.hub.lead(ensemble.disk)
     server.not_leader = ensemble.not_leader
     server.undecided_until = lambda: ensemble.undecided_until
     ensemble.on_leader = server.leader_changed

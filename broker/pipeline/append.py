@@ -51,12 +51,14 @@ def _size(record: Record) -> int:
     return len(record.payload) + len(record.header) + RECORD_BYTES
 
 
-class AppendStage:
+class AppendStage(trio.abc.Instrument):
     """The log's thread and its inbox.
 
     Args:
         log: Opened log; from now on only this thread appends to it.
         space: Judges the room on the log's disk.
+        gathers: Wake the thread at `flush`, or before the event loop sleeps, instead of at every entry. For who sends
+            entries to other brokers too: the thread would take the interpreter from the middle of that.
         on_durable: Called in the event loop with the zxid up to which everything is durable.
         on_failure: Called in the event loop, once, with the error that ended the thread.
 
@@ -69,8 +71,11 @@ class AppendStage:
         on_durable: Callable[[int], None],
         on_failure: Callable[[BaseException], None],
         space: DiskSpace | None = None,
+        gathers: bool = False,
     ) -> None:
         self._log = log
+        self._gathers = gathers
+        self._gathered: list[_Item] = []
         self.space = space or DiskSpace(log)
         self._on_durable = on_durable
         self._on_failure = on_failure
@@ -101,6 +106,8 @@ class AppendStage:
     def start(self) -> None:
         """Start the threads; call it within the event loop that is to hear of durable entries."""
         self._token = trio.lowlevel.current_trio_token()
+        if self._gathers:
+            trio.lowlevel.add_instrument(self)
         self.space.look()  # a broker that starts on a full disk refuses from the first publish on
         self._thread.start()
         self._spares_thread.start()
@@ -109,7 +116,22 @@ class AppendStage:
         """Hand *record* to the thread. With *lazy* nobody waits for it: it does not force a sync of its own."""
         self._submitted_bytes += _size(record)
         self.submitted_records += 1
-        self._inbox.put((record, lazy))
+        if self._gathers:
+            self._gathered.append((record, lazy))
+        else:
+            self._inbox.put((record, lazy))
+
+    def flush(self) -> None:
+        """Hand over what was gathered."""
+        if self._gathered:
+            gathered, self._gathered = self._gathered, []
+            for item in gathered:
+                self._inbox.put(item)
+
+    def before_io_wait(self, timeout: float) -> None:
+        """The event loop is going to sleep: nothing gathered stays behind."""
+        del timeout
+        self.flush()
 
     async def run_on_log_thread(self, errand: Callable[[], object]) -> None:
         """Return when the log's thread has done *errand*, behind what was submitted; its failure ends the thread."""
@@ -126,6 +148,7 @@ class AppendStage:
             errand()
             token.run_sync_soon(done)
 
+        self.flush()
         self._inbox.put((None, run))
 
     @property
@@ -159,6 +182,10 @@ class AppendStage:
         self._log.spares.end_preparing()
         self._stopping_soon.set()
         self._spares_wanted.set()
+        self.flush()
+        if self._gathers and self._token is not None:
+            self._gathers = False
+            trio.lowlevel.remove_instrument(self)
         self._inbox.put(None)
         if self._thread.ident is not None:
             await trio.to_thread.run_sync(self._thread.join)

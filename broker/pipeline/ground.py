@@ -152,7 +152,9 @@ class Ground:
             replay(log, self.machine, self.pager, self.restart, self.index.note)
         check_old_files(log, self.machine, pages)
         self.space = DiskSpace(log, free_bytes_min=disk_free_bytes_min, disk_bytes=disk_bytes)
-        self.append = AppendStage(log, on_durable=self._durable, on_failure=self.fail, space=self.space)
+        self.append = AppendStage(
+            log, on_durable=self._durable, on_failure=self.fail, space=self.space, gathers=not alone
+        )
         self.commit: Commits = CommitStage()
         self.on_durable: Callable[[int], None] = self._durable_alone
         self.on_log_begins: Callable[[], None] = lambda: None

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 Buffer = bytes | memoryview
 
@@ -27,20 +28,32 @@ WRITE_BUFFERS_MAX = 512
 """Most buffers in one writev; the system's limit is 1024 (IOV_MAX)."""
 
 
+class Flushed(Protocol):
+    """What collects something in a turn of the event loop, and lets it go at the end of it."""
+
+    def flush(self) -> None:
+        """Let it go."""
+
+
 class Hub:
     """All outbounds that have something to flush in this turn of the event loop."""
 
     def __init__(self) -> None:
         self._dirty: list[Outbound] = []
-        self._followers: list[Hub] = []
+        self._followers: list[Flushed] = []
 
-    def lead(self, other: Hub) -> None:
-        """Flush *other* too, whenever this one is flushed."""
+    def lead(self, other: Flushed) -> None:
+        """Flush *other* too, whenever this one is flushed; behind it."""
         self._followers.append(other)
 
     def add(self, outbound: Outbound) -> None:
         """Flush *outbound* at the end of this turn."""
         self._dirty.append(outbound)
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether something was collected and not written."""
+        return bool(self._dirty)
 
     def flush(self) -> None:
         """Write what was collected."""
@@ -51,6 +64,45 @@ class Hub:
                 outbound.flush()
         for other in self._followers:
             other.flush()
+
+
+class SelfFlushingHub(Hub, trio.abc.Instrument):
+    """A hub that is flushed soon, whoever forgets to.
+
+    Mostly nobody does, and to make sure for each frame would cost two more turns of the event loop each time. So while
+    the loop is watched, it is looked at what was forgotten when the loop is about to sleep.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._watches = False
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch the event loop that this is entered in."""
+        self._token = trio.lowlevel.current_trio_token()
+        trio.lowlevel.add_instrument(self)
+        self._watches = True
+        try:
+            yield
+        finally:
+            self._watches = False
+            trio.lowlevel.remove_instrument(self)
+
+    def add(self, outbound: Outbound) -> None:
+        """Flush *outbound* at the end of this turn, or in the next one."""
+        super().add(outbound)
+        if not self._watches:
+            if self._token is None:
+                self._token = trio.lowlevel.current_trio_token()
+            self._token.run_sync_soon(self.flush, idempotent=True)
+
+    def before_io_wait(self, timeout: float) -> None:
+        """Flush what was forgotten, in a turn of its own: a flush may wake tasks, and the loop is going to sleep."""
+        del timeout
+        if self.is_dirty and self._token is not None:
+            self._token.run_sync_soon(self.flush, idempotent=True)
 
 
 class Outbound:

@@ -58,6 +58,15 @@ class DiskQueue:
             token = effect.token
             self._append.send_errand(self._errand_of(effect), lambda: self._persisted(token))
 
+    def flush(self) -> None:
+        """Let the disk begin with what came, now: at the end of a step, behind what was sent. It begins soon anyway."""
+        self._append.flush()
+
+    @property
+    def is_appending(self) -> bool:
+        """Whether entries are under way that `persisted` will be told of."""
+        return bool(self._awaited)
+
     def durable(self) -> None:
         """More records are durable."""
         token = None

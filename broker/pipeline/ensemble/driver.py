@@ -129,6 +129,7 @@ class Driver:
         self._refused = False
         self._asked_in_vain = False
         self._committed = False
+        self._disk_answered = False
         self._broken = False
         # (zxid, number, whom to tell) of who waits until every voter has an entry.
         self._awaited: list[tuple[int, int, Callable[[], None]]] = []
@@ -270,7 +271,10 @@ class Driver:
             self._look_at_watched()
         if self._awaited:
             self._tell_who_waits_for_all()
-        if self._committed:
+        # Who learns writes first and applies when the disk has answered: the leader waits for that, nobody for this.
+        disk_answered, self._disk_answered = self._disk_answered, False
+        waits = self._disk.is_appending and not disk_answered and self.replica.role is not Role.LEADING
+        if self._committed and not waits:
             self._committed = False
             self._host.advance()
 
@@ -296,6 +300,7 @@ class Driver:
             self._host.fail(error)
             return
         if type(event) is ev.Persisted:
+            self._disk_answered = True
             self._view.durable(self.replica.durable_zxid)
 
     def _look_at_watched(self) -> None:

@@ -71,6 +71,7 @@ class Ensemble:
 
     Attributes:
         ground: Log and machine at the moment; None while they are exchanged.
+        disk: The disk's queue.
         road: The present leadership, once it serves.
         on_addresses: Called when a broker became known, or is reached elsewhere.
         on_road: Called with each road when it begins to serve, and with None and the reason when it has ended.
@@ -130,7 +131,7 @@ class Ensemble:
         found = {node: where for node, where in view.addresses.items() if where}
         self._hints = {**found, **self._seeds}
         self._backlog = Backlog(ground.machine.applied_zxid)
-        self._disk = DiskQueue(ground.append, ground.log, lambda token: self.driver.persisted(token))
+        self.disk = DiskQueue(ground.append, ground.log, lambda token: self.driver.persisted(token))
         ground.restart.replayed_entries, ground.restart.replayed_bytes = view.behind_entries, view.behind_bytes
         if ground.snapshots is not None:
             ground.snapshots.began_behind(view.behind_entries, view.behind_bytes, view.last.zxid)
@@ -150,7 +151,7 @@ class Ensemble:
     async def run(self, links: Links, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take part, until cancelled. Call `stop` afterwards."""
         self._links = links
-        self.driver = Driver(self.replica, self.view, self._backlog, self._disk, links, self)
+        self.driver = Driver(self.replica, self.view, self._backlog, self.disk, links, self)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             ground = self._ground
@@ -207,7 +208,7 @@ class Ensemble:
         """This is the ground from now on."""
         self.ground = ground
         ground.commit = self._backlog
-        ground.on_durable = lambda _zxid: self._disk.durable()
+        ground.on_durable = lambda _zxid: self.disk.durable()
         ground.on_log_begins = self._log_begins
         ground.needed_by_others = lambda: self._reading_on.needed_after(self.replica, self.view.start.zxid)
         ground.on_hash_due = self._hash
@@ -414,7 +415,7 @@ class Ensemble:
 
     def _exchange(self, change: Callable[[], None], done: Callable[[], None]) -> None:
         """Close everything in the directory, change it, open it again; behind what the disk has to do before."""
-        self._disk.suspend(lambda: self._nursery.start_soon(self._exchange_now, change, done))
+        self.disk.suspend(lambda: self._nursery.start_soon(self._exchange_now, change, done))
 
     async def _exchange_now(self, change: Callable[[], None], done: Callable[[], None]) -> None:
         ground = self._ground
@@ -443,7 +444,7 @@ class Ensemble:
         self._nursery.start_soon(self._keep)
         self._backlog.restart(new.machine.applied_zxid)
         done()
-        self._disk.resume(new.append, new.log)
+        self.disk.resume(new.append, new.log)
         self.advance()
 
     def _change_and_open(self, change: Callable[[], None]) -> Ground:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from sluicemq.broker.server.outbound import Hub
+from sluicemq.broker.server.outbound import SelfFlushingHub
 from sluicemq.broker.server.peers import handshake
 from sluicemq.broker.server.peers.connection import PeerConnection
 from sluicemq.broker.server.peers.dialing import (
@@ -97,7 +97,7 @@ class PeerMesh:
         new_number: Callable[[], int] = lambda: secrets.randbits(63) + 1,
     ) -> None:
         self.events = events
-        self.hub = _SelfFlushing()
+        self.hub = SelfFlushingHub()
         self._bodies = bodies
         self._frame_bytes_max = frame_bytes_max
         self._version = server_version
@@ -199,7 +199,8 @@ class PeerMesh:
                 self._nursery = nursery
                 for known in self._peers.values():
                     known.start(nursery)
-                await self._watch()
+                with self.hub.watching():
+                    await self._watch()
         finally:
             self._nursery = None
             for known in self._peers.values():
@@ -560,18 +561,3 @@ class _Peer:
             level = logging.INFO if error.retryable else logging.WARNING
         self._last_reason = reason
         logger.log(level, "no connection to node %d: %s", self.node, error)
-
-
-class _SelfFlushing(Hub):
-    """A hub that is flushed soon, whoever forgets to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._token: trio.lowlevel.TrioToken | None = None
-
-    def add(self, outbound: object) -> None:
-        """Flush *outbound* at the end of this turn, or in the next one."""
-        super().add(outbound)  # type: ignore[arg-type]
-        if self._token is None:
-            self._token = trio.lowlevel.current_trio_token()
-        self._token.run_sync_soon(self.flush, idempotent=True)

@@ -39,13 +39,15 @@ class Writer:
 
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, disk: SimulatedDisk, options: LogOptions) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, disk: SimulatedDisk, options: LogOptions, *, gathers: bool = False
+    ) -> None:
         self.log = SegmentLog.open(disk, options=options)
         self.time = ThreadTime.installed(monkeypatch)
         self.durable: list[int] = []
         self.failures: list[BaseException] = []
         self._changed = trio.Event()
-        self.stage = AppendStage(self.log, on_durable=self._on_durable, on_failure=self._on_failure)
+        self.stage = AppendStage(self.log, on_durable=self._on_durable, on_failure=self._on_failure, gathers=gathers)
         self._next = FIRST
 
     def _on_durable(self, zxid: int) -> None:
@@ -89,10 +91,10 @@ class Writer:
 
 @asynccontextmanager
 async def writing(
-    monkeypatch: pytest.MonkeyPatch, disk: SimulatedDisk, options: LogOptions = NO_SPARES
+    monkeypatch: pytest.MonkeyPatch, disk: SimulatedDisk, options: LogOptions = NO_SPARES, *, gathers: bool = False
 ) -> AsyncIterator[Writer]:
     """Run the stage's threads."""
-    writer = Writer(monkeypatch, disk, options)
+    writer = Writer(monkeypatch, disk, options, gathers=gathers)
     writer.stage.start()
     try:
         yield writer
@@ -439,6 +441,40 @@ async def test_stopping_writes_and_syncs_whatever_was_submitted(monkeypatch):
         writes = held.writes
         writer.log.mark_idle()
         assert held.writes == writes
+
+
+@pytest.mark.trio
+async def test_who_gathers_writes_what_one_turn_brought_in_one_group_though_nobody_flushes(monkeypatch):
+    async with writing(monkeypatch, SimulatedDisk(1), gathers=True) as writer:
+        before = writer.log.statistics().writes
+        for _ in range(20):
+            last = writer.submit()
+        await writer.durable_up_to(last)
+
+        assert writer.durable == [last]
+        assert writer.log.statistics().writes == before + 1
+
+
+@pytest.mark.trio
+async def test_who_gathers_hands_over_when_it_is_told_to(monkeypatch):
+    async with writing(monkeypatch, SimulatedDisk(1), gathers=True) as writer:
+        trio.lowlevel.remove_instrument(writer.stage)  # so the event loop tells nobody that it sleeps
+        last = writer.submit()
+        writer.stage.flush()
+        await writer.durable_up_to(last)
+        trio.lowlevel.add_instrument(writer.stage)
+
+        assert writer.durable == [last]
+
+
+@pytest.mark.trio
+async def test_an_errand_comes_behind_what_was_gathered(monkeypatch):
+    async with writing(monkeypatch, SimulatedDisk(1), gathers=True) as writer:
+        last = writer.submit()
+        found: list[int] = []
+        await writer.stage.run_on_log_thread(lambda: found.append(writer.log.last_zxid))
+
+        assert found == [last]
 
 
 @pytest.mark.trio
