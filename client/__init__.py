@@ -53,6 +53,7 @@ from sluicemq.client.requesting import PendingReply as PendingReply
 from sluicemq.client.requesting import ReplyMessage as ReplyMessage
 from sluicemq.client.requesting import RequestStatistics as RequestStatistics
 from sluicemq.client.schedules import Schedule as Schedule
+from sluicemq.client.stale_reads import StalePeek as StalePeek
 from sluicemq.client.stale_reads import StaleReads as StaleReads
 from sluicemq.client.topics import Declaration as Declaration
 from sluicemq.client.topics import Subscription as Subscription

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import anyio
 from anyio.abc import SocketStream
@@ -16,19 +17,34 @@ from anyio.abc import SocketStream
 from sluicemq.client.errors import ConnectionFailed, ProtocolError, SluiceError
 from sluicemq.client.url import Address, BrokerUrl, show_address
 from sluicemq.wire import messages as m
-from sluicemq.wire.connection import Connection, Role
+from sluicemq.wire.connection import Connection, Received, Role
 from sluicemq.wire.errors import error_from_wire
 from sluicemq.wire.fields import Message as WireMessage
 from sluicemq.wire.frames import PREFACE
 
-__all__ = ["ASK_SECONDS", "ask_any"]
+__all__ = ["ASK_SECONDS", "Told", "ask_any"]
 
 ASK_SECONDS = 3.0
 """How long one broker may take to answer."""
 READ_BYTES = 64 * 1024
 
 
-async def ask_any(url: BrokerUrl, request: WireMessage, *, name: str, seconds: float) -> WireMessage:
+class Told(NamedTuple):
+    """What a broker answered.
+
+    Attributes:
+        message: The answer.
+        tail: What its frame carries beside it.
+        group_id: Of the broker's log.
+
+    """
+
+    message: WireMessage
+    tail: memoryview
+    group_id: int
+
+
+async def ask_any(url: BrokerUrl, request: WireMessage, *, name: str, seconds: float) -> Told:
     """Return the first answer to *request* that a broker of *url* gives; they are asked one after the other.
 
     Args:
@@ -72,19 +88,22 @@ async def _connected(address: Address) -> AsyncIterator[SocketStream]:
         yield stream
 
 
-async def _ask(stream: SocketStream, url: BrokerUrl, name: str, request: WireMessage) -> WireMessage:
+async def _ask(stream: SocketStream, url: BrokerUrl, name: str, request: WireMessage) -> Told:
     connection = Connection(Role.CLIENT)
     hello = m.Hello(m.PROTOCOL_VERSION_MIN, m.PROTOCOL_VERSION_MAX, client_name=name)
-    await _turn(stream, connection, PREFACE + connection.send(hello))
+    welcome = (await _turn(stream, connection, PREFACE + connection.send(hello))).message
+    if not isinstance(welcome, m.Welcome):
+        raise ProtocolError(f"the broker answered a hello with {type(welcome).__name__}")
     user = url.user
     proof = m.Authenticate("ANONYMOUS")
     if user is not None:
         proof = m.Authenticate("PLAIN", f"\0{user}\0{url.password}".encode())
     await _turn(stream, connection, connection.send(proof))
-    return await _turn(stream, connection, connection.send(request, correlation=1))
+    answer = await _turn(stream, connection, connection.send(request, correlation=1))
+    return Told(answer.message, answer.tail, welcome.group_id)
 
 
-async def _turn(stream: SocketStream, connection: Connection, request: bytes) -> WireMessage:
+async def _turn(stream: SocketStream, connection: Connection, request: bytes) -> Received:
     """Send, and return the next message of the broker; raise what it refuses with."""
     try:
         await stream.send(request)
@@ -99,4 +118,4 @@ async def _turn(stream: SocketStream, connection: Connection, request: bytes) ->
         raise ConnectionFailed("the broker said goodbye") if message.error is None else error_from_wire(message.error)
     if isinstance(message, m.Challenge):
         raise ProtocolError("the broker asks for more proof than a user and a password")
-    return message
+    return received[0]

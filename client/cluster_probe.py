@@ -32,7 +32,8 @@ async def probe_cluster(url: str, *, name: str = "", seconds: float = ASK_SECOND
         SluiceError: The brokers refuse to answer.
 
     """
-    return report_of(await ask_any(parse_url(url), m.ClusterStatus(), name=name, seconds=seconds))
+    told = await ask_any(parse_url(url), m.ClusterStatus(), name=name, seconds=seconds)
+    return report_of(told.message)
 
 
 async def wait_for_cluster(url: str, *, timeout_seconds: float, name: str = "") -> ClusterReport:

@@ -6,18 +6,33 @@ brokers one after the other and takes the first answer, with a mark that says wh
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from sluicemq.client.asking_any import ASK_SECONDS, ask_any
+from sluicemq.client.asking_any import ASK_SECONDS, Told, ask_any
 from sluicemq.client.errors import ProtocolError
-from sluicemq.client.options import Duration, seconds_of
+from sluicemq.client.options import Duration, count_of, seconds_of
+from sluicemq.client.peeked import PeekedMessage, peeked_messages
 from sluicemq.client.url import parse_url
 from sluicemq.wire import messages as m
+from sluicemq.wire.fields import Message as WireMessage
 from sluicemq.wire.settings import check_name
 
-__all__ = ["StaleReads"]
+__all__ = ["StalePeek", "StaleReads"]
 
 QUEUES_PER_PAGE = 1_000
+
+
+class StalePeek(NamedTuple):
+    """Ready messages as some broker knows them.
+
+    Attributes:
+        messages: In the order of the queue.
+        stale: Who answered, and how old that may be; see `StaleReads`.
+
+    """
+
+    messages: list[PeekedMessage]
+    stale: dict[str, Any]
 
 
 class StaleReads:
@@ -81,11 +96,41 @@ class StaleReads:
             raise ProtocolError(f"the broker described {len(seen.queues)} queues instead of one")
         return _marked(seen)[0]
 
+    async def peek(self, name: str, count: int = 10, skip: int = 0) -> StalePeek:
+        """Look at ready messages of a queue without changing anything; a leader may have sent them out already.
+
+        Args:
+            name: The queue.
+            count: Most messages to return; the broker may return fewer.
+            skip: How many ready messages to pass over.
+
+        Raises:
+            QueueNotFound: No queue of that name, as far as the brokers know that answer.
+            ConnectionFailed: No broker answers; each stands in the text with its cause.
+            SluiceError: The brokers refuse to answer.
+
+        """
+        request = m.LookAtMessages(
+            vhost=self._url.vhost,
+            name=check_name(name),
+            skip=count_of(skip, "skip", minimum=0, maximum=2**64 - 1),
+            count_max=count_of(count, "count"),
+        )
+        told = await self._tell(request)
+        seen = told.message
+        if not isinstance(seen, m.MessagesSeen):
+            raise ProtocolError(f"the broker answered with {type(seen).__name__}")
+        messages = peeked_messages(seen.runs, told.tail, told.group_id, name, seen.topic, seen.destinations)
+        return StalePeek(messages, seen.mark)
+
     async def _ask(self, request: m.LookAtQueues) -> m.QueuesSeen:
-        answer = await ask_any(self._url, request, name=self._name, seconds=self._seconds)
+        answer = (await self._tell(request)).message
         if not isinstance(answer, m.QueuesSeen):
             raise ProtocolError(f"the broker answered with {type(answer).__name__}")
         return answer
+
+    async def _tell(self, request: WireMessage) -> Told:
+        return await ask_any(self._url, request, name=self._name, seconds=self._seconds)
 
 
 def _marked(seen: m.QueuesSeen) -> list[dict[str, Any]]:

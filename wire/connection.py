@@ -76,6 +76,8 @@ TRANSITIONS: dict[tuple[State, Role, type[Message]], State] = {
     (State.AUTHENTICATED, _B, m.ClusterState): State.AUTHENTICATED,
     (State.AUTHENTICATED, _C, m.LookAtQueues): State.AUTHENTICATED,
     (State.AUTHENTICATED, _B, m.QueuesSeen): State.AUTHENTICATED,
+    (State.AUTHENTICATED, _C, m.LookAtMessages): State.AUTHENTICATED,
+    (State.AUTHENTICATED, _B, m.MessagesSeen): State.AUTHENTICATED,
     (State.OPENING, _B, m.Opened): State.OPEN,
 }
 """(state, who sends, what) -> next state, for the handshake. CLOSE is allowed everywhere and leads to CLOSED."""
@@ -129,6 +131,7 @@ REQUESTS: dict[type[Message], type[Message] | None] = {
     m.OpenMailbox: m.MailboxOpened,
     m.Reply: m.Replied,
     m.LookAtQueues: m.QueuesSeen,
+    m.LookAtMessages: m.MessagesSeen,
     m.Explain: m.Explained,
     m.Search: m.Found,
     m.Move: m.Moved,
@@ -161,7 +164,9 @@ OPEN_TYPES: dict[Role, frozenset[int]] = {
 """Frame types that each role may send in state OPEN, besides CLOSE."""
 
 _WITH_BATCHES = (m.Transaction, m.Prepare, m.Check, m.TransactionShown, m.Reply, m.ReplyArrived, m.Found)
-MAY_HAVE_TAIL: frozenset[int] = _types((m.Publish, m.Deliver, m.Peeked, m.Replayed, m.Dead, m.Schedule, *_WITH_BATCHES))
+MAY_HAVE_TAIL: frozenset[int] = _types(
+    (m.Publish, m.Deliver, m.Peeked, m.Replayed, m.MessagesSeen, m.Dead, m.Schedule, *_WITH_BATCHES)
+)
 """Frame types that carry batches behind their head."""
 MUST_CORRELATE: frozenset[int] = _types((*(cls for cls, reply in REQUESTS.items() if reply is not None), *_REPLIES))
 """Frame types whose correlation must not be 0: requests that are answered, and the answers."""
@@ -281,7 +286,7 @@ class Connection:
         moves = self.state is not State.OPEN or type_ not in OPEN_TYPES[self.role]
         # Before the handshake is through the peer takes only small frames, whatever was agreed for later.
         limit = self.frame_bytes_max
-        if self.state is not State.OPEN:
+        if self.state is not State.OPEN and type_ != m.MessagesSeen.TYPE:
             limit = min(limit, FRAME_BYTES_BEFORE_OPEN)
         frame_bytes = FRAME_HEADER_BYTES + len(head) + tail_length
         if frame_bytes > limit:
@@ -296,6 +301,8 @@ class Connection:
             except ProtocolError as error:
                 raise InternalError(f"we must not send this: {error}") from error
             self._closed_by_us = type_ == m.Close.TYPE
+        if type_ == m.LookAtMessages.TYPE:
+            self._reader.frame_bytes_max = self.frame_bytes_max  # who asks for messages takes them
         return pack_frame(type_, head, tail_length, correlation=correlation)
 
     def agree(self, frame_bytes_max: int) -> None:

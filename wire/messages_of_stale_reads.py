@@ -15,12 +15,13 @@ from sluicemq.wire.fields import (
     list_of,
     map_of_text,
     message,
+    numbers,
     text,
     unsigned,
     wire_field,
 )
 
-__all__ = ["STALE_QUEUES_PAGE_MAX", "LookAtQueues", "QueuesSeen"]
+__all__ = ["STALE_QUEUES_PAGE_MAX", "LookAtMessages", "LookAtQueues", "MessagesSeen", "QueuesSeen"]
 
 STALE_QUEUES_PAGE_MAX = 1_000
 """Most queues in one QUEUES_SEEN, whatever `count_max` asks for."""
@@ -50,3 +51,24 @@ class QueuesSeen(Message):
     queues: list[dict[str, Any]] = wire_field(2, list_of(map_of_text, STALE_QUEUES_PAGE_MAX))
     mark: dict[str, Any] = wire_field(4, map_of_text)
     more: bool = wire_field(6, boolean, default=False)
+
+
+@message(217)
+class LookAtMessages(Message):
+    """Ask any broker for ready messages of a queue, as far as it has applied the log. Answered by MESSAGES_SEEN, whose
+    frame may be as large as HELLO and WELCOME say, though no session is open."""
+
+    name: str = wire_field(2, _name)
+    vhost: str = wire_field(4, _name, default="/")
+    skip: int = wire_field(6, unsigned(64), default=0)
+    count_max: int = wire_field(8, unsigned(32), default=10)
+
+
+@message(218)
+class MessagesSeen(Message):
+    """Messages as in PEEKED; *mark* says how stale that is, as in QUEUES_SEEN."""
+
+    runs: list[int] = wire_field(2, numbers(64, multiple_of=9))
+    mark: dict[str, Any] = wire_field(4, map_of_text)
+    destinations: list[str] = wire_field(6, list_of(text()), default=[])
+    topic: str = wire_field(8, _name, default="")

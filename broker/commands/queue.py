@@ -233,15 +233,21 @@ def unpark(name: str, keys: tuple[str, ...], url: str, as_json: bool) -> None:
 @click.option(
     "--skip", type=click.IntRange(0, SKIP_MAX), default=0, show_default=True, help="How many to leave out in front."
 )
+@stale_option
 @url_option
 @json_option
-def peek(name: str, count: int, skip: int, url: str, as_json: bool) -> None:
+def peek(name: str, count: int, skip: int, stale: bool, url: str, as_json: bool) -> None:
     """Look at the messages that are next in NAME; nothing changes."""
-    from sluicemq.broker.commands.asking import with_client
+    from sluicemq.broker.commands.asking import with_client, with_stale_reads
     from sluicemq.broker.commands.consume import as_plain
 
-    messages = with_client(url, lambda client: client.peek(name, count=count, skip=skip))
-    plain = [as_plain(message) for message in messages]
+    if stale:
+        messages, mark = with_stale_reads(url, lambda reads: reads.peek(name, count=count, skip=skip))
+        _say_how_stale([{"stale": mark}])
+        plain = [{**as_plain(message), "stale": mark} for message in messages]
+    else:
+        messages = with_client(url, lambda client: client.peek(name, count=count, skip=skip))
+        plain = [as_plain(message) for message in messages]
     if as_json:
         for one in plain:
             print_json(one)

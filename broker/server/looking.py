@@ -115,7 +115,7 @@ async def _show(session: ClientSession, page: Page, queue: Queue, correlation: i
     frame_room = session.connection.frame_bytes_max - SHOWN_HEAD_BYTES
     frame_room -= 9 * m.FOUND_NUMBERS * len(page.runs)
     room = min(frame_room, FOUND_BYTES_MAX)
-    topic = topic_name(session.road, queue.id)
+    topic = topic_name(session.road.machine, queue.id)
     shown = await show(session.road.bodies, page.runs, room, frame_room, topic)
     count = sum(run.size for run in shown.runs)
     cursor = page.cursor

@@ -76,7 +76,7 @@ async def _replay(session: ClientSession, message: m.Replay, correlation: int) -
 
 async def _show(session: ClientSession, found: Found, wanted: Range, frame_room: int, correlation: int) -> None:
     page = found.page
-    topic = topic_name(session.road, found.queue_id)
+    topic = topic_name(session.road.machine, found.queue_id)
     try:
         shown = await show(session.road.bodies, page.runs, wanted.bytes_max, frame_room, topic)
     except MessageNotFound as error:

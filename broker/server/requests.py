@@ -22,8 +22,8 @@ from sluicemq.broker.server.duplicates import told
 from sluicemq.broker.server.handshake import authenticate_peer, hello, open_session
 from sluicemq.broker.server.replaying import replay
 from sluicemq.broker.server.resuming import CONSUMERS_MAX, CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX
-from sluicemq.broker.server.showing import SHOWN_HEAD_BYTES, SLICE_SECONDS, show, topic_name
-from sluicemq.broker.server.stale_reads import look_at_queues
+from sluicemq.broker.server.showing import PEEK_MESSAGES_MAX, SLICE_SECONDS, show_ready, topic_name
+from sluicemq.broker.server.stale_reads import look_at_messages, look_at_queues
 from sluicemq.broker.server.statistics import QUEUE_STATE_BYTES, attached, queue_state, statistics_of
 from sluicemq.wire import messages as m
 from sluicemq.wire.errors import ConsumerNotFound, InvalidRequest, LimitReached
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 PRODUCERS_MAX = 1_000
 """Most producers that one connection may have open, those that it opened before and that outlived it not counted."""
-PEEK_MESSAGES_MAX = 10_000
-PEEK_BYTES_MAX = 8 * 1024 * 1024
 LIST_QUEUES_MAX = 1000
 
 
@@ -119,22 +117,10 @@ async def peek(session: ClientSession, message: Message, correlation: int, tail:
     authorize(session.identity, "peek", (session.vhost, "queue", message.name))
     road = session.road
     queue = road.produce.find_queue(session.vhost, message.name)
-    frame_room = session.connection.frame_bytes_max - SHOWN_HEAD_BYTES
-    room = min(frame_room, PEEK_BYTES_MAX)
     with road.bodies.reading():
-        await _peek(session, message, correlation, queue.id, room, frame_room)
-
-
-async def _peek(
-    session: ClientSession, message: m.Peek, correlation: int, queue_id: int, room: int, frame_room: int
-) -> None:
-    road = session.road
-    runs = await road.peek(queue_id, message.skip, min(message.count_max, PEEK_MESSAGES_MAX))
-    if runs and runs[0].batch_bytes > room:
-        # One message is always shown, unless it alone is larger than the client takes.
-        runs = [runs[0]._replace(size=1)]
-    topic = topic_name(road, queue_id)
-    shown = await show(road.bodies, runs, room, frame_room, topic)
+        runs = await road.peek(queue.id, message.skip, min(message.count_max, PEEK_MESSAGES_MAX))
+        topic = topic_name(road.machine, queue.id)
+        shown = await show_ready(road.bodies, runs, session.connection.frame_bytes_max, topic)
     session.reply(correlation, m.Peeked(shown.numbers, shown.destinations, topic), shown.parts)
 
 
@@ -348,6 +334,7 @@ HANDLERS: dict[type[Message], Handler] = {
     m.Statistics: statistics,
     m.ClusterStatus: cluster.cluster_status,
     m.LookAtQueues: look_at_queues,
+    m.LookAtMessages: look_at_messages,
     m.AddNode: cluster.add_node,
     m.RemoveNode: cluster.remove_node,
     m.PromoteNode: cluster.promote_node,

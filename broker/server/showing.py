@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sluicemq.broker.pipeline.bodies import Bodies, Stored
-    from sluicemq.broker.pipeline.road import Road
+    from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.runs import Run
 
 SHOWN_HEAD_BYTES = 256
 """Room for what a frame holds beside messages and the numbers of their runs."""
 SHOWN_RUN_BYTES = 9 * RUN_NUMBERS
+PEEK_MESSAGES_MAX = 10_000
+PEEK_BYTES_MAX = 8 * 1024 * 1024
 SLICE_SECONDS = 0.004
 """After so long with one request the event loop serves others first."""
 LOAD_BYTES_MAX = 4 * 1024 * 1024
@@ -48,11 +50,21 @@ class Shown(NamedTuple):
     destinations: list[str]
 
 
-def topic_name(road: Road, number: int) -> str:
+def topic_name(machine: Machine, number: int) -> str:
     """Return the name of the topic that has this number, or that the queue is a subscription of; "" for others."""
-    sources = road.machine.sources
+    sources = machine.sources
     topic = sources.get(number) or sources.topic_of(number)
     return "" if topic is None else topic.name
+
+
+async def show_ready(bodies: Bodies, runs: list[Run], frame_bytes_max: int, topic: str = "") -> Shown:
+    """Return as many of *runs*, from the front of a queue, as a frame of so many bytes takes. Raises as `show`."""
+    frame_room = frame_bytes_max - SHOWN_HEAD_BYTES
+    room = min(frame_room, PEEK_BYTES_MAX)
+    if runs and runs[0].batch_bytes > room:
+        # One message is always shown, unless it alone is larger than the client takes.
+        runs = [runs[0]._replace(size=1)]
+    return await show(bodies, runs, room, frame_room, topic)
 
 
 async def show(bodies: Bodies, runs: Sequence[Run], room: int, frame_room: int, topic: str = "") -> Shown:

@@ -1,4 +1,4 @@
-"""LOOK_AT_QUEUES: any broker shows what it has applied, with a mark that says how far behind that may be.
+"""LOOK_AT_QUEUES and LOOK_AT_MESSAGES: any broker shows what it has applied, and says how far behind that may be.
 
 For whoever would rather know something old than nothing, while nobody leads, or would not burden the leader. Reads the
 machine and changes nothing; must not take the road, which only a leader has.
@@ -12,18 +12,21 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from sluicemq.broker.server.authorization import authorize
-from sluicemq.broker.server.showing import SLICE_SECONDS
+from sluicemq.broker.server.showing import PEEK_MESSAGES_MAX, SLICE_SECONDS, Shown, show_ready, topic_name
 from sluicemq.broker.server.statistics import QUEUE_STATE_BYTES, state_of
 from sluicemq.wire import messages as m
-from sluicemq.wire.errors import QueueNotFound, Unavailable
+from sluicemq.wire.errors import QueueNotFound, SluiceError, Unavailable
 from sluicemq.wire.settings import check_name
 
 if TYPE_CHECKING:
     from sluicemq.broker.pipeline.ground import Ground
+    from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.server.client_session import ClientSession
     from sluicemq.wire.fields import Message
 
 RETRY_SECONDS = 0.5
+MARK_BYTES = 256
+"""Room that a mark takes in a frame."""
 
 
 async def look_at_queues(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
@@ -34,11 +37,7 @@ async def look_at_queues(session: ClientSession, message: Message, correlation: 
     ground = ground_of(session)
     if message.name:
         authorize(session.identity, "info", (vhost, "queue", message.name))
-        queue = ground.machine.find_queue(vhost, message.name)
-        if queue is None:
-            raise QueueNotFound(
-                f"as far as this broker knows there is no queue {message.name!r:.300}", name=message.name
-            )
+        queue = _queue_of(ground, vhost, message.name)
         session.reply(correlation, m.QueuesSeen([state_of(ground, queue)], mark_of(session)))
         return
     authorize(session.identity, "list", (vhost, "vhost", vhost))
@@ -54,6 +53,39 @@ async def look_at_queues(session: ClientSession, message: Message, correlation: 
             await trio.lowlevel.checkpoint()
             started = time.perf_counter()
     session.reply(correlation, m.QueuesSeen(page, mark, len(queues) > count_max))
+
+
+async def look_at_messages(session: ClientSession, message: Message, correlation: int, tail: memoryview) -> None:
+    """LOOK_AT_MESSAGES: ready messages, as PEEK shows them."""
+    del tail
+    assert isinstance(message, m.LookAtMessages)
+    vhost = check_name(message.vhost, "vhost")
+    ground = ground_of(session)
+    authorize(session.identity, "peek", (vhost, "queue", message.name))
+    queue = _queue_of(ground, vhost, message.name)
+    topic = topic_name(ground.machine, queue.id)
+    mark = mark_of(session)  # before: what is looked at next is no older
+    try:
+        shown = await _ready(ground, queue, message, session.connection.frame_bytes_max - MARK_BYTES, topic)
+    except SluiceError:
+        if ground_of(session) is ground:
+            raise
+        raise Unavailable("another state has taken the place of this broker's", retry_after=RETRY_SECONDS) from None
+    session.reply(correlation, m.MessagesSeen(shown.numbers, mark, shown.destinations, topic), shown.parts)
+
+
+async def _ready(ground: Ground, queue: Queue, message: m.LookAtMessages, frame_bytes_max: int, topic: str) -> Shown:
+    with ground.bodies.reading():
+        count_max = min(message.count_max, PEEK_MESSAGES_MAX)
+        runs = await ground.look(lambda: ground.machine.peek(queue.id, message.skip, count_max))
+        return await show_ready(ground.bodies, runs, frame_bytes_max, topic)
+
+
+def _queue_of(ground: Ground, vhost: str, name: str) -> Queue:
+    queue = ground.machine.find_queue(vhost, name)
+    if queue is None:
+        raise QueueNotFound(f"as far as this broker knows there is no queue {name!r:.300}", name=name)
+    return queue
 
 
 def ground_of(session: ClientSession) -> Ground:

@@ -45,12 +45,15 @@ ASIDE = [
     (BROKER, m.ClusterState(1, 1, "", []), "authenticated", "authenticated"),
     (CLIENT, m.LookAtQueues(), "authenticated", "authenticated"),
     (BROKER, m.QueuesSeen([], {}), "authenticated", "authenticated"),
+    (CLIENT, m.LookAtMessages(name="orders"), "authenticated", "authenticated"),
+    (BROKER, m.MessagesSeen([], {}), "authenticated", "authenticated"),
 ]
 """How the cluster is, and what any broker has, is told without a session."""
 
 CLIENT_SENDS_WHEN_OPEN = {
     "ClusterStatus",
     "LookAtQueues",
+    "LookAtMessages",
     "AddNode",
     "RemoveNode",
     "PromoteNode",
@@ -107,6 +110,7 @@ CLIENT_SENDS_WHEN_OPEN = {
 BROKER_SENDS_WHEN_OPEN = {
     "ClusterState",
     "QueuesSeen",
+    "MessagesSeen",
     "ClusterChanged",
     "Declared",
     "Deleted",
@@ -319,7 +323,7 @@ def test_only_messages_with_batches_have_a_tail(cls):
     pair = pair_in(state)
     if cls.TYPE in MAY_HAVE_TAIL:
         of_transactions = {m.Transaction, m.Prepare, m.Check, m.TransactionShown, m.Reply, m.ReplyArrived, m.Found}
-        assert cls in {m.Publish, m.Deliver, m.Peeked, m.Replayed, m.Dead, m.Schedule} | of_transactions
+        assert cls in {m.Publish, m.Deliver, m.Peeked, m.Replayed, m.MessagesSeen, m.Dead, m.Schedule} | of_transactions
         assert bytes(pair.pass_over(sender, sample_of(cls), correlation=1, tail=b"batches").tail) == b"batches"
         return
     with pytest.raises(InternalError, match="tail of 7 bytes"):

@@ -10,7 +10,7 @@ import trio
 from sluicemq.broker.server import stale_reads
 from sluicemq.broker.server.statistics import state_of
 from sluicemq.client import StaleReads, connect
-from sluicemq.wire.errors import QueueNotFound, Unavailable
+from sluicemq.wire.errors import InternalError, QueueNotFound, Unavailable
 from tests.broker.server.talk import Port, open_port
 from tests.broker.server.test_cluster_requests import Cluster, _no_signals, figures, run, url_of
 
@@ -84,6 +84,46 @@ async def test_a_queue_that_a_broker_does_not_know_is_asked_for_elsewhere_and_th
             await reads.queue_info("nothing")
 
 
+async def test_a_broker_that_only_follows_shows_ready_messages_and_changes_nothing():
+    async with open_port() as port:
+        await fill(port)
+        follow(port, heard_seconds=0.75)
+        before = port.server.ground.machine.applied_zxid
+        reads = StaleReads(url_of(port))
+        messages, stale = await reads.peek("orders")
+        assert [(message.body, message.destination) for message in messages] == [(b"one", "orders"), (b"two", "orders")]
+        assert (stale["role"], stale["leader"], stale["heard_seconds"]) == ("following", 2, 0.75)
+        assert stale["applied_zxid"] == before == port.server.ground.machine.applied_zxid
+        assert [message.body for message in (await reads.peek("orders", count=1, skip=1)).messages] == [b"two"]
+        assert (await reads.peek("returns")).messages == []
+        with pytest.raises(QueueNotFound, match="nothing"):
+            await reads.peek("nothing")
+
+
+async def test_a_message_that_is_larger_than_the_frames_of_a_handshake_is_shown():
+    body = bytes(range(256)) * 1024
+    async with open_port() as port:
+        async with connect(url_of(port)) as client:
+            await client.declare_queue("orders")
+            await client.send("orders", body)
+        follow(port, heard_seconds=0.0)
+        assert [message.body for message in (await StaleReads(url_of(port)).peek("orders")).messages] == [body]
+
+
+async def test_who_looks_at_messages_while_another_state_takes_their_place_asks_again(monkeypatch):
+    async with open_port() as port:
+        await fill(port)
+        cluster = follow(port, heard_seconds=0.0)
+
+        async def closed_meanwhile(*_: object) -> None:
+            cluster.exchanging = True
+            raise InternalError("the log was closed")
+
+        monkeypatch.setattr(stale_reads, "show_ready", closed_meanwhile)
+        with pytest.raises(Unavailable, match="takes the place"):
+            await StaleReads(url_of(port)).peek("orders")
+
+
 async def test_while_a_snapshot_takes_the_place_of_everything_there_is_nothing_to_look_at():
     async with open_port() as port:
         await fill(port)
@@ -102,6 +142,11 @@ async def test_the_command_says_who_answered():
         assert "orders" in shown
         told = json.loads((await run(port, "show", "orders", "--stale", "--json", group="queue")).splitlines()[-1])
         assert told["stale"]["role"] == "following"
+        shown = await run(port, "peek", "orders", "--stale", group="queue")
+        assert "node 1 (following) heard of a leader 2.5 s ago" in shown
+        assert "two" in shown
+        told = json.loads((await run(port, "peek", "orders", "--stale", "--json", group="queue")).splitlines()[-1])
+        assert (told["body"], told["stale"]["role"]) == ("two", "following")
         await trio.lowlevel.checkpoint()
 
 
