@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 
 CLOCK_ITEMS_MAX = 2_000
 """Most runs that one CLOCK entry makes ready; more wait for the next, so that a million due at once stall nobody."""
+CLOCKS_UNDER_WAY_MAX = 8
+"""Most CLOCK entries that are not applied yet: the next one need not wait until the disk has confirmed the last."""
+CLOCK_SPACING_MS = 2
+"""Milliseconds of log time between one that is under way and the next: so much later does come what is due at most."""
 TAGS_SPAN_MAX = 10_000_000
 """Most tags between the first and the last of one SETTLE or EXTEND."""
 VERDICTS = frozenset({VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_HANDED_OVER, VERDICT_REJECT})
@@ -77,7 +81,8 @@ class SettleStage:
         self.leases_begin: Callable[[], float] = trio.current_time
         self._lease_timer = road.timer(self._outstanding.next_deadline, self._expire)
         self._clock_timer = road.timer(self._next_clock, self._move_clock)
-        self._clock_under_way = False
+        self._clocks_under_way = 0
+        self._clock_ms = 0  # log time of the last of them
         self._planned_due_ms: int | None = None
         self.acknowledged_messages_total = 0
 
@@ -276,31 +281,43 @@ class SettleStage:
 
     def clock_changed(self) -> None:
         """Something may have become due earlier than planned."""
+        if self._clocks_under_way:
+            return  # it is looked again when the first of them is applied
         due_ms = self._road.machine.next_due_ms()
         # Compared in log time: on the timer's clock the same due time moves a little at every look.
         if due_ms is not None and (self._planned_due_ms is None or due_ms < self._planned_due_ms):
             self._clock_timer.changed(self._next_clock())
 
-    def _next_clock(self) -> float | None:
-        if self._clock_under_way:
+    def _next_due_ms(self) -> int | None:
+        """Return when a CLOCK entry is due next, as far as those under way do not do its work; None: never."""
+        machine = self._road.machine
+        if not self._clocks_under_way:
+            return machine.next_due_ms()
+        if self._clocks_under_way >= CLOCKS_UNDER_WAY_MAX:
             return None
-        due_ms = self._planned_due_ms = self._road.machine.next_due_ms()
+        due_ms = machine.next_due_after(self._clock_ms)
+        return None if due_ms is None else max(due_ms, self._clock_ms + CLOCK_SPACING_MS)
+
+    def _next_clock(self) -> float | None:
+        due_ms = self._planned_due_ms = self._next_due_ms()
         if due_ms is None:
             return None
         return trio.current_time() + max(0.0, (due_ms - self._road.clock.now_ms()) / 1000)
 
     def _move_clock(self) -> None:
-        due_ms = self._road.machine.next_due_ms()
+        due_ms = self._next_due_ms()
         if due_ms is None or due_ms > self._road.clock.now_ms():
             # Log time runs slower than the timer's clock while it slews: the timer looks again.
             return
-        self._clock_under_way = True
-        self._road.propose(self.clock_entry(), on_applied=self._clock_moved)
+        entry = self.clock_entry()
+        self._clocks_under_way += 1
+        self._clock_ms = entry.log_time_ms
+        self._road.propose(entry, on_applied=self._clock_moved)
 
     def _clock_moved(self, _outcome: object) -> None:
-        self._clock_under_way = False
+        self._clocks_under_way -= 1
         self._planned_due_ms = None
-        self.clock_changed()
+        self._clock_timer.changed(self._next_clock())
 
 
 class _Gathering:

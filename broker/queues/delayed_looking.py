@@ -6,7 +6,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import delayed_rows as r
-from sluicemq.broker.queues.chunks import ROW, RUN_BYTES, ChunksMissing, sizes
+from sluicemq.broker.queues.chunks import ROW, RUN_BYTES, ChunksMissing, long_at, long_column, sizes
 from sluicemq.broker.queues.looking import look_at
 from sluicemq.broker.queues.runs import Run
 
@@ -48,6 +48,37 @@ def look_delayed(delayed: DelayedRuns, from_ms: int, to_ms: int | None, skip: in
         if not messages_max:
             break
     return found
+
+
+def next_due_after(delayed: DelayedRuns, log_time_ms: int) -> int | None:
+    """Return when the first message is due of those due after *log_time_ms*, at some microseconds.
+
+    None: there is none, or the chunk that would say it is not in memory.
+    """
+    if delayed.next_due_ms is None or delayed.next_due_ms > log_time_ms:
+        return delayed.next_due_ms
+    offset = delayed._offset
+    times: list[int] = []
+    if delayed._chunks:
+        chunk = delayed._chunks[0]
+        if chunk.data is None:
+            return None
+        if chunk is delayed._front:
+            row = r.behind(chunk.data, log_time_ms, delayed._head, chunk.rows, offset)
+            times += [long_at(chunk.data, row, offset)] if row < chunk.rows else []
+        else:
+            times += long_column(chunk.data, offset, delayed._head)
+        times += long_column(delayed._buffers[0], offset)
+        # What is behind the first chunk is not due before the next begins.
+        if len(delayed._chunks) > 1:
+            times.append(max(delayed._firsts[1], log_time_ms + 1))
+        elif delayed._open:
+            times.append(max(long_at(delayed._open, 0, offset), log_time_ms + 1))
+    else:
+        rows = len(delayed._open) // RUN_BYTES
+        row = r.behind(delayed._open, log_time_ms, delayed._head, rows, offset)
+        times += [long_at(delayed._open, row, offset)] if row < rows else []
+    return min((due_ms for due_ms in times if due_ms > log_time_ms), default=None)
 
 
 def _missing(delayed: DelayedRuns, number: int, to_ms: int | None, messages: int) -> list[Chunk]:

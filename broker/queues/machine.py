@@ -18,6 +18,7 @@ from sortedcontainers import SortedDict
 from sluicemq.broker.queues import audit
 from sluicemq.broker.queues.applying import APPLY
 from sluicemq.broker.queues.cluster import Cluster
+from sluicemq.broker.queues.delayed_looking import next_due_after
 from sluicemq.broker.queues.freeze import Freeze
 from sluicemq.broker.queues.halves import Halves
 from sluicemq.broker.queues.policies import Policies
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.routing.topic import Topic
     from sluicemq.broker.queues.runs import Run
     from sluicemq.broker.queues.sessions import Session
+
+
+LOOKED_AHEAD_QUEUES = 16
+"""In so many queues that are due it is looked what is due next, while a CLOCK entry is under way."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -158,6 +163,23 @@ class Machine:
     def next_due_ms(self) -> int | None:
         """Return the log time at which a CLOCK entry is due: for a delayed message or a retained one; None: never."""
         return self._due.peekitem(0)[0][0] if self._due else None
+
+    def next_due_after(self, log_time_ms: int) -> int | None:
+        """Return when another CLOCK entry is due once one of *log_time_ms*, which is under way, is applied.
+
+        None: never, or that is not known before. Only delayed messages are looked at, of the first few queues.
+        """
+        found: int | None = None
+        for due_ms, queue_id in islice(self._due, LOOKED_AHEAD_QUEUES):
+            queue = self._queues.get(queue_id)
+            later_ms: int | None = due_ms
+            if due_ms <= log_time_ms:
+                later_ms = None if queue is None else next_due_after(queue.delayed, log_time_ms)
+            if later_ms is not None and (found is None or later_ms < found):
+                found = later_ms
+            if due_ms > log_time_ms:
+                break
+        return found
 
     def due_times(self) -> dict[int, int]:
         """Return when a CLOCK entry is due for each queue or topic that waits for one, by number."""

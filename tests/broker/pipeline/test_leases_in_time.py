@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -144,6 +145,32 @@ async def test_many_messages_due_at_one_instant_become_ready_in_small_entries(mo
 
         assert it.road.entries_total - entries >= 7
         assert queue.delayed.messages == 0
+
+
+@pytest.mark.trio
+async def test_what_is_due_while_the_disk_is_slow_does_not_wait_for_what_was_due_before(mock_clock):
+    """Else each message would wait for two turns of the disk, and more where others write as well."""
+    disk_is_free = threading.Event()
+    async with story(mock_clock) as (it, queue, client):
+        await it.put(3)
+        consumer = client.consume(queue, lease_seconds=10_000.0)
+        await client.take(3)
+        for tag in (3, 2, 1):
+            await client.settle(consumer, [tag, tag], m.VERDICT_NACK, 50.0 - tag)
+        await it.rests()
+        entries = it.road.entries_total
+        try:
+            it.road.append.send_errand(disk_is_free.wait, lambda: None)
+            for seconds in (46.5, 1.0, 1.0, 1.0, 1.0):
+                mock_clock.jump(seconds)
+                await trio.testing.wait_all_tasks_blocked()
+            assert it.road.entries_total - entries == 3, "an entry for each, and none for nothing"
+            assert len(client.received) == 3
+        finally:
+            disk_is_free.set()
+        await client.take(6)
+
+        assert [message.body for message in client.received[3:]] == [b"message 3", b"message 2", b"message 1"]
 
 
 # --- leases -------------------------------------------------------------------------------------------------------
