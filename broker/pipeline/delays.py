@@ -8,11 +8,14 @@ judges whether they still wait there. Must not know sockets: answers are returne
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
+from sluicemq.broker.queues.applying.delaying import missing_delayed
 from sluicemq.broker.queues.delayed_looking import look_delayed
+from sluicemq.broker.queues.delayed_removing import find
 from sluicemq.broker.queues.entries_of_queues import Cancel, Reschedule
 from sluicemq.broker.queues.outcomes import Cancelled, Outcome
 from sluicemq.broker.queues.routing.topic import Topic
@@ -25,9 +28,17 @@ if TYPE_CHECKING:
     from sluicemq.broker.pipeline.road import Road
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.queues.runs import Run
+    from sluicemq.wire.errors import SluiceError
 
-ENTRY_RUNS_MAX = 64
-"""Most runs that one entry takes out of an index: each costs some tens of microseconds."""
+ENTRY_RUNS_MAX = 256
+"""Most runs that one entry takes out of an index: each costs up to 30 µs, where all lie in chunks of their own."""
+ENTRIES_UNDER_WAY_MAX = 2
+"""Most entries of one request that are not applied yet: the next is written while one is applied. More would let
+everybody else's entries wait for milliseconds each."""
+LOADED_CHUNKS_MAX = 32
+"""Chunks that are read back before an entry is proposed; more of them might push each other out again."""
+FOUND_AT_ONCE_MAX = 16
+"""Most times at which messages of a batch are looked for in one go: each may need a chunk from its page."""
 NAMED_RUNS_MAX = 10_000
 """Most runs that one request may name."""
 LOOK_MESSAGES = 2_000
@@ -93,33 +104,63 @@ async def _change(road: Road, queue: Queue | Topic, flat: list[int], due_ms: int
         wanted.setdefault(zxid, set()).update(range(first, first + size))
     if wanted and queue.delayed.messages:
         placed += await _find(road, queue, wanted)
-    changed = 0
+    return await _apply(road, queue, placed, due_ms)
+
+
+async def _apply(road: Road, queue: Queue | Topic, placed: list[int], due_ms: int | None) -> int:
+    """Propose entries that change what is named by its place; return how many messages they found once all of them
+    are committed and applied."""
+    found = _Found()
     for start in range(0, len(placed), 4 * ENTRY_RUNS_MAX):
         runs = placed[start : start + 4 * ENTRY_RUNS_MAX]
+        await found.may_go_on()
+        missing = missing_delayed(queue, runs)
+        if missing and road.pager is not None:
+            # Here nobody waits for the pages but who asked; when the entry is applied, all that follows would.
+            await road.pager.load(missing[:LOADED_CHUNKS_MAX])
         now_ms = road.clock.now_ms()
-        if due_ms is None:
-            changed += await _applied(road, Cancel(now_ms, queue.id, runs))
-        else:
-            changed += await _applied(road, Reschedule(now_ms, queue.id, runs, due_ms))
-    return changed
+        entry = Cancel(now_ms, queue.id, runs) if due_ms is None else Reschedule(now_ms, queue.id, runs, due_ms)
+        found.under_way += 1
+        road.propose(entry, on_applied=found)
+    await found.may_go_on(0)
+    return found.messages
 
 
-async def _applied(road: Road, entry: Cancel | Reschedule) -> int:
-    """Propose *entry*, and return how many messages it found once it is committed and applied."""
-    outcomes: list[Outcome] = []
-    done = trio.Event()
+class _Found:
+    """Adds up what the entries of one request find.
 
-    def on_applied(outcome: Outcome) -> None:
-        outcomes.append(outcome)
-        done.set()
+    Attributes:
+        under_way: Entries that are not applied yet.
+        messages: What the others have found.
 
-    road.propose(entry, on_applied=on_applied)
-    await done.wait()
-    if outcomes[0].error is not None:
-        raise outcomes[0].error
-    value = outcomes[0].value
-    assert isinstance(value, Cancelled), "that is what these entries answer"
-    return value.messages
+    """
+
+    def __init__(self) -> None:
+        self.under_way = 0
+        self.messages = 0
+        self._error: SluiceError | None = None
+        self._applied = trio.Event()
+
+    def __call__(self, outcome: Outcome) -> None:
+        self.under_way -= 1
+        if outcome.error is not None:
+            self._error = outcome.error
+        elif isinstance(outcome.value, Cancelled):
+            self.messages += outcome.value.messages
+        self._applied.set()
+
+    async def may_go_on(self, under_way_max: int = ENTRIES_UNDER_WAY_MAX - 1) -> None:
+        """Wait until no more than so many are under way.
+
+        Raises:
+            SluiceError: One was refused.
+
+        """
+        while self.under_way > under_way_max:
+            self._applied = trio.Event()
+            await self._applied.wait()
+        if self._error is not None:
+            raise self._error
 
 
 async def _find(road: Road, queue: Queue | Topic, wanted: Wanted) -> list[int]:
@@ -131,9 +172,11 @@ async def _find(road: Road, queue: Queue | Topic, wanted: Wanted) -> list[int]:
     found: list[int] = []
     if queue.delayed.messages > LOOKED_THROUGH_A_BATCH * len(wanted):
         for zxid, indices in list(wanted.items()):
-            for due_ms in await _said_by_batch(road, zxid, min(indices), max(indices) - min(indices) + 1):
-                if zxid in wanted:
-                    await _look_through(road, queue, (due_ms, due_ms + 1), {zxid: indices}, found)
+            times = await _said_by_batch(road, zxid, min(indices), max(indices) - min(indices) + 1)
+            for start in range(0, len(times), FOUND_AT_ONCE_MAX):
+                named = times[start : start + FOUND_AT_ONCE_MAX]
+                for run in await road.look(partial(find, queue.delayed, named, zxid)):
+                    _note(run, indices, found)
             if not indices:
                 del wanted[zxid]
     if wanted:
@@ -169,13 +212,7 @@ async def _look_through(
         if not runs:
             return
         for run in runs:
-            indices = wanted.get(run.zxid)
-            here = indices.intersection(range(run.first, run.first + run.size)) if indices else ()
-            if indices and here:
-                for index in sorted(here):
-                    found += (run.ready, run.zxid, index, 1)
-                indices.difference_update(here)
-                left -= len(here)
+            left -= _note(run, wanted.get(run.zxid), found)
         last_ms = runs[-1].ready
         if last_ms != from_ms:
             skip = 0
@@ -183,6 +220,17 @@ async def _look_through(
         from_ms = last_ms
         if time.perf_counter() - began > 0.001:
             await trio.lowlevel.checkpoint()
+
+
+def _note(run: Run, indices: set[int] | None, found: list[int]) -> int:
+    """Move those of the *indices* that are in *run* to *found*, as CANCEL names them; return how many they are."""
+    here = indices.intersection(range(run.first, run.first + run.size)) if indices else None
+    if not indices or not here:
+        return 0
+    for index in sorted(here):
+        found += (run.ready, run.zxid, index, 1)
+    indices.difference_update(here)
+    return len(here)
 
 
 def _quads(flat: list[int]) -> Iterator[list[int]]:

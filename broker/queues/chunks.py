@@ -40,6 +40,8 @@ _LONG = Struct("=Q")
 _PART = Struct("=QQII")  # zxid, ready, first and size: the beginning of a row
 ZXID_OFFSET, READY_OFFSET, PUBLISHED_OFFSET, EXPIRES_OFFSET = 0, 8, 32, 48
 """Where the numbers of 64 bits lie within a row."""
+PART_OFFSET = 16
+"""Where `first` and `size` lie, neighbours of 32 bits."""
 
 
 class ChunksMissing(Exception):

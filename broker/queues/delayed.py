@@ -35,7 +35,6 @@ from sluicemq.broker.queues.chunks import (
     Chunk,
     FifoImage,
     long_at,
-    long_column,
 )
 from sluicemq.broker.queues.runs import Run, bytes_in, messages_in
 
@@ -264,10 +263,13 @@ class DelayedRuns:
             self._replace(number, r.pieces(merged))
             self._front = self._chunks[0]
 
-    def _replace(self, number: int, pieces: list[bytes]) -> None:
-        """Let chunks of these rows, with empty buffers, take the place of one."""
+    def _replace(self, number: int, pieces: list[bytes], messages: int | None = None) -> None:
+        """Let chunks of these rows, with empty buffers, take the place of one; *messages* are in a single one."""
         old = self._chunks[number]
-        new = [Chunk(self, self._due_at(piece, 0), piece) for piece in pieces]
+        if len(pieces) == 1:
+            new = [Chunk(self, self._due_at(pieces[0], 0), pieces[0], messages)]
+        else:
+            new = [Chunk(self, self._due_at(piece, 0), piece) for piece in pieces]
         self._chunks[number : number + 1] = new
         self._firsts[number : number + 1] = [chunk.base for chunk in new]
         self._buffers[number : number + 1] = [_NO_ROWS] * len(new)
@@ -372,81 +374,19 @@ class DelayedRuns:
         self._head = self.messages = 0
         self.next_due_ms = None
 
-    # --- single ones, wherever they are ------------------------------------------------------------------------------
+    # --- for those who take single ones out (`delayed_removing`) -----------------------------------------------------
 
-    def remove(self, due_ms: int, zxid: int, first: int, size: int) -> list[Run]:
-        """Take those of the messages *first* to *first + size - 1* of a batch out that wait until *due_ms*.
+    def replace_open(self, rows: bytearray) -> None:
+        """Let *rows*, in order, be the open ones, none of them consumed."""
+        self._head = self._head if self._chunks else 0
+        self._open = _NO_ROWS
+        self._append(rows)
 
-        What `missing_removed` names was filled before. Returns the runs, none where nothing of them waits.
-        """
-        taken: list[Run] = []
-        for number in reversed(self._candidates(due_ms)):
-            self._remove_from_chunk(number, due_ms, zxid, first, size, taken)
-        skip = 0 if self._chunks else self._head
-        if len(self._open) > skip * RUN_BYTES:
-            rows = r.without(self._open, skip, due_ms, (zxid, first, size), self._offset, taken)
-            if rows is not None:
-                self._head = self._head if self._chunks else 0
-                self._open = _NO_ROWS
-                self._append(rows)
-        if taken:
-            self.messages -= messages_in(taken)
-            if due_ms == self.next_due_ms:
-                self.next_due_ms = self._first_due()
-        return taken
-
-    def missing_removed(self, due_ms: int, zxid: int) -> list[Chunk]:
-        """Return the chunks that `remove` needs and that are not in memory."""
-        chunks = [self._chunks[number] for number in self._candidates(due_ms)]
-        missing = [chunk for chunk in chunks if chunk.data is None and _may_hold(chunk, zxid)]
-        if due_ms == self.next_due_ms and self._head and self._chunks and self._chunks[0].data is None:
-            missing.append(self._chunks[0])  # to see what is due first afterwards
-        return list(dict.fromkeys(missing))
-
-    def _candidates(self, due_ms: int) -> range:
-        """Return the numbers of the chunks that may hold rows of *due_ms*, with their buffers."""
-        if not self._chunks:
-            return range(0)
-        return range(max(bisect_left(self._firsts, due_ms) - 1, 0), max(bisect_right(self._firsts, due_ms), 1))
-
-    def _remove_from_chunk(self, number: int, due_ms: int, zxid: int, first: int, size: int, taken: list[Run]) -> None:
-        wanted = zxid, first, size
-        buffer = self._buffers[number]
-        if buffer:
-            kept = r.without(buffer, 0, due_ms, wanted, self._offset, taken, ordered=False)
-            if kept is not None:
-                self._count_buffered(len(kept) - len(buffer))
-                buffer = self._buffers[number] = bytearray(kept) if kept else _NO_ROWS
-        chunk = self._chunks[number]
-        if chunk.data is None or not _may_hold(chunk, zxid):
-            return
-        ordered = chunk is self._front
-        rows = r.without(chunk.data, 0 if number else self._head, due_ms, wanted, self._offset, taken, ordered=ordered)
-        if rows is None:
-            return
-        if not number:
-            self._head = 0
-        if number == 0 or not rows or len(rows) > CHUNK_BYTES or self._due_at(rows, 0) != chunk.base:
-            # What it holds may not belong to what is left of the chunk, whose first row may be due after others.
-            self._count_buffered(-len(buffer))
-            rows, buffer = bytearray(r.in_order((rows, buffer), self._offset)), _NO_ROWS
-        if rows:
-            self._replace(number, r.pieces(rows))
-            if buffer:
-                self._buffers[number] = buffer
-        else:
-            self._drop_chunk(number)
-
-    def _first_due(self) -> int | None:
-        """Return when the first row is due."""
-        if not self._chunks:
-            return self._due_at(self._open, self._head) if self._open else None
-        first_ms = self._firsts[0]
-        if self._head:
-            rows = self._chunks[0].data
-            assert rows is not None, "a chunk that is consumed in part is in memory when its first row may go"
-            first_ms = self._due_at(rows, self._head)
-        return min((first_ms, *long_column(self._buffers[0], self._offset)))
+    def replace_buffer(self, number: int, rows: bytearray) -> bytearray:
+        """Let *rows* be what gathered beside a chunk; return them as they are kept."""
+        self._count_buffered(len(rows) - len(self._buffers[number]))
+        self._buffers[number] = rows or _NO_ROWS
+        return self._buffers[number]
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -556,7 +496,3 @@ class DelayedRuns:
         assert self._pool is not None, "only a pool lets chunks leave the memory"
         assert self._pool.read_back is not None, "whoever drops chunks can read them back"
         return self._pool.read_back(chunk)[: chunk.rows * RUN_BYTES]
-
-
-def _may_hold(chunk: Chunk, zxid: int) -> bool:
-    return chunk.summary.lowest_zxid <= zxid <= chunk.summary.highest_zxid

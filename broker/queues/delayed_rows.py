@@ -7,13 +7,13 @@ module must not know which chunks rows lie in.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from itertools import chain, compress, pairwise, starmap
-from operator import not_
+from operator import itemgetter, not_
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from sluicemq.broker.queues.chunks import CHUNK_RUNS, READY_OFFSET, ROW, RUN_BYTES, ZXID_OFFSET, long_at, long_column
+from sluicemq.broker.queues.chunks import CHUNK_RUNS, PART_OFFSET, READY_OFFSET, ROW, RUN_BYTES, long_at, long_column
 from sluicemq.broker.queues.runs import Run
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ _WHOLE_ROW = Struct(f"={RUN_BYTES}s")
 _ROW_WORDS = RUN_BYTES // 4
 _ROW_LONGS = RUN_BYTES // 8
 _SAMPLE_ROWS = 256
-_PART_OFFSET = 16  # of `first` and `size`, neighbours of 32 bits
+address_of = itemgetter(1, 0, 2)
+"""When a run that waits is due, then its batch, and the index of its first message."""
 
 
 def packed(due_ms: int, runs: Iterable[Run], offset: int) -> bytes:
@@ -46,7 +47,7 @@ def packed_columns(like: Run, times: Sequence[int], firsts: Sequence[int], count
     numbers = array("I", bytes(8 * len(times)))
     numbers[::2] = array("I", firsts)
     numbers[1::2] = array("I", counts)
-    rows[_PART_OFFSET // 8 :: _ROW_LONGS] = array("Q", numbers.tobytes())
+    rows[PART_OFFSET // 8 :: _ROW_LONGS] = array("Q", numbers.tobytes())
     return rows.tobytes()
 
 
@@ -121,52 +122,3 @@ def cut(rows: bytes | bytearray) -> list[bytes]:
     parts = -(-count // max(CHUNK_RUNS * 15 // 16, 1))
     borders = [count * part // parts * RUN_BYTES for part in range(parts + 1)]
     return [bytes(rows[start:end]) for start, end in pairwise(borders)]
-
-
-def without(
-    rows: bytes | bytearray,
-    skip: int,
-    due_ms: int,
-    wanted: tuple[int, int, int],
-    offset: int,
-    taken: list[Run],
-    *,
-    ordered: bool = True,
-) -> bytearray | None:
-    """Return *rows* behind the first *skip* without some messages of one batch; None: none of them is among these.
-
-    Args:
-        rows: The rows.
-        skip: Rows in front that do not count.
-        due_ms: The time that their rows name.
-        wanted: The batch, the first index, and how many.
-        offset: Where that time lies.
-        taken: Gets what was found.
-        ordered: Whether the rows are in the order of that time.
-
-    """
-    zxid, first, size = wanted
-    count = len(rows) // RUN_BYTES
-    start, end = skip, count
-    if ordered:
-        start = bisect_left(range(count), due_ms, skip, count, key=lambda row: long_at(rows, row, offset))
-        end = behind(rows, due_ms, start, count, offset)
-    found = [row for row, number in enumerate(long_column(rows, ZXID_OFFSET, start, end), start) if number == zxid]
-    kept = bytearray()
-    done = skip
-    for row in found:
-        run = Run._make(ROW.unpack_from(rows, row * RUN_BYTES))
-        low, high = max(run.first, first), min(run.first + run.size, first + size)
-        if low >= high or long_at(rows, row, offset) != due_ms:
-            continue
-        taken.append(run._replace(first=low, size=high - low))
-        kept += rows[done * RUN_BYTES : row * RUN_BYTES]
-        if run.first < low:
-            kept += ROW.pack(*run._replace(size=low - run.first))
-        if high < run.first + run.size:
-            kept += ROW.pack(*run._replace(first=high, size=run.first + run.size - high))
-        done = row + 1
-    if done == skip:
-        return None
-    kept += rows[done * RUN_BYTES :]
-    return kept

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues import delayed_rows
 from sluicemq.broker.queues.chunks import ROW, RUN_BYTES, ZXID_OFFSET, long_column, zxid_span
+from sluicemq.broker.queues.delayed_removing import first_due
 from sluicemq.broker.queues.holes import NONE
 from sluicemq.broker.queues.runs import Run, messages_in
 
@@ -80,7 +81,7 @@ def forget_delayed(delayed: DelayedRuns, lost: LostEntries) -> list[Run]:
     if runs:
         delayed.messages -= messages_in(runs)
         if has_front:
-            delayed.next_due_ms = delayed._first_due()
+            delayed.next_due_ms = first_due(delayed)
     return runs
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.queues.applying.refusals import queue_not_found
+from sluicemq.broker.queues.delayed_removing import missing_removed, remove
 from sluicemq.broker.queues.keeping_order import line_up
 from sluicemq.broker.queues.outcomes import Cancelled, LeasesOver, Outcome
 from sluicemq.broker.queues.runs import Run, joined, messages_in
@@ -14,13 +14,13 @@ from sluicemq.broker.queues.runs import Run, joined, messages_in
 if TYPE_CHECKING:
     from sluicemq.broker.queues import entries_of_queues as q
     from sluicemq.broker.queues.chunks import Chunk
+    from sluicemq.broker.queues.delayed_removing import Named
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.outcomes import Effect
     from sluicemq.broker.queues.queue import Queue
     from sluicemq.broker.queues.routing.topic import Topic
 
 _address_of = itemgetter(0, 2)
-_due_of = itemgetter(1)
 
 
 def cancel(machine: Machine, zxid: int, entry: q.Cancel) -> Outcome:
@@ -101,17 +101,16 @@ def _put_off(where: Queue | Topic, runs: list[Run], due_ms: int) -> None:
 
 
 def _take(where: Queue | Topic, flat: list[int]) -> list[Run]:
-    """Take what is there of `[due, zxid, first, count, ...]` out, in due order."""
-    taken: list[Run] = []
-    for due_ms, zxid, first, size in zip(*(iter(flat),) * 4, strict=True):
-        taken += where.delayed.remove(due_ms, zxid, first, size)
-    taken.sort(key=_due_of)
-    return taken
+    """Take what is there of `[due, zxid, first, count, ...]` out, in due order, of one time as they were published."""
+    return remove(where.delayed, named_in(flat))
+
+
+def named_in(flat: list[int]) -> list[Named]:
+    """Return what `[due, zxid, first, count, ...]` names."""
+    return list(zip(*(iter(flat),) * 4, strict=True))
 
 
 def missing_delayed(queue: Queue | Topic, flat: list[int]) -> list[Chunk]:
     """Return the chunks that are not in memory and that taking these out needs, or putting them back."""
-    places = zip(flat[::4], flat[1::4], strict=True)
-    missing = [chunk for place, _ in groupby(sorted(places)) for chunk in queue.delayed.missing_removed(*place)]
-    missing += queue.delayed.missing_late()
+    missing = missing_removed(queue.delayed, named_in(flat)) + queue.delayed.missing_late()
     return list(dict.fromkeys(missing))

@@ -14,7 +14,8 @@ from sluicemq.broker.queues import entries as e
 from sluicemq.broker.queues.chunks import CHUNK_RUNS, RUN_BYTES, Chunk, ChunksMissing, FifoImage, Page
 from sluicemq.broker.queues.delayed import LATE_CHUNKS, DelayedRuns, buffer_rows_max
 from sluicemq.broker.queues.delayed_check import check_delayed
-from sluicemq.broker.queues.delayed_looking import look_delayed
+from sluicemq.broker.queues.delayed_looking import look_delayed, next_due_after
+from sluicemq.broker.queues.delayed_removing import MANY, find, missing_removed, remove
 from sluicemq.broker.queues.image import live_runs, load
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.broker.queues.outcomes import Deleted, Purged
@@ -133,8 +134,9 @@ class Paged:
 
     def remove(self, due_ms: int, zxid: int, first: int, size: int) -> list[tuple[int, int]]:
         self.pager.disturb()
-        self.pager.fill(self.delayed.missing_removed(due_ms, zxid))
-        taken = self.delayed.remove(due_ms, zxid, first, size)
+        named = [(due_ms, zxid, first, size)]
+        self.pager.fill(missing_removed(self.delayed, named))
+        taken = remove(self.delayed, named)
         assert {run.ready for run in taken} <= {due_ms}
         return sorted((run.zxid, run.first + offset) for run in taken for offset in range(run.size))
 
@@ -215,6 +217,12 @@ def test_delayed_runs_are_a_sorted_list_wherever_they_lie(
             assert paged.delayed.next_due_ms == (plain.waiting[0][0] if plain.waiting else None)
             check_delayed(paged.delayed)
             paged.settle_accounts()
+        if plain.waiting:
+            paged.pager.fill(paged.delayed.missing_due(plain.waiting[0][0], 1))
+        for after_ms in (0, 8, 14, 25):
+            later = [due_ms for due_ms, _ in plain.waiting if due_ms > after_ms]
+            next_ms = next_due_after(paged.delayed, after_ms)
+            assert not later or (next_ms is not None and after_ms < next_ms <= later[0]), "in time, if too early"
         for from_ms, to_ms, skip, count in ((0, None, 0, 7), (9, 30, 2, 5), (12, None, 4, 9), (0, 20, 1, 100)):
             span = [run for run in plain.runs() if from_ms <= run.ready < (to_ms or 10**9)]
             assert exploded(paged.look(from_ms, to_ms, skip, count)) == exploded(span)[skip : skip + count]
@@ -239,6 +247,39 @@ def test_thousands_in_any_order_share_chunks_that_are_well_filled(seed: int) -> 
         if plain.waiting[0][0] > 2_500:
             break
     assert paged.delayed.runs() == plain.runs()
+
+
+@pytest.mark.parametrize("count", [1, 7, MANY, 3 * MANY])
+@pytest.mark.parametrize("seed", range(3))
+def test_many_are_found_and_taken_out_at_once_as_they_would_be_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, seed: int, count: int
+) -> None:
+    """Wherever they lie: in the first chunk and behind it, beside chunks, and in the open rows; whole and in parts."""
+    make_chunks_small(monkeypatch, 2 * MANY)
+    rng = random.Random(seed)
+    plain, paged = Plain(), Paged(seed)
+    for zxid in range(1, 400):
+        due_ms = rng.randrange(1, 200)
+        runs = [Run(zxid, zxid, first, 3, 9, 900, 1_000) for first in (0, 3, 6)[: rng.randrange(1, 4)]]
+        plain.add(due_ms, runs)
+        paged.add(due_ms, runs)
+    assert paged.take_due(10, 5) == plain.take_due(10, 5)
+    for _ in range(5):
+        some = [rng.choice(plain.waiting) for _ in range(count)]
+        named = [(due_ms, run.zxid, run.first + rng.randrange(-1, 3), rng.randrange(1, 5)) for due_ms, run in some]
+        named += [(named[0][0], 9_999, 0, 9), (77_777, 1, 0, 9)]
+        paged.pager.disturb()
+        paged.pager.fill(missing_removed(paged.delayed, named))
+        due_ms, zxid = named[0][:2]
+        assert exploded(find(paged.delayed, [due_ms], zxid)) == [
+            run for run in exploded(plain.runs()) if (run.ready, run.zxid) == (due_ms, zxid)
+        ]
+        expected = sorted((each[0], *address) for each in named for address in plain.remove(*each))
+        taken = exploded(remove(paged.delayed, named))
+        assert [(run.ready, run.zxid, run.first) for run in taken] == expected
+        assert exploded(paged.delayed.runs()) == exploded(plain.runs())
+        check_delayed(paged.delayed)
+        paged.settle_accounts()
 
 
 # --- what needs which chunks ------------------------------------------------------------------------------------------

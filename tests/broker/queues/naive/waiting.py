@@ -58,12 +58,12 @@ def release(world: World, zxid: int, number: int, due: int) -> int:
 
 
 def take_delayed(queue: Queue | Topic, runs: list[int]) -> list[Message]:
-    """What still waits of `[due, zxid, first, size, ...]`, in the order in which it is due."""
+    """What still waits of `[due, zxid, first, size, ...]`, in the order in which it is due, then of publishing."""
     found: list[Message] = []
     for due, zxid, first, size in chunks_of(runs, 4):
         for index in range(first, first + size):
             found += [m for m in waiting(queue) if (m["due"], m["zxid"], m["index"]) == (due, zxid, index)]
-    return sorted(found, key=lambda m: m["due"])
+    return sorted(found, key=lambda m: (m["due"], m["zxid"], m["index"]))
 
 
 def cancel(world: World, zxid: int, entry: q.Cancel) -> Any:
