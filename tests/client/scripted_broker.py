@@ -21,6 +21,7 @@ from sluicemq.wire.batch import Batch, encode_batch
 from sluicemq.wire.connection import Connection, Role, State
 from sluicemq.wire.errors import ProtocolError, QueueNotFound, SequenceGap, SluiceError, error_to_wire
 from sluicemq.wire.fields import Message
+from tests.patience import WAIT_SECONDS
 
 CUT = object()
 """Returned by a handler: break the connection instead of answering."""
@@ -140,7 +141,7 @@ class ScriptedBroker:
 
     async def until(self, condition: Callable[[], Any]) -> None:
         """Wait until *condition* holds; looked at after each frame."""
-        with anyio.fail_after(20):
+        with anyio.fail_after(WAIT_SECONDS):
             while not condition():
                 await self.changed.wait()
 

@@ -30,6 +30,7 @@ from sluicemq.wire.batch import Batch
 from tests.client.conftest import every_database
 from tests.client.databases import Database
 from tests.client.scripted_broker import CUT, SILENCE
+from tests.patience import WAIT_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -84,7 +85,7 @@ async def until_empty(outbox: Outbox) -> None:
 
 async def until(condition) -> None:
     """Look at the database again and again: it tells nobody."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(WAIT_SECONDS):
         while not await condition():  # noqa: ASYNC110 - see above
             await anyio.sleep(0.005)
 

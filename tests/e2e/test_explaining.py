@@ -12,7 +12,7 @@ import pytest
 from sluicemq.client import NewMessage, Reject, connect
 from sluicemq.client.errors import Conflict, MessageNotFound
 from tests.e2e.broker_process import unused_port
-from tests.e2e.command_line import sluicemq
+from tests.e2e.command_line import on_one_loop, sluicemq
 
 if TYPE_CHECKING:
     from sluicemq.client import Explanation
@@ -199,6 +199,7 @@ async def test_history_tells_what_was_settled_long_before_the_last_snapshots(sta
                 await anyio.sleep(0.01)
 
 
+@on_one_loop
 async def test_the_command_line_tells_it_too(broker: BrokerProcess, queue: str) -> None:
     with anyio.fail_after(TEST_SECONDS_MAX):
         async with connect(broker.url) as client:

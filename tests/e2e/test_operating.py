@@ -13,7 +13,7 @@ import pytest
 from sluicemq.client import NewMessage, connect
 from sluicemq.wire.errors import InvalidRequest, QueueNotFound, QueuePaused, TopicNotFound
 from tests.e2e.broker_process import unused_port
-from tests.e2e.command_line import sluicemq
+from tests.e2e.command_line import on_one_loop, sluicemq
 
 if TYPE_CHECKING:
     from sluicemq.client import Client
@@ -88,6 +88,7 @@ async def test_a_list_of_many_that_are_due_together_comes_in_pages_each_once(bro
             assert len(await waiting(client, queue)) == 1_500
 
 
+@on_one_loop
 async def test_the_command_line_lists_cancels_and_fires(broker: BrokerProcess, queue: str) -> None:
     with anyio.fail_after(TEST_SECONDS_MAX):
         async with connect(broker.url) as client:
@@ -150,6 +151,7 @@ async def test_a_paused_queue_takes_nothing_and_gives_nothing_until_it_is_resume
                 await client.pause_queue("no-such-queue")
 
 
+@on_one_loop
 async def test_the_command_line_pauses_and_resumes(broker: BrokerProcess, queue: str) -> None:
     with anyio.fail_after(TEST_SECONDS_MAX):
         async with connect(broker.url) as client:
@@ -228,6 +230,7 @@ async def test_queues_follow_the_policy_that_holds_unless_they_were_declared_oth
                 await client.set_policy("empty", "#")
 
 
+@on_one_loop
 async def test_the_command_line_sets_lists_and_drops_policies(broker: BrokerProcess, queue: str) -> None:
     with anyio.fail_after(TEST_SECONDS_MAX):
 
@@ -310,6 +313,7 @@ async def test_of_times_while_the_broker_was_down_one_is_sent_or_all_or_none(
             assert 1 <= one <= every - 2
 
 
+@on_one_loop
 async def test_the_command_line_sets_lists_and_drops_schedules(broker: BrokerProcess, queue: str) -> None:
     with anyio.fail_after(TEST_SECONDS_MAX):
 

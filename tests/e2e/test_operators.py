@@ -13,7 +13,7 @@ import pytest
 from sluicemq.client import NewMessage, Reject, connect
 from sluicemq.client.errors import Conflict, InvalidRequest, QueueFull, QueueNotFound
 from sluicemq.wire import messages as m
-from tests.e2e.command_line import sluicemq
+from tests.e2e.command_line import on_one_loop, sluicemq
 from tests.e2e.wire_client import WireClient
 
 if TYPE_CHECKING:
@@ -218,6 +218,7 @@ async def test_a_wrong_choice_is_refused_with_its_value(broker: BrokerProcess, w
     assert repr(value) in refused.value.text
 
 
+@on_one_loop
 async def test_the_command_line_does_the_same(broker: BrokerProcess, queue: str) -> None:
     with anyio.fail_after(TEST_SECONDS_MAX):
         async with connect(broker.url) as client:

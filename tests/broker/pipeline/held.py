@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from sluicemq.broker.pipeline import append as append_module
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     import pytest
 
     from tests.disk import SimulatedDisk
 
-WAIT_SECONDS = 10.0
 """Real seconds after which a thread that does not do what a test waits for is given up."""
 
 

@@ -21,6 +21,7 @@ from sluicemq.storage.pagefile import PageFile
 from sluicemq.wire import messages as m
 from sluicemq.wire.batch import Batch, encode_batch
 from tests.disk import SimulatedDisk
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from sluicemq.wire.errors import SluiceError
 
 OPTIONS = LogOptions(segment_bytes=4 << 20, initial_bytes=1 << 20, spares_max=1)
-WAIT_SECONDS = 10.0
 """A test that waits for longer than this hangs: something was not woken."""
 
 

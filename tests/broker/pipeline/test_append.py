@@ -20,6 +20,7 @@ from sluicemq.wire.batch import encode_batch
 from tests.broker.pipeline.held import HeldSyncs, ThreadTime
 from tests.broker.pipeline.roads import declare, open_producer, open_road, publish
 from tests.disk import SimulatedDisk
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -73,13 +74,13 @@ class Writer:
 
     async def durable_up_to(self, zxid: int) -> None:
         """Wait until the stage said so."""
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             while not self.durable or self.durable[-1] < zxid:
                 await self._changed.wait()
 
     async def failed(self) -> LogWriteFailed:
         """Wait for the end and return its reason."""
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             while not self.failures:
                 await self._changed.wait()
         # Whatever else was on its way to the event loop has arrived after this.
@@ -310,7 +311,7 @@ async def test_a_sync_that_brings_too_little_room_wakes_nobody(monkeypatch):
             await trio.testing.wait_all_tasks_blocked()
             assert not woken.is_set()
             held.let_all_go()
-            with trio.fail_after(10):
+            with trio.fail_after(WAIT_SECONDS):
                 await woken.wait()
 
 
@@ -368,14 +369,14 @@ async def test_two_threads_that_fail_are_one_failure(monkeypatch):
     async with writing(monkeypatch, disk, options) as writer:
         # A bug in the making of spares, and a disk that fails.
         await writer.durable_up_to(writer.submit())
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             while writer.log.spares.needed:
                 await trio.lowlevel.checkpoint()
         monkeypatch.setattr(writer.log, "prepare_spare", lambda *_arguments: 1 / 0)
         monkeypatch.setattr(SparePool, "needed", True)
         disk.fail_after(2, errno.EIO, "write")
         await writer.durable_up_to(writer.submit())
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             while not writer.failures:
                 await trio.lowlevel.checkpoint()
         writer.submit()
@@ -406,7 +407,7 @@ async def test_on_the_road_a_failing_sync_confirms_nothing_though_the_machine_co
         outcomes: list[object] = []
         for sequence in (2, 3):
             road.produce.publish("/", "anonymous", "orders", producer, sequence, BATCH, outcomes.append)
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             await failed.wait()
         road.produce.publish("/", "anonymous", "orders", producer, 4, BATCH, outcomes.append)
         road.advance()

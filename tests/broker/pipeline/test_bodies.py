@@ -23,8 +23,8 @@ from sluicemq.storage import LogOptions, Record, SegmentLog
 from sluicemq.storage.errors import LogCorrupt, ZxidNotFound
 from sluicemq.wire.batch import encode_batch
 from sluicemq.wire.errors import MessageNotFound
-from tests.broker.pipeline.held import WAIT_SECONDS
 from tests.disk import SimulatedDisk
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

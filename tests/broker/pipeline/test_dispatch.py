@@ -13,6 +13,7 @@ from sluicemq.wire import messages as m
 from sluicemq.wire.errors import QueueNotFound
 from tests.broker.pipeline.roads import Client, ask, declare, open_producer, open_road, publish
 from tests.disk import SimulatedDisk
+from tests.patience import WAIT_SECONDS
 
 COLD = 1
 """A cache that keeps nothing but what came last: everything else is read from disk."""
@@ -299,7 +300,7 @@ async def test_a_log_that_cannot_be_read_ends_the_road():
         road.ground.on_failure = hear
         client = await Client(road).open()
         client.consume(queue)
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             await stopped.wait()
 
         assert road.failed

@@ -9,7 +9,8 @@ from sluicemq.broker.pipeline import filling
 from sluicemq.broker.pipeline.topics import Start
 from sluicemq.broker.queues.entries import Forget
 from sluicemq.broker.queues.entries_of_topics import START_BEGINNING
-from tests.broker.pipeline.roads import WAIT_SECONDS, ask, open_producer, open_road, publish
+from tests.broker.pipeline.roads import ask, open_producer, open_road, publish
+from tests.patience import WAIT_SECONDS
 
 MESSAGES = 60
 

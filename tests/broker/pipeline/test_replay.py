@@ -13,7 +13,8 @@ from sluicemq.broker.queues.history import START, Place
 from sluicemq.wire.errors import MessageNotFound, PositionExpired
 from sluicemq.wire.positions import format_position
 from tests.broker.paged import make_chunks_small
-from tests.broker.pipeline.roads import WAIT_SECONDS, Client, ask, declare, open_producer, open_road, publish
+from tests.broker.pipeline.roads import Client, ask, declare, open_producer, open_road, publish
+from tests.patience import WAIT_SECONDS
 
 RUNS = 4
 CHUNKS_IN_MEMORY = 6

@@ -15,6 +15,7 @@ from sluicemq.wire.batch import encode_batch
 from sluicemq.wire.errors import ProducerNotFound, ResourceLow
 from tests.broker.pipeline.roads import Client, ask, declare, open_producer, open_road, publish
 from tests.disk import SimulatedDisk
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,7 +46,7 @@ async def test_a_full_disk_refuses_publishing_and_takes_it_again_when_there_is_r
     async with open_road(disk, options=SMALL) as road:
         await declare(road)
         producer = await open_producer(road)
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             while road.log.needs_spare:
                 await trio.lowlevel.checkpoint()
         disk.capacity_bytes = disk.used_bytes() + 48 * 1024
@@ -62,7 +63,7 @@ async def test_a_full_disk_refuses_publishing_and_takes_it_again_when_there_is_r
         assert refused.retry_after is not None
         assert not road.failed
         disk.capacity_bytes = None
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             while road.space.refusing:
                 await trio.lowlevel.checkpoint()
         assert (await publish(road, producer, sequence + 1, [b"again"])).error is None
@@ -125,7 +126,7 @@ async def test_a_leadership_that_ends_while_messages_are_read_for_a_consumer_del
         monkeypatch.setattr(road.bodies, "load", load_and_end)
         client = await Client(road).open()
         client.consume(queue)
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             await over.wait()
         await trio.testing.wait_all_tasks_blocked()
         assert not road.failed

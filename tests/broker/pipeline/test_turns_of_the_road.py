@@ -21,6 +21,7 @@ from sluicemq.broker.pipeline.road import SLICE_SECONDS
 from tests.broker.pipeline.held import HeldSyncs
 from tests.broker.pipeline.roads import Client, declare, open_producer, open_road, publish
 from tests.disk import SimulatedDisk
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from sluicemq.broker.pipeline.road import Road
@@ -173,7 +174,7 @@ async def test_after_a_mistake_of_the_machine_nothing_more_is_applied_or_confirm
             zxid = road.propose(road.settle.clock_entry(), on_applied=lambda _outcome: confirmed.append(len(confirmed)))
         assert zxid > broken_at
         held.let_all_go()
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             while not failures:
                 await trio.lowlevel.checkpoint()
         road.again()
@@ -200,7 +201,7 @@ async def test_whose_state_is_not_that_of_the_others_confirms_nothing_more(monke
                 over.set()
 
         road.ground.on_hash_due = compare
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             await over.wait()
         await trio.lowlevel.checkpoint()
     assert confirmed == []

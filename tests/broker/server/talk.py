@@ -19,14 +19,13 @@ from sluicemq.wire.connection import Connection, Role, State
 from sluicemq.wire.errors import SluiceError, error_from_wire
 from sluicemq.wire.frames import PREFACE
 from tests.broker.pipeline.roads import open_road
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from sluicemq.broker.pipeline.road import Road
     from sluicemq.wire.fields import Message
-
-WAIT_SECONDS = 10.0
 
 
 class Refused(Exception):

@@ -13,6 +13,7 @@ from sluicemq.client.errors import LeaseLost
 from tests.broker.server.talk import open_port
 from tests.disk import SimulatedDisk
 from tests.e2e.chaos.network import Way
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -47,7 +48,7 @@ async def working() -> AsyncIterator[tuple[Port, Way, Client, Consumer]]:
 
 async def until(condition) -> None:
     """Wait until *condition* holds."""
-    with trio.fail_after(10):
+    with trio.fail_after(WAIT_SECONDS):
         while not condition():
             await trio.lowlevel.checkpoint()
 

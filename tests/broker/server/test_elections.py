@@ -10,6 +10,7 @@ import trio.testing
 
 from sluicemq.wire.errors import NotLeader
 from tests.broker.server.talk import Peer, Port, Refused, open_port
+from tests.patience import WAIT_SECONDS
 
 
 class Election:
@@ -55,7 +56,7 @@ async def test_who_comes_in_the_middle_of_an_election_is_served_by_its_winner() 
         peer = await knock(port, nursery)
         assert not any(session.session for session in port.server.sessions)
         election.won()
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             await peer.until(lambda: peer.opened is not None)
 
 
@@ -65,7 +66,7 @@ async def test_who_waited_for_another_leader_is_told_which_one_it_is() -> None:
         election = Election(port)
         peer = await knock(port, nursery)
         election.lost(3)
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             await peer.closed.wait()
         assert isinstance(peer.error, NotLeader)
         assert peer.error.fields["leader"] == 3
@@ -78,6 +79,6 @@ async def test_an_election_without_an_end_keeps_nobody_for_long() -> None:
         peer = await knock(port, nursery)
         election.until = trio.current_time() + 0.05
         port.server.leader_changed()  # still nobody leads: it is looked at again
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             await peer.closed.wait()
         assert isinstance(peer.error, NotLeader)

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from sluicemq.broker.server.gathering import GATHER_BYTES_MAX, GATHER_BYTES_MIN, Gathering
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -52,7 +53,7 @@ async def test_the_rest_of_a_frame_wakes_its_reader_when_all_of_it_is_there() ->
         await both.send(9)
         assert not both.woken.is_set()
         await both.send(1)
-        with trio.fail_after(5):
+        with trio.fail_after(WAIT_SECONDS):
             await both.woken.wait()
 
 
@@ -63,7 +64,7 @@ async def test_of_a_frame_that_takes_long_what_is_there_is_read() -> None:
         await both.send(1)
         assert not both.woken.is_set()
         both.gathering.relax()
-        with trio.fail_after(5):
+        with trio.fail_after(WAIT_SECONDS):
             await both.woken.wait()
 
 
@@ -73,7 +74,7 @@ async def test_the_end_of_the_connection_wakes_the_reader() -> None:
         nursery.start_soon(both.wait, 10 * len(PIECE))
         await both.send(1)
         await both.theirs.send_eof()
-        with trio.fail_after(5):
+        with trio.fail_after(WAIT_SECONDS):
             await both.woken.wait()
 
 
@@ -82,7 +83,7 @@ async def test_a_frame_larger_than_what_the_system_keeps_is_read_in_parts() -> N
     async with pair() as both, trio.open_nursery() as nursery:
         nursery.start_soon(both.wait, 100 * GATHER_BYTES_MAX)
         nursery.start_soon(both.theirs.send_all, b"x" * (2 * GATHER_BYTES_MAX))
-        with trio.fail_after(5):
+        with trio.fail_after(WAIT_SECONDS):
             await both.woken.wait()
         assert await both.ours.receive_some(4 * GATHER_BYTES_MAX)
         nursery.cancel_scope.cancel()
@@ -91,7 +92,7 @@ async def test_a_frame_larger_than_what_the_system_keeps_is_read_in_parts() -> N
 @pytest.mark.trio
 async def test_nothing_small_is_waited_for_and_the_next_frame_wakes_its_reader_at_once() -> None:
     async with pair() as both, trio.open_nursery() as nursery:
-        with trio.fail_after(5):
+        with trio.fail_after(WAIT_SECONDS):
             await both.wait(GATHER_BYTES_MIN - 1)
             await both.wait(10 * len(PIECE), drained=False)
         nursery.start_soon(both.wait, 2 * len(PIECE))
@@ -99,5 +100,5 @@ async def test_nothing_small_is_waited_for_and_the_next_frame_wakes_its_reader_a
         assert len(await both.ours.receive_some(10 * len(PIECE))) == 2 * len(PIECE)
         await both.wait(0)
         await both.theirs.send_all(b"a small one")
-        with trio.fail_after(5):
+        with trio.fail_after(WAIT_SECONDS):
             assert await both.ours.receive_some(100) == b"a small one"

@@ -10,7 +10,8 @@ import trio
 from sluicemq.broker.pipeline.keeping.disk_space import Level, View
 from sluicemq.wire import messages as m
 from sluicemq.wire.errors import ResourceLow
-from tests.broker.server.talk import WAIT_SECONDS, open_port
+from tests.broker.server.talk import open_port
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from sluicemq.broker.pipeline.keeping.disk_space import DiskSpace

@@ -11,6 +11,7 @@ import trio
 
 from sluicemq.broker.server import outbound as outbound_module
 from sluicemq.broker.server.outbound import Hub, Outbound
+from tests.patience import WAIT_SECONDS
 
 BUFFER_BYTES = 4096
 
@@ -35,7 +36,7 @@ class Line:
     async def read(self, count: int) -> bytes:
         """Read exactly so many bytes at the peer's end."""
         data = b""
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             while len(data) < count:
                 data += await self.peer.recv(min(1000, count - len(data)))
         return data
@@ -149,7 +150,7 @@ async def test_who_waits_for_room_goes_on_when_the_flush_makes_it(limit):
             await trio.testing.wait_all_tasks_blocked()
             assert not woken.is_set()
             line.hub.flush()
-            with trio.fail_after(5):
+            with trio.fail_after(WAIT_SECONDS):
                 await woken.wait()
 
 
@@ -205,7 +206,7 @@ async def test_a_broken_connection_takes_nothing_more_and_wakes_everyone(limit):
         line.outbound.put(bytes(10 * limit))
         line.hub.flush()
         line.peer.close()
-        with trio.fail_after(5):
+        with trio.fail_after(WAIT_SECONDS):
             await line.outbound.wait_room()
             await line.outbound.wait_written()
 

@@ -26,8 +26,8 @@ from sluicemq.wire.errors import (
     RetentionOff,
 )
 from sluicemq.wire.positions import parse_position
-from tests.broker.pipeline.roads import WAIT_SECONDS
 from tests.broker.server.talk import Peer, open_port, unpack
+from tests.patience import WAIT_SECONDS
 
 FOREVER = {"seconds": 86_400}
 

@@ -24,6 +24,7 @@ from sluicemq.wire.errors import (
     UnknownOption,
 )
 from tests.broker.server.talk import open_port
+from tests.patience import WAIT_SECONDS
 
 # --- queues -------------------------------------------------------------------------------------------------------
 
@@ -191,7 +192,7 @@ async def test_a_consumer_that_never_was_is_named_in_the_refusal(number):
                 await peer.ask(request)
         # A refusal of what nobody answers can only be told by the end of the connection.
         await peer.send(m.Credit(number, 1, 1), correlation=0)
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             await peer.closed.wait()
 
         assert isinstance(peer.error, ConsumerNotFound)
@@ -281,7 +282,7 @@ async def test_a_batch_that_is_malformed_ends_the_connection_and_nothing_of_it_i
         producer = await peer.open_producer()
         entries = port.road.entries_total
         await peer.send(m.Publish("orders", producer, 1), encode_batch([b"x"])[:-1])
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             await peer.closed.wait()
 
         assert peer.error is not None

@@ -13,6 +13,7 @@ from sluicemq.wire import messages as m
 from sluicemq.wire.errors import ConnectionFailed, ConsumerConflict, ConsumerNotFound, InvalidRequest, SessionNotFound
 from tests.broker.server.talk import open_port
 from tests.disk import SimulatedDisk
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -48,7 +49,7 @@ async def lose(port: Port, peer: Peer) -> None:
 
 async def until(condition) -> None:
     """Wait until *condition* holds."""
-    with trio.fail_after(10):
+    with trio.fail_after(WAIT_SECONDS):
         while not condition():
             await trio.lowlevel.checkpoint()
 

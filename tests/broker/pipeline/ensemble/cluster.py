@@ -20,6 +20,7 @@ from sluicemq.broker.replication.options import Options
 from sluicemq.storage.options import LogOptions
 from sluicemq.wire.frames import FrameReader
 from tests.disk import SimulatedDisk
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -42,7 +43,6 @@ OPTIONS = Options(
     snapshot_retry_seconds=0.1,
     transfer_seconds=0.5,
 )
-WAIT_SECONDS = 20.0
 
 
 class Network:

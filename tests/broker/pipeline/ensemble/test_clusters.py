@@ -17,8 +17,9 @@ from sluicemq.broker.replication import events as ev
 from sluicemq.broker.replication.effects import RoleChanged
 from sluicemq.broker.replication.messages import Phase, Role
 from sluicemq.wire.errors import NotLeader
-from tests.broker.pipeline.ensemble.cluster import WAIT_SECONDS, Node, open_cluster
+from tests.broker.pipeline.ensemble.cluster import Node, open_cluster
 from tests.broker.pipeline.roads import Client, declare, open_producer, publish
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from tests.disk import SimulatedDisk

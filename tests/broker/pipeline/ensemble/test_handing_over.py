@@ -7,8 +7,9 @@ import trio
 
 from sluicemq.broker.replication import events as ev
 from sluicemq.wire.errors import RequestTimeout
-from tests.broker.pipeline.ensemble.cluster import WAIT_SECONDS, Cluster, Node, open_cluster
+from tests.broker.pipeline.ensemble.cluster import Cluster, Node, open_cluster
 from tests.broker.pipeline.roads import Client, declare, open_producer, publish
+from tests.patience import WAIT_SECONDS
 
 
 class Silenced:

@@ -15,8 +15,9 @@ from sluicemq.broker.queues.entries_of_cluster import NodeAddress
 from sluicemq.broker.replication import effects as fx
 from sluicemq.broker.replication.messages import Phase
 from sluicemq.storage.errors import LogClosed
-from tests.broker.pipeline.ensemble.cluster import WAIT_SECONDS, Node, open_cluster
+from tests.broker.pipeline.ensemble.cluster import Node, open_cluster
 from tests.broker.pipeline.roads import declare, open_producer, publish
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from sluicemq.broker.replication.history import Entry

@@ -20,6 +20,7 @@ from sluicemq.wire.batch import encode_batch
 from sluicemq.wire.errors import ResourceLow
 from tests.broker.pipeline.roads import Client, ask, declare, open_producer, publish
 from tests.disk import SimulatedDisk
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -29,7 +30,6 @@ OPTIONS = LogOptions(segment_bytes=SEGMENT_BYTES, initial_bytes=8192, spares_max
 MARK = 2 * SEGMENT_BYTES
 MESSAGES = 3_000
 BATCH = memoryview(encode_batch([b"x" * 1000]))
-WAIT_SECONDS = 10.0
 
 
 @pytest.fixture(autouse=True)

@@ -32,6 +32,7 @@ from tests.broker.commands.test_log import Story, publish, sluicemq, story, zxid
 from tests.broker.commands.test_log_repair import photograph
 from tests.broker.pipeline.roads import Client, declare, open_producer, open_road
 from tests.broker.pipeline.roads import publish as send
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -280,7 +281,7 @@ async def test_a_living_message_that_no_file_holds_ends_the_broker_with_queue_en
         monkeypatch.setattr(SegmentLog, "read_along", gone)
         client = await Client(road).open()
         client.consume(queue)
-        with trio.fail_after(5):
+        with trio.fail_after(WAIT_SECONDS):
             await failed.wait()
 
     [error] = failures

@@ -13,8 +13,9 @@ from sluicemq.storage.errors import FileReadFailed, FileWriteFailed, PageCorrupt
 from sluicemq.storage.pages import PAGE_BYTES
 from sluicemq.wire.batch import encode_batch
 from tests.broker.paged import make_chunks_small
-from tests.broker.pipeline.roads import WAIT_SECONDS, Client, ask, declare, open_producer, open_road, publish
+from tests.broker.pipeline.roads import Client, ask, declare, open_producer, open_road, publish
 from tests.disk import SimulatedDisk
+from tests.patience import WAIT_SECONDS
 
 RUNS = 4
 CHUNKS_IN_MEMORY = 6

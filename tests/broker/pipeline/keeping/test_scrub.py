@@ -19,8 +19,9 @@ from sluicemq.storage.pages import PAGE_BYTES
 from sluicemq.storage.segment import segment_name
 from tests.broker.paged import make_chunks_small
 from tests.broker.pipeline.keeping.test_snapshots import names_of, open_road, publish_singly
-from tests.broker.pipeline.roads import WAIT_SECONDS, Client, declare
+from tests.broker.pipeline.roads import Client, declare
 from tests.disk import SimulatedDisk
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -20,11 +20,11 @@ from sluicemq.broker.server.peers.stream import PeerStream
 from sluicemq.storage.record import Record
 from sluicemq.wire.peers import PEER_PREFACE
 from sluicemq.wire.peers_of_links import NodeFigures
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-WAIT_SECONDS = 10.0
 CLUSTER = b"one cluster of 3"
 OTHER_CLUSTER = b"another cluster!"
 FRAME_BYTES_MAX = 4 * 1024 * 1024

@@ -20,8 +20,9 @@ from sluicemq.storage.options import LogOptions
 from sluicemq.storage.pagefile import PageFile
 from sluicemq.storage.snapshots import SnapshotStore
 from sluicemq.wire.batch import encode_batch
-from tests.broker.pipeline.roads import WAIT_SECONDS, Client, ask, declare, open_producer, publish
+from tests.broker.pipeline.roads import Client, ask, declare, open_producer, publish
 from tests.disk import SimulatedDisk
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -33,6 +33,7 @@ from tests.broker.server.peers.snapshot_pairs import (
     trade,
 )
 from tests.disk import SimulatedDisk
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -64,7 +65,7 @@ class Pair:
 
     async def sent(self) -> None:
         """Wait until nothing is under way."""
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             while self.leader.mesh.snapshots():
                 await trio.testing.wait_all_tasks_blocked(0.005)
 
@@ -144,7 +145,7 @@ async def test_pings_and_proposals_pass_meanwhile(monkeypatch):
         go_on = trio.Event()
         monkeypatch.setattr(snapshot_source.SnapshotSource, "_snapshot_file", slow)
         send(both.leader, 2)
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             await piece_heard.wait()
         both.leader.say(2, ping(number, 1), commit(number, 5))
         assert len(await both.learner.hears(2)) == 2
@@ -159,7 +160,7 @@ async def test_a_stream_that_broke_goes_on_where_it_was():
         zxid = await snapshot(both.road)
         send(both.leader, 2)
         receiver = both.learner.mesh.receiver
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             while receiver.sink is None or receiver.sink.wanted().snapshot_bytes < 12_000:
                 await trio.lowlevel.checkpoint()
         connection = both.learner.mesh.connection_to(1)
@@ -171,7 +172,7 @@ async def test_a_stream_that_broke_goes_on_where_it_was():
         await both.sent()
         both.leader.events.failed.clear()
         send(both.leader, 2)
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             while receiver.sink is None:
                 await trio.lowlevel.checkpoint()
         assert receiver.sink.wanted().snapshot_bytes >= 8192
@@ -190,19 +191,19 @@ async def test_what_is_left_of_a_stream_that_broke_goes_once_it_is_not_needed():
         await snapshot(both.road)
         send(both.leader, 2)
         receiver = both.learner.mesh.receiver
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             while receiver.sink is None or receiver.sink.wanted().snapshot_bytes < 12_000:
                 await trio.lowlevel.checkpoint()
         connection = both.learner.mesh.connection_to(1)
         assert connection is not None
         connection.data.close()
         await both.failed()
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             while receiver.sink is not None:
                 await trio.lowlevel.checkpoint()
         assert any(name.startswith("incoming-") for name in both.files.disk.names()), "another stream would go on there"
         both.learner.mesh.forget_snapshots()
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             while any(name.startswith("incoming-") for name in both.files.disk.names()):
                 await trio.lowlevel.checkpoint()
 
