@@ -23,6 +23,7 @@ pytestmark = pytest.mark.anyio
 TEST_SECONDS_MAX = 60.0
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("rate", "burst"), [(20, 1), (20, 50), (20_000, None)])
 async def test_the_rate_holds_and_so_does_the_burst(
     broker: BrokerProcess, queue: str, rate: float, burst: int | None
@@ -168,6 +169,7 @@ async def test_topics_and_transactions_and_half_messages_keep_to_the_limit(broke
 # --- the adaptive rate --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
 async def test_the_adaptive_rate_finds_what_a_service_can_take(broker: BrokerProcess, queue: str) -> None:
     service = Service("refuses", 100.0, halves=False)
@@ -180,6 +182,7 @@ async def test_the_adaptive_rate_finds_what_a_service_can_take(broker: BrokerPro
     assert sum(service.delivered[second] for second in (4, 5, 6)) / 3 == pytest.approx(100, rel=0.3)
 
 
+@pytest.mark.alone
 async def test_a_queue_says_how_fast_it_is_and_when_it_will_be_empty(broker: BrokerProcess, queue: str) -> None:
     with anyio.fail_after(TEST_SECONDS_MAX):
         async with connect(broker.url) as client:

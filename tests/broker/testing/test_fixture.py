@@ -144,8 +144,7 @@ def test_a_duration_that_is_none_is_refused(sluicemq: InProcessBroker) -> None:
 
 
 # --- speed -----------------------------------------------------------------------------------------------------------
-
-
+@pytest.mark.alone
 def test_a_broker_starts_within_50_ms_and_ends_at_once() -> None:
     starts: list[float] = []
     for _ in range(9):
@@ -158,6 +157,7 @@ def test_a_broker_starts_within_50_ms_and_ends_at_once() -> None:
     assert min(starts) < 0.05
 
 
+@pytest.mark.alone
 @pytest.mark.trio
 async def test_moving_on_by_three_days_takes_no_longer_than_by_a_minute(sluicemq: InProcessBroker) -> None:
     async def seconds_of(duration: str) -> float:
