@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -50,7 +50,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def road_on(
-    disk: SimulatedDisk, failures: list[BaseException] | None = None, **settings: int
+    disk: SimulatedDisk, failures: list[BaseException] | None = None, **settings: Any
 ) -> AsyncIterator[LoneRoad]:
     """A road whose prepared segments are ready. Without *failures* none is expected."""
     log = SegmentLog.open(disk, options=OPTIONS)
@@ -149,7 +149,7 @@ async def road_rolls(road: LoneRoad) -> None:
 @pytest.mark.trio
 async def test_settled_history_makes_room_before_anybody_is_slowed_or_refused():
     disk = SimulatedDisk(1)
-    everything = {"history_bytes_max": 1 << 30, "snapshot_every_bytes": SEGMENT_BYTES // 2}
+    everything: dict[str, Any] = {"history_bytes_max": 1 << 30, "snapshot_every_bytes": SEGMENT_BYTES // 2}
     async with road_on(disk, **everything) as road:
         queue = await declare(road)
         producer = await open_producer(road)
