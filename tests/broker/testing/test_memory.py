@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,12 +29,13 @@ def disk() -> MemoryDisk:
 
 
 def write(disk: MemoryDisk, name: str, data: bytes, offset: int = 0) -> None:
-    disk.open(name, create=name not in disk.names()).pwritev([data], offset)
+    with closing(disk.open(name, create=name not in disk.names())) as file:
+        file.pwritev([data], offset)
 
 
 def read(disk: Directory, name: str) -> bytes:
-    file = disk.open(name)
-    return file.pread(file.size() + 1, 0)
+    with closing(disk.open(name)) as file:
+        return file.pread(file.size() + 1, 0)
 
 
 @pytest.mark.parametrize("seed", range(8))
