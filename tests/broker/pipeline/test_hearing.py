@@ -19,18 +19,15 @@ from sluicemq.wire.messages import VERDICT_ACK, VERDICT_NACK
 from tests.broker.pipeline.test_explaining import FILE_ENTRIES, FIRST, MESSAGE, QUEUE, MemoryLog, entries, publish
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sluicemq.broker.queues.entry import Entry
 
 
 @pytest.fixture
-def small_chapters(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small_chapters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stretches of four entries, chapters of four stretches, of which three stay in memory."""
     monkeypatch.setattr(index_module, "STRETCH_ENTRIES", 4)
     monkeypatch.setattr(index_module, "CHAPTER_STRETCHES", 4)
     monkeypatch.setattr(index_module, "STRETCHES_MAX", 12)
-    return
 
 
 class Teller:
