@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from anyio import to_thread
 
 from sluicemq.client import connect
 from sluicemq.client.errors import PublishLimited, RequestTimeout
 from sluicemq.wire.errors import InvalidRequest
 from tests.e2e.adaptive_rates import Service
 from tests.e2e.adaptive_rates import measure as measure_adaptive
+from tests.e2e.broker_process import unused_port
 from tests.e2e.rates import measure
 
 if TYPE_CHECKING:
+    from sluicemq.client import Client
     from tests.e2e.broker_process import BrokerProcess
     from tests.e2e.conftest import StartBroker
 
@@ -221,3 +226,70 @@ async def test_limits_are_there_after_a_kill(start_broker: StartBroker) -> None:
             await producer.send_many([b"one", b"two"])
             with pytest.raises(PublishLimited):
                 await producer.send(b"three")
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
+async def test_limits_that_change_under_load_and_a_kill_lose_and_repeat_nothing(start_broker: StartBroker) -> None:
+    messages, kill_at = 200, 80
+    changes = itertools.cycle(
+        [
+            {"publish_limit": "token_bucket 400/s burst 20", "delivery_rate": 500, "max_concurrency": 3},
+            {"publish_limit": "sliding_window 300/s", "delivery_adaptive": {"min": 100.0, "latency": 0.001}},
+            {"publish_limit": "leaky_bucket 400/s", "delivery_rate": None, "max_concurrency": None},
+            {"publish_limit": None, "delivery_adaptive": None, "delivery_burst": 5},
+        ]
+    )
+    sent: set[bytes] = set()
+    received: set[bytes] = set()
+    changed = 0
+
+    async def send(url: str, who: int) -> None:
+        async with connect(url) as client, client.producer("limited") as producer:
+            for number in range(who, messages // 2, 2):
+                await producer.send(body := b"sent %d" % number, timeout=TEST_SECONDS_MAX)
+                sent.add(body)
+
+    async def prepare(url: str, who: int) -> None:
+        async with connect(url) as client:
+            for number in range(who, messages // 2, 2):
+                body = b"prepared %d" % number
+                while body not in sent:
+                    try:
+                        async with client.prepare("limited", body, check="shop", timeout=TEST_SECONDS_MAX):
+                            pass
+                        sent.add(body)
+                    except PublishLimited as error:
+                        await anyio.sleep(error.retry_after or 0.01)
+
+    async def change(client: Client) -> None:
+        nonlocal changed
+        while True:
+            await client.declare_queue("limited", **next(changes))  # type: ignore[arg-type]
+            changed += 1
+            await anyio.sleep(0.03)
+
+    with anyio.fail_after(2 * TEST_SECONDS_MAX):
+        broker = await to_thread.run_sync(partial(start_broker, port=unused_port()))
+        async with connect(broker.url, request_timeout=TEST_SECONDS_MAX) as client, anyio.create_task_group() as tasks:
+            await client.declare_queue("limited")
+            tasks.start_soon(change, client)
+            for who in range(2):
+                tasks.start_soon(send, broker.url, who)
+                tasks.start_soon(prepare, broker.url, who)
+            async with client.consumer("limited", credit=50) as consumer:
+                killed = False
+                while min(len(received), len(sent)) < messages:
+                    batch = await consumer.receive(max_messages=10, max_wait=0.2)
+                    received.update(bytes(body) for body in batch.bodies)
+                    await batch.ack()
+                    if not killed and len(received) >= kill_at:
+                        killed = True
+                        await to_thread.run_sync(broker.kill)
+                        await to_thread.run_sync(broker.start)
+                await consumer.flush()
+            tasks.cancel_scope.cancel()
+        assert received == sent
+        assert changed > 4
+        async with connect(broker.url) as client:
+            state = await client.queue_info("limited")
+        assert state["published_total"] == messages, "each is stored once, however often it was refused before"
