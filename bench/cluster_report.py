@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from statistics import median
 
 from bench.cluster_scenarios import FAULTS, LEADER, OTHER
 from bench.cluster_systems import CLUSTERS, OURS_CLUSTERED
@@ -75,7 +75,7 @@ def failover_table(results: Results) -> str:
     """Return how long publishing stopped, and what user code saw of it."""
     head = ["", "its client is connected to"]
     for fault in FAULTS:
-        head += [f"leader {fault}: longest gap s, median", "worst", "errors, median", "most"]
+        head += [f"leader {fault}: longest gap s, median", "worst", "errors, most", "unanswered, most"]
     rows = []
     for system in results.systems:
         for spot in (LEADER, OTHER):
@@ -90,14 +90,23 @@ def _records(results: Results, system: str, spot: str, fault: str) -> list[Recor
     return [record for record in results.records if settings.items() <= record.items() and "error" not in record]
 
 
+def fault_rounds(results: Results) -> str:
+    """Return how often each fault was made."""
+    faults = [record for record in results.records if record["scenario"] == "failover" and "error" not in record]
+    counted = Counter((record["system"], record["spot"], record["fault"]) for record in faults)
+    least, most = min(counted.values(), default=0), max(counted.values(), default=0)
+    return str(least) if least == most else f"{least} to {most}"
+
+
 def fault_cells(records: Sequence[Record]) -> tuple[str, str, str, str]:
-    """Return median and worst gap, and median and largest number of errors; `>` where publishing did not go on."""
+    """Return median and worst gap, most errors and most calls without an answer; `>`: publishing did not go on."""
     if not records:
         return ("-", "-", "-", "-")
     by_gap = sorted(records, key=lambda record: (not record["recovered"], record["gap_seconds"]))
-    errors = [sum(record["errors"].values()) for record in records]
+    errors = max(sum(record["errors"].values()) for record in records)
+    unanswered = max((record["unanswered"] for record in records if "unanswered" in record), default=None)
     middle, worst = by_gap[(len(by_gap) - 1) // 2], by_gap[-1]
-    return (_gap(middle), _gap(worst), f"{median(errors):,.0f}", f"{max(errors):,}")
+    return (_gap(middle), _gap(worst), f"{errors:,}", "-" if unanswered is None else f"{unanswered:,}")
 
 
 def _gap(record: Record) -> str:

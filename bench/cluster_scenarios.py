@@ -71,11 +71,13 @@ class ClusterScenarios(Scenarios):
 
     def fail_over(self, systems: list[System]) -> None:
         """Kill and freeze the leader under publishes at an even rate, and see for how long they stop."""
-        for fault in FAULTS:
-            for spot in (LEADER, OTHER):
-                asked = [system for system in systems if spot == LEADER or system.name != OURS_CLUSTERED]
-                settings = {"fault": fault, "spot": spot, "rate": self._faults.rate}
-                self._each("failover", self._measure_fault(fault, spot), asked, self._faults.rounds, **settings)
+        for rounds in range(1, self._faults.rounds + 1):
+            for fault in FAULTS:
+                for spot in (LEADER, OTHER):
+                    asked = [system for system in systems if spot == LEADER or system.name != OURS_CLUSTERED]
+                    settings = {"fault": fault, "spot": spot, "rate": self._faults.rate}
+                    # Each time one round more than there is: a run that ends early has been through all of them.
+                    self._each("failover", self._measure_fault(fault, spot), asked, rounds, **settings)
 
     def _measure_fault(self, fault: str, spot: str) -> Callable[[System], Record]:
         number = FAULTS[fault]

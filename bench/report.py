@@ -59,6 +59,7 @@ class Results:
         self.seconds: float = content["seconds"]
         self.quick: bool = content["quick"]
         self.parts: int = content.get("parts", 1)
+        self.notes: list[str] = content.get("notes", [])
         self.records: list[Record] = content["records"]
         names = {record["system"] for record in self.records}
         self.systems = [system for system in among if system.name in names]
@@ -178,6 +179,7 @@ def facts_text(results: Results) -> str:
         f"- Python {facts['python']}; {libraries}",
         f"- {servers}",
         f"- {load}",
+        *(f"- {text}" for text in results.notes),
         *(f"- left out: {text}" for text in results.left_out),
         *(f"- failed: {r['scenario']}, {r['system']}: {r['error']}" for r in results.records if "error" in r),
     ]

@@ -116,8 +116,6 @@ class Scenarios:
         """Run every scenario; in a quick run not 1 KiB, nor what starts servers of its own."""
         quick = self._pace is QUICK
         systems, rounds = self._session.systems, self._pace.rounds
-        for system in systems:
-            self._session.server(system)
         self.at_rest()
         self.rates(systems, 100, rounds)
         self.one_in_flight(systems, rounds)
@@ -217,6 +215,8 @@ class Scenarios:
         """Watch all servers do nothing, at the same time, before they had anything to do."""
         if any(record["scenario"] == "at rest" for record in self.records):
             return
+        for system in self._session.systems:
+            self._session.server(system)
         with self._session.turn():
             time.sleep(2.0)
             kinds = _one_a_server(self._session.systems)

@@ -32,6 +32,8 @@ clock = time.monotonic
 STAMPED_SEARCH = 50
 """So many bodies of a batch are searched for a stamp."""
 PACED_PENDING_MAX = 20_000
+ANSWER_SECONDS = 1.0
+"""So long what is under way may take when watching has ended; what has no answer then is counted."""
 
 
 def _say(**what: Any) -> None:
@@ -227,6 +229,9 @@ async def _send_through_fault(client: Client, task: dict[str, Any]) -> dict[str,
             await anyio.sleep(max(0.0, run.started + sent * gap - clock()))
         ended = clock()
         recovered = has_recovered(confirms, fault, ended)
+        with anyio.move_on_after(ANSWER_SECONDS):
+            while len(confirms) + errors.total() < sent:  # noqa: ASYNC110 - each answer would have to set an event
+                await anyio.sleep(gap)
         if task["signal"] == signal.SIGSTOP:
             signal_all(task["pids"], signal.SIGCONT)
         # What waits for an answer that was lost would wait for long.
@@ -235,6 +240,7 @@ async def _send_through_fault(client: Client, task: dict[str, Any]) -> dict[str,
         "sent": sent,
         "confirmed": len(confirms),
         "errors": dict(errors),
+        "unanswered": sent - len(confirms) - errors.total(),
         "gap_seconds": longest_gap(confirms, fault, ended),
         "recovered": recovered,
         "watched_seconds": ended - fault,

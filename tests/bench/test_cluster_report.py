@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.cluster_report import cluster_results, cluster_table, failover_table, fault_cells
+from bench.cluster_report import cluster_results, cluster_table, failover_table, fault_cells, fault_rounds
 from bench.cluster_scenarios import LEADER, OTHER
 from bench.cluster_systems import CLUSTERS, CLUSTERS_BY_NAME, FAILING_OVER, OURS_CLUSTERED, find
 from bench.systems import BY_NAME
@@ -22,6 +22,7 @@ def fault(gap: float, *, recovered: bool = True, errors: int = 0, **settings: An
         "recovered": recovered,
         "watched_seconds": 20.0,
         "errors": {"Refused": errors} if errors else {},
+        "unanswered": 4,
         **settings,
     }
 
@@ -31,12 +32,12 @@ def results_of(*records: dict[str, Any]) -> Any:
 
 
 def test_a_fault_shows_the_middle_and_the_worst_round() -> None:
-    assert fault_cells([fault(0.5), fault(3.0, errors=7), fault(0.1)]) == ("0.5", "3", "0", "7")
+    assert fault_cells([fault(0.5), fault(3.0, errors=7), fault(0.1)]) == ("0.5", "3", "7", "4")
 
 
 def test_a_round_in_which_publishing_never_went_on_is_the_worst() -> None:
     records = [fault(9.0), fault(8.0, recovered=False), fault(0.2)]
-    assert fault_cells(records) == ("9", "> 20", "0", "0")
+    assert fault_cells(records) == ("9", "> 20", "0", "4")
 
 
 def test_what_was_not_measured_has_dashes() -> None:
@@ -53,15 +54,20 @@ def test_each_spot_of_a_client_has_a_row_and_each_fault_its_columns() -> None:
         )
     ).splitlines()[2:]
     assert rows == [
-        "| SluiceMQ | the leader | 0.25 | 0.25 | 0 | 0 | 1.5 | 1.5 | 0 | 0 |",
-        "| NATS JetStream, 3 replicas | the leader | 6 | 6 | 3 | 3 | - | - | - | - |",
-        "| NATS JetStream, 3 replicas | another node | 4 | 4 | 0 | 0 | - | - | - | - |",
+        "| SluiceMQ | the leader | 0.25 | 0.25 | 0 | 4 | 1.5 | 1.5 | 0 | 4 |",
+        "| NATS JetStream, 3 replicas | the leader | 6 | 6 | 3 | 4 | - | - | - | - |",
+        "| NATS JetStream, 3 replicas | another node | 4 | 4 | 0 | 4 | - | - | - | - |",
     ]
 
 
 def test_a_round_that_failed_is_no_gap() -> None:
     broken = {"scenario": "failover", "system": OURS_CLUSTERED, "spot": LEADER, "fault": "killed", "load": 1.0}
     assert " 0.5 | 0.5 |" in failover_table(results_of(fault(0.5), {**broken, "error": "the worker ended"}))
+
+
+def test_rounds_are_counted_by_system_and_fault() -> None:
+    assert fault_rounds(results_of(fault(1.0), fault(1.0), fault(1.0, fault="frozen"))) == "1 to 2"
+    assert fault_rounds(results_of(fault(1.0), fault(1.0, fault="frozen"))) == "1"
 
 
 def test_rates_stand_beside_what_a_confirm_means() -> None:
