@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.cluster_report import cluster_results, cluster_tables
+from bench.cluster_report import cluster_results, cluster_tables, fault_rounds
 from bench.cluster_scenarios import FULL_FAULTS
 from bench.losses import factors, losses
-from bench.report import Results, facts_text, rounded, tables
+from bench.report import LOAD_MAX, Results, facts_text, rounded, tables
 from bench.systems import System
 
 COMMITTED = Path(__file__).parent / "committed"
@@ -58,16 +58,22 @@ is a relative of ours. Its batches are one `multi` of a thousand creates, and it
 FAILOVER = """\
 Under {rate} publishes a second, each waiting for its own confirm, the leader's processes are killed with `kill -9`,
 or stopped with SIGSTOP, as a machine that hangs; then the node comes back. Shown is the longest time between two
-confirmed publishes, over {rounds} rounds, and how many publishes raised an error; calls are given no timeout but
-their library's own, nobody repeats a failed one, and heartbeats are the defaults. `>`: publishing had not gone on
-when watching ended, after {seconds:.0f} s. Our client finds the leader by itself. The others' may be connected to the
-node that is lost or to another; aio-pika, which knows one address, is given the next one as soon as its connection is
-gone. The medians are of few rounds: their size counts, not their digits."""
+confirmed publishes, over {rounds} rounds, how many publishes raised an error, and how many had no answer when
+watching ended. Nobody repeats a failed one; no call's own timeout is reached while it is watched; heartbeats and
+elections are as the defaults have them, of which some wait for minutes. `>`: publishing had not gone on when watching
+ended, after {seconds:.0f} s. Our client finds the leader by itself. The others' may be connected to the node that is
+lost or to another; aio-pika, which knows one address, is given the next one half a second after its connection is
+gone. The rounds are few: take the size of the figures, not their digits."""
 
 FEATURES = """\
 `python -m bench features`: microseconds of the broker's processor a message, batches of 1,000 bodies of 100 B, the
 cheaper of two rounds; rates by the clock. Commit {commit}, {date}; load average while it ran: {least:.1f} to
 {most:.1f}, the run itself makes about 1.5 of it. Against plain messages of the same run they compare."""
+
+BUSY = """
+
+Other work took turns with it on the same cores: that makes single rows dearer, some by a factor of several, and rates
+mean little. Believe no difference that a second run does not show."""
 
 FEATURES_WHY = """\
 What a batch says as a whole (its queue's lifetime, one priority, one delay) costs next to nothing. What each message
@@ -87,10 +93,11 @@ def page(single: Results, cluster: Results, features: dict[str, Any]) -> str:
     from bench.features import feature_table
 
     least, most = features["loads"]
+    busy = BUSY if most > LOAD_MAX else ""
     about_features = FEATURES.format(
         commit=features["facts"]["commit"], date=features["facts"]["date"], least=least, most=most
     )
-    about_faults = FAILOVER.format(rate=FULL_FAULTS.rate, rounds=FULL_FAULTS.rounds, seconds=FULL_FAULTS.seconds)
+    about_faults = FAILOVER.format(rate=FULL_FAULTS.rate, rounds=fault_rounds(cluster), seconds=FULL_FAULTS.seconds)
     three, lost = cluster_tables(cluster).split("## The leader is lost\n\n")
     parts = [
         INTRODUCTION,
@@ -113,7 +120,7 @@ def page(single: Results, cluster: Results, features: dict[str, Any]) -> str:
         about_faults,
         lost.rstrip(),
         "## What each feature costs",
-        about_features,
+        about_features + busy,
         feature_table(features),
         FEATURES_WHY,
         WHERE,
