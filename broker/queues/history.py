@@ -218,13 +218,13 @@ class History:
     def append(self, runs: Sequence[Run]) -> None:
         """Retain a batch that became visible now, or those parts of it that did; let go of the oldest ones where that
         makes too many bytes: what one entry lets go is bounded, though it may come in several parts."""
-        zxid, ready = runs[0][:2]
+        zxid, ready, *_ = runs[0]
         others_came = self._last[0] == ready
         if zxid != ready:
             self._note([zxid], ready)
         for run in runs:
             self._append(run._replace(note=run.first) if run.first else run)
-        if self._takes_too_much() and not others_came:
+        if self._bytes_max is not None and self._takes_too_much() and not others_came:
             self._drop(-1, PUBLISH_DROPS_MAX)
 
     def append_released(self, runs: Iterable[Run], zxid: int, log_time_ms: int) -> None:
@@ -239,7 +239,7 @@ class History:
 
     def _append(self, run: Run) -> None:
         self.runs.append(run)
-        self.bytes += bytes_in([run])
+        self.bytes += run.batch_bytes if run.size == run.batch_count else bytes_in([run])
         self._last = (run.ready, run.note + run.size)
 
     def note_strangers(self, runs: Iterable[Run]) -> None:

@@ -12,7 +12,7 @@ from sluicemq.broker.queues import entries_of_queues as q
 from sluicemq.broker.queues import entries_of_transactions as x
 from sluicemq.broker.queues.history import START, History, Page, Place, place_of
 from sluicemq.broker.queues.image import load
-from sluicemq.broker.queues.outcomes import Cancelled, Ready, Retained
+from sluicemq.broker.queues.outcomes import Cancelled, Declared, Published, Ready, Retained
 from sluicemq.broker.queues.outcomes_of_transactions import Prepared, Resolved
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_NACK
 from tests.broker.queues.alive import check_alive
@@ -150,8 +150,10 @@ def test_of_duplicates_among_what_was_prepared_nothing_is_retained() -> None:
     first = shop.prepare(1, b"b" * 16)
     half = shop.prepare(3, b"a" * 16 + b"b" * 16 + b"c" * 16)
     shop.commit(first)
+    shop.now += 5_000
     committed = shop.commit(half)
     assert read(shop.history) == [(first, 0), (half, 0), (half, 2)]
+    assert shop.history.place_at(shop.now) == Place(committed, 0), "time counts from the commit, of a part too"
     assert read(shop.history, Place(committed, 1)) == [(half, 2)], "places are those of the batch, with gaps"
     check(shop.machine)
 
@@ -167,7 +169,7 @@ def test_what_was_committed_with_a_delay_is_retained_from_the_commit_on_as_what_
     check(shop.machine)
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(12))
 def test_whatever_happens_to_it_every_message_is_alive_once_and_read_in_order(seed: int) -> None:
     rng = random.Random(seed)
     shop = Shop(seconds=3, bytes=400)
@@ -267,6 +269,33 @@ def test_of_a_batch_only_what_is_ready_is_read_at_once() -> None:
     news.clock(5_000)
     assert read(news.history) == [(mixed, 0), (mixed, 2), (mixed, 1)]
     assert news.history.bytes == 30
+    check(news.machine)
+
+
+def test_of_what_was_prepared_for_a_topic_only_what_is_ready_is_read_from_the_commit_on() -> None:
+    news = News()
+    news.sequence += 1
+    groups = [1, 0, 0, 0, 0, 0, 1, 5_000, 0, 0, 0, 0]
+    said: tuple[Any, ...] = "orders", "shop", 6_000, 0, groups, [], b"x" * 20
+    news.apply(x.Prepare(news.now, news.orders, news.producer, news.sequence, 2, 20, *said))
+    half = news.zxid
+    other = news.publish("eu")
+    news.apply(x.Resolve(news.now, half, True))
+    assert read(news.history) == [(other, 0), (half, 0)]
+    check(news.machine)
+    news.clock(5_000)
+    assert read(news.history) == [(other, 0), (half, 0), (half, 1)]
+    check(news.machine)
+
+
+def test_one_turn_of_the_clock_may_release_messages_before_and_after_those_of_others() -> None:
+    news = News()
+    early, late = news.publish("eu", "eu", due_ms=2_000), news.publish("eu", due_ms=4_000)
+    mail = news.get(Declared, news.declare("mail")).queue_id
+    news.get(Published, news.try_publish("", topic=mail, due_ms=3_000))
+    news.clock(5_000)
+    assert read(news.history) == [(early, 0), (early, 1), (late, 0)]
+    assert read(news.history, Place(news.zxid, 2)) == [(late, 0)], "each has a place of its own"
     check(news.machine)
 
 

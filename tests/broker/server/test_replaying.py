@@ -280,6 +280,38 @@ async def test_what_a_repair_gave_up_is_told_and_what_lies_around_it_is_read(mon
 
 
 @pytest.mark.trio
+async def test_of_a_prepared_message_that_was_given_up_it_is_told_where_it_was_committed(monkeypatch):
+    async with open_port(cache_bytes_max=1) as port:
+        peer = await port.connect()
+        await peer.declare(retention=FOREVER)
+        producer = await peer.open_producer()
+        half = (await peer.ask(m.Prepare("orders", producer, 1, "shop"), encode_batch([b"given", b"up"]))).transaction
+        await peer.publish(producer, 2, [b"before"])
+        await peer.ask(m.Resolve(half, True))
+        await peer.publish(producer, 3, [b"after"])
+        page, bodies = await ask(peer)
+        assert bodies == [b"before", b"given", b"up", b"after"]
+        committed, index = page.places[2:4]
+        assert committed > half
+        assert index == 0
+        log = port.road.log
+        read_along = log.read_along
+
+        def read_what_is_left(zxid: int, bytes_max: int = 0) -> list[Record]:
+            if zxid == half:
+                raise ZxidNotFound(zxid, 0, log.last_zxid)
+            return [record for record in read_along(zxid, bytes_max) if record.zxid != half]
+
+        monkeypatch.setattr(log, "read_along", read_what_is_left)
+        monkeypatch.setattr(log, "read", lambda zxid: read_what_is_left(zxid)[0])
+        with pytest.raises(MessageNotFound) as caught:
+            await ask(peer, zxid=committed)
+        assert parse_position(caught.value.position) == (0, half, 0)
+        assert parse_position(caught.value.next_position) == (0, committed, 2), "not a place that was passed already"
+        assert (await ask(peer, zxid=committed, index=2))[1] == [b"after"]
+
+
+@pytest.mark.trio
 async def test_what_left_the_memory_is_read_from_pages_and_from_the_disk():
     messages = 3 * CHUNK_RUNS + 10
     async with open_port(cache_bytes_max=1, index_memory_bytes_max=1) as port:
