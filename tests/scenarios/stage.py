@@ -72,7 +72,8 @@ class Stage:
 
     def __init__(self) -> None:
         self._shells: dict[int, Shell] = {}
-        self._options = Options(ping_seconds=0.25, leader_seconds=1.0, follower_seconds=1.5)
+        # A commit is told at once: what a story settles, it settles in one moment.
+        self._options = Options(ping_seconds=0.25, leader_seconds=1.0, follower_seconds=1.5, tell_commit_seconds=0.0)
         self._now = 0.0
         self._begun = 0.0
         self._channels: dict[Way, deque[events.Event]] = {}
