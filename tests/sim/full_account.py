@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 COMPARE_EVERY = 64
 AS_A_WHOLE = (x.Transaction, x.Prepare, x.Resolve)
 """Entries after which everything is compared at once: a part of what they do would soon be hidden by others."""
+GRANT_UNDER_WAY_MS = 1_000
+"""A grant goes by the settings that held when it was picked, at the log time that it carries; what is declared
+holds for picks once it is applied. A leader that hears of no majority leads for less than this, so that is no later."""
 
 
 class FullAccount(Account):
@@ -56,6 +59,8 @@ class FullAccount(Account):
         self.once = OnceAccount(weighed, sent)
         self._acknowledged: set[Lease] = set()
         self._fronts: dict[tuple[int, int, int], int] = {}
+        # Of queues whose `key_in_flight_max` was lowered: what it was before, and until when picks may go by that.
+        self._lowered: dict[int, tuple[int, int]] = {}
         super().__init__(committed)
         try:
             self._compare()
@@ -68,7 +73,9 @@ class FullAccount(Account):
             if isinstance(entry, e.Grant):
                 self._grant_in_world(zxid, entry, outcome)
             elif not isinstance(entry, e.Epoch) and not isinstance(outcome.error, LimitReached):
+                limit_before = self._key_limit(entry)
                 expected = judge(self.world, zxid, entry)
+                self._note_lowered(entry, limit_before)
                 assert plain(outcome) == expected, f"answered {outcome}, the naive world says {expected}"
                 self._note_settled(entry, outcome)
                 self._note_published(zxid, entry, outcome)
@@ -82,6 +89,17 @@ class FullAccount(Account):
 
     def _compare(self) -> None:
         compare(self.machine, self.world, lambda queue: queue.peek(0, 10**9))
+
+    def _key_limit(self, entry: e.Entry) -> int:
+        """Return how many messages of a key may be out of the queue that is declared."""
+        queue = self.world.queue_named(entry.name) if isinstance(entry, e.Declare) else None
+        return 0 if queue is None else int(queue["settings"]["key_in_flight_max"])
+
+    def _note_lowered(self, entry: e.Entry, before: int) -> None:
+        if isinstance(entry, e.Declare) and self._key_limit(entry) < before:
+            queue = self.world.queue_named(entry.name)
+            assert queue is not None, "it is there before and after"
+            self._lowered[queue["id"]] = before, entry.log_time_ms + GRANT_UNDER_WAY_MS
 
     def _note_published(self, zxid: int, entry: e.Entry, outcome: Outcome) -> None:
         if isinstance(entry, e.Publish | x.Transaction | x.Prepare) and outcome.error is None:
@@ -114,9 +132,12 @@ class FullAccount(Account):
         if queue["settings"]["mode"] == "failover":
             assert {m["holder"] for m in leased} <= {who}, "several consumers have messages"
         if is_keyed(queue):
+            limit, (before, until_ms) = queue["settings"]["key_in_flight_max"], self._lowered.get(queue["id"], (0, 0))
+            if entry.log_time_ms <= until_ms:
+                limit = max(limit, before)
             for key in {m["key"] for m in new if m["key"]}:
                 out = [m["holder"] for m in leased if m["key"] == key]
-                assert len(out) <= queue["settings"]["key_in_flight_max"], f"too many of key {key} are out"
+                assert len(out) <= limit, f"too many of key {key} are out"
                 assert set(out) == {who}, f"key {key} is with several consumers"
 
     def _note_settled(self, entry: e.Entry, outcome: Outcome) -> None:

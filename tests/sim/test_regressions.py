@@ -51,6 +51,9 @@ SEEDS = [
     ),
     pytest.param(6003604, Choice(features=True), id="the rest of a batch whose head was dropped fell behind the next"),
     pytest.param(6003924, Choice(features=True), id="the same where what is too much becomes a dead letter"),
+    pytest.param(
+        9001957, Choice(features=True), id="fewer of a key were allowed to be out while more were on their way already"
+    ),
 ]
 
 
