@@ -54,6 +54,9 @@ SEEDS = [
     pytest.param(
         9001957, Choice(features=True), id="fewer of a key were allowed to be out while more were on their way already"
     ),
+    pytest.param(
+        9004663, Choice(features=True), id="two subscriptions gave the same message to one grave and it came back"
+    ),
 ]
 
 

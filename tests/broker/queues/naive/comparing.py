@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from sluicemq.broker.queues.notes import NAMES
@@ -120,13 +121,26 @@ def compare_ready(naive: Queue, rows: list[Row]) -> None:
         follow_dues(naive, rows)
     expected = [row_of(m, m["ready"]) for m in line(naive)]
     if not is_keyed(naive):
-        assert rows == expected, "what is ready, in order"
+        assert copies_in_any_order(rows) == copies_in_any_order(expected), "what is ready, in order"
         return
     for key in {row[-1] for row in rows} | {row[-1] for row in expected}:
         found, wanted = ([row for row in each if row[-1] == key] for each in (rows, expected))
         if not key:  # nobody promises an order to those beside the keys
             found, wanted = sorted(found, key=repr), sorted(wanted, key=repr)
         assert found == wanted, "order by key"
+
+
+def copies_in_any_order(rows: list[Row]) -> list[Row]:
+    """Put messages of one batch that lie beside each other in one order, where one of them is there more than once.
+
+    A message that died in several subscriptions is in their grave as often. Once some of the copies came back, they
+    have one place: the machine keeps neighbours of one copy together, and nobody promises which copy goes first.
+    """
+    ordered: list[Row] = []
+    for _, group in groupby(rows, key=lambda row: (row[0], row[1], row[7])):
+        batch = list(group)
+        ordered += batch if len({row[2] for row in batch}) == len(batch) else sorted(batch, key=repr)
+    return ordered
 
 
 def follow_dues(naive: Queue, rows: list[Row]) -> None:
