@@ -167,15 +167,18 @@ class _Life:
         self._thread.start()
         try:
             self._ready.result(START_SECONDS_MAX)
-        except BaseException as error:
+        except concurrent.futures.TimeoutError:
             self._wanted = True  # the exception tells it
-            if not isinstance(error, concurrent.futures.TimeoutError) or self._ready.done():
-                raise
+            if self._ready.done():
+                raise  # it is the broker's own
             where = self._where()
             self._give_up()
             raise BrokerNotRunning(
                 f"the broker did not start within {START_SECONDS_MAX:g} s; the innermost last, it was at\n{where}"
             ) from None
+        except BaseException:
+            self._wanted = True
+            raise
 
     def _where(self) -> str:
         """Return what the broker is doing: where its main task waits, or where its thread is if that is elsewhere."""
