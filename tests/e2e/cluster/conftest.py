@@ -1,4 +1,4 @@
-"""The cluster that most tests of this folder work with."""
+"""The clusters that the tests of this folder work with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e.cluster.processes import Cluster
+from tests.e2e.cluster.trio_of_brokers import Brokers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,3 +28,12 @@ def cluster(tmp_path: Path, options: Iterable[str]) -> Iterator[Cluster]:
     three.start(1, 2, 3)
     yield three
     three.end()
+
+
+@pytest.fixture
+def brokers(tmp_path: Path) -> Iterator[Brokers]:
+    """The same without an event loop: for tests that look at processes from outside."""
+    found = Brokers(tmp_path)
+    found.start()
+    yield found
+    found.end()

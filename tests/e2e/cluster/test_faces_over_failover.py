@@ -13,9 +13,6 @@ from sluicemq.client.errors import LeaseLost, SluiceError
 from tests.e2e.cluster.trio_of_brokers import Brokers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from sluicemq.client import Client, Message, PendingReply
 
 pytestmark = pytest.mark.trio
@@ -24,14 +21,6 @@ TEST_SECONDS_MAX = 120.0
 RATE, BURST = 100, 300
 CAP = 5
 ADAPTIVE_MAX = 200
-
-
-@pytest.fixture
-def brokers(tmp_path: Path) -> Iterator[Brokers]:
-    found = Brokers(tmp_path)
-    found.start()
-    yield found
-    found.end()
 
 
 async def fill(client: Client, queue: str, messages: int) -> None:

@@ -12,23 +12,12 @@ from sluicemq.client.errors import LeaseLost
 from tests.e2e.cluster.trio_of_brokers import Brokers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from sluicemq.client import Client, Undecided
 
 INPUTS = 60
 DEATH_AT = 20
 """When so many inputs were moved, the leader is killed between two commits that are on their way."""
 CALL_SECONDS = 60.0
-
-
-@pytest.fixture
-def brokers(tmp_path: Path) -> Iterator[Brokers]:
-    found = Brokers(tmp_path)
-    found.start()
-    yield found
-    found.end()
 
 
 async def bodies_in(client: Client, queue: str, count: int) -> list[bytes]:
