@@ -6,7 +6,8 @@ grace time, with the leases of what it was delivered; nothing is delivered to it
 the consumers of a queue. It comes back by the session's number and the token that proves whose it is, and names the
 messages that it still works on. A new leader finds the sessions in the machine, and waits for their clients likewise.
 Where the other end closed the connection, the client has died, mostly; one that lives notices at once and is back
-within moments, so its messages need not wait for longer (`CLOSED_GRACE_SECONDS_MAX`).
+within moments, so its messages need not wait for longer (`CLOSED_GRACE_SECONDS_MAX`): not after this leader's end
+either, because the log says which these are (`closed_sessions`).
 
 Only this leader knows who is away and since when; an end is an entry. Must not know sockets.
 """
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 from sortedcontainers import SortedList
 
+from sluicemq.broker.pipeline.closed_sessions import ClosedSessions
 from sluicemq.broker.pipeline.settle import LeaseOwner
 from sluicemq.broker.queues.dispatching.consumers import SPAN_MESSAGES_MAX
 from sluicemq.broker.queues.entries import SessionClose
@@ -87,6 +89,7 @@ class SessionStage:
         self._away: dict[int, float] = {}  # until when
         self._ends: SortedList[tuple[float, int]] = SortedList()
         self._timer = road.timer(self._next_end, self._end_late)
+        self._closed = ClosedSessions(road)
         self.grace_seconds = road.ground.session_grace_seconds
 
     # --- a leader begins --------------------------------------------------------------------------------------
@@ -111,11 +114,14 @@ class SessionStage:
                 for span in spans:
                     road.settle.restore(session.number, table.consumer, span, deadline)
                 road.dispatch.restore(session.number, table.consumer, table.queue_id, spans)
-            self._wait_for(session.number, self.grace_seconds)
+            if session.closed:
+                self._closed.restore(session.number)
+            self._wait_for(session.number, closed=session.closed)
 
     def start(self, nursery: trio.Nursery) -> None:
-        """Run the timer in *nursery*."""
+        """Run the timers in *nursery*."""
         nursery.start_soon(self._timer.run)
+        self._closed.start(nursery)
 
     # --- clients come and go ----------------------------------------------------------------------------------
 
@@ -141,6 +147,7 @@ class SessionStage:
             # The client knows that its connection is dead before we do.
             before.taken_over()
             self._road.dispatch.detach(number)
+        self._closed.back(number)
         self.attach(number, holder)
         return True
 
@@ -154,8 +161,10 @@ class SessionStage:
         if comes_back and self.grace_seconds and session is not None and session.resume_token:
             self._road.settle.remove_owner(number)
             self._road.dispatch.detach(number)
-            seconds = self.grace_seconds
-            self._wait_for(number, min(seconds, CLOSED_GRACE_SECONDS_MAX) if ending is Ending.CLOSED else seconds)
+            closed = ending is Ending.CLOSED
+            if closed and (session.leases or self._road.settle.consumers_of(number)):
+                self._closed.closed(number)  # without leases nothing waits for the session's end after a restart
+            self._wait_for(number, closed=closed)
         else:
             self._end(number, reason)
 
@@ -242,7 +251,8 @@ class SessionStage:
 
     # --- ends -------------------------------------------------------------------------------------------------
 
-    def _wait_for(self, number: int, seconds: float) -> None:
+    def _wait_for(self, number: int, *, closed: bool) -> None:
+        seconds = min(self.grace_seconds, CLOSED_GRACE_SECONDS_MAX) if closed else self.grace_seconds
         self._away[number] = due = trio.current_time() + seconds
         self._ends.add((due, number))
         self._timer.changed(due)
@@ -261,6 +271,7 @@ class SessionStage:
 
     def _end(self, number: int, reason: str) -> None:
         """End a session: nothing more is delivered, and what it holds goes back in small entries ahead of its end."""
+        self._closed.gone(number)
         self._road.dispatch.session_gone(number)
         self._road.settle.release_session(number)
         self._close(number, reason)

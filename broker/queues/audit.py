@@ -49,7 +49,7 @@ def _canonical(machine: Machine) -> Iterator[Any]:
         yield from _canonical_queue(queue, machine)
     for session in machine.sessions.values():
         yield session.number, session.vhost, session.identity, session.client_name, session.resume_token
-        yield session.opened_ms
+        yield session.opened_ms, session.closed
         yield sorted(session.settled.items())
         for consumer, table in session.leases.items():
             yield consumer, table.queue_id, table.last_tag

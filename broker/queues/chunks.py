@@ -98,6 +98,8 @@ class FifoImage(NamedTuple):
         front_expires_ms: When the run in front expires; 0: never, or there is none.
         holes: What left from between, by the position of the chunk; the position behind the last is that of the open
             rows.
+        checksum: What rows before the first chunk, or else before the open ones, come to, see `checksums`; 0 of an
+            index in the order of time.
         buffers: What belongs to chunks and is not in them yet, by the position of the chunk, of an index in the order
             of time: rows as they came, and how many bytes of them count, as with *open_rows*.
 
@@ -113,6 +115,7 @@ class FifoImage(NamedTuple):
     last_ms: int = 0
     front_expires_ms: int = 0
     holes: tuple[tuple[int, Holes], ...] = ()
+    checksum: int = 0
     buffers: tuple[tuple[int, bytearray, int], ...] = ()
 
 
@@ -138,6 +141,8 @@ class Chunk:
         fifo: The index it belongs to; None once it left that.
         base: Where it stands in its index: the ordinal of its first run, or when that is due.
         rows: How many rows.
+        checksum: Of its rows when they were sealed, see `checksums`; None where nobody asks: an index in the order of
+            time puts others in the place of its chunks.
         data: Its rows; None while they lie on the page only.
         messages: Messages in all its rows, also those that were taken meanwhile.
         page: Where its rows lie in the page file; None while they lie in memory only. Stays when the rows come back,
@@ -145,13 +150,14 @@ class Chunk:
 
     """
 
-    __slots__ = ("_summary", "base", "data", "fifo", "messages", "page", "rows")
+    __slots__ = ("_summary", "base", "checksum", "data", "fifo", "messages", "page", "rows")
 
     def __init__(self, fifo: Index | None, base: int, data: bytes, messages: int | None = None) -> None:
         assert 0 < len(data) <= CHUNK_BYTES, "a sealed chunk has rows, but no more than a page"
         self.fifo = fifo
         self.base = base
         self.rows = len(data) // RUN_BYTES
+        self.checksum: int | None = None
         self.data: bytes | None = data
         self.messages: int = sum(column(data, 0, _SIZE_WORD)) if messages is None else messages
         self.page: Page | None = None
@@ -164,6 +170,7 @@ class Chunk:
         chunk.fifo = None
         chunk.base = base
         chunk.rows = CHUNK_RUNS if rows is None else rows
+        chunk.checksum = None
         chunk.data = None
         chunk.messages = summary.messages
         chunk.page = page

@@ -34,7 +34,7 @@ from sluicemq.broker.queues.entries_of_queues import (
     Redrive,
     Reschedule,
 )
-from sluicemq.broker.queues.entries_of_sessions import Resume
+from sluicemq.broker.queues.entries_of_sessions import MarkClosed, Resume
 from sluicemq.broker.queues.entries_of_topics import Fill, Fire, Schedule, Subscribe, Unsubscribe
 from sluicemq.broker.queues.entries_of_transactions import Checked, Prepare, Resolve, Transaction
 from sluicemq.broker.queues.entry import GROUP_NUMBERS, Entry, EntryUnknown
@@ -445,6 +445,7 @@ ENTRIES: dict[int, type[Entry]] = {
         Resolve,
         Checked,
         Resume,
+        MarkClosed,
         Membership,
         NodeAddress,
     )

@@ -1,4 +1,4 @@
-"""Entries about sessions whose client came back.
+"""Entries about sessions whose client went without a goodbye, or came back.
 
 Shapes and numbers only, as in `entries`; what they do to the machine stands in `applying`.
 """
@@ -35,3 +35,24 @@ class Resume(Entry):
     def header(self) -> bytes:
         """Return the header's bytes."""
         return pack(self.log_time_ms, self.session, self.consumer, self.tags, self.reason)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MarkClosed(Entry):
+    """What only a leader sees of connections that ended without a goodbye, for the leader after it.
+
+    Attributes:
+        closed: Numbers of sessions whose client's end closed the connection: it has died, or comes back at once.
+        back: Numbers of sessions of which that was said, and whose client came back.
+
+    """
+
+    KIND = 83
+    CHECKS: ClassVar[tuple[Check, ...]] = (number, numbers(64), numbers(64))
+
+    closed: list[int]
+    back: list[int]
+
+    def header(self) -> bytes:
+        """Return the header's bytes."""
+        return pack(self.log_time_ms, self.closed, self.back)

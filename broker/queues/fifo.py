@@ -16,6 +16,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from sluicemq.broker.queues import checksums
 from sluicemq.broker.queues import holes as h
 from sluicemq.broker.queues.chunks import (
     AHEAD_RUNS,
@@ -79,6 +80,7 @@ class RunFifo:
         "_open",
         "_pool",
         "_sealed",
+        "_sums",
         "expiry_ms",
         "head",
         "messages",
@@ -102,6 +104,7 @@ class RunFifo:
         # When the run in front was published and when it expires, if its chunk was dropped when partly consumed.
         self._front_times = _NO_TIMES
         self._holes = _NO_HOLES  # by the ordinal of the first row of a chunk, or of the open rows
+        self._sums = checksums.NOTHING_SEALED  # of the rows before the first chunk, and of those before the open ones
         self.expiry_ms = 0
 
     def __len__(self) -> int:
@@ -149,6 +152,7 @@ class RunFifo:
             self._holes[self._sealed] = h.noted(self._holes[self._sealed], rows)
         assert chunk.rows == CHUNK_RUNS, "a chunk is sealed when it is full"
         self._chunks.append(chunk)
+        self._sums = checksums.sealed(self._sums, chunk)
         self._open = bytearray()
         self._sealed = self.tail
         if self._pool is not None:
@@ -170,6 +174,7 @@ class RunFifo:
             consumed: deque[Chunk] = deque()
             while self._chunks and self.head - self._base >= CHUNK_RUNS:
                 consumed.append(self._chunks.popleft())
+                self._sums = checksums.left(self._sums, consumed[-1])
                 if self._holes:
                     self._holes.pop(self._base, None)
                 self._base += CHUNK_RUNS
@@ -277,6 +282,7 @@ class RunFifo:
                 self._pool.let_go(self._chunks)
             self._chunks = None
         self._holes = _NO_HOLES
+        self._sums = checksums.NOTHING_SEALED
         self._base = self._sealed = self.tail
 
     # --- reading -------------------------------------------------------------------------------------------------
@@ -285,15 +291,10 @@ class RunFifo:
         """Return the run in front; its chunk must be in memory."""
         if self.head == self.tail:
             return None
-        if self.head >= self._sealed:
-            rows: bytes | bytearray | None = self._open
-            row = self.head - self._sealed
-        else:
-            assert self._chunks, "rows in front of the open ones are sealed"
-            rows = self._chunks[0].data
-            row = self.head - self._base
+        base = self._sealed if self.head >= self._sealed else self._base
+        rows = self._rows(base)
         assert rows is not None, "the chunk in front is in memory"
-        run = Run._make(ROW.unpack_from(rows, row * RUN_BYTES))
+        run = Run._make(ROW.unpack_from(rows, (self.head - base) * RUN_BYTES))
         return run if self._front is None else fronted(run, self._front)
 
     def run_at(self, ordinal: int) -> Run:
@@ -322,14 +323,13 @@ class RunFifo:
         chunk, row = self._chunks[0], self.head - self._base
         if chunk.data is not None:
             return long_at(chunk.data, row, offset)
+        holes = self._holes.get(self._base, h.NONE)
         if not row:
             times = chunk.summary.published_ms, chunk.summary.expires_ms
+        elif h.first_left(holes.bits) == row:
+            times = holes.published_ms, holes.expires_ms
         else:
-            holes = self._holes.get(self._base, h.NONE)
-            if h.first_left(holes.bits) == row:
-                times = holes.published_ms, holes.expires_ms
-            else:
-                times = self._front_times
+            times = self._front_times
         return times[offset == EXPIRES_OFFSET]
 
     def read(self, ordinal: int, runs_max: int) -> list[Run]:
@@ -339,16 +339,12 @@ class RunFifo:
         """
         if self._holes:
             return self.read_with_ordinals(ordinal, runs_max)[1]
-        head = self.head
-        if ordinal < head:
-            ordinal = head
-        start = ordinal
+        start = ordinal = max(ordinal, self.head)
         end = min(ordinal + runs_max, self.tail)
         runs: list[Run] = []
-        sealed = self._sealed
         while ordinal < end:
-            if ordinal >= sealed:
-                row = ordinal - sealed
+            if ordinal >= self._sealed:
+                row = ordinal - self._sealed
                 rows: bytes | bytearray = self._open
                 count = end - ordinal
             else:
@@ -361,7 +357,7 @@ class RunFifo:
             runs += map(Run._make, ROW.iter_unpack(rows[row * RUN_BYTES : (row + count) * RUN_BYTES]))
             ordinal += count
         self.read_ordinal = ordinal
-        if self._front is not None and start == head and runs:
+        if self._front is not None and start == self.head and runs:
             runs[0] = fronted(runs[0], self._front)
         return runs
 
@@ -562,12 +558,14 @@ class RunFifo:
             self.expiry_ms,
             self.front_expires_ms() or 0,
             tuple(((first - base) // CHUNK_RUNS, holes) for first, holes in self._holes.items()),
+            self._sums[0],
         )
 
     @classmethod
     def restored(cls, image: FifoImage, pool: ChunkPool | None = None) -> Self:
         """Return the fifo of *image*, whose chunks are new and belong to nobody else."""
         fifo = cls(pool)
+        fifo._sums = image.checksum, image.checksum
         if image.chunks:
             fifo._chunks = deque(image.chunks)
             for chunk in image.chunks:
@@ -575,6 +573,7 @@ class RunFifo:
                 chunk.fifo = fifo
                 chunk.base = fifo._sealed
                 fifo._sealed += CHUNK_RUNS
+                fifo._sums = checksums.sealed(fifo._sums, chunk)
                 if pool is not None:
                     pool.add(chunk)
         fifo._open = image.open_rows[: image.open_bytes]

@@ -30,6 +30,7 @@ from sluicemq.broker.queues.applying.dying import dead_letter_queue
 from sluicemq.broker.queues.applying.halves import target_of
 from sluicemq.broker.queues.applying.operating import next_to_follow
 from sluicemq.broker.queues.applying.transactions import as_publish, as_settle
+from sluicemq.broker.queues.checksums import before_image
 from sluicemq.broker.queues.chunks import ROW, RUN_BYTES, Summary
 from sluicemq.broker.queues.holes import NONE, packed_bits
 from sluicemq.broker.queues.policies import POLICIES_ID
@@ -164,17 +165,7 @@ class Freeze:
         yield from packer.flush()
         for session in self._sessions:
             held: FrozenSession = self._frozen(session)
-            packer.add(
-                s.SESSIONS,
-                (
-                    session.number,
-                    session.vhost,
-                    session.identity,
-                    session.client_name,
-                    session.resume_token,
-                    session.opened_ms,
-                ),
-            )
+            packer.add(s.SESSIONS, held.row)
             yield from packer.flush_full()
             for consumer, tags in held.settled:
                 packer.add(s.SETTLED, (session.number, consumer, tags), bytes_=_TAG_BYTES * len(tags))
@@ -312,12 +303,11 @@ def _pack_index(packer: _Packer, queue_id: int, place: int, index: FifoImage) ->
         head = 0
     first, size = index.front or (0, 0)
     count = len(rows) // RUN_BYTES
-    chunks = index.chunks
     times = index.front_ms or 0, index.last_ms, index.front_expires_ms
-    fields = (head, index.messages, first, size, *times, packed_bits(open_bits), len(chunks), count)
-    packer.add(s.INDEXES, (queue_id, place, *fields), rows)
+    fields = (head, index.messages, first, size, *times, packed_bits(open_bits), len(index.chunks), count)
+    packer.add(s.INDEXES, (queue_id, place, *fields, before_image(index)), rows)
     yield from packer.flush_full()
-    for number, chunk in enumerate(chunks):
+    for number, chunk in enumerate(index.chunks):
         page, data = chunk.page, chunk.data
         # A place among ready runs follows from those before, that of a delayed one must be known without its rows.
         left = holes.get(number)
@@ -427,6 +417,12 @@ def _grant(freeze: Freeze, machine: Machine, entry: e.Grant) -> None:
 def _settle(freeze: Freeze, machine: Machine, entry: e.Settle | r.Resume) -> None:
     """Messages leave the consumer's table, some for its queue."""
     _leases(freeze, machine, entry.session, entry.consumer)
+
+
+def _mark_closed(freeze: Freeze, machine: Machine, entry: r.MarkClosed) -> None:
+    for number in (*entry.closed, *entry.back):
+        if number <= freeze.zxid:
+            freeze.keep(machine.sessions.get(number))
 
 
 def _clock(freeze: Freeze, machine: Machine, entry: e.Clock) -> None:
@@ -595,6 +591,7 @@ TOUCHES: dict[type[e.Entry], Callable[[Freeze, Machine, Any], None]] = {
     x.Resolve: _resolve,
     x.Checked: _nothing,
     r.Resume: _settle,
+    r.MarkClosed: _mark_closed,
 }
 """What each kind of entry changes. A kind that is missing here cannot be applied while a freeze is under way, and a
 test compares the kinds with those that the machine applies."""

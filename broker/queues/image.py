@@ -229,7 +229,7 @@ class _Loader:
     def _read_indexes(self, columns: dict[str, Any]) -> None:
         all_rows: bytes = columns.pop("runs")
         start = 0
-        for queue_id, place, head, messages, first, size, front_ms, last_ms, expires_ms, bits, chunks, count in zip(
+        for queue_id, place, head, messages, first, size, *at, bits, chunks, count, before in zip(
             *columns.values(), strict=True
         ):
             end = start + count * RUN_BYTES
@@ -238,7 +238,7 @@ class _Loader:
             front = (first, size) if size else None
             found: list[Chunk] = []
             holes = ((chunks, h.of_bitmap(h.unpacked_bits(bits), rows)),) if bits else ()
-            image = FifoImage(head, messages, front, front_ms, found, rows, len(rows), last_ms, expires_ms, holes)
+            image = FifoImage(head, messages, front, at[0], found, rows, len(rows), at[1], at[2], holes, before)
             if chunks:
                 self._awaited[queue_id, place] = (image, found, chunks)
             else:
@@ -527,7 +527,7 @@ def _live_in_indexes(
     """Yield the open rows; note in *heads* what is missing of the first chunk of each index that has chunks."""
     all_rows: bytes = columns.pop("runs")
     start = 0
-    for queue_id, place, head, _, first, size, _, _, _, bits, chunks, count in zip(*columns.values(), strict=True):
+    for queue_id, place, head, _, first, size, _, _, _, bits, chunks, count, _ in zip(*columns.values(), strict=True):
         rows = all_rows[start : start + count * RUN_BYTES]
         start += len(rows)
         if place == s.EXPIRING:

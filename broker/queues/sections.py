@@ -58,6 +58,8 @@ The columns stand in `LAYOUTS`. Those that need a word:
   zeros; slot -1: they stand in `runs`, all of them. Behind them there stand as many rows as `buffered` says: what
   belongs to a chunk of delayed ones and is not in it yet, as it came. The other columns are the summary (see
   `chunks.Summary`), 0 when the rows stand in `runs`.
+- indexes, of those that are not in the order of time: `before` is what the rows came to that were appended since it was
+  empty and are neither in its chunks nor in `runs`, as `checksums` has it.
 - queues: `retained` is None, or what `history.History.places` says beside the index of retained runs. Messages that are
   retained are not counted in `messages` of the end: they are elsewhere too, or nowhere. `bytes` is None where they are
   not counted.
@@ -162,7 +164,7 @@ LAYOUTS: dict[int, Layout] = {
     ),
     INDEXES: Layout(
         "indexes",
-        2,
+        3,
         (
             "queue",
             "place",
@@ -176,6 +178,7 @@ LAYOUTS: dict[int, Layout] = {
             "holes",
             "chunks",
             "rows",
+            "before",
         ),
         ("runs",),
     ),
@@ -202,7 +205,9 @@ LAYOUTS: dict[int, Layout] = {
         ("runs",),
     ),
     RETURNED: Layout("returned", 2, ("queue",), ("runs",)),
-    SESSIONS: Layout("sessions", 1, ("number", "vhost", "identity", "client_name", "resume_token", "opened_ms")),
+    SESSIONS: Layout(
+        "sessions", 2, ("number", "vhost", "identity", "client_name", "resume_token", "opened_ms", "closed")
+    ),
     LEASES: Layout("leases", 2, ("session", "consumer", "queue", "last_tag", "pieces"), ("firsts", "handed", "runs")),
     SETTLED: Layout("settled", 1, ("session", "consumer", "tags")),
     PRODUCERS: Layout(

@@ -25,8 +25,9 @@ SETTLED_CONSUMERS_MAX = 1_000
 
 
 class FrozenSession(NamedTuple):
-    """What can change of a session, as it was at one moment."""
+    """A session as it was at one moment; *row* is what it says of itself, as the image has it."""
 
+    row: tuple[int, str, str, str, bytes, int, bool]
     tables: tuple[LeaseTable, ...]
     settled: tuple[tuple[int, list[int]], ...]
 
@@ -42,6 +43,7 @@ class Session:
         client_name: What the client calls itself.
         resume_token: Digest of the secret with which the client may come back to it.
         opened_ms: Log time of its opening.
+        closed: Its client's end closed the connection, and has not come back since.
         leases: The tables of its consumers that hold messages, by consumer.
         settled: Ranges of tags that the client settled, by consumer.
         frozen_for: Number of the last freeze that has what it needs of this session.
@@ -54,14 +56,19 @@ class Session:
     client_name: str
     resume_token: bytes
     opened_ms: int
+    closed: bool = False
     leases: dict[int, LeaseTable] = dataclasses.field(default_factory=dict)
     settled: dict[int, list[int]] = dataclasses.field(default_factory=dict)
     frozen_for: int = 0
 
     def frozen(self) -> FrozenSession:
-        """Return what the session has now; all else of it never changes."""
+        """Return what the session is now."""
+        row = (
+            *(self.number, self.vhost, self.identity, self.client_name),
+            *(self.resume_token, self.opened_ms, self.closed),
+        )
         settled = tuple((consumer, tags.copy()) for consumer, tags in self.settled.items())
-        return FrozenSession(tuple(self.leases.values()), settled)
+        return FrozenSession(row, tuple(self.leases.values()), settled)
 
     def remember(self, consumer: int, tags: Sequence[int]) -> None:
         """Note that the client settled these ranges of tags, none of which it had settled before."""

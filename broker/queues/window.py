@@ -18,6 +18,9 @@ from collections import deque
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
+from google_crc32c import value as crc32c
+
+from sluicemq.broker.queues.checksums import of_chunk, of_some
 from sluicemq.broker.queues.chunks import CHUNK_BYTES, RUN_BYTES, Chunk, Page, Summary
 from sluicemq.broker.queues.window_index import KEY_MASK, LEAF_MAX, NUMBER_MASK, HeldIndex, WindowIndex
 
@@ -45,6 +48,8 @@ never more than a third of the index is dead."""
 KNOWN_NUMBERS = 4
 """Numbers that say of neighbouring messages that they are duplicates, see `IdWindow.judge`."""
 
+_MIXER = 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835
+_SUM_MASK = (1 << 64) - 1
 _NO_SUMMARY = Summary(0, 0, 0, 0, 0, 0, 0)
 
 
@@ -70,7 +75,7 @@ class WindowChunk(Chunk):
         """Return the chunk whose rows lie on *page*; its window takes it over."""
         chunk = cls.__new__(cls)
         chunk.fifo, chunk.base, chunk.rows, chunk.data = None, number, CHUNK_BYTES // RUN_BYTES, None
-        chunk.messages, chunk.page, chunk._summary = 0, page, _NO_SUMMARY
+        chunk.messages, chunk.page, chunk._summary, chunk.checksum = 0, page, _NO_SUMMARY, None
         chunk.number, chunk.newest_ms = number, newest_ms
         return chunk
 
@@ -131,6 +136,7 @@ class IdWindow:
         "_number",
         "_open",
         "_pool",
+        "_sum",
         "age_ms",
         "confirmed_total",
         "ids_max",
@@ -154,6 +160,7 @@ class IdWindow:
         self._floor = 0
         self._floor_ms = 0
         self._index = WindowIndex()
+        self._sum = 0  # what the sealed chunks come to, modulo 2**64
 
     # --- what a chunk asks ---------------------------------------------------------------------------------------
 
@@ -350,6 +357,8 @@ class IdWindow:
     def _seal(self, log_time_ms: int) -> None:
         chunk = WindowChunk(self, self._number, bytes(self._open), log_time_ms)
         self._chunks[self._number] = chunk
+        chunk.checksum = of_chunk(chunk)
+        self._count(chunk, 1)
         if self._pool is not None:
             self._pool.add(chunk)
         self._open = bytearray()  # an image may hold the old one
@@ -375,6 +384,7 @@ class IdWindow:
             if chunk.newest_ms + self.age_ms > log_time_ms and behind < self.ids_max:
                 break
             del self._chunks[self._first]
+            self._count(chunk, -1)
             gone.append(chunk)
             self._first += 1
         dropped = len(gone)
@@ -389,10 +399,33 @@ class IdWindow:
         if self._pool is not None:
             self._pool.let_go(deque(self._chunks.values()))
         self._chunks = {}
+        self._sum = 0
         self._open = bytearray()
         self._number = self._first = self._number + 1
         self._index = WindowIndex()
         self.look_ms = 0
+
+    # --- comparing brokers ------------------------------------------------------------------------------------------
+
+    def _count(self, chunk: WindowChunk, sign: int) -> None:
+        """Let a sealed chunk come or go in what all of them come to; where it stands counts."""
+        assert chunk.checksum is not None, "the checksum of a sealed chunk is known"
+        mixed = (chunk.number << 32 | chunk.checksum) * _MIXER
+        self._sum = (self._sum + sign * (mixed ^ mixed >> 64)) & _SUM_MASK
+
+    def checksums(self) -> tuple[int, int]:
+        """Return what the sealed and the open rows come to; at most 16 µs."""
+        return self._sum, crc32c(bytes(self._open))
+
+    def look_anew(self, turn: int, chunks_max: int) -> int:
+        """Do what `checksums.look_anew` does."""
+        looked_at, changed = of_some(self._chunks.values(), turn, chunks_max)
+        for chunk, checksum in changed:
+            held = self._chunks[chunk.base]
+            self._count(held, -1)
+            held.checksum = checksum
+            self._count(held, 1)
+        return looked_at
 
     # --- images --------------------------------------------------------------------------------------------------
 
@@ -417,6 +450,8 @@ class IdWindow:
         for chunk in image.chunks:
             assert chunk.number == self._first + len(self._chunks), "chunks of a window follow each other"
             chunk.fifo = self
+            chunk.checksum = of_chunk(chunk)
+            self._count(chunk, 1)
             self._chunks[chunk.number] = chunk
             if self._pool is not None:
                 self._pool.add(chunk)

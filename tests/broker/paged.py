@@ -7,8 +7,9 @@ exactly like one that keeps everything in memory.
 from __future__ import annotations
 
 import importlib
-import zlib
 from typing import TYPE_CHECKING
+
+from google_crc32c import value as crc32c
 
 from sluicemq.broker.queues.chunks import RUN_BYTES, ChunkPool, ChunksMissing, Page
 
@@ -78,7 +79,7 @@ class WhimsicalPager:
 
     def write(self, data: bytes) -> Page:
         """Put *data* on a new page."""
-        page = Page(len(self.pages), zlib.crc32(data))
+        page = Page(len(self.pages), crc32c(data))
         self.held.add(page.slot)
         self.pages.append(data)
         return page
@@ -86,7 +87,7 @@ class WhimsicalPager:
     def read_back(self, chunk: Chunk) -> bytes:
         assert chunk.page is not None
         data = self.pages[chunk.page.slot]
-        assert zlib.crc32(data) == chunk.page.checksum, "a page holds what was written"
+        assert crc32c(data) == chunk.page.checksum, "a page holds what was written"
         return data
 
     def apply(self, machine: Machine, zxid: int, entry: e.Entry) -> Outcome:

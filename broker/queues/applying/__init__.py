@@ -28,7 +28,7 @@ from sluicemq.broker.queues.applying.operating import alter, policy
 from sluicemq.broker.queues.applying.producers import producer_close, producer_open, producer_open_unlimited
 from sluicemq.broker.queues.applying.publishing import publish, publish_grouped, publish_identified
 from sluicemq.broker.queues.applying.scheduling import fire, schedule
-from sluicemq.broker.queues.applying.sessions import resume, session_close, session_open
+from sluicemq.broker.queues.applying.sessions import mark_closed, resume, session_close, session_open
 from sluicemq.broker.queues.applying.settling import settle
 from sluicemq.broker.queues.applying.topics import fill, subscribe, unsubscribe
 from sluicemq.broker.queues.applying.transactions import transaction
@@ -80,6 +80,7 @@ APPLY: dict[type[e.Entry], Callable[[Machine, int, Any], Outcome]] = {
     x.Resolve: resolve,
     x.Checked: checked,
     s.Resume: resume,
+    s.MarkClosed: mark_closed,
     c.Membership: membership,
     c.NodeAddress: node_address,
 }

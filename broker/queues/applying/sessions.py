@@ -23,7 +23,7 @@ from sluicemq.wire.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from sluicemq.broker.queues import entries as e
-    from sluicemq.broker.queues.entries_of_sessions import Resume
+    from sluicemq.broker.queues.entries_of_sessions import MarkClosed, Resume
     from sluicemq.broker.queues.leases import LeaseTable
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.broker.queues.runs import Run
@@ -106,3 +106,14 @@ def _give_up(
     effects += leases_over(queue, taken.runs)
     effects.append(LeasesGone(session.number, table.consumer, tags, RESUMED))
     return effects
+
+
+def mark_closed(machine: Machine, zxid: int, entry: MarkClosed) -> Outcome:
+    """Note whose end closed its connection and who came back, as far as these sessions are still there."""
+    del zxid
+    for numbers, closed in ((entry.closed, True), (entry.back, False)):
+        for number in numbers:
+            session = machine.sessions.get(number)
+            if session is not None:
+                session.closed = closed
+    return Outcome(None)

@@ -48,6 +48,7 @@ ANY_ENTRY = st.one_of(
     st.builds(e.Purge, number, number),
     st.builds(e.Forget, number, number, ranges, name),
     st.builds(r.Resume, number, number, number, ranges, name),
+    st.builds(r.MarkClosed, number, st.lists(number, max_size=5), st.lists(number, max_size=5)),
 )
 
 EXAMPLES: list[Entry] = [
@@ -85,6 +86,7 @@ EXAMPLES: list[Entry] = [
     x.Resolve(1, 2, True),
     x.Checked(1, [2, 3]),
     r.Resume(1, 2, 3, [4, 5], "connection lost"),
+    r.MarkClosed(1, [2, 3], [4]),
     c.Membership(1, b"voters"),
     c.NodeAddress(1, 2, "10.0.0.2:7650"),
 ]

@@ -93,6 +93,7 @@ class Day(Story):
         self.idle = self.apply(e.Declare(self.now, "/", "queue", "idle", {"expires": 1.0}))
         self.ann = self.apply(e.SessionOpen(self.now, "/", "ann", "her laptop", b"token"))
         self.bob = self.apply(e.SessionOpen(self.now, "/", "bob", "", b""))
+        self.apply(r.MarkClosed(self.now, [self.bob], []))
         self.old_web = self.apply(e.ProducerOpen(self.now, "/", "web", "ann"))
         self.producer = self.apply(e.ProducerOpen(self.now, "/", "", "bob"))
         self.web = self.apply(e.ProducerOpen(self.now, "/", "web", "ann"))
@@ -242,6 +243,8 @@ def entries_of(day: Day) -> dict[str, e.Entry]:
         "leases expire": settle(e.EXPIRED, [first, second]),
         "a client comes back to some": r.Resume(now, day.ann, day.orders, [first, second], "lost"),
         "a client comes back to none": r.Resume(now, day.ann, day.orders, [], "lost"),
+        "a client's end closes, and one that is gone": r.MarkClosed(now, [day.ann, 9_999], []),
+        "a client whose end closed is back": r.MarkClosed(now, [day.ann], [day.bob]),
         "others vote": brokers.Membership(now, b"voters"),
         "a broker moves": brokers.NodeAddress(now, 2, "10.0.0.2:7650"),
         "messages are rejected": e.SettleJudged(
@@ -519,6 +522,7 @@ def apply_any(story: Story, kind: type[e.Entry], a: int, b: int, c: int) -> None
             brokers.Membership: lambda: brokers.Membership(now, b"voters"),
             brokers.NodeAddress: lambda: brokers.NodeAddress(now, 1 + a % 3, "10.0.0.2:7650" if b else ""),
             r.Resume: lambda: r.Resume(now, session, queue, story.tags(session, queue)[: 2 * (b % 3)], "lost"),
+            r.MarkClosed: lambda: r.MarkClosed(now, [session][b % 2 :], [session, 9_999][c % 3 :]),
             t.Subscribe: lambda: t.Subscribe(
                 *(now, "/", "events", ("#", "eu.*", "eu.paid", "")[a % 4], ("audit", "", "us")[b % 3], {}),
                 *(session if c % 2 else 0, (t.START_NOW, t.START_BEGINNING)[c > 5]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from sluicemq.broker.queues.machine import Machine
 from sluicemq.broker.queues.runs import Run, flat_runs
 from sluicemq.broker.queues.sections import ImageDamaged, ImageUnknown, Section, encode
 from sluicemq.wire.messages import VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE
+from tests.broker.queues.effort import effort_of
 from tests.broker.queues.test_freeze import Day
 
 if TYPE_CHECKING:
@@ -199,9 +199,8 @@ def test_ten_thousand_chunks_on_pages_are_loaded_by_reference() -> None:
     queue.published_total = fifo.messages
     sections = machine.freeze().pack(lambda: True)
     assert sum(len(section.data) for section in sections) < 500_000, "references, not rows"
-    began = time.process_time()
-    loaded = load(sections, ChunkPool())
-    assert time.process_time() - began < 0.5, "tens of milliseconds, where ten million runs would take seconds"
+    loaded, seconds = effort_of(lambda: load(sections, ChunkPool()))
+    assert seconds < 0.5, "tens of milliseconds, where ten million runs would take seconds"
     again = loaded.queue(1)
     assert again is not None
     assert again.main.messages == fifo.messages
@@ -330,7 +329,7 @@ def test_an_image_keeps_the_layout_that_is_documented() -> None:
     assert {layout.name: layout.version for layout in s.LAYOUTS.values()} == {
         "machine": 3,
         "queues": 5,
-        "indexes": 2,
+        "indexes": 3,
         "chunks": 3,
         "marks": 1,
         "cluster": 1,
@@ -340,7 +339,7 @@ def test_an_image_keeps_the_layout_that_is_documented() -> None:
         "halves": 2,
         "decisions": 2,
         "returned": 2,
-        "sessions": 1,
+        "sessions": 2,
         "settled": 1,
         "leases": 2,
         "producers": 2,

@@ -767,7 +767,7 @@ def test_what_apply_judges_by_is_frozen() -> None:
     assert (VERDICT_ACK, VERDICT_NACK, VERDICT_RELEASE, VERDICT_HANDED_OVER) == (1, 2, 3, 4)
     assert (e.EXPIRED, e.ABANDONED) == (16, 17)
     assert {kind: entry.VERSION for kind, entry in e.ENTRIES.items()} == dict.fromkeys(
-        [*range(1, 13), 17, *range(20, 37), 43, 47, 54, 60], 1
+        [*range(1, 13), 17, *range(20, 37), 43, 47, 54, 60, 83], 1
     ) | {4: 2, 11: 2, 27: 2}
     assert {
         (4, 1): e.ProducerOpenUnlimited,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluicemq.broker.queues import entries as e
-from sluicemq.broker.queues.entries_of_sessions import Resume
+from sluicemq.broker.queues.entries_of_sessions import MarkClosed, Resume
 from sluicemq.broker.queues.image import load
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.broker.queues.outcomes import LeasesGone, Resumed, Returned
@@ -120,6 +120,26 @@ def test_an_image_knows_what_was_settled():
 
     assert again.state_hash() == day.machine.state_hash()
     assert again.sessions[day.session].settled == {CONSUMER: [1, 3, 7, 7]}
+
+
+def test_the_machine_knows_whose_end_closed_its_connection_until_that_client_is_back():
+    day = Day()
+    other = day.apply(e.SessionOpen(1, "/", "bob", "web", b"digest")).zxid
+    nobody = 10**9
+
+    def closed() -> list[int]:
+        image = load(day.machine.freeze().pack(lambda: True))
+        assert image.state_hash() == day.machine.state_hash()
+        return [number for number, session in image.sessions.items() if session.closed]
+
+    assert closed() == []
+    day.apply(MarkClosed(1, [day.session, other, nobody], []))
+    assert closed() == [day.session, other]
+    day.apply(MarkClosed(1, [], [other, nobody]))
+    assert closed() == [day.session]
+    assert day.held() == [1, 10], "its leases wait for it"
+    day.apply(e.SessionClose(1, day.session, "gone"))
+    assert closed() == []
 
 
 @given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 5)), max_size=40))
