@@ -39,9 +39,6 @@ if TYPE_CHECKING:
 PEER_VERSION_MIN = 1
 PEER_VERSION_MAX = 1
 
-PEER_PREFACE = b"\x8fSlPeer\x01"
-"""First bytes of a connection between brokers: told from a client's by the fourth."""
-
 CHAIN_BYTES = 8
 INCARNATION_BYTES = 16
 CLUSTER_ID_BYTES = 16
@@ -132,11 +129,12 @@ class FollowerInfo(Message):
 
 @message(4)
 class NewEpoch(Message):
-    """Leader to learner: this is the epoch I want to begin, or have begun."""
+    """Leader to learner: this is the epoch I want to begin, or have begun; be so many times as patient with me."""
 
     epoch: int = wire_field(2, unsigned(32))
     connection: int = wire_field(4, unsigned(64))
     session: int = wire_field(6, unsigned(64))
+    patience: int = wire_field(8, unsigned(8), default=1)
 
 
 @message(5)
@@ -224,6 +222,7 @@ class Ping(Message):
     state_digest: bytes = wire_field(14, _digest, default=b"")
     part_names: list[str] = wire_field(16, _part_names, default=[])
     part_digests: list[bytes] = wire_field(18, _part_digests, default=[])
+    patience: int = wire_field(20, unsigned(8), default=1)
 
 
 @message(12)

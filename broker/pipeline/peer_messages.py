@@ -20,6 +20,7 @@ from sluicemq.broker.replication import messages as core
 from sluicemq.broker.replication.agreement import StateHash
 from sluicemq.broker.replication.history import Entry, Position
 from sluicemq.broker.replication.membership import Member
+from sluicemq.broker.replication.patience import FACTOR_MAX
 from sluicemq.storage.record import Record, encode_head, record_size
 from sluicemq.wire import peers
 from sluicemq.wire.errors import ProtocolError
@@ -248,6 +249,12 @@ def _synchronize(one: peers.Synchronize) -> core.Message:
     return core.Synchronize(one.epoch, one.connection, one.session, method, position, one.commit, one.last_zxid)
 
 
+def _patience(one: peers.NewEpoch | peers.Ping) -> int:
+    if not 1 <= one.patience <= FACTOR_MAX:
+        raise ProtocolError(f"{type(one).__name__}.patience is {one.patience}, not from 1 to {FACTOR_MAX}")
+    return one.patience
+
+
 def _diverged(one: peers.Diverged) -> core.Message:
     state = _state(one)
     assert state is not None, "its zxid is required"
@@ -257,14 +264,14 @@ def _diverged(one: peers.Diverged) -> core.Message:
 _PACK: dict[type[core.Message], Callable[..., Message]] = {
     core.Notification: _pack_notification,
     core.FollowerInfo: lambda one: peers.FollowerInfo(one.epoch, one.connection, one.session, *one.member),
-    core.NewEpoch: lambda one: peers.NewEpoch(one.epoch, one.connection, one.session),
+    core.NewEpoch: lambda one: peers.NewEpoch(one.epoch, one.connection, one.session, one.patience),
     core.AckEpoch: _pack_ack_epoch,
     core.Synchronize: _pack_synchronize,
     core.Ack: lambda one: peers.Ack(one.epoch, one.connection, one.session, one.zxid),
     core.SnapshotInstalled: lambda one: peers.SnapshotInstalled(one.epoch, one.connection, one.session, *one.position),
     core.Commit: lambda one: peers.Commit(one.epoch, one.connection, one.session, one.commit),
     core.Ping: lambda one: peers.Ping(
-        one.epoch, one.connection, one.session, one.number, one.commit, *_pack_state_if(one.state)
+        one.epoch, one.connection, one.session, one.number, one.commit, *_pack_state_if(one.state), one.patience
     ),
     core.Pong: lambda one: peers.Pong(one.epoch, one.connection, one.session, one.number, *_pack_state_if(one.state)),
     core.HandOver: lambda one: peers.HandOver(one.epoch, one.connection, one.session, one.leader),
@@ -278,7 +285,7 @@ _UNPACK: dict[type[Message], Callable[..., core.Message]] = {
     peers.FollowerInfo: lambda one: core.FollowerInfo(
         one.epoch, one.connection, one.session, _member(one.node, one.incarnation)
     ),
-    peers.NewEpoch: lambda one: core.NewEpoch(one.epoch, one.connection, one.session),
+    peers.NewEpoch: lambda one: core.NewEpoch(one.epoch, one.connection, one.session, _patience(one)),
     peers.AckEpoch: _ack_epoch,
     peers.Synchronize: _synchronize,
     peers.Ack: lambda one: core.Ack(one.epoch, one.connection, one.session, one.zxid),
@@ -286,7 +293,9 @@ _UNPACK: dict[type[Message], Callable[..., core.Message]] = {
         one.epoch, one.connection, one.session, _position(one.zxid, one.chain)
     ),
     peers.Commit: lambda one: core.Commit(one.epoch, one.connection, one.session, one.commit),
-    peers.Ping: lambda one: core.Ping(one.epoch, one.connection, one.session, one.number, one.commit, _state(one)),
+    peers.Ping: lambda one: core.Ping(
+        one.epoch, one.connection, one.session, one.number, one.commit, _state(one), _patience(one)
+    ),
     peers.Pong: lambda one: core.Pong(one.epoch, one.connection, one.session, one.number, _state(one)),
     peers.HandOver: lambda one: core.HandOver(one.epoch, one.connection, one.session, one.leader),
     peers.Diverged: _diverged,

@@ -72,7 +72,8 @@ class Following:
             HandOver: self._hand_over,
             Diverged: self._diverged,
         }
-        self.wake_at = local.now + local.options.discovery_seconds
+        self._patience = 1
+        self.wake_at = local.now + local.patience.discovery_seconds(local.now)
         """When to give the leader up."""
         self.peer_up(leader)
 
@@ -111,12 +112,21 @@ class Following:
             return
         if message.epoch != self.epoch or self.epoch == 0:
             return
-        self.wake_at = self._local.now + self._local.options.follower_seconds
+        self._wait_on()
         handler = self._handlers.get(type(message))
         if handler is not None:
             handler(message)
 
+    def _be_patient(self, factor: int) -> None:
+        self._patience = factor
+        self._local.patience.told(factor, self._local.now)
+        self._wait_on()
+
+    def _wait_on(self) -> None:
+        self.wake_at = self._local.now + self._local.patience.follower_seconds(self._patience)
+
     def _pinged(self, message: Ping) -> None:
+        self._be_patient(message.patience)
         state = None if message.state is None else self._local.hashes.at(message.state.zxid)
         self._reply(Pong(self.epoch, self._connection, self._session, message.number, state))
         self._hear_commit(message.commit)
@@ -155,7 +165,7 @@ class Following:
             local.look(f"leader {self.leader} is in epoch {message.epoch}, but {local.promised_epoch} is promised")
             return
         self.epoch = message.epoch
-        self.wake_at = local.now + local.options.follower_seconds
+        self._be_patient(message.patience)
         if answer is Promising.SAVE:
             local.save_promise(message.epoch)
         else:

@@ -5,7 +5,8 @@ S3), order proposals (B1, B3). Learners that come later go through the same step
 counts only in its session.
 
 The leader's patience: unless a quorum is heard within `leader_seconds`, it steps down, so that whoever waits for it
-learns that it cannot help. So it does when its own disk holds up what a quorum has (`own_disk`).
+learns that it cannot help. Where that happens again and again, patience grows (`patience`). It also steps down when
+its own disk holds up what a quorum has (`own_disk`).
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class Leading:
         promised_epoch = max(local.promised_epoch, local.heard_epoch)
         self._discovery = Discovery(configuration, local.member, promised_epoch, local.durable_zxid)
         self._choosing = True
-        self._give_up_at = local.now + local.options.discovery_seconds
+        self._give_up_at = local.now + local.patience.discovery_seconds(local.now)
         self._ping_number = 0
         self._ping_at = local.now + local.options.ping_seconds
         self._tell_commit_at = math.inf
@@ -121,12 +122,15 @@ class Leading:
         """Ping, look whether a quorum still listens, and give up what takes too long."""
         local = self._local
         if self.broadcast is None and local.now >= self._give_up_at:
-            local.look("no quorum has promised an epoch in time")
+            self._give_up("no quorum has promised an epoch in time")
             return
         alone = self.broadcast is not None and not self.heard_by_quorum(self.configuration)
         if alone and not self.requests.changes.take_back("lost the quorum of its voters"):
-            local.look("no quorum was heard for too long")
+            self._give_up("no quorum was heard for too long")
             return
+        if self.broadcast is not None and local.patience.factor(local.now) > 1:
+            quick = self._quorum_heard_within(self.configuration, local.options.leader_seconds)
+            local.patience.led(local.now, strained=not quick)
         if self._own_disk.hangs(local.now):
             self.requests.hand_over_at_once("the own disk has not kept up with the quorum for too long")
             return
@@ -141,13 +145,21 @@ class Leading:
             if learner.retry_at is not None and local.now >= learner.retry_at:
                 learner.send_snapshot()
 
+    def _give_up(self, reason: str) -> None:
+        """Step down for silence. Who was stopped itself has learnt nothing of how slow the others are."""
+        local = self._local
+        if local.now - self._ping_at <= local.options.follower_seconds:
+            local.patience.gave_up(local.now)
+        local.look(reason)
+
     def ping(self) -> int:
         """Ping every learner; return the number of this round."""
         self._ping_number += 1
         self._ping_at = self._local.now + self._local.options.ping_seconds
+        factor = self._local.patience.factor(self._local.now)
         state = self._agreement.question([learner.member for learner in self.learners.values() if learner.planned])
         for learner in self.learners.values():
-            learner.ping(self._ping_number, state)
+            learner.ping(self._ping_number, state, factor)
         return self._ping_number
 
     def peer_up(self, peer: int) -> None:
@@ -211,7 +223,7 @@ class Leading:
         if self._choosing:
             self._discovery.heard(learner.member, information.epoch)
         elif self.epoch:
-            learner.invite(self.epoch)
+            learner.invite(self.epoch, self._local.patience.factor(self._local.now))
             # Also for one that does not vote: it could never be taught otherwise, nor become a voter.
             if information.epoch > self.epoch:
                 self._local.heard_epoch = max(self._local.heard_epoch, information.epoch)
@@ -235,7 +247,7 @@ class Leading:
         self.epoch = epoch
         local.promised_to = self.leader
         for learner in self.learners.values():
-            learner.invite(epoch)
+            learner.invite(epoch, local.patience.factor(local.now))
         self._discovery.promised(local.member, local.durable_zxid)
         self._establish()
 
@@ -259,6 +271,7 @@ class Leading:
             return
         self.broadcast = Broadcast(self.epoch)
         self.phase = Phase.SYNCHRONIZATION
+        self._local.patience.established(self._local.now)
         for learner in self.learners.values():
             self._heard_at[learner.member] = self._local.now
         self.append(EpochRecord(self.leader, self.configuration))
@@ -330,12 +343,18 @@ class Leading:
 
     def heard_lately(self, member: Member) -> bool:
         """Say whether *member* has said something in this epoch within the leader's patience."""
-        return self._heard_at.get(member, -math.inf) > self._local.now - self._local.options.leader_seconds
+        return self._heard_within(member, self._local.patience.leader_seconds(self._local.now))
 
     def heard_by_quorum(self, configuration: Configuration) -> bool:
         """Say whether a quorum of *configuration*, this leader included, was heard lately."""
-        heard = {member for member in self._heard_at if self.heard_lately(member)}
+        return self._quorum_heard_within(configuration, self._local.patience.leader_seconds(self._local.now))
+
+    def _quorum_heard_within(self, configuration: Configuration, seconds: float) -> bool:
+        heard = {member for member in self._heard_at if self._heard_within(member, seconds)}
         return configuration.is_quorum(heard | {self._local.member})
+
+    def _heard_within(self, member: Member, seconds: float) -> bool:
+        return self._heard_at.get(member, -math.inf) > self._local.now - seconds
 
     def _compare(self, member: Member, state: StateHash) -> None:
         """A learner tells the hash of its state: who differs, ends."""

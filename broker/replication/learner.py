@@ -61,10 +61,10 @@ class Learner:
         sent = replicates and progress.sent.zxid == self._local.history.last.zxid
         return sent and progress.acknowledged_zxid >= max(self._due_zxid, zxid_of(self.epoch, 0))
 
-    def invite(self, epoch: int) -> None:
-        """D2: name the new epoch."""
+    def invite(self, epoch: int, patience: int) -> None:
+        """D2: name the new epoch, and how patient its leader is."""
         self.epoch = epoch
-        self._local.send(self.peer, NewEpoch(epoch, self.connection, self.session))
+        self._local.send(self.peer, NewEpoch(epoch, self.connection, self.session, patience))
 
     def teach(self) -> None:
         """S1: plan from its log and ours, and from now on let it have everything behind the planned position."""
@@ -148,12 +148,14 @@ class Learner:
         commit = self._tell_commit()
         self._local.send(self.peer, Propose(self.epoch, self.connection, self.session, previous, entries, commit))
 
-    def ping(self, number: int, state: StateHash | None) -> None:
-        """Say that the leader lives, and which hash its state has at some place."""
+    def ping(self, number: int, state: StateHash | None, patience: int) -> None:
+        """Say that the leader lives, which hash its state has at some place, and how patient it is."""
         if self.epoch:
             commit = self._tell_commit()
             self._due_zxid, self._next_due_zxid = self._next_due_zxid, commit
-            self._local.send(self.peer, Ping(self.epoch, self.connection, self.session, number, commit, state))
+            self._local.send(
+                self.peer, Ping(self.epoch, self.connection, self.session, number, commit, state, patience)
+            )
 
     def tell_diverged(self, state: StateHash, agreeing: tuple[int, ...]) -> None:
         """Say that its state is not what the others have."""

@@ -32,6 +32,7 @@ from sluicemq.broker.replication.log_view import LogView
 from sluicemq.broker.replication.membership import Configuration, Member
 from sluicemq.broker.replication.messages import Message
 from sluicemq.broker.replication.options import Options
+from sluicemq.broker.replication.patience import Patience
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class Local:
         self.options = options
         self.damaged_from = damaged_from
         self.hashes = OwnHashes(options.state_hashes_max)
+        self.patience = Patience(options)
         self.now = 0.0
         self.effects: list[Effect] = []
         self.dead = False

@@ -107,7 +107,14 @@ class FollowerInfo(LearnerMessage):
 
 @dataclass(frozen=True, slots=True)
 class NewEpoch(LearnerMessage):
-    """D2, leader to learner: this is the epoch I want to begin, or have begun."""
+    """D2, leader to learner: this is the epoch I want to begin, or have begun.
+
+    Attributes:
+        patience: By what I multiply mine (`patience`); be as patient with me.
+
+    """
+
+    patience: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +180,17 @@ class Commit(LearnerMessage):
 
 @dataclass(frozen=True, slots=True)
 class Ping(LearnerMessage):
-    """Leader to learner: I lead, and my state at some entry has this hash. Shells send it ahead of data."""
+    """Leader to learner: I lead, and my state at some entry has this hash. Shells send it ahead of data.
+
+    Attributes:
+        patience: As in NewEpoch; within an epoch it only falls.
+
+    """
 
     number: int
     commit: int
     state: StateHash | None = None
+    patience: int = 1
 
 
 @dataclass(frozen=True, slots=True)

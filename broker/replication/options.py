@@ -18,7 +18,8 @@ class Options:
         leader_seconds: A leader that was not heard by a quorum for so long steps down.
         follower_seconds: A learner that did not hear its leader for so long looks for another one. It is longer than
             `leader_seconds` by more than two clocks can drift apart, so that the old leader has stopped before a new
-            one is sought.
+            one is sought. Both are multiplied where leaders are given up again and again (`patience`), and so is
+            `discovery_seconds`.
         tell_commit_seconds: How long a leader that has nothing else to say keeps to itself what is committed: the next
             proposal mostly says it too, and a message of its own would cost both sides as much as that. 0: nothing.
         own_disk_seconds: A leader steps down when its own disk has not made durable for so long what a quorum has.

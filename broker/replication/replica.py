@@ -134,6 +134,12 @@ class Replica:
         return self._local.options
 
     @property
+    def follower_seconds(self) -> float:
+        """For how long those that follow this replica, if it leads, wait at least for a word of it."""
+        patience = self._local.patience
+        return patience.follower_seconds(patience.factor(self._local.now))
+
+    @property
     def role(self) -> Role:
         """What this replica is."""
         if isinstance(self._state, Leading):

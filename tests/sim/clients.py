@@ -18,6 +18,7 @@ from tests.sim.once import with_ids
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.sim.answers import Answers
     from tests.sim.node import Node
     from tests.sim.once import Once
     from tests.sim.world import World
@@ -112,10 +113,11 @@ class Habits:
 class Wire:
     """The way between clients and nodes: late, and sometimes gone."""
 
-    def __init__(self, world: World, nodes: dict[int, Node], habits: Habits) -> None:
+    def __init__(self, world: World, nodes: dict[int, Node], habits: Habits, answers: Answers) -> None:
         self.world = world
         self.nodes = nodes
         self.habits = habits
+        self._answers = answers
         self.cut_off: set[int] = set()
         """Nodes that no client reaches."""
 
@@ -140,7 +142,10 @@ class Wire:
         def answer(result: Any) -> None:
             self.back(number, reply, result)
 
-        process.event(lambda: process.service.request(request, answer))
+        def take() -> None:
+            process.service.request(request, self._answers.asked(process, request[0], answer))
+
+        process.event(take)
 
     def _lost(self, node: int) -> bool:
         if node in self.cut_off:

@@ -15,6 +15,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+from sluicemq.broker.queues.entries import Settle
 from sluicemq.broker.queues.machine import Machine
 from sluicemq.broker.queues.sequences import Producer, Producers
 from sluicemq.broker.replication import discovery, following, membership, synchronization
@@ -455,6 +456,13 @@ def _skip(self: Service, entry: Any, real: Any = Service._apply) -> None:
         real(self, entry)
 
 
+def _forget_who_settles(self: Lead, zxid: int, entry: Any, outcome: Any, real: Any = Lead.applied) -> None:
+    proposal = self._waiting.get(zxid)
+    if isinstance(entry, Settle) and zxid & 3 == 1 and proposal is not None:
+        proposal.on_applied = None
+    real(self, zxid, entry, outcome)
+
+
 def _apply_again(self: Service, zxid: int, real: Any = Service.committed) -> None:
     if zxid & 31 == 7 and self.process.memory.chain_at(self.applied_zxid - 1) is not None:
         self.applied_zxid -= 1
@@ -532,6 +540,13 @@ _add(
     "apply_again",
     "a node that was sent a snapshot, or starts, applies its last entry twice",
     (Service, "committed", _apply_again),
+)
+_add("settlements_unanswered", "who settles is sometimes told nothing", (Lead, "applied", _forget_who_settles))
+_add(
+    "reads_unanswered",
+    "a leader that steps down forgets who reads",
+    (Reads, "abandon", lambda self: []),
+    profile="time",
 )
 _add("timers_too_early", "delays end as soon as anybody asks", (Machine, "turn_until_ms", _due_at_once))
 _add("timers_never", "nobody lets delays end", (Machine, "next_due_ms", lambda self: None))

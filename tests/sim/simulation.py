@@ -26,6 +26,7 @@ from sluicemq.broker.replication.options import Options
 from sluicemq.storage import LogOptions, SegmentLog, SnapshotStore, StorageError
 from tests.broker.queues.naive import transactions as naive_transactions
 from tests.sim import bounds, snapshots
+from tests.sim.answers import Answers
 from tests.sim.clients import Consumer, Habits, Operator, Producer, Reader, Seen, Wire
 from tests.sim.entries import READ_BYTES, Body, body_in
 from tests.sim.faults import Nemesis, draw
@@ -192,7 +193,8 @@ class Simulation:
         for node in self.nodes.values():
             node.peers = self.nodes
             self.network.add(node.number, node)
-        self.wire = Wire(world, self.nodes, self.habits)
+        self.answers = Answers(world, self.truth.weighed)
+        self.wire = Wire(world, self.nodes, self.habits, self.answers)
         self.seen = Seen()
         faults = draw(seed, choice.profile, count, choice.busy_seconds)
         self.faults = [fault for number, fault in enumerate(faults) if number not in choice.without]
@@ -364,6 +366,7 @@ class Simulation:
         self.heal_seconds = self.world.now - healed_at
         self._compare_states()
         bounds.check_rest(self.world, self.nodes)
+        self.answers.check()
         self._cut_all_power()
         account = self._account()
         account.compare(self.seen)

@@ -121,7 +121,7 @@ def test_the_same_seed_gives_the_same_run_in_another_process() -> None:
             env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(CHECKOUT)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             check=True,
         )
         assert json.loads(there.stdout) == [here.digest, here.events, here.committed]

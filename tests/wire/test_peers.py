@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sluicemq.wire import peers
 from sluicemq.wire.errors import InvalidRequest, ProtocolError
-from sluicemq.wire.frames import PREFACE, FrameReader, pack_frame
+from sluicemq.wire.frames import PEER_PREFACE, PREFACE, FrameReader, pack_frame
 from sluicemq.wire.peers import (
     ENTRY_NUMBERS,
     HEADERS_BYTES_MAX,
@@ -146,9 +146,9 @@ def test_entries_of_a_snapshot_are_laid_out_as_those_of_proposals_and_may_leave_
 
 
 def test_a_client_is_told_from_a_broker_by_its_first_bytes() -> None:
-    assert len(peers.PEER_PREFACE) == len(PREFACE)
-    assert peers.PEER_PREFACE[0] == PREFACE[0]
-    assert peers.PEER_PREFACE != PREFACE
+    assert len(PEER_PREFACE) == len(PREFACE)
+    assert PEER_PREFACE[0] == PREFACE[0]
+    assert PEER_PREFACE != PREFACE
 
 
 # --- entries ----------------------------------------------------------------------------------------------------------

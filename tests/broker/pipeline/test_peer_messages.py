@@ -13,6 +13,7 @@ from sluicemq.broker.replication import messages as core
 from sluicemq.broker.replication.agreement import StateHash
 from sluicemq.broker.replication.history import Position
 from sluicemq.broker.replication.membership import Member
+from sluicemq.broker.replication.patience import FACTOR_MAX
 from sluicemq.storage.record import Record
 from sluicemq.wire import peers
 from sluicemq.wire.errors import ProtocolError
@@ -39,6 +40,7 @@ NUMBERS = st.integers(0, 2**64 - 1)
 MEMBERS = st.builds(Member, NODES, st.binary(min_size=16, max_size=16))
 CHAINS = st.binary(min_size=8, max_size=8)
 POSITIONS = st.builds(Position, ZXIDS, CHAINS)
+PATIENCE = st.integers(1, FACTOR_MAX)
 SESSION = {"epoch": EPOCHS, "connection": NUMBERS, "session": NUMBERS}
 PARTS = st.lists(st.tuples(st.text("abcdef", max_size=9), st.binary(max_size=16)), max_size=4).map(tuple)
 STATES = st.builds(StateHash, ZXIDS, st.binary(max_size=64), PARTS)
@@ -60,7 +62,7 @@ MESSAGES = st.one_of(
         st.booleans(),
     ),
     st.builds(core.FollowerInfo, **SESSION, member=MEMBERS),
-    st.builds(core.NewEpoch, **SESSION),
+    st.builds(core.NewEpoch, **SESSION, patience=PATIENCE),
     st.builds(core.AckEpoch, **SESSION, promised=st.booleans(), ends=ENDS),
     st.builds(
         core.Synchronize,
@@ -73,7 +75,7 @@ MESSAGES = st.one_of(
     st.builds(core.Ack, **SESSION, zxid=ZXIDS),
     st.builds(core.SnapshotInstalled, **SESSION, position=POSITIONS),
     st.builds(core.Commit, **SESSION, commit=ZXIDS),
-    st.builds(core.Ping, **SESSION, number=NUMBERS, commit=ZXIDS, state=st.none() | STATES),
+    st.builds(core.Ping, **SESSION, number=NUMBERS, commit=ZXIDS, state=st.none() | STATES, patience=PATIENCE),
     st.builds(core.Pong, **SESSION, number=NUMBERS, state=st.none() | STATES),
     st.builds(core.HandOver, **SESSION, leader=NODES),
     st.builds(core.Diverged, **SESSION, state=STATES, agreeing=st.lists(NODES, max_size=7).map(tuple)),
@@ -146,6 +148,8 @@ PING = peers.Ping(1, 2, 3, 4, 5, 6, b"digest", ["queues"], [b"1"])
         (peers.Synchronize(1, 2, 3, 4, 5, bytes(8), 6, 7), "Synchronize.method is 4"),
         (peers.Synchronize(1, 2, 3, 1, 5, bytes(7), 6, 7), "a chain hash of 7 bytes"),
         (peers.SnapshotInstalled(1, 2, 3, 5, b""), "a chain hash of 0 bytes"),
+        (peers.NewEpoch(1, 2, 3, 0), "NewEpoch.patience is 0, not from 1 to 4"),
+        (replace(PING, patience=5), "Ping.patience is 5"),
         (replace(PING, part_digests=[]), "Ping: 1 names of parts, but 0 hashes"),
         (peers.PeerHello(1, 1, bytes(16), 0, 1, bytes(16), 2, 3, 1), "PeerHello does not belong"),
     ],

@@ -231,6 +231,8 @@ class Network:
     def __init__(self, *nodes: int, listed: tuple[int, ...] | None = None, options: Options | None = None) -> None:
         self.options = options or Options()
         self.now = 100.0
+        self.link_seconds = LINK_SECONDS
+        """How long a message takes that is sent now."""
         self._order = itertools.count()
         self._due: list[tuple[float, int, Node | None, int, Callable[[], None]]] = []
         self._numbers = itertools.count(1)
@@ -290,7 +292,7 @@ class Network:
             return
         number = self.links[link] = next(self._numbers)
         for node, peer in ((one, other), (other, one)):
-            self.after(LINK_SECONDS, self[node], partial(self[node].step, events.PeerUp(peer, number)))
+            self.after(self.link_seconds, self[node], partial(self[node].step, events.PeerUp(peer, number)))
 
     def disconnect(self, one: int, other: int) -> None:
         link = frozenset((one, other))
@@ -298,7 +300,7 @@ class Network:
         if number is None:
             return
         for node, peer in ((one, other), (other, one)):
-            self.after(LINK_SECONDS, self[node], partial(self[node].step, events.PeerDown(peer, number)))
+            self.after(self.link_seconds, self[node], partial(self[node].step, events.PeerDown(peer, number)))
 
     def partition(self, *groups: tuple[int, ...]) -> None:
         """Nodes of different groups hear nothing of each other any more; their connections stay open, in silence."""
@@ -325,7 +327,7 @@ class Network:
             if self.links.get(link) == message.connection:
                 self[peer].step(events.Received(sender.node, message))
 
-        self.after(LINK_SECONDS, self[peer], deliver)
+        self.after(self.link_seconds, self[peer], deliver)
 
     def carry_snapshot(self, sender: Node, effect: effects.SendSnapshot) -> None:
         log, peer = sender.log, self[effect.peer]
@@ -340,7 +342,7 @@ class Network:
             peer.snapshot = (position, base)
             peer.step(events.SnapshotReceived(sender.node, effect.epoch, effect.session, position, base[1], base[0]))
 
-        self.after(20 * LINK_SECONDS, peer, deliver)
+        self.after(20 * self.link_seconds, peer, deliver)
 
     # --- what stories ask
 
