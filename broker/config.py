@@ -37,6 +37,7 @@ __all__ = [
     "Setting",
     "check_environment",
     "format_setting",
+    "is_wildcard",
     "parse_address",
     "parse_bytes",
     "read_settings_file",
@@ -196,17 +197,23 @@ class BrokerConfig:
         self._check_peers()
 
     def _check_peers(self) -> None:
+        at: dict[tuple[str, int], int] = {}
         for number, address in self.peers.items():
             if not 1 <= number <= NODE_ID_MAX:
                 raise _invalid("peers", number, f"must hold node ids from 1 to {NODE_ID_MAX}")
-            if parse_address(address)[1] == 0:
+            place = parse_address(address)
+            if place[1] == 0:
                 raise _invalid("peers", address, "must name real ports, not 0")
+            if is_wildcard(place[0]):
+                raise _invalid("peers", address, "must name hosts that others can reach; only listen may be a wildcard")
+            if (other := at.setdefault(place, number)) != number:
+                raise _invalid("peers", f"{other}={address},{number}={address}", "must give each node its own address")
         if self.peers and self.node_id not in self.peers:
             known = ", ".join(map(str, sorted(self.peers)))
             raise _invalid("peers", known, f"must hold this broker too, whose node_id is {self.node_id}")
         if self.advertise:
             host, port = parse_address(self.advertise)
-            if not port or _is_wildcard(host):
+            if not port or is_wildcard(host):
                 raise _invalid("advertise", self.advertise, "must name a host and a port that others can reach")
         if self.peers:
             self._check_own_address(self.peers[self.node_id])
@@ -228,9 +235,7 @@ class BrokerConfig:
                     f"must name this broker as it advertises, which is {self.advertise}",
                 )
             return
-        hosts_differ = (
-            host != self.host and not _is_wildcard(self.host) and _is_literal(host) and _is_literal(self.host)
-        )
+        hosts_differ = host != self.host and not is_wildcard(self.host) and _is_literal(host) and _is_literal(self.host)
         if port != self.port or hosts_differ:
             listen = format_setting("listen", (self.host, self.port))
             raise _invalid("peers", f"{self.node_id}={own}", f"must name this broker as it listens, which is {listen}")
@@ -312,7 +317,8 @@ def _is_literal(host: str) -> bool:
     return ":" in host or re.fullmatch(r"[0-9.]+", host) is not None
 
 
-def _is_wildcard(host: str) -> bool:
+def is_wildcard(host: str) -> bool:
+    """Whether *host* stands for every address of a machine: one may listen there, and nobody can reach it."""
     return host in {"0.0.0.0", "::"}  # noqa: S104 - recognised, not chosen
 
 

@@ -39,7 +39,7 @@ class ClusterReport:
     changing: bool
 
     def lacks(self, *, lag_seconds_max: float | None = None) -> list[str]:
-        """Return what the cluster lacks, a sentence each; nothing where somebody leads and who votes is reachable.
+        """Return what the cluster lacks, a sentence each; nothing where somebody leads and who votes is there to vote.
 
         Args:
             lag_seconds_max: A voter that is further behind than this is named too. Default: lag is not looked at.
@@ -50,6 +50,12 @@ class ClusterReport:
         lacks = [f"nobody leads, as far as node {self.node} knows"] if self.leader is None else []
         if missing:
             lacks.append(f"not reachable from node {self.node}: {', '.join(missing)}")
+        lacks += [
+            f"node {each['id']} does not vote, because its disk is not the one that did: "
+            f"`sluicemq cluster promote {each['id']}` lets the new one take its place"
+            for each in voters
+            if each["reachable"] and vote_is_vacant(each)
+        ]
         if lag_seconds_max is not None:
             lacks += [
                 f"node {each['id']} is {_behind(each)} behind"
@@ -58,6 +64,11 @@ class ClusterReport:
                 and not (each["lag_seconds"] is not None and each["lag_seconds"] <= lag_seconds_max)
             ]
         return lacks
+
+
+def vote_is_vacant(row: dict[str, Any]) -> bool:
+    """Whether the number of this row votes, but the broker that has it came back on another disk and only learns."""
+    return bool(row["voter"]) and row["role"] == "observing"
 
 
 def _behind(row: dict[str, Any]) -> str:

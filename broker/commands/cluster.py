@@ -60,7 +60,7 @@ def command() -> None:
 def status(url: str, wait_seconds: float | None, as_json: bool) -> None:
     """Show every broker of the cluster, as the first one of --url that answers knows it.
 
-    Exit code 1: nobody leads, or not all who vote are reachable (with --wait: and caught up).
+    Exit code 1: nobody leads, or not all who vote are reachable and able to (with --wait: and caught up).
     """
     import trio
 
@@ -92,7 +92,9 @@ def status(url: str, wait_seconds: float | None, as_json: bool) -> None:
 
 
 def _row(each: dict[str, Any]) -> tuple[object, ...]:
-    votes = "joining" if each["joining"] else each["voter"]
+    from sluicemq.client.cluster import vote_is_vacant
+
+    votes = "joining" if each["joining"] else "vacant" if vote_is_vacant(each) else each["voter"]
     free, sync = each["disk_free_bytes"], each["sync_seconds"]
     return (
         each["id"],

@@ -160,7 +160,7 @@ class Ground:
         self.on_log_begins: Callable[[], None] = lambda: None
         self.needed_by_others: Callable[[], int | None] = lambda: None
         self.on_hash_due: Callable[[int], None] | None = None
-        self.heard: tuple[int, float] | None = None
+        self.heard: tuple[float, float] | None = None
         self.holds = 0
         self.is_blocked: Callable[[], bool] = lambda: False
         self.bodies = Bodies(log, cache_bytes_max=cache_bytes_max)
@@ -207,6 +207,7 @@ class Ground:
                 on_failure=self.fail,
             )
         self._more_to_do = False
+        self._stopped = False
         self._idle = trio.Event()
         self._cold_looks = trio.Lock()
         self._room: trio.Event | None = None
@@ -246,8 +247,13 @@ class Ground:
             self.fail(error)
 
     async def stop(self) -> None:
-        """Write, sync and apply what was proposed, then end the log's thread."""
+        """Write, sync and apply what was proposed, then end the log's thread.
+
+        Who waits for room goes on: another ground may have taken this one's place, and nothing more happens here.
+        """
         await self.append.stop()
+        self._stopped = True
+        self._tell_of_room()
 
     def fail(self, error: BaseException) -> None:
         """The broker cannot go on: nothing is confirmed from here on."""
@@ -277,6 +283,8 @@ class Ground:
     @property
     def congested(self) -> bool:
         """Whether sessions should stop reading until `wait_for_room` returns."""
+        if self._stopped:
+            return False
         return len(self.commit) > WAITING_ENTRIES_MAX or self.append.congested or self.is_blocked()
 
     async def wait_for_room(self) -> None:
@@ -285,10 +293,15 @@ class Ground:
             await self.append.wait_for_room()
             while self.is_blocked():  # noqa: ASYNC110 - milliseconds, and who blocks knows nobody here
                 await trio.sleep(BLOCKED_SECONDS)
-            if len(self.commit) > WAITING_ENTRIES_MAX:
+            if len(self.commit) > WAITING_ENTRIES_MAX and not self._stopped:
                 if self._room is None:
                     self._room = trio.Event()
                 await self._room.wait()
+
+    def _tell_of_room(self) -> None:
+        if self._room is not None:
+            self._room.set()
+            self._room = None
 
     async def wait_idle(self) -> None:
         """Wait until nothing proposed is still under way."""
@@ -337,9 +350,8 @@ class Ground:
             self.again()
         if not len(self.commit):
             self._idle.set()
-        if self._room is not None and len(self.commit) <= WAITING_ENTRIES_MAX:
-            self._room.set()
-            self._room = None
+        if len(self.commit) <= WAITING_ENTRIES_MAX:
+            self._tell_of_room()
         while self._applied and self._applied[0][0] <= self.machine.applied_zxid:
             heapq.heappop(self._applied)[2].set()
         self.turns.end(started)

@@ -10,6 +10,10 @@ from collections.abc import Callable
 
 SLEW_RATE_MAX = 0.05
 """Log time runs at most this fraction faster or slower than the monotonic clock while it catches up."""
+SMALL_MILLISECONDS = 2_000
+"""A difference to wall time up to this may be but a late word of the leader before, of a broker that had much to do:"""
+SMALL_SLEW_RATE_MAX = 0.01
+"""for it nothing that is delayed shall come earlier than by this fraction."""
 HEARD_LATE_MILLISECONDS_MAX = 250
 """What was heard of a leader's time was under way for at most so long: a wall clock ahead by more is wrong."""
 ALARM_MILLISECONDS = 60_000
@@ -39,7 +43,7 @@ class LogClock:
         *,
         wall: Callable[[], float],
         monotonic: Callable[[], float],
-        heard: tuple[int, float] | None = None,
+        heard: tuple[float, float] | None = None,
         alarm: Callable[[float], None] | None = None,
     ) -> None:
         self._wall = wall
@@ -63,7 +67,8 @@ class LogClock:
             return int(self._now_ms)
         self._last_monotonic = monotonic
         difference = self._wall() * 1000.0 - (self._now_ms + elapsed_ms)
-        slew = max(-elapsed_ms * SLEW_RATE_MAX, min(elapsed_ms * SLEW_RATE_MAX, difference))
+        rate = SLEW_RATE_MAX if abs(difference) > SMALL_MILLISECONDS else SMALL_SLEW_RATE_MAX
+        slew = max(-elapsed_ms * rate, min(elapsed_ms * rate, difference))
         self._now_ms += elapsed_ms + slew
         if abs(difference) > ALARM_MILLISECONDS:
             if not self._alarmed and self._alarm is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from sluicemq.broker.config import parse_address
+from sluicemq.broker.config import is_wildcard, parse_address
 from sluicemq.broker.pipeline.ensemble.cluster import rows_of
 from sluicemq.broker.server.authorization import authorize
 from sluicemq.wire import messages as m
@@ -64,6 +64,10 @@ def add_node(session: ClientSession, message: Message, correlation: int, tail: m
     host, port = parse_address(message.address)
     if not port:
         raise InvalidRequest(f"{message.address!r:.80} has port 0; name the port that node {message.node} listens on")
+    if is_wildcard(host):
+        raise InvalidRequest(
+            f"{message.address!r:.80} is no host that others can reach; name one of node {message.node}"
+        )
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     _change(session, message, correlation, lambda control: control.add_node(message.node, address))
 

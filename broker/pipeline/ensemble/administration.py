@@ -15,7 +15,7 @@ from sluicemq.broker.queues.entries_of_cluster import NodeAddress
 from sluicemq.broker.replication import events as ev
 from sluicemq.broker.replication.messages import Phase, Role
 from sluicemq.storage.errors import StorageError
-from sluicemq.wire.errors import OutcomeUnknown, RequestTimeout, Unavailable
+from sluicemq.wire.errors import Conflict, OutcomeUnknown, RequestTimeout, Unavailable
 from sluicemq.wire.peers_of_links import NodeFigures
 
 if TYPE_CHECKING:
@@ -151,8 +151,13 @@ class Administration:
         road = self._ensemble.road
         if road is None or road.over:
             raise self._ensemble.not_leader()
-        if road.machine.cluster.addresses.get(node) == address:
+        addresses = road.machine.cluster.addresses
+        if addresses.get(node) == address:
             return False
+        if (holder := next((other for other, known in addresses.items() if known == address), 0)) != 0:
+            raise Conflict(
+                f"node {holder} is reached at {address}; give node {node} its own, or remove node {holder} first"
+            )
         await self._propose_address(road, node, address)
         return True
 
@@ -197,6 +202,8 @@ class Administration:
         """Hand the lead over to the voter that has most of the log."""
         learners = self._ensemble.replica.learners
         voters = {member.node for member in configuration.settled().voters}
+        if voters == {self._ensemble.node}:
+            raise Conflict(f"node {self._ensemble.node} is the only one that votes: promote another one first")
         best = max(voters & set(learners), key=lambda peer: (learners[peer].acknowledged_zxid, peer), default=None)
         if best is None:
             raise Unavailable("no other node that votes is connected; try again when one is", retry_after=1.0)

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 from sluicemq.broker.pipeline.ensemble.links import Identity
 from sluicemq.broker.replication.membership import Configuration, Member
-from sluicemq.broker.replication.messages import Phase, Role
 from sluicemq.wire.errors import Conflict
-from sluicemq.wire.peers_of_links import NodeFigures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from collections.abc import Set as AbstractSet
 
     from sluicemq.broker.pipeline.road import Road
+    from sluicemq.wire.peers_of_links import NodeFigures
 
 
 class Alone:
@@ -48,6 +47,10 @@ class Alone:
     @property
     def figures(self) -> NodeFigures:
         """How it is."""
+        # Only operators ask; a broker on its own needs no more of what brokers say to each other.
+        from sluicemq.broker.replication.messages import Phase, Role
+        from sluicemq.wire.peers_of_links import NodeFigures
+
         road, ground = self._road, self._road.ground
         applied_zxid = road.machine.applied_zxid
         return NodeFigures(

@@ -13,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.pipeline.commit import Proposed
-from sluicemq.broker.pipeline.ensemble.records import Body, body_in, entry_of
+from sluicemq.broker.pipeline.ensemble.records import KEPT_ENTRY_BYTES, Body, body_in, entry_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -98,6 +98,8 @@ class Backlog:
         if zxid > self.committed_zxid or previous_zxid != self._taken_zxid:
             return None
         entry = entry_of(zxid, body)
+        if self._last is not None and isinstance(self._last[2], Body):
+            self._last[2].forget()
         self._last = waiting.popleft()
         self._bytes -= _size(body)
         self._taken_zxid = zxid
@@ -110,6 +112,7 @@ class Backlog:
         self._waiting.appendleft(self._last)
         self._bytes += _size(self._last[2])
         self._taken_zxid = self._last[1]
+        self._last = None
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -152,5 +155,5 @@ def _is_awaited(body: object) -> bool:
 
 def _size(body: object) -> int:
     if not isinstance(body, Body):
-        return 64
-    return 64 + len(body.record.header) + len(body.record.payload)
+        return KEPT_ENTRY_BYTES
+    return KEPT_ENTRY_BYTES + len(body.record.header) + len(body.record.payload)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from sluicemq.broker.replication.membership import Configuration, Member
-from sluicemq.wire.errors import ProtocolError
+from sluicemq.wire.errors import NodeMismatch, ProtocolError
 
 if TYPE_CHECKING:
     from sluicemq.broker.queues.cluster import Cluster
 
 INCARNATION_BYTES = 16
 
-__all__ = ["configuration_of", "pack_configuration", "unpack_configuration"]
+__all__ = ["check_own_disk", "configuration_of", "pack_configuration", "unpack_configuration"]
 
 
 def pack_configuration(configuration: Configuration) -> bytes:
@@ -56,3 +56,21 @@ def configuration_of(cluster: Cluster) -> tuple[int, Configuration] | None:
     if not cluster.configuration:
         return None
     return cluster.configuration_zxid, unpack_configuration(cluster.configuration)
+
+
+def check_own_disk(configuration: Configuration | None, own: Member) -> None:
+    """Return unless the disk of *own* votes under another number: it was copied or swapped, or the number is wrong.
+
+    Raises:
+        NodeMismatch: It is the disk of another node.
+
+    """
+    everybody = configuration.everybody if configuration is not None else ()
+    numbers = {member.node for member in everybody if member.incarnation == own.incarnation}
+    if numbers and own.node not in numbers:
+        owner = min(numbers)
+        raise NodeMismatch(
+            f"the data directory is that of node {owner}, but this is node {own.node}: start it with --node-id {owner},"
+            f" or node {own.node} on its own directory; an empty one is always right",
+            node=owner,
+        )

@@ -176,7 +176,7 @@ class Driver:
         For who follows they do: the leader's pings lie there, unread. A leader who was away for so long that others may
         lead by now goes by the clock, so that it serves nobody any more.
         """
-        return self.replica.role is not Role.LEADING or late_seconds < self.replica.options.follower_seconds / 2
+        return self.replica.role is not Role.LEADING or late_seconds < self.replica.follower_seconds / 2
 
     # --- events -------------------------------------------------------------------------------------------------------
 

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from sluicemq.broker.pipeline.ensemble.backlog import Backlog
-from sluicemq.broker.pipeline.ensemble.configurations import configuration_of
+from sluicemq.broker.pipeline.ensemble.configurations import check_own_disk, configuration_of
 from sluicemq.broker.pipeline.ensemble.disk_queue import DiskQueue
 from sluicemq.broker.pipeline.ensemble.driver import Driver, EnsembleOrder
 from sluicemq.broker.pipeline.ensemble.hearing import Hearing
 from sluicemq.broker.pipeline.ensemble.links import Identity
 from sluicemq.broker.pipeline.ensemble.reading_on import ReadingOn
+from sluicemq.broker.pipeline.ensemble.records import log_time_of
 from sluicemq.broker.pipeline.ensemble.state_hashes import dump_of, state_hash
 from sluicemq.broker.pipeline.ensemble.stores import EnsembleStores
 from sluicemq.broker.pipeline.ensemble.view import View
@@ -30,19 +31,20 @@ from sluicemq.broker.pipeline.road import Road
 from sluicemq.broker.queues.entries_of_cluster import NodeAddress
 from sluicemq.broker.replication import effects as fx
 from sluicemq.broker.replication import events as ev
-from sluicemq.broker.replication.history import Position, zxid_of
+from sluicemq.broker.replication.history import Position, epoch_of, zxid_of
 from sluicemq.broker.replication.membership import Member
-from sluicemq.broker.replication.messages import Phase, Role
+from sluicemq.broker.replication.messages import Phase, Propose, Role
 from sluicemq.broker.replication.replica import Replica
 from sluicemq.storage.errors import StorageError
 from sluicemq.wire.errors import InternalError, NotLeader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from sluicemq.broker.pipeline.ensemble.links import Links, ReceivedSnapshot
     from sluicemq.broker.pipeline.ensemble.premises import Premises
     from sluicemq.broker.pipeline.ground import Ground
+    from sluicemq.broker.replication.history import Entry
     from sluicemq.broker.replication.messages import Message
     from sluicemq.broker.replication.options import Options
     from sluicemq.storage.log import SegmentLog
@@ -80,6 +82,7 @@ class Ensemble:
 
     Raises:
         StorageError: The directory cannot be opened.
+        NodeMismatch: It is that of another node.
 
     """
 
@@ -122,12 +125,19 @@ class Ensemble:
         self._missing = trio.Event()
         self._reading = trio.CancelScope()
         self._nursery: trio.Nursery
+        self._over = False
 
         ground = premises.open_first(self.fail)
         self._incarnation = ground.log.incarnation
         self._cluster_id = ground.log.cluster_id
         self._damaged = bool(ground.log.superblock.current.damaged_from)
         view = self.view = View(ground.log, configuration_of(ground.machine.cluster), ground.machine.applied_zxid)
+        try:
+            latest = view.configuration_at(view.last.zxid)
+            check_own_disk(latest[1] if latest is not None else None, Member(node, self._incarnation))
+        except BaseException:
+            premises.close()
+            raise
         found = {node: where for node, where in view.addresses.items() if where}
         self._hints = {**found, **self._seeds}
         self._backlog = Backlog(ground.machine.applied_zxid)
@@ -154,6 +164,7 @@ class Ensemble:
         self.driver = Driver(self.replica, self.view, self._backlog, self.disk, links, self)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            nursery.start_soon(self._note_end)
             ground = self._ground
             ground.start()
             nursery.start_soon(self._keep)
@@ -162,6 +173,13 @@ class Ensemble:
             self._tell_addresses()
             self.driver.start()
             task_status.started()
+
+    async def _note_end(self) -> None:
+        """Note that nothing may begin any more, before the nursery is closed."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._over = True
 
     async def hand_over(self) -> None:
         """Give the lead to another broker, if this one leads and another could: for an orderly stop."""
@@ -230,11 +248,7 @@ class Ensemble:
         """Apply what is committed."""
         if self.exchanging:
             return
-        ground = self._ground
-        ground.advance()
-        machine = ground.machine
-        self.hearing.applied(machine.applied_zxid, machine.log_time_ms, self.replica.epoch, ground.monotonic())
-        ground.heard = self.hearing.log_time
+        self._ground.advance()
         self._after_applying()
 
     def again(self) -> None:
@@ -312,10 +326,12 @@ class Ensemble:
 
     def _end_leading(self, effect: fx.RoleChanged) -> None:
         assert self._leading is not None
+        self.hearing.leader_at = trio.current_time()  # until now it was this broker itself
         self._leading.cancel()
         self._leading = None
         ground = self._ground
         if ground.road is not None:
+            self.hearing.said(ground.road.epoch, ground.road.clock.now_ms(), ground.monotonic())
             ground.road.end()
         self._backlog.forget_waiters()
         if self.road is not None:
@@ -331,6 +347,7 @@ class Ensemble:
             await ground.wait_applied(zxid_of(epoch, 0))
             if scope.cancel_called:
                 return
+            ground.heard = self.hearing.log_time
             road = Road(ground, EnsembleOrder(self.driver, epoch))
             try:
                 async with trio.open_nursery() as nursery:
@@ -371,8 +388,6 @@ class Ensemble:
         self.fail(InternalError(text))
 
     def _hash(self, zxid: int) -> None:
-        if zxid == zxid_of(self.replica.epoch, 0):
-            self.hearing.epoch_began(zxid, self._ground.machine.log_time_ms)
         self.driver.event(ev.StateHashed(state_hash(self._ground.machine, zxid)))
 
     def _log_begins(self) -> None:
@@ -415,7 +430,12 @@ class Ensemble:
 
     def _exchange(self, change: Callable[[], None], done: Callable[[], None]) -> None:
         """Close everything in the directory, change it, open it again; behind what the disk has to do before."""
-        self.disk.suspend(lambda: self._nursery.start_soon(self._exchange_now, change, done))
+
+        def begin() -> None:
+            if not self._over:  # else the disk came to rest behind the end of this broker, and all stays as it is
+                self._nursery.start_soon(self._exchange_now, change, done)
+
+        self.disk.suspend(begin)
 
     async def _exchange_now(self, change: Callable[[], None], done: Callable[[], None]) -> None:
         ground = self._ground
@@ -494,7 +514,18 @@ class Ensemble:
         """A message came in."""
         if peer == self.replica.leader:
             self.hearing.leader_at = trio.current_time()
+            if isinstance(message, Propose):
+                self._hear_time(message.entries)
         self.driver.event(ev.Received(peer, message))
+
+    def _hear_time(self, entries: Sequence[Entry]) -> None:
+        """Note the time that the leader's newest entry says: as it comes, since it is applied later."""
+        if not entries or self.ground is None or not self.hearing.listens(now := self.ground.monotonic()):
+            return
+        newest, epoch = entries[-1], self.replica.epoch
+        # What the leader found in its log when it began may be as old as it likes.
+        if epoch_of(newest.zxid) == epoch and (log_time_ms := log_time_of(newest.body)):
+            self.hearing.said(epoch, log_time_ms, now)
 
     def snapshot_failed(self, peer: int, session: int, reason: str) -> None:
         """A stream has ended, and the other side may not have all of it."""

@@ -5,7 +5,10 @@ Pure: clocks are arguments. This module must not know what else leaders say.
 
 from __future__ import annotations
 
-from sluicemq.broker.replication.history import epoch_of
+from sluicemq.broker.pipeline.log_clock import SLEW_RATE_MAX
+
+HEAR_SECONDS = 0.02
+"""The leader's time is looked for in at most one message in so long: messages come by the thousand, and it is there."""
 
 
 class Hearing:
@@ -19,25 +22,32 @@ class Hearing:
 
     def __init__(self) -> None:
         self.leader_at: float | None = None
-        self.log_time: tuple[int, float] | None = None
-        # Epoch of the last entry that was applied, and the log time at which its first one was.
-        self._began = (0, 0)
+        self.log_time: tuple[float, float] | None = None
+        self._epoch = 0
+        self._listens_from = 0.0
 
-    def epoch_began(self, zxid: int, log_time_ms: int) -> None:
-        """The entry *zxid* with which an epoch begins is applied, and the log said this time until then."""
-        self._began = epoch_of(zxid), log_time_ms
+    def listens(self, monotonic: float) -> bool:
+        """Return whether what is said now is worth a look; if so, it is not for a short while."""
+        if monotonic < self._listens_from:
+            return False
+        self._listens_from = monotonic + HEAR_SECONDS
+        return True
 
-    def applied(self, zxid: int, log_time_ms: int, epoch: int, monotonic: float) -> None:
-        """Everything up to *zxid* is applied, the log says that it is *log_time_ms*, and the present epoch is *epoch*.
+    def said(self, epoch: int, log_time_ms: int, monotonic: float) -> None:
+        """The leader of *epoch* said that it is *log_time_ms*, and this arrived at *monotonic*.
 
-        What was in the log when it began may be old: only a time that moves within its epoch was said by its leader.
+        How long it was under way nobody knows, and a broker that has much to do may read it late. But log time goes at
+        least as fast as `LogClock` lets it: where what was said before has become later than this since, that is
+        believed. So of many words the quickest count, as with the sample of the least delay in NTP (RFC 5905,
+        section 10), and no time is ever believed that is later than it is.
         """
-        if epoch_of(zxid) != self._began[0]:
-            self._began = epoch_of(zxid), log_time_ms
-            return
-        news = self.log_time is None or self.log_time[0] != log_time_ms
-        if news and log_time_ms > self._began[1] and epoch_of(zxid) == epoch:
-            self.log_time = log_time_ms, monotonic
+        if epoch == self._epoch and self.log_time is not None:
+            known_ms, known_at = self.log_time
+            at_least_ms = known_ms + (monotonic - known_at) * 1000.0 * (1.0 - SLEW_RATE_MAX)
+            self.log_time = max(float(log_time_ms), at_least_ms), monotonic
+        else:
+            self.log_time = float(log_time_ms), monotonic
+        self._epoch = epoch
 
     def seconds_ago(self, now: float) -> float | None:
         """Return for how long no leader was heard; None: none ever was."""

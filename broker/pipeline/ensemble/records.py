@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgpack
+
 from sluicemq.broker.pipeline.ensemble.configurations import pack_configuration, unpack_configuration
 from sluicemq.broker.queues.entries import Epoch, Grant, decode_entry
 from sluicemq.broker.queues.entries_of_cluster import Membership
@@ -21,6 +23,8 @@ from sluicemq.storage.record import Record
 from sluicemq.wire.errors import ProtocolError
 
 OnApplied = Callable[[Any], None]
+KEPT_ENTRY_BYTES = 640
+"""What an entry takes in memory beside its own bytes: objects, their headers, and their place in a list."""
 
 
 class Body:
@@ -43,6 +47,10 @@ class Body:
         self.entry = entry
         self.lazy = lazy
         self.on_applied = on_applied
+
+    def forget(self) -> None:
+        """It was applied: from now on it is wanted as a record only, for brokers that lag."""
+        self.entry = self.on_applied = None
 
     def __repr__(self) -> str:
         return f"Body(kind={self.record.kind}, {len(self.record.header) + len(self.record.payload)} bytes)"
@@ -94,6 +102,23 @@ def body_in(record: Record) -> object:
         _decoded(record)
         return StoredMembership(unpack_configuration(record.payload), record)
     return Body(record, lazy=record.kind == Grant.KIND)
+
+
+def log_time_of(body: object) -> int:
+    """Return the log time in milliseconds at which *body* was proposed.
+
+    0 where it says none, or cannot be read: whoever applies it will say so.
+    """
+    if not isinstance(body, Body):
+        return 0
+    if body.entry is not None:
+        return body.entry.log_time_ms
+    header = msgpack.Unpacker()
+    header.feed(body.record.header)
+    try:
+        return int(header.unpack()) if header.read_array_header() else 0
+    except (ValueError, TypeError, msgpack.UnpackException):
+        return 0
 
 
 def entry_of(zxid: int, body: object) -> Entry:

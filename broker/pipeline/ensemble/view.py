@@ -14,7 +14,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.pipeline import peer_messages
-from sluicemq.broker.pipeline.ensemble.records import RecordBodies, body_in, entry_of
+from sluicemq.broker.pipeline.ensemble.records import KEPT_ENTRY_BYTES, RecordBodies, body_in, entry_of
 from sluicemq.broker.queues.entries_of_cluster import NodeAddress
 from sluicemq.broker.replication.history import ENTRY_OVERHEAD_BYTES, Entry, Position, configuration_in, epoch_of
 from sluicemq.storage.errors import ZxidNotFound
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sluicemq.storage.log import SegmentLog
 
 RECENT_BYTES_MAX = 32 * 1024 * 1024
-"""Entries that are kept in memory though they are durable, in bytes as windows count them."""
+"""Entries that are kept in memory though they are durable, in bytes of memory."""
 COMPACT_ENTRIES = 4_096
 """So many forgotten entries are let go at once."""
 SCAN_BYTES = 8 * 1024 * 1024
@@ -137,7 +137,7 @@ class View:
         for entry in entries:
             assert entry.previous_zxid == self.last.zxid, f"{entry} does not follow {self.last}"
             self._recent.append(entry)
-            self._recent_bytes += entry.length_bytes + ENTRY_OVERHEAD_BYTES
+            self._recent_bytes += entry.length_bytes + KEPT_ENTRY_BYTES
             if ends and epoch_of(ends[-1].zxid) == epoch_of(entry.zxid):
                 ends[-1] = entry.position
             else:
@@ -157,7 +157,7 @@ class View:
         zxid = position.zxid
         while len(self._recent) > self._head and self._recent[-1].zxid > zxid:
             entry = self._recent.pop()
-            self._recent_bytes -= entry.length_bytes + ENTRY_OVERHEAD_BYTES
+            self._recent_bytes -= entry.length_bytes + KEPT_ENTRY_BYTES
         while self._ends and self._ends[-1].zxid > zxid:
             self._ends.pop()
         if zxid > self.start.zxid and self.last.zxid < zxid:
@@ -254,7 +254,7 @@ class View:
     def _forget_old(self) -> None:
         recent, head = self._recent, self._head
         while self._recent_bytes > RECENT_BYTES_MAX and head < len(recent) and recent[head].zxid <= self._durable_zxid:
-            self._recent_bytes -= recent[head].length_bytes + ENTRY_OVERHEAD_BYTES
+            self._recent_bytes -= recent[head].length_bytes + KEPT_ENTRY_BYTES
             recent[head] = _GONE  # a few more bytes than none
             head += 1
         if head >= COMPACT_ENTRIES:

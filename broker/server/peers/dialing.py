@@ -14,7 +14,8 @@ from sluicemq.broker.config import parse_address
 from sluicemq.broker.server.peers.handshake import check_called, hello
 from sluicemq.broker.server.peers.stream import PeerStream
 from sluicemq.wire.errors import ConnectionFailed, ProtocolError, error_from_wire
-from sluicemq.wire.peers import PEER_PREFACE, PeerHello
+from sluicemq.wire.frames import PEER_PREFACE
+from sluicemq.wire.peers import PeerHello
 from sluicemq.wire.peers_of_links import PeerRefusal
 
 if TYPE_CHECKING:

@@ -46,7 +46,8 @@ from sluicemq.wire.errors import (
     SluiceError,
     error_to_wire,
 )
-from sluicemq.wire.peers import PEER_PREFACE, STREAM_CONTROL, STREAM_DATA, PeerHello
+from sluicemq.wire.frames import PEER_PREFACE
+from sluicemq.wire.peers import STREAM_CONTROL, STREAM_DATA, PeerHello
 from sluicemq.wire.peers_of_links import PeerRefusal
 
 if TYPE_CHECKING:
@@ -65,8 +66,10 @@ CALLERS_MAX = 128
 WATCH_SECONDS = 0.25
 """How often silence is looked at."""
 HELLO_SECONDS = 5.0
-"""How long a caller may take to say hello, and to open its data stream."""
+"""How long a caller may take for its preface, to say hello, and to open its data stream."""
 GOODBYE_SECONDS = 1.0
+REFUSALS_KEPT = 16
+"""So many reasons of refusals are remembered, so that they are not told again and again."""
 NUMBERS_KEPT = 1_000
 """So many numbers of former connections to one peer are refused if they come again."""
 
@@ -108,6 +111,7 @@ class PeerMesh:
         self._nursery: trio.Nursery | None = None
         self._senders: dict[int, SnapshotSender] = {}
         self._reading = trio.CapacityLimiter(1)
+        self._refusals: dict[str, None] = {}
         self.receiver = SnapshotReceiver(events)
 
     # --- what the driver asks -------------------------------------------------------------------------------------
@@ -328,11 +332,12 @@ class PeerMesh:
 
     async def accept(self, stream: trio.SocketStream, first: bytes) -> None:
         """Serve a stream that another broker opened, until it ends; *first* was read from it, preface and all."""
-        while len(first) < len(PEER_PREFACE):
-            more = await stream.receive_some(len(PEER_PREFACE) - len(first))
-            if not more:
-                return
-            first += more
+        with trio.move_on_after(HELLO_SECONDS):
+            while len(first) < len(PEER_PREFACE):
+                more = await stream.receive_some(len(PEER_PREFACE) - len(first))
+                if not more:
+                    return
+                first += more
         if not first.startswith(PEER_PREFACE):
             logger.info("a connection opens with %r, which is no broker of this generation", first[:8])
             return
@@ -340,17 +345,29 @@ class PeerMesh:
         try:
             await self._accept(peers, first[len(PEER_PREFACE) :])
         except SluiceError as error:
-            logger.info("a broker at %s is refused: %s", peers.peer, error)
+            self._tell_refusal(peers.peer, error)
             await peers.see_off(PeerRefusal(error_to_wire(error)), GOODBYE_SECONDS)
         finally:
             peers.close()
+
+    def _tell_refusal(self, peer: str, error: SluiceError) -> None:
+        """Say why a broker is refused, and once: whoever does not give up comes every second for the same reason."""
+        reason = str(error)
+        level = logging.DEBUG if reason in self._refusals else logging.INFO
+        self._refusals[reason] = None
+        if len(self._refusals) > REFUSALS_KEPT:
+            del self._refusals[next(iter(self._refusals))]
+        logger.log(level, "a broker at %s is refused: %s", peer, error)
 
     async def _accept(self, stream: PeerStream, first: bytes) -> None:
         stream.feed(first)
         try:
             with trio.fail_after(HELLO_SECONDS):
                 said, _tail = await stream.receive_message()
-        except (trio.TooSlowError, ConnectionFailed) as error:
+        except trio.TooSlowError:
+            logger.info("a broker at %s said no hello within %.0f s", stream.peer, HELLO_SECONDS)
+            return
+        except ConnectionFailed as error:
             logger.info("a broker at %s said no hello: %s", stream.peer, error)
             return
         if not isinstance(said, PeerHello):

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluicemq.broker.pipeline.commit import CommitStage
-from sluicemq.broker.pipeline.log_clock import ALARM_MILLISECONDS, SLEW_RATE_MAX, LogClock
+from sluicemq.broker.pipeline.log_clock import (
+    ALARM_MILLISECONDS,
+    SLEW_RATE_MAX,
+    SMALL_MILLISECONDS,
+    SMALL_SLEW_RATE_MAX,
+    LogClock,
+)
 from sluicemq.broker.pipeline.settle import check_ranges, in_pieces
 from sluicemq.wire.errors import InvalidRequest
 
@@ -58,6 +64,18 @@ def test_what_is_delayed_under_a_new_leader_does_not_come_early_because_it_heard
     assert clock.now_ms() - published == 2_000
 
 
+def test_where_the_leader_before_was_heard_late_what_is_delayed_comes_hardly_early() -> None:
+    clocks = Clocks()
+    late = clocks.wall * 1000 - 1_500
+    clock = LogClock(
+        0, wall=lambda: clocks.wall, monotonic=lambda: clocks.monotonic, heard=(int(late), clocks.monotonic)
+    )
+    published = clock.now_ms()
+    assert published == int(late), "so much is no news on its way"
+    clocks.pass_time(3.0)
+    assert 3_000 < clock.now_ms() - published <= 3_000 * (1 + SMALL_SLEW_RATE_MAX)
+
+
 @pytest.mark.parametrize("jump", [3600.0, -3600.0])
 def test_a_jump_of_the_wall_clock_is_followed_slowly_and_raises_one_alarm(jump: float) -> None:
     clocks = Clocks()
@@ -82,7 +100,8 @@ def test_log_time_arrives_at_wall_time_as_soon_as_the_rate_allows_and_the_next_j
     while abs(clock.now_ms() - clocks.wall * 1000) > 1:
         clocks.pass_time(1.0)
         seconds += 1
-    assert seconds == pytest.approx(abs(jump) / SLEW_RATE_MAX, rel=0.01)
+    small = SMALL_MILLISECONDS / 1000
+    assert seconds == pytest.approx((abs(jump) - small) / SLEW_RATE_MAX + small / SMALL_SLEW_RATE_MAX, rel=0.01)
     clocks.pass_time(1.0)
     assert clock.now_ms() == pytest.approx(clocks.wall * 1000, abs=1), "it stays there"
     assert len(clocks.alarms) == 1

@@ -20,6 +20,7 @@ from sluicemq.wire import messages as m
 from sluicemq.wire.errors import Conflict, ConnectionFailed, InvalidRequest, NotFound, SluiceError, Unavailable
 from sluicemq.wire.peers_of_links import NodeFigures
 from tests.broker.server.talk import Port, open_port
+from tests.patience import WAIT_SECONDS
 
 pytestmark = pytest.mark.trio
 
@@ -102,14 +103,14 @@ async def test_anybody_is_told_without_a_session_and_from_whoever_answers_first(
     async with open_port() as port:
         port.server.cluster = Cluster()
         url = url_of(port)
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             report = await probe_cluster(url.replace("sluicemq://", "sluicemq://127.0.0.1:1,"))
         assert isinstance(report, ClusterReport)
         assert [each["id"] for each in report.nodes] == [1, 2, 3, 4]
 
 
 async def test_when_nobody_answers_each_is_named_with_its_cause():
-    with trio.fail_after(10), pytest.raises(ConnectionFailed, match=r"127\.0\.0\.1:1: .*127\.0\.0\.1:2: "):
+    with trio.fail_after(WAIT_SECONDS), pytest.raises(ConnectionFailed, match=r"127\.0\.0\.1:1: .*127\.0\.0\.1:2: "):
         await probe_cluster("sluicemq://127.0.0.1:1,127.0.0.1:2")
 
 
@@ -127,7 +128,7 @@ class Recovering(Cluster):
 async def test_who_waits_is_told_when_nothing_is_lacking_any_more():
     async with open_port() as port:
         port.server.cluster = Recovering()
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             report = await wait_for_cluster(url_of(port), timeout_seconds=60)
         assert report.lacks(lag_seconds_max=0.0) == []
         assert report.leader == 1
@@ -142,13 +143,25 @@ async def test_who_waited_in_vain_is_told_what_is_lacking():
         cluster.figures = figures("looking", 3 << 32 | 500, leader=0)
         report = await wait_for_cluster(url_of(port), timeout_seconds=0.0)
         assert report.lacks()[0] == "nobody leads, as far as node 1 knows"
-    with trio.fail_after(10), pytest.raises(ConnectionFailed):
+    with trio.fail_after(WAIT_SECONDS), pytest.raises(ConnectionFailed):
         await wait_for_cluster("sluicemq://127.0.0.1:1", timeout_seconds=0.1)
+
+
+async def test_a_voter_that_came_back_on_another_disk_is_lacking_until_it_is_promoted():
+    async with open_port() as port:
+        port.server.cluster = cluster = Cluster()
+        cluster.reachable.add(3)
+        cluster.heard |= {2: figures("following", 3 << 32 | 500), 3: figures("observing", 3 << 32 | 500)}
+        report = await wait_for_cluster(url_of(port), timeout_seconds=0.0)
+        assert [lack[:20] for lack in report.lacks()] == ["node 3 does not vote"]
+        assert "cluster promote 3" in report.lacks()[0]
+        cluster.heard[3] = figures("following", 3 << 32 | 500)
+        assert (await probe_cluster(url_of(port))).lacks() == []
 
 
 async def test_waiting_for_a_broker_on_its_own_ends_at_once():
     async with open_port() as port:
-        with trio.fail_after(10), pytest.raises(Conflict, match="runs on its own"):
+        with trio.fail_after(WAIT_SECONDS), pytest.raises(Conflict, match="runs on its own"):
             await wait_for_cluster(url_of(port), timeout_seconds=3600)
 
 
@@ -188,6 +201,8 @@ async def test_what_the_core_refuses_reaches_the_caller_and_wrong_values_are_nam
                 await client.add_node(4, "here:there")
             with pytest.raises(InvalidRequest, match="port 0"):
                 await client.add_node(4, "here:0")
+            with pytest.raises(InvalidRequest, match="no host that others can reach"):
+                await client.add_node(4, "0.0.0.0:7650")
         assert cluster.done == []
 
 

@@ -15,7 +15,7 @@ from sluicemq.broker.pipeline.ensemble.ensemble import Ensemble
 from sluicemq.broker.pipeline.ensemble.links import ReceivedSnapshot
 from sluicemq.broker.pipeline.ensemble.premises import Premises
 from sluicemq.broker.pipeline.ensemble.records import RecordBodies
-from sluicemq.broker.replication.history import Position
+from sluicemq.broker.replication.history import Position, show_zxid
 from sluicemq.broker.replication.options import Options
 from sluicemq.storage.options import LogOptions
 from sluicemq.wire.frames import FrameReader
@@ -38,17 +38,21 @@ OPTIONS = Options(
     notify_seconds_min=0.05,
     notify_seconds_max=0.2,
     ping_seconds=0.05,
-    leader_seconds=1.0,
-    follower_seconds=1.5,
+    leader_seconds=WAIT_SECONDS,
+    follower_seconds=1.5 * WAIT_SECONDS,
+    own_disk_seconds=WAIT_SECONDS,
     snapshot_retry_seconds=0.1,
-    transfer_seconds=0.5,
+    transfer_seconds=WAIT_SECONDS,
 )
+"""All brokers are one process, which stands still for seconds where others take the processor: no leader may step down
+for that, because nobody tells who waits for an answer of a leadership that has ended."""
 
 
 class Network:
     """Who can hear whom. Connections come and go at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: Options) -> None:
+        self.options = options
         self.nodes: dict[int, Node] = {}
         self.connections: dict[frozenset[int], int] = {}
         self._number = 0
@@ -101,7 +105,7 @@ class Node:
             address=seeds.get(number, f"node-{number}:7650"),
             seeds=seeds,
             on_failure=self.failures.append,
-            options=OPTIONS,
+            options=network.options,
         )
         self.ensemble.on_road = self._road
         self.ensemble.on_leader = self._change
@@ -137,6 +141,16 @@ class Node:
         with trio.fail_after(WAIT_SECONDS):
             while not condition():  # noqa: ASYNC110 - what is waited for happens in threads too
                 await trio.sleep(0.01)
+
+    def story(self) -> str:
+        """Return how it is, for who wonders why something does not come."""
+        replica, ground, reasons = self.ensemble.replica, self.ensemble.ground, [str(reason) for reason in self.reasons]
+        text = f"node {self.number}: {replica.role.value}, {replica.phase.value}, leader {replica.leader}, log to "
+        text += f"{show_zxid(replica.last.zxid)}, durable {show_zxid(replica.durable_zxid)}, "
+        text += f"committed {show_zxid(replica.committed_zxid)}, led {len(self.roads)} times, it ended for {reasons}"
+        if ground is not None:
+            text += f", applied {show_zxid(ground.machine.applied_zxid)}, {len(ground.commit)} entries wait"
+        return f"{text}, failures {self.failures}"
 
     def soon(self, action: Callable[[], None]) -> None:
         """Let something happen, unless the node is gone by then."""
@@ -239,9 +253,9 @@ def unpacked(data: bytes) -> Message:
 class Cluster:
     """Several brokers."""
 
-    def __init__(self, count: int, nursery: trio.Nursery) -> None:
+    def __init__(self, count: int, nursery: trio.Nursery, options: Options) -> None:
         self.seeds = {number: f"node-{number}:7650" for number in range(1, count + 1)}
-        self.network = Network()
+        self.network = Network(options)
         self.nodes: dict[int, Node] = {}
         self.disks: dict[int, SimulatedDisk] = {}
         self.disks_made = 0
@@ -290,14 +304,18 @@ class Cluster:
 
 
 @asynccontextmanager
-async def open_cluster(count: int = 3) -> AsyncIterator[Cluster]:
+async def open_cluster(count: int = 3, options: Options = OPTIONS) -> AsyncIterator[Cluster]:
     """Run a cluster of so many brokers, all started on empty disks."""
     async with trio.open_nursery() as nursery:
-        cluster = Cluster(count, nursery)
+        cluster = Cluster(count, nursery, options)
         try:
             for number in cluster.seeds:
                 await cluster.start(number)
             yield cluster
+        except BaseException as error:
+            for node in cluster.nodes.values():
+                error.add_note(node.story())
+            raise
         finally:
             for number in list(cluster.nodes):
                 with trio.CancelScope(shield=True):

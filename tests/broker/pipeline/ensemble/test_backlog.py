@@ -47,6 +47,26 @@ def test_only_what_is_committed_is_taken_and_in_order() -> None:
     assert backlog.idle
 
 
+def test_of_what_was_applied_the_record_is_kept_and_no_more() -> None:
+    backlog = Backlog(FIRST)
+    told: list[int] = []
+    coming = entries(1, 3, told)
+    backlog.append(coming, FIRST)
+    backlog.commit(FIRST + 3)
+    for count in range(1, 4):
+        proposed = backlog.next_committed()
+        assert proposed is not None
+        backlog.put_back(proposed)
+        again = backlog.next_committed()
+        assert again == proposed, "put back, it has lost nothing"
+        assert again.on_applied is not None
+        again.on_applied(None)
+        kept = [one.body for one in coming if isinstance(one.body, Body) and one.body.on_applied is not None]
+        assert len(kept) == len(coming) - count + 1, "the last one may be put back"
+    assert told == [1, 2, 3]
+    assert [one.body.entry for one in coming[:2] if isinstance(one.body, Body)] == [None, None]
+
+
 def test_what_is_not_in_memory_is_asked_for_and_goes_first() -> None:
     backlog = Backlog(FIRST)
     backlog.append(entries(7, 9), FIRST)

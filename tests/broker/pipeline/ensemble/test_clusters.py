@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from sluicemq.broker.pipeline import ground
+from sluicemq.broker.pipeline import ground, sessions
 from sluicemq.broker.pipeline.ensemble import ensemble
 from sluicemq.broker.pipeline.keeping import snapshots
 from sluicemq.broker.pipeline.road import Road
@@ -80,6 +80,24 @@ async def test_a_new_leader_whose_wall_clock_is_an_hour_ahead_lets_no_delay_be_o
         assert other.road is not None
         late_ms = time.time() * 1000 - other.road.clock.now_ms()
         assert abs(late_ms) < 1000 * WAIT_SECONDS, "it goes on from what the leader before had said"
+
+
+@pytest.mark.trio
+async def test_a_follower_that_is_behind_with_applying_knows_what_time_its_leader_says_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_cluster() as cluster:
+        leader = await cluster.leader()
+        await declare(leader.led)
+        producer = await open_producer(leader.led)
+        behind = next(node.ensemble for node in cluster.nodes.values() if node is not leader)
+        monkeypatch.setattr(behind, "advance", lambda: None)
+        behind.hearing.log_time = None
+        sequence = 0
+        with trio.fail_after(WAIT_SECONDS):
+            while behind.hearing.log_time is None:
+                sequence += 1
+                await publish(leader.led, producer, sequence, [b"time goes on"])
 
 
 async def settled_traffic(road: Road, rounds: int) -> None:
@@ -264,7 +282,8 @@ async def test_brokers_that_are_told_nothing_at_a_start_find_each_other_by_the_l
 
 
 @pytest.mark.trio
-async def test_a_leader_that_stops_hands_the_lead_over() -> None:
+async def test_a_leader_that_stops_hands_the_lead_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ensemble, "TRANSFER_SECONDS", WAIT_SECONDS)
     async with open_cluster() as cluster:
         leader = await cluster.leader()
         road = leader.led
@@ -303,3 +322,31 @@ async def test_a_damaged_log_is_set_aside_and_learned_anew() -> None:
 
 def disk_of(node: Node) -> SimulatedDisk:
     return node.disk
+
+
+@pytest.mark.trio
+async def test_a_new_leader_waits_for_moments_only_for_a_client_whose_end_had_closed_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_cluster() as cluster:
+        leader = await cluster.leader()
+        await cluster.agree()  # all of them have joined, so their grounds stay
+        for node in cluster.nodes.values():
+            assert node.ensemble.ground is not None
+            node.ensemble.ground.session_grace_seconds = 2 * WAIT_SECONDS
+        monkeypatch.setattr(sessions, "CLOSED_GRACE_SECONDS_MAX", 2 * WAIT_SECONDS)
+        queue = await declare(leader.led)
+        await publish(leader.led, await open_producer(leader.led), 1, [b"one"])
+        leader.led.sessions.grace_seconds = 2 * WAIT_SECONDS
+        worker = await Client(leader.led).open(b"token")
+        worker.consume(queue)
+        await worker.take(1)
+        worker.die()
+        await leader.until(lambda: leader.led.machine.sessions[worker.session].closed)
+        monkeypatch.setattr(sessions, "CLOSED_GRACE_SECONDS_MAX", 0.05)  # the next leader begins while this one stops
+        await cluster.stop(leader.number)
+        other = await cluster.leader()
+        next_one = await Client(other.led).open()
+        next_one.consume(other.led.produce.find_queue("/", "orders"))
+        assert (await next_one.take(1))[0].body == b"one"
+        next_one.leave()

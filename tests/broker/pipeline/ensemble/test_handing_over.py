@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
 
 from sluicemq.broker.replication import events as ev
 from sluicemq.wire.errors import RequestTimeout
-from tests.broker.pipeline.ensemble.cluster import Cluster, Node, open_cluster
+from tests.broker.pipeline.ensemble.cluster import OPTIONS, Cluster, Node, open_cluster
 from tests.broker.pipeline.roads import Client, declare, open_producer, publish
 from tests.patience import WAIT_SECONDS
 
@@ -62,7 +64,7 @@ async def test_what_comes_up_while_the_lead_is_handed_over_is_delivered_by_the_n
 
 @pytest.mark.trio
 async def test_a_leader_whose_heir_does_not_catch_up_delivers_again() -> None:
-    async with open_cluster() as cluster:
+    async with open_cluster(options=replace(OPTIONS, transfer_seconds=0.5)) as cluster:
         leader, heir = await a_queue_with_ten(cluster)
         road = leader.road
         assert road is not None

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 from sluicemq.broker.pipeline import apply
 from sluicemq.broker.pipeline.ensemble import state_hashes
+from sluicemq.broker.pipeline.ensemble.administration import Administration
 from sluicemq.broker.queues.cluster import NODES_MAX, Cluster
 from sluicemq.broker.queues.entries_of_cluster import NodeAddress
 from sluicemq.broker.replication import effects as fx
-from sluicemq.broker.replication.messages import Phase
+from sluicemq.broker.replication.messages import Phase, Role
 from sluicemq.storage.errors import LogClosed
-from tests.broker.pipeline.ensemble.cluster import Node, open_cluster
+from sluicemq.wire.errors import Conflict, NodeMismatch
+from tests.broker.paged import make_chunks_small
+from tests.broker.pipeline.ensemble.cluster import OPTIONS, Node, open_cluster
 from tests.broker.pipeline.roads import declare, open_producer, publish
 from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sluicemq.broker.queues.fifo import RunFifo
     from sluicemq.broker.replication.history import Entry
 
 
@@ -101,6 +109,60 @@ async def test_a_removed_broker_that_runs_on_is_not_noted_again_until_it_is_adde
         await cluster.agree()
 
 
+@pytest.mark.trio
+async def test_the_disk_of_one_node_is_refused_to_another_and_left_as_it_is() -> None:
+    async with open_cluster() as cluster:
+        leader = await cluster.leader()
+        lost = next(number for number in cluster.nodes if number != leader.number)
+        await cluster.stop(lost)
+        cluster.disks[4] = cluster.disks[lost]
+        for listed in (True, False):
+            with pytest.raises(NodeMismatch, match=rf"is that of node {lost}, but this is node 4: .*--node-id {lost}"):
+                await cluster.start(4, listed=listed)
+        cluster.disks[lost] = cluster.disks.pop(4)
+        back = await cluster.start(lost)
+        await back.until(lambda: back.ensemble.replica.phase is Phase.BROADCAST)
+        assert back.ensemble.replica.role is Role.FOLLOWING
+
+
+@pytest.mark.trio
+async def test_who_led_until_now_has_heard_of_a_leader() -> None:
+    async with open_cluster(options=replace(OPTIONS, leader_seconds=0.5)) as cluster:
+        leader = await cluster.leader()
+        for number in [number for number in cluster.nodes if number != leader.number]:
+            await cluster.stop(number)
+        await leader.until(lambda: leader.ensemble.replica.role is Role.LOOKING)
+        heard_seconds = Administration(leader.ensemble, "test").heard_seconds
+        assert heard_seconds is not None
+        assert heard_seconds < WAIT_SECONDS
+
+
+@pytest.mark.trio
+async def test_what_the_disk_comes_to_rest_for_behind_the_end_of_a_broker_does_not_begin() -> None:
+    begun: list[str] = []
+    async with open_cluster(1) as cluster:
+        ensemble = (await cluster.leader()).ensemble
+        await cluster.stop(1)
+        ensemble.disk.suspend = lambda then: then()  # type: ignore[method-assign]
+        ensemble._exchange(lambda: begun.append("changed"), lambda: begun.append("done"))
+        await trio.testing.wait_all_tasks_blocked()
+    assert not begun
+
+
+@pytest.mark.trio
+async def test_an_operator_gives_no_address_twice_and_keeps_the_last_voter() -> None:
+    async with open_cluster(1) as cluster:
+        leader = await cluster.leader()
+        administration = Administration(leader.ensemble, "test")
+        await leader.until(lambda: bool(leader.led.machine.cluster.addresses))
+        address = leader.led.machine.cluster.addresses[1]
+        with pytest.raises(Conflict, match=f"node 1 is reached at {address}"):
+            await administration.add_node(2, address)
+        assert await administration.add_node(2, "node-2:7650")
+        with pytest.raises(Conflict, match="node 1 is the only one that votes"):
+            await administration.remove_node(1)
+
+
 def test_who_was_removed_is_remembered_by_images_and_within_bounds() -> None:
     cluster = Cluster()
     assert cluster.moved(1, "a:1")
@@ -114,23 +176,39 @@ def test_who_was_removed_is_remembered_by_images_and_within_bounds() -> None:
     assert NODES_MAX not in other.removed
 
 
+def lies_elsewhere(lane: RunFifo) -> None:
+    """One message lies elsewhere in the log; no count shows it."""
+    lane._open[0] ^= 1
+
+
+def fails_in_memory(lane: RunFifo) -> None:
+    """One bit of what was sealed long ago is not what it was."""
+    assert lane._chunks
+    chunk = lane._chunks[0]
+    assert chunk.data is not None
+    chunk.data = bytes([chunk.data[0] ^ 1]) + chunk.data[1:]
+
+
+@pytest.mark.parametrize("change", [lies_elsewhere, fails_in_memory])
 @pytest.mark.trio
-async def test_a_follower_of_which_one_message_lies_elsewhere_ends_itself_with_a_dump(
-    monkeypatch: pytest.MonkeyPatch,
+async def test_a_follower_whose_rows_are_not_those_of_others_ends_itself_with_a_dump(
+    change: Callable[[RunFifo], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(apply, "HASH_MASK", 0xF)
     monkeypatch.setattr(state_hashes, "TURN_BITS", 4)
+    make_chunks_small(monkeypatch, 4)
     async with open_cluster() as cluster:
         leader = await cluster.leader()
         await declare(leader.led)
         producer = await open_producer(leader.led)
-        await publish(leader.led, producer, 1, [b"one", b"two"])
+        for sequence in range(1, 7):
+            await publish(leader.led, producer, sequence, [b"one", b"two"])
         await cluster.agree()
         follower = next(node for node in cluster.nodes.values() if node is not leader)
         assert follower.ensemble.ground is not None
         ((_, lane),) = follower.ensemble.ground.machine.find_queue("/", "orders").lanes.items()
-        lane._open[0] ^= 1  # no count shows it
-        sequence = 1
+        change(lane)
+        sequence = 6
         with trio.fail_after(WAIT_SECONDS):
             while not follower.failures:
                 sequence += 1

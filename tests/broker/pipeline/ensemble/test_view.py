@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sluicemq.broker.pipeline.ensemble import view as view_module
 from sluicemq.broker.pipeline.ensemble.records import Body, record_of
 from sluicemq.broker.pipeline.ensemble.view import View
 from sluicemq.broker.queues.entries import Clock
@@ -124,3 +128,20 @@ def test_what_is_not_durable_is_read_from_memory_and_old_entries_from_the_disk()
     kept = log.view.read_recent(middle, 1 << 30)
     assert kept is not None
     assert [entry.zxid for entry in kept] == list(range(middle + 1, log.view.last.zxid + 1))
+
+
+def test_what_is_kept_of_small_entries_takes_no_more_memory_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view_module, "RECENT_BYTES_MAX", 2 << 20)
+    log = Log()
+    log.begin_epoch(VOTERS[2])
+    tracemalloc.start()
+    try:
+        for _ in range(10_000):
+            entry = Clock(1, 1)
+            body = Body(Record(0, Clock.KIND, Clock.VERSION, 0, entry.header(), bytes(50)))
+            log.view.append((log.view.seal(log.view.last.zxid + 1, log.view.last, body),))
+            log.view.durable(log.view.last.zxid)
+        taken_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (1 << 20) < taken_bytes < (2 << 20) * 1.1

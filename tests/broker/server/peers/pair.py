@@ -5,7 +5,8 @@ Real sockets on loopback. What the driver of the replication core would do is do
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+import socket
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,12 @@ from sluicemq.broker.replication.membership import Member
 from sluicemq.broker.server.peers.mesh import PeerMesh
 from sluicemq.broker.server.peers.stream import PeerStream
 from sluicemq.storage.record import Record
-from sluicemq.wire.peers import PEER_PREFACE
+from sluicemq.wire.frames import PEER_PREFACE
 from sluicemq.wire.peers_of_links import NodeFigures
 from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 CLUSTER = b"one cluster of 3"
 OTHER_CLUSTER = b"another cluster!"
@@ -204,6 +205,16 @@ async def connected(one: Node, other: Node) -> int:
     number = await one.up(other.node)
     assert await other.up(one.node) == number
     return number
+
+
+@contextmanager
+def kept_port() -> Iterator[int]:
+    """A port at which brokers of this test may listen one after the other, and that nobody else gets in between."""
+    with socket.socket() as keeper:
+        # One that only binds refuses whoever calls, and leaves the port to those that listen with the same option.
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind(("127.0.0.1", 0))
+        yield keeper.getsockname()[1]
 
 
 async def call(node: Node) -> PeerStream:

@@ -20,7 +20,7 @@ from sluicemq.storage.options import LogOptions
 from sluicemq.storage.pagefile import PageFile
 from sluicemq.storage.snapshots import SnapshotStore
 from sluicemq.wire.batch import encode_batch
-from tests.broker.pipeline.roads import Client, ask, declare, open_producer, publish
+from tests.broker.pipeline.roads import Client, ask, declare, open_producer, publish, running
 from tests.disk import SimulatedDisk
 from tests.patience import WAIT_SECONDS
 
@@ -89,15 +89,8 @@ async def leading_road(disk: SimulatedDisk) -> AsyncIterator[LoneRoad]:
         index_memory_bytes_max=1,
     )
     try:
-        async with trio.open_nursery() as nursery:
-            try:
-                await road.begin()
-                nursery.start_soon(road.run)
-                yield road
-            finally:
-                with trio.CancelScope(shield=True):
-                    await road.stop()
-                nursery.cancel_scope.cancel()
+        async with running(road):
+            yield road
         assert not failures, failures
     finally:
         log.close()

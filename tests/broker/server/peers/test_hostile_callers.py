@@ -27,6 +27,7 @@ from sluicemq.wire.errors import (
     error_from_wire,
 )
 from sluicemq.wire.fields import Message
+from sluicemq.wire.frames import PEER_PREFACE
 from sluicemq.wire.peers_of_links import Beat, PeerRefusal, StreamWanted
 from tests.broker.server.peers.pair import (
     OTHER_CLUSTER,
@@ -39,6 +40,7 @@ from tests.broker.server.peers.pair import (
     ping,
     vote,
 )
+from tests.patience import WAIT_SECONDS
 
 pytestmark = pytest.mark.trio
 
@@ -54,7 +56,7 @@ async def say(node: Node, message: Message) -> tuple[PeerStream, Message]:
     stream = await call(node)
     stream.put(message)
     stream.outbound.flush()
-    with trio.fail_after(5):
+    with trio.fail_after(WAIT_SECONDS):
         answer, _tail = await stream.receive_message()
     return stream, answer
 
@@ -63,7 +65,7 @@ async def refusal_of(node: Node, message: Message) -> SluiceError:
     """Call *node*, say one message, and return what it is refused with."""
     stream, answer = await say(node, message)
     assert isinstance(answer, PeerRefusal)
-    with trio.fail_after(5), pytest.raises(ConnectionFailed):
+    with trio.fail_after(WAIT_SECONDS), pytest.raises(ConnectionFailed):
         await stream.receive()
     stream.close()
     return error_from_wire(answer.error)
@@ -116,11 +118,21 @@ async def test_garbage_ends_its_own_stream_and_nothing_else(words):
         async with await trio.open_tcp_stream(host, int(port)) as stream:
             await stream.send_all(words)
             await stream.send_eof()
-            with trio.fail_after(5):
+            with trio.fail_after(WAIT_SECONDS):
                 while await stream.receive_some():
                     pass
         one.say(2, commit(number, 3))
         assert await two.hears(1) == [commit(number, 3)]
+
+
+async def test_who_is_refused_again_and_again_is_told_of_once(caplog):
+    caplog.set_level("INFO")
+    async with brokers(1) as (one,):
+        for _ in range(3):
+            await refusal_of(one, hello_to(one, node=1))
+        await refusal_of(one, hello_to(one, group_id=4))
+    refused = [record.message for record in caplog.records if "is refused" in record.message]
+    assert ["two brokers have the node id 1" in refused[0], "group 4" in refused[1], len(refused)] == [True, True, 2]
 
 
 async def test_another_message_than_a_hello_is_refused():
@@ -135,6 +147,18 @@ async def test_who_says_no_hello_is_left(mock_clock):
         mock_clock.jump(mesh.HELLO_SECONDS + 1)
         with pytest.raises(ConnectionFailed):
             await stream.receive()
+
+
+@pytest.mark.parametrize("said", [1, 4, 7])
+async def test_who_stops_within_its_preface_is_left(said, mock_clock):
+    async with brokers(1) as (one,):
+        host, _, port = one.address.rpartition(":")
+        async with await trio.open_tcp_stream(host, int(port)) as stream:
+            await stream.send_all(PEER_PREFACE[:said])
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            mock_clock.jump(mesh.HELLO_SECONDS + 1)
+            with trio.fail_after(WAIT_SECONDS):
+                assert await stream.receive_some() == b""
 
 
 async def test_half_a_call_touches_no_connection_and_ends_in_time(mock_clock):
@@ -298,7 +322,7 @@ async def test_whom_we_call_by_mistake_is_never_connected_nor_told_as_refused(ot
     async with brokers(1) as (one,), trio.open_nursery() as nursery:
         wrong = await Node(2, nursery, **other).begin()
         one.knows((2, wrong.address))
-        with trio.fail_after(5):
+        with trio.fail_after(WAIT_SECONDS):
             while text not in caplog.text:
                 await trio.testing.wait_all_tasks_blocked(0.005)
         assert one.events.told == []
