@@ -15,13 +15,11 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 import trio
 
 from sluicemq.broker import place
-from sluicemq.broker.clustered import serve_clustered
 from sluicemq.broker.pipeline.ensemble.alone import Alone
 from sluicemq.broker.pipeline.keeping.disk_space import mark_of
 from sluicemq.broker.pipeline.order import NotAlone
@@ -30,6 +28,7 @@ from sluicemq.broker.server.listener import BACKLOG, Server
 from sluicemq.storage import LogOptions, RealDirectory, SegmentLog
 from sluicemq.storage.pagefile import PageFile
 from sluicemq.storage.snapshots import SnapshotStore
+from sluicemq.wire.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -119,12 +118,15 @@ async def _serve(config: BrokerConfig, sockets: list[socket.socket]) -> int:
             return await serve_alone(directory, config, sockets, disk_bytes=_disk_bytes(config))
         except NotAlone as error:
             logger.info("%s; their addresses are in the log", error)
+    # A seventh of the program, which a broker on its own neither waits for at its start nor keeps in memory.
+    from sluicemq.broker.clustered import serve_clustered
+
     return await serve_clustered(
         directory,
         config,
         lambda: _listen(sockets, config),
         announce=_print_ready,
-        version=_version(),
+        version=VERSION,
         connections_max=_connections_max(config),
         disk_bytes=_disk_bytes(config),
     )
@@ -257,10 +259,10 @@ async def _serve_road(
             road.produce.message_bytes_max = config.message_bytes_max
             road.produce.batch_bytes_max = config.batch_bytes_max
             road.produce.batch_messages_max = config.batch_messages_max
-            server = Server(road, config, _version(), connections_max=_connections_max(config))
+            server = Server(road, config, VERSION, connections_max=_connections_max(config))
             listeners = _listen(sockets, config)
             host, port = listeners[0].socket.getsockname()[:2]
-            server.cluster = Alone(road, config.node_id, config.advertise or f"{host}:{port}", _version())
+            server.cluster = Alone(road, config.node_id, config.advertise or f"{host}:{port}", VERSION)
             nursery.start_soon(server.run, listeners)
             surroundings.made(road, server)
             surroundings.ready(config.node_id, host, port)
@@ -325,14 +327,3 @@ async def _pass_over(signals: AsyncIterator[int]) -> None:
 async def _end_when_failed(failed: trio.Event, scope: trio.CancelScope) -> None:
     await failed.wait()
     scope.cancel()
-
-
-@cache
-def _version() -> str:
-    # Reading it takes 2 ms: much for whoever starts a broker in each of a thousand tests.
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("sluicemq")
-    except PackageNotFoundError:
-        return "unknown"

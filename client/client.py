@@ -6,7 +6,6 @@ import logging
 import ssl
 from collections.abc import Mapping
 from datetime import datetime
-from importlib import metadata
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
@@ -50,6 +49,7 @@ from sluicemq.client.transaction_calls import TransactionCalls, TransactionParts
 from sluicemq.client.url import Address, parse_url
 from sluicemq.wire import messages as m
 from sluicemq.wire.settings import QueueSettings, check_name, check_queue_settings
+from sluicemq.wire.version import VERSION
 
 log = logging.getLogger("sluicemq.client")
 
@@ -473,7 +473,7 @@ class Client(
 
     def _identity(self) -> Identity:
         url = self._url
-        return Identity(self._name, _version(), url.user, url.password, url.vhost, self._heartbeat_seconds)
+        return Identity(self._name, VERSION, url.user, url.password, url.vhost, self._heartbeat_seconds)
 
     async def _open_stream(self, address: Address) -> Stream:
         parts = self._parts
@@ -481,13 +481,6 @@ class Client(
         host, port = address
         stream = parts.runtime.stream(await open_socket(parts.runtime, host, port))
         return stream if self._tls is None else TlsStream(stream, self._tls, host)
-
-
-def _version() -> str:
-    try:
-        return metadata.version("sluicemq")
-    except metadata.PackageNotFoundError:  # a checkout that was never installed
-        return "unknown"
 
 
 def connect(

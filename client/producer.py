@@ -359,10 +359,12 @@ def enter(
 
     Without *acks* those disks confirm it that the publisher asks for.
     """
-    owned, size_bytes = measured(publisher, body, attributes)
-    return publisher.enter(
-        pending, destination, owned, attributes, size_bytes, publisher.acks if acks is None else acks
-    )
+    if type(body) is bytes and attributes is NO_ATTRIBUTES:  # nearly every message: without one more call
+        publisher.check_size(len(body))
+        size_bytes = len(body) + MESSAGE_OVERHEAD_BYTES
+    else:
+        body, size_bytes = measured(publisher, body, attributes)
+    return publisher.enter(pending, destination, body, attributes, size_bytes, publisher.acks if acks is None else acks)
 
 
 def measured(publisher: Publisher, body: Body, attributes: Attributes) -> tuple[bytes, int]:

@@ -25,6 +25,11 @@ ATTEMPT_SECONDS_FIRST = 1.0
 """Where there are several addresses, each gets this long at first, and twice as long the next time."""
 NOT_LEADER_BACKOFF = Backoff(0.05, 0.25, floor_share=0.5)
 """Who answers that he does not lead is asked again so soon: an election takes no longer."""
+ELECTION_REFUSALS = 10
+"""After so many such answers in a row, nearly two seconds, it does take longer,"""
+LEADERLESS_BACKOFF = Backoff(0.25, 2.0, floor_share=0.5)
+"""and whoever asks is in the way of those who elect: a hundred clients that keep five brokers busy with handshakes
+leave them no time for each other."""
 STABLE_SECONDS = 5.0
 """A session that lived so long was a success."""
 STAGGER_SECONDS = 0.05
@@ -51,6 +56,7 @@ class Place:
         self.problem: SluiceError | None = None
         self._breaker = CircuitBreaker(random.random)
         self._round = 0
+        self._refusals = 0
 
     def is_open(self, now: float) -> bool:
         """Whether it failed so often that it is left alone for long, as long as there are others."""
@@ -63,8 +69,17 @@ class Place:
         return self._breaker.not_before_alone if alone else self._breaker.not_before
 
     def hurry(self) -> None:
-        """Let it be tried at once: somebody says that the leader is here."""
-        self._breaker.hurry()
+        """Let it be tried at once: somebody says that the leader is here.
+
+        Unless it has said itself, again and again, that it is not: then it is elected and cannot serve yet, and all who
+        follow it name it to everybody who asks. To take each of them at his word would keep it from ever serving.
+        """
+        if self._refusals < ELECTION_REFUSALS:
+            self._breaker.hurry()
+
+    def found(self) -> None:
+        """Somebody leads: the next search begins anew."""
+        self._refusals = 0
 
     def patience(self, places: int) -> float:
         """Return how long the next attempt may take."""
@@ -81,8 +96,11 @@ class Place:
         self._round += 1
         breaker = self._breaker
         if isinstance(problem, NotLeader):  # it works
+            self._refusals += 1
+            late = self._refusals - ELECTION_REFUSALS
+            backoff, times = (LEADERLESS_BACKOFF, late) if late > 0 else (NOT_LEADER_BACKOFF, self._round)
             breaker.succeeded()
-            breaker.rest(now + NOT_LEADER_BACKOFF.delay(self._round, random.random))
+            breaker.rest(now + backoff.delay(times, random.random))
             return
         if lived_seconds > STABLE_SECONDS:
             breaker.succeeded()
@@ -142,6 +160,7 @@ class Places:
     def give_up_all_but(self, kept: Session | None) -> None:
         """Give up every attempt but this one; who was spoken to hears a goodbye."""
         for place in self.all():
+            place.found()
             if place.scope is None or (place.session is kept and kept is not None):
                 continue
             if place.session is not None:

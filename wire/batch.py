@@ -89,8 +89,11 @@ _HEADER = Struct(">BBHIII")
 _LENGTH = Struct(">I")
 
 
-class Column(enum.IntFlag):
-    """Which columns a batch has, in the order in which they are stored."""
+class Column(enum.IntEnum):
+    """Which columns a batch has, in the order in which they are stored: bits of a number.
+
+    No `IntFlag`: each `&` with one of those is five calls in Python, and every batch has some on both of its sides.
+    """
 
     KEYS = 0x0001
     MESSAGE_IDS = 0x0002

@@ -196,6 +196,8 @@ class Connection:
     def __init__(self, role: Role, *, frame_bytes_max: int = FRAME_BYTES_DEFAULT) -> None:
         self.role = role
         self.peer = _B if role is _C else _C
+        self._sends = OPEN_TYPES[role]  # at hand: the hash of an enumeration is a call in Python
+        self._takes = OPEN_TYPES[self.peer]
         self.state = State.START
         self.frame_bytes_max = frame_bytes_max
         self._reader = FrameReader(FRAME_BYTES_BEFORE_OPEN)
@@ -254,7 +256,7 @@ class Connection:
 
     def _take_frames(self, frames: list[Frame]) -> list[Received]:
         received = []
-        expected = OPEN_TYPES[self.peer]
+        expected = self._takes
         for frame in frames:
             type_ = frame.type
             if self.state is not State.OPEN or type_ not in expected:
@@ -283,7 +285,7 @@ class Connection:
         """
         type_ = message.TYPE
         head = message.encode()
-        moves = self.state is not State.OPEN or type_ not in OPEN_TYPES[self.role]
+        moves = self.state is not State.OPEN or type_ not in self._sends
         # Before the handshake is through the peer takes only small frames, whatever was agreed for later.
         limit = self.frame_bytes_max
         if self.state is not State.OPEN and type_ != m.MessagesSeen.TYPE:

@@ -27,6 +27,8 @@ from sluicemq.wire.errors import FrameTooLarge, ProtocolError
 
 PREFACE = b"\x8fSluice\x01"
 """First bytes of every native connection: a byte that no TLS, AMQP or HTTP peer begins with, name, wire generation."""
+PEER_PREFACE = b"\x8fSlPeer\x01"
+"""First bytes of a connection between brokers: told from a client's by the fourth."""
 
 FRAME_HEADER_BYTES = 16
 FRAME_BYTES_DEFAULT = 36 * 1024 * 1024

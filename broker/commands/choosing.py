@@ -35,7 +35,8 @@ def _header(_context: click.Context, _parameter: click.Parameter, values: tuple[
 
 def filters(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that choose messages."""
-    options = (
+    return _with(
+        function,
         click.option("--id", "message_id", metavar="ID", help="Only the one with this id."),
         click.option("--key", help="Only those with this key."),
         click.option("--subject", help="Only those with this subject."),
@@ -50,8 +51,12 @@ def filters(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--after", type=Time(), help="Only those published then or later."),
         click.option("--before", type=Time(), help="Only those published before."),
     )
-    for option in reversed(options):
-        function = option(function)
+
+
+def _with(function: Callable[..., Any], *decorators: Callable[..., Any]) -> Callable[..., Any]:
+    """Return *function* as if *decorators* stood above it, in this order."""
+    for decorate in reversed(decorators):
+        function = decorate(function)
     return function
 
 
@@ -62,6 +67,12 @@ def _state(*states: str) -> Callable[..., Any]:
 
 
 _most = click.option("--count", "-n", type=click.IntRange(1), help="Most messages; default: all.")
+
+
+def _to_another_queue(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what a command is told that lets messages of one queue go to another."""
+    places = click.argument("name"), click.argument("to")
+    return _with(function, *places, _most, _state("ready", "dead"), filters, url_option, json_option)
 
 
 def add_to(group: click.Group) -> None:
@@ -93,34 +104,22 @@ def search(name: str, count: int, state: str, url: str, as_json: bool, **wanted:
 
 
 @click.command(name="move")
-@click.argument("name")
-@click.argument("to")
-@_most
-@_state("ready", "dead")
-@filters
-@url_option
-@json_option
-def move(name: str, to: str, count: int | None, state: str, url: str, as_json: bool, **wanted: Any) -> None:
+@_to_another_queue
+def move(name: str, to: str, url: str, as_json: bool, **chosen: Any) -> None:
     """Move messages of NAME behind those of the queue TO; their bodies stay where they are."""
     from sluicemq.broker.commands.asking import with_client
 
-    moved = with_client(url, lambda client: client.move(name, to, state=state, count=count, **wanted))
+    moved = with_client(url, lambda client: client.move(name, to, **chosen))
     _say(name, moved, f"moved to {to}", as_json)
 
 
 @click.command(name="copy")
-@click.argument("name")
-@click.argument("to")
-@_most
-@_state("ready", "dead")
-@filters
-@url_option
-@json_option
-def copy(name: str, to: str, count: int | None, state: str, url: str, as_json: bool, **wanted: Any) -> None:
+@_to_another_queue
+def copy(name: str, to: str, url: str, as_json: bool, **chosen: Any) -> None:
     """Copy messages of NAME behind those of the queue TO; both share one stored body."""
     from sluicemq.broker.commands.asking import with_client
 
-    copied = with_client(url, lambda client: client.copy(name, to, state=state, count=count, **wanted))
+    copied = with_client(url, lambda client: client.copy(name, to, **chosen))
     _say(name, copied, f"copied to {to}", as_json)
 
 

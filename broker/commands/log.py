@@ -313,6 +313,9 @@ _HIDDEN_FIELDS = ("log_time_ms", "payload", "queue", "resume_token")
 
 def _fields(entry: Entry) -> dict[str, Any]:
     """Return the fields of an entry as a reader wants them."""
+    from sluicemq.broker.queues.entries import Grant
+    from sluicemq.broker.queues.entries_of_topics import FILL_NUMBERS, Fill
+
     fields: dict[str, Any] = {}
     for one in dataclasses.fields(entry):
         value = getattr(entry, one.name)
@@ -321,9 +324,11 @@ def _fields(entry: Entry) -> dict[str, Any]:
         if one.name in _ZXID_FIELDS:
             value = _zxid(value)
         elif one.name == "runs":
+            # Of most kinds a run begins with its place in the queue, or the time at which it is due.
+            first, width = {Grant: (0, 3), Fill: (0, FILL_NUMBERS)}.get(type(entry), (1, 4))
+            columns = (value[column::width] for column in range(first, first + 3))
             value = [
-                f"{_zxid(zxid)}[{index}..{index + count - 1}]"
-                for zxid, index, count in zip(value[::3], value[1::3], value[2::3], strict=True)
+                f"{_zxid(zxid)}[{index}..{index + count - 1}]" for zxid, index, count in zip(*columns, strict=True)
             ]
         elif one.name == "tags":
             value = [f"{first}..{last}" for first, last in zip(value[::2], value[1::2], strict=True)]

@@ -78,9 +78,11 @@ class AtLeader:
             self._told = True
             self._on_outcome(outcome)
 
-    def durable(self, zxid: int) -> None:
-        """This broker's disk has it."""
+    def durable(self, zxid: int) -> bool:
+        """This broker's disk has it; return whether that was news to who waits."""
+        was_told = self._told
         self(Outcome(Published(zxid, self._count, False, acks=ACKS_LEADER, id_base=self._id_base)))
+        return not was_told
 
 
 class AcknowledgingStage:
@@ -131,9 +133,12 @@ class AcknowledgingStage:
     def durable(self, zxid: int) -> None:
         """This broker's disk has everything up to *zxid*."""
         waiting = self._at_leader
+        told = False
         while waiting and waiting[0][0] <= zxid:
             place, publish = waiting.popleft()
-            publish.durable(place)
+            told = publish.durable(place) or told
+        if told:  # the turn of applying is over, or comes with the quorum, which is what they do not wait for
+            self._road.after_answers()
 
     def _late(self) -> None:
         now = trio.current_time()

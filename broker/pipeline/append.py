@@ -90,7 +90,7 @@ class AppendStage(trio.abc.Instrument):
         self._durable_records = 0
         self._looked_at_bytes = 0
         self._durable_zxid = log.last_zxid
-        self._room = trio.Event()
+        self._room: trio.Event | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._thread = threading.Thread(target=self._run, name="sluicemq-log", daemon=True)
         self._spares_wanted = threading.Event()
@@ -174,6 +174,8 @@ class AppendStage(trio.abc.Instrument):
     async def wait_for_room(self) -> None:
         """Wait until less than `PENDING_BYTES_MAX` waits for the disk."""
         while self.congested:
+            if self._room is None:
+                self._room = trio.Event()
             await self._room.wait()
 
     async def stop(self) -> None:
@@ -285,9 +287,9 @@ class AppendStage(trio.abc.Instrument):
 
     def _announce(self) -> None:
         self._on_durable(self._durable_zxid)
-        if not self.congested:
+        if self._room is not None and not self.congested:
             self._room.set()
-            self._room = trio.Event()
+            self._room = None
 
     def _fail(self, error: BaseException) -> None:
         # Either thread may fail, and both may: the first failure is the reason.

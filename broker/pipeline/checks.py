@@ -177,6 +177,7 @@ class CheckStage:
                 member = await self._member_with_room(half)
                 if member is not None and halves.get(half.number) is not None:
                     member.ask(half, stored.batch.data)
+                    self._road.after_answers()
                     self.asked_total += 1
 
     async def _member_with_room(self, half: Half) -> Member | None:

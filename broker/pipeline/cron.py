@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
+from sluicemq.broker.pipeline.zones import zone_named
 from sluicemq.wire.errors import InvalidRequest
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -51,10 +51,9 @@ def next_due_ms(cron: str, timezone: str, after_ms: int) -> int:
         InvalidRequest: No such expression or time zone, or it never comes.
 
     """
-    try:
-        zone = ZoneInfo(timezone)
-    except (KeyError, OSError, ValueError):  # not found, a folder, or no name at all
-        raise InvalidRequest(f"{timezone!r:.80} is no time zone: write UTC, or a name such as Europe/Berlin") from None
+    zone = zone_named(timezone)
+    if zone is None:
+        raise InvalidRequest(f"{timezone!r:.80} is no time zone: write UTC, or a name such as Europe/Berlin")
     start = (_EPOCH + timedelta(milliseconds=after_ms)).astimezone(zone)
     times = _times(cron, start)
     try:

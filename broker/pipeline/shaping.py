@@ -9,10 +9,10 @@ import logging
 from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
 import trio
 
+from sluicemq.broker.pipeline.zones import zone_named
 from sluicemq.broker.queues.queue import Queue
 from sluicemq.broker.queues.shaping.admission import Admission, Admissions
 from sluicemq.broker.queues.shaping.deliveries import Deliveries
@@ -177,7 +177,7 @@ def refuse_unknown_zone(settings: Mapping[str, Any]) -> None:
     rate = settings.get("delivery_rate")
     if isinstance(rate, str):
         zone = rate_plan(rate).zone
-        if _zone(zone) is None:
+        if zone_named(zone) is None:
             raise InvalidRequest(
                 f"delivery_rate: {zone!r:.80} is no time zone that this broker knows: write UTC, or a name such as "
                 "Europe/Berlin"
@@ -186,14 +186,7 @@ def refuse_unknown_zone(settings: Mapping[str, Any]) -> None:
 
 @lru_cache(maxsize=100)
 def _zone_or_utc(name: str) -> tzinfo:
-    zone = _zone(name)
+    zone = zone_named(name)
     if zone is None:
         logger.warning("this machine does not know the time zone %s of a delivery rate: taken as UTC", name)
     return zone or UTC
-
-
-def _zone(name: str) -> ZoneInfo | None:
-    try:
-        return ZoneInfo(name)
-    except (KeyError, OSError, ValueError):  # not found, a folder, or no name at all
-        return None

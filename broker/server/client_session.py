@@ -150,6 +150,7 @@ class ClientSession:
                 nursery.start_soon(self.outbound.run)
                 with self._scope:
                     self._reason = await self._read()
+                await self.server.turnstile.pass_through()
                 self._leave()
                 if not self.outbound.broken:
                     self.server.hub.flush()
@@ -233,6 +234,8 @@ class ClientSession:
             if not count:
                 self._ending = Ending.CLOSED
                 return "connection closed by the client"
+            if connection.state is not State.OPEN:
+                await self.server.turnstile.pass_through()
 
     async def _take(self, received: Callable[[], list[Received]]) -> None:
         started = self.server.ground.turns.begin()

@@ -18,11 +18,11 @@ from sluicemq.broker.server.client_session import ClientSession
 from sluicemq.broker.server.mailboxes import Mailboxes
 from sluicemq.broker.server.outbound import Hub
 from sluicemq.broker.server.requests import HANDLERS
+from sluicemq.broker.server.turnstile import Turnstile
 from sluicemq.wire.connection import State
 from sluicemq.wire.errors import BrokerStopping, HeartbeatLost, LimitReached, NotLeader, RequestTimeout, error_to_wire
-from sluicemq.wire.frames import PREFACE, pack_frame
+from sluicemq.wire.frames import PEER_PREFACE, PREFACE, pack_frame
 from sluicemq.wire.messages import Close
-from sluicemq.wire.peers import PEER_PREFACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -98,6 +98,7 @@ class Server:
         self.version = version
         self.hub = Hub()
         self.mailboxes = Mailboxes()
+        self.turnstile = Turnstile()
         self.handlers = HANDLERS
         self.sessions: set[ClientSession] = set()
         self.peers: Peers | None = None
@@ -141,6 +142,7 @@ class Server:
         while (until := self.undecided_until()) > trio.current_time():
             with trio.move_on_at(until):
                 await self._leader_known.wait()
+        await self.turnstile.pass_through()
 
     def stop_leading(self, reason: NotLeader) -> None:
         """The leadership is over: every client of it hears so, and finds the next leader by itself."""
@@ -201,6 +203,7 @@ class Server:
                         LimitReached(f"the broker serves {limit} connections", limit="connections_max", value=limit),
                     )
                     return
+                await self.turnstile.pass_through()
                 if not first or self._stopping:
                     return
                 if not first.startswith(PREFACE[:1]):

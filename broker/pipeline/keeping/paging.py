@@ -265,6 +265,7 @@ class Pager:
                         self._drop(chosen, fresh, pages)
                 self._room.set()
                 await trio.lowlevel.checkpoint()
+            self._room.set()  # also where room came about by itself: who waits for it looks again
 
     def _choose(self) -> list[Chunk]:
         """Return a few chunks to page out: the last ones of the pool that no reader comes near to.

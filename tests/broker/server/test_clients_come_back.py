@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from sluicemq.broker.pipeline import sessions
 from sluicemq.client import connect
 from sluicemq.client.errors import LeaseLost
 from tests.broker.server.talk import open_port
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
     from tests.broker.server.talk import Port
 
 BODIES = [b"one", b"two", b"three", b"four"]
+FOREVER_SECONDS = 10 * WAIT_SECONDS
+"""A grace that no test sees the end of."""
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was cut off is waited for however slowly the test goes on, but where a test says otherwise."""
+    monkeypatch.setattr(sessions, "CLOSED_GRACE_SECONDS_MAX", FOREVER_SECONDS)
 
 
 @asynccontextmanager
@@ -38,7 +47,11 @@ async def way_to(port: Port) -> AsyncIterator[Way]:
 @asynccontextmanager
 async def working() -> AsyncIterator[tuple[Port, Way, Client, Consumer]]:
     """A client whose consumer has four messages at hand, over a way that can be cut."""
-    async with open_port() as port, way_to(port) as way, connect(f"sluicemq://127.0.0.1:{way.port}") as client:
+    async with (
+        open_port(session_grace_seconds=FOREVER_SECONDS) as port,
+        way_to(port) as way,
+        connect(f"sluicemq://127.0.0.1:{way.port}") as client,
+    ):
         await client.declare_queue("orders")
         async with client.producer("orders") as producer:
             await producer.send_many(BODIES)
@@ -157,7 +170,7 @@ class Broker:
         self._ended = trio.Event()
 
     async def serve(self, *, task_status: trio.TaskStatus[None]) -> None:
-        async with open_port(disk=self._disk) as self.port:
+        async with open_port(disk=self._disk, session_grace_seconds=FOREVER_SECONDS) as self.port:
             self._way.target = self.port._address
             self._way.heal()
             task_status.started()

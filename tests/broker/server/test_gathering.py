@@ -97,6 +97,8 @@ async def test_nothing_small_is_waited_for_and_the_next_frame_wakes_its_reader_a
             await both.wait(10 * len(PIECE), drained=False)
         nursery.start_soon(both.wait, 2 * len(PIECE))
         await both.send(2)
+        with trio.fail_after(WAIT_SECONDS):
+            await both.woken.wait()
         assert len(await both.ours.receive_some(10 * len(PIECE))) == 2 * len(PIECE)
         await both.wait(0)
         await both.theirs.send_all(b"a small one")

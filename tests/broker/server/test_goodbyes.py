@@ -14,6 +14,7 @@ from sluicemq.wire.frames import pack_frame
 from tests.broker.pipeline.held import HeldSyncs
 from tests.broker.server.talk import Peer, open_port
 from tests.disk import SimulatedDisk
+from tests.patience import WAIT_SECONDS
 
 LINGER_NOT = b"\x01\0\0\0\0\0\0\0"
 """SO_LINGER of no time at all: closing sends a reset."""
@@ -45,7 +46,7 @@ async def test_however_a_client_leaves_what_it_held_goes_to_another_at_once(mann
         await stayer.publish(await stayer.open_producer(), 1, [b"a", b"b", b"c"])
         await leaver.take(2)
         await leave(leaver, manner)
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             while len(port.server.sessions) > 1:
                 await trio.lowlevel.checkpoint()
         await port.road.wait_idle()
@@ -73,7 +74,7 @@ async def test_a_batch_whose_producer_left_before_its_confirm_is_stored_all_the_
         await held.begun()
         await peer.stream.aclose()
         held.let_all_go()
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             while len(port.server.sessions) > 1:
                 await trio.lowlevel.checkpoint()
         # The client comes back and asks again: it is answered with what was stored.
@@ -88,7 +89,7 @@ async def test_what_a_client_says_behind_its_own_goodbye_is_not_done():
         peer, other = await port.connect(), await port.connect()
         request = pack_frame(m.DeclareQueue.TYPE, m.DeclareQueue("orders").encode(), correlation=5)
         await peer.send_bytes(peer.connection.send(m.Close()) + request)
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             await peer.closed.wait()
 
         assert (await other.ask(m.ListQueues())).queues == []

@@ -27,6 +27,7 @@ from sluicemq.wire.frames import FRAME_BYTES_BEFORE_OPEN, FRAME_BYTES_MIN, PREFA
 from tests.broker.pipeline.held import HeldSyncs
 from tests.broker.server.talk import Peer, Port, Refused, open_port
 from tests.disk import SimulatedDisk
+from tests.patience import WAIT_SECONDS
 
 
 def frame(message, correlation: int = 0) -> bytes:
@@ -44,7 +45,7 @@ HELLO = frame(m.Hello(1, 1, heartbeat_seconds=0.0))
 
 async def refusal(port: Port, peer: Peer) -> BaseException | None:
     """Wait for the end of the connection on both sides; return what CLOSE said, and see that others are served."""
-    with trio.fail_after(10):
+    with trio.fail_after(WAIT_SECONDS):
         await peer.closed.wait()
         await peer.stream.aclose()
         while any(not session.session for session in port.server.sessions):
@@ -177,7 +178,7 @@ async def test_no_session_opens_while_the_broker_stops():
         peer = await greeted(port)
         port.road.produce.stopping = True
         await peer.send(m.Open(), correlation=0)
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             await peer.closed.wait()
 
         assert isinstance(peer.error, BrokerStopping)
@@ -190,7 +191,7 @@ async def test_a_session_that_the_machine_refuses_ends_the_connection_with_its_r
         first = await port.connect()
         second = await greeted(port)
         await second.send(m.Open(), correlation=0)
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             await second.closed.wait()
 
         assert isinstance(second.error, LimitReached)
@@ -211,7 +212,7 @@ async def test_a_client_that_leaves_while_its_session_opens_leaves_no_session_be
         if goodbye == "reset":
             peer.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
         await peer.stream.aclose()
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             while port.server.sessions:
                 await trio.lowlevel.checkpoint()
         assert port.road.machine.sessions == {}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from sluicemq.broker.pipeline import sessions
+from sluicemq.broker.pipeline import closed_sessions, sessions
 from sluicemq.wire import messages as m
 from sluicemq.wire.errors import ConnectionFailed, ConsumerConflict, ConsumerNotFound, InvalidRequest, SessionNotFound
 from tests.broker.server.talk import open_port
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from tests.broker.server.talk import Peer, Port
 
 BODIES = [b"one", b"two", b"three", b"four", b"five"]
+FOREVER_SECONDS = 10 * WAIT_SECONDS
+"""A grace that no test sees the end of."""
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was cut off is waited for however slowly the test goes on, but where a test says otherwise."""
+    monkeypatch.setattr(sessions, "CLOSED_GRACE_SECONDS_MAX", FOREVER_SECONDS)
 
 
 async def resumable(port: Port) -> Peer:
@@ -29,9 +37,9 @@ async def resumable(port: Port) -> Peer:
 
 
 @asynccontextmanager
-async def worker_with_messages() -> AsyncIterator[tuple[Port, Peer, int]]:
+async def worker_with_messages(disk: SimulatedDisk | None = None) -> AsyncIterator[tuple[Port, Peer, int]]:
     """A worker that was delivered five messages."""
-    async with open_port() as port:
+    async with open_port(disk=disk, session_grace_seconds=FOREVER_SECONDS) as port:
         worker = await resumable(port)
         await worker.declare()
         await worker.publish(await worker.open_producer(), 1, BODIES)
@@ -122,6 +130,8 @@ async def test_a_verdict_whose_answer_was_lost_is_known_to_hold():
 @pytest.mark.trio
 async def test_a_lease_that_ran_out_meanwhile_is_lost_and_not_settled():
     async with worker_with_messages() as (port, worker, consumer):
+        # No room for more than the other four: should its lease end before the connection does, it does not come again.
+        await worker.send(m.Credit(consumer, 4, 1 << 30), correlation=0)
         await worker.ask(m.Extend(consumer, [1, 1], 0.05))
         await lose(port, worker)
         queue = port.road.produce.find_queue("/", "orders")
@@ -142,7 +152,7 @@ async def test_after_a_restart_a_worker_finds_its_leases_again():
         await worker.take(5)
         await worker.ask(m.Settle(consumer, m.VERDICT_ACK, [1, 1]))
         await port.road.wait_idle()
-    async with open_port(disk=disk.restart()) as port:
+    async with open_port(disk=disk.restart(), session_grace_seconds=FOREVER_SECONDS) as port:
         other = await port.connect()
         await other.consume()
         back = await (await port.dial()).come_back(worker)
@@ -182,8 +192,57 @@ async def test_the_messages_of_a_killed_worker_wait_for_moments_only(monkeypatch
         await lose(port, worker)
         other = await port.connect()
         await other.consume()
-        with trio.fail_after(4.0):
-            assert await other.take(5) == BODIES
+        assert await other.take(5) == BODIES
+
+
+@pytest.mark.trio
+async def test_the_messages_of_a_killed_worker_wait_for_moments_only_though_the_broker_dies_too(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    disk = SimulatedDisk(1)
+    async with worker_with_messages(disk) as (port, worker, _consumer):
+        await lose(port, worker)
+        known = port.road.machine.sessions[worker.opened.session]
+        await until(lambda: known.closed)
+    monkeypatch.setattr(sessions, "CLOSED_GRACE_SECONDS_MAX", 0.05)
+    async with open_port(disk=disk.restart(), session_grace_seconds=FOREVER_SECONDS) as port:
+        other = await port.connect()
+        await other.consume()
+        assert await other.take(5) == BODIES
+
+
+@pytest.mark.trio
+async def test_a_worker_that_came_back_is_waited_for_as_anybody_though_it_had_closed_once(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    disk = SimulatedDisk(1)
+    async with worker_with_messages(disk) as (port, worker, consumer):
+        await lose(port, worker)
+        known = port.road.machine.sessions[worker.opened.session]
+        await until(lambda: known.closed)
+        back = await (await port.dial()).come_back(worker)
+        await back.ask(resume(consumer, [1, 5]))
+        await until(lambda: not known.closed)
+        # It closes again when this broker ends; that is not what the next one is to know of it.
+        monkeypatch.setattr(closed_sessions, "GATHER_SECONDS", FOREVER_SECONDS)
+    monkeypatch.setattr(sessions, "CLOSED_GRACE_SECONDS_MAX", 0.0)
+    async with open_port(disk=disk.restart(), session_grace_seconds=FOREVER_SECONDS) as port:
+        other = await port.connect()
+        await other.publish(await other.open_producer(), 1, BODIES)
+        assert port.road.sessions.is_away(worker.opened.session)
+
+
+@pytest.mark.trio
+async def test_for_a_client_that_holds_nothing_the_log_is_not_written(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(closed_sessions, "GATHER_SECONDS", 0.0)
+    async with worker_with_messages() as (port, worker, consumer):
+        await worker.ask(m.Settle(consumer, m.VERDICT_ACK, [1, 5]))
+        await port.road.wait_idle()
+        before = port.road.entries_total
+        await lose(port, worker)
+        for _ in range(20):
+            await trio.lowlevel.checkpoint()
+        assert port.road.entries_total == before
 
 
 @pytest.mark.trio
@@ -267,8 +326,7 @@ async def test_consumers_that_are_not_gone_on_with_are_over():
 
 @pytest.mark.trio
 async def test_the_only_consumer_keeps_its_place_while_it_is_away():
-    async with open_port() as port:
-        port.road.sessions.grace_seconds = 0.3
+    async with open_port(session_grace_seconds=FOREVER_SECONDS) as port:
         worker, other = await resumable(port), await port.connect()
         await worker.declare(mode="exclusive")
         consumer = await worker.consume()
@@ -280,14 +338,15 @@ async def test_the_only_consumer_keeps_its_place_while_it_is_away():
         assert (await back.ask(resume(consumer, [], last_tag=0))).active
         with pytest.raises(ConsumerConflict):
             await other.consume()
-        await lose(port, back)
-        await until(lambda: not port.road.sessions.away_count)
+        port.road.sessions.grace_seconds = 0.05
+        await back.stream.aclose()
+        await until(lambda: port.road.machine.sessions.keys() == {other.opened.session})
         await other.consume()
 
 
 @pytest.mark.trio
 async def test_the_active_one_of_several_stays_it():
-    async with open_port() as port:
+    async with open_port(session_grace_seconds=FOREVER_SECONDS) as port:
         worker, other = await resumable(port), await port.connect()
         await worker.declare(mode="failover")
         await worker.publish(await worker.open_producer(), 1, BODIES)
@@ -317,7 +376,7 @@ async def test_a_consumer_cannot_change_its_queue_by_coming_back():
 
 @pytest.mark.trio
 async def test_a_temporary_subscription_survives_a_lost_connection():
-    async with open_port() as port:
+    async with open_port(session_grace_seconds=FOREVER_SECONDS) as port:
         worker, other = await resumable(port), await port.connect()
         await worker.ask(m.DeclareTopic("events", {}))
         name = (await worker.ask(m.Subscribe("events.#", "", {}, durable=False))).name

@@ -11,6 +11,7 @@ from sluicemq.broker.server import statistics as statistics_module
 from sluicemq.wire import messages as m
 from sluicemq.wire.errors import InvalidRequest, LimitReached, MessageTooLarge, QueueNotFound, error_from_wire
 from tests.broker.server.talk import open_port, unpack
+from tests.patience import WAIT_SECONDS
 
 
 @pytest.mark.trio
@@ -241,7 +242,7 @@ async def test_small_requests_with_large_answers_wait_until_the_client_reads(mon
         await greedy.send_bytes(
             b"".join(greedy.connection.send(m.Peek("orders", 0, 1), correlation=number) for number in correlations)
         )
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_SECONDS):
             while not session.suspended:
                 await trio.lowlevel.checkpoint()
 
@@ -291,11 +292,9 @@ async def test_a_stopping_broker_confirms_what_is_on_the_road_and_says_goodbye_a
         await peer.declare()
         producer = await peer.open_producer()
         assert not (await peer.publish(producer, 1, [b"x"])).duplicate
-        started = trio.current_time()
-        await port.server.stop(10.0)
-        with trio.fail_after(5):
+        with trio.fail_after(WAIT_SECONDS):
+            await port.server.stop(10 * WAIT_SECONDS)
             await peer.closed.wait()
 
-        assert trio.current_time() - started < 5
         assert peer.error is not None
         assert peer.error.code == "broker_stopping"

@@ -93,9 +93,12 @@ async def test_a_broker_that_only_follows_shows_ready_messages_and_changes_nothi
         messages, stale = await reads.peek("orders")
         assert [(message.body, message.destination) for message in messages] == [(b"one", "orders"), (b"two", "orders")]
         assert (stale["role"], stale["leader"], stale["heard_seconds"]) == ("following", 2, 0.75)
-        assert stale["applied_zxid"] == before == port.server.ground.machine.applied_zxid
+        # The end of the session that filled the queue may come onto the road meanwhile.
+        assert before <= stale["applied_zxid"] <= port.server.ground.machine.applied_zxid
         assert [message.body for message in (await reads.peek("orders", count=1, skip=1)).messages] == [b"two"]
         assert (await reads.peek("returns")).messages == []
+        info = await reads.queue_info("orders")
+        assert (info["ready"], info["leased"]) == (2, 0), "who looks takes nothing"
         with pytest.raises(QueueNotFound, match="nothing"):
             await reads.peek("nothing")
 
