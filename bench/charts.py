@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,12 @@ CHARTS: tuple[tuple[str, str, tuple[tuple[str, str, str, float], ...]], ...] = (
 )
 
 
+def source_of(results: Results) -> str:
+    """Return what a chart says, where nobody sees it, of the run from which it was drawn."""
+    records = json.dumps(results.records, sort_keys=True).encode()
+    return f"records {hashlib.sha256(records).hexdigest()}"
+
+
 def draw_all(results: Results, out: Path) -> None:
     """Draw every chart into *out*."""
     for name, title, panels in CHARTS:
@@ -45,7 +53,7 @@ def draw_all(results: Results, out: Path) -> None:
         figure.suptitle(title + "; dark: synced before confirm, pale: synced later", fontsize=10)
         for axis, panel in zip(axes, panels, strict=True):
             _draw(axis, results, panel)
-        figure.savefig(out / f"{name}.png", dpi=80)
+        figure.savefig(out / f"{name}.png", dpi=80, metadata={"Source": source_of(results)})
         pyplot.close(figure)
 
 

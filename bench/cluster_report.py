@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from bench.cluster_scenarios import FAULTS, LEADER, OTHER
 from bench.cluster_systems import CLUSTERS, OURS_CLUSTERED
-from bench.report import RATIO_NOTE, Ratio, Record, Results, end_table, facts_text, ratio_table, rounded, table
-from bench.report import with_range as ranged
+from bench.report import (
+    BATCHES,
+    RATIO_NOTE,
+    Column,
+    Ratio,
+    Results,
+    end_table,
+    facts_text,
+    figure_table,
+    ratio_table,
+    rounded,
+    table,
+)
+from bench.rounds import Record, counts_text
 from bench.systems import System
 
 CLUSTER_RATIOS: tuple[Ratio, ...] = (
@@ -18,6 +29,15 @@ CLUSTER_RATIOS: tuple[Ratio, ...] = (
     ("one in flight p50", "one in flight", "p50_seconds", 100),
     ("server CPU, publish", "rates", "publish_server_cpu_per_million", 100),
     ("server CPU, consume", "rates", "consume_server_cpu_per_million", 100),
+)
+CLUSTER_COLUMNS = (
+    Column("publish/s", "rates", "publish_per_second", size=100),
+    Column("consume/s", "rates", "consume_per_second", size=100),
+    Column("one in flight p50 ms", "one in flight", "p50_seconds", 1e3),
+    Column("p99 ms", "one in flight", "p99_seconds", 1e3),
+    Column("CPU s/million of all three: publish", "rates", "publish_server_cpu_per_million", size=100),
+    Column("consume", "rates", "consume_server_cpu_per_million", size=100),
+    Column("a confirm means", "", "durability"),
 )
 
 
@@ -47,28 +67,7 @@ def cluster_tables(results: Results) -> str:
 
 def cluster_table(results: Results) -> str:
     """Return rates, latencies and CPU of three nodes for bodies of about 100 bytes."""
-    head: tuple[str, ...] = ("100 B, batches of 1,000", "publish/s", "consume/s", "one in flight p50 ms", "p99 ms")
-    head += ("CPU s/million of all three: publish", "consume", "a confirm means")
-
-    def row(system: System) -> Sequence[str]:
-        def rate(figure: str) -> str:
-            return ranged(results.figure("rates", system.name, figure, size=100))
-
-        def latency(figure: str) -> str:
-            return ranged(results.figure("one in flight", system.name, figure), 1e3)
-
-        return (
-            system.title,
-            rate("publish_per_second"),
-            rate("consume_per_second"),
-            latency("p50_seconds"),
-            latency("p99_seconds"),
-            rate("publish_server_cpu_per_million"),
-            rate("consume_server_cpu_per_million"),
-            system.durability,
-        )
-
-    return table(head, [row(system) for system in results.systems])
+    return figure_table(results, results.systems, BATCHES, CLUSTER_COLUMNS)
 
 
 def failover_table(results: Results) -> str:
@@ -77,24 +76,45 @@ def failover_table(results: Results) -> str:
     for fault in FAULTS:
         head += [f"leader {fault}: longest gap s, median", "worst", "errors, most", "unanswered, most"]
     rows = []
-    for system in results.systems:
-        for spot in (LEADER, OTHER):
-            by_fault = [_records(results, system.name, spot, fault) for fault in FAULTS]
-            if any(by_fault):
-                rows.append([system.title, spot, *(cell for records in by_fault for cell in fault_cells(records))])
-    return table(head, rows)
+    for system, spot in _places(results):
+        by_fault = [fault_records(results, system.name, spot, fault) for fault in FAULTS]
+        rows.append([system.title, spot, *(cell for records in by_fault for cell in fault_cells(records))])
+    return table(head, rows) + "\n\n" + _fault_rounds_text(results)
 
 
-def _records(results: Results, system: str, spot: str, fault: str) -> list[Record]:
-    settings = {"scenario": "failover", "system": system, "spot": spot, "fault": fault}
-    return [record for record in results.records if settings.items() <= record.items() and "error" not in record]
+def fault_records(results: Results, system: str, spot: str, fault: str) -> list[Record]:
+    """Return the rounds of one fault that count."""
+    return results.counting("failover", system, spot=spot, fault=fault)
+
+
+def _places(results: Results) -> list[tuple[System, str]]:
+    """Return each system with each node that its client was connected to."""
+    spots = ((system, spot) for system in results.systems for spot in (LEADER, OTHER))
+    return [
+        (system, spot)
+        for system, spot in spots
+        if any(fault_records(results, system.name, spot, fault) for fault in FAULTS)
+    ]
+
+
+def _fault_rounds_text(results: Results) -> str:
+    parts = []
+    for fault in FAULTS:
+        counts = {
+            f"{system.title} at {spot}": len(fault_records(results, system.name, spot, fault))
+            for system, spot in _places(results)
+        }
+        parts.append((f"leader {fault}", counts))
+    return counts_text(parts)
 
 
 def fault_rounds(results: Results) -> str:
-    """Return how often each fault was made."""
-    faults = [record for record in results.records if record["scenario"] == "failover" and "error" not in record]
-    counted = Counter((record["system"], record["spot"], record["fault"]) for record in faults)
-    least, most = min(counted.values(), default=0), max(counted.values(), default=0)
+    """Return how often each fault was made, as far as it counts."""
+    counted = [
+        len(fault_records(results, system.name, spot, fault)) for system, spot in _places(results) for fault in FAULTS
+    ]
+    made = [count for count in counted if count]
+    least, most = min(made, default=0), max(made, default=0)
     return str(least) if least == most else f"{least} to {most}"
 
 

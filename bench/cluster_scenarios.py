@@ -61,23 +61,23 @@ class ClusterScenarios(Scenarios):
         self._faults = faults
 
     def run_all(self) -> None:
-        """Run every scenario."""
-        rounds = self._pace.rounds
-        systems = self._session.systems
-        self.rates(systems, 100, rounds)
-        self.one_in_flight(systems, rounds)
-        self.end_to_end(systems, rounds)
-        self.fail_over([system for system in systems if system.name in FAILING_OVER])
+        """Run every scenario, first one round of all."""
+        systems, pace = self._session.systems, self._pace
+        failing_over = [system for system in systems if system.name in FAILING_OVER]
+        for rounds in range(1, max(pace.rounds, self._faults.rounds) + 1):
+            self.rates(systems, 100, min(rounds, pace.rounds))
+            self.one_in_flight(systems, min(rounds, pace.rounds))
+            self.end_to_end(systems, min(rounds, pace.rounds))
+            self.fail_over(failing_over, min(rounds, self._faults.rounds))
+        self.one_in_flight(systems, pace.single_rounds)
 
-    def fail_over(self, systems: list[System]) -> None:
+    def fail_over(self, systems: list[System], rounds: int) -> None:
         """Kill and freeze the leader under publishes at an even rate, and see for how long they stop."""
-        for rounds in range(1, self._faults.rounds + 1):
-            for fault in FAULTS:
-                for spot in (LEADER, OTHER):
-                    asked = [system for system in systems if spot == LEADER or system.name != OURS_CLUSTERED]
-                    settings = {"fault": fault, "spot": spot, "rate": self._faults.rate}
-                    # Each time one round more than there is: a run that ends early has been through all of them.
-                    self._each("failover", self._measure_fault(fault, spot), asked, rounds, **settings)
+        for fault in FAULTS:
+            for spot in (LEADER, OTHER):
+                asked = [system for system in systems if spot == LEADER or system.name != OURS_CLUSTERED]
+                settings = {"fault": fault, "spot": spot, "rate": self._faults.rate}
+                self._each("failover", self._measure_fault(fault, spot), asked, rounds, **settings)
 
     def _measure_fault(self, fault: str, spot: str) -> Callable[[System], Record]:
         number = FAULTS[fault]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from bench.report import Results, rounded
+from bench.report import Results, rounded, table
 from bench.systems import FSYNC, System
 
 
@@ -51,22 +51,28 @@ MEASURES = (
 )
 
 
-def losses(results: Results, measures: Sequence[Measure] = MEASURES) -> list[str]:
-    """Return a line of Markdown for each measure in which a system that syncs before it confirms beats ours."""
-    lines = []
+def losses(results: Results, measures: Sequence[Measure] = MEASURES) -> str:
+    """Return a row for each measure in which a system that syncs before it confirms beats ours."""
+    rows = []
     for measure in measures:
         ours = _median(results, measure, results.ours)
-        if not ours:
-            continue
-        better = [
-            f"{system.title} {_shown(measure, theirs)}"
-            for system in results.systems
-            if system.promise == FSYNC and (theirs := _median(results, measure, system.name))
-            if (theirs > ours if measure.more else theirs < ours)
-        ]
-        if better:
-            lines.append(f"- **{measure.title}**: {_shown(measure, ours)}; {', '.join(better)}.")
-    return lines
+        better = better_systems(results, measure)
+        if ours and better:
+            named = "; ".join(f"{system.title}: {_shown(measure, theirs)}" for system, theirs in better)
+            rows.append((measure.title, _shown(measure, ours), named))
+    return table(("", "SluiceMQ", "better"), rows, last_in_words=True) if rows else "Nowhere in this run."
+
+
+def better_systems(results: Results, measure: Measure) -> list[tuple[System, float]]:
+    """Return who beats ours in this measure, of those that sync before they confirm: best first, with medians."""
+    ours = _median(results, measure, results.ours)
+    if not ours:
+        return []
+    known = [(system, _median(results, measure, system.name)) for system in results.systems if system.promise == FSYNC]
+    better = [
+        (system, theirs) for system, theirs in known if theirs and (theirs > ours) == measure.more and theirs != ours
+    ]
+    return sorted(better, key=lambda found: found[1], reverse=measure.more)
 
 
 def _shown(measure: Measure, value: float) -> str:

@@ -9,18 +9,42 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from bench.rounds import Record, counts_text, disturbance_lines, left_out, size_text
 from bench.statistics import paired_ratios, spread, summary
 from bench.systems import BY_NAME, FSYNC, OURS, SYSTEMS, System
 
-Record = dict[str, Any]
 Figure = dict[str, Any]
 REPEAT_WITHIN = 0.2
 """Ratios that repeat worse than this are marked."""
-MEGABYTES = ("publish_bytes_per_second", 1e-6)
+BATCHES = "100 B, batches of 1,000"
 LOAD_MAX = 2.5
 """Above this load average other work may have disturbed a figure."""
+
+
+class Column(NamedTuple):
+    """One column of a table of figures.
+
+    Attributes:
+        title: Its head.
+        scenario: Where it was measured; empty: `figure` names an attribute of the system, which is words.
+        figure: Its name in records.
+        scale: From records to what readers see.
+        size: Of the bodies, where it was measured with several.
+
+    """
+
+    title: str
+    scenario: str
+    figure: str
+    scale: float = 1.0
+    size: int | None = None
+
+    def settings(self) -> dict[str, int]:
+        """Return what picks its records among those of its scenario."""
+        return {} if self.size is None else {"size": self.size}
+
 
 Ratio = tuple[str, str, str, int]
 RATIOS: tuple[Ratio, ...] = (
@@ -61,15 +85,25 @@ class Results:
         self.parts: int = content.get("parts", 1)
         self.notes: list[str] = content.get("notes", [])
         self.records: list[Record] = content["records"]
+        self._left_out = left_out(self.records)
         names = {record["system"] for record in self.records}
         self.systems = [system for system in among if system.name in names]
 
     def values(self, scenario: str, system: str, figure: str, **settings: Any) -> list[float | None]:
-        """Return a figure, round by round; None where a round failed or has no such figure."""
+        """Return a figure, round by round; None where a round failed, was left out, or has no such figure."""
+        found = self._rounds(scenario, system, settings)
+        return [record.get(figure) if counts else None for record, counts in found]
+
+    def counting(self, scenario: str, system: str, **settings: Any) -> list[Record]:
+        """Return the rounds on which figures rest: those that neither failed nor were left out."""
+        found = self._rounds(scenario, system, settings)
+        return [record for record, counts in found if counts and "error" not in record]
+
+    def _rounds(self, scenario: str, system: str, settings: dict[str, Any]) -> list[tuple[Record, bool]]:
         settings = {"vary": True, **settings} if scenario == "rates" else settings
         return [
-            record.get(figure)
-            for record in self.records
+            (record, index not in self._left_out)
+            for index, record in enumerate(self.records)
             if record["scenario"] == scenario
             and record["system"] == system
             and all(record.get(name) == value for name, value in settings.items())
@@ -90,9 +124,10 @@ class Results:
         return (min(loads), max(loads)) if loads else (0.0, 0.0)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table; all columns but the first are aligned to the right."""
-    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, last_in_words: bool = False) -> str:
+    """Return a Markdown table; columns are aligned to the right, but for the first, and the last if it holds words."""
+    figures = len(head) - 1 - last_in_words
+    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * figures + " --- |" * last_in_words]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join(lines)
 
@@ -165,7 +200,7 @@ def facts_text(results: Results) -> str:
     facts = results.facts
     least, largest = results.load_range()
     load = f"load average while it ran: {least:.1f} to {largest:.1f}, our own work included"
-    if largest > LOAD_MAX:
+    if largest > LOAD_MAX and not any("others_processors" in record for record in results.records):
         load += f" (above {LOAD_MAX}: other work may have disturbed some rounds)"
     servers = ", ".join(f"{name} {version}" for name, version in facts["servers"].items())
     libraries = ", ".join(f"{name} {version}" for name, version in facts["libraries"].items())
@@ -173,12 +208,14 @@ def facts_text(results: Results) -> str:
     machine = f"{cores}, Linux {facts['kernel']}, {facts['file_system']}"
     parts = f" in {results.parts} parts, each with servers of its own" if results.parts > 1 else ""
     quick = ", quick" if results.quick else ""
+    titles = {system.name: system.title for system in results.systems}
     lines = [
         f"- {facts['date']}, commit {facts['commit']}, {results.seconds:.0f} s{parts}{quick}",
         f"- {machine}; servers and clients share the cores",
         f"- Python {facts['python']}; {libraries}",
         f"- {servers}",
         f"- {load}",
+        *(f"- {text}" for text in disturbance_lines(results.records, titles)),
         *(f"- {text}" for text in results.notes),
         *(f"- left out: {text}" for text in results.left_out),
         *(f"- failed: {r['scenario']}, {r['system']}: {r['error']}" for r in results.records if "error" in r),
@@ -186,36 +223,69 @@ def facts_text(results: Results) -> str:
     return "\n".join(lines)
 
 
+def figure_table(results: Results, systems: Sequence[System], first: str, columns: Sequence[Column]) -> str:
+    """Return a row a system with its figures, the last column in words, and on how many rounds they rest."""
+    rows = figure_rows(results, systems, columns)
+    words = not columns[-1].scenario
+    return table(figure_head(first, columns), rows, last_in_words=words) + rounds_note(results, systems, columns)
+
+
+def figure_head(first: str, columns: Sequence[Column]) -> list[str]:
+    """Return the head of `figure_rows`."""
+    return [first, *(column.title for column in columns)]
+
+
+def figure_rows(results: Results, systems: Sequence[System], columns: Sequence[Column]) -> list[list[str]]:
+    """Return title and figures of each system."""
+
+    def cell(system: System, column: Column) -> str:
+        if not column.scenario:
+            return str(getattr(system, column.figure))
+        figure = results.figure(column.scenario, system.name, column.figure, **column.settings())
+        return with_range(figure, column.scale)
+
+    return [[system.title, *(cell(system, column) for column in columns)] for system in systems]
+
+
+def rounds_note(results: Results, systems: Sequence[System], columns: Sequence[Column]) -> str:
+    """Return a paragraph that says on how many rounds the figures of these columns rest."""
+    parts = {}
+    several = len({column.size for column in columns if column.scenario == "rates"}) > 1
+    for column in columns:
+        if column.scenario:
+            words = "publish and consume" if column.scenario == "rates" else column.scenario
+            if several and column.size:
+                words = size_text(column.size)
+            settings = column.settings()
+            parts[words] = {
+                system.title: len(results.counting(column.scenario, system.name, **settings)) for system in systems
+            }
+    return "\n\n" + counts_text(list(parts.items()))
+
+
+MAIN_COLUMNS = (
+    Column("publish/s", "rates", "publish_per_second", size=100),
+    Column("consume/s", "rates", "consume_per_second", size=100),
+    Column("one in flight p50 ms", "one in flight", "p50_seconds", 1e3),
+    Column("server CPU s/million: publish", "rates", "publish_server_cpu_per_million", size=100),
+    Column("consume", "rates", "consume_server_cpu_per_million", size=100),
+    Column("client CPU s/million: publish", "rates", "publish_client_cpu_per_million", size=100),
+    Column("consume", "rates", "consume_client_cpu_per_million", size=100),
+    Column("a confirm means", "", "durability"),
+)
+
+
 def main_table(results: Results, systems: list[System]) -> str:
     """Return rates, latency and CPU for batches of 1,000 bodies of about 100 bytes."""
-    head: tuple[str, ...] = ("100 B, batches of 1,000", "publish/s", "consume/s", "one in flight p50 ms")
-    head += ("server CPU s/million: publish", "consume", "client CPU s/million: publish", "consume", "a confirm means")
-    rows: list[tuple[str, ...]] = []
-    for system in systems:
-
-        def rate(figure: str, name: str = system.name) -> str:
-            return with_range(results.figure("rates", name, figure, size=100))
-
-        rows.append(
-            (
-                system.title,
-                rate("publish_per_second"),
-                rate("consume_per_second"),
-                with_range(results.figure("one in flight", system.name, "p50_seconds"), 1e3),
-                rate("publish_server_cpu_per_million"),
-                rate("consume_server_cpu_per_million"),
-                rate("publish_client_cpu_per_million"),
-                rate("consume_client_cpu_per_million"),
-                system.durability,
-            )
-        )
+    rows = figure_rows(results, systems, MAIN_COLUMNS)
     equal = [
         with_range(results.figure("rates", OURS, figure, size=100, vary=False))
         for figure in ("publish_per_second", "consume_per_second")
     ]
     if any(system.name == OURS for system in systems) and equal != ["-", "-"]:
-        rows.insert(1, ("SluiceMQ, bodies of equal length", *equal, "", "", "", "", "", "the same"))
-    return table(head, rows)
+        rows.insert(1, ["SluiceMQ, bodies of equal length", *equal, "-", "-", "-", "-", "-", "the same"])
+    shown = table(figure_head(BATCHES, MAIN_COLUMNS), rows, last_in_words=True)
+    return shown + rounds_note(results, systems, MAIN_COLUMNS)
 
 
 def ratio_table(results: Results, systems: list[System], ratios: Sequence[Ratio] = RATIOS) -> str:
@@ -231,53 +301,43 @@ def ratio_table(results: Results, systems: list[System], ratios: Sequence[Ratio]
     return table(("ours / theirs", *(title for title, *_ in ratios)), rows)
 
 
+SIZE_COLUMNS = tuple(
+    Column((f"{size_text(size)} " if first else "") + title, "rates", figure, scale, size)
+    for size in (1024, 65_536)
+    for first, title, figure, scale in (
+        (True, "publish/s", "publish_per_second", 1.0),
+        (False, "consume/s", "consume_per_second", 1.0),
+        (False, "publish MB/s", "publish_bytes_per_second", 1e-6),
+    )
+)
+END_COLUMNS = (
+    Column("consumed/s", "end to end", "messages_per_second"),
+    Column("published/s", "end to end", "published_per_second"),
+    Column("p50 ms", "end to end", "p50_seconds", 1e3),
+    Column("p99 ms", "end to end", "p99_seconds", 1e3),
+    Column("server CPU s/million", "end to end", "server_cpu_per_million"),
+    Column("client CPU s/million", "end to end", "client_cpu_per_million"),
+)
+
+
 def sizes_table(results: Results) -> str:
     """Return rates and throughput for 1 KiB and 64 KiB."""
-    rows = []
-    for system in results.systems:
-        row = [system.title]
-        for size in (1024, 65_536):
-            for figure, scale in (("publish_per_second", 1.0), ("consume_per_second", 1.0), MEGABYTES):
-                row.append(with_range(results.figure("rates", system.name, figure, size=size), scale))
-        rows.append(row)
-    head = ("", "1 KiB publish/s", "consume/s", "publish MB/s", "64 KiB publish/s", "consume/s", "publish MB/s")
-    return table(head, rows)
+    return figure_table(results, results.systems, "", SIZE_COLUMNS)
 
 
 def latency_table(results: Results, scenario: str) -> str:
     """Return p50 and p99."""
-    rows = [
-        (
-            system.title,
-            with_range(results.figure(scenario, system.name, "p50_seconds"), 1e3),
-            with_range(results.figure(scenario, system.name, "p99_seconds"), 1e3),
-            system.promise,
-        )
-        for system in results.systems
-    ]
-    return table(("", "p50 ms", "p99 ms", ""), rows)
+    columns = (
+        Column("p50 ms", scenario, "p50_seconds", 1e3),
+        Column("p99 ms", scenario, "p99_seconds", 1e3),
+        Column("", "", "promise"),
+    )
+    return figure_table(results, results.systems, "", columns)
 
 
 def end_table(results: Results) -> str:
     """Return throughput and latency at saturation."""
-
-    def cell(system: System, figure: str, scale: float = 1.0) -> str:
-        return with_range(results.figure("end to end", system.name, figure), scale)
-
-    rows = [
-        (
-            system.title,
-            cell(system, "messages_per_second"),
-            cell(system, "published_per_second"),
-            cell(system, "p50_seconds", 1e3),
-            cell(system, "p99_seconds", 1e3),
-            cell(system, "server_cpu_per_million"),
-            cell(system, "client_cpu_per_million"),
-        )
-        for system in results.systems
-    ]
-    head = ("", "consumed/s", "published/s", "p50 ms", "p99 ms", "server CPU s/million", "client CPU s/million")
-    return table(head, rows)
+    return figure_table(results, results.systems, "", END_COLUMNS)
 
 
 def _only(results: Results, scenario: str, row: Callable[[Record], Sequence[str]]) -> list[Sequence[str]]:

@@ -131,18 +131,23 @@ def _run(order: Order, among: Sequence[System], file_name: str, plan: Plan) -> i
             "parts": earlier["parts"] + 1,
             "records": records,
         }
-        path.write_text(as_text(what))
+        # All or nothing: whatever ends this process, the file holds a whole run so far.
+        unfinished = path.with_suffix(".new")
+        unfinished.write_text(as_text(what))
+        unfinished.replace(path)
 
     systems = [system for system in wanted if system.name not in lacks]
     deadline = math.inf if order.seconds is None else started + order.seconds
     with Session(systems, order.data, order.lock) as session:
         scenarios = plan(session, order.quick, write, earlier["records"], deadline)
+        finished = False
         try:
             scenarios.run_all()
             finished = True
         except OutOfTime:
-            finished = False
-        write(scenarios.records)
+            pass
+        finally:
+            write(scenarios.records)
     note(f"took {time.monotonic() - started:.0f} s" + ("" if finished else "; more is left, for --go-on"))
     return 0 if finished else EXIT_MORE
 

@@ -15,11 +15,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.bodies import batch_of
-from bench.servers import ServerFailed
+from bench.others import Others
 from bench.session import Session, note
 from bench.statistics import per_million, quantile
 from bench.systems import OURS, System
-from bench.workers import WorkerFailed
 
 Record = dict[str, Any]
 BACKLOG_MESSAGES = 1_000_000
@@ -40,6 +39,7 @@ class Pace:
         single_seconds: With one in flight.
         backlog_seconds: At most, for filling a backlog; a slower system gets a smaller one.
         rounds: How often, for the main figures; further sizes get one less.
+        single_rounds: How often, with one in flight: it is quick, and the disk has spells.
 
     """
 
@@ -49,10 +49,11 @@ class Pace:
     single_seconds: float = 0.8
     backlog_seconds: float = 10.0
     rounds: int = 3
+    single_rounds: int = 5
 
 
 FULL = Pace()
-QUICK = Pace(0.5, 0.7, 0.7, 0.4, 1.0, 1)
+QUICK = Pace(0.5, 0.7, 0.7, 0.4, 1.0, 1, 1)
 
 
 class OutOfTime(Exception):
@@ -89,7 +90,9 @@ class Scenarios:
     def _each(
         self, name: str, measure: Callable[[System], Record], systems: list[System], rounds: int, **settings: Any
     ) -> None:
+        """Measure what is missing of so many rounds; records say what was measured, and what others took meanwhile."""
         for number in range(rounds):
+            measured = 0
             for system in systems:
                 record: Record = {"scenario": name, "system": system.name, "round": number, **settings}
                 if any(record.items() <= known.items() for known in self.records):
@@ -98,36 +101,48 @@ class Scenarios:
                     raise OutOfTime
                 with self._session.turn():
                     record["load"] = os.getloadavg()[0]
+                    others = Others()
                     try:
                         record.update(measure(system))
-                    except (WorkerFailed, ServerFailed, OSError) as error:
-                        note(f"  {name}, {system.name}: {error}")
-                        record["error"] = str(error)
-                        self._session.drop_workers(system)
+                    except Exception as error:  # noqa: BLE001 - whatever one system did wrong, others are measured
+                        text = str(error) or type(error).__name__
+                        note(f"  {name}, {system.name}: {text}")
+                        record["error"] = text
+                        self._session.drop(system)
+                    record["others_processors"] = others.processors()
                 self.records.append(record)
-            note(f"{name} {settings or ''} round {number + 1} of {rounds}")
-            self._on_record(self.records)
+                measured += 1
+            if measured:
+                note(f"{name} {settings or ''} round {number + 1}")
+                self._on_record(self.records)
 
     def _queue(self, name: str) -> str:
         self._queues += 1
         return f"{name}{self._queues}"
 
     def run_all(self) -> None:
-        """Run every scenario; in a quick run not 1 KiB, nor what starts servers of its own."""
+        """Run every scenario, first one round of all: so whoever stops early has all figures, of fewer rounds.
+
+        In a quick run not 1 KiB, nor what starts servers of its own.
+        """
         quick = self._pace is QUICK
-        systems, rounds = self._session.systems, self._pace.rounds
+        systems, pace = self._session.systems, self._pace
+        ours = [system for system in systems if system.name == OURS]
         self.at_rest()
-        self.rates(systems, 100, rounds)
-        self.one_in_flight(systems, rounds)
-        self.rates([system for system in systems if system.name == OURS], 100, rounds, vary=False)
-        if not quick:
-            self.rates(systems, 1024, max(1, rounds - 1))
-        self.rates(systems, 65_536, max(1, rounds - 1))
-        self.end_to_end(systems, max(1, rounds - 1))
-        self.paced(systems, max(1, rounds - 1))
-        if not quick:
-            self.syncs(_one_a_kind(systems))
-            self.backlog(_one_a_kind(systems))
+        for rounds in range(1, pace.rounds + 1):
+            fewer = max(1, min(rounds, pace.rounds - 1))
+            self.rates(systems, 100, rounds)
+            self.one_in_flight(systems, rounds)
+            self.rates(ours, 100, rounds, vary=False)
+            if not quick:
+                self.rates(systems, 1024, fewer)
+            self.rates(systems, 65_536, fewer)
+            self.end_to_end(systems, fewer)
+            self.paced(systems, fewer)
+            if not quick and rounds == fewer:
+                self.syncs(_one_a_kind(systems))
+                self.backlog(_one_a_kind(systems))
+        self.one_in_flight(systems, pace.single_rounds)
 
     def rates(self, systems: list[System], size: int, rounds: int, vary: bool = True) -> None:
         """Publish confirmed, then consume acknowledged what was published."""
@@ -221,7 +236,9 @@ class Scenarios:
             time.sleep(2.0)
             kinds = _one_a_server(self._session.systems)
             before = {system.name: self._session.server(system).usage() for system in kinds}
+            others = Others()
             time.sleep(REST_SECONDS)
+            taken = others.processors()
             for system in kinds:
                 usage = self._session.server(system).usage()
                 self.records.append(
@@ -230,6 +247,7 @@ class Scenarios:
                         "system": system.name,
                         "round": 0,
                         "load": os.getloadavg()[0],
+                        "others_processors": taken,
                         "memory_bytes": usage.memory_bytes,
                         "cpu_percent": 100 * (usage.cpu_seconds - before[system.name].cpu_seconds) / REST_SECONDS,
                     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -19,17 +20,33 @@ import psutil
 
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 20.0
+PORTS = range(20_000, 32_000)
+"""Below those that the system gives to outgoing connections: a server that was killed or stopped must not find its port
+taken by some client's connection when it comes back."""
 
 
 class ServerFailed(RuntimeError):
     """A server did not start or ended early; the message holds the end of its log."""
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """Return a port of the loopback interface that nobody uses at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port of the loopback interface that nobody uses at the moment, and that was not returned before."""
+    for port in random.sample(PORTS, len(PORTS)):
+        if port in _given:
+            continue
+        with socket.socket() as probe:
+            # As servers do: a connection that has ended, and is only remembered, takes nothing.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        _given.add(port)
+        return port
+    raise ServerFailed(f"no port from {PORTS.start} to {PORTS.stop - 1} is free")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
+import psutil
+
+from bench.leftovers import make_folder, remove_leftovers
 from bench.servers import Server
 from bench.systems import System
 from bench.workers import Worker
@@ -34,9 +38,9 @@ class Session:
 
     def __init__(self, systems: list[System], place: Path, lock: Path | None = None) -> None:
         self.systems = systems
-        self.directory = Path(tempfile.mkdtemp(prefix="sluicemq-bench-", dir=place))
-        # Servers that change their user must reach their data.
-        self.directory.chmod(0o755)
+        for text in remove_leftovers(place):
+            note(text)
+        self.directory = make_folder(place)
         self._lock = lock
         self._servers: dict[str, Server] = {}
         self._workers: dict[tuple[str, str], Worker] = {}
@@ -68,7 +72,9 @@ class Session:
         """Return the running server of *system*; systems with the same configuration share it."""
         server = self._servers.get(system.server)
         if server is None:
-            server = system.server_class()(self.directory / system.server.replace(":", "-"))
+            directory = Path(tempfile.mkdtemp(prefix=system.server.replace(":", "-") + "-", dir=self.directory))
+            directory.chmod(0o755)
+            server = system.server_class()(directory)
             server.start()
             self._servers[system.server] = server
         return server
@@ -93,7 +99,12 @@ class Session:
             worker = self._workers[(system.name, role)] = Worker(system.name)
         return worker
 
-    def drop_workers(self, system: System) -> None:
-        """End the workers of *system* after a failure; the next use starts new ones."""
+    def drop(self, system: System) -> None:
+        """End server and workers of *system* after a failure, whatever their state; the next use starts others."""
         for key in [key for key in self._workers if key[0] == system.name]:
             self._workers.pop(key).close()
+        server = self._servers.pop(system.server, None)
+        if server is not None:
+            with suppress(OSError, psutil.Error, subprocess.SubprocessError):
+                server.stop()
+            shutil.rmtree(server.directory, ignore_errors=True)

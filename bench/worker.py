@@ -31,6 +31,8 @@ clock = time.monotonic
 
 STAMPED_SEARCH = 50
 """So many bodies of a batch are searched for a stamp."""
+WARMING_SENDS = 50
+"""So many messages are sent one by one before anything is timed."""
 PACED_PENDING_MAX = 20_000
 ANSWER_SECONDS = 1.0
 """So long what is under way may take when watching has ended; what has no answer then is counted."""
@@ -147,13 +149,19 @@ async def _consume(client: Client, task: dict[str, Any]) -> dict[str, Any]:
     return {**run.result(), "first_seconds": first - run.started, "first_at": first}
 
 
-async def _send_one_by_one(client: Client, task: dict[str, Any]) -> dict[str, Any]:
+async def _warmed_single(client: Client, task: dict[str, Any]) -> tuple[list[bytes], _Run]:
+    """Open a producer and send a few untimed; return bodies to send one by one, and a run that begins now."""
     bodies = make_batches(task["size"], 100, vary=True)[0]
     await client.open_producer()
-    for body in bodies[:50]:
+    for body in bodies[:WARMING_SENDS]:
         await client.send(body)
     run = _Run()
     run.start()
+    return bodies, run
+
+
+async def _send_one_by_one(client: Client, task: dict[str, Any]) -> dict[str, Any]:
+    bodies, run = await _warmed_single(client, task)
     until = clock() + task["seconds"]
     for body in itertools.cycle(bodies):
         start = clock()
@@ -163,7 +171,7 @@ async def _send_one_by_one(client: Client, task: dict[str, Any]) -> dict[str, An
         run.durations.append(clock() - start)
     run.ended = clock()
     run.messages = len(run.durations)
-    return run.result(50)
+    return run.result(WARMING_SENDS)
 
 
 async def _send_paced(client: Client, task: dict[str, Any]) -> dict[str, Any]:
@@ -201,12 +209,7 @@ async def _send_through_fault(client: Client, task: dict[str, Any]) -> dict[str,
     Whatever a call raises is counted and the message given up, so that the figures are about the client alone. Frozen
     processes are let go in the end.
     """
-    bodies = make_batches(task["size"], 100, vary=True)[0]
-    await client.open_producer()
-    for body in bodies[:50]:
-        await client.send(body)
-    run = _Run()
-    run.start()
+    bodies, run = await _warmed_single(client, task)
     confirms: list[float] = []
     errors: Counter[str] = Counter()
     sent, fault, gap = 0, math.inf, 1 / task["rate"]

@@ -23,16 +23,49 @@ def queue_arguments(kind: str) -> dict[str, str]:
     return {"x-queue-type": kind}
 
 
+class PortMapper:
+    """Erlang's port mapper (epmd) on a port of its own: nodes neither find nor leave one on the system's port."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, directory: Path) -> None:
+        """Start it in *directory*, where it writes nothing; what is found there later is ours."""
+        self._process = subprocess.Popen(
+            ["epmd", "-port", str(self.port), "-address", "127.0.0.1"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=directory,
+            start_new_session=True,
+        )
+
+    def stop(self) -> None:
+        """End it, if it runs."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            process.wait()
+
+
 class RabbitServer(Server):
-    """One node with a port mapper (epmd) of its own, so that it neither finds nor leaves one on the system's port."""
+    """One node.
+
+    Args:
+        directory: For its data.
+        prefix: Command in front of its own.
+        mapper: The port mapper of several nodes, which whoever made it starts and stops; None: one of its own.
+
+    """
 
     program = "rabbitmq-server"
 
-    def __init__(self, directory: Path, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(self, directory: Path, prefix: tuple[str, ...] = (), mapper: PortMapper | None = None) -> None:
         super().__init__(directory, prefix)
-        self._mapper_port = free_port()
+        self._mapper = mapper or PortMapper()
+        self._owns_mapper = mapper is None
         self._distribution_port = free_port()
-        self._mapper: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
         """Return the command; Debian's own script in /usr/sbin would change the user."""
@@ -53,24 +86,18 @@ class RabbitServer(Server):
             "RABBITMQ_ENABLED_PLUGINS_FILE": here + "/plugins",
             "RABBITMQ_DIST_PORT": str(self._distribution_port),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
-            "ERL_EPMD_PORT": str(self._mapper_port),
+            "ERL_EPMD_PORT": str(self._mapper.port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
         }
 
     def start(self) -> float:
-        """Start the port mapper and the node."""
-        self._mapper = subprocess.Popen(
-            ["epmd", "-port", str(self._mapper_port), "-address", "127.0.0.1"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        """Start the node, before it the port mapper that is its own."""
+        if self._owns_mapper:
+            self._mapper.start(self.directory)
         return super().start()
 
     def stop(self) -> None:
-        """Stop the node and its port mapper."""
+        """Stop the node and the port mapper that is its own."""
         super().stop()
-        if self._mapper is not None:
-            self._mapper.terminate()
-            self._mapper.wait()
-            self._mapper = None
+        if self._owns_mapper:
+            self._mapper.stop()

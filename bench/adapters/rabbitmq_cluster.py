@@ -20,10 +20,9 @@ from types import TracebackType
 
 from aiormq.exceptions import AMQPError
 
-from bench.adapters.rabbitmq import RabbitServer
+from bench.adapters.rabbitmq import PortMapper, RabbitServer
 from bench.adapters.rabbitmq_aio_pika import AioPikaClient
 from bench.clusters import NODES, Cluster
-from bench.servers import free_port
 
 CONTROL = "/usr/lib/rabbitmq/bin/rabbitmqctl"
 CONTROL_SECONDS_MAX = 30.0
@@ -36,9 +35,8 @@ PAUSE_SECONDS = 0.5
 class RabbitNode(RabbitServer):
     """One node of several; all share one port mapper, which the cluster runs."""
 
-    def __init__(self, directory: Path, mapper_port: int) -> None:
-        super().__init__(directory)
-        self._mapper_port = mapper_port
+    def __init__(self, directory: Path, mapper: PortMapper) -> None:
+        super().__init__(directory, mapper=mapper)
         self.peers: Sequence[RabbitNode] = ()
 
     @property
@@ -60,15 +58,18 @@ class RabbitNode(RabbitServer):
         return environment
 
     def control(self, *words: str) -> str:
-        """Return what rabbitmqctl says to *words* on this node; empty when it fails."""
-        said = subprocess.run(
-            [CONTROL, "--silent", *words],
-            env={**os.environ, **self.environment()},
-            capture_output=True,
-            text=True,
-            timeout=CONTROL_SECONDS_MAX,
-            check=False,
-        )
+        """Return what rabbitmqctl says to *words* on this node; empty when it fails, or does not end in time."""
+        try:
+            said = subprocess.run(
+                [CONTROL, "--silent", *words],
+                env={**os.environ, **self.environment()},
+                capture_output=True,
+                text=True,
+                timeout=CONTROL_SECONDS_MAX,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return ""
         return said.stdout.strip() if said.returncode == 0 else ""
 
 
@@ -77,21 +78,15 @@ class RabbitCluster(Cluster):
 
     def make_nodes(self, directories: list[Path]) -> Sequence[RabbitNode]:
         """Return nodes that look for each other by name."""
-        self._mapper_port = free_port()
-        self._mapper: subprocess.Popen[bytes] | None = None
-        self._nodes = [RabbitNode(directory, self._mapper_port) for directory in directories]
+        self._mapper = PortMapper()
+        self._nodes = [RabbitNode(directory, self._mapper) for directory in directories]
         for node in self._nodes:
             node.peers = self._nodes
         return self._nodes
 
     def start(self) -> float:
         """Start the port mapper and the nodes."""
-        self._mapper = subprocess.Popen(
-            ["epmd", "-port", str(self._mapper_port), "-address", "127.0.0.1"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._mapper.start(self.directory)
         return super().start()
 
     def formed(self) -> bool:
@@ -112,10 +107,7 @@ class RabbitCluster(Cluster):
     def stop(self) -> None:
         """End the nodes and their port mapper."""
         super().stop()
-        if self._mapper is not None:
-            self._mapper.terminate()
-            self._mapper.wait()
-            self._mapper = None
+        self._mapper.stop()
 
 
 class AioPikaSwitching(AioPikaClient):

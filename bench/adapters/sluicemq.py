@@ -29,6 +29,10 @@ class SluiceServer(Server):
         options = ["--data", str(self.directory / "data"), "--listen", address, "--log-level", "warning"]
         return [sys.executable, "-m", "sluicemq.broker.cli", "serve", *options]
 
+    def environment(self) -> dict[str, str]:
+        """Let bytecode be kept, as pip does for whoever installs it: compiling it is half of a start."""
+        return {"PYTHONDONTWRITEBYTECODE": ""}
+
 
 class SluiceClient:
     """Our client on trio."""

@@ -45,15 +45,16 @@ def test_what_was_not_measured_has_dashes() -> None:
 
 
 def test_each_spot_of_a_client_has_a_row_and_each_fault_its_columns() -> None:
-    rows = failover_table(
+    text, rounds = failover_table(
         results_of(
             fault(0.25),
             fault(1.5, fault="frozen"),
             fault(6.0, system="nats-three", errors=3),
             fault(4.0, system="nats-three", spot=OTHER),
         )
-    ).splitlines()[2:]
-    assert rows == [
+    ).split("\n\n")
+    assert rounds == "Rounds: leader killed 1; leader frozen 1."
+    assert text.splitlines()[2:] == [
         "| SluiceMQ | the leader | 0.25 | 0.25 | 0 | 4 | 1.5 | 1.5 | 0 | 4 |",
         "| NATS JetStream, 3 replicas | the leader | 6 | 6 | 3 | 4 | - | - | - | - |",
         "| NATS JetStream, 3 replicas | another node | 4 | 4 | 0 | 4 | - | - | - | - |",
