@@ -18,8 +18,9 @@ def produce(client: Client, first: int) -> None:
 
 
 def work(consumer: Consumer, done: set[int], lock: Lock) -> None:
-    """Take jobs until there are no more; consumers may be shared too, each message goes to one thread."""
-    while batch := consumer.receive(max_messages=100, max_wait=0.5):
+    """Take jobs until all are done; consumers may be shared too, each message goes to one thread."""
+    while len(done) < JOBS:
+        batch = consumer.receive(max_messages=100, max_wait=0.2)
         with lock:
             done.update(int(message.body) for message in batch)
         batch.ack()

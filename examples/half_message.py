@@ -32,7 +32,7 @@ async def main() -> None:
             with database:
                 database.execute("INSERT INTO orders VALUES ('o-1')")
 
-        async with client.prepare("orders-to-ship", b"o-2", check="shop", check_after=0.5) as half:
+        async with client.prepare("orders-to-ship", b"o-2", check="shop", check_after=2) as half:
             with database:
                 database.execute("INSERT INTO orders VALUES ('o-2')")
             half.leave_undecided()  # as if the process had died here

@@ -3,6 +3,8 @@
 Starts its own brokers on free ports and in a temporary folder; nothing else needs to run.
 """
 
+import contextlib
+import random
 import signal
 import socket
 import subprocess
@@ -19,12 +21,14 @@ MESSAGES = 300
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    """Return ports that nobody listens on, below those that the system gives to outgoing connections."""
+    ports: set[int] = set()
+    while len(ports) < count:
+        port = random.randrange(15_000, 32_000)
+        with contextlib.suppress(OSError):
+            socket.create_server(("127.0.0.1", port)).close()
+            ports.add(port)
+    return list(ports)
 
 
 def start(folder: Path, addresses: dict[int, str]) -> dict[int, subprocess.Popen[bytes]]:

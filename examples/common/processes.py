@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from typing import Self
 import trio
 
 PATIENCE_SECONDS = 60.0
+PORTS = 15_000, 32_000
 
 
 class DemoFailed(Exception):
@@ -30,9 +32,17 @@ def leaves(group: BaseExceptionGroup[DemoFailed]) -> list[BaseException]:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
+    """Return a port that nobody listens on.
+
+    It lies below those that systems give to outgoing connections: a client that knocks where a broker is just being
+    restarted could otherwise be given that very port as its own end, and be connected to itself.
+    """
+    while True:
+        port = random.randrange(*PORTS)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
         return port
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROGRAM_SECONDS_MAX = 60.0
+PROGRAM_SECONDS_MAX = 150.0
 
 
 def run_python(

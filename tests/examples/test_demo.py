@@ -13,7 +13,6 @@ from sluicemq.examples.first_look.demo import Demo, DemoFailed
 from tests.examples.programs import run_python
 
 
-@pytest.mark.timeout(60)
 def test_two_kills_lose_no_accepted_order(tmp_path: Path) -> None:
     arguments = ("-m", "sluicemq.broker.cli", "demo", "--data", tmp_path, "--orders", "60", "--json")
     done = run_python(*arguments)

