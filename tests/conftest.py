@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.alone import Turns
 
@@ -22,8 +22,10 @@ INSIST_VARIABLE = "SLUICEMQ_TESTS_INSIST"
 TURNS = pytest.StashKey[Turns]()
 
 # `ci` gives the same verdict for the same code. `dev` looks at new examples in every run, and remembers failing ones.
-settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
-settings.register_profile("dev", deadline=None)
+# How long an example takes says more about who else uses the machine than about the code.
+settings.register_profile("machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("machine"), derandomize=True, print_blob=True)
+settings.register_profile("dev", settings.get_profile("machine"))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get(INSIST_VARIABLE) else "dev"))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Self
 
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 60.0
 """Real seconds after which a thread that should have come to the disk, or should have been let go, is given up."""
 
 

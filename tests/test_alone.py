@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.alone import Turns
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 180.0
 
 
 def is_free(path: Path) -> bool:

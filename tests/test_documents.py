@@ -21,7 +21,7 @@ from tests.e2e.running import broker as broker
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DEFAULT_URL = "sluicemq://127.0.0.1:7650"
-PROGRAM_SECONDS_MAX = 30
+PROGRAM_SECONDS_MAX = 120
 BLOCK = re.compile(r"^```python runnable\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

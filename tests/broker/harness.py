@@ -21,6 +21,7 @@ from sluicemq.broker.queues.outcomes import Granted, LeasesGone, Outcome, Sessio
 from sluicemq.broker.queues.outstanding import Outstanding
 from sluicemq.broker.queues.tags import without
 from sluicemq.wire.messages import VERDICT_HANDED_OVER
+from tests.broker.alarm import assert_no_alarm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,6 +141,7 @@ class Cluster:
         ]
         hashes = {machine.state_hash() for machine in self.machines}
         assert len(hashes) == 1, f"the machines differ after {proposed}"
+        assert_no_alarm(self.machines, self.counter)
         texts = {repr(outcome) for outcome in outcomes}
         assert len(texts) == 1, f"the machines judge {proposed} differently: {texts}"
         self.machine.check()
@@ -275,6 +277,7 @@ class Cluster:
                 elif written.zxid > freezing.freeze.zxid and pager is not None:
                     pager.apply(machine, written.zxid, written.entry())
             assert machine.state_hash() == self.machine.state_hash(), "who was rebuilt lives on like the others"
+            assert_no_alarm((machine, self.machine), self.counter)
             if freezing.node != self.leader:  # the leader's dispatcher looks at the old one
                 self.machines[freezing.node] = machine
 

@@ -11,6 +11,7 @@ from sluicemq.wire import messages as m
 from sluicemq.wire.errors import error_to_wire
 from tests.client.conftest import virtual_time
 from tests.client.scripted_broker import SILENCE
+from tests.patience import WAIT_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -144,7 +145,7 @@ def fail(*_):
 async def test_a_bug_in_the_background_reaches_the_callers_with_its_cause(broker, caplog, monkeypatch):
     async with connect(broker.url) as client, client.producer("orders") as producer:
         monkeypatch.setattr(producer._publisher, "_answered", fail)
-        with anyio.fail_after(5), pytest.raises(OutcomeUnknown) as caught:
+        with anyio.fail_after(WAIT_SECONDS), pytest.raises(OutcomeUnknown) as caught:
             await producer.send(b"x")
         assert isinstance(caught.value.__cause__, InternalError)
         assert isinstance(caught.value.__cause__.__cause__, ZeroDivisionError)
@@ -159,7 +160,7 @@ async def test_a_client_closes_while_the_broker_is_gone(broker):
             with pytest.raises(ClientClosed):
                 await client.queues()
 
-        with anyio.fail_after(10):
+        with anyio.fail_after(WAIT_SECONDS):
             async with connect(broker.url) as client:
                 broker.open = False
                 await broker.peer.cut()

@@ -20,6 +20,7 @@ from sluicemq.client.errors import (
 from sluicemq.client.replay import WAIT_SECONDS
 from sluicemq.wire import messages as m
 from sluicemq.wire.batch import encode_batch
+from tests.client.conftest import virtual_time
 from tests.client.scripted_broker import CUT, SILENCE
 
 pytestmark = pytest.mark.anyio
@@ -219,10 +220,11 @@ async def test_what_is_wrong_is_raised_where_it_is_iterated(broker):
                 await bodies_of(elsewhere)
 
 
+@virtual_time
 async def test_no_page_in_time_is_a_timeout_and_no_broker_a_failed_connection(broker):
     broker.on[m.Replay] = lambda *_: SILENCE
-    async with connect(broker.url, request_timeout=0.05) as client:
-        with pytest.raises(RequestTimeout, match=r"'orders' came within 0\.05"):
+    async with connect(broker.url, request_timeout=5) as client:
+        with pytest.raises(RequestTimeout, match=r"'orders' came within 5"):
             await bodies_of(client.replay("orders"))
         broker.open = False
         await broker.peer.cut()

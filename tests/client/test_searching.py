@@ -6,14 +6,26 @@ from typing import Any
 import anyio
 import pytest
 
-from sluicemq.client import connect
+from sluicemq.client import connect, searching
 from sluicemq.client.errors import ConnectionFailed, NotLeader
-from sluicemq.client.searching import NOT_LEADER_BACKOFF, OPEN_SECONDS, STAGGER_SECONDS, Openings, Places
+from sluicemq.client.searching import (
+    ELECTION_REFUSALS,
+    LEADERLESS_BACKOFF,
+    NOT_LEADER_BACKOFF,
+    OPEN_SECONDS,
+    STAGGER_SECONDS,
+    Openings,
+    Places,
+)
 from sluicemq.wire import messages as m
 from sluicemq.wire.errors import error_to_wire
 from tests.client.scripted_broker import SILENCE, scripted_broker
+from tests.patience import WAIT_SECONDS
 
 pytestmark = pytest.mark.anyio
+
+on_time = pytest.mark.parametrize("anyio_backend", ["virtual time", "asyncio"], indirect=True)
+"""How long it takes is judged by the virtual clock, which no busy machine moves; asyncio has none."""
 
 ONE, TWO, THREE = ("one", 1), ("two", 2), ("three", 3)
 
@@ -56,6 +68,12 @@ def candidate():
     return session
 
 
+@pytest.fixture
+def bearable(anyio_backend):
+    """Return for how long to bear what should take so many seconds: just these where time is virtual."""
+    return lambda seconds: WAIT_SECONDS if anyio_backend == "asyncio" else seconds
+
+
 def both(first, second):
     return f"{first.url},127.0.0.1:{second.port}"
 
@@ -76,10 +94,11 @@ async def test_the_leader_that_a_broker_names_is_found_though_nobody_gave_its_ad
             assert (await client.queue_info("orders"))["ready"] == 7
 
 
-async def test_a_silent_address_costs_no_time(broker):
+@on_time
+async def test_a_silent_address_costs_no_time(broker, bearable):
     async with scripted_broker() as other:
         broker.on[m.Hello] = lambda *_: SILENCE
-        with anyio.fail_after(0.9):
+        with anyio.fail_after(bearable(0.9)):
             async with connect(both(broker, other)) as client:
                 await client.queue_info("orders")
 
@@ -99,7 +118,8 @@ async def test_an_election_is_waited_for_and_no_call_fails(broker):
                 await client.queue_info("orders")
 
 
-async def test_a_leader_that_steps_down_is_left_at_once_and_the_call_goes_to_the_next(broker):
+@on_time
+async def test_a_leader_that_steps_down_is_left_at_once_and_the_call_goes_to_the_next(broker, bearable):
     async with scripted_broker() as other:
         follows(other)
         async with connect(both(broker, other)) as client:
@@ -111,12 +131,13 @@ async def test_a_leader_that_steps_down_is_left_at_once_and_the_call_goes_to_the
                 return NotLeader("no longer", leader=2, address=f"127.0.0.1:{other.port}")
 
             broker.on[m.QueueInfo] = step_down
-            with anyio.fail_after(1.0):
+            with anyio.fail_after(bearable(1.0)):
                 assert (await client.queue_info("orders"))["ready"] == 7
             assert other.count(m.QueueInfo) == 1
 
 
-async def test_a_leader_that_falls_silent_is_left_for_the_next_which_resumes_the_session(broker):
+@on_time
+async def test_a_leader_that_falls_silent_is_left_for_the_next_which_resumes_the_session(broker, bearable):
     async with scripted_broker() as other:
         keeps_sessions(broker)
         follows(other)
@@ -126,7 +147,7 @@ async def test_a_leader_that_falls_silent_is_left_for_the_next_which_resumes_the
                 broker.on[kind] = lambda *_: SILENCE
             keeps_sessions(other)
             other.sequences, other.answers = broker.sequences, broker.answers
-            with anyio.fail_after(3.0):
+            with anyio.fail_after(bearable(3.0)):
                 await producer.send(b"two")
             assert other.bodies == [b"two"]
             [opened] = other.peer.of(m.Open)
@@ -151,18 +172,20 @@ async def test_a_leader_that_speaks_again_is_stayed_with(broker):
             assert len(answers) == 1
 
 
-async def test_addresses_that_the_leader_tells_are_used_when_it_dies(broker):
+@on_time
+async def test_addresses_that_the_leader_tells_are_used_when_it_dies(broker, bearable):
     async with scripted_broker() as other, connect(broker.url) as client:
         await broker.peer.send(m.Brokers(broker.url, [f"127.0.0.1:{broker.port}", f"127.0.0.1:{other.port}"]))
         await client.queue_info("orders")
         broker.open = False
         await broker.peer.cut()
-        with anyio.fail_after(1.0):
+        with anyio.fail_after(bearable(1.0)):
             await client.queue_info("orders")
         assert other.count(m.QueueInfo) == 1
 
 
-async def test_only_one_session_is_opened_where_two_addresses_lead_to_one_broker(broker):
+async def test_only_one_session_is_opened_where_two_addresses_lead_to_one_broker(broker, monkeypatch):
+    monkeypatch.setattr(searching, "OPEN_SECONDS", WAIT_SECONDS)  # to open one takes no longer, whatever else goes on
     async with connect(f"{broker.url},localhost:{broker.port}") as client:
         await client.queue_info("orders")
         assert broker.count(m.Open) == 1
@@ -193,6 +216,25 @@ def test_who_does_not_lead_is_asked_again_soon_and_who_is_dead_later():
     assert dead.due(alone=False) >= 101.0
     dead.hurry()
     assert dead.due(alone=False) < 100.0
+
+
+def test_when_nobody_leads_for_long_brokers_are_asked_more_seldom_and_a_word_of_others_hurries_nobody():
+    places = Places([ONE, TWO])
+    elected, follower = places.all()
+    for _ in range(ELECTION_REFUSALS - 1):
+        elected.ended(100.0, NotLeader("no"), 0.0)
+    places.leader_is("one:1")
+    assert elected.due(alone=False) < 100.0, "an election may be over in a moment"
+    for _ in range(10):
+        elected.ended(100.0, NotLeader("no"), 0.0)
+    rest = elected.due(alone=False)
+    assert LEADERLESS_BACKOFF.seconds_max / 2 <= rest - 100.0 <= LEADERLESS_BACKOFF.seconds_max
+    places.leader_is("one:1")
+    assert elected.due(alone=False) == rest, "it has said itself that it does not serve"
+    assert follower.due(alone=False) < 100.0
+    places.give_up_all_but(None)
+    elected.ended(200.0, NotLeader("no"), 0.0)
+    assert elected.due(alone=False) <= 200.0 + NOT_LEADER_BACKOFF.seconds_max, "the next search begins anew"
 
 
 def test_who_failed_often_is_left_alone_for_long_only_while_somebody_else_works():

@@ -39,16 +39,18 @@ class Service:
         kind: What it does with what is beyond its capacity.
         capacity: Messages a second.
         halves: Whether that halves after `SPELL_SECONDS`, and recovers after as long again.
+        saved_seconds: What it did not take for so long it takes at once: a process that stood still refuses less.
 
     Attributes:
         delivered: Messages that came, by the second.
 
     """
 
-    def __init__(self, kind: Kind, capacity: float, *, halves: bool = True) -> None:
+    def __init__(self, kind: Kind, capacity: float, *, halves: bool = True, saved_seconds: float = 0.05) -> None:
         self._kind = kind
         self._most = capacity
         self._halves = halves
+        self._saved_seconds = saved_seconds
         self._began = time.perf_counter()
         self._tokens = 2.0
         self._at = self._began
@@ -62,7 +64,7 @@ class Service:
     async def run(self, consumer: Consumer, seconds: float) -> None:
         """Consume for so long."""
         send, receive = anyio.create_memory_object_stream[Any](1_000_000)
-        with anyio.move_on_after(seconds):
+        with send, receive, anyio.move_on_after(seconds):
             async with anyio.create_task_group() as group:
                 for _ in range(WORKERS if self._kind == "queues" else 0):
                     group.start_soon(self._work, receive)
@@ -77,12 +79,10 @@ class Service:
                     else:
                         taken = self._admitted(now, len(batch))
                         group.start_soon(self._answer, list(batch), taken)
-        send.close()
-        receive.close()
 
     def _admitted(self, now: float, wanted: int) -> int:
         capacity = self.capacity(now - self._began)
-        self._tokens = min(self._tokens + (now - self._at) * capacity, max(capacity * 0.05, 2.0))
+        self._tokens = min(self._tokens + (now - self._at) * capacity, max(capacity * self._saved_seconds, 2.0))
         self._at = now
         taken = min(wanted, int(self._tokens))
         self._tokens -= taken

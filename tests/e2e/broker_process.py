@@ -27,11 +27,16 @@ if TYPE_CHECKING:
 READY = re.compile(rb"^sluicemq (\d+) ready on sluicemq://(\S+):(\d+)$")
 PROGRAM = ("-m", "sluicemq.broker.cli")
 """Works from an editable install as well as with the packages on PYTHONPATH."""
-START_SECONDS_MAX = 60.0
+START_SECONDS_MAX = 120.0
 """Patience with a start on a loaded machine; how fast a start must be is the business of `at_rest`."""
-STOP_SECONDS_MAX = 30.0
+STOP_SECONDS_MAX = 60.0
+PORTS = (15_000, 30_000)
+"""Between these lie the ports of brokers that are started again on the same one."""
+PORT_SHARES = 8
+"""For so many processes that run tests at the same time each has ports of its own."""
 
 _alive: weakref.WeakSet[BrokerProcess] = weakref.WeakSet()
+_ports_given: set[int] = set()
 
 
 class BrokerFailed(AssertionError):
@@ -228,19 +233,24 @@ def unused_port() -> int:
     """Return a free port below the range from which the system takes ports for outgoing connections.
 
     A broker that is killed and restarted keeps its port; a client that knocks meanwhile must not get that very port as
-    its own end, which would connect it to itself.
+    its own end, which would connect it to itself. For the same reason no port is returned twice in a process, and
+    processes that run tests at the same time have ports of their own: nobody gets the port of a broker that is down.
     """
     import random
     import socket
 
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % PORT_SHARES
     while True:
-        port = random.SystemRandom().randrange(15_000, 30_000)
+        port = random.SystemRandom().randrange(*PORTS, PORT_SHARES) + worker
+        if port in _ports_given:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return port
+        _ports_given.add(port)
+        return port
 
 
 def _environment() -> Mapping[str, str]:

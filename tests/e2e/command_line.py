@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.e2e.broker_process import BrokerProcess
 
-COMMAND_SECONDS_MAX = 30
+COMMAND_SECONDS_MAX = 120
 
 on_one_loop = pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
 """For stories of the command line: it has a loop of its own, so it makes no difference on which loop the test runs."""

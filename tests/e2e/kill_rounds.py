@@ -28,11 +28,11 @@ from tests.e2e.wire_client import WireClient
 QUEUE = "kill rounds"
 PRODUCERS = 2
 CONSUMERS = 2
-BUSY_SECONDS_MAX = 30.0
+BUSY_SECONDS_MAX = 60.0
 """How long messages may take to flow again after a restart."""
 INSTANT_SECONDS_MAX = 0.5
 """A kill comes at a random instant of this span, once messages flow."""
-DRAIN_SECONDS_MAX = 60.0
+DRAIN_SECONDS_MAX = 120.0
 POLL_SECONDS = 0.01
 RECOVERY_KILL_SHARE = 0.2
 RECLAIM_SECONDS_MAX = 20.0
@@ -149,13 +149,13 @@ def _start_worker(client: str, role: str, number: int, url: str, journal: Path, 
 
 
 def _wait_until_busy(broker: BrokerProcess, workers: list[subprocess.Popen[bytes]]) -> None:
-    """Return once messages are published, delivered and settled in this life of the broker."""
+    """Return once all workers are there, and messages are published, delivered and settled in this life of it."""
     deadline = time.monotonic() + BUSY_SECONDS_MAX
     with WireClient(broker.url) as operator:
         while True:
             figures = operator.statistics()
             names = ("published_messages_total", "delivered_messages_total", "settled_messages_total")
-            if all(figures[name] > 0 for name in names):
+            if figures["connections"] > len(workers) and all(figures[name] > 0 for name in names):
                 return
             for worker in workers:
                 if worker.poll() is not None:

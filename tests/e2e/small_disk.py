@@ -33,11 +33,11 @@ MIB = 1024 * 1024
 KINDS = ("tmpfs", "ext4")
 BODY_BYTES = 8 * 1024
 BATCH_MESSAGES = 16
-REFUSED_SECONDS_MAX = 2.0
-"""From the moment the disk is full to the first refusal."""
-RESUMED_SECONDS_MAX = 2.0
-"""From the moment there is room to the first confirm."""
-WAIT_SECONDS_MAX = 20.0
+REFUSED_SECONDS_MAX = 10.0
+"""From the moment the disk is full to the first refusal: a moment, on a machine with nothing else to do."""
+RESUMED_SECONDS_MAX = 10.0
+"""From the moment there is room to the first confirm, likewise."""
+WAIT_SECONDS_MAX = 60.0
 SETTLEMENTS = 300
 BALLAST_SHARE = 4
 

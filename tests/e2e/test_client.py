@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-CONDITION_SECONDS_MAX = 20.0
-TEST_SECONDS_MAX = 90.0
+CONDITION_SECONDS_MAX = 60.0
+TEST_SECONDS_MAX = 180.0
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> bool:
@@ -271,11 +271,12 @@ async def test_a_nack_with_delay_brings_the_message_back_then_and_not_before(bro
                 began = time.monotonic()
                 await message.nack(delay=1.5)
                 await consumer.flush()
-                assert await counts(client, queue) == (0, 0, 1)
+                seen = await counts(client, queue)
+                assert seen == (0, 0, 1) or time.monotonic() - began > 1.45, "it is delayed until it is due"
                 again = await anext(consumer)
                 waited = time.monotonic() - began
                 assert (again.body, again.attempt, again.position) == (b"later", 2, message.position)
-                assert 1.45 < waited < 10, waited
+                assert 1.45 < waited < 30, waited
                 await again.ack()
 
 
@@ -336,11 +337,12 @@ async def test_a_message_whose_lease_ran_out_goes_to_somebody_else(broker: Broke
     with anyio.fail_after(TEST_SECONDS_MAX):
         async with connect(broker.url) as sleepy, connect(broker.url) as other:
             await sleepy.declare_queue(queue)
-            async with sleepy.consumer(queue, lease=0.5, auto_renew=False) as holding:
+            # The client says that user code has it when a fifth of the lease is left: that must be more than a stall.
+            async with sleepy.consumer(queue, lease=2.5, auto_renew=False) as holding:
                 await sleepy.send(queue, b"held too long")
                 message = await anext(holding)
                 await holding.drain()
-                async with other.consumer(queue, lease=0.5, auto_renew=False) as waiting:
+                async with other.consumer(queue, lease=1.0, auto_renew=False) as waiting:
                     again = await anext(waiting)
                     assert again.body == b"held too long"
                     assert again.attempt == 2, "user code had it, and the client said so before the lease ended"
@@ -359,9 +361,9 @@ async def test_a_lease_is_renewed_as_long_as_the_handler_runs(broker: BrokerProc
         async with connect(broker.url) as slow, connect(broker.url) as other:
             await slow.declare_queue(queue)
             await slow.send(queue, b"takes long")
-            async with slow.consumer(queue, lease=0.5) as working, other.consumer(queue) as waiting:
+            async with slow.consumer(queue, lease=1.5) as working, other.consumer(queue) as waiting:
                 async with await anext(working):
-                    assert len(await waiting.receive(max_wait=2.0)) == 0, "four times the lease has passed"
+                    assert len(await waiting.receive(max_wait=3.5)) == 0, "more than twice the lease has passed"
                 await working.flush()
             assert await counts(slow, queue) == (0, 0, 0)
 
@@ -520,18 +522,26 @@ async def test_a_delayed_message_arrives_at_its_time_and_not_before(broker: Brok
         await client.declare_queue(queue)
         async with client.producer(queue) as producer, client.consumer(queue) as consumer:
             began = time.monotonic()
-            await producer.send_many([NewMessage(b"last", delay=0.4), NewMessage(b"second", delay=0.2), b"first"])
             at = datetime.now(UTC) + timedelta(seconds=0.3)
-            await producer.send(b"third", at=at)
-            assert await counts(client, queue) == (0, 1, 3)
+            # One batch comes at one moment: however late that is, they are due in this order.
+            await producer.send_many(
+                [
+                    NewMessage(b"last", delay=0.6),
+                    b"first",
+                    NewMessage(b"second", at=at),
+                    NewMessage(b"third", delay=0.4),
+                ]
+            )
+            seen = await counts(client, queue)
+            assert seen == (0, 1, 3) or time.monotonic() - began > 0.29, "each waits until it is due"
             arrived = []
             with anyio.fail_after(TEST_SECONDS_MAX):
                 async for message in consumer:
                     await message.ack()
                     arrived.append((message.body, time.monotonic() - began))
-                    if message.body == b"third":
+                    if message.body == b"second":
                         assert datetime.now(UTC) >= at
                     if len(arrived) == 4:
                         break
     assert [body for body, _ in arrived] == [b"first", b"second", b"third", b"last"]
-    assert [seconds >= due for (_, seconds), due in zip(arrived, (0, 0.2, 0.29, 0.4), strict=True)] == [True] * 4
+    assert [seconds > due for (_, seconds), due in zip(arrived, (0, 0.29, 0.39, 0.59), strict=True)] == [True] * 4

@@ -55,7 +55,7 @@ def test_nothing_is_confirmed_after_a_failed_call(
     trace = tmp_path / "trace"
     broker = start_broker(prefix=tracing_everything(calls, "EIO", trace, FIRST_CALLS), options=("--spares-max", "0"))
     confirmed, _heard = publish(broker)
-    assert broker.wait(timeout=10.0) not in (0, -9)
+    assert broker.wait() not in (0, -9)
     proven, problems = judge_confirms(trace.read_text(errors="replace"), broker.data)
     assert problems == []
     assert proven >= len(confirmed) > 0
@@ -109,7 +109,7 @@ def test_a_small_disk_is_filled_and_freed(tmp_path: Path) -> None:
         text=True,
         cwd=Path(__file__).resolve().parents[2],
         env=dict(os.environ),
-        timeout=180,
+        timeout=280,
     )
     if told.returncode == EXIT_IMPOSSIBLE:
         pytest.skip(told.stdout)

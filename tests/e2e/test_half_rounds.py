@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def test_each_prepared_message_ends_as_the_database_says(tmp_path: Path) -> None:
     result = run_rounds(tmp_path, count=400, seed=1)
     assert result.violations == []
-    assert result.paid > 100
+    assert result.paid > 40
     # The broker dies by the clock: in a short run on an idle machine it may live to the end.
     assert result.producer_deaths >= 2
     assert result.producer_deaths + result.broker_deaths >= 3

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import pytest
 from sluicemq.wire.messages import VERDICT_NACK
 from tests.e2e.broker_process import BrokerFailed, BrokerProcess
 from tests.e2e.wire_client import WireClient
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import StartBroker
@@ -30,7 +32,7 @@ def tool(broker: BrokerProcess, *arguments: str) -> subprocess.CompletedProcess[
         [sys.executable, "-m", "sluicemq.broker.cli", "log", *arguments, "--data", str(broker.data)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
         stdin=subprocess.DEVNULL,
     )
@@ -106,6 +108,11 @@ def test_a_delayed_message_that_cannot_be_read_when_it_is_due_stops_the_broker_a
 ) -> None:
     """The broker that stops names the way on, and that way leads to a broker that serves all other messages."""
     broker = start_broker(options=SMALL)
+    began = time.monotonic()
+    broker.stop()
+    broker.start()
+    # It must not be due before the broker was restarted three times.
+    delay_seconds = max(3.0, 8 * (time.monotonic() - began))
     with WireClient(broker.url) as client:
         client.declare("orders")
         client.declare("late")
@@ -114,7 +121,7 @@ def test_a_delayed_message_that_cannot_be_read_when_it_is_due_stops_the_broker_a
             client.publish("late" if batch == DELAYED else "orders", producer, batch + 1, [large(batch)])
         consumer = client.consume("late")
         client.take(1)
-        client.settle(consumer, [1, 1], VERDICT_NACK, delay_seconds=3.0)
+        client.settle(consumer, [1, 1], VERDICT_NACK, delay_seconds=delay_seconds)
     for _ in range(2):  # an old file is one that the older of two snapshots lies behind
         broker.stop()
         broker.start()
@@ -124,7 +131,7 @@ def test_a_delayed_message_that_cannot_be_read_when_it_is_due_stops_the_broker_a
     broker.start()
     with WireClient(broker.url) as client:
         client.consume("late")
-        code = broker.wait()
+        code = broker.wait(timeout=delay_seconds + WAIT_SECONDS)
     assert code != 0
     text = broker.stderr
     assert str(damaged) in text

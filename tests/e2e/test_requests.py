@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-TEST_SECONDS_MAX = 60.0
+TEST_SECONDS_MAX = 180.0
 
 
 async def serve(client: Client, queue: str, *, task_status: anyio.abc.TaskStatus[None]) -> None:
@@ -120,14 +120,14 @@ async def test_nobody_works_for_who_has_left_and_a_late_reply_is_dropped_and_cou
         async with connect(broker.url) as client, connect(broker.url) as service:
             await client.declare_queue(queue)
             before = await client.statistics()
-            with pytest.raises(RequestTimeout, match=r"no reply from .* within 0.05 seconds"):
-                await client.request(queue, b"is anybody there?", timeout=0.05)
-            while not (await client.queue_info(queue))["expired_total"]:
-                pass  # its time is over here a moment before the broker says so
+            with pytest.raises(RequestTimeout, match=r"no reply from .* within 1 seconds"):
+                await client.request(queue, b"is anybody there?", timeout=1.0)
+            while not (await client.queue_info(queue))["expired_total"]:  # noqa: ASYNC110 - no event tells
+                await anyio.sleep(0.01)  # its time is over here a moment before the broker says so
             assert (await client.queue_info(queue))["ready"] == 0
 
             async with service.consumer(queue) as consumer:
-                pending = await client.submit_request(queue, b"slow", timeout=0.2)
+                pending = await client.submit_request(queue, b"slow", timeout=2.0)
                 message = await anext(consumer)
                 with pytest.raises(RequestTimeout):
                     await pending
@@ -197,7 +197,7 @@ async def test_a_reply_finds_its_requester_after_the_broker_was_killed(start_bro
         async with connect(broker.url) as client, connect(broker.url) as service:
             await client.declare_queue("prices")
             async with service.consumer("prices") as consumer:
-                pending = await client.submit_request("prices", b"x", timeout=30.0)
+                pending = await client.submit_request("prices", b"x", timeout=TEST_SECONDS_MAX)
                 message = await anext(consumer)
                 await anyio.to_thread.run_sync(broker.kill)
                 await anyio.to_thread.run_sync(broker.start)

@@ -155,7 +155,7 @@ def test_a_delay_goes_on_over_a_restart(start_broker: StartBroker) -> None:
         client.consume("orders")
         assert client.take(1)[0].body == b"later"
         waited = time.monotonic() - nacked_at
-    assert 1.95 <= waited < 30.0, f"due after 2 s, came after {waited:.2f} s"
+    assert 1.95 <= waited < 60.0, f"due after 2 s, came after {waited:.2f} s"
 
 
 def test_ten_restarts_in_a_row_change_nothing_but_the_epoch(start_broker: StartBroker) -> None:
@@ -184,7 +184,7 @@ def test_ten_restarts_in_a_row_change_nothing_but_the_epoch(start_broker: StartB
 
 
 def test_a_stopping_broker_confirms_what_was_on_the_road_and_tells_everybody(start_broker: StartBroker) -> None:
-    broker = start_broker()
+    broker = start_broker(options=("--drain-seconds", "60"))
     with WireClient(broker.url) as client, WireClient(broker.url) as idle:
         client.declare("orders")
         producer = client.open_producer()
@@ -208,7 +208,7 @@ def test_a_stopping_broker_confirms_what_was_on_the_road_and_tells_everybody(sta
         assert isinstance(ended.value.error, BrokerStopping), "CLOSE says why"
         assert ended.value.error.retryable
         assert broker.wait() == 0
-        assert time.monotonic() - began < 10.0, "within the drain time"
+        assert time.monotonic() - began < 40.0, "as soon as nothing is left to do, and not after the drain time"
         broker.check_calm()
     broker.start()
     with WireClient(broker.url) as client:
@@ -228,7 +228,7 @@ def test_a_stop_does_not_wait_for_clients_that_do_not_listen(start_broker: Start
             client.publish("orders", producer, sequence, [b"x" * 500_000] * 2)
         began = time.monotonic()
         broker.stop()
-        assert time.monotonic() - began < 8.0
+        assert time.monotonic() - began < 20.0
 
 
 def test_new_connections_are_refused_while_it_stops_and_served_after_the_restart(start_broker: StartBroker) -> None:

@@ -11,6 +11,8 @@ import trio
 
 from sluicemq.client import connect
 from sluicemq.client.errors import PositionExpired
+from tests.e2e.broker_process import unused_port
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from sluicemq.client import Client
@@ -26,7 +28,6 @@ SMALL = (
 )
 BATCHES = 120
 BATCH_MESSAGES = 20
-WAIT_SECONDS = 30.0
 
 
 def bodies(number: int) -> list[bytes]:
@@ -110,10 +111,7 @@ def restart(broker: BrokerProcess, stop: str) -> None:
 
 
 def test_a_follower_goes_on_over_a_restart_and_misses_nothing(start_broker: StartBroker) -> None:
-    broker = start_broker(options=SMALL, port=0)
-    port = int(broker.url.rsplit(":", 1)[1])
-    broker.stop()
-    broker = start_broker(options=SMALL, port=port)
+    broker = start_broker(options=SMALL, port=unused_port())
     seen: list[bytes] = []
 
     async def main() -> None:

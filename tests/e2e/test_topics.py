@@ -15,6 +15,7 @@ import pytest
 from sluicemq.client import NewMessage, connect
 from sluicemq.wire.errors import NameConflict, QueueNotFound, RetentionOff, TopicInUse, TopicNotFound
 from tests.e2e.broker_process import unused_port
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-TEST_SECONDS_MAX = 60.0
+TEST_SECONDS_MAX = 180.0
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def topic(queue: str) -> str:
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(WAIT_SECONDS):
         while not await condition():  # noqa: ASYNC110 - no event tells that a broker's figures have changed
             await anyio.sleep(0.01)
 
@@ -44,7 +45,7 @@ async def received(client: Client, queue: str, count: int) -> list[tuple[bytes, 
     found: list[tuple[bytes, str]] = []
     async with client.consumer(queue) as consumer:
         while len(found) < count:
-            batch = await consumer.receive(max_messages=count - len(found), max_wait=10)
+            batch = await consumer.receive(max_messages=count - len(found), max_wait=WAIT_SECONDS)
             assert batch, f"only {len(found)} of {count} came"
             found += [(message.body, message.destination) for message in batch]
             await batch.ack()
@@ -152,7 +153,7 @@ async def test_a_delayed_message_is_routed_when_it_is_ready(broker: BrokerProces
     with anyio.fail_after(TEST_SECONDS_MAX):
         async with connect(broker.url) as client:
             await client.declare_topic(topic)
-            await client.send(f"{topic}.late", b"x", delay=0.5)
+            await client.send(f"{topic}.late", b"x", delay=2.0)
             await client.subscribe(f"{topic}.late", f"late-{topic}")
             assert await received(client, f"late-{topic}", 1) == [(b"x", f"{topic}.late")]
 
@@ -167,7 +168,7 @@ async def test_a_temporary_subscription_comes_back_with_the_connection(start_bro
             assert mine.temporary
             async with client.consumer(mine.name) as consumer:
                 await other.send("events.a", b"1")
-                batch = await consumer.receive(max_messages=1, max_wait=10)
+                batch = await consumer.receive(max_messages=1, max_wait=WAIT_SECONDS)
                 assert batch.bodies == [b"1"]
                 await batch.ack()
                 await consumer.flush()
@@ -179,7 +180,7 @@ async def test_a_temporary_subscription_comes_back_with_the_connection(start_bro
 
                 await eventually(back)
                 await other.send("events.b", b"2")
-                batch = await consumer.receive(max_messages=1, max_wait=10)
+                batch = await consumer.receive(max_messages=1, max_wait=WAIT_SECONDS)
                 assert [(message.body, message.destination) for message in batch] == [(b"2", "events.b")]
 
 

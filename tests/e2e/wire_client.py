@@ -25,7 +25,7 @@ from sluicemq.wire.frames import FRAME_BYTES_DEFAULT, PREFACE
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 60.0
 READ_BYTES = 256 * 1024
 
 _Reply = TypeVar("_Reply", bound=Message)
@@ -158,7 +158,9 @@ class WireClient:
         self._correlation += 1
         head = self.connection.send(message, correlation=self._correlation, tail_length=len(tail))
         self.socket.settimeout(self.timeout)
-        self.socket.sendall(head + tail)
+        # A broker that is gone may have said why: the next read tells.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.socket.sendall(head + tail)
         return self._correlation
 
     def reply_to(self, correlation: int, *, timeout: float | None = None) -> Received:
@@ -216,7 +218,8 @@ class WireClient:
         elif isinstance(message, m.Ping):
             if self.connection.state is State.CLOSED:
                 return
-            self.socket.sendall(self.connection.send(m.Pong(), correlation=received.correlation))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self.socket.sendall(self.connection.send(m.Pong(), correlation=received.correlation))
         elif isinstance(message, m.Deliver):
             self.deliveries.append(decode_delivery(message, received.tail))
         elif received.correlation:

@@ -6,11 +6,12 @@ import pytest
 
 from sluicemq.storage import Record
 from tests.disk import SimulatedDisk
+from tests.patience import WAIT_SECONDS
 from tests.storage.stories import SMALL, open_log
 
 
 @pytest.mark.parametrize("body_bytes", range(1, 9))
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(WAIT_SECONDS)
 def test_a_log_whose_file_ends_within_the_last_padding_opens(body_bytes: int) -> None:
     disk = SimulatedDisk(seed=1)
     log = open_log(disk, SMALL)

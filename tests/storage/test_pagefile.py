@@ -24,6 +24,7 @@ from sluicemq.storage.page_copies import Rot
 from sluicemq.storage.pagefile import StoredPage
 from sluicemq.storage.pages import PAGE_BYTES, seal
 from tests.disk import SimulatedDisk
+from tests.patience import WAIT_SECONDS
 
 CLUSTER = b"a cluster of one"
 SLOT_BYTES = PAGE_BYTES
@@ -208,7 +209,7 @@ def test_a_worker_writes_and_reads_while_the_event_loop_allocates_releases_and_c
         to_write.put(slot)
         if step % 3 == 2:
             for _ in range(3):
-                done = written.get(timeout=10)
+                done = written.get(timeout=WAIT_SECONDS)
                 assert not failures
                 pages.release(done)
                 in_use.remove(done)

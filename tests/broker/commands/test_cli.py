@@ -7,6 +7,7 @@ import logging
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -147,21 +148,21 @@ def test_a_reader_that_went_away_is_no_error() -> None:
     assert done.stderr == ""
 
 
-def test_a_broker_that_is_not_there_is_exit_code_3(unused_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_that_is_not_there_is_exit_code_3(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sluicemq.broker.commands.asking.CONNECT_SECONDS", 0.2)
-    result = sluicemq("queue", "ls", "--url", f"sluicemq://127.0.0.1:{unused_port}")
+    result = sluicemq("queue", "ls", "--url", f"sluicemq://127.0.0.1:{silent_port}")
 
     assert result.exit_code == 3, result.stderr
-    assert f"127.0.0.1:{unused_port}" in result.stderr
+    assert f"127.0.0.1:{silent_port}" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.fixture
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def silent_port() -> Iterator[int]:
+    """A port at which nobody listens, nor will: it is taken, and whoever calls is refused."""
+    with socket.socket() as keeper:
+        keeper.bind(("127.0.0.1", 0))
+        yield keeper.getsockname()[1]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-WAIT_SECONDS = 30.0
+from tests.patience import WAIT_SECONDS
 
 HELD_IMPORT = """
 import signal, sys, time

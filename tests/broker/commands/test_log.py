@@ -13,6 +13,9 @@ from click.testing import CliRunner, Result
 
 from sluicemq.broker.commands.program import command
 from sluicemq.broker.queues import entries as e
+from sluicemq.broker.queues.entries_of_queues import Cancel
+from sluicemq.broker.queues.entries_of_topics import Fill
+from sluicemq.broker.queues.entry import Entry
 from sluicemq.storage import LogOptions, RealDirectory, Record, SegmentLog
 from sluicemq.wire.batch import encode_batch
 
@@ -260,6 +263,26 @@ def test_every_entry_is_a_line_that_reads_well(story: Story) -> None:
     assert "settle         queue=orders session=1.3 consumer=1 verdict=ack tags=1..2 due_time_ms=0 (" in lines[6]
     assert "verdict=nack tags=3..3 due_time_ms=0 reason=no stock" in lines[7]
     assert "token" not in lines[3], "a resume token is a secret"
+
+
+@pytest.mark.parametrize(
+    ("entry", "shown"),
+    [
+        (e.GrantPlaced(0, zxid(1, 1), zxid(1, 3), 1, 4, [zxid(1, 9), zxid(1, 4), 0, 2]), "runs=1.4[0..1]"),
+        (e.GrantIdentified(0, zxid(1, 1), zxid(1, 3), 1, 4, [1, zxid(1, 4), 1, 1], bytes(16)), "runs=1.4[1..1]"),
+        (Cancel(0, zxid(1, 1), [1_700_000_000_000, zxid(1, 4), 2, 1]), "runs=1.4[2..2]"),
+        (
+            Fill(0, zxid(1, 1), zxid(1, 4), 0, [zxid(1, 4), 0, 2, 3, 6, 0, 0, 0, 0], zxid(1, 5), 0, True),
+            "runs=1.4[0..1]",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_messages_are_named_in_the_same_way_whatever_else_a_run_says(story: Story, entry: Entry, shown: str) -> None:
+    story.write(entry).close()
+    result = sluicemq("log", "dump", "--data", story.directory)
+    assert result.exit_code == 0, result.stderr
+    assert shown in result.stdout.splitlines()[-1]
 
 
 def test_json_holds_the_same(story: Story) -> None:

@@ -15,6 +15,7 @@ import trio
 
 from sluicemq.broker.pipeline.append import AppendStage
 from sluicemq.broker.pipeline.road import LoneRoad, Road
+from sluicemq.broker.pipeline.sessions import Ending
 from sluicemq.storage.log import SegmentLog
 from sluicemq.storage.options import LogOptions
 from sluicemq.storage.pagefile import PageFile
@@ -127,9 +128,9 @@ class Client:
 
     # --- what a test does -------------------------------------------------------------------------------------
 
-    async def open(self) -> Client:
-        """Open the session."""
-        outcome = await ask(self.road.produce.open_session, "/", "anonymous", "test", b"")
+    async def open(self, resume_token: bytes = b"") -> Client:
+        """Open the session; with a token it is kept when the client dies."""
+        outcome = await ask(self.road.produce.open_session, "/", "anonymous", "test", resume_token)
         self.opened(outcome.value.session)
         return self
 
@@ -174,6 +175,16 @@ class Client:
         self.road.dispatch.session_gone(self.session)
         self.road.settle.release_session(self.session)
         self.road.produce.close_session(self.session, "left")
+
+    def die(self) -> None:
+        """End as the connection of a killed process does, whose session is kept for a while."""
+        self.gone = True
+        self.road.sessions.attach(self.session, self)
+        self.road.sessions.leave(self.session, self, "connection closed by the client", Ending.CLOSED)
+
+    def taken_over(self) -> None:
+        """Nobody comes back here."""
+        raise AssertionError("somebody came back to a session of a client that has no connections")
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until *condition* holds; looked at whenever the road tells the client something."""
@@ -224,6 +235,20 @@ async def publish(road: Road, producer: int, sequence: int, bodies: Sequence[byt
 
 
 @asynccontextmanager
+async def running(road: LoneRoad) -> AsyncIterator[None]:
+    """Run *road*, which has begun then, and stop it in order, whatever happens meanwhile."""
+    async with trio.open_nursery() as nursery:
+        try:
+            await road.begin()
+            nursery.start_soon(road.run)
+            yield
+        finally:
+            with trio.CancelScope(shield=True):
+                await road.stop()
+            nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
 async def open_road(
     disk: SimulatedDisk | None = None,
     *,
@@ -254,18 +279,11 @@ async def open_road(
         session_grace_seconds=session_grace_seconds,
     )
     try:
-        async with trio.open_nursery() as nursery:
-            try:
-                await road.begin()
-                nursery.start_soon(road.run)
-                yield road
-                if not road.failed:
-                    with trio.fail_after(WAIT_SECONDS):
-                        await road.wait_idle()
-            finally:
-                with trio.CancelScope(shield=True):
-                    await road.stop()
-                nursery.cancel_scope.cancel()
+        async with running(road):
+            yield road
+            if not road.failed:
+                with trio.fail_after(WAIT_SECONDS):
+                    await road.wait_idle()
         if not expect_failure and failures:
             raise failures[0]
         if not failures:

@@ -25,6 +25,7 @@ class FakeRoad:
     def __init__(self) -> None:
         self.applied_zxid = 0
         self.awaited: list[tuple[int, Callable[[], None]]] = []
+        self.times_answers_left = 0
         self.timer = DueTimer
 
     @property
@@ -41,7 +42,7 @@ class FakeRoad:
         self.awaited = [(place, then) for place, then in self.awaited if place > zxid]
 
     def after_answers(self) -> None:
-        """Nobody listens."""
+        self.times_answers_left += 1
 
 
 @pytest.mark.trio
@@ -127,3 +128,17 @@ def test_a_publish_for_the_leader_is_answered_once_by_the_disk_or_by_the_verdict
         Published(11, 1, False),
         Published(10, 3, False, acks=ACKS_LEADER),
     ]
+
+
+def test_an_answer_for_the_leader_leaves_at_once_and_not_with_the_quorum():
+    road: Any = FakeRoad()
+    stage = AcknowledgingStage(road)
+    heard: list[Outcome] = []
+    for zxid in (10, 11, 12):
+        stage.at_leader(zxid, AtLeader(1, heard.append))
+    stage.durable(9)
+    assert road.times_answers_left == 0, "nothing was said"
+    stage.durable(11)
+    assert (len(heard), road.times_answers_left) == (2, 1)
+    stage.durable(12)
+    assert (len(heard), road.times_answers_left) == (3, 2)

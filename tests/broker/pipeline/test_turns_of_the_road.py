@@ -144,6 +144,27 @@ async def test_sessions_read_on_only_when_apply_has_caught_up(monkeypatch):
 
 
 @pytest.mark.trio
+async def test_who_waits_for_room_goes_on_when_the_broker_takes_over_a_snapshot_and_this_ground_ends(monkeypatch):
+    monkeypatch.setattr(ground_module, "WAITING_ENTRIES_MAX", 2)
+    disk = SimulatedDisk(1)
+    held = HeldSyncs(disk)
+    async with open_road(disk) as road:
+        await road.wait_idle()
+        await stretch(road, held, 10)
+        with monkeypatch.context() as patch:
+            patch.setattr(road.ground, "advance", lambda: None)  # another ground applies what is left
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(road.wait_for_room)
+                await trio.testing.wait_all_tasks_blocked()
+                held.let_all_go()
+                with trio.fail_after(WAIT_SECONDS):
+                    await road.ground.stop()
+                    await road.wait_for_room()
+            assert len(road.commit) > 2, "nothing was applied"
+        road.advance()
+
+
+@pytest.mark.trio
 async def test_after_a_mistake_of_the_machine_nothing_more_is_applied_or_confirmed(monkeypatch):
     disk = SimulatedDisk(1)
     held = HeldSyncs(disk)

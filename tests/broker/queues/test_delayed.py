@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +21,7 @@ from sluicemq.broker.queues.outcomes import Deleted, Purged
 from sluicemq.broker.queues.runs import Run, flat_runs, messages_in
 from sluicemq.wire.messages import VERDICT_NACK
 from tests.broker.paged import WhimsicalPager, make_chunks_small
+from tests.broker.queues.effort import effort_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -533,9 +533,8 @@ def test_a_million_delayed_messages_go_at_once_and_their_pages_are_released_unre
     pager.pool.take_gone(1)
     assert pager.pool.absent == 1_000
     assert machine.prefetch(entry) == []
-    began = time.process_time()
-    value = machine.apply(2, entry).value
-    seconds = time.process_time() - began
+    outcome, seconds = effort_of(lambda: machine.apply(2, entry))
+    value = outcome.value
     assert isinstance(value, Deleted | Purged)
     assert value.count == 1_000 * CHUNK_RUNS
     assert machine.next_due_ms() is None
@@ -554,10 +553,9 @@ def test_a_clock_pays_for_what_it_takes_only() -> None:
     for number, queue in enumerate(machine.queues()):
         queue.delayed.add(5_000, [single(zxid) for zxid in range(2, 200_000)] if not number else [single(1)])
         machine.due_changed(queue)
-    began = time.process_time()
-    machine.apply(2_000, e.Clock(4_999, 1_000))
-    machine.apply(2_001, e.Clock(5_000, 1_000))
-    assert time.process_time() - began < CLOCK_SECONDS_MAX
+    _, early_seconds = effort_of(lambda: machine.apply(2_000, e.Clock(4_999, 1_000)))
+    _, seconds = effort_of(lambda: machine.apply(2_001, e.Clock(5_000, 1_000)))
+    assert early_seconds + seconds < CLOCK_SECONDS_MAX
     assert machine.queues()[0].ready == 1_000
 
 

@@ -16,7 +16,7 @@ from sluicemq.client.errors import ClientForked
 from tests.e2e.running import broker as broker
 
 PROGRAM_SECONDS_MAX = 60
-CHILD_SECONDS_MAX = 10
+CHILD_SECONDS_MAX = 60
 
 
 def program(broker, text, *, first_line=""):

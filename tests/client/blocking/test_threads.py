@@ -13,8 +13,11 @@ from sluicemq.client.blocking import connect
 from sluicemq.client.errors import ClientClosed, InternalError, LeaseLost, QueueNotFound, RequestTimeout
 from sluicemq.client.publisher import Publisher
 from tests.client.conformance.stories import WAIT_SECONDS
-from tests.e2e.broker_process import BrokerProcess
+from tests.e2e.broker_process import START_SECONDS_MAX, BrokerProcess, unused_port
 from tests.e2e.running import broker as broker
+
+LEASE_SECONDS = 2.0
+"""A third of it later the lease is renewed: broker and client may both stand still for a second."""
 
 
 @pytest.fixture
@@ -52,9 +55,9 @@ def ended(thread):
 def test_a_handler_that_keeps_its_thread_for_many_leases_loses_none(client, queue):
     lost: list[LeaseLost] = []
     client.send(queue, b"long")
-    with client.consumer(queue, lease=0.4, on_lease_lost=lost.append) as consumer:
+    with client.consumer(queue, lease=LEASE_SECONDS, on_lease_lost=lost.append) as consumer:
         message = next(consumer)
-        time.sleep(1.6)
+        time.sleep(2.5 * LEASE_SECONDS)
         message.ack(confirm=True)
         assert not message.lease_lost
     assert lost == []
@@ -64,17 +67,18 @@ def test_a_handler_that_keeps_its_thread_for_many_leases_loses_none(client, queu
 def test_a_lease_that_ran_out_while_messages_lay_ready_for_threads_hands_out_none_of_them(client, queue):
     with client.producer(queue) as producer:
         producer.send_many([b"%d" % each for each in range(10)])
-    with client.consumer(queue, lease=0.3, auto_renew=False) as consumer:
+    with client.consumer(queue, lease=LEASE_SECONDS, auto_renew=False) as consumer:
         first = next(consumer)  # the other nine have crossed to this side by now
-        time.sleep(0.5)
+        time.sleep(1.2 * LEASE_SECONDS)
         with pytest.raises(LeaseLost):
             first.ack()
         seen = [next(consumer) for _ in range(10)]
         for message in seen:
             message.ack()
     assert sorted(message.body for message in seen) == [b"%d" % each for each in range(10)]
-    # Only the first one was ever in somebody's hands when its lease ended.
-    assert [message.body for message in seen if message.attempt > 1] == [b"0"]
+    # Only the first one was in somebody's hands when its lease ended. That is reported a little before the end: too
+    # late where the machine stands still in that moment.
+    assert {message.body for message in seen if message.attempt > 1} <= {b"0"}
 
 
 def test_what_lay_ready_for_threads_goes_to_the_next_consumer_without_an_attempt(client, queue):
@@ -149,6 +153,7 @@ def test_a_submission_can_be_waited_for_by_several_threads_and_for_a_while(broke
 def test_a_call_on_the_io_thread_is_refused_instead_of_waiting_for_itself(client, queue, caplog):
     client.send(queue, b"x")
     refused: list[object] = []
+    told = threading.Event()
 
     def lost(_error):
         waits = (client.queues, lambda: client.send(queue, b"x"), lambda: next(consumer), consumer.receive)
@@ -156,12 +161,14 @@ def test_a_call_on_the_io_thread_is_refused_instead_of_waiting_for_itself(client
             with pytest.raises(RuntimeError, match="its own I/O thread"):
                 call()
             refused.append(call)
+        told.set()
 
-    with client.consumer(queue, lease=0.3, auto_renew=False, on_lease_lost=lost) as consumer:
-        first = next(consumer)
-        next(consumer).ack()  # the same message again, so the first lease is over and was reported
-        del first
-    assert len(refused) >= 5
+    with client.consumer(queue, on_lease_lost=lost) as consumer:
+        message = next(consumer)
+        client.delete_queue(queue)
+        assert told.wait(WAIT_SECONDS)
+        assert message.lease_lost
+    assert len(refused) == 5
 
 
 def test_a_queue_that_goes_ends_every_thread_that_iterates(client, queue):
@@ -174,21 +181,18 @@ def test_a_queue_that_goes_ends_every_thread_that_iterates(client, queue):
 
 
 def test_a_broker_that_restarts_is_only_a_longer_wait_for_threads(tmp_path, queue):
-    with BrokerProcess(tmp_path / "data") as broker:
+    with BrokerProcess(tmp_path / "data", port=unused_port()) as broker, connect(broker.url) as client:
+        client.declare_queue(queue)
+        with client.producer(queue) as producer, client.consumer(queue) as consumer:
+            waiting, outcome = started(lambda: next(consumer))
+            broker.kill()
+            late = producer.submit(b"after", timeout=2 * START_SECONDS_MAX)
+            broker.start()
+            assert late.result().position
+            ended(waiting)
+            assert outcome[0].body == b"after"
+            outcome[0].ack(confirm=True)
         broker.stop()
-        broker = BrokerProcess(tmp_path / "data", port=broker.port)
-        with broker, connect(broker.url) as client:
-            client.declare_queue(queue)
-            with client.producer(queue) as producer, client.consumer(queue) as consumer:
-                waiting, outcome = started(lambda: next(consumer))
-                broker.kill()
-                late = producer.submit(b"after")
-                broker.start()
-                assert late.result().position
-                ended(waiting)
-                assert outcome[0].body == b"after"
-                outcome[0].ack(confirm=True)
-            broker.stop()
 
 
 @pytest.mark.parametrize("send", ["send", "send_many"])

@@ -17,7 +17,7 @@ from sluicemq.client import blocking, connect
 
 TASKS = 64
 THREADS = 8
-STORY_SECONDS_MAX = 60
+STORY_SECONDS_MAX = 180
 
 Story = Callable[[Any, int], Awaitable[None]]
 Part = Callable[[Any], Awaitable[None]]

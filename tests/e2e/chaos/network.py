@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from sluicemq.wire.frames import FRAME_BYTES_BEFORE_OPEN, FrameReader
-from sluicemq.wire.peers import PEER_PREFACE, PeerHello
+from sluicemq.wire.frames import FRAME_BYTES_BEFORE_OPEN, PEER_PREFACE, FrameReader
+from sluicemq.wire.peers import PeerHello
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,14 +13,16 @@ import trio
 import trio.testing
 
 from sluicemq.client import connect
-from sluicemq.wire.frames import pack_frame
-from sluicemq.wire.peers import PEER_PREFACE, PeerHello
+from sluicemq.wire.frames import PEER_PREFACE, pack_frame
+from sluicemq.wire.peers import PeerHello
 from tests.e2e.chaos.cluster import Cluster
 from tests.e2e.chaos.faults import _BEGIN, ALONE, LEADER, TOGETHER, plan
 from tests.e2e.chaos.network import CLIENTS, Network, Way
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from sluicemq.client import Client
 
 HELLO = PEER_PREFACE + pack_frame(
     PeerHello.TYPE, PeerHello(1, 1, bytes(16), 0, 2, bytes(16), 1, 5, 0, address="127.0.0.1:1").encode()
@@ -110,7 +112,7 @@ def test_one_broker_passes_through_some_seconds_of_it(tmp_path):
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
@@ -121,7 +123,7 @@ def test_one_broker_passes_through_some_seconds_of_it(tmp_path):
 async def test_a_client_that_was_given_one_address_outlives_that_broker(tmp_path):
     cluster = Cluster(tmp_path, 3, random.Random(1))
     try:
-        with trio.fail_after(60):
+        with trio.fail_after(180):
             async with trio.open_nursery() as nursery:
                 await cluster.start(nursery)
                 leader = await cluster.leader()
@@ -135,25 +137,38 @@ async def test_a_client_that_was_given_one_address_outlives_that_broker(tmp_path
                         cluster.kill(leader)
                         await message.ack(confirm=True)
                         await client.send("orders", b"two")
+                        epoch = (await client.statistics())["epoch"]
                         async with await anext(consumer) as message:
                             assert (message.body, message.attempt) == (b"two", 1)
                         await consumer.flush()
                     info = await client.queue_info("orders")
-                    assert (info["settled_total"], info["redelivered_total"]) == (2, 0)
+                    assert info["settled_total"] == 2
+                    # A machine that stands still for a second gets another leader, which may not know what was sent.
+                    assert info["redelivered_total"] == 0 or (await client.statistics())["epoch"] > epoch
                 nursery.cancel_scope.cancel()
     finally:
         cluster.stop()
+
+
+async def until_all_follow(client: Client) -> None:
+    """Wait until each broker leads or follows: two of three are enough to begin without the third."""
+    while True:
+        rows = (await client.cluster_status()).nodes
+        if all(row["reachable"] and row["phase"] == "broadcast" for row in rows):
+            return
+        await trio.sleep(0.05)
 
 
 @pytest.mark.trio
 async def test_a_receipt_tells_which_brokers_have_a_message(tmp_path):
     cluster = Cluster(tmp_path, 3, random.Random(1))
     try:
-        with trio.fail_after(60):
+        with trio.fail_after(180):
             async with trio.open_nursery() as nursery:
                 await cluster.start(nursery)
                 async with connect(cluster.url) as client:
                     await client.declare_queue("orders")
+                    await until_all_follow(client)
                     for acks in ("quorum", "all", "leader"):
                         async with client.producer("orders", acks=acks) as producer:
                             reached = (await producer.send(b"one")).acks

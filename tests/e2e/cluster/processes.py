@@ -14,6 +14,7 @@ import trio
 from sluicemq.client import connect, probe_cluster
 from sluicemq.client.errors import SluiceError
 from tests.e2e.broker_process import BrokerProcess, unused_port
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from sluicemq.client import Client, ClusterReport
 
-WAIT_SECONDS = 30.0
 LOOK_SECONDS = 0.05
 
 
@@ -113,11 +113,31 @@ class Cluster:
 
         return await self.until(leader, done)
 
+    async def hand_over(self, client: Client, node: int) -> None:
+        """Let a node lead; on a busy machine it may not have caught up in time, or somebody else leads meanwhile."""
+        refusal: SluiceError | None = None
+        with trio.move_on_after(WAIT_SECONDS):
+            while True:
+                try:
+                    await client.transfer_lead(node)
+                except SluiceError as error:
+                    refusal = error
+                    await trio.sleep(LOOK_SECONDS)
+                else:
+                    return
+        raise AssertionError(f"the lead was not handed over to node {node}: {refusal!r}")
+
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
         """A client of whoever leads now."""
         async with connect(self.url_of(await self.leader())) as client:
             yield client
+
+
+def each_once(bodies: Iterable[bytes]) -> list[bytes]:
+    """Return these bodies as they came first: behind a new leader, which a busy machine may get at any time, what went
+    out in the last moment of the one before comes again."""
+    return list(dict.fromkeys(bodies))
 
 
 def row_of(report: ClusterReport, node: int) -> dict[str, Any]:

@@ -8,30 +8,21 @@ import pytest
 import trio
 
 from sluicemq.client import connect
-from tests.e2e.cluster.trio_of_brokers import Brokers
+from tests.e2e.cluster.processes import each_once
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from tests.e2e.cluster.trio_of_brokers import Brokers
 
 PUBLISHED = 300
 DEATH_AT = (100, 200)
 """After so many confirmed messages the leader is killed."""
 
 
-@pytest.fixture
-def brokers(tmp_path: Path) -> Iterator[Brokers]:
-    found = Brokers(tmp_path)
-    found.start()
-    yield found
-    found.end()
-
-
 @pytest.mark.trio
 async def test_killing_every_leader_loses_no_confirmed_message(brokers: Brokers) -> None:
     confirmed: list[bytes] = []
     killed = 0
-    with trio.fail_after(120):
+    with trio.fail_after(240):
         async with connect(brokers.url) as client:
             await client.declare_queue("orders")
             async with client.producer("orders", name="the one") as producer:
@@ -48,14 +39,14 @@ async def test_killing_every_leader_loses_no_confirmed_message(brokers: Brokers)
             async with client.consumer("orders", credit=100) as consumer:
                 while len(received) < PUBLISHED:
                     batch = await consumer.receive(max_messages=100, max_wait=5.0)
-                    received += [message.body for message in batch]
+                    received = each_once([*received, *batch.bodies])
                     await batch.ack()
     assert received == confirmed
 
 
 @pytest.mark.trio
 async def test_all_brokers_killed_at_once_come_back_with_everything(brokers: Brokers) -> None:
-    with trio.fail_after(120):
+    with trio.fail_after(240):
         async with connect(brokers.url) as client:
             await client.declare_queue("orders")
             async with client.producer("orders") as producer:

@@ -50,9 +50,10 @@ class Shop:
 
 async def test_no_message_is_begun_twice_while_the_lead_is_handed_over(cluster: Cluster) -> None:
     shop = Shop()
-    with trio.fail_after(120):
+    with trio.fail_after(240):
         async with connect(cluster.url) as client:
             await client.declare_queue("orders")
+            epoch = (await client.statistics())["epoch"]
             async with trio.open_nursery() as nursery:
                 for _ in range(WORKERS):
                     nursery.start_soon(_worker, shop, cluster.url)
@@ -61,11 +62,15 @@ async def test_no_message_is_begun_twice_while_the_lead_is_handed_over(cluster: 
                     while shop.published < change * MESSAGES // (CHANGES + 1):  # noqa: ASYNC110 - others publish
                         await trio.sleep(PAUSE_SECONDS)
                     leader = await cluster.leader()
-                    await client.transfer_lead(leader % 3 + 1)
+                    await cluster.hand_over(client, leader % 3 + 1)
                 while not shop.done:  # noqa: ASYNC110 - others work
                     await trio.sleep(PAUSE_SECONDS)
                 nursery.cancel_scope.cancel()
-    assert sorted(shop.begun, key=int) == [b"%d" % number for number in range(MESSAGES)]
+            elected = (await client.statistics())["epoch"] - epoch - CHANGES
+    wanted = [b"%d" % number for number in range(MESSAGES)]
+    assert sorted(set(shop.begun), key=int) == wanted
+    # Where the machine stood still for a second, a leader was elected besides: that one may begin some of them again.
+    assert elected or sorted(shop.begun, key=int) == wanted
 
 
 async def _worker(shop: Shop, url: str) -> None:

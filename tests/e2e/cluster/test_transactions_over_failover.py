@@ -9,6 +9,7 @@ import trio
 
 from sluicemq.client import Decision, connect
 from sluicemq.client.errors import LeaseLost
+from tests.e2e.cluster.processes import each_once
 from tests.e2e.cluster.trio_of_brokers import Brokers
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ async def bodies_in(client: Client, queue: str, count: int) -> list[bytes]:
     async with client.consumer(queue, credit=100) as consumer:
         while len(received) < count:
             batch = await consumer.receive(max_messages=100, max_wait=5.0)
-            received += [message.body for message in batch]
+            received = each_once([*received, *batch.bodies])
             await batch.ack()
     state = await client.queue_info(queue)
     assert state["published_total"] == count
@@ -58,7 +59,7 @@ async def test_transactions_on_their_way_when_the_leader_dies_are_done_whole_and
             taken += 1
             nursery.start_soon(move, message)
 
-    with trio.fail_after(120):
+    with trio.fail_after(240):
         async with connect(brokers.url, request_timeout=CALL_SECONDS) as client:
             for queue in ("orders", "billing", "shipping"):
                 await client.declare_queue(queue)
@@ -82,10 +83,9 @@ async def test_prepared_messages_outlive_their_leader_and_are_asked_about_by_the
     async def check(message: Undecided) -> Decision:
         return Decision.COMMIT if database.get(bytes(message.body), False) else Decision.ROLLBACK
 
-    with trio.fail_after(120):
+    with trio.fail_after(240):
         async with connect(brokers.url, request_timeout=CALL_SECONDS) as client:
             await client.declare_queue("orders")
-            client.transaction_checker("shop", check)
             half = client.prepare("orders", b"paid", check="shop", check_after=30.0, timeout=CALL_SECONDS)
             left = [client.prepare("orders", body, check="shop", check_after=0.5) for body in (b"forgotten", b"unpaid")]
             async with half:
@@ -94,6 +94,7 @@ async def test_prepared_messages_outlive_their_leader_and_are_asked_about_by_the
                         each.leave_undecided()
                 assert (await client.queue_info("orders"))["ready"] == 0
                 brokers.nodes[brokers.leader()].kill()
+                client.transaction_checker("shop", check)
             assert sorted(await bodies_in(client, "orders", 2)) == [b"forgotten", b"paid"]
             while [row async for row in client.transactions()]:
                 await trio.lowlevel.checkpoint()

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from typing import TYPE_CHECKING
 
-from tests.e2e.broker_process import BrokerProcess
+from tests.e2e.broker_process import BrokerProcess, unused_port
+from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-WAIT_SECONDS = 60.0
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback that nobody listens on at the moment."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 class Brokers:
@@ -38,7 +24,7 @@ class Brokers:
     """
 
     def __init__(self, folder: Path, count: int = 3, options: tuple[str, ...] = ()) -> None:
-        ports = dict(enumerate(free_ports(count), 1))
+        ports = {number: unused_port() for number in range(1, count + 1)}
         peers = ",".join(f"{number}=127.0.0.1:{port}" for number, port in ports.items())
         self.nodes = {
             number: BrokerProcess(
@@ -59,7 +45,7 @@ class Brokers:
         for node in self.nodes.values():
             node.spawn()
         for node in self.nodes.values():
-            node.wait_ready(timeout=WAIT_SECONDS)
+            node.wait_ready()
 
     def end(self) -> None:
         """Leave nothing behind."""

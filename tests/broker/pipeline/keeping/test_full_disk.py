@@ -18,7 +18,7 @@ from sluicemq.storage import FileWriteFailed, LogOptions, LogWriteFailed, Segmen
 from sluicemq.storage.snapshots import SnapshotStore
 from sluicemq.wire.batch import encode_batch
 from sluicemq.wire.errors import ResourceLow
-from tests.broker.pipeline.roads import Client, ask, declare, open_producer, publish
+from tests.broker.pipeline.roads import Client, ask, declare, open_producer, publish, running
 from tests.disk import SimulatedDisk
 from tests.patience import WAIT_SECONDS
 
@@ -64,16 +64,9 @@ async def road_on(
         snapshots=SnapshotStore(disk, log.cluster_id),
         **settings,
     )
-    async with trio.open_nursery() as nursery:
-        try:
-            await road.begin()
-            nursery.start_soon(road.run)
-            await until(lambda: not log.spares.needed or disk.capacity_bytes is not None)
-            yield road
-        finally:
-            with trio.CancelScope(shield=True):
-                await road.stop()
-            nursery.cancel_scope.cancel()
+    async with running(road):
+        await until(lambda: not log.spares.needed or disk.capacity_bytes is not None)
+        yield road
     if failures is None:
         assert told == []
         road.machine.check()

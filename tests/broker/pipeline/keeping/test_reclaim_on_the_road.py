@@ -17,7 +17,7 @@ from sluicemq.storage.options import LogOptions
 from sluicemq.storage.pagefile import PageFile
 from sluicemq.storage.snapshots import SnapshotStore
 from sluicemq.wire import messages as m
-from tests.broker.pipeline.roads import Client, declare, open_producer, publish
+from tests.broker.pipeline.roads import Client, declare, open_producer, publish, running
 from tests.disk import SimulatedDisk
 from tests.patience import WAIT_SECONDS
 
@@ -51,15 +51,8 @@ async def open_road(disk: SimulatedDisk, *, hours_later: float = 0.0) -> AsyncIt
         wall=wall,
     )
     try:
-        async with trio.open_nursery() as nursery:
-            try:
-                await road.begin()
-                nursery.start_soon(road.run)
-                yield road
-            finally:
-                with trio.CancelScope(shield=True):
-                    await road.stop()
-                nursery.cancel_scope.cancel()
+        async with running(road):
+            yield road
     finally:
         log.close()
         pages.close()

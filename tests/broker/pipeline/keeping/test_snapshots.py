@@ -22,7 +22,7 @@ from sluicemq.storage.pagefile import PageFile
 from sluicemq.storage.snapshot_file import snapshot_zxid
 from sluicemq.storage.snapshots import SnapshotStore
 from sluicemq.wire.batch import encode_batch
-from tests.broker.pipeline.roads import Client, ask, declare, open_producer, publish
+from tests.broker.pipeline.roads import Client, ask, declare, open_producer, publish, running
 from tests.disk import SimulatedDisk
 from tests.patience import WAIT_SECONDS
 
@@ -63,20 +63,13 @@ async def open_road(
             index_memory_bytes_max=index_memory_bytes_max,
             scrub_bytes_per_second=scrub_bytes_per_second,
         )
-        async with trio.open_nursery() as nursery:
-            try:
-                await road.begin()
-                nursery.start_soon(road.run)
-                yield road
-                if not road.failed:
-                    with trio.fail_after(WAIT_SECONDS):
-                        await road.wait_idle()
-                        if in_order:
-                            await road.write_down()
-            finally:
-                with trio.CancelScope(shield=True):
-                    await road.stop()
-                nursery.cancel_scope.cancel()
+        async with running(road):
+            yield road
+            if not road.failed:
+                with trio.fail_after(WAIT_SECONDS):
+                    await road.wait_idle()
+                    if in_order:
+                        await road.write_down()
         if unexpected:
             raise unexpected[0]
     finally:

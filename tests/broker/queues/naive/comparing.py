@@ -71,6 +71,7 @@ def compare(machine: Machine, world: World, peek: Callable[[MachineQueue], list[
         ]
         assert delayed == [(m["due"], m["zxid"], m["index"], m["route"]) for m in waiting(naive)], topic.name
         compare_window(topic.window, naive["window"])
+    assert {session.number for session in machine.sessions.values() if session.closed} == world.closed, "who closed"
     halves = {half.number: (half.checks, half.next_check_ms) for half in machine.halves}
     assert halves == {number: (half["checks"], half["next"]) for number, half in world.halves.items()}, "half messages"
     assert {producer.number for producer in machine.producers} == set(world.producers), "the same producers are there"

@@ -28,6 +28,7 @@ APPLY: dict[type[e.Entry], Callable[[World, int, Any], Any]] = {
     e.SessionOpen: settling.session_open,
     e.SessionClose: settling.session_close,
     s.Resume: settling.resume,
+    s.MarkClosed: settling.mark_closed,
     e.ProducerOpen: publishing.producer_open,
     e.Publish: publishing.publish,
     e.PublishGrouped: publishing.publish,

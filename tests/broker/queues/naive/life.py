@@ -21,6 +21,7 @@ from sluicemq.broker.queues.machine import Machine
 from sluicemq.broker.queues.outcomes_of_transactions import ChecksDue, Prepared, Resolved, Transacted
 from sluicemq.broker.queues.tags import without
 from sluicemq.wire.messages import VERDICT_HANDED_OVER
+from tests.broker.alarm import assert_no_alarm
 from tests.broker.queues.naive.comparing import compare, follow_pieces
 from tests.broker.queues.naive.dealing import Consumers, Deal, Who
 from tests.broker.queues.naive.judging import judge
@@ -95,6 +96,7 @@ class Road:
         world: The other opinion.
         machine: The leader's machine, which lives from the first entry on.
         reborn: The machine that is written down and read again after every step.
+        later: Machines that were read from an image once, some steps ago, of a life with a pager.
         pager: Pages the reborn machine by chance; None: it keeps everything in memory.
         dispatcher: The leader's.
         consumers: Who is there, in the order in which they came.
@@ -116,6 +118,7 @@ class Road:
         self.log: list[tuple[int, int, int, bytes, bytes]] = []
         self.consumers: Consumers = {}
         self.numbers: Counter[int] = Counter()
+        self.later: list[Machine] = []
         self.zxid = self.checked_zxid = 0
         self.now = 1_000_000
         self.ahead = 0
@@ -166,6 +169,8 @@ class Road:
             again = self.reborn.apply(self.zxid, read)
         else:
             again = self.pager.apply(self.reborn, self.zxid, read)
+        for machine in self.later:
+            machine.apply(self.zxid, decode_entry(*written[1:]))
         assert again[0] == outcome[0], f"{entry} is judged differently after a restart"
         assert type(again[1]) is type(outcome[1]), f"{entry} is judged differently after a restart"
         assert again[2] == outcome[2], f"{entry} has other effects after a restart"
@@ -282,9 +287,17 @@ class Road:
         compare(self.machine, self.world, self.peek)
         self.machine.check()
         digest = self.machine.state_hash()
+        if self.pager is not None:
+            self.compare_as_brokers_do()
         sections = self.reborn.freeze().pack(lambda: True)
         self.reborn = load(sections, None if self.pager is None else self.pager.new_pool())
         assert self.reborn.state_hash() == digest, "a machine that was restored lives like one that was not"
+
+    def compare_as_brokers_do(self) -> None:
+        """No broker is said to differ, whenever it last read an image, and whatever lies on its pages."""
+        assert_no_alarm((self.machine, self.reborn, *self.later), self.zxid)
+        if self.zxid % 5 == 0:
+            self.later = [load(self.machine.freeze().pack(lambda: True)), *self.later[:2]]
 
     def peek(self, queue: MachineQueue) -> list[Run]:
         return queue.peek(0, 10**6)
@@ -295,5 +308,6 @@ class Road:
         for zxid, kind, version, header, payload in self.log:
             fresh.apply(zxid, decode_entry(kind, version, header, payload))
         assert fresh.state_hash() == self.machine.state_hash(), "the log makes the same machine"
+        assert_no_alarm((fresh, self.machine, self.reborn, *self.later), self.zxid)
         while not self.deal(100):
             pass

@@ -36,6 +36,7 @@ def session_close(world: World, zxid: int, entry: e.SessionClose) -> Any:
     if entry.session not in world.sessions:
         return SessionNotFound
     world.sessions.discard(entry.session)
+    world.closed.discard(entry.session)
     count = 0
     for queue in list(world.queues.values()):
         held = [m for m in within(queue, "leased") if m["holder"][0] == entry.session]
@@ -61,6 +62,10 @@ def resume(world: World, zxid: int, entry: s.Resume) -> Any:
         queue = world.queues[over[0]["queue"]]
         give_back(world, zxid, queue, tried(world, zxid, queue, over, "session_ended", entry.reason))
     return lost, settled, world.last_tags[who] if held else 0
+
+
+def mark_closed(world: World, zxid: int, entry: s.MarkClosed) -> None:
+    world.closed = (world.closed | set(entry.closed)) & world.sessions - set(entry.back)
 
 
 # --- grants ---------------------------------------------------------------------------------------------------------

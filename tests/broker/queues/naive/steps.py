@@ -415,6 +415,12 @@ class Steps(Road):
             named = [first, max(first, last)] if keeps else []
             self.run(s.Resume(self.now, session, consumer, named, reason))
 
+    @step(1, closed=WHICH, back=WHICH)
+    def mark_closed(self, closed: int, back: int) -> None:
+        """The leader says whose end closed its connection, and who is back; perhaps of somebody who is gone."""
+        numbers = [self.sessions[which % len(self.sessions)] for which in (closed, back)]
+        self.run(s.MarkClosed(self.now, [numbers[0], 10**9], [numbers[1]] if back % 3 else []))
+
     @step(1, which=WHICH, reason=REASONS, chance=WHICH)
     def disconnect(self, which: int, reason: str, chance: int) -> None:
         if chance < 5:

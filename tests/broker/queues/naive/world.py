@@ -59,6 +59,7 @@ class World:
         queues: By number; subscriptions are queues with a topic.
         topics: By number.
         sessions: Their numbers.
+        closed: Those of them whose client's end closed the connection, and did not come back.
         answered: The tags that clients have settled, by session and consumer.
         last_tags: The last tag that was leased to each consumer.
         producers: The zxids of what each published, in order, by number.
@@ -82,6 +83,7 @@ class World:
         self.queues: dict[int, Queue] = {}
         self.topics: dict[int, Topic] = {}
         self.sessions: set[int] = set()
+        self.closed: set[int] = set()
         self.answered: dict[tuple[int, int], set[int]] = {}
         self.last_tags: dict[tuple[int, int], int] = {}
         self.producers: dict[int, list[int]] = {}
