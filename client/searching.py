@@ -27,9 +27,10 @@ NOT_LEADER_BACKOFF = Backoff(0.05, 0.25, floor_share=0.5)
 """Who answers that he does not lead is asked again so soon: an election takes no longer."""
 ELECTION_REFUSALS = 10
 """After so many such answers in a row, nearly two seconds, it does take longer,"""
-LEADERLESS_BACKOFF = Backoff(0.25, 2.0, floor_share=0.5)
+LEADERLESS_BACKOFF = Backoff(0.25, 1.0, floor_share=0.5)
 """and whoever asks is in the way of those who elect: a hundred clients that keep five brokers busy with handshakes
-leave them no time for each other."""
+leave them no time for each other. No longer, for a leader waits two seconds for clients whose end closed a
+connection."""
 STABLE_SECONDS = 5.0
 """A session that lived so long was a success."""
 STAGGER_SECONDS = 0.05

@@ -36,8 +36,10 @@ from sluicemq.wire.peers_of_links import Beat, ClusterNamed, NodeFigures, PeerRe
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-PEER_VERSION_MIN = 1
-PEER_VERSION_MAX = 1
+PEER_VERSION_MIN = 2
+PEER_VERSION_MAX = 2
+"""2: a leader tells how patient it is, and hashes of states take in more; brokers that differ in that must not meet, or
+the alarm would stop the one in the minority."""
 
 CHAIN_BYTES = 8
 INCARNATION_BYTES = 16

@@ -79,7 +79,7 @@ async def refusal_of(node: Node, message: Message) -> SluiceError:
         ({"addressed_node": 5}, NodeMismatch, "node 5 was called, but this address is that of node 1"),
         ({"node": 1}, NodeMismatch, "two brokers have the node id 1"),
         ({"node": 1, "incarnation": b"%016d" % 1}, NodeMismatch, "has reached itself"),
-        ({"version_min": 2, "version_max": 9}, VersionMismatch, "versions 2 to 9"),
+        ({"version_min": 3, "version_max": 9}, VersionMismatch, "versions 3 to 9"),
         ({"cluster_id": b"short"}, ProtocolError, "cluster id of 5"),
         ({"incarnation": b""}, ProtocolError, "incarnation of 0"),
         ({"node": 0}, ProtocolError, "node is 0"),
