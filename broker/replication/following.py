@@ -63,7 +63,8 @@ class Following:
         self._snapshot_from_zxid = 0
         self._method: Method | None = None
         self._heard_commit_zxid = 0
-        self._whole_at_zxid = 0
+        self.whole_at_zxid = 0
+        """Where the leader's log ended when it planned what to teach: what comes behind that was proposed since."""
         self._handlers: dict[type, Callable[..., None]] = {
             Synchronize: self._synchronize,
             Propose: self._propose,
@@ -190,7 +191,7 @@ class Following:
             return
         self.phase = Phase.SYNCHRONIZATION if self.phase is Phase.DISCOVERY else self.phase
         self._method = message.method
-        self._whole_at_zxid = max(message.last_zxid, zxid_of(self.epoch, 0))
+        self.whole_at_zxid = max(message.last_zxid, zxid_of(self.epoch, 0))
         if message.method is Method.SNAP:
             self._in_line = False
             self._snapshot_from_zxid = message.position.zxid
@@ -287,7 +288,7 @@ class Following:
     def _see_whether_whole(self) -> None:
         """A damaged log is whole again once it has, durably, all that the leader had when it planned."""
         local = self._local
-        if local.damaged_from is not None and self._in_line and local.durable_zxid >= self._whole_at_zxid:
+        if local.damaged_from is not None and self._in_line and local.durable_zxid >= self.whole_at_zxid:
             local.note_repaired()
 
     def _acknowledge(self) -> None:

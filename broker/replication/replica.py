@@ -174,6 +174,11 @@ class Replica:
         return self._local.promised_epoch
 
     @property
+    def taught_zxid(self) -> int:
+        """Up to where its leader teaches it what was proposed before, if it follows one that said so; else 0."""
+        return self._state.whole_at_zxid if isinstance(self._state, Following) else 0
+
+    @property
     def learners(self) -> dict[int, LearnerState]:
         """How far those are whom this replica teaches, if it leads; by node."""
         return self._state.learner_states() if isinstance(self._state, Leading) else {}
@@ -249,6 +254,8 @@ class Replica:
         message, state = event.message, self._state
         if message.connection != self._local.links.get(event.peer):
             return
+        if self._local.patience.doubts:
+            self._local.patience.heard(event.peer, self._local.now)
         if isinstance(message, Notification):
             self._heard(event.peer, message)
         elif isinstance(state, Leading) and isinstance(message, LearnerMessage):

@@ -31,7 +31,7 @@ from sluicemq.broker.pipeline.road import Road
 from sluicemq.broker.queues.entries_of_cluster import NodeAddress
 from sluicemq.broker.replication import effects as fx
 from sluicemq.broker.replication import events as ev
-from sluicemq.broker.replication.history import Position, epoch_of, zxid_of
+from sluicemq.broker.replication.history import Position, zxid_of
 from sluicemq.broker.replication.membership import Member
 from sluicemq.broker.replication.messages import Phase, Propose, Role
 from sluicemq.broker.replication.replica import Replica
@@ -523,8 +523,8 @@ class Ensemble:
         if not entries or self.ground is None or not self.hearing.listens(now := self.ground.monotonic()):
             return
         newest, epoch = entries[-1], self.replica.epoch
-        # What the leader found in its log when it began may be as old as it likes.
-        if epoch_of(newest.zxid) == epoch and (log_time_ms := log_time_of(newest.body)):
+        # What the leader had in its log when this broker began to follow it may be as old as it likes.
+        if newest.zxid > self.replica.taught_zxid > 0 and (log_time_ms := log_time_of(newest.body)):
             self.hearing.said(epoch, log_time_ms, now)
 
     def snapshot_failed(self, peer: int, session: int, reason: str) -> None:

@@ -117,7 +117,7 @@ def log_time_of(body: object) -> int:
     header.feed(body.record.header)
     try:
         return int(header.unpack()) if header.read_array_header() else 0
-    except (ValueError, TypeError, msgpack.UnpackException):
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException):
         return 0
 
 

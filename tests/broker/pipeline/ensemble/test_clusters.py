@@ -100,6 +100,25 @@ async def test_a_follower_that_is_behind_with_applying_knows_what_time_its_leade
                 await publish(leader.led, producer, sequence, [b"time goes on"])
 
 
+@pytest.mark.trio
+async def test_what_a_follower_is_taught_that_was_away_does_not_tell_it_the_time() -> None:
+    async with open_cluster() as cluster:
+        leader = await cluster.leader()
+        await declare(leader.led)
+        producer = await open_producer(leader.led)
+        away = next(number for number, node in cluster.nodes.items() if node is not leader)
+        await cluster.stop(away)
+        await publish(leader.led, producer, 1, [b"some time ago"])
+        await cluster.start(away)
+        await cluster.agree()
+        assert cluster.nodes[away].ensemble.hearing.log_time is None, "these entries may be hours old"
+        sequence = 1
+        with trio.fail_after(WAIT_SECONDS):
+            while cluster.nodes[away].ensemble.hearing.log_time is None:
+                sequence += 1
+                await publish(leader.led, producer, sequence, [b"time goes on"])
+
+
 async def settled_traffic(road: Road, rounds: int) -> None:
     """Publish and acknowledge large messages, so that the log grows and nothing of it stays alive."""
     producer = await open_producer(road)

@@ -74,7 +74,9 @@ def test_in_a_short_while_one_look_is_enough() -> None:
     assert hearing.listens(7.0 + HEAR_SECONDS)
 
 
-@pytest.mark.parametrize("header", [b"", b"\x90", b"\x91\xa1x", b"\x91", b"\xc1", b"\x07"])
+@pytest.mark.parametrize(
+    "header", [b"", b"\x90", b"\x91\xa1x", b"\x91", b"\xc1", b"\x07", b"\x91\xcb\x7f\xf0\x00\x00\x00\x00\x00\x00"]
+)
 def test_a_record_that_says_no_time_says_none(header: bytes) -> None:
     assert log_time_of(Body(Record(1, e.Clock.KIND, 1, 0, header, b""))) == 0
 
