@@ -91,9 +91,11 @@ class Leading:
         promised_epoch = max(local.promised_epoch, local.heard_epoch)
         self._discovery = Discovery(configuration, local.member, promised_epoch, local.durable_zxid)
         self._choosing = True
+        local.patience.elected(local.now)
         self._give_up_at = local.now + local.patience.discovery_seconds(local.now)
         self._ping_number = 0
         self._ping_at = local.now + local.options.ping_seconds
+        self._stood_still_at = -math.inf
         self._tell_commit_at = math.inf
         for peer, information in knocks:
             self._introduce(peer, information)
@@ -121,12 +123,13 @@ class Leading:
     def wake(self) -> None:
         """Ping, look whether a quorum still listens, and give up what takes too long."""
         local = self._local
+        self._notice_standstill()
         if self.broadcast is None and local.now >= self._give_up_at:
-            self._give_up("no quorum has promised an epoch in time")
+            self._give_up("no quorum has promised an epoch in time", local.options.discovery_seconds)
             return
         alone = self.broadcast is not None and not self.heard_by_quorum(self.configuration)
         if alone and not self.requests.changes.take_back("lost the quorum of its voters"):
-            self._give_up("no quorum was heard for too long")
+            self._give_up("no quorum was heard for too long", local.options.leader_seconds)
             return
         if self.broadcast is not None and local.patience.factor(local.now) > 1:
             quick = self._quorum_heard_within(self.configuration, local.options.leader_seconds)
@@ -145,15 +148,29 @@ class Leading:
             if learner.retry_at is not None and local.now >= learner.retry_at:
                 learner.send_snapshot()
 
-    def _give_up(self, reason: str) -> None:
-        """Step down for silence. Who was stopped itself has learnt nothing of how slow the others are."""
+    def _give_up(self, reason: str, seconds: float) -> None:
+        """Step down for silence, after *seconds* of patience with a factor of 1."""
         local = self._local
-        if local.now - self._ping_at <= local.options.follower_seconds:
-            local.patience.gave_up(local.now)
+        # Who stood still itself has learnt nothing of how slow the others are; what it heard first was said before.
+        if local.now - self._stood_still_at > 2 * local.patience.leader_seconds(local.now):
+            configuration = self.configuration
+
+            def is_quorum(nodes: set[int]) -> bool:
+                there = {one for one in configuration.everybody if one.node in nodes}
+                return configuration.is_quorum(there | {local.member})
+
+            local.patience.gave_up(local.now, seconds, is_quorum)
         local.look(reason)
+
+    def _notice_standstill(self) -> None:
+        """Note whether this replica has stood still for longer than anybody waits for it."""
+        local = self._local
+        if local.now - self._ping_at > local.patience.leader_seconds_max:
+            self._stood_still_at = local.now
 
     def ping(self) -> int:
         """Ping every learner; return the number of this round."""
+        self._notice_standstill()
         self._ping_number += 1
         self._ping_at = self._local.now + self._local.options.ping_seconds
         factor = self._local.patience.factor(self._local.now)
@@ -166,8 +183,15 @@ class Leading:
         """Learners introduce themselves; nothing to do before that."""
 
     def peer_down(self, peer: int) -> None:
-        """The session is over. Whether the leader goes on, its patience decides."""
-        self.learners.pop(peer, None)
+        """The session is over. Whether the leader goes on, its patience decides.
+
+        More than the least of it is not due to somebody who may follow another one in this moment.
+        """
+        learner = self.learners.pop(peer, None)
+        if learner is not None and learner.member in self._heard_at:
+            patience, now = self._local.patience, self._local.now
+            extra = patience.leader_seconds(now) - self._local.options.leader_seconds
+            self._heard_at[learner.member] = min(self._heard_at[learner.member], now - extra)
 
     def receive(self, peer: int, message: LearnerMessage) -> None:
         """Take in a message of a learner; of another session or epoch, drop it."""

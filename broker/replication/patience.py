@@ -6,6 +6,10 @@ and has given up for silence, twice within a short time, is more patient the nex
 of whoever follows it, because the leader tells its factor with the epoch and with every ping. Once a quorum has
 answered as quickly as it should for a while, the factor halves again.
 
+Only where more patience would have helped, or the next leader that dies is missed late for nothing: a leader that was
+cut off, or stood still itself, for longer than the most patience was rightly given up, however often that happens. So
+giving up counts when a quorum is heard again before the most patience would have been over.
+
 What may never be otherwise: a learner is at least as patient as the leader that counts it, so that the leader has
 stopped before another one is sought. It holds because a learner hears the factor before it is counted, and within an
 epoch the leader's factor only falls: its own first, the learners' with the next ping.
@@ -17,6 +21,8 @@ the time of a broadcast; here it is found). Pure: the time is an argument. This 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from sluicemq.broker.replication.options import Options
 
@@ -28,6 +34,16 @@ CALM_SECONDS = 10.0
 """After so long without strain the factor halves."""
 FORGET_SECONDS = 60.0
 """A factor that was told or found so long ago says nothing of the present."""
+
+
+@dataclass(slots=True)
+class _Doubt:
+    """This replica has given up at *since*; if a quorum is heard until *until*, more patience would have helped."""
+
+    since: float
+    until: float
+    is_quorum: Callable[[set[int]], bool]
+    heard: set[int] = field(default_factory=set)
 
 
 class Patience:
@@ -44,6 +60,12 @@ class Patience:
         self._since = -math.inf
         self._gave_up_at = -math.inf
         self._strained_at = -math.inf
+        self._doubt: _Doubt | None = None
+
+    @property
+    def leader_seconds_max(self) -> float:
+        """For how long the most patient leader waits for a word of a quorum."""
+        return self._options.leader_seconds * FACTOR_MAX
 
     def factor(self, now: float) -> int:
         """Return by how much all patience is multiplied: 1 to `FACTOR_MAX`."""
@@ -66,11 +88,35 @@ class Patience:
         if factor >= self.factor(now):
             self._set(factor, now)
 
-    def gave_up(self, now: float) -> None:
-        """This replica led, ran all the time, and did not hear a quorum for too long."""
-        if now - self._gave_up_at <= AGAIN_SECONDS:
-            self._set(min(FACTOR_MAX, 2 * self.factor(now)), now)
-        self._gave_up_at = now
+    def gave_up(self, now: float, seconds: float, is_quorum: Callable[[set[int]], bool]) -> None:
+        """This replica led, ran all the time, and did not hear a quorum for too long.
+
+        Args:
+            now: The time.
+            seconds: For how long it would have waited, if its factor were 1.
+            is_quorum: Whether these nodes, with this one, are one.
+
+        """
+        self._doubt = _Doubt(now, now + (FACTOR_MAX - self.factor(now)) * seconds, is_quorum)
+
+    @property
+    def doubts(self) -> bool:
+        """Whether it matters who is `heard`."""
+        return self._doubt is not None
+
+    def heard(self, node: int, now: float) -> None:
+        """Take note that *node* has said something: if a quorum has in time, it was only slow."""
+        doubt = self._doubt
+        if doubt is None:
+            return
+        doubt.heard.add(node)
+        if now >= doubt.until or doubt.is_quorum(doubt.heard):
+            self._settle(doubt, now)
+
+    def elected(self, now: float) -> None:
+        """This replica is to lead, which a quorum wants; from now on its factor only falls."""
+        if self._doubt is not None:
+            self._settle(self._doubt, now)
 
     def established(self, now: float) -> None:
         """This replica begins to lead: nothing is known yet of how quick its quorum is."""
@@ -84,6 +130,15 @@ class Patience:
         elif self._factor > 1 and now - self._strained_at >= CALM_SECONDS:
             self._set(self._factor // 2, now)
             self._strained_at = now
+
+    def _settle(self, doubt: _Doubt, now: float) -> None:
+        """A quorum is back: with more patience there would have been no election, if it is in time."""
+        self._doubt = None
+        if now >= doubt.until:
+            return
+        if doubt.since - self._gave_up_at <= AGAIN_SECONDS:
+            self._set(min(FACTOR_MAX, 2 * self.factor(now)), now)
+        self._gave_up_at = doubt.since
 
     def _set(self, factor: int, now: float) -> None:
         self._factor, self._since = factor, now

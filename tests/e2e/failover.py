@@ -1,8 +1,9 @@
-"""`python -m tests.e2e.failover --times 20 [--silent | --transfer]`: for how long does publishing stop?
+"""`python -m tests.e2e.failover --times 20 [--silent | --cut | --transfer]`: for how long does publishing stop?
 
 Three brokers, one client that publishes 200 messages a second and waits for each confirm, one that consumes. Again and
-again the leader is killed (its connections are reset), frozen, or told to hand over; counted is the longest time
-between two confirms around that. Afterwards every confirmed message must have come, and no call may have failed.
+again the leader is killed (its connections are reset), frozen, cut off from everybody, or told to hand over; counted is
+the longest time between two confirms around that. Afterwards every confirmed message must have come, and no call may
+have failed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import trio
 
 from sluicemq.client import connect
 from tests.e2e.chaos.cluster import Cluster
+from tests.e2e.chaos.network import CLIENTS
 
 if TYPE_CHECKING:
     from sluicemq.client import Client
@@ -108,6 +110,8 @@ async def _once(arguments: argparse.Namespace, cluster: Cluster, publisher: Publ
         await cluster.transfer(leader)
     elif arguments.silent:
         cluster.freeze(leader)
+    elif arguments.cut:
+        cluster.network.part([{leader}, {CLIENTS, *cluster.numbers} - {leader}])
     else:
         cluster.kill(leader)
     await trio.sleep(DOWN_SECONDS)
@@ -123,6 +127,7 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=3, choices=(1, 3, 5))
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--silent", action="store_true", help="freeze the leader instead of killing it")
+    how.add_argument("--cut", action="store_true", help="let nothing that it says arrive, nor anything at it, instead")
     how.add_argument("--transfer", action="store_true", help="hand the lead over instead")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="failover-") as folder:

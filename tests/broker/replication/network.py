@@ -237,6 +237,7 @@ class Network:
         self._due: list[tuple[float, int, Node | None, int, Callable[[], None]]] = []
         self._numbers = itertools.count(1)
         self._cut: set[frozenset[int]] = set()
+        self._frozen: dict[Node, float] = {}
         self.sent: list[tuple[int, int, Message]] = []
         self.links: dict[frozenset[int], int] = {}
         self.nodes = {node: Node(self, node, listed or nodes) for node in nodes}
@@ -256,7 +257,9 @@ class Network:
         end = self.now + seconds
         while self._due and self._due[0][0] <= end:
             self.now, _, node, life, what = heapq.heappop(self._due)
-            if node is None or (node.alive and node.life == life):
+            if node is not None and self.now < self._frozen.get(node, 0.0):
+                heapq.heappush(self._due, (self._frozen[node], next(self._order), node, life, what))
+            elif node is None or (node.alive and node.life == life):
                 what()
         self.now = end
 
@@ -285,6 +288,10 @@ class Network:
         self.nodes[node].alive = False
         for link in [link for link in self.links if node in link]:
             self.disconnect(*link)
+
+    def freeze(self, node: int, seconds: float) -> None:
+        """Let a node stand still for so long; what comes for it meanwhile waits, and its connections stand."""
+        self._frozen[self[node]] = self.now + seconds
 
     def connect(self, one: int, other: int) -> None:
         link = frozenset((one, other))

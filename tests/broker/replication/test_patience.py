@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,10 +39,17 @@ def starved_ensemble() -> Starved:
     return network
 
 
+def gave_up_for_slowness(patience: Patience, now: float) -> None:
+    """Give up in vain: the others are heard at once."""
+    patience.gave_up(now, OPTIONS.leader_seconds, lambda nodes: len(nodes) >= 2)
+    patience.heard(2, now)
+    patience.heard(3, now)
+
+
 def gave_up_twice(at: float = 100.0) -> Patience:
     patience = Patience(OPTIONS)
-    patience.gave_up(at - 1)
-    patience.gave_up(at)
+    gave_up_for_slowness(patience, at - 1)
+    gave_up_for_slowness(patience, at)
     return patience
 
 
@@ -84,21 +93,104 @@ def test_a_patient_leader_that_is_cut_off_still_stops_before_another_one_is_soug
     assert all(network[node].replica.role is Role.FOLLOWING for node in others)
 
 
+AWAY_SECONDS = 4.0
+
+
+def missed_after(network: Network, go_away: Callable[[int], None]) -> float:
+    """Let whoever leads go away; return how long it takes until another one leads, and wait until all are together."""
+    leader = network.leader()
+    assert leader is not None
+    others = [node for node in network.nodes.values() if node is not leader]
+    go_away(leader.node)
+    took = network.run_until(lambda: any(node.replica.role is Role.LEADING for node in others))
+    network.run(AWAY_SECONDS - took)
+    network.heal()
+    network.run(AWAY_SECONDS)
+    return took
+
+
+def test_leaders_that_stand_still_again_and_again_are_missed_as_soon_each_time() -> None:
+    network = Network(1, 2, 3)
+    network.start()
+    network.run(AWAY_SECONDS)
+    for _ in range(10):
+        took = missed_after(network, lambda leader: network.freeze(leader, AWAY_SECONDS))
+        assert took <= OPTIONS.follower_seconds + 0.5
+
+
+def test_leaders_that_are_cut_off_again_and_again_are_missed_as_soon_each_time() -> None:
+    network = Network(1, 2, 3)
+    network.start()
+    network.run(AWAY_SECONDS)
+    for _ in range(10):
+        took = missed_after(
+            network,
+            lambda leader: network.partition((leader,), tuple(node for node in network.nodes if node != leader)),
+        )
+        assert took <= OPTIONS.follower_seconds + 0.5
+
+
+def test_giving_up_counts_only_where_a_quorum_is_heard_while_more_patience_would_have_lasted() -> None:
+    def factor_after(*heard: tuple[int, float]) -> int:
+        patience = Patience(OPTIONS)
+        gave_up_for_slowness(patience, 99.0)
+        patience.gave_up(100.0, OPTIONS.leader_seconds, lambda nodes: len(nodes) >= 2)
+        for node, seconds in heard:
+            patience.heard(node, 100.0 + seconds)
+        assert patience.doubts == (not heard or (len(heard) < 2 and heard[0][1] < 1))
+        return patience.factor(103.0)
+
+    in_time, late = 2.9 * OPTIONS.leader_seconds, 3.0 * OPTIONS.leader_seconds
+    assert factor_after() == 1
+    assert factor_after((2, 0.1)) == 1
+    assert factor_after((2, 0.1), (3, late)) == 1
+    assert factor_after((2, 0.1), (3, in_time)) == 2
+
+
+def test_the_factor_of_who_is_elected_while_in_doubt_is_settled_before_it_is_told_to_anybody() -> None:
+    patience = Patience(OPTIONS)
+    gave_up_for_slowness(patience, 99.0)
+    patience.gave_up(100.0, OPTIONS.leader_seconds, lambda nodes: len(nodes) >= 2)
+    patience.elected(100.5)
+    assert patience.factor(100.5) == 2
+    patience.heard(2, 100.6)
+    patience.heard(3, 100.6)
+    assert patience.factor(100.6) == 2
+    patience.gave_up(101.5, OPTIONS.leader_seconds, lambda nodes: len(nodes) >= 2)
+    patience.elected(101.5 + 2 * OPTIONS.leader_seconds)
+    assert patience.factor(104.0) == 2, "they were away for longer than the most patience would have lasted"
+
+
+def test_a_patient_leader_whose_connections_end_stops_as_soon_as_any_other() -> None:
+    network = starved_ensemble()
+    network.run(30.0)
+    leader = network.leader()
+    assert leader is not None
+    network.starved = False
+    network.run(1.0)
+    assert [one.patience for _, _, one in network.sent if isinstance(one, Ping)][-1] > 1
+    for node in network.nodes.values():
+        if node is not leader:
+            network.disconnect(leader.node, node.node)
+    took = network.run_until(lambda: leader.replica.role is Role.LOOKING)
+    assert took <= OPTIONS.leader_seconds + OPTIONS.ping_seconds + 2 * LINK_SECONDS
+
+
 def test_giving_up_once_is_no_reason_and_twice_within_a_while_is() -> None:
     patience = Patience(OPTIONS)
-    patience.gave_up(100.0)
+    gave_up_for_slowness(patience, 100.0)
     assert patience.factor(100.0) == 1
-    patience.gave_up(100.0 + AGAIN_SECONDS)
+    gave_up_for_slowness(patience, 100.0 + AGAIN_SECONDS)
     assert patience.factor(100.0 + AGAIN_SECONDS) == 2
     late = Patience(OPTIONS)
-    late.gave_up(100.0)
-    late.gave_up(101.0 + AGAIN_SECONDS)
+    gave_up_for_slowness(late, 100.0)
+    gave_up_for_slowness(late, 101.0 + AGAIN_SECONDS)
     assert late.factor(101.0 + AGAIN_SECONDS) == 1
 
 
 def test_it_halves_after_calm_and_not_while_answers_are_slow() -> None:
     patience = gave_up_twice()
-    patience.gave_up(101.0)
+    gave_up_for_slowness(patience, 101.0)
     assert patience.factor(101.0) == 4
     patience.established(101.0)
     patience.led(101.0 + CALM_SECONDS - 1, strained=True)
@@ -119,7 +211,7 @@ def test_what_is_old_is_forgotten_and_a_leader_that_knows_less_does_not_wipe_it_
     assert patience.factor(102.0 + FORGET_SECONDS) == 1
 
 
-@given(st.lists(st.tuples(st.sampled_from(["gave up", "told", "led", "strained"]), st.floats(0.0, 30.0))))
+@given(st.lists(st.tuples(st.sampled_from(["gave up", "heard", "told", "led", "strained"]), st.floats(0.0, 30.0))))
 def test_a_factor_stays_within_its_bounds_and_leaders_are_always_less_patient(
     events: list[tuple[str, float]],
 ) -> None:
@@ -128,10 +220,14 @@ def test_a_factor_stays_within_its_bounds_and_leaders_are_always_less_patient(
         now += seconds
         before = patience.factor(now)
         if what == "gave up":
-            patience.gave_up(now)
+            patience.gave_up(now, OPTIONS.leader_seconds, lambda nodes: len(nodes) >= 1)
+        elif what == "heard":
+            patience.heard(2, now)
         elif what == "told":
             patience.told(2, now)
         else:
+            patience.elected(now)
+            before = patience.factor(now)
             patience.led(now, strained=what == "strained")
             assert patience.factor(now) <= before, "within an epoch it only falls"
         factor = patience.factor(now)
