@@ -176,7 +176,7 @@ class SegmentLog:
 
     @property
     def cluster_id(self) -> bytes:
-        """16 bytes."""
+        """What every file bears, 16 bytes; whose broker it is, `superblock.current.known_as` says."""
         return self._store.current.cluster_id
 
     @property

@@ -39,19 +39,24 @@ __all__ = [
     "Truncation",
 ]
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """2: segments before `first_segment` are the live store; software of version 1 would remove them. 1 is read as 2.
 
 3: an installation is under way, or damage is noted; written for so long only, because other software would not carry
-the one out, and would vote in spite of the other."""
+the one out, and would vote in spite of the other.
+
+4: the broker belongs to another cluster than its files say; written only then, because other software would go back to
+the old one."""
+_FORMAT_VERSION_WITH_NOTES = 3
 FORMAT_VERSION_AT_REST = 2
 
 SUPERBLOCK_NAME = "superblock"
 SUPERBLOCK_NEW_NAME = "superblock.new"
 
 _MAGIC = b"SluiceSB"
-_BODY = struct.Struct("<16s16sIIQQQQQQQQQQ")
+_BODY = struct.Struct("<16s16sIIQQQQQQQQQQ16s")
 _COPIES = 2
+_NO_ID = bytes(16)
 _WITHOUT_INTENT, _TRUNCATION, _INSTALLATION = 0, 1, 2
 
 
@@ -91,6 +96,9 @@ class Superblock:
     is damaged, whatever its files say.
 
     `damaged_from`: the first entry that this broker may have acknowledged and lost; 0 for none. See `setting_aside`.
+
+    `cluster_id` stands in every file and never changes while there are any. `renamed_to` is the id of the cluster that
+    the broker was made the first of since, with the same files; 16 zeros for none. `known_as` is the one that counts.
     """
 
     cluster_id: bytes
@@ -105,6 +113,20 @@ class Superblock:
     synced_zxid: int = 0
     installation: InstallationIntent | None = None
     damaged_from: int = 0
+    renamed_to: bytes = _NO_ID
+
+    @property
+    def known_as(self) -> bytes:
+        """The id of the cluster that the broker belongs to, as it tells others. 16 bytes."""
+        return self.cluster_id if self.renamed_to == _NO_ID else self.renamed_to
+
+    @property
+    def _format_version(self) -> int:
+        """The oldest that says all of this."""
+        if self.renamed_to != _NO_ID:
+            return FORMAT_VERSION
+        noted = self.installation is not None or self.damaged_from
+        return _FORMAT_VERSION_WITH_NOTES if noted else FORMAT_VERSION_AT_REST
 
     def to_page(self) -> bytes:
         """The page as it lies on disk."""
@@ -117,7 +139,7 @@ class Superblock:
             kind, intent = _INSTALLATION, (new.zxid, new.segment, new.base)
         return seal(
             _MAGIC,
-            FORMAT_VERSION if new is not None or self.damaged_from else FORMAT_VERSION_AT_REST,
+            self._format_version,
             _BODY.pack(
                 self.cluster_id,
                 self.incarnation,
@@ -131,6 +153,7 @@ class Superblock:
                 *intent,
                 self.synced_zxid,
                 self.damaged_from,
+                self.renamed_to,
             ),
         )
 
@@ -138,7 +161,7 @@ class Superblock:
     def from_body(cls, body: bytes) -> Superblock:
         """The state in the body of a page of any version up to FORMAT_VERSION."""
         cluster, incarnation, group, kind, *counters = _BODY.unpack_from(body)
-        sequence, generation, promised, first, last, zxid, segment, offset, synced, damaged_from = counters
+        sequence, generation, promised, first, last, zxid, segment, offset, synced, damaged_from, renamed_to = counters
         return cls(
             cluster_id=cluster,
             incarnation=incarnation,
@@ -152,6 +175,7 @@ class Superblock:
             synced_zxid=synced,
             installation=InstallationIntent(zxid, segment, offset) if kind == _INSTALLATION else None,
             damaged_from=damaged_from,
+            renamed_to=renamed_to,
         )
 
 
@@ -299,12 +323,24 @@ class SuperblockStore:
                 now = replace(now, first_segment=done.segment, last_segment=done.segment, synced_zxid=done.zxid)
             self._write(replace(now, sequence=now.sequence + 1, installation=installation))
 
+    def save_new_cluster(self, cluster_id: bytes, promised_epoch: int) -> None:
+        """Belong to another cluster from now on, with the same files, and promise an epoch. Durable when this returns.
+
+        One save says both: an epoch of the new cluster is never promised in the old one. Raises PromiseRegression,
+        OSError.
+        """
+        with self._saving:
+            now = self.current
+            if promised_epoch < now.promised_epoch:
+                raise PromiseRegression(now.promised_epoch, promised_epoch)
+            self._write(replace(now, sequence=now.sequence + 1, renamed_to=cluster_id, promised_epoch=promised_epoch))
+
     def forget_log(self, cluster_id: bytes | None = None) -> None:
         """Say that no log was begun yet, and of which cluster it will be, if that changes; who and what was promised
         stays. Durable when this returns. Raises OSError."""
         with self._saving:
             now = replace(self.current, first_segment=0, last_segment=0, synced_zxid=0)
-            now = now if cluster_id is None else replace(now, cluster_id=cluster_id)
+            now = now if cluster_id is None else replace(now, cluster_id=cluster_id, renamed_to=_NO_ID)
             self._write(replace(now, sequence=now.sequence + 1, truncation=None, installation=None))
 
     def _write(self, superblock: Superblock) -> None:

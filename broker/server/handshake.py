@@ -72,7 +72,7 @@ def hello(session: ClientSession, message: Message, correlation: int, tail: memo
             frame_bytes_max,
             heartbeat,
             MECHANISMS,
-            session.server.ground.log.cluster_id,
+            session.server.ground.log.superblock.current.known_as,
             node_id=session.server.ground.node_id,
             server_name=SERVER_NAME,
             server_version=session.server.version,

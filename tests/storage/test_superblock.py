@@ -108,7 +108,7 @@ def test_an_installation_is_of_a_version_of_its_own_and_leaves_the_log_where_it_
 
     disk = disk.crash()
     content = disk.content_of("superblock")
-    assert [unseal(content[at : at + PAGE_BYTES], b"SluiceSB")[0] for at in (0, PAGE_BYTES)] == [FORMAT_VERSION] * 2
+    assert [unseal(content[at : at + PAGE_BYTES], b"SluiceSB")[0] for at in (0, PAGE_BYTES)] == [3, 3]
     found = SuperblockStore.load(disk)
     assert (found.current.installation, found.current.truncation) == (intent, None)
     assert found.current.first_segment == 1
@@ -186,3 +186,39 @@ def test_a_superblock_appears_whole_or_not_at_all(seed, operation):
     else:
         assert operation < 6
         SuperblockStore.create(disk, FIRST)
+
+
+def test_a_new_cluster_is_a_name_beside_the_one_in_the_files_and_of_a_version_of_its_own():
+    disk, store = created()
+    assert store.current.known_as == b"c" * 16
+    store.save_new_cluster(b"n" * 16, promised_epoch=70_000)
+    store.save(first_segment=1, damaged_from=5)
+
+    disk = disk.crash()
+    content = disk.content_of("superblock")
+    assert [unseal(content[at : at + PAGE_BYTES], b"SluiceSB")[0] for at in (0, PAGE_BYTES)] == [FORMAT_VERSION] * 2
+    found = SuperblockStore.load(disk)
+    assert (found.current.cluster_id, found.current.known_as) == (b"c" * 16, b"n" * 16)
+    assert (found.current.promised_epoch, found.current.incarnation) == (70_000, b"i" * 16)
+    with pytest.raises(PromiseRegression):
+        found.save_new_cluster(b"m" * 16, promised_epoch=69_999)
+
+    found.forget_log()
+    assert found.current.known_as == b"n" * 16, "a damaged log that is learned anew is of the same cluster"
+    found.forget_log(b"o" * 16)
+    assert (found.current.cluster_id, found.current.known_as) == (b"o" * 16, b"o" * 16)
+
+
+@pytest.mark.parametrize("operation", range(1, 5))
+@pytest.mark.parametrize("seed", range(10))
+def test_a_power_cut_leaves_the_old_cluster_or_the_new_one_with_its_promise(seed, operation):
+    disk, store = created(seed)
+    disk.cut_power_after(operation)
+    with pytest.raises(PowerCut):
+        store.save_new_cluster(b"n" * 16, promised_epoch=7)
+
+    found = SuperblockStore.load(disk.crash()).current
+
+    assert (found.known_as, found.promised_epoch) in ((b"c" * 16, 0), (b"n" * 16, 7))
+    if operation > 2:  # the first copy was synced
+        assert found.known_as == b"n" * 16

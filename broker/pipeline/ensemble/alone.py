@@ -34,7 +34,8 @@ class Alone:
     def __init__(self, road: Road, node: int, address: str, version: str) -> None:
         self._road = road
         self._version = version
-        self.identity = Identity(node, road.log.incarnation, road.log.cluster_id, founded=True, address=address)
+        cluster_id = road.log.superblock.current.known_as
+        self.identity = Identity(node, road.log.incarnation, cluster_id, founded=True, address=address)
         self.configuration: Configuration | None = Configuration(frozenset({Member(node, road.log.incarnation)}))
         self.addresses: Mapping[int, str] = {node: address}
         self.reachable: AbstractSet[int] = frozenset()

@@ -129,7 +129,7 @@ class Ensemble:
 
         ground = premises.open_first(self.fail)
         self._incarnation = ground.log.incarnation
-        self._cluster_id = ground.log.cluster_id
+        self._cluster_id = ground.log.superblock.current.known_as
         self._damaged = bool(ground.log.superblock.current.damaged_from)
         view = self.view = View(ground.log, configuration_of(ground.machine.cluster), ground.machine.applied_zxid)
         try:
