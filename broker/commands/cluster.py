@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sluicemq.broker.commands.force_new import force_new
 from sluicemq.broker.commands.manners import (
     EXIT_FAILED,
     SecondsRange,
@@ -44,7 +45,11 @@ COLUMNS = (
 
 @click.group(name="cluster")
 def command() -> None:
-    """Show the brokers of a cluster; add, promote, remove them, and choose who leads."""
+    """Show the brokers of a cluster; add, promote, remove them, and choose who leads.
+
+    They ask a broker that runs; only `force-new` works on a data directory, where none runs: for the day on which a
+    majority is lost for good.
+    """
 
 
 @command.command(name="status")
@@ -170,3 +175,6 @@ def _change(url: str, node: int, what: str, as_json: bool, change: Callable[[Cli
         print_json({"node": node, "outcome": "changed" if changed else "unchanged"})
     else:
         click.echo(f"node {node}: {what}" if changed else f"node {node}: {what} already")
+
+
+command.add_command(force_new)

@@ -47,17 +47,25 @@ NOBODY = 0
 _REASON = "lost: log repair"
 
 
-class _Pages:
-    """Reads chunks of indexes back, where the pager of a broker would."""
+class PageReader:
+    """Reads chunks of indexes back, where the pager of a broker would.
+
+    Args:
+        pages: The page file.
+        machine: Whose chunks.
+
+    """
 
     def __init__(self, pages: PageFile, machine: Machine) -> None:
         self._pages = pages
         self._pool = machine.pool
 
     def read(self, page: Page) -> bytes:
+        """Return the bytes of a chunk. Raises PageCorrupt."""
         return self._pages.read(page.slot, CHUNK_BYTES, page.checksum)
 
     def fill_now(self, chunks: Sequence[Chunk]) -> None:
+        """Read what is missing of *chunks*. Raises PageCorrupt."""
         assert self._pool is not None, "chunks lie on pages only with a pool"
         for chunk in chunks:
             if chunk.data is None and chunk.page is not None:
@@ -83,7 +91,7 @@ def forget_lost(path: Path, lost: Sequence[Span]) -> Counter[str]:
         try:
             restart = Restart()
             machine = load_newest(log, SnapshotStore(directory, log.cluster_id), pages, restart)
-            reader = _Pages(pages, machine)
+            reader = PageReader(pages, machine)
             replay(log, machine, reader, restart)  # type: ignore[arg-type] # it does for a tool what a pager does
             return _Forgetting(log, machine, reader, lost).run()
         finally:
@@ -95,7 +103,7 @@ def forget_lost(path: Path, lost: Sequence[Span]) -> Counter[str]:
 class _Forgetting:
     """Writes and applies the entries."""
 
-    def __init__(self, log: SegmentLog, machine: Machine, pages: _Pages, lost: Sequence[Span]) -> None:
+    def __init__(self, log: SegmentLog, machine: Machine, pages: PageReader, lost: Sequence[Span]) -> None:
         self._log = log
         self._machine = machine
         self._pages = pages

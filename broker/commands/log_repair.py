@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sluicemq.broker.commands.manners import Failure, data_option, json_option, note, print_json
+from sluicemq.broker.commands.manners import confirm_by_typing, data_option, json_option, note, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +56,7 @@ def repair(data: Path, yes: bool, dry_run: bool, as_json: bool) -> None:
             if as_json:
                 print_json(_facts(plan))
             return
-        _confirm(yes)
+        confirm_by_typing(CONFIRMATION, yes=yes)
         with _stopping(data):
             folder = data if plan.empty else repairing.carry_out()
     finally:
@@ -128,11 +128,3 @@ def _show(plan: Plan) -> None:
         click.echo("No entry is lost.", err=True)
     for text in plan.notes:
         click.echo(f"Note: {text}.", err=True)
-
-
-def _confirm(yes: bool) -> None:
-    if yes:
-        return
-    answer = click.prompt(f"Type {CONFIRMATION!r} to do it", default="", show_default=False, err=True)
-    if answer.strip() != CONFIRMATION:
-        raise Failure("nothing was changed")

@@ -124,6 +124,23 @@ def data_option(function: Function) -> Function:
     )(function)
 
 
+# --- asking --------------------------------------------------------------------------------------------------------
+
+
+def confirm_by_typing(word: str, *, yes: bool) -> None:
+    """Return once the user has typed *word*, which does what cannot be undone, or at once with *yes*.
+
+    Raises:
+        Failure: He typed something else.
+
+    """
+    if yes:
+        return
+    answer = click.prompt(f"Type {word!r} to do it", default="", show_default=False, err=True)
+    if answer.strip() != word:
+        raise Failure("nothing was changed")
+
+
 # --- output --------------------------------------------------------------------------------------------------------
 
 

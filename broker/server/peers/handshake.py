@@ -99,7 +99,8 @@ def check_cluster(own: Identity, peer: Identity) -> None:
         raise ClusterMismatch(
             f"node {peer.node} at {peer.address or 'an unknown address'} belongs to cluster {peer.cluster_id.hex()}, "
             f"node {own.node} to cluster {own.cluster_id.hex()}; one of them has the data directory or the peers of "
-            "another cluster",
+            "another cluster, or was made a new one by `sluicemq cluster force-new`, which others join on empty "
+            "directories",
             cluster_id=own.cluster_id.hex(),
             peer_cluster_id=peer.cluster_id.hex(),
         )
