@@ -15,6 +15,7 @@ import trio
 
 from sluicemq.broker.pipeline.ensemble.administration import Administration
 from sluicemq.broker.pipeline.ensemble.ensemble import Ensemble
+from sluicemq.broker.pipeline.ensemble.leaderless import Leaderless
 from sluicemq.broker.pipeline.ensemble.premises import Premises
 from sluicemq.broker.pipeline.ensemble.records import RecordBodies
 from sluicemq.broker.pipeline.keeping.disk_space import mark_of
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("sluicemq.node")
 
+LOOK_SECONDS = 5.0
+"""So often somebody looks whether there is a leader, to say so where there is none for long."""
 MESSAGE_ROOM_BYTES = 2 * 1024 * 1024
 """What a message between brokers may have beside its largest entry."""
 
@@ -149,6 +152,7 @@ async def _serve(
             nursery.start_soon(_end_when_failed, failed, nursery.cancel_scope)
             await nursery.start(ensemble.run, mesh)
             nursery.start_soon(mesh.run)
+            nursery.start_soon(_tell_while_nobody_leads, ensemble, mesh)
             listeners = listen()
             nursery.start_soon(server.run, listeners)
             gc.freeze()
@@ -169,3 +173,14 @@ async def _serve(
 async def _end_when_failed(failed: trio.Event, scope: trio.CancelScope) -> None:
     await failed.wait()
     scope.cancel()
+
+
+async def _tell_while_nobody_leads(ensemble: Ensemble, mesh: PeerMesh) -> None:
+    """Say in the log what is missing while nobody leads for long, until cancelled."""
+    leaderless = Leaderless()
+    while True:
+        await trio.sleep(LOOK_SECONDS)
+        there = {ensemble.node, *mesh.reachable()}
+        said = leaderless.look(trio.current_time(), ensemble.leader, ensemble.replica.configuration, there)
+        if said is not None:
+            logger.warning("%s", said)
