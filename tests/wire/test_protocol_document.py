@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from sluicemq.wire.batch import SUPPORTED_COLUMNS, Column
 from sluicemq.wire.connection import MAY_HAVE_TAIL, OPEN_TYPES, REQUESTS, TRANSITIONS, Role
 from sluicemq.wire.errors import SluiceError
 from sluicemq.wire.fields import Field, Kind, Message
+from sluicemq.wire.message_ids import COUNT_BITS, COUNT_MASK, EPOCH_MS, NODE_BITS, TIME_MS_MAX, default_message_id
 from tests.wire.strategies import ALL_MESSAGES
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
@@ -210,6 +212,23 @@ def test_the_numbers_in_the_text_are_those_of_the_code():
         f"{m.VERDICT_ACK} ack, {m.VERDICT_NACK} nack, {m.VERDICT_RELEASE} release",
     ):
         assert words in text, f"docs/protocol.md does not say {words!r}"
+
+
+def test_ids_that_nobody_gave_are_made_as_the_text_says():
+    text = " ".join(DOCUMENT.read_text(encoding="utf-8").split())
+    (shown,) = re.findall(r"16 lower-case hexadecimal digits: `(\w+)`", text)
+    assert default_message_id(int(shown, 16), 0) == shown
+    assert datetime.fromtimestamp(EPOCH_MS / 1000, UTC) == datetime(2024, 1, 1, tzinfo=UTC)
+    for words in (
+        f"{TIME_MS_MAX.bit_length()} bits of milliseconds since the beginning of 2024 (UTC)",
+        f"{NODE_BITS} bits of the number of the broker that led",
+        f"{COUNT_BITS} bits that count",
+        f"where the count passes {COUNT_MASK:,}",
+    ):
+        assert words in text, f"docs/protocol.md does not say {words!r}"
+    last_of_its_millisecond = int(shown, 16) | COUNT_MASK
+    beyond = int(default_message_id(last_of_its_millisecond, 1), 16)
+    assert beyond == (last_of_its_millisecond & ~COUNT_MASK) + (1 << NODE_BITS + COUNT_BITS)
 
 
 def test_every_frame_with_a_tail_is_named_where_tails_are_explained():
