@@ -2,7 +2,8 @@
 
 `pytest examples/your_tests` runs them.
 
-The fixture `sluicemq` comes with `pip install sluicemq`; nothing is mocked. See docs/testing.md.
+The fixture `sluicemq` comes with SluiceMQ, pytest and pytest-trio with `pip install '.[test]'`; nothing is mocked. See
+docs/testing.md.
 """
 
 import pytest
