@@ -63,7 +63,10 @@ LOG_FORMATS = ("text", "json")
 
 @dataclass(frozen=True, slots=True)
 class BrokerConfig:
-    """All settings of one broker, checked. Raises `InvalidRequest` naming setting, value and what would be right."""
+    """All settings of one broker, checked. Raises `InvalidRequest` naming setting, value and what would be right.
+
+    Where 0 stands for as much as other settings allow, the object holds the outcome.
+    """
 
     data: Path = Path("sluicemq-data")
     """Directory of the log; made when it does not exist."""
@@ -132,11 +135,11 @@ class BrokerConfig:
 
     batch_bytes_max: int = 0
     """Largest batch, 16 MiB at most; beyond the default, one batch may keep all clients waiting for over 20 ms.
-    0: 4 MiB, or what fits into half a segment where that is less; the object holds the outcome."""
+    0: 4 MiB, or what fits into half a segment where that is less."""
 
     message_bytes_max: int = 0
     """Largest body of one message, 8 MiB at most. 0: 64 KiB less than `batch_bytes_max`, which is room for key and
-    headers (a sixteenth less where that is less still); the object holds the outcome."""
+    headers (a sixteenth less where that is less still)."""
 
     batch_messages_max: int = BATCH_MESSAGES_MAX
     """Most messages in one batch."""

@@ -108,6 +108,15 @@ def test_the_document_is_what_the_code_says() -> None:
     assert DOCUMENT.read_text(encoding="utf-8") == expected, f"{REWRITE_VARIABLE}=1 writes {DOCUMENT} anew"
 
 
+def test_texts_name_the_limits_of_the_code() -> None:
+    texts = attribute_texts(of_queues.QueueSettings)
+    assert (
+        f"{of_queues.DEDUP_IDS_DEFAULT:,}. 0: as many as there may be, {of_queues.DEDUP_IDS_MAX:,}"
+        in texts["dedup_count"]
+    )
+    assert f"At most {of_queues.DEDUP_IDS_MAX:,} ids" in texts["settled_window"]
+
+
 def test_every_setting_has_a_text() -> None:
     assert set(broker_texts()) == {setting.name for setting in SETTINGS}
     assert set(attribute_texts(of_queues.QueueSettings)) == set(of_queues.QUEUE_SETTINGS)

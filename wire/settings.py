@@ -146,10 +146,10 @@ class QueueSettings(TypedDict, total=False):
             default None: what is settled goes at once.
         dedup_window: For so many seconds a message with the id of an earlier one is confirmed as its duplicate and
             stored nowhere; default 0: never. Messages without an id of their own are never duplicates.
-        dedup_count: Most ids that this looks back at; default 1,000,000. 0: as many as `DEDUP_IDS_MAX`.
+        dedup_count: Most ids that this looks back at; default 1,000,000. 0: as many as there may be, 50,000,000.
         dedup_scope: Within what an id is unique: "queue" (default), or "key": among messages of one key.
         settled_window: For so many seconds after a message was acknowledged another one with its id is settled
-            without being delivered; default 0: never. At most `DEDUP_IDS_MAX` ids are remembered.
+            without being delivered; default 0: never. At most 50,000,000 ids are remembered.
         delivery_rate: Most messages delivered a second, redeliveries included, or when how many: "50/s from 9 to 18 on
             mon-fri; 500/s; in Europe/Berlin", of which the first that holds counts; default None: no limit.
         delivery_burst: Most messages at once after a quiet time, 1 to a billion; default None: those of 0.01 seconds.
