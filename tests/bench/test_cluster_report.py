@@ -7,6 +7,7 @@ from typing import Any
 from bench.cluster_report import cluster_results, cluster_table, failover_table, fault_cells, fault_rounds
 from bench.cluster_scenarios import LEADER, OTHER
 from bench.cluster_systems import CLUSTERS, CLUSTERS_BY_NAME, FAILING_OVER, OURS_CLUSTERED, find
+from bench.overview import elsewhere_text
 from bench.systems import BY_NAME
 
 
@@ -59,6 +60,20 @@ def test_each_spot_of_a_client_has_a_row_and_each_fault_its_columns() -> None:
         "| NATS JetStream, 3 replicas | the leader | 6 | 6 | 3 | 4 | - | - | - | - |",
         "| NATS JetStream, 3 replicas | another node | 4 | 4 | 0 | 4 | - | - | - | - |",
     ]
+
+
+def test_the_overview_tells_what_clients_of_another_node_saw() -> None:
+    aio_pika: dict[str, Any] = {"system": "rabbitmq-three-aio-pika", "spot": OTHER}
+    records = [
+        fault(0.03),
+        fault(0.55, **{**aio_pika, "spot": LEADER}),
+        *(fault(gap, **aio_pika) for gap in (0.1, 0.2, 0.9)),
+        fault(20.0, recovered=False, fault="frozen", **aio_pika),
+        fault(4.0, system="nats-three", spot=OTHER),
+    ]
+    told = "(leader killed / frozen, s): RabbitMQ 0.2 / > 20; NATS JetStream 4 / -. SluiceMQ"
+    assert told in elsewhere_text(results_of(*records))
+    assert "leader killed" not in elsewhere_text(results_of(fault(0.03))), "nobody was connected elsewhere"
 
 
 def test_a_round_that_failed_is_no_gap() -> None:
