@@ -58,6 +58,8 @@ from sluicemq.client.stale_reads import StaleReads as StaleReads
 from sluicemq.client.topics import Declaration as Declaration
 from sluicemq.client.topics import Subscription as Subscription
 from sluicemq.client.transactions import Transaction as Transaction
+from sluicemq.wire.settings import AdaptiveRate as AdaptiveRate
+from sluicemq.wire.settings import GrowingDelay as GrowingDelay
 from sluicemq.wire.settings import QueueSettings as QueueSettings
 from sluicemq.wire.settings import Retention as Retention
 from sluicemq.wire.settings import TopicSettings as TopicSettings

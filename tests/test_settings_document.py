@@ -8,6 +8,9 @@ import os
 import re
 import textwrap
 from pathlib import Path
+from typing import Any, get_args, get_type_hints, is_typeddict
+
+import pytest
 
 from sluicemq.broker.config import SETTINGS, BrokerConfig, format_setting
 from sluicemq.wire import settings as of_queues
@@ -35,8 +38,15 @@ OF_QUEUES = """## Of a queue or subscription
 
 Given when it is declared (`await client.declare_queue("orders", max_deliveries=5)`, `sluicemq queue declare orders
 --set max_deliveries=5`) or by a policy for all names of a pattern. *live*: it can change while the queue holds
-messages.
+messages. A map is given as one, `retry={"initial": 1, "factor": 4}`, and to the command as JSON,
+`--set 'retry={"initial": 1, "factor": 4}'`; its keys stand below the table.
 """
+MAPS: dict[str, tuple[type, dict[str, Any]]] = {
+    "retry": (of_queues.GrowingDelay, {"initial": 1.0}),
+    "retention": (of_queues.Retention, {"seconds": 1.0, "bytes": 1}),
+    "delivery_adaptive": (of_queues.AdaptiveRate, {}),
+}
+"""Settings that are maps: the type that describes their keys, and values for those keys that have no default."""
 OF_TOPICS = """## Of a topic
 
 """
@@ -89,6 +99,17 @@ def queue_table(cls: type, settings: dict[str, of_queues.Setting]) -> str:
     return "\n".join(rows) + "\n"
 
 
+def map_section(name: str) -> str:
+    cls, given = MAPS[name]
+    complete = of_queues.QUEUE_SETTINGS[name].check(name, given)
+    rows = ["| key | default | what it is |", "| --- | --- | --- |"]
+    for key, text in attribute_texts(cls).items():
+        default = "" if key in given else f"`{complete[key]!r}`"
+        rows.append(f"| `{key}` | {default} | {text} |")
+    about = (inspect.getdoc(cls) or "").splitlines()[0]
+    return f"### `{name}`: {cls.__name__}\n\n{about}\n\n" + "\n".join(rows) + "\n"
+
+
 def document() -> str:
     return "\n".join(
         [
@@ -96,6 +117,7 @@ def document() -> str:
             broker_table(),
             OF_QUEUES,
             queue_table(of_queues.QueueSettings, of_queues.QUEUE_SETTINGS),
+            *(map_section(name) for name in MAPS),
             OF_TOPICS + queue_table(of_queues.TopicSettings, of_queues.TOPIC_SETTINGS),
         ]
     )
@@ -121,3 +143,16 @@ def test_every_setting_has_a_text() -> None:
     assert set(broker_texts()) == {setting.name for setting in SETTINGS}
     assert set(attribute_texts(of_queues.QueueSettings)) == set(of_queues.QUEUE_SETTINGS)
     assert set(attribute_texts(of_queues.TopicSettings)) == set(of_queues.TOPIC_SETTINGS)
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_every_key_of_a_setting_that_is_a_map_has_a_text(name: str) -> None:
+    cls, given = MAPS[name]
+    complete = of_queues.QUEUE_SETTINGS[name].check(name, given)
+    assert set(attribute_texts(cls)) == set(complete) == set(cls.__annotations__)
+
+
+def test_these_are_all_settings_that_are_maps() -> None:
+    kinds = {name: get_args(hint) for name, hint in get_type_hints(of_queues.QueueSettings).items()}
+    described = {name: kind for name, all_kinds in kinds.items() for kind in all_kinds if is_typeddict(kind)}
+    assert described == {name: cls for name, (cls, _given) in MAPS.items()}

@@ -74,7 +74,7 @@ class Retention(TypedDict, total=False):
 
     Attributes:
         seconds: So long after it was published, about a second more; 1 to ten years.
-        bytes: Until what was published since takes more than so many bytes, as batches.
+        bytes: Until what was published since takes more than so many bytes, as batches; 1 or more.
 
     """
 
@@ -104,11 +104,11 @@ class AdaptiveRate(TypedDict, total=False):
     """How a queue finds by itself how fast it may deliver; all optional.
 
     Attributes:
-        min: Messages a second that it never goes below; default 1.
-        max: Messages a second that it never goes beyond; default 1,000,000.
-        latency: Seconds from delivery to settlement beyond which a service has too much to do; default None: however
-            long it takes.
-        failures: Share of nacks and lost leases among all deliveries beyond which it has; default 0.02.
+        min: Messages a second that it never goes below; 0.00001 to 10,000,000, default 1.
+        max: Messages a second that it never goes beyond; likewise, default 1,000,000.
+        latency: Seconds from delivery to settlement beyond which a service has too much to do, 0.001 to a day; default
+            None: however long it takes.
+        failures: Share of nacks and lost leases among all deliveries beyond which it has; 0.001 to 1, default 0.02.
 
     """
 
@@ -124,7 +124,7 @@ class QueueSettings(TypedDict, total=False):
     Attributes:
         retry_delay: Seconds that a message waits after a nack that names no delay, where `retry` is None; default 1.0.
         retry: How long it waits instead: a list of seconds, one for each attempt, of which the last one repeats, or
-            delays that grow; default None.
+            delays that grow (`GrowingDelay`); default None.
         max_deliveries: Attempts after which a message that was not acknowledged dies, 1 to 65,535; default None: never.
         dead_letter: Name of the queue that messages which die go to; default None: they are kept aside in this queue.
         ttl: Seconds after which a ready message expires, unless it brings a shorter time of its own; default None.
@@ -142,8 +142,8 @@ class QueueSettings(TypedDict, total=False):
         dispatch: Which consumer comes next: "round_robin" (default), "weighted", "random", "least_in_flight" or
             "two_choices".
         message_bytes_max: Largest body of a message; default None: what the broker takes.
-        retention: Keep every message that is published from now on for replay, also when it is settled or purged;
-            default None: what is settled goes at once.
+        retention: Keep every message that is published from now on for replay, also when it is settled or purged
+            (`Retention`); default None: what is settled goes at once.
         dedup_window: For so many seconds a message with the id of an earlier one is confirmed as its duplicate and
             stored nowhere; default 0: never. Messages without an id of their own are never duplicates.
         dedup_count: Most ids that this looks back at; default 1,000,000. 0: as many as there may be, 50,000,000.
@@ -156,7 +156,7 @@ class QueueSettings(TypedDict, total=False):
         delivery_bytes_rate: Most bytes delivered a second, as batches; default None: no limit.
         max_concurrency: Most messages that all consumers together may hold unsettled; default None: no limit.
         delivery_adaptive: Find by nacks and by how long messages take how many a second are not too many, within
-            `delivery_rate`; default None: do not.
+            `delivery_rate` (`AdaptiveRate`); default None: do not.
         publish_limit: How many messages may be published: "token_bucket 1000/s burst 5000", "leaky_bucket 50/s",
             "fixed_window 1000/min" or "sliding_window 100/10s"; default None: no limit.
 
