@@ -42,7 +42,7 @@ def _public_names(module_name: str) -> str:
     """Return the directives that document what a module offers: classes with all members, and functions."""
     module = importlib.import_module(module_name)
     lines = []
-    for name in sorted(vars(module), key=str.lower):
+    for name in sorted(dir(module), key=str.lower):
         value = getattr(module, name)
         if (
             name.startswith("_")
