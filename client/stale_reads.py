@@ -82,8 +82,8 @@ class StaleReads:
     async def queue_info(self, name: str) -> dict[str, Any]:
         """Return the state of one queue.
 
-        Its keys are those of `Client.queue_info`, without `consumers` and `attached`, which only a leader knows; and
-        `stale`, see the class. `ready` counts what a leader may have sent to a consumer already.
+        Its keys are those of `Client.queue_info`, without what only a leader knows: consumers, pace and limits, see
+        docs/figures.md; and `stale`, see the class. `ready` counts what a leader may have sent to a consumer already.
 
         Raises:
             QueueNotFound: No queue of that name, as far as the brokers know that answer.

@@ -69,22 +69,16 @@ class QueueCalls(Base):
         return self._io.call(self._inner.purge_queue, name)
 
     def queues(self) -> list[dict[str, Any]]:
-        """Return the state of every queue, sorted by name; keys as for `queue_info`."""
+        """Return the state of every queue, sorted by name; keys as for `queue_info`, without `attached`."""
         return self._io.call(self._inner.queues)
 
     def queue_info(self, name: str) -> dict[str, Any]:
         """Return the state of one queue.
 
-        Its keys: `name`, `settings`, `ready`, `leased`, `delayed`, `dead`, `consumers`, `oldest_age_seconds`,
-        `created_at` (milliseconds since 1970), `paused` ("publish", "deliver"), `policy`, `publishing` ("open",
-        "paused", or as the disk allows "slowed", "refused"), `pinned_bytes` (dead bytes kept on disk by the oldest
-        unsettled message), `retained` (with `_bytes`, `_age_seconds`), `attached`: how each consumer stands; and
-        totals, which add up: `published_total` (arrivals, so a dead letter that came or returned here counts) =
-        ready + leased + delayed + dead + `settled_total` + `purged_total` + `expired_total` + `dropped_total` (by
-        max_length, max_bytes) + `moved_total` (to another queue); `dead_total` (deaths here that lay aside) = dead +
-        `redriven_total` + `discarded_total`. `redelivered_total` counts deliveries, `duplicates_total` what was
-        confirmed by its id without being stored (of `dedup_ids` ids), `settled_before_total` what was settled without
-        being delivered, because its id was acknowledged before (of `settled_ids`). What is under way may be missing.
+        The page docs/figures.md describes every key. The totals add up: `published_total` (arrivals, so a dead letter
+        that came or returned here counts) = `ready` + `leased` + `delayed` + `dead` + `settled_total` + `purged_total`
+        + `expired_total` + `dropped_total` + `moved_total`; and `dead_total` = `dead` + `redriven_total` +
+        `discarded_total`. What is under way may be missing.
 
         Raises:
             QueueNotFound: No queue of that name.
@@ -134,7 +128,7 @@ class QueueCalls(Base):
         return Replay(self._io, self._io.run(self._inner.replay, queue, from_, to, follow=follow))
 
     def statistics(self) -> dict[str, Any]:
-        """Return the broker's own figures by name: counters since its start, CPU seconds, bytes."""
+        """Return the figures of the broker that leads, by name; the page docs/figures.md describes every one."""
         return self._io.call(self._inner.statistics)
 
     def producer(
