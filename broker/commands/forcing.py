@@ -20,23 +20,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sluicemq.broker.commands.forgetting import PageReader
 from sluicemq.broker.commands.log_files import LogFiles
 from sluicemq.broker.commands.log_others import OtherFiles
+from sluicemq.broker.commands.replayed import replayed
 from sluicemq.broker.pipeline.ensemble.configurations import unpack_configuration
 from sluicemq.broker.pipeline.epochs import EPOCH_BITS
 from sluicemq.broker.pipeline.keeping.old_files import check_old_files
-from sluicemq.broker.pipeline.keeping.restart import Restart, load_newest, replay
 from sluicemq.broker.pipeline.order import alone_with
 from sluicemq.broker.queues.entries import Epoch
 from sluicemq.broker.queues.entries_of_cluster import Membership, NodeAddress
 from sluicemq.broker.replication.membership import Configuration, Member
 from sluicemq.storage.errors import StorageError
 from sluicemq.storage.founding import found_new_cluster
-from sluicemq.storage.log import SegmentLog
-from sluicemq.storage.pagefile import PageFile
 from sluicemq.storage.record import Record
-from sluicemq.storage.snapshots import SnapshotStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,6 +41,7 @@ if TYPE_CHECKING:
     from sluicemq.broker.queues.entry import Entry
     from sluicemq.broker.queues.machine import Machine
     from sluicemq.storage.files import Directory
+    from sluicemq.storage.log import SegmentLog
     from sluicemq.storage.superblock import Superblock
 
 EPOCHS_APART = 1 << 16
@@ -162,21 +159,11 @@ def force_new(directory: Directory, node: int) -> NewCluster:
             changed. After an error of the disk the command is to be run again.
 
     """
-    log = SegmentLog.open(directory)
-    try:
-        pages = PageFile.open(directory, cluster_id=log.cluster_id)
-        try:
-            restart = Restart()
-            machine = load_newest(log, SnapshotStore(directory, log.cluster_id), pages, restart)
-            replay(log, machine, PageReader(pages, machine), restart)  # type: ignore[arg-type] # it does for a tool
-            check_old_files(log, machine, pages)
-        finally:
-            pages.close()
+    with replayed(directory) as (log, machine, reader):
+        check_old_files(log, machine, reader.pages)
         before = _standing(log.superblock.current, machine, log.last_zxid)
         refuse_unless_forcible(directory.path_of(""), before, node)
         return _force(log, directory.unique_id(), before, node)
-    finally:
-        log.close()
 
 
 def refuse_unless_forcible(path: str, standing: Standing, node: int) -> None:

@@ -16,27 +16,24 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from sluicemq.broker.commands.log_repair_plan import Span
+from sluicemq.broker.commands.replayed import replayed
 from sluicemq.broker.pipeline.epochs import EPOCH_BITS, promise_epoch
-from sluicemq.broker.pipeline.keeping.restart import Restart, load_newest, replay
 from sluicemq.broker.queues import entries as e
-from sluicemq.broker.queues.chunks import CHUNK_BYTES
 from sluicemq.broker.queues.coverage import SEEN_BATCHES_MAX, Coverage
 from sluicemq.broker.queues.halves import HALVES_ID, PREPARED
 from sluicemq.broker.queues.image import live_runs
 from sluicemq.broker.queues.lost import LostEntries
 from sluicemq.storage.errors import LogCorrupt, ZxidNotFound
 from sluicemq.storage.files import RealDirectory
-from sluicemq.storage.log import SegmentLog
-from sluicemq.storage.pagefile import PageFile
 from sluicemq.storage.record import Record
-from sluicemq.storage.snapshots import SnapshotStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from sluicemq.broker.queues.chunks import Chunk, Page
+    from sluicemq.broker.commands.replayed import PageReader
     from sluicemq.broker.queues.machine import Machine
+    from sluicemq.storage.log import SegmentLog
 
 FORGET_ENTRIES_MAX = 100_000
 """So many lost entries of which something is alive are named by one FORGET at most: it needs their rows in memory."""
@@ -45,34 +42,6 @@ FORGET_RANGES_MAX = 4_096
 NOBODY = 0
 """Number of the broker that begins an epoch of a repair: none of those that serve."""
 _REASON = "lost: log repair"
-
-
-class PageReader:
-    """Reads chunks of indexes back, where the pager of a broker would.
-
-    Args:
-        pages: The page file.
-        machine: Whose chunks.
-
-    """
-
-    def __init__(self, pages: PageFile, machine: Machine) -> None:
-        self._pages = pages
-        self._pool = machine.pool
-
-    def read(self, page: Page) -> bytes:
-        """Return the bytes of a chunk. Raises PageCorrupt."""
-        return self._pages.read(page.slot, CHUNK_BYTES, page.checksum)
-
-    def fill_now(self, chunks: Sequence[Chunk]) -> None:
-        """Read what is missing of *chunks*. Raises PageCorrupt."""
-        assert self._pool is not None, "chunks lie on pages only with a pool"
-        for chunk in chunks:
-            if chunk.data is None and chunk.page is not None:
-                self._pool.fill(chunk, self.read(chunk.page))
-
-    def keep_within_now(self) -> None:
-        """Keep all of it: a tool that runs once needs no bound below the index itself."""
 
 
 def forget_lost(path: Path, lost: Sequence[Span]) -> Counter[str]:
@@ -84,20 +53,8 @@ def forget_lost(path: Path, lost: Sequence[Span]) -> Counter[str]:
         StorageError: The directory cannot be opened as a broker would open it.
 
     """
-    directory = RealDirectory(path)
-    log = SegmentLog.open(directory)
-    try:
-        pages = PageFile.open(directory, cluster_id=log.cluster_id)
-        try:
-            restart = Restart()
-            machine = load_newest(log, SnapshotStore(directory, log.cluster_id), pages, restart)
-            reader = PageReader(pages, machine)
-            replay(log, machine, reader, restart)  # type: ignore[arg-type] # it does for a tool what a pager does
-            return _Forgetting(log, machine, reader, lost).run()
-        finally:
-            pages.close()
-    finally:
-        log.close()
+    with replayed(RealDirectory(path)) as (log, machine, reader):
+        return _Forgetting(log, machine, reader, lost).run()
 
 
 class _Forgetting:

@@ -362,7 +362,7 @@ def test_where_nothing_can_be_gone_on_from_nothing_is_changed(story: Story) -> N
 INTERRUPTED = {
     "before the superblock is changed": "sluicemq.broker.commands.repairing.SuperblockStore.save_truncation",
     "before a file is rewritten": "sluicemq.broker.commands.repairing.Repair._rewrite",
-    "before the log says what is lost": "sluicemq.broker.commands.forgetting.load_newest",
+    "before the log says what is lost": "sluicemq.broker.commands.replayed.load_newest",
 }
 
 

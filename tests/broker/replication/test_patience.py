@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sluicemq.broker.replication.messages import Ping, Role
 from sluicemq.broker.replication.options import Options
 from sluicemq.broker.replication.patience import AGAIN_SECONDS, CALM_SECONDS, FACTOR_MAX, FORGET_SECONDS, Patience
-from tests.broker.replication.network import LINK_SECONDS, Network
+from tests.broker.replication.network import LINK_SECONDS, Network, Node
 
 OPTIONS = Options()
 
@@ -37,6 +37,18 @@ def starved_ensemble() -> Starved:
     network = Starved(1, 2, 3)
     network.start()
     return network
+
+
+def patient_leader() -> tuple[Network, Node]:
+    """An ensemble that was starved until a moment ago, and its leader."""
+    network = starved_ensemble()
+    network.run(30.0)
+    leader = network.leader()
+    assert leader is not None
+    network.starved = False
+    network.run(1.0)
+    assert [one.patience for _, _, one in network.sent if isinstance(one, Ping)][-1] > 1
+    return network, leader
 
 
 def gave_up_for_slowness(patience: Patience, now: float) -> None:
@@ -81,12 +93,7 @@ def test_when_it_is_starved_no_more_a_silent_leader_is_missed_as_soon_as_ever() 
 
 
 def test_a_patient_leader_that_is_cut_off_still_stops_before_another_one_is_sought() -> None:
-    network = starved_ensemble()
-    network.run(30.0)
-    leader = network.leader()
-    assert leader is not None
-    network.starved = False
-    network.run(1.0)
+    network, leader = patient_leader()
     others = tuple(node for node in network.nodes if node != leader.node)
     network.partition((leader.node,), others)
     network.run_until(lambda: leader.replica.role is Role.LOOKING)
@@ -162,13 +169,7 @@ def test_the_factor_of_who_is_elected_while_in_doubt_is_settled_before_it_is_tol
 
 
 def test_a_patient_leader_whose_connections_end_stops_as_soon_as_any_other() -> None:
-    network = starved_ensemble()
-    network.run(30.0)
-    leader = network.leader()
-    assert leader is not None
-    network.starved = False
-    network.run(1.0)
-    assert [one.patience for _, _, one in network.sent if isinstance(one, Ping)][-1] > 1
+    network, leader = patient_leader()
     for node in network.nodes.values():
         if node is not leader:
             network.disconnect(leader.node, node.node)

@@ -144,3 +144,15 @@ def row_of(report: ClusterReport, node: int) -> dict[str, Any]:
     """Return what is said of one node; nothing known where it is not mentioned."""
     unknown = {"role": None, "phase": None, "reachable": False, "lag_entries": None, "voter": False}
     return next((row for row in report.nodes if row["id"] == node), unknown)
+
+
+async def take(client: Client, queue: str, count: int) -> list[bytes]:
+    """Consume so many messages and acknowledge them; return each body once."""
+    found: list[bytes] = []
+    async with client.consumer(queue, credit=500) as consumer:
+        while len(found) < count:
+            batch = await consumer.receive(max_messages=count - len(found), max_wait=WAIT_SECONDS)
+            assert len(batch), f"only {len(found)} of {count} came"
+            found = each_once([*found, *batch.bodies])
+            await batch.ack()
+    return found

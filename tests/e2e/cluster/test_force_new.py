@@ -13,13 +13,12 @@ import trio
 
 from sluicemq.client import NewMessage, connect
 from tests.e2e.broker_process import PROGRAM
-from tests.e2e.cluster.processes import Cluster, each_once, row_of
+from tests.e2e.cluster.processes import Cluster, row_of, take
 from tests.patience import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sluicemq.client import Client
 
 pytestmark = pytest.mark.trio
 
@@ -39,18 +38,6 @@ async def force_new(data: Path, node: int, *options: str) -> dict[str, Any]:
 
 def orders(first: int, last: int) -> list[NewMessage]:
     return [NewMessage(b"order %d" % number, message_id=f"o-{number}") for number in range(first, last + 1)]
-
-
-async def take(client: Client, queue: str, count: int) -> list[bytes]:
-    """Consume so many messages and acknowledge them."""
-    found: list[bytes] = []
-    async with client.consumer(queue, credit=500) as consumer:
-        while len(found) < count:
-            batch = await consumer.receive(max_messages=count - len(found), max_wait=WAIT_SECONDS)
-            assert len(batch), f"only {len(found)} of {count} came"
-            found = each_once([*found, *batch.bodies])
-            await batch.ack()
-    return found
 
 
 async def refused(cluster: Cluster, node: int, text: str) -> None:

@@ -12,8 +12,7 @@ import trio
 from sluicemq.client import connect
 from sluicemq.client.errors import Conflict
 from tests.e2e.broker_process import BrokerProcess
-from tests.e2e.cluster.processes import Cluster, each_once, row_of
-from tests.patience import WAIT_SECONDS
+from tests.e2e.cluster.processes import Cluster, row_of, take
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,23 +39,11 @@ async def publish(client: Client, first: int, last: int, *, body_bytes: int = 10
     return bodies
 
 
-async def take(client: Client, count: int) -> list[bytes]:
-    """Consume so many messages and acknowledge them."""
-    found: list[bytes] = []
-    async with client.consumer("orders", credit=500) as consumer:
-        while len(found) < count:
-            batch = await consumer.receive(max_messages=count - len(found), max_wait=WAIT_SECONDS)
-            assert len(batch), f"only {len(found)} of {count} came"
-            found = each_once([*found, *batch.bodies])
-            await batch.ack()
-    return found
-
-
 async def test_three_empty_directories_form_a_cluster_that_serves(cluster: Cluster) -> None:
     async with cluster.client() as client:
         await client.declare_queue("orders")
         bodies = await publish(client, 1, 500)
-        assert await take(client, 500) == bodies
+        assert await take(client, "orders", 500) == bodies
     report = await cluster.all_caught_up(1, 2, 3)
     assert sorted(row["role"] for row in report.nodes) == ["following", "following", "leading"]
     assert [row["voter"] for row in report.nodes] == [True] * 3
@@ -80,14 +67,14 @@ async def test_a_killed_leader_is_replaced_by_one_that_has_all_that_was_confirme
             bodies += await publish(client, len(bodies) + 1, len(bodies) + 100)
         cluster.start(leader)
     async with cluster.client() as client:
-        assert await take(client, len(bodies)) == bodies
+        assert await take(client, "orders", len(bodies)) == bodies
 
 
 async def test_a_wiped_disk_comes_back_by_a_snapshot_and_votes_again_when_it_is_promoted(cluster: Cluster) -> None:
     async with cluster.client() as client:
         await client.declare_queue("orders")
         bodies = await publish(client, 1, 5_000, body_bytes=500)
-        done = await take(client, 4_500)
+        done = await take(client, "orders", 4_500)
         assert done == bodies[:4_500]
         leader = await cluster.leader()
         lost = next(node for node in cluster.ports if node != leader)
@@ -105,7 +92,7 @@ async def test_a_wiped_disk_comes_back_by_a_snapshot_and_votes_again_when_it_is_
     await cluster.until(lost, lambda told: told.leader == lost)
     cluster.brokers[leader].kill()
     async with cluster.client() as client:
-        assert await take(client, 1_500) == bodies[4_500:]
+        assert await take(client, "orders", 1_500) == bodies[4_500:]
 
 
 async def test_a_node_is_added_promoted_leads_and_is_removed(cluster: Cluster) -> None:
@@ -125,13 +112,13 @@ async def test_a_node_is_added_promoted_leads_and_is_removed(cluster: Cluster) -
         await cluster.hand_over(client, 4)
     assert (await cluster.until(1, lambda told: told.leader == 4)).leader == 4
     async with cluster.client() as client:
-        assert await take(client, 200) == bodies
+        assert await take(client, "orders", 200) == bodies
         assert await client.remove_node(1)
         cluster.brokers.pop(1).stop()
         report = await cluster.until(4, lambda told: not row_of(told, 1)["reachable"])
         assert not row_of(report, 1)["voter"]
         bodies = await publish(client, 201, 300)
-        assert await take(client, 100) == bodies
+        assert await take(client, "orders", 100) == bodies
 
 
 async def test_a_planned_transfer_takes_a_moment_and_loses_nothing(cluster: Cluster) -> None:
@@ -146,7 +133,7 @@ async def test_a_planned_transfer_takes_a_moment_and_loses_nothing(cluster: Clus
         await cluster.until(other, lambda told: told.leader == other)
         assert trio.current_time() - began < 15.0
     async with cluster.client() as client:
-        assert await take(client, 100) == bodies
+        assert await take(client, "orders", 100) == bodies
 
 
 async def test_all_are_killed_and_come_back_with_everything(cluster: Cluster) -> None:
@@ -157,7 +144,7 @@ async def test_all_are_killed_and_come_back_with_everything(cluster: Cluster) ->
         broker.kill()
     cluster.start(1, 2, 3)
     async with cluster.client() as client:
-        assert await take(client, 500) == bodies
+        assert await take(client, "orders", 500) == bodies
 
 
 async def test_a_broker_alone_of_three_serves_nobody_and_says_so(cluster: Cluster) -> None:
@@ -186,7 +173,7 @@ async def test_a_frozen_leader_is_replaced_and_follows_when_it_wakes(cluster: Cl
     await cluster.until(leader, lambda told: row_of(told, leader)["role"] == "following")
     await cluster.all_caught_up(1, 2, 3)
     async with cluster.client() as client:
-        assert await take(client, 200) == bodies
+        assert await take(client, "orders", 200) == bodies
     assert took < 30.0, "a loaded machine needs most of it"
 
 
@@ -215,6 +202,6 @@ async def test_a_broker_on_its_own_becomes_the_first_of_three(tmp_path: Path) ->
         three.brokers[1].kill()
         await three.until(2, lambda told: told.leader in (2, 3))
         async with connect(three.url) as client:
-            assert await take(client, 300) == bodies
+            assert await take(client, "orders", 300) == bodies
     finally:
         three.end()
