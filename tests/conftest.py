@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,11 @@ settings.register_profile("machine", deadline=None, suppress_health_check=[Healt
 settings.register_profile("ci", settings.get_profile("machine"), derandomize=True, print_blob=True)
 settings.register_profile("dev", settings.get_profile("machine"))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get(INSIST_VARIABLE) else "dev"))
+
+
+# A shell that starts tests in the background has SIGINT ignored, and so would have every program that they interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def needs(program: str, command: str) -> pytest.MarkDecorator:
