@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sluicemq.broker.commands.manners import confirm_by_typing, data_option, json_option, note, print_json
+from sluicemq.broker.config import NODE_ID_MAX
 
 if TYPE_CHECKING:
     from sluicemq.broker.commands.forcing import NewCluster, Standing
 
 CONFIRMATION = "force-new"
-NODE_ID_MAX = (1 << 32) - 1
 
 
 @click.command(name="force-new")
