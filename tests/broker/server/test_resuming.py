@@ -18,6 +18,7 @@ from tests.patience import WAIT_SECONDS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from sluicemq.broker.queues.sessions import Session
     from tests.broker.server.talk import Peer, Port
 
 BODIES = [b"one", b"two", b"three", b"four", b"five"]
@@ -53,6 +54,15 @@ async def lose(port: Port, peer: Peer) -> None:
     assert peer.opened is not None
     await peer.stream.aclose()
     await until(lambda: port.road.sessions.is_away(peer.opened.session))
+
+
+async def lose_as_log_says(port: Port, peer: Peer) -> Session:
+    """Cut the connection without a goodbye, and wait until the log says so; return what it knows of the session."""
+    await lose(port, peer)
+    assert peer.opened is not None
+    known = port.road.machine.sessions[peer.opened.session]
+    await until(lambda: known.closed)
+    return known
 
 
 async def until(condition) -> None:
@@ -201,9 +211,7 @@ async def test_the_messages_of_a_killed_worker_wait_for_moments_only_though_the_
 ):
     disk = SimulatedDisk(1)
     async with worker_with_messages(disk) as (port, worker, _consumer):
-        await lose(port, worker)
-        known = port.road.machine.sessions[worker.opened.session]
-        await until(lambda: known.closed)
+        await lose_as_log_says(port, worker)
     monkeypatch.setattr(sessions, "CLOSED_GRACE_SECONDS_MAX", 0.05)
     async with open_port(disk=disk.restart(), session_grace_seconds=FOREVER_SECONDS) as port:
         other = await port.connect()
@@ -217,9 +225,7 @@ async def test_a_worker_that_came_back_is_waited_for_as_anybody_though_it_had_cl
 ):
     disk = SimulatedDisk(1)
     async with worker_with_messages(disk) as (port, worker, consumer):
-        await lose(port, worker)
-        known = port.road.machine.sessions[worker.opened.session]
-        await until(lambda: known.closed)
+        known = await lose_as_log_says(port, worker)
         back = await (await port.dial()).come_back(worker)
         await back.ask(resume(consumer, [1, 5]))
         await until(lambda: not known.closed)
