@@ -61,7 +61,7 @@ async def _work(app: App, client: Client, stop: anyio.Event, on_ready: Callable[
 
         async def work(station: Station) -> None:
             try:
-                await station.work(client)
+                await station.work(client, stop)
             except Exception as error:  # noqa: BLE001 - it ends the app, bare and in no group
                 failures.append(error)
                 stop.set()
@@ -123,8 +123,8 @@ def _signals(app: App) -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        log.info("draining because of %s; once more ends at once", signal.Signals(number).name)
         runtime.from_anywhere(app.stop)
+        log.info("draining because of %s; once more ends at once", signal.Signals(number).name)
 
     before = {number: signal.signal(number, on_signal) for number in SIGNALS}
     try:

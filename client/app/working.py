@@ -96,8 +96,8 @@ class Station:
         self._limiter = anyio.CapacityLimiter(plan.concurrency)
         return self.consumer
 
-    async def work(self, client: Client) -> None:
-        """Handle message after message, until the consumer was drained; raises what ended the consumer."""
+    async def work(self, client: Client, stop: anyio.Event) -> None:
+        """Handle message after message, until *stop* is set or the consumer was drained; raises what ended it."""
         assert self.consumer is not None
         async for message in self.consumer:
             try:
@@ -105,6 +105,8 @@ class Station:
             except Exception as error:
                 log.exception("the handler %s failed with message %s", self.handler.name, message.message_id)
                 self._tell(error, message)
+            if stop.is_set():  # the consumer may be drained a turn of the event loop later only
+                return
 
     def _tell(self, error: Exception, message: Message) -> None:
         if self.on_error is not None:

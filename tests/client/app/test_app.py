@@ -352,6 +352,28 @@ async def test_an_app_that_stops_finishes_what_it_has_and_gives_the_rest_back(br
         assert [(message.body, message.attempt) for message in batch] == [(b"%d" % each, 1) for each in range(1, 10)]
 
 
+async def test_an_app_takes_nothing_more_where_it_stops_as_a_handler_ends(broker, client, queue):
+    app = App(broker.url)
+    begun, may_end = anyio.Event(), anyio.Event()
+    handled = []
+
+    @app.consumer(queue, declare=False)
+    async def handle(text: str):
+        handled.append(text)
+        begun.set()
+        await may_end.wait()
+
+    await client.declare_queue(queue)
+    async with client.producer(queue) as producer:
+        await producer.send_many([b"first", b"second", b"third"])
+    async with running(app):
+        await begun.wait()
+        may_end.set()  # both in one turn of the event loop, in whichever order it runs who wait
+        app.stop()
+    assert handled == ["first"]
+    assert [message.body for message in await client.peek(queue)] == [b"second", b"third"]
+
+
 async def test_a_handler_that_does_not_end_is_cancelled_and_its_message_given_back(broker, client, queue, caplog):
     app = App(broker.url, shutdown_timeout=0.05)
     begun = anyio.Event()
