@@ -469,6 +469,14 @@ class Publisher:
         elif self.window.waits_for(batch, error):
             self._limit(batch.destination, error)
         self._fail_batches(self.window.refused(batch, error))
+        if self.window.lost:
+            log.warning(
+                "the broker does not know the last %d batches any more that it confirmed to this producer (number %d): "
+                "was a backup restored, was `sluicemq cluster force-new` used, or were they sent with acks='leader'?",
+                self.window.lost,
+                batch.producer,
+            )
+            self.window.lost = 0
         if isinstance(error, ProducerFenced) and self.error is None:
             self._link.remove(self)
             self.failed(error)

@@ -80,6 +80,8 @@ class SendingWindow:
         bytes: And how many bytes.
         held: Nothing is sent while it is set; the owner sets it after a refusal that asks for patience.
         limited: Destinations to which nothing is sent while they are in it, but what is `admissible`; likewise.
+        lost: How many of this producer's batches the broker had confirmed and does not know any more. The owner tells
+            the user, and sets it to 0.
 
     Args:
         waits: Whether what is beyond a limit of publishing is kept until it is not; else it fails.
@@ -97,6 +99,8 @@ class SendingWindow:
         self.messages = 0
         self.bytes = 0
         self.held = False
+        self.lost = 0
+        self._confirmed_sequence = 0
         self._collecting: dict[str, OutgoingBatch] = {}
         self._next_sequence = 1
         self._awaiting = 0
@@ -213,6 +217,7 @@ class SendingWindow:
         """Use the new producer *number*, whose batches count from 1."""
         self.number = number
         self._next_sequence = 1
+        self._confirmed_sequence = 0
 
     # --- answers --------------------------------------------------------------------------------------------------
 
@@ -220,6 +225,8 @@ class SendingWindow:
         """Note that *batch* is safe; return what a repair that is complete with this answer gave up."""
         self._answered(batch)
         self._drop(batch)
+        if batch.producer == self.number:
+            self._confirmed_sequence = max(self._confirmed_sequence, batch.sequence)
         return self._repaired()
 
     def refused(self, batch: OutgoingBatch, error: SluiceError) -> list[Failed]:
@@ -254,6 +261,8 @@ class SendingWindow:
                 # The broker misses what it once confirmed, or never heard of: the number is of no use any more.
                 self._refused_sequence = oldest
                 self._retire = self._ghosts = True
+            if isinstance(expected, int):
+                self.lost = max(0, self._confirmed_sequence + 1 - expected)
         self._repairing = True
 
     def _refuse(self, batch: OutgoingBatch, error: SluiceError, failed: list[Failed]) -> None:

@@ -135,6 +135,10 @@ class Repair:
             remedy = f"made anew from the segments: the log is files {guessed.first_segment} to {guessed.last_segment}"
             plan.damaged.append(Damaged(SUPERBLOCK_NAME, 0, reason, remedy))
             plan.notes.append("what was promised to other brokers is not known any more: this counts as a new broker")
+            plan.notes.append(
+                f"the files bear the id of cluster {guessed.cluster_id.hex()}: "
+                "if `sluicemq cluster force-new` was used since they were made, use it again before the start"
+            )
             plan.superblock = self._superblock = guessed
         else:
             self._superblock = store.current

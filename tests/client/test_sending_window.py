@@ -161,6 +161,7 @@ class World:
         window = self.window
         assert window.messages == sum(batch.count for batch in window.everything())
         assert window.bytes == sum(batch.size_bytes for batch in window.everything())
+        assert not window.lost, "this broker loses nothing"
 
 
 def errors():
@@ -320,6 +321,22 @@ def test_a_refused_batch_leaves_its_number_to_the_next():
     assert window.refused(good, SequenceGap("ahead", expected=1)) == []
     assert sent_next(window) is good
     assert good.sequence == 1
+
+
+def test_a_broker_that_lost_what_it_confirmed_is_noticed_and_gets_the_rest_under_another_number():
+    window = SendingWindow(LIMITS)
+    window.numbered(1)
+    for body in (b"1", b"2", b"3"):
+        collected(window, body)
+        window.confirmed(sent_next(window))
+    collected(window, b"4")
+    last = sent_next(window)
+    assert window.refused(last, SequenceGap("ahead", expected=2)) == []
+    assert window.lost == 2
+    assert window.wants_number
+    window.numbered(2)
+    assert sent_next(window) is last
+    assert (last.producer, last.sequence) == (2, 1)
 
 
 def limited(window, *, messages_now):

@@ -121,7 +121,20 @@ def test_the_directory_of_one_broker_becomes_a_cluster_of_its_own_with_all_that_
     assert queue is not None
     assert then is not None
     assert (queue.main.messages, queue.leased) == (then.main.messages, then.leased)
-    assert verify(story)["ok"] is True
+    verdict = verify(story)
+    assert (verdict["ok"], verdict["cluster_id"]) == (True, found["new_cluster_id"])
+    assert [note for note in verdict["notes"] if found["new_cluster_id"] in note and old_id.hex() in note]
+
+
+def test_a_repair_that_makes_the_superblock_anew_says_that_it_knows_the_old_id_only(story: Story) -> None:
+    of_three(story).close()
+    forced(story, "--yes")
+    superblock = story.directory / "superblock"
+    old_id = Started(RealDirectory(story.directory)).superblock.cluster_id
+    superblock.unlink()
+    result = sluicemq("log", "repair", "--data", story.directory, "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert f"{old_id.hex()}: if `sluicemq cluster force-new` was used" in result.stderr
 
 
 def test_it_also_works_where_a_snapshot_says_who_votes_and_the_log_has_forgotten(story: Story) -> None:

@@ -113,3 +113,39 @@ async def test_one_disk_of_three_is_left_and_all_of_it_is_served_again(cluster: 
         assert (await client.queue_info("reminders"))["delayed"] == 1
         async with client.producer("orders") as producer:
             assert (await producer.send(b"order 7", message_id="o-7")).duplicate
+
+
+async def test_a_disk_that_lagged_goes_on_from_where_it_was_and_producers_say_what_is_missing(
+    cluster: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    leader = await cluster.leader()
+    survivor, other = (node for node in (1, 2, 3) if node != leader)
+    async with connect(cluster.url) as client:
+        await client.declare_queue("orders", dedup_window=86_400)
+        async with client.producer("orders") as producer:
+            await producer.send_many(orders(1, 100))
+            await cluster.all_caught_up(1, 2, 3)
+            cluster.brokers[survivor].kill()
+            await producer.send_many(orders(101, 200))
+            await producer.send_many(orders(201, 300))
+            for broker in cluster.brokers.values():
+                broker.kill()
+            lagging = await force_new(tmp_path / f"node-{survivor}", survivor, "--dry-run")
+            ahead = await force_new(tmp_path / f"node-{other}", other, "--dry-run")
+            assert lagging["last_zxid"] < ahead["last_zxid"], "the operator sees which disk goes further"
+            cluster.wipe(leader)
+            cluster.wipe(other)
+
+            await force_new(tmp_path / f"node-{survivor}", survivor, "--yes")
+            cluster.start(survivor)
+            assert await cluster.leader(survivor) == survivor
+            after = await producer.send_many(orders(301, 310))
+            assert not any(each.duplicate for each in after)
+            (warning,) = (record.getMessage() for record in caplog.records if "any more" in record.getMessage())
+            assert "the last 2 batches" in warning
+
+            # Whoever kept what it sent sends it again: ids tell what is still there.
+            again = await producer.send_many(orders(1, 300))
+            assert [each.duplicate for each in again] == [True] * 100 + [False] * 200
+        found = await take(client, "orders", 310)
+    assert found == [each.body for each in [*orders(1, 100), *orders(301, 310), *orders(101, 300)]]
