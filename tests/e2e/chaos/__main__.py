@@ -1,6 +1,7 @@
 """`python -m tests.e2e.chaos --seconds 60 --seed 7 --nodes 3`: break a cluster, and judge what its clients saw.
 
-Ends with 0 where nothing is wrong, else with 1 and what is. The history stays where it says.
+Ends with 0 where nothing is wrong, else with 1 and what is. The history stays where it says. A first SIGINT or SIGTERM
+ends the faults early, and what was done is judged; a second one ends the run. Either way no broker is left behind.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import argparse
 import json
 import logging
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -18,11 +20,26 @@ import trio
 
 from tests.e2e.chaos.checkers import judge, recovered
 from tests.e2e.chaos.cluster import Cluster
-from tests.e2e.chaos.faults import carry_out, plan
-from tests.e2e.chaos.history import CONFIRMED, GIVEN_BACK, HANDED, LOST, SETTLED, History
+from tests.e2e.chaos.faults import MENDED, carry_out, plan
+from tests.e2e.chaos.history import CONFIRMED, FAULT, GIVEN_BACK, HANDED, LOST, SETTLED, History
 from tests.e2e.chaos.workload import TARGETS, Workload
 
 COUNTED = (CONFIRMED, HANDED, SETTLED, GIVEN_BACK, LOST)
+NOT_JUDGED = "ended by a second signal: nothing was judged"
+
+
+async def _hear_signals(
+    faults: trio.CancelScope,
+    everything: trio.CancelScope,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        await anext(signals)
+        print("no more faults; once more ends at once", file=sys.stderr, flush=True)
+        faults.cancel()
+        await anext(signals)
+        everything.cancel()
 
 
 async def run(arguments: argparse.Namespace, folder: Path) -> list[str]:
@@ -32,14 +49,24 @@ async def run(arguments: argparse.Namespace, folder: Path) -> list[str]:
     history = History(folder / "history.jsonl")
     cluster = Cluster(folder, arguments.nodes, chance, tuple(arguments.option), spare=arguments.nodes > 1)
     problems: list[str] = []
+    drained = False
     try:
+        faults = trio.CancelScope()
         async with trio.open_nursery() as nursery:
+            await nursery.start(_hear_signals, faults, nursery.cancel_scope)
             await cluster.start(nursery)
             workload = Workload(cluster.url, history, arguments.seed, arguments.rate)
             await workload.run(nursery)
-            await carry_out(steps, cluster, history)
+            with faults:
+                await carry_out(steps, cluster, history)
+            if faults.cancelled_caught:
+                await cluster.calm_down()
+                history.add(FAULT, text="ended early, mended")
             problems += [f"not drained: {queue}" for queue in await workload.drain()]
+            drained = True
             nursery.cancel_scope.cancel()
+        if not drained:
+            return [NOT_JUDGED]
         problems += cluster.check_calm()
     finally:
         cluster.stop()
@@ -49,7 +76,7 @@ async def run(arguments: argparse.Namespace, folder: Path) -> list[str]:
     counts["recovered"] = recovered(history.events)
     told = {
         "seed": arguments.seed,
-        "steps": len(steps),
+        "steps": sum(event.kind == FAULT and event.text == MENDED for event in history.events),
         **counts,
         "late_seconds_max": round(cluster.late_seconds_max, 2),
     }

@@ -210,6 +210,12 @@ class Cluster:
             await self._try(f"promote the wiped broker {node}", partial(_promote, node))
         self._wiped.clear()
 
+    async def calm_down(self) -> None:
+        """Put right whatever a fault has done that was cut short: mend everything, and be without the spare broker."""
+        await self.mend()
+        if self.spare:
+            await self.remove()
+
     # --- who belongs to it --------------------------------------------------------------------------------------------
 
     async def add(self) -> None:

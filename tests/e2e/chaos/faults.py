@@ -27,6 +27,8 @@ CALM_SECONDS = (1.5, 4.0)
 SLOW_SECONDS = (0.005, 0.05)
 RESET_CHANCES = (0.001, 0.01)
 CLOCK_SECONDS_MAX = 3_600.0
+MENDED = "mended"
+"""What the history says when everything works again."""
 
 ALONE = ("kill all", "freeze", "reset clients", "hold clients", "slow", "lossy", "disk full", "clock")
 """What one broker on its own is put through."""
@@ -101,7 +103,7 @@ async def carry_out(steps: list[Step], cluster: Cluster, history: History) -> No
         await cluster.mend()
         if step.kind.startswith("churn"):
             await cluster.remove()
-        history.add(h.FAULT, text="mended")
+        history.add(h.FAULT, text=MENDED)
 
 
 async def _kill(cluster: Cluster, victim: int, _amount: float) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
+import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 import trio
 import trio.testing
@@ -17,16 +21,20 @@ from sluicemq.wire.frames import PEER_PREFACE, pack_frame
 from sluicemq.wire.peers import PeerHello
 from tests.e2e.chaos.cluster import Cluster
 from tests.e2e.chaos.faults import _BEGIN, ALONE, LEADER, TOGETHER, plan
+from tests.e2e.chaos.history import FAULT
 from tests.e2e.chaos.network import CLIENTS, Network, Way
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from sluicemq.client import Client
 
 HELLO = PEER_PREFACE + pack_frame(
     PeerHello.TYPE, PeerHello(1, 1, bytes(16), 0, 2, bytes(16), 1, 5, 0, address="127.0.0.1:1").encode()
 )
+
+FAULT_LINE = f'"kind": "{FAULT}"'
 
 
 def test_a_seed_gives_the_same_plan_and_it_fits_the_time():
@@ -117,6 +125,57 @@ def test_one_broker_passes_through_some_seconds_of_it(tmp_path):
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert '"steps": 0' not in result.stdout
+
+
+@pytest.fixture
+def long_run(tmp_path) -> Iterator[subprocess.Popen[str]]:
+    """A run of ten minutes that has begun to break things."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "tests.e2e.chaos", "--nodes", "1", "--seconds", "600", "--seed", "5"),
+            *("--rate", "10", "--only", "freeze", "--keep", str(tmp_path)),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    history = tmp_path / "history.jsonl"
+    deadline = time.monotonic() + 120
+    while not history.exists() or FAULT_LINE not in history.read_text():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def brokers_of(folder: Path) -> list[int]:
+    """Return the processes that serve a directory in *folder*."""
+    return [one.pid for one in psutil.process_iter(["cmdline"]) if f"{folder}/broker-" in str(one.info["cmdline"])]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_ended_early_is_judged_and_leaves_no_broker_behind(long_run, tmp_path, number):
+    assert brokers_of(tmp_path)
+    long_run.send_signal(number)
+    out, err = long_run.communicate(timeout=240)
+    assert long_run.returncode == 0, out + err
+    assert "no more faults" in err
+    assert json.loads(out)["problems"] == []
+    assert json.loads(out)["settled"] > 0
+    assert brokers_of(tmp_path) == []
+
+
+def test_a_second_signal_ends_a_run_unjudged_and_leaves_no_broker_behind(long_run, tmp_path):
+    assert brokers_of(tmp_path)
+    long_run.terminate()
+    assert long_run.stderr.readline() == "no more faults; once more ends at once\n"
+    long_run.terminate()
+    out, err = long_run.communicate(timeout=240)
+    assert (long_run.returncode, out) == (1, "")
+    assert "nothing was judged" in err
+    assert brokers_of(tmp_path) == []
 
 
 @pytest.mark.trio
