@@ -14,8 +14,6 @@ SMALL_MILLISECONDS = 2_000
 """A difference to wall time up to this may be but a late word of the leader before, of a broker that had much to do:"""
 SMALL_SLEW_RATE_MAX = 0.01
 """for it nothing that is delayed shall come earlier than by this fraction."""
-HEARD_LATE_MILLISECONDS_MAX = 250
-"""What was heard of a leader's time was under way for at most so long: a wall clock ahead by more is wrong."""
 ALARM_MILLISECONDS = 60_000
 """A difference to wall time beyond this raises the alarm."""
 
@@ -29,10 +27,10 @@ class LogClock:
         wall: Seconds since 1970, such as `time.time`.
         monotonic: Seconds that never jump, such as `time.monotonic`.
         heard: A log time in milliseconds, and what *monotonic* said when it was the present one: what a broker that
-            followed knows of the time of whoever led before. Log time goes on from there, unless *wall* is so little
-            later that the difference is what the news took to arrive: a log time that starts late runs fast until it
-            has caught up, and what is delayed in that while would come early. None: nothing is known; then *wall*
-            counts, since time goes on while nobody leads.
+            followed knows of the time of whoever led before. Log time goes on from there, whatever *wall* says: where
+            it is ahead by a little, that may be what the news took to arrive, or what the leader's log time was behind;
+            and then all that waits would come early by it. None: nothing is known; then *wall* counts, since time goes
+            on while nobody leads.
         alarm: Called once with the difference in milliseconds when wall time and log time drift far apart.
 
     """
@@ -54,9 +52,7 @@ class LogClock:
         now_ms = wall() * 1000.0
         if heard is not None:
             heard_ms, heard_at = heard
-            heard_now_ms = heard_ms + (self._last_monotonic - heard_at) * 1000.0
-            if not 0.0 <= now_ms - heard_now_ms <= HEARD_LATE_MILLISECONDS_MAX:
-                now_ms = heard_now_ms
+            now_ms = heard_ms + (self._last_monotonic - heard_at) * 1000.0
         self._now_ms = max(float(last_log_time_ms), now_ms)
 
     def now_ms(self) -> int:
