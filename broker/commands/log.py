@@ -76,21 +76,21 @@ def verify(data: Path, as_json: bool) -> None:
             snapshots.entry(located)
             advance(located.head.size)
     snapshots.end()
-    superblock = files.read_superblock()
-    others = OtherFiles(files, superblock)
+    others = OtherFiles(files, files.read_superblock())
     for located in others.live_entries():
         problem = _problem_of(located)
         if problem is not None:
             files.report(located, problem)
     others.check_missing(snapshots.state)
     others.check_all()
-    if superblock.known_as != superblock.cluster_id:
+    own, of_files = others.superblock.known_as, others.superblock.cluster_id
+    if own != of_files:
         files.notes.append(
-            f"`sluicemq cluster force-new` was used here: the broker belongs to cluster {superblock.known_as.hex()}, "
-            f"and its files bear the id of the one before, {superblock.cluster_id.hex()}"
+            f"`sluicemq cluster force-new` was used here: the broker belongs to cluster {own.hex()}, "
+            f"and its files bear the id of the one that they were made in, {of_files.hex()}"
         )
     if as_json:
-        _print_verdict_json(files, snapshots, others, superblock.known_as)
+        _print_verdict_json(files, snapshots, others)
     else:
         _print_verdict(files, snapshots, others)
     if files.problems:
@@ -140,12 +140,12 @@ def _entry_of(located: Located) -> tuple[Entry, Ranges | None]:
     return decode_entry(head.kind, head.kind_version, located.header, located.payload), None
 
 
-def _print_verdict_json(files: LogFiles, snapshots: SnapshotChecks, others: OtherFiles, cluster_id: bytes) -> None:
+def _print_verdict_json(files: LogFiles, snapshots: SnapshotChecks, others: OtherFiles) -> None:
     print_json(
         {
             "ok": not files.problems,
             "directory": str(files.directory.path),
-            "cluster_id": cluster_id,
+            "cluster_id": others.superblock.known_as,
             "segments": files.segments,
             "entries": files.records,
             "marks": files.marks,

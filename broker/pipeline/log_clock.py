@@ -49,8 +49,9 @@ class LogClock:
         self._alarm = alarm
         self._alarmed = False
         self._last_monotonic = monotonic()
-        now_ms = wall() * 1000.0
-        if heard is not None:
+        if heard is None:
+            now_ms = wall() * 1000.0
+        else:
             heard_ms, heard_at = heard
             now_ms = heard_ms + (self._last_monotonic - heard_at) * 1000.0
         self._now_ms = max(float(last_log_time_ms), now_ms)
